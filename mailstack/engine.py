@@ -1,0 +1,332 @@
+"""The Docker engine, seen through the Docker SDK: the only module that imports it.
+
+Compose starts and stops; the engine is asked here what there is, runs programs inside containers, and gives logs.
+The SDK takes a fifth of a second to import, so it is imported when the first question is asked.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from mailstack.errors import EngineError, HostError
+from mailstack.model import LABEL_LAB, LABEL_OWNER, Result, ServiceState
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NO_ENGINE = "start it, or run `mailstack provision`; `mailstack doctor` says what else is missing"
+
+
+def engine_url() -> str:
+    """The engine's address as Docker's own command would choose it: DOCKER_HOST, the current context, the default."""
+    if host := os.environ.get("DOCKER_HOST"):
+        return host
+    home = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
+    name = os.environ.get("DOCKER_CONTEXT", "")
+    if not name:
+        try:
+            name = json.loads((home / "config.json").read_text()).get("currentContext", "")
+        except (OSError, ValueError):
+            name = ""
+    if not name or name == "default":
+        return "unix:///var/run/docker.sock"
+    for meta in (home / "contexts" / "meta").glob("*/meta.json"):
+        try:
+            context = json.loads(meta.read_text())
+            if context.get("Name") == name:
+                return str(context["Endpoints"]["docker"]["Host"])
+        except (OSError, ValueError, KeyError):
+            continue
+    raise EngineError(f"the Docker context “{name}” is not known", remedy="see `docker context ls`")
+
+
+def _mapped(function: Callable[P, T]) -> Callable[P, T]:
+    """Turn the SDK's errors, and the HTTP library's below it, into EngineError."""
+
+    @functools.wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+        import docker.errors
+        import requests.exceptions
+
+        try:
+            return function(*args, **kwargs)
+        except docker.errors.APIError as error:
+            raise EngineError(f"the Docker engine refused: {error.explanation or error}") from None
+        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+            reason = str(error)
+            if "Permission denied" in reason:
+                raise EngineError(
+                    f"this user may not use the Docker engine at {engine_url()}",
+                    remedy="add the user to the group `docker` and log in again, or use sudo",
+                ) from None
+            raise EngineError(f"no Docker engine answers at {engine_url()}", remedy=_NO_ENGINE) from None
+
+    return inner
+
+
+class Engine:
+    """One engine. Its connection is made with the first question; safe to use from several threads."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self._url = url
+
+    @functools.cached_property
+    def _api(self) -> Any:
+        import docker
+        import docker.constants
+
+        # A fixed version (Engine 20.10's) saves the round trip of negotiating one, and is what is tested.
+        return docker.APIClient(
+            base_url=self._url or engine_url(), version=docker.constants.MINIMUM_DOCKER_API_VERSION if False else "1.41", timeout=60
+        )
+
+    # ── what there is ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @_mapped
+    def version(self) -> dict[str, Any]:
+        """The engine's version document."""
+        return dict(self._api.version(api_version=False))
+
+    @_mapped
+    def info(self) -> dict[str, Any]:
+        """The engine's description of its host."""
+        return dict(self._api.info())
+
+    @_mapped
+    def services(self, project: str) -> list[ServiceState]:
+        """The containers of a Compose project, one per service, in any state."""
+        states = []
+        for summary in self._api.containers(all=True, filters={"label": [f"com.docker.compose.project={project}"]}):
+            service = summary["Labels"].get("com.docker.compose.service", "")
+            if not service or summary["Labels"].get("com.docker.compose.oneoff") == "True":
+                continue
+            states.append(_state(service, self._api.inspect_container(summary["Id"])))
+        return sorted(states, key=lambda state: state.name)
+
+    @_mapped
+    def labs(self, owner: str | None = None) -> dict[str, str]:
+        """Every lab that has anything on this engine: name → owner. With `owner`, that owner's alone."""
+        wanted = {"label": [f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB]}
+        labels: list[dict[str, str]] = [c["Labels"] for c in self._api.containers(all=True, filters=wanted)]
+        labels += [n["Labels"] for n in self._api.networks(filters=wanted)]
+        labels += [v["Labels"] or {} for v in self._api.volumes(filters=wanted)["Volumes"] or []]
+        return {found[LABEL_LAB]: found.get(LABEL_OWNER, "") for found in labels if LABEL_LAB in found}
+
+    @_mapped
+    def leftovers(self, lab: str, owner: str) -> list[str]:
+        """Whatever carries this lab's and this owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
+        wanted = {"label": [f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}"]}
+        found = [f"container {c['Names'][0].lstrip('/')}" for c in self._api.containers(all=True, filters=wanted)]
+        found += [f"network {n['Name']}" for n in self._api.networks(filters=wanted)]
+        found += [f"volume {v['Name']}" for v in self._api.volumes(filters=wanted)["Volumes"] or []]
+        return found
+
+    @_mapped
+    def remove(self, thing: str) -> None:
+        """Remove one of `leftovers`, by force; one that has gone in the meantime is fine."""
+        import docker.errors
+
+        kind, name = thing.split(" ", 1)
+        try:
+            if kind == "container":
+                self._api.remove_container(name, force=True, v=True)
+            elif kind == "network":
+                self._api.remove_network(name)
+            else:
+                self._api.remove_volume(name, force=True)
+        except docker.errors.NotFound:
+            pass
+
+    # ── images ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @_mapped
+    def has_image(self, reference: str) -> bool:
+        """Whether the engine holds this image."""
+        import docker.errors
+
+        try:
+            self._api.inspect_image(reference)
+        except docker.errors.NotFound:
+            return False
+        return True
+
+    @_mapped
+    def pull(self, reference: str) -> None:
+        """Pull an image from its registry. Raises EngineError when that is not possible."""
+        repository, _, tag = reference.partition(":")
+        for line in self._api.pull(repository, tag=tag or "latest", stream=True, decode=True):
+            if "error" in line:
+                raise EngineError(f"{reference}: {line['error']}")
+
+    @_mapped
+    def import_image(self, tarball: Path, reference: str) -> None:
+        """Make an image of one layer from a root file system's tar archive."""
+        repository, _, tag = reference.partition(":")
+        answer = self._api.import_image_from_file(str(tarball), repository=repository, tag=tag or "latest")
+        if '"error"' in str(answer):
+            raise EngineError(f"{reference}: the engine did not take the image: {answer}")
+
+    @_mapped
+    def image_layers(self, reference: str) -> list[tuple[str, int]]:
+        """The layers of an image, lowest first, as (identity, bytes)."""
+        digests = self._api.inspect_image(reference)["RootFS"]["Layers"]
+        sizes = [entry["Size"] for entry in reversed(self._api.history(reference)) if entry["Size"] > 0]
+        # Steps that changed nothing have no size, yet may have an (empty) layer: those are skipped from below.
+        sizes = [0] * (len(digests) - len(sizes)) + sizes if len(sizes) <= len(digests) else sizes[-len(digests) :]
+        identities = ["/".join(digests[: n + 1]) for n in range(len(digests))]
+        return list(zip(identities, sizes, strict=True))
+
+    # ── inside containers ──────────────────────────────────────────────────────────────────────────────────────
+
+    @_mapped
+    def execute(
+        self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | None = None
+    ) -> Result:
+        """Run a program in a container to its end. What it must not show goes in by `input`."""
+        made = self._api.exec_create(container, list(argv), user=user, stdin=input is not None)
+        stream = self._raw(self._api.exec_start(made["Id"], socket=True))
+        outputs: dict[int, list[bytes]] = {1: [], 2: []}
+        with stream:
+            if input is not None:
+                stream.sendall(input)
+                stream.shutdown(socket.SHUT_WR)
+            for channel, data in _frames(stream):
+                outputs[channel].append(data)
+        code = self._api.exec_inspect(made["Id"])["ExitCode"]
+        return Result(
+            -1 if code is None else int(code),
+            b"".join(outputs[1]).decode(errors="replace"),
+            b"".join(outputs[2]).decode(errors="replace"),
+        )
+
+    @_mapped
+    def connect(self, container: str, host: str, port: int) -> socket.socket:
+        """A connection to host:port that begins inside `container`, made by its `nc`, as an ordinary socket."""
+        made = self._api.exec_create(container, ["nc", host, str(port)], stdin=True)
+        stream = self._raw(self._api.exec_start(made["Id"], socket=True))
+        near, far = socket.socketpair()
+
+        def inwards() -> None:
+            try:
+                for channel, data in _frames(stream):
+                    if channel == 1:
+                        far.sendall(data)
+            except OSError:
+                pass
+            finally:
+                _shut(far, socket.SHUT_WR)
+
+        def outwards() -> None:
+            try:
+                while data := far.recv(65536):
+                    stream.sendall(data)
+            except OSError:
+                pass
+            finally:
+                _shut(stream, socket.SHUT_RDWR)
+                stream.close()
+
+        for pump in (inwards, outwards):
+            threading.Thread(target=pump, daemon=True).start()
+        return near
+
+    @_mapped
+    def logs(self, container: str, *, tail: int | None = None, since: float | None = None, timestamps: bool = False) -> str:
+        """What the container's first process has printed; `since` is in seconds of the epoch."""
+        options: dict[str, Any] = {"stdout": True, "stderr": True, "timestamps": timestamps}
+        if tail is not None:
+            options["tail"] = tail
+        if since is not None:
+            options["since"] = since
+        return bytes(self._api.logs(container, **options)).decode(errors="replace")
+
+    @_mapped
+    def stop(self, container: str, *, seconds: int = 10) -> None:
+        """Stop a container (SIGTERM, then SIGKILL after `seconds`)."""
+        self._api.stop(container, timeout=seconds)
+
+    @_mapped
+    def start(self, container: str) -> None:
+        """Start a stopped container."""
+        self._api.start(container)
+
+    # ── the listener outside, for the check that a lab is closed ───────────────────────────────────────────────
+
+    @_mapped
+    def listener(self, name: str, image: str, network: str, labels: dict[str, str], port: int) -> str:
+        """Start a container on `network` (made if it is not there) that accepts connections; give its address."""
+        if not self._api.networks(names=[name if network == "" else network]):
+            self._api.create_network(network, labels=labels, check_duplicate=True)
+        made = self._api.create_container(
+            image,
+            ["-c", f"while nc -l -p {port} </dev/null; do :; done"],
+            entrypoint=["/bin/sh"],
+            name=name,
+            labels=labels,
+            stop_signal="SIGKILL",
+            healthcheck={"test": ["NONE"]},
+            host_config=self._api.create_host_config(network_mode=network, cap_drop=["ALL"]),
+        )
+        self._api.start(made["Id"])
+        networks = self._api.inspect_container(made["Id"])["NetworkSettings"]["Networks"]
+        return str(networks[network]["IPAddress"])
+
+    @staticmethod
+    def _raw(stream: Any) -> socket.socket:
+        # Over a Unix socket the SDK wraps the socket in a file object (SocketIO); over SSH and TLS it does not.
+        raw = getattr(stream, "_sock", stream)
+        raw.settimeout(None)
+        return raw  # type: ignore[no-any-return]
+
+
+def _state(service: str, details: dict[str, Any]) -> ServiceState:
+    state, settings = details["State"], details["NetworkSettings"]
+    return ServiceState(
+        name=service,
+        image=details["Config"]["Image"],
+        state=state["Status"],
+        health=state.get("Health", {}).get("Status", ""),
+        container=details["Id"],
+        addresses={name: network["IPAddress"] for name, network in settings["Networks"].items()},
+        ports={
+            int(key.partition("/")[0]): int(bindings[0]["HostPort"])
+            for key, bindings in (settings["Ports"] or {}).items()
+            if bindings
+        },
+        exit_code=state["ExitCode"],
+    )
+
+
+def _frames(stream: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """Split an attached container's stream into (channel, data): 1 is standard output, 2 is standard error."""
+    while header := _exactly(stream, 8):
+        channel, length = struct.unpack(">BxxxL", header)
+        yield channel, _exactly(stream, length)
+
+
+def _exactly(stream: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = stream.recv(count - len(data))
+        if not part:
+            return b""
+        data += part
+    return data
+
+
+def _shut(stream: socket.socket, how: int) -> None:
+    try:
+        stream.shutdown(how)
+    except OSError:
+        pass  # the other side was first
+
+
+__all__ = ["Engine", "HostError", "engine_url"]

@@ -1,0 +1,190 @@
+"""The nouns, as frozen data. Nothing here reads a file, opens a socket or starts a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+LABEL_LAB = "mailstack.lab"
+LABEL_OWNER = "mailstack.owner"
+LABEL_EXPIRES = "mailstack.expires"
+
+SERVICES = ("postfix", "dovecot", "sender")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One published port: its name in `--json`, the service behind it, and the port that the service listens on."""
+
+    name: str
+    service: str
+    number: int
+    variable: str  # what compose/lab.yaml takes the host's port number from
+
+
+PORTS = (
+    Port("submission", "postfix", 587, "MAILSTACK_PORT_SUBMISSION"),
+    Port("submissions", "postfix", 465, "MAILSTACK_PORT_SUBMISSIONS"),
+    Port("smtp", "postfix", 25, "MAILSTACK_PORT_SMTP"),
+    Port("imap", "dovecot", 143, "MAILSTACK_PORT_IMAP"),
+    Port("imaps", "dovecot", 993, "MAILSTACK_PORT_IMAPS"),
+    Port("pop3", "dovecot", 110, "MAILSTACK_PORT_POP3"),
+    Port("pop3s", "dovecot", 995, "MAILSTACK_PORT_POP3S"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a client reaches a service."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A mail domain of the lab; mail for unknown users goes to `catch_all`, if there is one."""
+
+    name: str
+    catch_all: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A mailbox with a password."""
+
+    address: str
+    quota: int | None = None  # bytes; None is the lab's `mailbox_quota`
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """An address whose mail goes to others."""
+
+    address: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the servers refuse beyond."""
+
+    message_size: int = 10 * 1024**2  # bytes
+    mailbox_quota: int = 100 * 1024**2  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The provider's submission service, as the sender reaches it."""
+
+    host: str
+    port: int = 587
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Lines of the servers' own languages that an overlay adds, after and above the lab's."""
+
+    postfix: Mapping[str, str] = field(default_factory=dict)
+    sender: Mapping[str, str] = field(default_factory=dict)
+    dovecot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """What a lab serves: the `x-mailstack` block of its compose files, checked."""
+
+    mailname: str
+    domains: tuple[Domain, ...]
+    accounts: tuple[Account, ...]
+    aliases: tuple[Alias, ...] = ()
+    limits: Limits = Limits()
+    relay: Relay | None = None  # None: the provider in the lab
+    settings: Settings = Settings()
+
+    def addresses(self) -> list[str]:
+        """The accounts' addresses, in the definition's order."""
+        return [account.address for account in self.accounts]
+
+    def owned_by(self, address: str) -> list[str]:
+        """The aliases that lead straight to `address`, so that it may send as them."""
+        return [alias.address for alias in self.aliases if address in alias.targets]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command as a value: what to run, never how or where. Secrets go in by `input` alone."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)  # on top of the runner's own
+    input: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """A check's verdict with what it was computed from."""
+
+    id: str
+    title: str
+    source: str
+    verdict: Verdict
+    evidence: str
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """A service of a running lab, as the engine sees it."""
+
+    name: str
+    image: str
+    state: str  # running, exited, …
+    health: str  # healthy, unhealthy, starting, or "" where the image has no healthcheck
+    container: str  # id
+    addresses: Mapping[str, str]  # network -> IP address
+    ports: Mapping[int, int]  # port in the container -> port on 127.0.0.1
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment (of the monotonic clock) by which something must have happened, and how long that was, in seconds."""
+
+    seconds: float
+    moment: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """The deadline `seconds` from now."""
+        return cls(seconds, time.monotonic() + seconds)
+
+    def remaining(self) -> float:
+        """Seconds left; 0 once it has passed."""
+        return max(0.0, self.moment - time.monotonic())
+
+    def passed(self) -> bool:
+        """Whether the moment has come."""
+        return time.monotonic() >= self.moment
+
+
+Json = dict[str, Any]

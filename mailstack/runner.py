@@ -1,0 +1,130 @@
+"""The one seam for commands: nothing else in this package starts a process.
+
+A runner takes a Command and gives back a Result. `Local` runs it on this machine; tests use a function.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mailstack.errors import CommandFailed, DeadlinePassed, HostError, Interrupted
+from mailstack.model import Command, Deadline, Result
+
+LineSink = Callable[[str], None]
+
+
+class Runner(Protocol):
+    """Runs commands somewhere."""
+
+    def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
+        """Run to the end; `on_line` sees each line of standard error as it comes."""
+
+    def attach(self, command: Command) -> int:
+        """Run with this process's own terminal, and give its exit code."""
+
+
+class Local:
+    """Runs commands on this machine."""
+
+    def __init__(self, inherited: Sequence[int] = ()) -> None:
+        # File descriptors that each child keeps open: a lab's lock is held until the last of them has ended.
+        self._inherited = tuple(inherited)
+
+    def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
+        """Run `command`; on Ctrl-C or SIGTERM end it, wait for it, and pass the interruption on.
+
+        Raises HostError when it cannot be started, DeadlinePassed when it was ended for taking too long.
+        """
+        process = self._start(command)
+        lines: list[str] = []
+        output: list[bytes] = []
+
+        def read_errors() -> None:
+            for raw in process.stderr or ():
+                line = raw.decode(errors="replace").rstrip("\n")
+                lines.append(line)
+                if on_line:
+                    on_line(line)
+
+        def read_output() -> None:
+            output.append(process.stdout.read() if process.stdout else b"")
+
+        readers = [threading.Thread(target=target, daemon=True) for target in (read_errors, read_output)]
+        for reader in readers:
+            reader.start()
+        try:
+            if process.stdin:
+                try:
+                    process.stdin.write(command.input or b"")
+                    process.stdin.close()
+                except BrokenPipeError:
+                    pass  # it ended without reading: its exit code tells
+            code = process.wait(deadline.remaining() if deadline else None)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            seconds = deadline.seconds if deadline else 0
+            raise DeadlinePassed(f"`{shown(command)}` was not done within {seconds:g} s") from None
+        except (KeyboardInterrupt, Interrupted):
+            _end(process)
+            raise
+        for reader in readers:
+            reader.join()
+        return Result(code, b"".join(output).decode(errors="replace"), "\n".join(lines))
+
+    def attach(self, command: Command) -> int:
+        """Run `command` with this process's own standard streams."""
+        try:
+            return subprocess.call(
+                command.argv, env={**os.environ, **command.environment}, pass_fds=self._inherited
+            )
+        except OSError as error:
+            raise HostError(f"{command.argv[0]}: cannot be run: {error.strerror}") from None
+
+    def _start(self, command: Command) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                command.argv,
+                env={**os.environ, **command.environment},
+                stdin=subprocess.PIPE if command.input is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=self._inherited,
+                start_new_session=True,  # Ctrl-C is this process's to handle: it ends the child, then tidies up
+            )
+        except OSError as error:
+            raise HostError(f"{command.argv[0]}: cannot be run: {error.strerror}") from None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def shown(command: Command) -> str:
+    """The command as a person would type it, without its environment and input."""
+    import shlex
+
+    return shlex.join((os.path.basename(command.argv[0]), *command.argv[1:]))
+
+
+def must(runner: Runner, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
+    """Run `command`, and raise CommandFailed with its last lines when it did not end with 0."""
+    result = runner.run(command, deadline=deadline, on_line=on_line)
+    if result.code != 0:
+        raise CommandFailed(
+            f"`{shown(command)}` ended with code {result.code}", details=last_lines(result.stderr or result.stdout)
+        )
+    return result
+
+
+def last_lines(text: str, count: int = 12) -> str:
+    """The last `count` lines of `text` that say anything."""
+    return "\n".join([line for line in text.splitlines() if line.strip()][-count:])
