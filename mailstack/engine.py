@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import socket
 import struct
 import threading
@@ -21,6 +22,9 @@ from mailstack.model import LABEL_LAB, LABEL_OWNER, Result, ServiceState
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# How the history names an instruction that may make a layer, with either builder.
+_CHANGES_FILES = re.compile(r"(/bin/sh -c )?(#\(nop\) +)?(ADD|COPY|WORKDIR|RUN) |/bin/sh -c (?!#\(nop\))")
 
 _NO_ENGINE = "start it, or run `mailstack provision`; `mailstack doctor` says what else is missing"
 
@@ -81,12 +85,16 @@ class Engine:
     @functools.cached_property
     def _api(self) -> Any:
         import docker
-        import docker.constants
 
         # A fixed version (Engine 20.10's) saves the round trip of negotiating one, and is what is tested.
         return docker.APIClient(
-            base_url=self._url or engine_url(), version=docker.constants.MINIMUM_DOCKER_API_VERSION if False else "1.41", timeout=60
+            base_url=self._url or engine_url(), version="1.41", timeout=60
         )
+
+    @_mapped
+    def warm_up(self) -> None:
+        """Import the SDK and connect, so that the next question is answered without that delay."""
+        self._api.ping()
 
     # ── what there is ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -170,7 +178,9 @@ class Engine:
     def import_image(self, tarball: Path, reference: str) -> None:
         """Make an image of one layer from a root file system's tar archive."""
         repository, _, tag = reference.partition(":")
-        answer = self._api.import_image_from_file(str(tarball), repository=repository, tag=tag or "latest")
+        answer = self._api.import_image_from_file(
+            str(tarball), repository=repository, tag=tag or "latest", changes=['CMD ["bash"]']
+        )
         if '"error"' in str(answer):
             raise EngineError(f"{reference}: the engine did not take the image: {answer}")
 
@@ -178,20 +188,17 @@ class Engine:
     def image_layers(self, reference: str) -> list[tuple[str, int]]:
         """The layers of an image, lowest first, as (identity, bytes)."""
         digests = self._api.inspect_image(reference)["RootFS"]["Layers"]
-        sizes = [entry["Size"] for entry in reversed(self._api.history(reference)) if entry["Size"] > 0]
-        # Steps that changed nothing have no size, yet may have an (empty) layer: those are skipped from below.
-        sizes = [0] * (len(digests) - len(sizes)) + sizes if len(sizes) <= len(digests) else sizes[-len(digests) :]
-        identities = ["/".join(digests[: n + 1]) for n in range(len(digests))]
-        return list(zip(identities, sizes, strict=True))
+        sizes = _layer_sizes(list(reversed(self._api.history(reference))), len(digests))
+        return [("/".join(digests[: n + 1]), size) for n, size in enumerate(sizes)]
 
     # ── inside containers ──────────────────────────────────────────────────────────────────────────────────────
 
     @_mapped
     def execute(
-        self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | None = None
+        self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | None = None, quiet: bool = False
     ) -> Result:
-        """Run a program in a container to its end. What it must not show goes in by `input`."""
-        made = self._api.exec_create(container, list(argv), user=user, stdin=input is not None)
+        """Run a program in a container to its end. What it must not show goes in by `input`; `quiet` drops its output."""
+        made = self._api.exec_create(container, list(argv), user=user, stdin=input is not None, stdout=not quiet)
         stream = self._raw(self._api.exec_start(made["Id"], socket=True))
         outputs: dict[int, list[bytes]] = {1: [], 2: []}
         with stream:
@@ -303,6 +310,20 @@ def _state(service: str, details: dict[str, Any]) -> ServiceState:
         },
         exit_code=state["ExitCode"],
     )
+
+
+def _layer_sizes(history: list[dict[str, Any]], count: int) -> list[int]:
+    """The sizes of an image's `count` layers, lowest first, from its history in the same order.
+
+    The history has entries without a layer, and does not say which: those that only describe (ENV, CMD, …), and, with
+    the classic builder, a RUN that changed nothing. A layer of size 0 may be a directory that was made.
+    """
+    empty = [n for n, entry in enumerate(history) if entry["Size"] == 0]
+    # Which of the empty entries have no layer: those that describe, and then the lowest, whatever they are.
+    empty.sort(key=lambda n: bool(_CHANGES_FILES.match(history[n].get("CreatedBy") or "")))
+    without = set(empty[: max(0, len(history) - count)])
+    sizes = [entry["Size"] for n, entry in enumerate(history) if n not in without]
+    return [0] * (count - len(sizes)) + sizes[-count:]
 
 
 def _frames(stream: socket.socket) -> Iterator[tuple[int, bytes]]:

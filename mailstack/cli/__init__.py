@@ -1,0 +1,112 @@
+"""The command. Each subcommand is read in from its module when it is used, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from mailstack import __version__
+from mailstack.errors import Interrupted, MailstackError
+
+# command -> (module, what `mailstack --help` says of it)
+COMMANDS = {
+    "up": ("lifecycle", "Bring a lab up, and prove it with a mail."),
+    "down": ("lifecycle", "Remove a lab, or all of yours, without a trace."),
+    "status": ("lifecycle", "Services, ports and accounts of a lab."),
+    "check": ("checking", "Prove what a lab promises, check by check."),
+    "send": ("messages", "Send a mail, and wait until it has arrived."),
+    "inbox": ("messages", "List the mails in a mailbox."),
+    "read": ("messages", "Show a mail."),
+    "logs": ("access", "What the servers have logged."),
+    "shell": ("access", "A shell inside a service."),
+    "secrets": ("access", "Make, rotate or reveal a lab's secrets."),
+    "config": ("lifecycle", "The definition, with overlays resolved."),
+    "doctor": ("host", "What this host has of what a lab needs."),
+    "provision": ("host", "Install and start a Docker engine, if none runs."),
+    "version": ("host", "Versions of mailstack, the engine and Compose."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"mailstack.cli.{COMMANDS[cmd_name][0]}")
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=_Lazy,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "MAILSTACK",
+        "max_content_width": 80,
+    },
+)
+@click.version_option(__version__, message="mailstack %(version)s")
+def cli() -> None:
+    """A mail lab in containers: real Postfix, real Dovecot and a sender.
+
+    \b
+    mailstack up                            a lab, proven with a mail
+    mailstack send --to bob@example.com     a mail through it
+    mailstack read bob@example.com          … and there it is
+    mailstack down                          gone, without a trace
+
+    Every command that answers takes --json. Options can be given as variables:
+    MAILSTACK_NAME for -n, MAILSTACK_UP_TTL for `up --ttl`, and so on.
+    """
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    # A second signal must not stop the tidying up that the first one began.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise Interrupted("interrupted" if number == signal.SIGINT else "asked to end (SIGTERM)")
+
+
+def main() -> NoReturn:
+    """Run the command line; the one place where an error becomes a message and an exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except MailstackError as error:
+        tell(error)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code if error.exit_code != 1 else 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("mailstack: interrupted", err=True)
+        code = Interrupted.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone (`mailstack logs | head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def tell(error: MailstackError) -> None:
+    """Print an error for a person: what, then the log lines that explain it, then what to do."""
+    click.echo(f"mailstack: {error.message}", err=True)
+    for line in error.details.splitlines():
+        click.echo(f"  {line}", err=True)
+    if error.remedy:
+        click.echo(f"  → {error.remedy}", err=True)

@@ -1,0 +1,110 @@
+"""logs, shell, secrets."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from mailstack.cli.lifecycle import overlay_option
+from mailstack.cli.output import Progress, json_option, name_option, print_json
+from mailstack.errors import InputError
+from mailstack.model import SERVICES
+
+service_argument = click.argument("services", nargs=-1, type=click.Choice(SERVICES), metavar="[SERVICE]…")
+
+
+@click.command()
+@name_option
+@click.option("-f", "--follow", is_flag=True, help="Go on as the servers log.")
+@service_argument
+@json_option
+def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
+    """What postfix, dovecot and sender have logged."""
+    from mailstack.runner import Local
+    from mailstack.running import RunningLab
+
+    lab = RunningLab(name)
+    if as_json:
+        if follow:
+            raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
+        wanted = services or SERVICES
+        lines = {s.name: lab.engine.logs(s.container).splitlines() for s in lab.services() if s.name in wanted}
+        print_json({"lab": name, "logs": lines})
+        return
+    runner = Local()
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    sys.exit(runner.attach(lab.compose(runner).logs(services, follow=follow, colour=colour)))
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@name_option
+@click.argument("service", type=click.Choice(SERVICES))
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")
+def shell(name: str, service: str, words: tuple[str, ...]) -> None:
+    """A shell inside SERVICE, or one COMMAND there; its exit code is passed on."""
+    from mailstack.runner import Local
+    from mailstack.running import RunningLab
+
+    lab = RunningLab(name)
+    lab.service(service)
+    runner = Local()
+    sys.exit(runner.attach(lab.compose(runner).shell(service, words or ("bash",))))
+
+
+@click.group()
+def secrets() -> None:
+    """Make, rotate or reveal a lab's secrets."""
+
+
+@secrets.command("init")
+@click.argument("directory", type=click.Path(path_type=Path))
+@overlay_option
+@json_option
+def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
+    """Write what the containers are handed into DIRECTORY, for plain `docker compose`.
+
+    What is there already (passwords, certificates) is kept.
+    """
+    from mailstack import lab
+
+    written = lab.init_secrets(directory, overlays)
+    if as_json:
+        print_json({"directory": str(directory.absolute()), "files": written})
+        return
+    click.echo(f"{len(written)} files are in {directory.absolute()}, readable by you alone; now, for example:")
+    click.echo(f"  MAILSTACK_SECRETS={directory.absolute()} docker compose -f {lab.lab_file()} up -d")
+
+
+@secrets.command("rotate")
+@name_option
+@json_option
+def rotate(name: str, as_json: bool) -> None:
+    """Give the relay another password, in the running lab."""
+    from mailstack import credentials
+    from mailstack.running import RunningLab
+
+    with Progress() as show:
+        user = credentials.rotate(RunningLab(name), show)
+    if as_json:
+        print_json({"lab": name, "user": user})
+    else:
+        click.echo(f"the relay's user {user} has another password: the new one works, the old one is refused")
+
+
+@secrets.command("reveal")
+@name_option
+@click.argument("account")
+@json_option
+def reveal(name: str, account: str, as_json: bool) -> None:
+    """Print the password of ACCOUNT (an address, or `relay`): the one command that shows a secret."""
+    from mailstack import credentials
+    from mailstack.running import RunningLab
+
+    user, password = credentials.of(RunningLab(name), account)
+    if as_json:
+        print_json({"lab": name, "user": user, "password": password.reveal()})
+    else:
+        click.echo(password.reveal())

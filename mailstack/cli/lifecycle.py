@@ -1,0 +1,219 @@
+"""up, down, status, config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mailstack.cli.output import Duration, Progress, json_option, name_option, print_json, printable, table
+from mailstack.errors import InputError
+from mailstack.model import Endpoint, Relay
+
+if TYPE_CHECKING:
+    from mailstack.lab import Report
+    from mailstack.running import RunningLab
+
+_HOW = {
+    "submission": "STARTTLS, then AUTH",
+    "submissions": "TLS, then AUTH",
+    "smtp": "MX: no AUTH, no relaying",
+    "imap": "STARTTLS",
+    "imaps": "TLS",
+    "pop3": "STLS",
+    "pop3s": "TLS",
+}
+
+overlay_option = click.option(
+    "-f",
+    "--file",
+    "overlays",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A compose file to lay over the lab's (may be repeated).",
+)
+
+
+def _relay(context: click.Context, parameter: click.Parameter, value: str | None) -> Relay | None:
+    from mailstack.labfile import is_host
+
+    if value is None:
+        return None
+    host, colon, port = value.rpartition(":")
+    if not colon:
+        host, port = value, "587"
+    if not is_host(host) or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, like smtp.example.net:587")
+    return Relay(host, int(port))
+
+
+@click.command()
+@name_option
+@overlay_option
+@click.option("--relay", callback=_relay, metavar="HOST:PORT", help="Relay through a real provider outside.")
+@click.option(
+    "--relay-credentials",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="`user:password` for it, in a file that only you may read.",
+)
+@click.option(
+    "--relay-ca", type=click.Path(path_type=Path), metavar="FILE", help="A CA to trust for the relay, besides Debian's."
+)
+@click.option("--keep", is_flag=True, help="Keep what was made when it fails, to look at it.")
+@click.option("--ttl", type=Duration(), metavar="2h", help="Remove the lab by itself after this time.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="How to show progress."
+)
+@json_option
+def up(
+    name: str,
+    overlays: tuple[Path, ...],
+    relay: Relay | None,
+    relay_credentials: Path | None,
+    relay_ca: Path | None,
+    keep: bool,
+    ttl: float | None,
+    progress: str,
+    as_json: bool,
+) -> None:
+    """Bring a lab up, and prove it: a mail was submitted, and read over IMAP.
+
+    On a lab that is up already: bring it to its definition.
+    """
+    from mailstack import lab
+
+    if relay is None and (relay_credentials or relay_ca):
+        raise InputError("--relay-credentials and --relay-ca are for a relay outside", remedy="add --relay HOST:PORT")
+    if relay is not None and relay_credentials is None:
+        raise InputError(
+            f"the relay {relay.host}:{relay.port} needs credentials", remedy="add --relay-credentials FILE"
+        )
+    request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl)
+    with Progress(progress) as show:
+        report = lab.up(request, show)
+    for note in report.notes:
+        click.echo(f"mailstack: {note}", err=True)
+    if as_json:
+        print_json(report.json())
+    else:
+        _print_report(report)
+
+
+def _print_report(report: Report) -> None:
+    click.echo(
+        f"lab “{report.lab}” is up after {report.total_seconds:.1f} s: "
+        f"a mail crossed it in {report.verified.milliseconds:.0f} ms\n"
+    )
+    _print_endpoints(report.endpoints)
+    click.echo(f"\naccounts  {', '.join(report.accounts)}")
+    click.echo(f"CA        {report.ca_file}")
+    option = "" if report.lab == "lab" else f" -n {report.lab}"
+    click.echo(f"\nnext      mailstack send{option} --to {report.accounts[0]}")
+    click.echo(f"          mailstack check{option}")
+
+
+def _print_endpoints(endpoints: dict[str, Endpoint] | object) -> None:
+    assert isinstance(endpoints, dict)
+    table(
+        ("endpoint", "address", "how"),
+        [(name, f"{endpoint.host}:{endpoint.port}", _HOW[name]) for name, endpoint in endpoints.items()],
+    )
+
+
+@click.command()
+@name_option
+@click.option("--all", "everything", is_flag=True, help="Every lab of yours on this engine.")
+@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
+@json_option
+def down(name: str, everything: bool, progress: str, as_json: bool) -> None:
+    """Remove a lab: containers, networks, volumes and secrets.
+
+    With --all every lab of yours, also one whose `up` was killed; nobody else's.
+    """
+    from mailstack import lab
+
+    with Progress(progress) as show:
+        names = lab.mine() if everything else [name]
+        removed = [each for each in names if lab.down(each, show)]
+    if as_json:
+        print_json({"removed": removed})
+    elif removed:
+        click.echo(f"removed: {', '.join(removed)}")
+    else:
+        click.echo("there was nothing to remove")
+
+
+@click.command()
+@name_option
+@json_option
+def status(name: str, as_json: bool) -> None:
+    """Services, addresses, ports and accounts of a lab; never passwords."""
+    from mailstack.running import RunningLab, endpoints_json
+
+    lab = RunningLab(name)
+    services = lab.services()
+    if as_json:
+        print_json(
+            {
+                "lab": lab.name,
+                "expires": lab.state.expires,
+                "services": [
+                    {
+                        "name": service.name,
+                        "image": service.image,
+                        "state": service.state,
+                        "health": service.health,
+                        "addresses": dict(service.addresses),
+                        "ports": {str(inside): outside for inside, outside in service.ports.items()},
+                    }
+                    for service in services
+                ],
+                "endpoints": endpoints_json(lab.endpoints),
+                "ca_file": str(lab.ca_file),
+                "accounts": lab.definition.addresses(),
+            }
+        )
+        return
+    _print_status(lab)
+
+
+def _print_status(lab: RunningLab) -> None:
+    import datetime
+
+    rows = [
+        (service.name, service.state, service.health or "-", ", ".join(a for a in service.addresses.values() if a))
+        for service in lab.services()
+    ]
+    table(("service", "state", "health", "addresses"), rows, flexible=3)
+    click.echo()
+    _print_endpoints(lab.endpoints)
+    click.echo(f"\nimages    mailstack/…:{lab.state.tag}")
+    click.echo(f"accounts  {', '.join(lab.definition.addresses())}")
+    click.echo(f"CA        {lab.ca_file}")
+    if lab.state.expires != "never":
+        moment = datetime.datetime.fromtimestamp(int(lab.state.expires)).astimezone()
+        click.echo(f"expires   {moment:%Y-%m-%d %H:%M:%S %Z}")
+
+
+@click.command()
+@name_option
+@overlay_option
+@json_option
+def config(name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
+    """The definition of a lab as Compose resolves it, overlays and all.
+
+    Without -f: that of the lab that is up, or the one that `up` would use.
+    """
+    from mailstack import lab
+
+    document = lab.resolved(name, overlays)
+    if as_json:
+        print_json(document)
+    else:
+        import yaml
+
+        for line in yaml.safe_dump(document, sort_keys=False, allow_unicode=True).splitlines():
+            click.echo(printable(line))

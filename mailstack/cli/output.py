@@ -1,0 +1,119 @@
+"""What commands print: progress on standard error, answers on standard output, options that all of them share."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def name_option(function: F) -> F:
+    """`-n NAME`: which lab."""
+    return click.option(
+        "-n", "--name", default="lab", show_default=True, envvar="MAILSTACK_NAME", metavar="NAME", help="The lab."
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """`--json`: the answer as one document."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")(function)
+
+
+def print_json(document: Any) -> None:
+    """One document on standard output."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+class Progress:
+    """Says what is being done, on standard error: one line that changes on a terminal, one line each elsewhere."""
+
+    def __init__(self, mode: str = "auto") -> None:
+        if mode == "auto":
+            mode = "tty" if sys.stderr.isatty() else "plain"
+        self._mode = mode
+
+    def __call__(self, text: str) -> None:
+        if self._mode == "plain":
+            click.echo(f"{text} …", err=True)
+        elif self._mode == "tty":
+            sys.stderr.write(f"\r\x1b[K{printable(text)[:76]} …")
+            sys.stderr.flush()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal's line empty for what comes next."""
+        if self._mode == "tty":
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """`text` without what could drive a terminal: control, format and surrogate characters are shown as `?`.
+
+    Line ends and tabs become spaces; use it line by line for text of several lines.
+    """
+    return "".join(
+        " " if c in "\t\r\n" else "?" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in text
+    )
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, flexible: int | None = None) -> None:
+    """A table on standard output, in 80 columns where it is not a terminal; `flexible` is the column that gives way."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 80, highlight=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, heading in enumerate(headings):
+        wraps = number == flexible
+        shown.add_column(heading, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+    for row in rows:
+        shown.add_row(*[Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row])
+    console.print(shown)
+
+
+_STYLES = {
+    "pass": "green",
+    "fail": "bold red",
+    "skip": "yellow",
+    "ok": "green",
+    "missing": "bold red",
+    "running": "green",
+    "healthy": "green",
+    "unhealthy": "bold red",
+    "exited": "bold red",
+}
+
+
+def seconds(text: str) -> float:
+    """A duration like `90s`, `30m`, `2h` or `1d`, in seconds. Raises ValueError."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    value = float(number) * units[unit]
+    if not 1 <= value <= 366 * 86400:
+        raise ValueError(text)
+    return value
+
+
+class Duration(click.ParamType):
+    """A duration on the command line."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return seconds(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a duration; write 90s, 30m, 2h or 1d", param, ctx)

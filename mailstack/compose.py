@@ -1,0 +1,120 @@
+"""Docker Compose: which one is used, and its command lines as values. Nothing here runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mailstack.errors import HostError
+from mailstack.model import Command
+from mailstack.runner import Runner
+from mailstack.secret import runtime_directory
+
+# `!reset` and `!override` in relay.yaml (2.24), file secrets on read-only services.
+OLDEST = (2, 24)
+
+_PLUGIN_DIRECTORIES = (
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+)
+
+
+def project_name(lab: str) -> str:
+    """The Compose project of a lab."""
+    return f"mailstack-{lab}"
+
+
+def candidates() -> list[Path]:
+    """Compose binaries on this machine: Docker's plug-in first, then the one that was installed with mailstack."""
+    home = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
+    places = [home / "cli-plugins", *map(Path, _PLUGIN_DIRECTORIES), Path(sys.executable).parent]
+    found = [place / "docker-compose" for place in places]
+    if on_path := shutil.which("docker-compose"):
+        found.append(Path(on_path))
+    return [path for path in found if os.access(path, os.X_OK)]
+
+
+def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
+    """The version of a Compose binary, () where it does not say; remembered until the binary changes."""
+    memory = runtime_directory() / "compose.json"
+    status = binary.stat()
+    key = f"{binary} {status.st_size} {status.st_mtime_ns}"
+    try:
+        known: dict[str, list[int]] = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        said = runner.run(Command((str(binary), "version", "--short"))).stdout
+        known[key] = [int(number) for number in re.findall(r"\d+", said)[:3]]
+        memory.write_text(json.dumps(known))
+    return tuple(known[key])
+
+
+def find(runner: Runner) -> Path:
+    """The Compose to use: the first that is new enough. Raises HostError, saying what was found instead."""
+    old = []
+    for binary in candidates():
+        version = version_of(runner, binary)
+        if version >= OLDEST:
+            return binary
+        old.append(f"{binary} is {'.'.join(map(str, version)) or 'of no version'}")
+    needed = ".".join(map(str, OLDEST))
+    raise HostError(
+        f"Docker Compose {needed} or newer is needed; " + ("; ".join(old) or "none was found"),
+        remedy="pip install 'mailstack[compose]', or install Docker's own Compose plug-in",
+    )
+
+
+class Compose:
+    """Command lines for one project."""
+
+    def __init__(self, binary: Path, project: str, files: Sequence[Path], environment: Mapping[str, str]) -> None:
+        self._binary = str(binary)
+        self._project = project
+        self._files = tuple(str(file) for file in files)
+        # Settings of the user's shell that would make it another project than this.
+        cleared = {name: "" for name in ("COMPOSE_PROFILES", "COMPOSE_ENV_FILES")}
+        self._environment = {**cleared, "COMPOSE_PARALLEL_LIMIT": "-1", **environment}
+
+    def command(self, *words: str, environment: Mapping[str, str] | None = None) -> Command:
+        """`docker compose … WORDS` on this project."""
+        files = tuple(word for file in self._files for word in ("-f", file))
+        return Command(
+            (self._binary, "-p", self._project, *files, *words), {**self._environment, **(environment or {})}
+        )
+
+    def config(self, form: str = "json") -> Command:
+        """The files, resolved."""
+        return self.command("config", "--format", form)
+
+    def build(self) -> Command:
+        """Build the images, one after the other: so the layer that they share is made once."""
+        return self.command("build", environment={"COMPOSE_PARALLEL_LIMIT": "1"})
+
+    def up(self) -> Command:
+        """Bring the project to its definition, with images that are there."""
+        return self.command("--progress", "plain", "up", "-d", "--no-build", "--pull", "never", "--remove-orphans")
+
+    def restart(self, services: Sequence[str]) -> Command:
+        """Restart services, so that they read their configuration again."""
+        return self.command("--progress", "plain", "restart", "--no-deps", *services)
+
+    def down(self, seconds: int = 2) -> Command:
+        """Remove containers, networks and volumes; each server has `seconds` to stop."""
+        return self.command("--progress", "plain", "down", "--volumes", "--remove-orphans", "--timeout", str(seconds))
+
+    def logs(self, services: Sequence[str], *, follow: bool, colour: bool) -> Command:
+        """The services' logs, to the terminal."""
+        options = [*(["--follow"] if follow else []), *([] if colour else ["--no-color"])]
+        return self.command("logs", *options, *services)
+
+    def shell(self, service: str, words: Sequence[str]) -> Command:
+        """A program in a service, on this terminal."""
+        return self.command("exec", *([] if sys.stdin.isatty() else ["-T"]), service, *words)

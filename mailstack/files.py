@@ -1,0 +1,152 @@
+"""What a lab's containers are handed: secrets and tables, written into one private directory.
+
+    accounts                        Dovecot's passwd-file: every account's password
+    relay                           the relay's user and password, one line
+    relay_outside                   the user's own, for a relay outside
+    postfix.pem dovecot.pem sender.pem   key, certificate and chain of each server
+    ca.pem                          the lab's CA
+    postfix.cf sender.cf dovecot.conf mailboxes aliases owners   not secret; see render.py
+"""
+
+from __future__ import annotations
+
+import os
+import secrets as _random
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from mailstack import pki, render
+from mailstack.errors import CredentialsError, InputError
+from mailstack.model import Lab
+from mailstack.secret import Secret, new_password, write_private
+
+SERVER_NAMES: Mapping[str, tuple[str, ...]] = {
+    # `localhost` and 127.0.0.1 are what a client on this machine connects to.
+    "postfix": ("postfix", "localhost", "127.0.0.1"),
+    "dovecot": ("dovecot", "localhost", "127.0.0.1"),
+    "sender": ("sender", "localhost", "127.0.0.1"),
+}
+
+# Which services read which file: the ones to start again when it changes. Secrets are read afresh at each use.
+READERS: Mapping[str, tuple[str, ...]] = {
+    "postfix.cf": ("postfix",),
+    "mailboxes": ("postfix",),
+    "aliases": ("postfix",),
+    "owners": ("postfix",),
+    "dovecot.conf": ("dovecot",),
+    "sender.cf": ("sender",),
+    "ca.pem": ("sender",),
+    "postfix.pem": ("postfix",),
+    "dovecot.pem": ("dovecot",),
+    "sender.pem": ("sender",),
+    "relay_outside": ("sender",),
+}
+
+_LEAST_VALIDITY_DAYS = 1
+
+
+def write(directory: Path, lab: Lab, *, fresh: pki.Pki | None = None, outside: Secret | None = None) -> set[str]:
+    """Write everything a lab needs; keep passwords and certificates that are there. Gives the names that changed."""
+    changed = set()
+
+    def put(name: str, text: str) -> None:
+        if write_private(directory / name, text):
+            changed.add(name)
+
+    relay_user, relay_password = read_relay(directory) or (f"relay-{_random.token_hex(4)}", new_password())
+    put("relay", render.credentials_file(relay_user, relay_password).reveal())
+
+    known = passwords(directory)
+    wanted = {address: known.get(address) or new_password() for address in lab.addresses()}
+    put("accounts", render.accounts_file(lab, wanted).reveal())
+
+    if not certificates_hold(directory):
+        made = fresh or pki.make(SERVER_NAMES)
+        put("ca.pem", made.ca)
+        for service, pem in made.servers.items():
+            put(f"{service}.pem", pem.reveal())
+
+    if outside is not None:
+        put("relay_outside", outside.reveal())
+    for name, text in render.tables(lab, relay_user).items():
+        put(name, text)
+    return changed
+
+
+def certificates_hold(directory: Path) -> bool:
+    """Whether certificates are there that are valid for a day more."""
+    import datetime
+
+    try:
+        end = pki.expires((directory / "ca.pem").read_text())
+        complete = all((directory / f"{service}.pem").is_file() for service in SERVER_NAMES)
+    except (OSError, ValueError):
+        return False
+    return complete and end > datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_LEAST_VALIDITY_DAYS)
+
+
+def passwords(directory: Path) -> dict[str, Secret]:
+    """Address → password, of a lab's accounts."""
+    try:
+        return render.passwords_of((directory / "accounts").read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def read_relay(directory: Path) -> tuple[str, Secret] | None:
+    """The user and the password of the relay in the lab."""
+    try:
+        user, _, password = (directory / "relay").read_text().strip().partition(":")
+    except FileNotFoundError:
+        return None
+    return (user, Secret(password)) if user and password else None
+
+
+def rotate_relay(directory: Path) -> tuple[str, Secret]:
+    """Give the relay in the lab another password: Dovecot takes the new one from the next log-in on."""
+    known = read_relay(directory)
+    if known is None:
+        raise InputError(f"{directory}: there are no relay credentials to rotate")
+    password = new_password()
+    write_private(directory / "relay", render.credentials_file(known[0], password).reveal())
+    return known[0], password
+
+
+def read_credentials(path: Path) -> Secret:
+    """The user's own relay credentials: `user:password` in one line, in a file that only its owner may read.
+
+    Raises CredentialsError; no message shows what is in the file.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CredentialsError(f"{path}: the relay's credentials should be a file", remedy=_SHAPE)
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CredentialsError(f"{path}: the file with the relay's credentials is not there", remedy=_SHAPE) from None
+    except UnicodeDecodeError:
+        raise CredentialsError(f"{path}:1:1: the relay's credentials are not text", remedy=_SHAPE) from None
+    except OSError as error:
+        raise CredentialsError(f"{path}: the relay's credentials cannot be read: {error.strerror}") from None
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise CredentialsError(
+            f"{path}: others than its owner may read the relay's credentials (mode {status.st_mode & 0o777:04o})",
+            remedy=f"chmod 600 {path}",
+        )
+    if status.st_uid not in (os.getuid(), 0):
+        raise CredentialsError(f"{path}: the relay's credentials belong to another user", remedy=f"chown it, then chmod 600 {path}")
+    lines = text.splitlines()
+    if not text.strip():
+        raise CredentialsError(f"{path}: the file with the relay's credentials is empty", remedy=_SHAPE)
+    if len(lines) > 1 and any(line.strip() for line in lines[1:]):
+        raise CredentialsError(f"{path}:2:1: the relay's credentials should be one line", remedy=_SHAPE)
+    user, colon, password = lines[0].partition(":")
+    if not colon or not user.strip() or not password.strip():
+        raise CredentialsError(f"{path}:1:1: the relay's credentials do not have the form user:password", remedy=_SHAPE)
+    if any(ord(character) < 32 for character in lines[0]) or any(character.isspace() for character in user):
+        raise CredentialsError(f"{path}:1:1: the relay's user has spaces or control characters in it", remedy=_SHAPE)
+    return Secret(f"{user}:{password}\n")
+
+
+_SHAPE = "write user:password into it, in one line, and chmod 600 it"

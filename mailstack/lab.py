@@ -1,0 +1,405 @@
+"""The life of a lab: up, proven, looked at, down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailstack import compose, definition, files, images, labfile, ports, state
+from mailstack.engine import Engine, engine_url
+from mailstack.errors import (
+    CheckFailed,
+    DeadlinePassed,
+    EngineError,
+    HostError,
+    InputError,
+    LabFileError,
+    MailstackError,
+)
+from mailstack.model import PORTS, SERVICES, Deadline, Endpoint, Json, Lab, Relay, ServiceState
+from mailstack.runner import Local, Runner, last_lines, must
+from mailstack.running import RunningLab, endpoints_json, project
+from mailstack.secret import Secret, make_private_directory
+
+Progress = Callable[[str], None]
+
+# How long a part may take before it is given up, in seconds: many times what a slow machine needs.
+UP_SECONDS = 120.0
+READY_SECONDS = 30.0
+DOWN_SECONDS = 60.0
+LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `up` was asked for."""
+
+    name: str = "lab"
+    overlays: tuple[Path, ...] = ()
+    relay: Relay | None = None
+    credentials: Path | None = None
+    relay_ca: Path | None = None
+    keep: bool = False
+    ttl: float | None = None  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The mail that proved the lab."""
+
+    message_id: str
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `up` has to say."""
+
+    lab: str
+    services: tuple[str, ...]
+    endpoints: Mapping[str, Endpoint]
+    ca_file: Path
+    accounts: tuple[str, ...]
+    verified: Verified
+    compose_seconds: float
+    ready_seconds: float
+    total_seconds: float
+    notes: tuple[str, ...] = ()
+
+    def json(self) -> Json:
+        """The document of `mailstack up --json`; its shape is in docs/json.md."""
+        return {
+            "lab": self.lab,
+            "services": list(self.services),
+            "endpoints": endpoints_json(self.endpoints),
+            "ca_file": str(self.ca_file),
+            "accounts": list(self.accounts),
+            "verified": {
+                "message_id": self.verified.message_id,
+                "milliseconds": round(self.verified.milliseconds, 1),
+            },
+            "seconds": {
+                "compose": round(self.compose_seconds, 3),
+                "ready": round(self.ready_seconds, 3),
+                "total": round(self.total_seconds, 3),
+            },
+        }
+
+
+def resolve(runner: Runner, project: compose.Compose, paths: Sequence[Path]) -> Json:
+    """The compose files as one document. Raises LabFileError with the place of what is wrong."""
+    import json
+
+    for path in paths:
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            raise LabFileError(f"{path}: cannot be read: {error.strerror}") from None
+    result = runner.run(project.config(), deadline=Deadline.after(UP_SECONDS))
+    if result.code != 0:
+        raise labfile.explainproject(result.stderr, paths)
+    document: Json = json.loads(result.stdout)
+    return document
+
+
+def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
+    """The Lab in a resolved document. Raises LabFileError with the place of what is wrong."""
+    try:
+        lab = labfile.parse(document)
+    except labfile.Misfit as misfit:
+        raise labfile.explain_misfit(misfit, paths) from None
+    missing = set(SERVICES) - set(document.get("services", {}))
+    if missing:
+        raise LabFileError(f"{paths[-1]}:1:1: services: {', '.join(sorted(missing))} must stay part of the lab")
+    return lab
+
+
+def lab_file() -> Path:
+    """The lab's own compose file."""
+    return definition.compose_file("lab.yaml")
+
+
+def resolved(name: str, overlays: Sequence[Path]) -> Json:
+    """What `up` would use: the resolved document of the lab that is up, or of the files given."""
+    directory = state.LabDirectory(name)
+    wanted = directory.load()
+    if wanted is None or overlays:
+        wanted = _bare_state(name, overlays)
+    paths = [Path(path) for path in wanted.files]
+    runner = Local()
+    document = resolve(runner, project(runner, wanted, directory), paths)
+    read_definition(document, paths)
+    return document
+
+
+def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
+    """Write a lab's files into a directory of the user's, for plain Compose; gives their names."""
+    wanted = _bare_state("lab", overlays)
+    paths = [Path(path) for path in wanted.files]
+    runner = Local()
+    lab = read_definition(resolve(runner, project(runner, wanted, state.LabDirectory("lab")), paths), paths)
+    make_private_directory(directory)
+    files.write(directory, lab)
+    return sorted(path.name for path in directory.iterdir())
+
+
+def _bare_state(name: str, overlays: Sequence[Path]) -> state.State:
+    paths = [lab_file(), *(path.absolute() for path in overlays)]
+    return state.State(name, state.owner(), "never", "local", tuple(str(path) for path in paths), {})
+
+
+# ── up ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def up(request: Request, progress: Progress) -> Report:
+    """Bring a lab to its definition and prove it with a mail. On failure remove what was made, unless asked to keep it."""
+    started = time.monotonic()
+    directory = state.LabDirectory(request.name)
+    outside = files.read_credentials(request.credentials) if request.credentials else None
+    with directory.locked(
+        Deadline.after(LOCK_SECONDS), lambda: progress("waiting for another command on this lab")
+    ) as lock:
+        return _Up(request, directory, Local((lock,)), outside, progress, started).run()
+
+
+class _Up:
+    """One `up`, step by step; each step is a method, and leaves what the next needs."""
+
+    def __init__(
+        self,
+        request: Request,
+        directory: state.LabDirectory,
+        runner: Runner,
+        outside: Secret | None,
+        progress: Progress,
+        started: float,
+    ) -> None:
+        self.request = request
+        self.directory = directory
+        self.runner = runner
+        self.outside = outside
+        self.progress = progress
+        self.started = started
+        self.engine = Engine()
+        self.before = directory.load()
+        self.notes: list[str] = []
+
+    def run(self) -> Report:
+        from mailstack import pki
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            # What takes time and depends on nothing is begun first: certificates now, heavy imports while Compose runs.
+            fresh = None
+            if not files.certificates_hold(self.directory.files):
+                fresh = pool.submit(pki.make, files.SERVER_NAMES)
+            wanted = self._wanted()
+            self.progress("reading the definition")
+            paths = [Path(name) for name in wanted.files]
+            document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
+            lab = read_definition(document, paths)
+            wanted = state.State(**{**_fields(wanted), "document": document[labfile.BLOCK]})
+            made_here = self.before is None
+            try:
+                return self._make(wanted, lab, pool, fresh.result() if fresh else None)
+            except BaseException as error:
+                if made_here and not self.request.keep:
+                    self.progress("removing what was made")
+                    _remove(self.directory, self.runner, self.engine)
+                elif made_here and isinstance(error, MailstackError):
+                    error.remedy = error.remedy or f"it was kept: mailstack logs -n {wanted.lab}"
+                raise
+
+    def _wanted(self) -> state.State:
+        """The lab's state as it should be: what a running one has, it keeps."""
+        request, before = self.request, self.before
+        paths = [definition.compose_file("lab.yaml")]
+        if request.relay:
+            paths.append(definition.compose_file("relay.yaml"))
+        paths += [path.absolute() for path in request.overlays]
+        expires = before.expires if before else "never"
+        if request.ttl is not None:
+            if before is None:
+                expires = str(int(time.time() + request.ttl))
+            else:
+                self.notes.append("the lab keeps the expiry it was made with: --ttl counts when a lab is made")
+        return state.State(
+            lab=request.name,
+            owner=state.owner(),
+            expires=expires,
+            tag=images.content_tag(definition.stack()),
+            files=tuple(str(path) for path in paths),
+            ports=before.ports if before else self._ports(),
+            relay=f"{request.relay.host}:{request.relay.port}" if request.relay else "",
+        )
+
+    def _ports(self) -> dict[str, int]:
+        numbers = ports.choose(self.request.name, len(PORTS))
+        return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
+
+    def _make(self, wanted: state.State, lab: Lab, pool: ThreadPoolExecutor, fresh: object) -> Report:
+        from mailstack.pki import Pki
+
+        directory = self.directory
+        directory.make()
+        directory.save(wanted)
+        changed = files.write(
+            directory.files, lab, fresh=fresh if isinstance(fresh, Pki) else None, outside=self.outside
+        )
+        self.progress("starting the containers")
+        warm = pool.submit(_warm_up, self.engine)
+        begun = time.monotonic()
+        self._start(wanted, changed if self.before else set())
+        compose_seconds = time.monotonic() - begun
+        warm.result()
+        self.progress("sending the mail that proves it")
+        begun = time.monotonic()
+        verified = self._prove(wanted, lab)
+        now = time.monotonic()
+        return Report(
+            lab=wanted.lab,
+            services=SERVICES,
+            endpoints={name: Endpoint("127.0.0.1", number) for name, number in wanted.ports.items()},
+            ca_file=directory.ca_file,
+            accounts=tuple(lab.addresses()),
+            verified=verified,
+            compose_seconds=compose_seconds,
+            ready_seconds=now - begun,
+            total_seconds=now - self.started,
+            notes=tuple(self.notes),
+        )
+
+    def _start(self, wanted: state.State, changed: set[str]) -> None:
+        there = project(self.runner, wanted, self.directory)
+        result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
+        if result.code != 0:
+            # Not taken apart by its text: what the engine has tells why.
+            self._refuse_anothers(wanted)
+            references = [f"mailstack/{service}:{wanted.tag}" for service in SERVICES]
+            if images.ensure_images(self.engine, self.runner, there.build(), references, self.progress):
+                self.progress("starting the containers")
+                result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
+        if result.code != 0:
+            raise HostError(
+                f"lab “{wanted.lab}” could not be started" + self._which_failed(),
+                details=self._failed_logs() or last_lines(result.stderr, 6),
+                remedy="mailstack doctor says what is missing",
+            )
+        stale = sorted({service for name in changed for service in files.READERS.get(name, ())})
+        if stale:
+            self.progress(f"starting {', '.join(stale)} again with the changed definition")
+            must(self.runner, there.restart(stale), deadline=Deadline.after(UP_SECONDS))
+
+    def _refuse_anothers(self, wanted: state.State) -> None:
+        """Another user's lab of this name on the same engine is not ours to touch."""
+        others = self.engine.labs()
+        if others.get(wanted.lab, wanted.owner) != wanted.owner:
+            raise InputError(
+                f"a lab “{wanted.lab}” of {others[wanted.lab]} is on this engine", remedy="choose another name with -n"
+            )
+
+    def _prove(self, wanted: state.State, lab: Lab) -> Verified:
+        from mailstack import prove
+
+        running = RunningLab(wanted.lab, self.engine)
+        try:
+            return Verified(*prove.transaction(running, Deadline.after(READY_SECONDS), self._dead))
+        except (CheckFailed, DeadlinePassed) as error:
+            logs = self._failed_logs()
+            raise type(error)(
+                error.message + self._which_failed(), remedy=error.remedy, details=logs or self._all_logs()
+            ) from None
+
+    def _dead(self) -> bool:
+        """Whether a service has ended: then there is nothing to wait for."""
+        return any(service.state == "exited" for service in self._states())
+
+    def _states(self) -> list[ServiceState]:
+        return self.engine.services(compose.project_name(self.request.name))
+
+    def _which_failed(self) -> str:
+        ended = [s for s in self._states() if s.state not in ("running", "created")]
+        return "".join(f"; {service.name} ended with code {service.exit_code}" for service in ended)
+
+    def _failed_logs(self) -> str:
+        ended = [service for service in self._states() if service.state not in ("running", "created")]
+        return "\n".join(
+            f"{service.name} | {line}" for service in ended for line in self._log_lines(service.container, 10)
+        )
+
+    def _all_logs(self) -> str:
+        return "\n".join(f"{s.name} | {line}" for s in self._states() for line in self._log_lines(s.container, 5))
+
+    def _log_lines(self, container: str, count: int) -> list[str]:
+        return last_lines(self.engine.logs(container, tail=count), count).splitlines()
+
+
+def _fields(value: state.State) -> Json:
+    import dataclasses
+
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _warm_up(engine: Engine) -> None:
+    """Import what the proof needs, while Compose works."""
+    import email.message
+    import smtplib
+
+    import imap_tools
+
+    del email, smtplib, imap_tools
+    engine.warm_up()
+
+
+# ── down ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def down(name: str, progress: Progress) -> bool:
+    """Remove a lab of this user with all it has; say whether there was anything.
+
+    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone.
+    """
+    directory = state.LabDirectory(name)
+    with directory.locked(
+        Deadline.after(LOCK_SECONDS), lambda: progress(f"waiting for another command on lab “{name}”")
+    ) as lock:
+        engine = Engine()
+        there = directory.path.exists() or bool(engine.leftovers(name, state.owner()))
+        if there:
+            progress(f"removing lab “{name}”")
+        others = engine.labs().get(name, state.owner())
+        if others != state.owner():
+            directory.remove()
+            raise InputError(f"the lab “{name}” on this engine belongs to {others}", remedy="mailstack down removes your own")
+        _remove(directory, Local((lock,)), engine)
+        return there
+
+
+def mine() -> list[str]:
+    """The names of this user's labs: those on the engine, and those that have a directory."""
+    return sorted(set(Engine().labs(state.owner())) | set(state.known_labs()))
+
+
+def _remove(directory: state.LabDirectory, runner: Runner, engine: Engine) -> None:
+    """Everything of the lab: Compose takes its project down; what it left, by its labels; the secrets last."""
+    bare = compose.Compose(
+        compose.find(runner), compose.project_name(directory.name), (), {"DOCKER_HOST": engine_url()}
+    )
+    result = runner.run(bare.down(), deadline=Deadline.after(DOWN_SECONDS))
+    deadline = Deadline.after(DOWN_SECONDS)
+    mine = state.owner()
+    while left := engine.leftovers(directory.name, mine):
+        if deadline.passed():
+            raise EngineError(
+                f"lab “{directory.name}” could not be removed whole: {', '.join(left)} is still there",
+                details=last_lines(result.stderr, 5),
+            )
+        for thing in left:
+            try:
+                engine.remove(thing)
+            except EngineError:
+                continue  # a network in use, say: its container goes in this round, the network in the next
+    directory.remove()

@@ -1,0 +1,196 @@
+"""SMTP and IMAP from the client's side: the only module that opens sockets to the mail servers.
+
+A `Dial` makes the connection, from this machine to a published port or from inside a container; what is spoken over
+it is the same.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from email.message import EmailMessage
+from email.utils import format_datetime, make_msgid
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mailstack.errors import CheckFailed, DeadlinePassed
+from mailstack.model import Deadline, Endpoint
+from mailstack.secret import Secret
+
+if TYPE_CHECKING:
+    from imap_tools import BaseMailBox, MailMessage
+
+Dial = Callable[[], socket.socket]
+Tls = Literal["none", "starttls", "implicit"]
+
+# How long one answer may take: generous, since machines in CI are slow; the caller's deadline is what ends a wait.
+ANSWER_SECONDS = 30.0
+
+
+def to(endpoint: Endpoint) -> Dial:
+    """Dial an address of this machine's network."""
+    return lambda: socket.create_connection((endpoint.host, endpoint.port), timeout=ANSWER_SECONDS)
+
+
+def greets(dial: Dial, farewell: bytes) -> bool:
+    """Whether a server greets who dials it; takes leave with `farewell`."""
+    try:
+        with dial() as connection:
+            heard = bool(connection.recv(1024))
+            connection.sendall(farewell)
+            return heard
+    except OSError:
+        return False
+
+
+def tls_context(ca_file: Path | None = None, ca: str | None = None) -> ssl.SSLContext:
+    """A client that trusts the lab's CA alone, and wants TLS 1.2 or newer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cafile=str(ca_file) if ca_file else None, cadata=ca)
+    return context
+
+
+class Smtp(smtplib.SMTP):
+    """An SMTP session (RFC 5321) over any Dial, with TLS as asked for; the name is verified in the certificate."""
+
+    def __init__(
+        self, dial: Dial, *, name: str, tls: Tls = "none", context: ssl.SSLContext | None = None, helo: str = "client.test"
+    ) -> None:
+        self._dial, self._tls, self._context = dial, tls, context
+        super().__init__(local_hostname=helo, timeout=ANSWER_SECONDS)
+        self._host = name  # what smtplib verifies in the certificate
+        code, banner = self.connect(name, 25)
+        self.banner = f"{code} {banner.decode(errors='replace')}"
+        if code != 220:
+            self.close()
+            raise smtplib.SMTPConnectError(code, banner)
+        if tls == "starttls":
+            self.ehlo_or_helo_if_needed()
+            self.starttls(context=context)
+            self.ehlo()
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # type: ignore[override]
+        connection = self._dial()
+        connection.settimeout(timeout)
+        if self._tls == "implicit" and self._context:
+            return self._context.wrap_socket(connection, server_hostname=host)
+        return connection
+
+    def command(self, line: str) -> tuple[int, str]:
+        """Send one line, and give the reply's code and text."""
+        code, text = self.docmd(line)
+        return code, text.decode(errors="replace")
+
+
+def new_message(
+    *,
+    sender: str,
+    to: Sequence[str],
+    subject: str,
+    body: str,
+    attachments: Sequence[Path] = (),
+    html: str | None = None,
+) -> EmailMessage:
+    """A message with a date and an id of its own (RFC 5322, section 3.6.4)."""
+    import datetime
+    import mimetypes
+
+    message = EmailMessage()
+    message["From"] = sender
+    message["To"] = ", ".join(to)
+    message["Subject"] = subject
+    message["Date"] = format_datetime(datetime.datetime.now().astimezone())
+    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2] or "localhost")
+    message.set_content(body)
+    if html is not None:
+        message.add_alternative(html, subtype="html")
+    for path in attachments:
+        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        main, _, sub = kind.partition("/")
+        message.add_attachment(path.read_bytes(), maintype=main, subtype=sub, filename=path.name)
+    return message
+
+
+def submit(
+    dial: Dial,
+    context: ssl.SSLContext,
+    user: str,
+    password: Secret,
+    message: EmailMessage,
+    recipients: Sequence[str],
+    *,
+    sender: str | None = None,
+    tls: Tls = "starttls",
+    name: str = "localhost",
+) -> None:
+    """Submit a message with authentication (RFC 6409); raises CheckFailed with the server's own words if refused."""
+    sender = sender if sender is not None else str(message["From"])
+    try:
+        with Smtp(dial, name=name, tls=tls, context=context) as session:
+            session.login(user, password.reveal())
+            refused = session.send_message(message, sender, list(recipients))
+    except smtplib.SMTPRecipientsRefused as error:
+        refused = error.recipients
+    except smtplib.SMTPResponseException as error:
+        said = error.smtp_error
+        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        raise CheckFailed(f"the server refused the mail: {error.smtp_code} {text}") from None
+    except (smtplib.SMTPException, OSError) as error:
+        raise CheckFailed(f"the mail could not be submitted: {error}") from None
+    if refused:
+        said_of = "; ".join(f"{code} {text.decode(errors='replace')}" for code, text in refused.values())
+        raise CheckFailed(f"the server refused {', '.join(refused)}: {said_of}")
+
+
+@contextmanager
+def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Secret) -> Iterator[BaseMailBox]:
+    """A user's mailbox over IMAP with TLS from the start, with the inbox selected."""
+    from imap_tools import MailBox
+    from imap_tools.errors import MailboxLoginError
+
+    try:
+        connection = MailBox(endpoint.host, endpoint.port, timeout=ANSWER_SECONDS, ssl_context=context)
+    except OSError as error:
+        raise CheckFailed(f"IMAP at {endpoint.host}:{endpoint.port} cannot be reached: {error}") from None
+    try:
+        connection.login(user, password.reveal())
+    except MailboxLoginError:
+        raise CheckFailed(f"the IMAP server refused the password of {user}") from None
+    with connection:
+        yield connection
+
+
+def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:
+    """The messages in the selected folder with this id (RFC 3501, SEARCH HEADER)."""
+    from imap_tools import AND, H
+
+    return list(box.fetch(AND(header=H("Message-ID", message_id)), mark_seen=False))
+
+
+def by_uid(box: BaseMailBox, uid: int | None) -> MailMessage | None:
+    """The message with this UID in the selected folder, or the newest; None when there is none."""
+    from imap_tools import AND, U
+
+    criteria = AND(uid=U(str(uid))) if uid else "ALL"
+    return next(iter(box.fetch(criteria, limit=1, reverse=True)), None)
+
+
+def wait_for(box: BaseMailBox, message_id: str, deadline: Deadline) -> MailMessage:
+    """The first message with this id, as soon as it is there.
+
+    IDLE (RFC 2177) ends each wait, but Dovecot gathers news for half a second before it tells of them: so the first
+    waits are shorter than that, and grow. Raises DeadlinePassed.
+    """
+    pause = 0.005
+    while True:
+        found = find(box, message_id)
+        if found:
+            return found[0]
+        if deadline.passed():
+            raise DeadlinePassed(f"the mail {message_id} was not in the mailbox after {deadline.seconds:g} s")
+        box.idle.wait(timeout=min(deadline.remaining(), pause))
+        pause = min(pause * 2, 5.0)

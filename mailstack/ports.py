@@ -1,0 +1,47 @@
+"""Which ports of this machine a lab is published on.
+
+The controller chooses them, so that they stay the same when a container is stopped and started again: the engine would
+choose others. Below the range from which systems take the ports of outgoing connections (32768 and up).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import socket
+from collections.abc import Iterator
+
+from mailstack.errors import HostError
+
+_FIRST, _LAST = 20000, 32000
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing on this machine listens on 127.0.0.1:port, or could not be made to."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise HostError(f"127.0.0.1:{port}: {error.strerror}") from None
+    return True
+
+
+def candidates(name: str) -> Iterator[int]:
+    """Every port of the range, from a place that depends on the lab's name: so a lab tends to keep its ports."""
+    start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % (_LAST - _FIRST)
+    for step in range(_LAST - _FIRST):
+        yield _FIRST + (start + step) % (_LAST - _FIRST)
+
+
+def choose(name: str, count: int) -> list[int]:
+    """`count` free ports for the lab `name`. Raises HostError when there are none left."""
+    free: list[int] = []
+    for port in candidates(name):
+        if len(free) == count:
+            return free
+        if is_free(port):
+            free.append(port)
+    raise HostError(f"fewer than {count} free ports are left from {_FIRST} to {_LAST} on 127.0.0.1")

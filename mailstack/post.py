@@ -1,0 +1,170 @@
+"""Sending a mail through a lab, and seeing it arrive."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from pathlib import Path
+
+from mailstack import mail
+from mailstack.errors import CheckFailed, DeadlinePassed, InputError
+from mailstack.labfile import is_address
+from mailstack.model import Deadline, Json, Lab
+from mailstack.running import RunningLab
+
+STUDENT = "student"  # the user of the sender's machine
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail to be sent."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    subject: str
+    body: str
+    attachments: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of it: per mailbox, the milliseconds from the start of sending until it was seen there."""
+
+    lab: str
+    message_id: str
+    sender: str
+    recipients: tuple[str, ...]
+    via: str
+    arrived: Mapping[str, float] = field(default_factory=dict)
+
+    def json(self) -> Json:
+        """The document of `mailstack send --json`."""
+        return {
+            "lab": self.lab,
+            "message_id": self.message_id,
+            "from": self.sender,
+            "to": list(self.recipients),
+            "via": self.via,
+            "arrived": {address: round(milliseconds, 1) for address, milliseconds in self.arrived.items()},
+        }
+
+
+def letter(
+    lab: Lab,
+    sender: str | None,
+    recipients: Sequence[str],
+    subject: str,
+    body: str,
+    attachments: Sequence[Path],
+) -> Letter:
+    """A Letter, with the lab's first accounts for what was not said. Raises InputError."""
+    accounts = lab.addresses()
+    sender = (sender or accounts[0]).lower()
+    chosen = tuple(recipients) or (accounts[1 % len(accounts)],)
+    for address in (sender, *chosen):
+        if not is_address(address):
+            raise InputError(f"{address!r} is not a mail address", remedy="write it like alice@example.com")
+    if any(ord(character) < 32 for character in subject):
+        raise InputError("the subject has control characters in it: it should be one line of text")
+    for path in attachments:
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file to attach")
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path}: cannot be read")
+    return Letter(sender, chosen, subject, body, tuple(attachments))
+
+
+def mailboxes_for(lab: Lab, address: str) -> set[str]:
+    """The accounts whose mailboxes a mail to `address` ends in: aliases, `+` addresses and catch-alls followed."""
+    aliases = {alias.address: alias.targets for alias in lab.aliases}
+    accounts = set(lab.addresses())
+    catch_alls = {domain.name: domain.catch_all for domain in lab.domains if domain.catch_all}
+    found, waiting, seen = set(), [address.lower()], set()
+    while waiting:
+        each = waiting.pop()
+        local, _, domain = each.rpartition("@")
+        plain = f"{local.partition('+')[0]}@{domain}"
+        if each in seen:
+            continue
+        seen.add(each)
+        if plain in accounts:
+            found.add(plain)
+        elif plain in aliases:
+            waiting.extend(aliases[plain])
+        elif catch_all := catch_alls.get(domain):
+            waiting.append(catch_all)
+    return found
+
+
+def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline) -> Sent:
+    """Send it, and wait for it in every mailbox of the lab that it is for. Raises CheckFailed, DeadlinePassed."""
+    message = mail.new_message(
+        sender=letter.sender,
+        to=letter.recipients,
+        subject=letter.subject,
+        body=letter.body,
+        attachments=letter.attachments,
+    )
+    message_id = str(message["Message-ID"])
+    begun = time.monotonic()
+    if via == "sender":
+        from_sender(lab, letter, message_id)
+    else:
+        _submit(lab, letter, message)
+    boxes = sorted(set().union(*(mailboxes_for(lab.definition, address) for address in letter.recipients)))
+    arrived = {}
+    context = mail.tls_context(lab.ca_file)
+    for address in boxes if lab.state.relay == "" or via == "submission" else ():
+        with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
+            try:
+                mail.wait_for(box, message_id, deadline)
+            except DeadlinePassed as error:
+                raise CheckFailed(
+                    f"the mail {message_id} did not reach the mailbox of {address} within {deadline.seconds:g} s",
+                    remedy=f"mailstack logs -n {lab.name} tells where it is",
+                ) from error
+        arrived[address] = (time.monotonic() - begun) * 1000
+    return Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrived)
+
+
+def _submit(lab: RunningLab, letter: Letter, message: EmailMessage) -> None:
+    """Over port 587, as the account that owns the sender's address."""
+    definition = lab.definition
+    owners = [letter.sender] if letter.sender in definition.addresses() else []
+    owners += [t for alias in definition.aliases if alias.address == letter.sender for t in alias.targets]
+    owners = [address for address in owners if address in definition.addresses()]
+    if not owners:
+        raise InputError(
+            f"{letter.sender} belongs to no account of lab “{lab.name}”",
+            remedy="accounts: " + ", ".join(definition.addresses()),
+        )
+    mail.submit(
+        mail.to(lab.endpoints["submission"]),
+        mail.tls_context(lab.ca_file),
+        owners[0],
+        lab.password(owners[0]),
+        message,
+        letter.recipients,
+        sender=letter.sender,
+    )
+
+
+def from_sender(lab: RunningLab, letter: Letter, message_id: str) -> None:
+    """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input (EXPERIMENT, step 5)."""
+    container = lab.service("sender").container
+    options = []
+    for number, path in enumerate(letter.attachments):
+        place = f"/tmp/{time.time_ns()}-{number}-{path.name}"
+        put = lab.engine.execute(container, ["tee", place], user=STUDENT, input=path.read_bytes(), quiet=True)
+        if put.code != 0:
+            raise CheckFailed(f"{path}: could not be copied to the sender: {put.stderr.strip()}")
+        options += [f"--attach={place}"]
+    argv = ["mail", "-s", letter.subject, "-r", letter.sender, "-a", f"Message-ID: {message_id}", *options, "--"]
+    result = lab.engine.execute(
+        container, [*argv, *letter.recipients], user=STUDENT, input=letter.body.rstrip("\n").encode() + b"\n"
+    )
+    if result.code != 0 or result.stderr.strip():
+        raise CheckFailed(f"`mail -s` on the sender failed: {result.stderr.strip() or f'code {result.code}'}")

@@ -1,0 +1,111 @@
+"""A Lab in the servers' own languages: what the containers are handed besides their secrets. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mailstack.model import Lab
+from mailstack.secret import Secret
+
+POSTFIX_HOST = "postfix"
+
+
+def credentials_file(user: str, password: Secret) -> Secret:
+    """`user:password` in one line, as the sender and Dovecot's passwd-file both read it."""
+    return Secret(f"{user}:{password.reveal()}\n")
+
+
+def accounts_file(lab: Lab, passwords: Mapping[str, Secret]) -> Secret:
+    """Dovecot's passwd-file: every account with its password, and its quota where it has one of its own.
+
+    https://doc.dovecot.org/2.4.1/core/config/auth/databases/passwd_file.html
+    """
+    lines = []
+    for account in lab.accounts:
+        extra = f"userdb_quota_storage_size={account.quota}B" if account.quota is not None else ""
+        lines.append(f"{account.address}:{{PLAIN}}{passwords[account.address].reveal()}::::::{extra}\n")
+    return Secret("".join(lines))
+
+
+def passwords_of(accounts_file: str) -> dict[str, Secret]:
+    """The other way round: address → password."""
+    found = {}
+    for line in accounts_file.splitlines():
+        address, _, rest = line.partition(":")
+        found[address] = Secret(rest.removeprefix("{PLAIN}").split(":", 1)[0])
+    return found
+
+
+def tables(lab: Lab, relay_user: str) -> dict[str, str]:
+    """The files that are not secret: name in the lab's directory → content. Each name is one in compose/lab.yaml."""
+    return {
+        "postfix.cf": _postfix(lab),
+        "sender.cf": _sender(lab),
+        "dovecot.conf": _dovecot(lab),
+        "mailboxes": _mailboxes(lab),
+        "aliases": _aliases(lab),
+        "owners": _owners(lab, relay_user),
+    }
+
+
+def _postfix(lab: Lab) -> str:
+    """The provider's MTA: names and limits (postconf(5))."""
+    return _settings(
+        {
+            "myhostname": f"{POSTFIX_HOST}.{lab.mailname}",
+            "virtual_mailbox_domains": " ".join(domain.name for domain in lab.domains),
+            "message_size_limit": str(lab.limits.message_size),
+            # Without it a mail near the limit is refused for want of queue space (postconf(5), queue_minfree).
+            "mailbox_size_limit": "0",
+        },
+        lab.settings.postfix,
+    )
+
+
+def _sender(lab: Lab) -> str:
+    """The student's machine: the system mail name and the relay (postconf(5))."""
+    own = {
+        "myhostname": f"sender.{lab.mailname}",
+        "myorigin": lab.mailname,
+        "message_size_limit": "0",
+        "relayhost": f"[{lab.relay.host}]:{lab.relay.port}" if lab.relay else f"[{POSTFIX_HOST}]:587",
+    }
+    if lab.relay and lab.relay.port == 465:
+        own["smtp_tls_wrappermode"] = "yes"  # RFC 8314, section 3.3: TLS from the start
+    return _settings(own, lab.settings.sender)
+
+
+def _dovecot(lab: Lab) -> str:
+    """Limits, and the overlay's own lines last, so that they win."""
+    return f"quota_storage_size = {lab.limits.mailbox_quota}B\n{lab.settings.dovecot}\n"
+
+
+def _mailboxes(lab: Lab) -> str:
+    """virtual_mailbox_maps: which addresses exist."""
+    return "".join(f"{address} exists\n" for address in lab.addresses())
+
+
+def _aliases(lab: Lab) -> str:
+    """virtual_alias_maps. A catch-all would swallow accounts too, so those of its domain are named first (virtual(5))."""
+    lines = [f"{alias.address} {', '.join(alias.targets)}\n" for alias in lab.aliases]
+    for domain in lab.domains:
+        if domain.catch_all:
+            lines += [f"{a} {a}\n" for a in lab.addresses() if a.endswith(f"@{domain.name}")]
+            lines.append(f"@{domain.name} {domain.catch_all}\n")
+    return "".join(lines)
+
+
+def _owners(lab: Lab, relay_user: str) -> str:
+    """smtpd_sender_login_maps: who may send as whom. The relay's user sends for every user of the sender's machine."""
+    owners = {address: [address] for address in lab.addresses()}
+    for alias in lab.aliases:
+        owners.setdefault(alias.address, []).extend(t for t in alias.targets if t in owners)
+    lines = [f"{address} {', '.join([*logins, relay_user])}\n" for address, logins in owners.items()]
+    lines += [f"@{domain.name} {relay_user}\n" for domain in lab.domains]
+    return "".join(lines)
+
+
+def _settings(own: Mapping[str, str], overlay: Mapping[str, str]) -> str:
+    return "".join(f"{name} = {value}\n" for name, value in {**own, **overlay}.items())
+
+

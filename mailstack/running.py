@@ -1,0 +1,90 @@
+"""A lab that was brought up: what every command but `up` works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mailstack import compose, files, state
+from mailstack.engine import Engine, engine_url
+from mailstack.errors import HostError, InputError
+from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
+from mailstack.runner import Runner
+from mailstack.secret import Secret
+
+
+def endpoints_json(endpoints: Mapping[str, Endpoint]) -> Json:
+    """Endpoints as they stand in every document."""
+    return {name: {"host": endpoint.host, "port": endpoint.port} for name, endpoint in endpoints.items()}
+
+
+class RunningLab:
+    """A lab that was brought up: what the other commands work on."""
+
+    def __init__(self, name: str, engine: Engine | None = None) -> None:
+        self.directory = state.LabDirectory(name)
+        found = self.directory.load()
+        if found is None:
+            known = state.known_labs()
+            raise InputError(
+                f"there is no lab “{name}”" + (f"; there are: {', '.join(known)}" if known else ""),
+                remedy=f"mailstack up{'' if name == 'lab' else f' -n {name}'}",
+            )
+        self.state = found
+        self.name = name
+        self.engine = engine or Engine()
+        self.definition: Lab = found.definition()
+
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Where each protocol is published on this machine."""
+        return {port.name: Endpoint("127.0.0.1", self.state.ports[port.name]) for port in PORTS}
+
+    @property
+    def ca_file(self) -> Path:
+        """The lab's CA certificate."""
+        return self.directory.ca_file
+
+    def password(self, address: str) -> Secret:
+        """An account's password. Raises InputError when there is no such account."""
+        found = files.passwords(self.directory.files).get(address.lower())
+        if found is None:
+            raise InputError(
+                f"{address} is no account of lab “{self.name}”", remedy="accounts: " + ", ".join(self.definition.addresses())
+            )
+        return found
+
+    def compose(self, runner: Runner) -> compose.Compose:
+        """Compose on this lab."""
+        return project(runner, self.state, self.directory)
+
+    def services(self) -> list[ServiceState]:
+        """Its containers, in any state."""
+        return self.engine.services(compose.project_name(self.name))
+
+    def service(self, name: str) -> ServiceState:
+        """One running service. Raises HostError when it is not running."""
+        for service in self.services():
+            if service.name == name:
+                if service.state != "running":
+                    raise HostError(
+                        f"{name} of lab “{self.name}” is not running ({service.state})", remedy="mailstack up brings it back"
+                    )
+                return service
+        raise HostError(f"lab “{self.name}” has no {name}", remedy="mailstack up brings it back")
+
+
+def project(runner: Runner, lab: state.State, directory: state.LabDirectory) -> compose.Compose:
+    environment = {
+        "DOCKER_HOST": engine_url(),
+        "MAILSTACK_LAB": lab.lab,
+        "MAILSTACK_OWNER": lab.owner,
+        "MAILSTACK_EXPIRES": lab.expires,
+        "MAILSTACK_TAG": lab.tag,
+        "MAILSTACK_SECRETS": str(directory.files),
+    }
+    environment |= {port.variable: str(lab.ports[port.name]) for port in PORTS if port.name in lab.ports}
+    if lab.relay:
+        host, _, number = lab.relay.rpartition(":")
+        environment |= {"MAILSTACK_RELAY_HOST": host, "MAILSTACK_RELAY_PORT": number}
+    return compose.Compose(compose.find(runner), compose.project_name(lab.lab), [Path(f) for f in lab.files], environment)
