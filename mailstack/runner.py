@@ -9,6 +9,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError, Interrupted
@@ -25,6 +26,9 @@ class Runner(Protocol):
 
     def attach(self, command: Command) -> int:
         """Run with this process's own terminal, and give its exit code."""
+
+    def detach(self, command: Command, log: Path) -> Callable[[], int | None]:
+        """Start what outlives this process; the function given back says how it ended: None while it runs."""
 
 
 class Local:
@@ -78,11 +82,26 @@ class Local:
     def attach(self, command: Command) -> int:
         """Run `command` with this process's own standard streams."""
         try:
-            return subprocess.call(
-                command.argv, env={**os.environ, **command.environment}, pass_fds=self._inherited
-            )
+            return subprocess.call(command.argv, env={**os.environ, **command.environment}, pass_fds=self._inherited)
         except OSError as error:
             raise HostError(f"{command.argv[0]}: cannot be run: {error.strerror}") from None
+
+    def detach(self, command: Command, log: Path) -> Callable[[], int | None]:
+        """Start `command` in a session of its own, with its output added to `log`; see Runner."""
+        try:
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    command.argv,
+                    env={**os.environ, **command.environment},
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # neither Ctrl-C nor the terminal's end reaches it
+                )
+        except OSError as error:
+            raise HostError(f"{error.filename or command.argv[0]}: cannot be run: {error.strerror}") from None
+        return process.poll
 
     def _start(self, command: Command) -> subprocess.Popen[bytes]:
         try:
@@ -112,10 +131,12 @@ def shown(command: Command) -> str:
     """The command as a person would type it, without its environment and input."""
     import shlex
 
-    return shlex.join((os.path.basename(command.argv[0]), *command.argv[1:]))
+    return shlex.join((Path(command.argv[0]).name, *command.argv[1:]))
 
 
-def must(runner: Runner, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
+def must(
+    runner: Runner, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None
+) -> Result:
     """Run `command`, and raise CommandFailed with its last lines when it did not end with 0."""
     result = runner.run(command, deadline=deadline, on_line=on_line)
     if result.code != 0:
