@@ -227,7 +227,8 @@ def fetch_packages(runner: Runner, packages: Sequence[str], directory: Path) -> 
         "-oDebug::NoLocking=true",
         f"-oDir::Cache::archives={archives}",
     )
-    download = ("install", "--download-only", "--no-install-recommends", *packages)
+    # Also what is recorded as installed is wanted, if it was asked for: its files were looked for, and are not there.
+    download = ("install", "--download-only", "--reinstall", "--no-install-recommends", *packages)
     try:
         if runner.run(Command((*apt, *download))).code != 0:
             apt = (*apt, f"-oDir::State::lists={lists}", "-oDir::Cache::pkgcache=", "-oDir::Cache::srcpkgcache=")

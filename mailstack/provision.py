@@ -94,7 +94,8 @@ def plan(facts: Facts) -> list[Step]:
         steps = plan(replace(facts, root=True))
         raise HostError(
             "installing or starting the Docker engine takes root, and sudo asks for a password or is not there",
-            remedy="run as root: " + " && ".join(shown(step.command) + (" &" if step.log else "") for step in steps),
+            remedy="run as root: "
+            + " && ".join(f"({shown(step.command)} &)" if step.log else shown(step.command) for step in steps),
         )
     return [*([] if facts.installed else _install(facts)), *_start(facts)]
 
@@ -191,12 +192,14 @@ def _do(runner: Runner, step: Step, progress: Progress) -> None:
 
 def _await(root: Path, ended: Callable[[], int | None], deadline: Deadline) -> None:
     """Wait for the engine's answer; give up at once when the one that was started has ended."""
+    before = False
     while not deadline.passed():
         answers, denied = _asked(root / _SOCKET, deadline.remaining())
         if answers:
             return
-        if denied:
+        if denied and before:  # once may be the moment between the making of the socket and its permissions
             raise _denied()
+        before = denied
         code = ended()
         if code is not None and not _daemon(root):
             raise HostError(

@@ -77,7 +77,7 @@ def test_the_log_of_an_engine_started_through_sudo_belongs_to_the_user_who_opens
 def test_with_neither_root_nor_sudo_the_remedy_is_the_commands_to_run() -> None:
     with pytest.raises(HostError) as caught:
         plan(Facts(root=False))
-    assert "--no-install-recommends docker.io iptables && dockerd &" in caught.value.remedy
+    assert "--no-install-recommends docker.io iptables && (dockerd &)" in caught.value.remedy
 
 
 def test_an_engine_that_this_user_may_not_use_is_left_as_it_is() -> None:
@@ -239,6 +239,18 @@ def test_a_user_without_sudo_is_told_what_root_must_run(machine: Machine, monkey
     with pytest.raises(HostError, match="takes root") as caught:
         provision(FakeRunner(answer), lambda line: None, root=machine.root)
     assert "run as root: apt-get" in caught.value.remedy
+
+
+def test_an_engine_that_answers_root_alone_is_told_from_one_whose_socket_is_being_made(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.run_dockerd()
+    said = iter([(False, False), (False, True), (True, False)])
+    monkeypatch.setattr("mailstack.provision._asked", lambda path, seconds: next(said))
+    provision(FakeRunner(), lambda line: None, root=machine.root)
+    said = iter([(False, False), (False, True), (False, True)])
+    with pytest.raises(HostError, match="may not use it"):
+        provision(FakeRunner(), lambda line: None, root=machine.root)
 
 
 # ── the runner's part ──────────────────────────────────────────────────────────────────────────────────────────────
