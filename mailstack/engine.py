@@ -217,7 +217,7 @@ class Engine:
     @_mapped
     def connect(self, container: str, host: str, port: int) -> socket.socket:
         """A connection to host:port that begins inside `container`, made by its `nc`, as an ordinary socket."""
-        made = self._api.exec_create(container, ["nc", host, str(port)], stdin=True)
+        made = self._api.exec_create(container, ["nc", "-N", host, str(port)], stdin=True)
         stream = self._raw(self._api.exec_start(made["Id"], socket=True))
         near, far = socket.socketpair()
 
@@ -268,23 +268,37 @@ class Engine:
     # ── the listener outside, for the check that a lab is closed ───────────────────────────────────────────────
 
     @_mapped
-    def listener(self, name: str, image: str, network: str, labels: dict[str, str], port: int) -> str:
-        """Start a container on `network` (made if it is not there) that accepts connections; give its address."""
-        if not self._api.networks(names=[name if network == "" else network]):
-            self._api.create_network(network, labels=labels, check_duplicate=True)
+    def make_network(self, name: str, labels: dict[str, str]) -> bool:
+        """Make an ordinary network; False when there is one of this name already."""
+        if self._api.networks(names=[name]):
+            return False
+        self._api.create_network(name, labels=labels, check_duplicate=True)
+        return True
+
+    @_mapped
+    def listen(self, name: str, image: str, network: str, labels: dict[str, str], port: int) -> tuple[str, str]:
+        """Start a container on `network` that accepts connections: its id and its address."""
         made = self._api.create_container(
             image,
-            ["-c", f"while nc -l -p {port} </dev/null; do :; done"],
+            ["-c", f"while :; do nc -l -p {port} </dev/null >/dev/null; done"],
             entrypoint=["/bin/sh"],
             name=name,
             labels=labels,
-            stop_signal="SIGKILL",
             healthcheck={"test": ["NONE"]},
             host_config=self._api.create_host_config(network_mode=network, cap_drop=["ALL"]),
         )
         self._api.start(made["Id"])
         networks = self._api.inspect_container(made["Id"])["NetworkSettings"]["Networks"]
-        return str(networks[network]["IPAddress"])
+        return made["Id"], str(networks[network]["IPAddress"])
+
+    @_mapped
+    def published(self, containers: Sequence[str]) -> list[str]:
+        """Every published port of some containers, as ADDRESS:PORT on the host."""
+        found = []
+        for container in containers:
+            settings = self._api.inspect_container(container)["NetworkSettings"]["Ports"] or {}
+            found += [f"{b['HostIp']}:{b['HostPort']}" for bindings in settings.values() for b in bindings or ()]
+        return sorted(found)
 
     @staticmethod
     def _raw(stream: Any) -> socket.socket:

@@ -1,0 +1,91 @@
+"""check."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from mailstack.cli.output import Progress, json_option, name_option, print_json, printable, table
+from mailstack.errors import InputError
+from mailstack.model import CheckResult, Verdict
+
+
+@click.command()
+@name_option
+@click.argument("ids", nargs=-1, metavar="[ID]…")
+@click.option("--list", "listed", is_flag=True, help="Name the checks, and run none.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the results as JUnit XML, too.")
+@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
+@json_option
+def check(name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, progress: str, as_json: bool) -> None:
+    """Prove what a lab promises, end to end: all of it, or the checks (or families) named by ID.
+
+    Exits with 1 when a check failed.
+    """
+    from mailstack import checks, report
+
+    wanted = checks.chosen(ids)
+    if listed:
+        _list(wanted, as_json)
+        return
+    if junit is not None and not junit.absolute().parent.is_dir():
+        raise InputError(f"{junit}: there is no such directory to write to")
+
+    from mailstack.checks.bench import Bench
+    from mailstack.running import RunningLab
+
+    bench = Bench(RunningLab(name))
+    begun = time.monotonic()
+    done: list[CheckResult] = []
+    with Progress(progress) as show:
+
+        def tell(result: CheckResult) -> None:
+            done.append(result)
+            if progress != "plain":
+                show(f"{len(done)} of {len(wanted)} checks: {result.id}")
+
+        show(f"running {len(wanted)} checks")
+        with bench.outside():
+            results = checks.run(bench, wanted, tell)
+    seconds = time.monotonic() - begun
+    if junit is not None:
+        try:
+            junit.write_text(report.as_junit(name, results, seconds), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{junit}: cannot be written: {error.strerror}") from None
+    if as_json:
+        print_json(report.as_json(name, results))
+    else:
+        _print(results, seconds)
+    sys.exit(1 if report.count(results, Verdict.FAIL) else 0)
+
+
+def _list(wanted: list, as_json: bool) -> None:  # type: ignore[type-arg]
+    if as_json:
+        print_json({"checks": [{"id": each.id, "title": each.title, "source": each.source} for each in wanted]})
+        return
+    table(("id", "what it proves"), [(each.id, f"{each.title}  [{each.source}]") for each in wanted], flexible=1)
+
+
+def _print(results: list[CheckResult], seconds: float) -> None:
+    from mailstack import report
+
+    table(
+        ("", "id", "what it proves", "ms"),
+        [(str(r.verdict), r.id, r.title, f"{r.milliseconds:.0f}") for r in results],
+        flexible=2,
+    )
+    for result in results:
+        if result.verdict is not Verdict.PASS:
+            click.echo(f"\n{result.verdict}: {result.id} ({result.source})")
+            click.echo(f"  {result.title}")
+            for line in result.evidence.splitlines():
+                click.echo(f"  {printable(line)}")
+    parts = [f"{report.count(results, verdict)} {word}" for verdict, word in _WORDS if report.count(results, verdict)]
+    click.echo(f"\n{', '.join(parts)} in {seconds:.1f} s")
+
+
+_WORDS = ((Verdict.PASS, "passed"), (Verdict.FAIL, "failed"), (Verdict.SKIP, "skipped"))
