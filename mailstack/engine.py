@@ -215,17 +215,16 @@ class Engine:
         )
 
     @_mapped
-    def connect(self, container: str, host: str, port: int) -> socket.socket:
-        """A connection to host:port that begins inside `container`, made by its `nc`, as an ordinary socket."""
-        made = self._api.exec_create(container, ["nc", "-N", host, str(port)], stdin=True)
+    def stream(self, container: str, argv: Sequence[str]) -> socket.socket:
+        """Start a program in a container: what is written to the socket is its input, what is read is its output."""
+        made = self._api.exec_create(container, list(argv), stdin=True, stderr=False)
         stream = self._raw(self._api.exec_start(made["Id"], socket=True))
         near, far = socket.socketpair()
 
         def inwards() -> None:
             try:
-                for channel, data in _frames(stream):
-                    if channel == 1:
-                        far.sendall(data)
+                for _, data in _frames(stream):
+                    far.sendall(data)
             except OSError:
                 pass
             finally:
@@ -259,6 +258,11 @@ class Engine:
     def stop(self, container: str, *, seconds: int = 10) -> None:
         """Stop a container (SIGTERM, then SIGKILL after `seconds`)."""
         self._api.stop(container, timeout=seconds)
+
+    @_mapped
+    def signal(self, container: str, name: str) -> None:
+        """Send a signal to a container's first process."""
+        self._api.kill(container, signal=name)
 
     @_mapped
     def start(self, container: str) -> None:

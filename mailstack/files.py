@@ -34,11 +34,12 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "mailboxes": ("postfix",),
     "aliases": ("postfix",),
     "owners": ("postfix",),
-    "dovecot.conf": ("dovecot",),
+    # Postfix, too: each smtpd(8) keeps a connection to Dovecot for SASL, and answers 454 once when it is gone.
+    "dovecot.conf": ("dovecot", "postfix"),
     "sender.cf": ("sender",),
     "ca.pem": ("sender",),
     "postfix.pem": ("postfix",),
-    "dovecot.pem": ("dovecot",),
+    "dovecot.pem": ("dovecot", "postfix"),
     "sender.pem": ("sender",),
     "relay_outside": ("sender",),
 }

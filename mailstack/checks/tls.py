@@ -24,7 +24,7 @@ _STARTTLS = {
 
 def _connected(bench: Bench, port: Port) -> socket.socket:
     """A connection to the port, at the point where the TLS handshake begins."""
-    connection = bench.dial(port.service, port.number)()
+    connection = bench.published(port)
     if port.name in _STARTTLS:
         hello, ready, start, go = _STARTTLS[port.name]
         _read_until(connection, b"")

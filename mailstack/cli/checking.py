@@ -37,19 +37,16 @@ def check(name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, pro
     from mailstack.checks.bench import Bench
     from mailstack.running import RunningLab
 
-    bench = Bench(RunningLab(name))
     begun = time.monotonic()
     done: list[CheckResult] = []
-    with Progress(progress) as show:
+    with Progress(progress) as show, Bench(RunningLab(name)) as bench:
 
         def tell(result: CheckResult) -> None:
             done.append(result)
-            if progress != "plain":
-                show(f"{len(done)} of {len(wanted)} checks: {result.id}")
+            show.step(f"{len(done)} of {len(wanted)} checks: {result.id}")
 
         show(f"running {len(wanted)} checks")
-        with bench.outside():
-            results = checks.run(bench, wanted, tell)
+        results = checks.run(bench, wanted, tell)
     seconds = time.monotonic() - begun
     if junit is not None:
         try:

@@ -45,6 +45,11 @@ class Progress:
             sys.stderr.write(f"\r\x1b[K{printable(text)[:76]} …")
             sys.stderr.flush()
 
+    def step(self, text: str) -> None:
+        """One of many small steps: shown where the line changes in place, and nowhere else."""
+        if self._mode == "tty":
+            self(text)
+
     def __enter__(self) -> Progress:
         return self
 
