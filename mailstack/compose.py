@@ -80,7 +80,7 @@ class Compose:
         self._project = project
         self._files = tuple(str(file) for file in files)
         # Settings of the user's shell that would make it another project than this.
-        cleared = {name: "" for name in ("COMPOSE_PROFILES", "COMPOSE_ENV_FILES")}
+        cleared = dict.fromkeys(("COMPOSE_PROFILES", "COMPOSE_ENV_FILES"), "")
         self._environment = {**cleared, "COMPOSE_PARALLEL_LIMIT": "-1", **environment}
 
     def command(self, *words: str, environment: Mapping[str, str] | None = None) -> Command:

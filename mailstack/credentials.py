@@ -23,7 +23,7 @@ def of(lab: RunningLab, account: str) -> tuple[str, Secret]:
 
 
 def hand_to_sender(engine: Engine, container: str, line: str) -> None:
-    """Make the sender's map of relay credentials anew from `user:password`; by standard input, so that no one sees it."""
+    """Make the sender's map of relay credentials anew from `user:password`, given by standard input."""
     result = engine.execute(container, ["relay-credentials"], input=line.encode())
     if result.code != 0:
         raise HostError("the sender did not take the relay's credentials", details=result.stderr.strip())

@@ -33,7 +33,7 @@ class Dialer:
         _shut(self._stream)
 
     def dial(self, host: str, port: int) -> socket.socket:
-        """A connection from the container to host:port. One that is refused is closed before anything is read from it."""
+        """A connection from the container to host:port; one that is refused is closed before anything is read."""
         near, far = socket.socketpair()
         number = next(self._numbers)
         self._ends[number] = far

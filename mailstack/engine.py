@@ -87,9 +87,7 @@ class Engine:
         import docker
 
         # A fixed version (Engine 20.10's) saves the round trip of negotiating one, and is what is tested.
-        return docker.APIClient(
-            base_url=self._url or engine_url(), version="1.41", timeout=60
-        )
+        return docker.APIClient(base_url=self._url or engine_url(), version="1.41", timeout=60)
 
     @_mapped
     def warm_up(self) -> None:
@@ -197,7 +195,7 @@ class Engine:
     def execute(
         self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | None = None, quiet: bool = False
     ) -> Result:
-        """Run a program in a container to its end. What it must not show goes in by `input`; `quiet` drops its output."""
+        """Run a program in a container to its end. What no one may see goes in by `input`; `quiet` drops its output."""
         made = self._api.exec_create(container, list(argv), user=user, stdin=input is not None, stdout=not quiet)
         stream = self._raw(self._api.exec_start(made["Id"], socket=True))
         outputs: dict[int, list[bytes]] = {1: [], 2: []}
@@ -245,7 +243,9 @@ class Engine:
         return near
 
     @_mapped
-    def logs(self, container: str, *, tail: int | None = None, since: float | None = None, timestamps: bool = False) -> str:
+    def logs(
+        self, container: str, *, tail: int | None = None, since: float | None = None, timestamps: bool = False
+    ) -> str:
         """What the container's first process has printed; `since` is in seconds of the epoch."""
         options: dict[str, Any] = {"stdout": True, "stderr": True, "timestamps": timestamps}
         if tail is not None:

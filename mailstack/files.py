@@ -1,11 +1,11 @@
 """What a lab's containers are handed: secrets and tables, written into one private directory.
 
-    accounts                        Dovecot's passwd-file: every account's password
-    relay                           the relay's user and password, one line
-    relay_outside                   the user's own, for a relay outside
-    postfix.pem dovecot.pem sender.pem   key, certificate and chain of each server
-    ca.pem                          the lab's CA
-    postfix.cf sender.cf dovecot.conf mailboxes aliases owners   not secret; see render.py
+accounts                        Dovecot's passwd-file: every account's password
+relay                           the relay's user and password, one line
+relay_outside                   the user's own, for a relay outside
+postfix.pem dovecot.pem sender.pem   key, certificate and chain of each server
+ca.pem                          the lab's CA
+postfix.cf sender.cf dovecot.conf mailboxes aliases owners   not secret; see render.py
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ def read_credentials(path: Path) -> Secret:
             remedy=f"chmod 600 {path}",
         )
     if status.st_uid not in (os.getuid(), 0):
-        raise CredentialsError(f"{path}: the relay's credentials belong to another user", remedy=f"chown it, then chmod 600 {path}")
+        raise CredentialsError(
+            f"{path}: the relay's credentials belong to another user", remedy=f"chown it, then chmod 600 {path}"
+        )
     lines = text.splitlines()
     if not text.strip():
         raise CredentialsError(f"{path}: the file with the relay's credentials is empty", remedy=_SHAPE)

@@ -27,6 +27,9 @@ _SUITE = "trixie"
 
 Progress = Callable[[str], None]
 
+# “Step 3/10 : RUN …” by the classic builder, “#7 [postfix 3/6] RUN …” by BuildKit.
+_STEP = re.compile(r"Step \d+/\d+ : (FROM|RUN|COPY)|#\d+ \[.*\d+/\d+\]|(Image \S+ |Successfully )(Built|tagged)")
+
 # What dpkg leaves out of the slim image, in the official one and in ours; licences stay in.
 _DPKG = (
     "path-exclude=/usr/share/doc/*",
@@ -79,7 +82,8 @@ def ensure_images(
     ensure_base(engine, runner, progress, base=base)
 
     def on_line(line: str) -> None:
-        if text := _plain(line):
+        # A build says a thousand lines; its steps are what one follows. All of it is kept for when it fails.
+        if _STEP.match(text := _plain(line)):
             progress(text)
 
     # Compose's classic builder reports on standard output, BuildKit on standard error: both are wanted, in order.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,7 +102,7 @@ def resolve(runner: Runner, project: compose.Compose, paths: Sequence[Path]) -> 
             raise LabFileError(f"{path}: cannot be read: {error.strerror}") from None
     result = runner.run(project.config(), deadline=Deadline.after(UP_SECONDS))
     if result.code != 0:
-        raise labfile.explainproject(result.stderr, paths)
+        raise labfile.explain_compose(result.stderr, paths)
     document: Json = json.loads(result.stdout)
     return document
 
@@ -156,7 +157,7 @@ def _bare_state(name: str, overlays: Sequence[Path]) -> state.State:
 
 
 def up(request: Request, progress: Progress) -> Report:
-    """Bring a lab to its definition and prove it with a mail. On failure remove what was made, unless asked to keep it."""
+    """Bring a lab to its definition, and prove it with a mail; if that fails, remove what was made (see `keep`)."""
     started = time.monotonic()
     directory = state.LabDirectory(request.name)
     outside = files.read_credentials(request.credentials) if request.credentials else None
@@ -208,7 +209,8 @@ class _Up:
             except BaseException as error:
                 if made_here and not self.request.keep:
                     self.progress("removing what was made")
-                    _remove(self.directory, self.runner, self.engine)
+                    with contextlib.suppress(EngineError):  # what went wrong first is what the user is told
+                        _remove(self.directory, self.runner, self.engine)
                 elif made_here and isinstance(error, MailstackError):
                     error.remedy = error.remedy or f"it was kept: mailstack logs -n {wanted.lab}"
                 raise
@@ -373,7 +375,9 @@ def down(name: str, progress: Progress) -> bool:
         others = engine.labs().get(name, state.owner())
         if others != state.owner():
             directory.remove()
-            raise InputError(f"the lab “{name}” on this engine belongs to {others}", remedy="mailstack down removes your own")
+            raise InputError(
+                f"the lab “{name}” on this engine belongs to {others}", remedy="mailstack down removes your own"
+            )
         _remove(directory, Local((lock,)), engine)
         return there
 
@@ -388,18 +392,20 @@ def _remove(directory: state.LabDirectory, runner: Runner, engine: Engine) -> No
     bare = compose.Compose(
         compose.find(runner), compose.project_name(directory.name), (), {"DOCKER_HOST": engine_url()}
     )
-    result = runner.run(bare.down(), deadline=Deadline.after(DOWN_SECONDS))
     deadline = Deadline.after(DOWN_SECONDS)
     mine = state.owner()
-    while left := engine.leftovers(directory.name, mine):
-        if deadline.passed():
-            raise EngineError(
-                f"lab “{directory.name}” could not be removed whole: {', '.join(left)} is still there",
-                details=last_lines(result.stderr, 5),
-            )
-        for thing in left:
-            try:
-                engine.remove(thing)
-            except EngineError:
-                continue  # a network in use, say: its container goes in this round, the network in the next
-    directory.remove()
+    try:
+        result = runner.run(bare.down(), deadline=deadline)
+        while left := engine.leftovers(directory.name, mine):
+            if deadline.passed():
+                raise EngineError(
+                    f"lab “{directory.name}” could not be removed whole: {', '.join(left)} is still there",
+                    details=last_lines(result.stderr, 5),
+                )
+            for thing in left:
+                with contextlib.suppress(EngineError):
+                    # A network in use, say: its container goes in this round, the network in the next.
+                    engine.remove(thing)
+    finally:
+        # Whatever the engine said: no secret stays behind, and `down` finds the rest by its labels.
+        directory.remove()

@@ -40,7 +40,9 @@ def parse(document: Json) -> Lab:
     root: Keys = (BLOCK,)
     if BLOCK not in document:
         raise Misfit((), f"has no `{BLOCK}` block")
-    block = _mapping(document[BLOCK], root, ("mailname", "domains", "accounts", "aliases", "limits", "relay", "settings"))
+    block = _mapping(
+        document[BLOCK], root, ("mailname", "domains", "accounts", "aliases", "limits", "relay", "settings")
+    )
 
     domains = _domains(block.get("domains"), (*root, "domains"))
     names = {domain.name for domain in domains}
@@ -97,11 +99,10 @@ def _aliases(value: Any, keys: Keys, domains: set[str], accounts: set[str]) -> t
         address = _local_address(name, here, domains)
         if address in accounts:
             raise Misfit(here, f"{address} is an account already")
-        if isinstance(targets, str):
-            targets = [targets]
-        if not isinstance(targets, list) or not targets:
+        several = [targets] if isinstance(targets, str) else targets
+        if not isinstance(several, list) or not several:
             raise Misfit(here, f"should be a list of addresses, not {_kind(targets)}")
-        found.append(Alias(address, tuple(_address(target, (*here, n)) for n, target in enumerate(targets))))
+        found.append(Alias(address, tuple(_address(target, (*here, n)) for n, target in enumerate(several))))
     result = tuple(_unique(found, keys, lambda alias: alias.address))
     known = accounts | {alias.address for alias in result}
     for alias in result:
@@ -180,7 +181,9 @@ def _scalar(value: Any, keys: Keys) -> str:
 
 
 def _size(value: Any, keys: Keys) -> int:
-    match = _SIZE.fullmatch(str(value).strip()) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    match = (
+        _SIZE.fullmatch(str(value).strip()) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    )
     size = int(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
     if not 1024 <= size <= 2**40:
         raise Misfit(keys, f"should be a size from 1K to 1024G, like 10M, not {value!r}")

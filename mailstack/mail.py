@@ -58,7 +58,13 @@ class Smtp(smtplib.SMTP):
     """An SMTP session (RFC 5321) over any Dial, with TLS as asked for; the name is verified in the certificate."""
 
     def __init__(
-        self, dial: Dial, *, name: str, tls: Tls = "none", context: ssl.SSLContext | None = None, helo: str = "client.test"
+        self,
+        dial: Dial,
+        *,
+        name: str,
+        tls: Tls = "none",
+        context: ssl.SSLContext | None = None,
+        helo: str = "client.test",
     ) -> None:
         self._dial, self._tls, self._context = dial, tls, context
         super().__init__(local_hostname=helo, timeout=ANSWER_SECONDS)
@@ -73,7 +79,7 @@ class Smtp(smtplib.SMTP):
             self.starttls(context=context)
             self.ehlo()
 
-    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # type: ignore[override]
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         connection = self._dial()
         connection.settimeout(timeout)
         if self._tls == "implicit" and self._context:

@@ -27,9 +27,7 @@ def transaction(lab: RunningLab, deadline: Deadline, dead: Callable[[], bool]) -
     )
     message_id = str(message["Message-ID"])
     with mail.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
-        mail.submit(
-            mail.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient]
-        )
+        mail.submit(mail.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
         found = mail.wait_for(box, message_id, deadline)
         milliseconds = (time.monotonic() - begun) * 1000
         if found.uid:
@@ -58,5 +56,3 @@ def _until_it_answers(lab: RunningLab, deadline: Deadline, dead: Callable[[], bo
                     raise CheckFailed(f"lab “{lab.name}” did not come up")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.1)
-
-

@@ -86,7 +86,7 @@ def _mailboxes(lab: Lab) -> str:
 
 
 def _aliases(lab: Lab) -> str:
-    """virtual_alias_maps. A catch-all would swallow accounts too, so those of its domain are named first (virtual(5))."""
+    """virtual_alias_maps (virtual(5)). A catch-all would swallow accounts, too: those of its domain are named first."""
     lines = [f"{alias.address} {', '.join(alias.targets)}\n" for alias in lab.aliases]
     for domain in lab.domains:
         if domain.catch_all:
@@ -107,5 +107,3 @@ def _owners(lab: Lab, relay_user: str) -> str:
 
 def _settings(own: Mapping[str, str], overlay: Mapping[str, str]) -> str:
     return "".join(f"{name} = {value}\n" for name, value in {**own, **overlay}.items())
-
-

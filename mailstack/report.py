@@ -63,4 +63,7 @@ def as_junit(lab: str, results: Sequence[CheckResult], seconds: float) -> str:
 
 def _xml(text: str) -> str:
     """`text` without the characters that XML 1.0 cannot hold (section 2.2)."""
-    return "".join(c if c in "\t\n\r" or "\x20" <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?" for c in text)
+    return "".join(
+        c if c in "\t\n\r" or "\x20" <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?"
+        for c in text
+    )

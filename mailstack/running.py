@@ -50,7 +50,8 @@ class RunningLab:
         found = files.passwords(self.directory.files).get(address.lower())
         if found is None:
             raise InputError(
-                f"{address} is no account of lab “{self.name}”", remedy="accounts: " + ", ".join(self.definition.addresses())
+                f"{address} is no account of lab “{self.name}”",
+                remedy="accounts: " + ", ".join(self.definition.addresses()),
             )
         return found
 
@@ -68,7 +69,8 @@ class RunningLab:
             if service.name == name:
                 if service.state != "running":
                     raise HostError(
-                        f"{name} of lab “{self.name}” is not running ({service.state})", remedy="mailstack up brings it back"
+                        f"{name} of lab “{self.name}” is not running ({service.state})",
+                        remedy="mailstack up brings it back",
                     )
                 return service
         raise HostError(f"lab “{self.name}” has no {name}", remedy="mailstack up brings it back")
@@ -87,4 +89,6 @@ def project(runner: Runner, lab: state.State, directory: state.LabDirectory) -> 
     if lab.relay:
         host, _, number = lab.relay.rpartition(":")
         environment |= {"MAILSTACK_RELAY_HOST": host, "MAILSTACK_RELAY_PORT": number}
-    return compose.Compose(compose.find(runner), compose.project_name(lab.lab), [Path(f) for f in lab.files], environment)
+    return compose.Compose(
+        compose.find(runner), compose.project_name(lab.lab), [Path(f) for f in lab.files], environment
+    )

@@ -1,8 +1,8 @@
 """What is kept of a lab between two commands: one private directory each, on tmpfs.
 
-    <runtime directory>/<lab>/lab.json   how the lab was brought up
-    <runtime directory>/<lab>/files/     what its containers are handed: secrets and tables
-    <runtime directory>/<lab>.lock       held by the command that works on the lab, and by what it has started
+<runtime directory>/<lab>/lab.json   how the lab was brought up
+<runtime directory>/<lab>/files/     what its containers are handed: secrets and tables
+<runtime directory>/<lab>.lock       held by the command that works on the lab, and by what it has started
 """
 
 from __future__ import annotations

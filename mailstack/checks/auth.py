@@ -32,7 +32,11 @@ def _auth(session: Smtp, mechanism: str, user: str, password: str) -> tuple[int,
     return code, text
 
 
-@family("starttls-first", "587 offers STARTTLS, and no AUTH before it", "RFC 4954, section 4; postconf(5), smtpd_tls_auth_only")
+@family(
+    "starttls-first",
+    "587 offers STARTTLS, and no AUTH before it",
+    "RFC 4954, section 4; postconf(5), smtpd_tls_auth_only",
+)
 def _(bench: Bench) -> str:
     with bench.smtp(587, tls="none") as session:
         offered = sorted(session.esmtp_features)
@@ -48,18 +52,26 @@ def _(bench: Bench) -> str:
         return f"AUTH PLAIN in the clear: {code} {text}"
 
 
-@family("none-on-25", "25 offers no AUTH, neither in the clear nor under TLS", "RFC 6409, section 4.3; postconf(5), smtpd_sasl_auth_enable")
+@family(
+    "none-on-25",
+    "25 offers no AUTH, neither in the clear nor under TLS",
+    "RFC 6409, section 4.3; postconf(5), smtpd_sasl_auth_enable",
+)
 def _(bench: Bench) -> str:
     with bench.smtp(25) as clear, bench.smtp(25, tls="starttls") as secure:
         for name, session in (("in the clear", clear), ("under TLS", secure)):
-            expect("auth" not in session.esmtp_features, f"EHLO {name} offers AUTH {session.esmtp_features.get('auth')}")
+            expect(
+                "auth" not in session.esmtp_features, f"EHLO {name} offers AUTH {session.esmtp_features.get('auth')}"
+            )
         code, text = secure.command(f"AUTH PLAIN {_plain(bench.alice, _WRONG)}")
         expect(code == 503, f"AUTH PLAIN under TLS: {code} {text}")
         return f"no AUTH in either EHLO; AUTH PLAIN under TLS: {code} {text}"
 
 
 def _right(port: int, mechanism: str) -> None:
-    @family(f"{mechanism.lower()}-{port}", f"AUTH {mechanism} with the right password: 235 ({port})", "RFC 4954, section 6")
+    @family(
+        f"{mechanism.lower()}-{port}", f"AUTH {mechanism} with the right password: 235 ({port})", "RFC 4954, section 6"
+    )
     def _(bench: Bench) -> str:
         with bench.smtp(port) as session:
             code, text = _auth(session, mechanism, bench.alice, bench.password(bench.alice).reveal())
@@ -68,7 +80,11 @@ def _right(port: int, mechanism: str) -> None:
 
 
 def _refused(port: int, mechanism: str) -> None:
-    @family(f"wrong-{mechanism.lower()}-{port}", f"AUTH {mechanism} with a wrong password: 535 ({port})", "RFC 4954, section 6")
+    @family(
+        f"wrong-{mechanism.lower()}-{port}",
+        f"AUTH {mechanism} with a wrong password: 535 ({port})",
+        "RFC 4954, section 6",
+    )
     def _(bench: Bench) -> str:
         with bench.smtp(port) as session:
             code, text = _auth(session, mechanism, bench.alice, _WRONG)
@@ -82,7 +98,9 @@ for _port in (587, 465):
         _refused(_port, _mechanism)
 
 
-@family("unknown-user", "AUTH as a user who does not exist is answered like a wrong password: 535", "RFC 4954, section 6")
+@family(
+    "unknown-user", "AUTH as a user who does not exist is answered like a wrong password: 535", "RFC 4954, section 6"
+)
 def _(bench: Bench) -> str:
     with bench.smtp(587) as session:
         code, text = _auth(session, "PLAIN", f"nobody-{bench.alice}", _WRONG)
@@ -96,7 +114,9 @@ def _envelope(session: Smtp, sender: str, recipient: str) -> tuple[int, str]:
     return session.command(f"RCPT TO:<{recipient}>") if code == 250 else (code, text)
 
 
-@family("foreign-sender", "another's address as sender: 553", "RFC 6409, section 6.1; postconf(5), smtpd_sender_login_maps")
+@family(
+    "foreign-sender", "another's address as sender: 553", "RFC 6409, section 6.1; postconf(5), smtpd_sender_login_maps"
+)
 def _(bench: Bench) -> str:
     with bench.logged_in(587, bench.alice) as session:
         code, text = _envelope(session, bench.bob, bench.alice)
@@ -115,7 +135,11 @@ def _(bench: Bench) -> str:
         return f"{bench.alice} as <{own[0]}>: {code} {text}"
 
 
-@family("forged-on-25", "without authentication, a user of the lab as sender on 25: 553", "postconf(5), reject_sender_login_mismatch")
+@family(
+    "forged-on-25",
+    "without authentication, a user of the lab as sender on 25: 553",
+    "postconf(5), reject_sender_login_mismatch",
+)
 def _(bench: Bench) -> str:
     with bench.smtp(25) as session:
         code, text = _envelope(session, bench.alice, bench.bob)
@@ -123,7 +147,11 @@ def _(bench: Bench) -> str:
         return f"<{bench.alice}> without AUTH: {code} {text}"
 
 
-@family("no-relay-25", "25 does not relay: a recipient outside is refused", "RFC 5321, section 3.6.2; postconf(5), smtpd_relay_restrictions")
+@family(
+    "no-relay-25",
+    "25 does not relay: a recipient outside is refused",
+    "RFC 5321, section 3.6.2; postconf(5), smtpd_relay_restrictions",
+)
 def _(bench: Bench) -> str:
     with bench.smtp(25) as session:
         code, text = _envelope(session, "someone@outside.test", "someone@elsewhere.test")
@@ -173,7 +201,9 @@ def _clear(bench: Bench, port: int) -> Iterator[_Lines]:
         yield _Lines(connection)
 
 
-@family("imap-clear", "IMAP refuses a password in the clear", "RFC 3501, section 6.2.3 (LOGINDISABLED); RFC 8314, section 3")
+@family(
+    "imap-clear", "IMAP refuses a password in the clear", "RFC 3501, section 6.2.3 (LOGINDISABLED); RFC 8314, section 3"
+)
 def _(bench: Bench) -> str:
     with _clear(bench, 143) as session:
         capabilities = session.ask("a CAPABILITY", until="a ")[0]
@@ -187,7 +217,9 @@ def _(bench: Bench) -> str:
 def _(bench: Bench) -> str:
     with _clear(bench, 110) as session:
         capabilities = session.ask("CAPA", until=".")
-        expect("USER" not in capabilities and not any(c.startswith("SASL ") for c in capabilities), " ".join(capabilities))
+        expect(
+            "USER" not in capabilities and not any(c.startswith("SASL ") for c in capabilities), " ".join(capabilities)
+        )
         reply = session.ask(f"USER {bench.alice}", until="+OK")[-1]
         expect(reply.startswith("-ERR"), f"USER in the clear: {reply}")
         return reply

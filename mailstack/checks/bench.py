@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from functools import cached_property
@@ -242,7 +242,11 @@ class Bench:
         with self._lock:
             if self._listener is None:
                 name = f"{compose.project_name(self.lab.name)}-outside"
-                labels = {LABEL_LAB: self.lab.name, LABEL_OWNER: self.lab.state.owner, LABEL_EXPIRES: self.lab.state.expires}
+                labels = {
+                    LABEL_LAB: self.lab.name,
+                    LABEL_OWNER: self.lab.state.owner,
+                    LABEL_EXPIRES: self.lab.state.expires,
+                }
                 if self.engine.make_network(name, labels):
                     self._made.append(f"network {name}")
                 image = f"mailstack/sender:{self.lab.state.tag}"
@@ -251,14 +255,14 @@ class Bench:
                 self._listener = Listener(container, address, name)
             return self._listener
 
-    # ── queues and logs ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── queues and logs ──────────────────────────────────────────────────────────────────────────────────────────
 
     def settled(self, accepted: Accepted) -> None:
         """Wait until Postfix has taken the mail out of its queue, by its log: asking the queue costs a process."""
         deadline = Deadline.after(ARRIVAL_SECONDS)
         done = f"]: {accepted.queue_id}: removed"
         while done not in self.engine.logs(self.container("postfix"), since=self._begun):
-            expect(not deadline.passed(), f"{accepted.queue_id} is still in Postfix's queue after {deadline.seconds:g} s")
+            expect(not deadline.passed(), f"{accepted.queue_id} is still in Postfix's queue")
 
     def queue(self, service: str) -> list[dict[str, object]]:
         """What stands in a Postfix's queue: postqueue(1), -j."""

@@ -15,7 +15,11 @@ _OUTSIDE = "someone@outside.test"  # RFC 6761, section 6.2: `.test` is nobody's
 _PORT = 2525
 
 
-@family("submission", "a user's mail for an outside domain is refused, and the user is told why", "RFC 5321, section 3.6.2; postconf(5), default_transport")
+@family(
+    "submission",
+    "a user's mail for an outside domain is refused, and the user is told why",
+    "RFC 5321, section 3.6.2; postconf(5), default_transport",
+)
 def _(bench: Bench) -> str:
     with bench.logged_in(587, bench.alice) as session:
         session.command(f"MAIL FROM:<{bench.alice}>")
@@ -24,7 +28,12 @@ def _(bench: Bench) -> str:
     return f"{code} {text}"
 
 
-@family("sender", "a mail for an outside domain from the sender's machine comes back, and says why", "RFC 5321, section 6.1; RFC 3464", turn=Turn.SENDER)
+@family(
+    "sender",
+    "a mail for an outside domain from the sender's machine comes back, and says why",
+    "RFC 5321, section 6.1; RFC 3464",
+    turn=Turn.SENDER,
+)
 def _(bench: Bench) -> str:
     if bench.lab.state.relay:
         raise NotApplicable("the lab relays through a provider outside")
@@ -42,7 +51,11 @@ def _(bench: Bench) -> str:
 
 
 def _no_way_out(service: str) -> None:
-    @family(f"no-way-out-{service}", f"{service} cannot reach a listener outside the lab", "DESIGN, decision 5; Docker's manual, internal networks")
+    @family(
+        f"no-way-out-{service}",
+        f"{service} cannot reach a listener outside the lab",
+        "DESIGN, decision 5; Docker's manual, internal networks",
+    )
     def _(bench: Bench) -> str:
         outside = bench.outside_listener(_PORT)
         if service == "sender" and bench.lab.state.relay:
@@ -50,7 +63,9 @@ def _no_way_out(service: str) -> None:
         if service == "sender":
             heard = bench.engine.execute(outside.container, ["nc", "-z", "-w", "2", "127.0.0.1", str(_PORT)])
             expect(heard.code == 0, f"the listener itself does not answer: {heard.stderr}")
-        tried = bench.engine.execute(bench.container(service), ["nc", "-v", "-z", "-w", "1", outside.address, str(_PORT)])
+        tried = bench.engine.execute(
+            bench.container(service), ["nc", "-v", "-z", "-w", "1", outside.address, str(_PORT)]
+        )
         expect(tried.code != 0, f"{service} reached {outside.address}:{_PORT}, on the network {outside.network}")
         return f"{outside.address}:{_PORT} on the network {outside.network}: {tried.stderr.strip() or 'no answer'}"
 
@@ -60,7 +75,11 @@ for _service in SERVICES:
 
 
 def _no_forwarding(service: str) -> None:
-    @family(f"no-forwarding-{service}", f"what {service} sends out of its networks is dropped on the way", "ip(7), ip_default_ttl; Docker's manual, internal networks")
+    @family(
+        f"no-forwarding-{service}",
+        f"what {service} sends out of its networks is dropped on the way",
+        "ip(7), ip_default_ttl; Docker's manual, internal networks",
+    )
     def _(bench: Bench) -> str:
         if service == "sender" and bench.lab.state.relay:
             raise NotApplicable("the user opened the way out, for a relay outside")
@@ -78,7 +97,11 @@ for _service in SERVICES:
 
 
 def _no_names(service: str) -> None:
-    @family(f"names-{service}", f"{service} cannot look up an outside name, and does not wait for long", "DESIGN, decision 5; resolv.conf(5)")
+    @family(
+        f"names-{service}",
+        f"{service} cannot look up an outside name, and does not wait for long",
+        "DESIGN, decision 5; resolv.conf(5)",
+    )
     def _(bench: Bench) -> str:
         if service == "sender" and bench.lab.state.relay:
             raise NotApplicable("the user opened the way out, for a relay outside")
@@ -100,5 +123,3 @@ def _(bench: Bench) -> str:
     elsewhere = [binding for binding in published if not binding.startswith("127.0.0.1:")]
     expect(published and not elsewhere, f"published elsewhere: {', '.join(elsewhere) or 'nothing is published'}")
     return f"{len(published)} ports, all on 127.0.0.1"
-
-

@@ -117,18 +117,26 @@ def _(bench: Bench) -> str:
     return f"{blind} got a copy, and stands in none of {len(headers.keys())} header fields"
 
 
-@family("null-sender", "a bounce (null sender) is accepted, and keeps its Return-Path: <>", "RFC 5321, sections 4.5.5 and 4.4")
+@family(
+    "null-sender",
+    "a bounce (null sender) is accepted, and keeps its Return-Path: <>",
+    "RFC 5321, sections 4.5.5 and 4.4",
+)
 def _(bench: Bench) -> str:
     message = bench.message([bench.bob], sender="mailer-daemon@outside.test")
     accepted = bench.submit(message, [bench.bob], sender="", port=25)
     (copy,) = bench.arrived(bench.bob, accepted)
-    path = "".join(copy.headers.get("return-path", ()))
+    path = "".join(dict(copy.headers).get("return-path", ()))
     expect(path.strip() == "<>", f"Return-Path: {path}")
     return f"{accepted.queue_id}: Return-Path: {path}"
 
 
 def _unknown(port: int) -> None:
-    @family(f"unknown-{port}", f"an unknown user is refused at once: 550 ({port})", "RFC 5321, section 3.3; RFC 3463 (5.1.1)")
+    @family(
+        f"unknown-{port}",
+        f"an unknown user is refused at once: 550 ({port})",
+        "RFC 5321, section 3.3; RFC 3463 (5.1.1)",
+    )
     def _(bench: Bench) -> str:
         domain = bench.alice.partition("@")[2]
         with bench.smtp(25) if port == 25 else bench.logged_in(port, bench.alice) as session:
@@ -252,13 +260,22 @@ _SMUGGLES = {"LF . LF": b"\n.\n", "LF . CR LF": b"\n.\r\n", "CR LF . LF": b"\r\n
 
 
 def _smuggling(port: int) -> None:
-    @family(f"smuggling-{port}", f"no second mail can be smuggled in behind a bare newline ({port})", "RFC 5321, section 4.1.1.4; postconf(5), smtpd_forbid_bare_newline")
+    @family(
+        f"smuggling-{port}",
+        f"no second mail can be smuggled in behind a bare newline ({port})",
+        "RFC 5321, section 4.1.1.4; postconf(5), smtpd_forbid_bare_newline",
+    )
     def _(bench: Bench) -> str:
         for name, ending in _SMUGGLES.items():
             outer, inner = bench.message([bench.bob]), bench.message([bench.bob])
             sender = "someone@outside.test" if port == 25 else bench.alice
             smuggled = f"MAIL FROM:<{sender}>\r\nRCPT TO:<{bench.bob}>\r\nDATA\r\n".encode()
-            raw = outer.as_bytes().replace(b"\n", b"\r\n").rstrip() + ending + smuggled + inner.as_bytes().replace(b"\n", b"\r\n")
+            raw = (
+                outer.as_bytes().replace(b"\n", b"\r\n").rstrip()
+                + ending
+                + smuggled
+                + inner.as_bytes().replace(b"\n", b"\r\n")
+            )
             with bench.smtp(25) if port == 25 else bench.logged_in(port, bench.alice) as session:
                 for line in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{bench.bob}>", "DATA"):
                     session.command(line)

@@ -9,7 +9,11 @@ from mailstack.model import Deadline
 family = Family("queue", Turn.ALONE)
 
 
-@family("dovecot-stopped", "with Dovecot stopped a mail waits in Postfix, and arrives once after a flush", "RFC 5321, section 4.5.4.1; postqueue(1)")
+@family(
+    "dovecot-stopped",
+    "with Dovecot stopped a mail waits in Postfix, and arrives once after a flush",
+    "RFC 5321, section 4.5.4.1; postqueue(1)",
+)
 def _(bench: Bench) -> str:
     message = bench.message([bench.bob])
     # SASL is Dovecot's: who is to submit while it is stopped has to log in before.

@@ -49,7 +49,9 @@ def _lines(bench: Bench, service: str, message_id: str, wanted: str) -> list[str
         lines = [line for line in log.splitlines() if queue_id and f": {queue_id}: " in line]
         if any(wanted in line for line in lines):
             return lines
-        expect(not deadline.passed(), f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}")
+        expect(
+            not deadline.passed(), f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}"
+        )
         time.sleep(0.02)  # the engine has no event for a log line of a container that was there before
 
 
@@ -65,7 +67,11 @@ def _credentials(bench: Bench, line: str) -> Iterator[None]:
         credentials.hand_to_sender(bench.engine, container, f"{user}:{password.reveal()}\n")
 
 
-@family("mail-s", "`mail -s` on the sender arrives, by the relay's user, over verified TLS", "EXPERIMENT, steps 5 and 6; RFC 6409; SASL_README and TLS_README of Postfix")
+@family(
+    "mail-s",
+    "`mail -s` on the sender arrives, by the relay's user, over verified TLS",
+    "EXPERIMENT, steps 5 and 6; RFC 6409; SASL_README and TLS_README of Postfix",
+)
 def _(bench: Bench) -> str:
     message_id = _write(bench)
     found = bench.found(bench.alice, message_id, ARRIVAL_SECONDS)
@@ -77,7 +83,9 @@ def _(bench: Bench) -> str:
     # The log says how the connection was secured before it says whose mail came over it: pair them by process.
     process = re.search(r"smtpd\[(\d+)\]", client)
     log = bench.engine.logs(bench.container("postfix"), tail=4000).splitlines()
-    secured = [line for line in log if process and f"smtpd[{process[1]}]: " in line and "TLS connection established" in line]
+    secured = [
+        line for line in log if process and f"smtpd[{process[1]}]: " in line and "TLS connection established" in line
+    ]
     expect(secured, f"postfix logged no TLS for {client}")
     sender = _lines(bench, "sender", message_id, "status=sent")
     sent = bench.engine.logs(bench.container("sender"), tail=4000)
@@ -91,7 +99,11 @@ def _(bench: Bench) -> str:
     return f"sasl_username={user}; {verified[-1].partition(': ')[2].partition(' key-exchange')[0]}"
 
 
-@family("map-private", "the sender's map of credentials is on tmpfs, for root alone (0600)", "EXPERIMENT, step 4; SASL_README of Postfix")
+@family(
+    "map-private",
+    "the sender's map of credentials is on tmpfs, for root alone (0600)",
+    "EXPERIMENT, step 4; SASL_README of Postfix",
+)
 def _(bench: Bench) -> str:
     if bench.lab.state.relay:
         raise NotApplicable("the lab relays through a provider outside")
@@ -114,7 +126,11 @@ def _(bench: Bench) -> str:
     return outcome.partition("dsn=")[2]
 
 
-@family("wrong-credentials", "wrong credentials: 535, the mail waits in the sender, and leaves when they are right", "RFC 4954, section 6; postconf(5), smtp_sasl_auth_soft_bounce")
+@family(
+    "wrong-credentials",
+    "wrong credentials: 535, the mail waits in the sender, and leaves when they are right",
+    "RFC 4954, section 6; postconf(5), smtp_sasl_auth_soft_bounce",
+)
 def _(bench: Bench) -> str:
     _skip_outside(bench)
     user, _ = bench.relay
@@ -136,5 +152,3 @@ def _(bench: Bench) -> str:
 def _skip_outside(bench: Bench) -> None:
     if bench.lab.state.relay:
         raise NotApplicable("the lab relays through a provider outside")
-
-

@@ -59,7 +59,11 @@ def _shaken(bench: Bench, port: Port, context: ssl.SSLContext, name: str) -> ssl
 
 
 def _verified(port: Port) -> None:
-    @family(f"verified-{port.name}", f"{port.number} is verified by the lab's CA and the name {port.service}", "RFC 8314, section 4; RFC 6125, section 6")
+    @family(
+        f"verified-{port.name}",
+        f"{port.number} is verified by the lab's CA and the name {port.service}",
+        "RFC 8314, section 4; RFC 6125, section 6",
+    )
     def _(bench: Bench) -> str:
         try:
             with _shaken(bench, port, bench.trusting, port.service) as session:
@@ -75,7 +79,11 @@ def _verified(port: Port) -> None:
 
 
 def _untrusted(port: Port) -> None:
-    @family(f"untrusted-{port.name}", f"{port.number} is not verified without the lab's CA", "RFC 5280, section 6; RFC 8314, section 4")
+    @family(
+        f"untrusted-{port.name}",
+        f"{port.number} is not verified without the lab's CA",
+        "RFC 5280, section 6; RFC 8314, section 4",
+    )
     def _(bench: Bench) -> str:
         try:
             _shaken(bench, port, ssl.create_default_context(), port.service).close()
@@ -111,7 +119,11 @@ for _port in PORTS:
 
 
 def _lifetime(service: str, port: Port) -> None:
-    @family(f"lifetime-{service}", f"{service}'s certificate is valid now, and for 30 days at the most", "RFC 5280, section 4.1.2.5")
+    @family(
+        f"lifetime-{service}",
+        f"{service}'s certificate is valid now, and for 30 days at the most",
+        "RFC 5280, section 4.1.2.5",
+    )
     def _(bench: Bench) -> str:
         from cryptography import x509
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import Duration, Progress, json_option, name_option, print_json, printable, table
+from mailstack.cli.output import Progress, duration, json_option, name_option, print_json, printable, table
 from mailstack.errors import InputError
 from mailstack.model import Endpoint, Relay
 
@@ -63,7 +63,7 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
     "--relay-ca", type=click.Path(path_type=Path), metavar="FILE", help="A CA to trust for the relay, besides Debian's."
 )
 @click.option("--keep", is_flag=True, help="Keep what was made when it fails, to look at it.")
-@click.option("--ttl", type=Duration(), metavar="2h", help="Remove the lab by itself after this time.")
+@click.option("--ttl", type=duration, metavar="2h", help="Remove the lab by itself after this time.")
 @click.option(
     "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="How to show progress."
 )

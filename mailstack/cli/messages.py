@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import Duration, json_option, name_option, print_json, printable, table
+from mailstack.cli.output import duration, json_option, name_option, print_json, printable, table
 from mailstack.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="`mail -s` on the sender and its relay, or straight to port 587.",
 )
-@click.option("--timeout", type=Duration(), default="15s", show_default=True, help="How long to wait for its arrival.")
+@click.option("--timeout", type=duration, default="15s", show_default=True, help="How long to wait for its arrival.")
 @json_option
 def send(
     name: str,
@@ -124,14 +124,14 @@ def _summary(message: MailMessage) -> dict[str, object]:
         "to": list(message.to),
         "subject": message.subject,
         "bytes": message.size_rfc822,
-        "message_id": "".join(message.headers.get("message-id", ())),
+        "message_id": "".join(dict(message.headers).get("message-id", ())),
     }
 
 
 def _whole(message: MailMessage) -> dict[str, object]:
     return {
         **_summary(message),
-        "headers": {name: list(values) for name, values in message.headers.items()},
+        "headers": {name: list(values) for name, values in dict(message.headers).items()},
         "text": message.text,
         "html": message.html,
         "attachments": [

@@ -100,25 +100,16 @@ _STYLES = {
 }
 
 
-def seconds(text: str) -> float:
-    """A duration like `90s`, `30m`, `2h` or `1d`, in seconds. Raises ValueError."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    value = float(number) * units[unit]
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> float:
+    """A duration like `90s`, `30m`, `2h` or `1d`, in seconds: a type for options."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        value = float(number) * _UNITS[unit]
+    except ValueError:
+        value = 0
     if not 1 <= value <= 366 * 86400:
-        raise ValueError(text)
+        raise click.BadParameter(f"{text!r} is not a duration; write 90s, 30m, 2h or 1d")
     return value
-
-
-class Duration(click.ParamType):
-    """A duration on the command line."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return seconds(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a duration; write 90s, 30m, 2h or 1d", param, ctx)

@@ -1,0 +1,146 @@
+"""What a lab needs of its host, thing by thing: there or not, and what to do."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mailstack import compose, definition, images, ports
+from mailstack.engine import Engine, engine_url
+from mailstack.errors import MailstackError
+from mailstack.model import PORTS, SERVICES
+from mailstack.runner import Runner
+from mailstack.secret import runtime_directory
+
+OLDEST_ENGINE = (20, 10)
+# What a build needs: the base, its packages, and the layers while they are made.
+FREE_BYTES = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a lab needs."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+    required: bool = True  # without it `up` cannot work; else `up` makes it, and takes longer
+
+
+def examine(runner: Runner, engine: Engine) -> list[Finding]:
+    """Look at everything a lab needs; nothing is changed."""
+    info = _engine(engine)
+    findings = [info if isinstance(info, Finding) else Finding("engine", True, engine_url())]
+    if isinstance(info, dict):
+        findings += [_version(info), _kernel(info), _disk(info), _base(engine), _images(engine)]
+    return [*findings, _compose(runner), _free_ports(), _secrets()]
+
+
+def _engine(engine: Engine) -> dict[str, Any] | Finding:
+    try:
+        return engine.info()
+    except MailstackError as error:
+        return Finding("engine", False, error.message, error.remedy)
+
+
+def _version(info: dict[str, Any]) -> Finding:
+    said = str(info.get("ServerVersion", ""))
+    numbers = tuple(int(part) for part in said.split("+", maxsplit=1)[0].split(".")[:2] if part.isdecimal())
+    needed = ".".join(map(str, OLDEST_ENGINE))
+    return Finding("engine version", numbers >= OLDEST_ENGINE, said, f"install Docker Engine {needed} or newer")
+
+
+def _kernel(info: dict[str, Any]) -> Finding:
+    """Bridge networks, system call filters and the sysctl that keeps packets on this host (ip(7))."""
+    missing = []
+    if "bridge" not in info.get("Plugins", {}).get("Network", []):
+        missing.append("bridge networks")
+    if not any("seccomp" in option for option in info.get("SecurityOptions", [])):
+        missing.append("seccomp")
+    local = engine_url().startswith("unix://")
+    if local and Path("/proc/sys/net").is_dir() and not Path("/proc/sys/net/ipv4/ip_default_ttl").exists():
+        missing.append("net.ipv4.ip_default_ttl")
+    if not info.get("MemoryLimit", True):
+        missing.append("memory limits")
+    kernel = f"{info.get('KernelVersion')}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
+    found = kernel + (f"; without {', '.join(missing)}" if missing else "")
+    return Finding("kernel", not missing, found, "use a kernel, or an engine, that has them")
+
+
+def _disk(info: dict[str, Any]) -> Finding:
+    root = Path(str(info.get("DockerRootDir", "/var/lib/docker")))
+    while not root.exists():
+        root = root.parent
+    free = shutil.disk_usage(root).free
+    return Finding(
+        "disk",
+        free >= FREE_BYTES,
+        f"{free / 1024**3:.1f} GiB free at {root}",
+        "docker system prune frees what is unused",
+    )
+
+
+def _base(engine: Engine) -> Finding:
+    there = engine.has_image(images.BASE)
+    how = "" if there else "not there; `up` pulls it, or makes it from Debian's packages"
+    return Finding("base image", there, images.BASE + (f": {how}" if how else ""), "mailstack up", required=False)
+
+
+def _images(engine: Engine) -> Finding:
+    tag = images.content_tag(definition.stack())
+    missing = [service for service in SERVICES if not engine.has_image(f"mailstack/{service}:{tag}")]
+    found = f"mailstack/…:{tag}" + (f": {', '.join(missing)} not built yet" if missing else "")
+    return Finding("images", not missing, found, "mailstack up builds them", required=False)
+
+
+def _compose(runner: Runner) -> Finding:
+    try:
+        binary = compose.find(runner)
+    except MailstackError as error:
+        return Finding("Compose", False, error.message, error.remedy)
+    return Finding("Compose", True, f"{'.'.join(map(str, compose.version_of(runner, binary)))} ({binary})")
+
+
+def _free_ports() -> Finding:
+    try:
+        numbers = ports.choose("lab", len(PORTS))
+    except MailstackError as error:
+        return Finding("ports", False, error.message, "end what listens there")
+    return Finding("ports", True, f"127.0.0.1:{numbers[0]} and {len(numbers) - 1} more are free")
+
+
+def _secrets() -> Finding:
+    try:
+        directory = runtime_directory()
+    except MailstackError as error:
+        return Finding("secrets", False, error.message, error.remedy)
+    kind = _file_system(directory)
+    return Finding(
+        "secrets",
+        kind in ("tmpfs", "ramfs"),
+        f"{directory} on {kind or 'a file system of unknown kind'}",
+        "set MAILSTACK_RUNTIME_DIR to a private directory on tmpfs; elsewhere secrets would be written to a disk",
+        required=False,
+    )
+
+
+def _file_system(directory: Path) -> str:
+    """The kind of file system, from /proc/mounts: that of the longest mount point above `directory`."""
+    best = ("", "")
+    try:
+        lines = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        _, point, kind = line.split()[:3]
+        if directory.is_relative_to(point) and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1]
+
+
+def fit(findings: list[Finding]) -> bool:
+    """Whether a lab can be brought up."""
+    return all(finding.ok for finding in findings if finding.required)
