@@ -25,6 +25,8 @@ from mailstack.model import Deadline, Json, Lab
 from mailstack.secret import make_private_directory, runtime_directory, write_private
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
+# What can stand in a label's value and in a filter for it without being quoted.
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 
 def check_name(name: str) -> str:
@@ -37,7 +39,17 @@ def check_name(name: str) -> str:
 
 
 def owner() -> str:
-    """Whose labs these are: user@machine."""
+    """Whose labs these are: `MAILSTACK_OWNER`, else user@machine. `down --all` removes this owner's labs alone.
+
+    Raises InputError.
+    """
+    if chosen := os.environ.get("MAILSTACK_OWNER"):
+        if not _OWNER.fullmatch(chosen):
+            raise InputError(
+                f"MAILSTACK_OWNER cannot be {chosen!r}",
+                remedy="use letters, digits and . _ @ + -, up to 100, like somebody@my-machine",
+            )
+        return chosen
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -106,15 +118,19 @@ class LabDirectory:
     def locked(self, deadline: Deadline, on_wait: Callable[[], None] = lambda: None) -> Iterator[int]:
         """Hold the lab's lock; gives its file descriptor, for children to inherit.
 
-        A command that was killed leaves its Compose running: the lock is free when that, too, has ended.
-        Raises DeadlinePassed.
+        A command that was killed leaves its Compose running: the lock is free when that, too, has ended. The file
+        stays as long as the lab does. Raises DeadlinePassed.
         """
         while True:
             fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 _lock(fd, self.name, deadline, on_wait)
                 if _same_file(fd, self._lock_file):
-                    yield fd
+                    try:
+                        yield fd
+                    finally:
+                        if not self.path.exists():
+                            self._lock_file.unlink(missing_ok=True)
                     return
                 # `remove` took the file away while this command waited for it: the lock is another file now.
             finally:
