@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from mailstack.errors import (
     LabFileError,
     MailstackError,
 )
-from mailstack.model import PORTS, SERVICES, Deadline, Endpoint, Json, Lab, Relay, ServiceState
+from mailstack.model import PORTS, SERVICES, Command, Deadline, Endpoint, Json, Lab, Relay, ServiceState
 from mailstack.runner import Local, Runner, last_lines, must
 from mailstack.running import RunningLab, endpoints_json, project
 from mailstack.secret import Secret, make_private_directory
@@ -261,6 +262,10 @@ class _Up:
         begun = time.monotonic()
         verified = self._prove(wanted, lab)
         now = time.monotonic()
+        if self.before is None and wanted.expires != "never":
+            # Without the lab's lock: a child that inherited it would hold it until the lab expires.
+            reaper = Command((sys.executable, "-m", "mailstack.reaper", wanted.lab, wanted.expires))
+            Local().detach(reaper, directory.path / "reaper.log")
         return Report(
             lab=wanted.lab,
             services=SERVICES,

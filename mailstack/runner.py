@@ -5,6 +5,7 @@ A runner takes a Command and gives back a Result. `Local` runs it on this machin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -119,12 +120,13 @@ class Local:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with contextlib.suppress(PermissionError):  # sudo's child is root's: it ends by itself, or not at all
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def shown(command: Command) -> str:

@@ -212,7 +212,7 @@ def test_images_that_are_there_are_not_built() -> None:
     assert runner.commands == []
 
 
-def test_one_missing_image_builds_them_and_each_line_of_the_build_is_told() -> None:
+def test_one_missing_image_builds_them_and_the_steps_of_the_build_are_told() -> None:
     engine, said = FakeEngine(images.BASE, "a:1"), list[str]()
 
     def answer(command: Command) -> Result:
@@ -223,7 +223,7 @@ def test_one_missing_image_builds_them_and_each_line_of_the_build_is_told() -> N
     assert images.ensure_images(engine, runner, BUILD, ["a:1", "b:1"], said.append) is True
     assert runner.commands[0].argv[-2:] == BUILD.argv
     assert runner.commands[0].environment == BUILD.environment
-    assert said == ["Step 1/2 : FROM x", "warning"]
+    assert said == ["Step 1/2 : FROM x"]
 
 
 def test_a_build_that_fails_shows_its_last_lines() -> None:

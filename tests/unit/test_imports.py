@@ -1,0 +1,94 @@
+"""Imports point one way: from the command line down to the errors."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import mailstack
+
+PACKAGE = Path(mailstack.__file__).parent
+
+# From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
+FLOORS = (
+    ("errors", "model", "definition"),
+    ("secret", "ports", "runner", "labfile", "report", "dialer", "engine"),
+    ("pki", "render", "state", "compose", "images", "mail"),
+    ("files", "provision"),
+    ("running", "doctor"),
+    ("credentials", "post", "prove"),
+    ("checks", "checks.bench"),
+    ("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
+    ("lab",),
+    ("reaper", "cli.output"),
+    ("cli.lifecycle", "cli.messages", "cli.checking", "cli.host"),
+    ("cli.access",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+
+# `all_checks` gathers the families, which are written with what the package itself gives.
+ALLOWED = {("checks", family) for family in FLOORS[7]} | {("checks", "checks.bench"), ("checks.bench", "checks")}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package, by its name below `mailstack`."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name and "_data" not in parts:
+            found[name] = path
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """The package's own modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mailstack"):
+            below = node.module.removeprefix("mailstack").lstrip(".")
+            for alias in node.names:
+                full = f"{below}.{alias.name}".lstrip(".")
+                names.add(full if full in FLOOR else below)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.removeprefix("mailstack.") for alias in node.names if "mailstack." in alias.name}
+    return {name for name in names if name}
+
+
+def test_every_module_has_a_floor() -> None:
+    assert set(modules()) == set(FLOOR)
+
+
+def test_imports_point_downwards_only() -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in modules().items()
+        for other in sorted(imported(path))
+        if FLOOR[other] >= FLOOR[module] and (module, other) not in ALLOWED
+    ]
+    assert not wrong
+
+
+def test_only_the_runner_starts_processes() -> None:
+    users = [name for name, path in modules().items() if "subprocess" in path.read_text()]
+    assert users == ["runner"]
+
+
+def test_only_the_engine_imports_the_docker_sdk() -> None:
+    users = [
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "docker" for alias in node.names)
+    ]
+    assert set(users) == {"engine"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from mailstack.cli import cli; cli(['--help'], standalone_mode=False); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"docker", "fabric", "rich", "yaml", "cryptography", "imap_tools", "requests", "ssl"} & set(loaded)

@@ -1,0 +1,100 @@
+"""Secrets do not show, and their files are their owner's alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+
+from mailstack.errors import HostError
+from mailstack.secret import Secret, make_private_directory, new_password, runtime_directory, write_private
+
+
+def test_a_secret_does_not_show_in_any_form_of_text() -> None:
+    secret = Secret("hunter2")
+    shown = [
+        str(secret),
+        repr(secret),
+        f"{secret}",
+        f"{secret:>10}",
+        "%s" % secret,
+        repr([secret]),
+        repr({"a": secret}),
+    ]
+    assert not any("hunter2" in text for text in shown)
+
+
+def test_a_secret_is_not_serialised() -> None:
+    with pytest.raises(TypeError):
+        pickle.dumps(Secret("hunter2"))
+    with pytest.raises(TypeError):
+        json.dumps(Secret("hunter2"))
+
+
+def test_a_secret_is_revealed_when_asked_by_name() -> None:
+    assert Secret("hunter2").reveal() == "hunter2"
+    assert Secret("hunter2") == Secret("hunter2") != Secret("hunter3")
+    assert not Secret("") and Secret("x")
+
+
+def test_passwords_are_long_different_and_safe_in_every_file_format() -> None:
+    passwords = {new_password().reveal() for _ in range(100)}
+    assert len(passwords) == 100
+    assert all(len(p) == 24 and not set(p) & set(": \t\r\n#{}$\"'\\") for p in passwords)
+
+
+def test_a_private_file_is_readable_by_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_private(tmp_path / "secret", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_private_file_keeps_its_inode_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    assert write_private(path, "first")
+    inode = path.stat().st_ino
+    assert write_private(path, "second")
+    assert (path.stat().st_ino, path.read_text()) == (inode, "second")
+
+
+def test_writing_the_same_again_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    write_private(path, "x")
+    before = path.stat()
+    assert not write_private(path, "x")
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_file_is_never_new_to_postfix_and_always_newer_to_dovecot(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    write_private(path, "0")
+    times = [int(path.stat().st_mtime)]
+    for text in "12345":  # within one second
+        write_private(path, text)
+        times.append(int(path.stat().st_mtime))
+    assert times == sorted(set(times))
+    assert times[-1] < time.time() - 2
+
+
+def test_the_runtime_directory_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "deep" / "run"))
+    assert runtime_directory().stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_others_may_enter_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    make_private_directory(tmp_path / "open")
+    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_where_the_directory_should_be_is_an_error_for_people(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError, match="cannot be made"):
+        make_private_directory(tmp_path / "file")
