@@ -28,7 +28,7 @@ _SUITE = "trixie"
 Progress = Callable[[str], None]
 
 # “Step 3/10 : RUN …” by the classic builder, “#7 [postfix 3/6] RUN …” by BuildKit.
-_STEP = re.compile(r"Step \d+/\d+ : (FROM|RUN|COPY)|#\d+ \[.*\d+/\d+\]|(Image \S+ |Successfully )(Built|tagged)")
+_STEP = re.compile(r"Step \d+/\d+ : (FROM|RUN|COPY)|#\d+ \[.*\d+/\d+\]|Successfully tagged")
 
 # What dpkg leaves out of the slim image, in the official one and in ours; licences stay in.
 _DPKG = (

@@ -100,8 +100,9 @@ def new_message(
     body: str,
     attachments: Sequence[Path] = (),
     html: str | None = None,
+    mark: str | None = None,
 ) -> EmailMessage:
-    """A message with a date and an id of its own (RFC 5322, section 3.6.4)."""
+    """A message with a date and an id of its own (RFC 5322, section 3.6.4); `mark` becomes part of the id."""
     import datetime
     import mimetypes
 
@@ -110,7 +111,7 @@ def new_message(
     message["To"] = ", ".join(to)
     message["Subject"] = subject
     message["Date"] = format_datetime(datetime.datetime.now().astimezone())
-    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2] or "localhost")
+    message["Message-ID"] = make_msgid(mark, domain=sender.rpartition("@")[2] or "localhost")
     message.set_content(body)
     if html is not None:
         message.add_alternative(html, subtype="html")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from mailstack import compose, files, mail
 from mailstack.checks import NotApplicable, Unmet, expect
 from mailstack.dialer import Dialer
-from mailstack.errors import DeadlinePassed
+from mailstack.errors import DeadlinePassed, MailstackError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Port
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
@@ -63,7 +63,8 @@ class Bench:
         self.engine = lab.engine
         self._containers = {name: lab.service(name).container for name in ("postfix", "dovecot", "sender")}
         self._count = itertools.count(1)
-        self._run = os.urandom(4).hex()
+        self._mark = f"check-{os.urandom(6).hex()}"
+        self._opened: set[str] = set()
         self._begun = int(time.time())
         self._lock = threading.Lock()
         self._listener: Listener | None = None
@@ -74,8 +75,10 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hang up, and remove the listener outside."""
+        """Hang up, and remove what the checks made: their mails, and the listener outside."""
         self._dialer.__exit__()
+        with contextlib.suppress(MailstackError, OSError):  # on a broken lab, where there may be no way to them
+            self._remove_mails()
         with self._lock:
             for thing in reversed(self._made):
                 self.engine.remove(thing)
@@ -169,9 +172,9 @@ class Bench:
     # ── mails ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def message(self, to: Sequence[str], body: str = "A check's mail.\n", sender: str | None = None) -> EmailMessage:
-        """A message with a subject of its own."""
-        subject = f"mailstack check {self._run}-{next(self._count)}"
-        return mail.new_message(sender=sender or self.alice, to=to, subject=subject, body=body)
+        """A message with a subject and an id of its own, by which it is found again and removed at the end."""
+        subject = f"mailstack check {next(self._count)}"
+        return mail.new_message(sender=sender or self.alice, to=to, subject=subject, body=body, mark=self._mark)
 
     def submit(
         self,
@@ -227,6 +230,7 @@ class Bench:
                 for message in box.fetch('HEADER "Content-Type" "report-type=delivery-status"', mark_seen=False):
                     text = message.obj.as_string()
                     if message_id in text:
+                        box.delete([message.uid or ""])
                         return text
                 if deadline.passed():
                     return None
@@ -270,7 +274,14 @@ class Bench:
         expect(result.code == 0, f"postqueue in {service}: {result.stderr.strip()}")
         return [json.loads(line) for line in result.stdout.splitlines() if line.strip()]
 
+    def _remove_mails(self) -> None:
+        for address in sorted(self._opened):
+            with self.box(address) as box:
+                box.delete(box.uids(f'HEADER Message-ID "{self._mark}"'))
+
     def box(self, address: str) -> contextlib.AbstractContextManager[BaseMailBox]:
+        """An account's mailbox, over IMAP."""
+        self._opened.add(address)
         return mail.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.password(address))
 
 

@@ -105,8 +105,10 @@ def main() -> NoReturn:
 
 def tell(error: MailstackError) -> None:
     """Print an error for a person: what, then the log lines that explain it, then what to do."""
-    click.echo(f"mailstack: {error.message}", err=True)
+    from mailstack.cli.output import printable
+
+    click.echo(f"mailstack: {printable(error.message)}", err=True)
     for line in error.details.splitlines():
-        click.echo(f"  {line}", err=True)
+        click.echo(f"  {printable(line)}", err=True)
     if error.remedy:
-        click.echo(f"  → {error.remedy}", err=True)
+        click.echo(f"  → {printable(error.remedy)}", err=True)

@@ -39,7 +39,8 @@ def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> N
     sys.exit(runner.attach(lab.compose(runner).logs(services, follow=follow, colour=colour)))
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+# What follows SERVICE is the command's own, options and all.
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @name_option
 @click.argument("service", type=click.Choice(SERVICES))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")

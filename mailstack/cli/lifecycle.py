@@ -37,16 +37,17 @@ overlay_option = click.option(
 
 
 def _relay(context: click.Context, parameter: click.Parameter, value: str | None) -> Relay | None:
-    from mailstack.labfile import is_host
+    from mailstack.labfile import is_host, port_number
 
     if value is None:
         return None
     host, colon, port = value.rpartition(":")
     if not colon:
         host, port = value, "587"
-    if not is_host(host) or not port.isdecimal() or not 0 < int(port) < 65536:
+    number = port_number(port)
+    if not is_host(host) or number is None:
         raise click.BadParameter(f"{value!r} is not HOST:PORT, like smtp.example.net:587")
-    return Relay(host, int(port))
+    return Relay(host, number)
 
 
 @click.command()

@@ -30,6 +30,9 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
+_WIDTH = 76  # columns of a line of progress, without the dots
+
+
 class Progress:
     """Says what is being done, on standard error: one line that changes on a terminal, one line each elsewhere."""
 
@@ -40,9 +43,9 @@ class Progress:
 
     def __call__(self, text: str) -> None:
         if self._mode == "plain":
-            click.echo(f"{text} …", err=True)
+            click.echo(f"{printable(text)[:_WIDTH]} …", err=True)
         elif self._mode == "tty":
-            sys.stderr.write(f"\r\x1b[K{printable(text)[:76]} …")
+            sys.stderr.write(f"\r\x1b[K{printable(text)[:_WIDTH]} …")
             sys.stderr.flush()
 
     def step(self, text: str) -> None:
