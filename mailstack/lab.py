@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import compose, definition, files, images, labfile, ports, state
+from mailstack import compose, definition, files, images, labfile, places, ports, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import (
     CheckFailed,
@@ -96,14 +96,10 @@ def resolve(runner: Runner, project: compose.Compose, paths: Sequence[Path]) -> 
     import json
 
     for path in paths:
-        try:
-            with path.open("rb"):
-                pass
-        except OSError as error:
-            raise LabFileError(f"{path}: cannot be read: {error.strerror}") from None
+        _readable(path)
     result = runner.run(project.config(), deadline=Deadline.after(UP_SECONDS))
     if result.code != 0:
-        raise labfile.explain_compose(result.stderr, paths)
+        raise places.explain_compose(result.stderr, paths)
     document: Json = json.loads(result.stdout)
     return document
 
@@ -113,11 +109,26 @@ def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
     try:
         lab = labfile.parse(document)
     except labfile.Misfit as misfit:
-        raise labfile.explain_misfit(misfit, paths) from None
-    missing = set(SERVICES) - set(document.get("services", {}))
-    if missing:
-        raise LabFileError(f"{paths[-1]}:1:1: services: {', '.join(sorted(missing))} must stay part of the lab")
+        raise places.explain_misfit(misfit, paths) from None
+    for service in SERVICES:
+        if service not in (document.get("services") or {}):
+            place = places.locate(("services", service), paths[1:] or paths)
+            raise LabFileError(f"{place}: services.{service} must stay part of the lab, and out of profiles")
     return lab
+
+
+def _readable(path: Path) -> None:
+    try:
+        # Looked at before it is opened: to open a pipe would be to wait for who writes into it.
+        if not path.is_dir() and not path.is_file() and path.exists():
+            raise LabFileError(
+                f"{path}: should be a file", remedy="what comes through a pipe: write it to a file first"
+            )
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise LabFileError(f"{path}: cannot be read: {reason}") from None
 
 
 def lab_file() -> Path:
@@ -260,7 +271,7 @@ class _Up:
         warm.result()
         self.progress("sending the mail that proves it")
         begun = time.monotonic()
-        verified = self._prove(wanted, lab)
+        verified = self._prove(wanted, lab, pool)
         now = time.monotonic()
         if self.before is None and wanted.expires != "never":
             # Without the lab's lock: a child that inherited it would hold it until the lab expires.
@@ -288,7 +299,8 @@ class _Up:
             references = [f"mailstack/{service}:{wanted.tag}" for service in SERVICES]
             if images.ensure_images(self.engine, self.runner, there.build(), references, self.progress):
                 self.progress("starting the containers")
-                result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
+                # Anew: what the first attempt made before it failed may lack a network, and Compose does not see that.
+                result = self.runner.run(there.up(anew=True), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
             raise HostError(
                 f"lab “{wanted.lab}” could not be started" + self._which_failed(),
@@ -308,12 +320,19 @@ class _Up:
                 f"a lab “{wanted.lab}” of {others[wanted.lab]} is on this engine", remedy="choose another name with -n"
             )
 
-    def _prove(self, wanted: state.State, lab: Lab) -> Verified:
-        from mailstack import prove
+    def _prove(self, wanted: state.State, lab: Lab, pool: ThreadPoolExecutor) -> Verified:
+        from mailstack import outside, prove
 
         running = RunningLab(wanted.lab, self.engine)
+        deadline = Deadline.after(READY_SECONDS)
         try:
-            return Verified(*prove.transaction(running, Deadline.after(READY_SECONDS), self._dead))
+            sender = pool.submit(prove.sender, running, deadline)
+            verified = Verified(*prove.transaction(running, deadline, self._dead))
+            container = sender.result()
+            if lab.relay and self.outside:
+                self.progress(f"logging in to {lab.relay.host}:{lab.relay.port}")
+                outside.log_in(self.engine, container, lab.relay, self.outside)
+            return verified
         except (CheckFailed, DeadlinePassed) as error:
             logs = self._failed_logs()
             raise type(error)(

@@ -1,17 +1,16 @@
 """The `x-mailstack` block of resolved compose files, checked and turned into a Lab.
 
-Compose resolves the files (overlays, interpolation, merging); `parse` reads the result. Where something is wrong,
-the message opens with file:line:col, found in the files as they were written.
+Compose resolves the files (overlays, interpolation, merging); `parse` reads the result. Where something is wrong, a
+Misfit says under which keys; places.py finds them in the files as they were written.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mailstack.errors import LabFileError
 from mailstack.model import Account, Alias, Domain, Json, Lab, Limits, Relay, Settings
 
 BLOCK = "x-mailstack"
@@ -21,7 +20,8 @@ Keys = tuple[str | int, ...]
 # RFC 5321, section 4.1.2: the dot-string form, without `+`, which the lab's servers take as a delimiter.
 _LOCAL = re.compile(r"[a-z0-9!#$%&'*/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*/=?^_`{|}~-]+)*")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_SIZE = re.compile(r"(\d+)\s*([kmg])?i?b?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15})\s*([kmg])?i?b?", re.IGNORECASE)
+_PORT = re.compile(r"[0-9]{1,5}")
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _SETTING = re.compile(r"[a-z0-9_]+|[a-z0-9.:]+/[a-z-]+/[a-z0-9_]+")
 
@@ -69,47 +69,70 @@ def parse(document: Json) -> Lab:
 
 
 def _domains(value: Any, keys: Keys) -> tuple[Domain, ...]:
-    found = []
+    found: list[Domain] = []
     for name, options in _mapping(value, keys).items():
         here = (*keys, name)
         given = _mapping(options, here, ("catch_all",))
         target = given.get("catch_all")
-        found.append(Domain(_domain_name(name, here), _address(target, (*here, "catch_all")) if target else None))
+        domain = Domain(_domain_name(name, here), None if target is None else _address(target, (*here, "catch_all")))
+        _refuse_twice(domain.name, (each.name for each in found), here)
+        found.append(domain)
     if not found:
         raise Misfit(keys, "needs at least one domain")
-    return tuple(_unique(found, keys, lambda domain: domain.name))
+    return tuple(found)
 
 
 def _accounts(value: Any, keys: Keys, domains: set[str]) -> tuple[Account, ...]:
-    found = []
+    found: list[Account] = []
     for name, options in _mapping(value, keys).items():
         here = (*keys, name)
         given = _mapping(options, here, ("quota",))
         address = _local_address(name, here, domains)
+        _refuse_twice(address, (each.address for each in found), here)
         found.append(Account(address, _size(given["quota"], (*here, "quota")) if "quota" in given else None))
     if not found:
         raise Misfit(keys, "needs at least one account")
-    return tuple(_unique(found, keys, lambda account: account.address))
+    return tuple(found)
 
 
 def _aliases(value: Any, keys: Keys, domains: set[str], accounts: set[str]) -> tuple[Alias, ...]:
-    found = []
+    found: list[Alias] = []
+    places: dict[str, Keys] = {}
     for name, targets in _mapping(value, keys).items():
         here = (*keys, name)
         address = _local_address(name, here, domains)
         if address in accounts:
             raise Misfit(here, f"{address} is an account already")
+        _refuse_twice(address, places, here)
         several = [targets] if isinstance(targets, str) else targets
         if not isinstance(several, list) or not several:
             raise Misfit(here, f"should be a list of addresses, not {_kind(targets)}")
         found.append(Alias(address, tuple(_address(target, (*here, n)) for n, target in enumerate(several))))
-    result = tuple(_unique(found, keys, lambda alias: alias.address))
-    known = accounts | {alias.address for alias in result}
-    for alias in result:
-        for target in alias.targets:
-            if target not in known:
-                raise Misfit((*keys, alias.address), f"{target} is neither an account nor an alias of this lab")
-    return result
+        places[address] = here
+    for alias in found:
+        for number, target in enumerate(alias.targets):
+            if target not in accounts and target not in places:
+                here = (*places[alias.address], number)
+                raise Misfit(here, f"{target} is neither an account nor an alias of this lab")
+    targets_of = {alias.address: alias.targets for alias in found}
+    for alias in found:
+        if (way := _way_back(alias.address, targets_of)) is not None:
+            raise Misfit(places[alias.address], f"leads back to itself: {' → '.join(way)}")
+    return tuple(found)
+
+
+def _way_back(address: str, targets_of: Mapping[str, Sequence[str]]) -> list[str] | None:
+    """The aliases from `address` back to itself; None when there is no such way."""
+    ways, seen = [[address]], set()
+    while ways:
+        way = ways.pop()
+        for target in targets_of.get(way[-1], ()):
+            if target == address:
+                return [*way, target]
+            if target not in seen:
+                seen.add(target)
+                ways.append([*way, target])
+    return None
 
 
 def _limits(value: Any, keys: Keys) -> Limits:
@@ -117,7 +140,7 @@ def _limits(value: Any, keys: Keys) -> Limits:
     sizes = {name: _size(size, (*keys, name)) for name, size in given.items()}
     limits = Limits(**sizes)
     if limits.message_size > limits.mailbox_quota:
-        raise Misfit((*keys, "message_size"), "is more than a mailbox may hold (mailbox_quota)")
+        raise Misfit(keys, "message_size is more than a mailbox may hold (mailbox_quota)")
     return limits
 
 
@@ -129,9 +152,9 @@ def _relay(value: Any, keys: Keys) -> Relay | None:
     if not isinstance(host, str) or not is_host(host):
         raise Misfit((*keys, "host"), "should be the name or the IPv4 address of the relay")
     port = str(given.get("port", 587))
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise Misfit((*keys, "port"), f"should be a port number from 1 to 65535, not {port}")
-    return Relay(host, int(port))
+    if (number := port_number(port)) is None:
+        raise Misfit((*keys, "port"), f"should be a port number from 1 to 65535, not {_shown(given['port'])}")
+    return Relay(host, number)
 
 
 def _settings(value: Any, keys: Keys) -> Settings:
@@ -159,6 +182,11 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "a mapping")
 
 
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
 def _mapping(value: Any, keys: Keys, known: Sequence[str] | None = None) -> dict[str, Any]:
     if value is None:
         return {}
@@ -175,8 +203,10 @@ def _scalar(value: Any, keys: Keys) -> str:
         return "yes" if value else "no"
     if value is None:
         return ""
-    if not isinstance(value, str | int | float) or "\n" in str(value):
+    if not isinstance(value, str | int | float):
         raise Misfit(keys, f"should be one line of text, not {_kind(value)}")
+    if len(str(value).splitlines()) > 1:
+        raise Misfit(keys, "should be one line of text, not several")
     return str(value)
 
 
@@ -186,7 +216,7 @@ def _size(value: Any, keys: Keys) -> int:
     )
     size = int(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
     if not 1024 <= size <= 2**40:
-        raise Misfit(keys, f"should be a size from 1K to 1024G, like 10M, not {value!r}")
+        raise Misfit(keys, f"should be a size from 1K to 1024G, like 10M, not {_shown(value)}")
     return size
 
 
@@ -197,8 +227,22 @@ def is_domain(name: str) -> bool:
 
 
 def is_host(name: str) -> bool:
-    """Whether `name` can be a host: a name of one label or more, or an IPv4 address."""
-    return 0 < len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.lower().split("."))
+    """Whether `name` can be a host: a name of one label or more, or an IPv4 address.
+
+    What ends with a number is an address (RFC 1123, section 2.1).
+    """
+    labels = name.lower().split(".")
+    if labels[-1].isdecimal():
+        try:
+            return bool(ipaddress.IPv4Address(name))
+        except ValueError:
+            return False
+    return len(name) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+
+
+def port_number(text: str) -> int | None:
+    """The port that `text` gives, from 1 to 65535; None when it gives none."""
+    return int(text) if _PORT.fullmatch(text) and 0 < int(text) < 65536 else None
 
 
 def is_address(text: str) -> bool:
@@ -210,13 +254,13 @@ def is_address(text: str) -> bool:
 def _domain_name(value: Any, keys: Keys) -> str:
     name = str(value).lower()
     if not isinstance(value, str) or not is_domain(name):
-        raise Misfit(keys, f"should be a domain like example.com, not {value!r}")
+        raise Misfit(keys, f"should be a domain like example.com, not {_shown(value)}")
     return name
 
 
 def _address(value: Any, keys: Keys) -> str:
     if not isinstance(value, str) or not is_address(value) or "+" in value:
-        raise Misfit(keys, f"should be an address like alice@example.com, not {value!r}")
+        raise Misfit(keys, f"should be an address like alice@example.com, not {_shown(value)}")
     return value.lower()
 
 
@@ -227,99 +271,6 @@ def _local_address(value: Any, keys: Keys, domains: set[str]) -> str:
     return address
 
 
-def _unique(found: list[Any], keys: Keys, name: Any) -> list[Any]:
-    seen: set[str] = set()
-    for item in found:
-        if name(item) in seen:
-            raise Misfit((*keys, name(item)), "is there twice, but for upper and lower case")
-        seen.add(name(item))
-    return found
-
-
-# ── where it stands ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def broken_yaml(files: Sequence[Path]) -> LabFileError | None:
-    """The first syntax error in `files`, with its place; None when all can be read as YAML."""
-    import yaml
-
-    for file in files:
-        try:
-            node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
-            return LabFileError(f"{place}: not valid YAML: {error.problem}")
-        except (yaml.YAMLError, UnicodeDecodeError):
-            return LabFileError(f"{file}:1:1: not valid YAML: it has characters that cannot stand in a text file")
-        if node is None:
-            return LabFileError(f"{file}:1:1: there is nothing in it")
-        if not isinstance(node, yaml.MappingNode):
-            return LabFileError(f"{file}:1:1: should be a mapping, as in compose files")
-    return None
-
-
-def locate(keys: Keys, files: Sequence[Path]) -> str:
-    """`file:line:col` of the deepest of `keys` that can be found, in the last of `files` that has the most of them."""
-    import yaml
-
-    best, place = -1, f"{files[-1]}:1:1"
-    for file in files:
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        depth, mark = 0, getattr(node, "start_mark", None)
-        for key in keys:
-            step = _child(node, key)
-            if step is None:
-                break
-            depth, (mark, node) = depth + 1, step
-        if mark is not None and depth >= best:
-            best, place = depth, f"{file}:{mark.line + 1}:{mark.column + 1}"
-    return place
-
-
-def _child(node: Any, key: str | int) -> tuple[Any, Any] | None:
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            if str(getattr(name, "value", "")).lower() == str(key).lower():
-                return name.start_mark, value
-    if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-        return node.value[key].start_mark, node.value[key]
-    return None
-
-
-def explain_misfit(misfit: Misfit, files: Sequence[Path]) -> LabFileError:
-    """A Misfit as an error with its place."""
-    path = ".".join(str(key) for key in misfit.keys)
-    return LabFileError(f"{locate(misfit.keys, files)}: {path + ': ' if path else ''}{misfit.message}")
-
-
-def explain_compose(output: str, files: Sequence[Path]) -> LabFileError:
-    """What Compose said of the files, with the place of the thing that it names, where it names one."""
-    if (broken := broken_yaml(files)) is not None:
-        return broken
-    message = " ".join(line.strip() for line in output.splitlines() if line.strip()) or "Compose does not accept it"
-    # Compose names things as `services.postfix.ports`, or as `services.postfix additional properties 'x' not allowed`.
-    best: Keys = ()
-    for dotted, extra in re.findall(r"([\w@-]+(?:\.[\w@\[\]-]+)+)(?:[^']{0,60}'([\w-]+)')?", message):
-        keys: Keys = tuple(dotted.split("."))
-        best = max(best, (*keys, extra) if extra else keys, key=lambda k: _found(k, files))
-    return LabFileError(f"{locate(best, files)}: {message}")
-
-
-def _found(keys: Keys, files: Sequence[Path]) -> int:
-    """How many of `keys` the files have, at the most."""
-    import yaml
-
-    most = 0
-    for file in files:
-        node: Any = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        depth = 0
-        for key in keys:
-            step = _child(node, key)
-            if step is None:
-                break
-            depth, node = depth + 1, step[1]
-        most = max(most, depth)
-    return most
+def _refuse_twice(name: str, known: Iterable[str], keys: Keys) -> None:
+    if name in known:
+        raise Misfit(keys, "is there twice, but for upper and lower case")
