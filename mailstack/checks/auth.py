@@ -261,7 +261,11 @@ def _(bench: Bench) -> str:
         refusal = error.args[0].decode(errors="replace")
     else:
         raise Unmet("a wrong password was accepted")
-    return f"wrong: {refusal}; right: {attempt(bench.password(bench.alice).reveal()).decode(errors='replace')}"
+    try:
+        welcome = attempt(bench.password(bench.alice).reveal()).decode(errors="replace")
+    except poplib.error_proto as error:
+        raise Unmet(f"the right password: {error.args[0].decode(errors='replace')}") from None
+    return f"wrong: {refusal}; right: {welcome}"
 
 
 @family("relay-user", "the relay's user may submit mail, and has no mailbox", "docs/architecture.md, accounts")

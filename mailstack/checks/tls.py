@@ -21,6 +21,8 @@ _STARTTLS = {
     "pop3": (b"", b"", b"STLS\r\n", b"+OK"),  # RFC 2595, section 4
 }
 
+_REFUSALS = (b"4", b"5", b"a NO", b"a BAD", b"-ERR")
+
 
 def _connected(bench: Bench, port: Port) -> socket.socket:
     """A connection to the port, at the point where the TLS handshake begins."""
@@ -47,6 +49,8 @@ def _read_until(connection: socket.socket, beginning: bytes) -> None:
             line += byte
         if line.startswith(beginning):
             return
+        if line.startswith(_REFUSALS):
+            raise Unmet(line.decode(errors="replace").rstrip())
 
 
 def _shaken(bench: Bench, port: Port, context: ssl.SSLContext, name: str) -> ssl.SSLSocket:
@@ -56,6 +60,14 @@ def _shaken(bench: Bench, port: Port, context: ssl.SSLContext, name: str) -> ssl
     except BaseException:
         connection.close()
         raise
+
+
+def _anybodys() -> ssl.SSLContext:
+    """A client that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _verified(port: Port) -> None:
@@ -95,21 +107,22 @@ def _untrusted(port: Port) -> None:
 def _old_refused(port: Port) -> None:
     @family(f"old-{port.name}", f"{port.number} refuses TLS below 1.2", "RFC 8996; RFC 8314, section 4.1")
     def _(bench: Bench) -> str:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = ssl.TLSVersion.TLSv1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
+        old, new = _anybodys(), _anybodys()
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        old.minimum_version = ssl.TLSVersion.TLSv1
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
         try:
-            with _shaken(bench, port, context, port.service) as session:
+            with _shaken(bench, port, old, port.service) as session:
                 raise Unmet(f"the server agreed to {session.version()}")
         except ssl.SSLError as error:
             if error.reason and "NO_PROTOCOLS" in error.reason:
                 raise NotApplicable("this machine's TLS library cannot speak TLS 1.1") from None
-            return f"offered TLS 1.0 and 1.1: {error.reason or error}"
+            refusal = error.reason or str(error)
         except ConnectionError as error:
-            return f"offered TLS 1.0 and 1.1: {error}"
+            refusal = str(error)
+        # A server that is not there refuses, too: this one answers who speaks as it wants.
+        with _shaken(bench, port, new, port.service) as session:
+            return f"offered TLS 1.0 and 1.1: {refusal}; offered newer: {session.version()}"
 
 
 for _port in PORTS:
@@ -127,10 +140,7 @@ def _lifetime(service: str, port: Port) -> None:
     def _(bench: Bench) -> str:
         from cryptography import x509
 
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        with _shaken(bench, port, context, service) as session:
+        with _shaken(bench, port, _anybodys(), service) as session:
             der = session.getpeercert(binary_form=True)
         certificate = x509.load_der_x509_certificate(der or b"")
         now = datetime.datetime.now(datetime.UTC)
