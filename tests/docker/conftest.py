@@ -1,0 +1,75 @@
+"""Labs for tests on a real engine: each under a name of its own, and none of them left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from mailstack import lab
+from mailstack.running import RunningLab
+from mailstack.secret import runtime_directory
+
+
+def _quiet(_: str) -> None:
+    """What a lab says of its progress is no test's business."""
+
+
+class Labs:
+    """Makes labs with unique names, and removes what is left of them in the end."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+
+    def new_name(self, stem: str) -> str:
+        """A name that no other lab has, and that is removed in the end whatever is made under it."""
+        name = f"{stem[:20].strip('-')}-{secrets.token_hex(4)}"
+        self._names.append(name)
+        return name
+
+    def up(self, name: str, overlays: Sequence[Path] = ()) -> RunningLab:
+        """Bring a lab up, proven with a mail."""
+        lab.up(lab.Request(name, tuple(overlays)), _quiet)
+        return RunningLab(name)
+
+    def down(self, name: str) -> None:
+        """Remove a lab with all it has."""
+        lab.down(name, _quiet)
+        self._names.remove(name)
+
+    @contextlib.contextmanager
+    def one(
+        self, stem: str, overlays: Sequence[Path] = (), prepare: Callable[[str], None] = lambda name: None
+    ) -> Iterator[RunningLab]:
+        """A lab for as long as `with` lasts; `prepare` is called with its name before it is brought up."""
+        name = self.new_name(stem)
+        try:
+            prepare(name)
+            yield self.up(name, overlays)
+        finally:
+            self.down(name)
+
+    def close(self) -> None:
+        """Remove what is left."""
+        for name in list(self._names):
+            self.down(name)
+
+
+@pytest.fixture(scope="session")
+def labs() -> Iterator[Labs]:
+    """Labs of an owner of their own, in a runtime directory of their own; all removed when the session ends."""
+    session = f"tests-{secrets.token_hex(4)}"
+    made = Labs()
+    with pytest.MonkeyPatch.context() as patch:
+        directory = Path(f"{runtime_directory()}-{session}")
+        patch.setenv("MAILSTACK_RUNTIME_DIR", str(directory))
+        patch.setenv("MAILSTACK_OWNER", session)
+        try:
+            yield made
+        finally:
+            made.close()
+            shutil.rmtree(directory, ignore_errors=True)
