@@ -145,6 +145,9 @@ class Engine:
             if kind == "container":
                 self._api.remove_container(name, force=True, v=True)
             elif kind == "network":
+                # Whoever else has joined the network (an application under test, say) is let go of.
+                for guest in self._api.inspect_network(name)["Containers"] or {}:
+                    self._api.disconnect_container_from_network(guest, name, force=True)
                 self._api.remove_network(name)
             else:
                 self._api.remove_volume(name, force=True)
@@ -192,11 +195,9 @@ class Engine:
     # ── inside containers ──────────────────────────────────────────────────────────────────────────────────────
 
     @_mapped
-    def execute(
-        self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | None = None, quiet: bool = False
-    ) -> Result:
-        """Run a program in a container to its end. What no one may see goes in by `input`; `quiet` drops its output."""
-        made = self._api.exec_create(container, list(argv), user=user, stdin=input is not None, stdout=not quiet)
+    def execute(self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | None = None) -> Result:
+        """Run a program in a container to its end. What no one may see goes in by `input`."""
+        made = self._api.exec_create(container, list(argv), user=user, stdin=input is not None)
         stream = self._raw(self._api.exec_start(made["Id"], socket=True))
         outputs: dict[int, list[bytes]] = {1: [], 2: []}
         with stream:

@@ -157,8 +157,10 @@ def from_sender(lab: RunningLab, letter: Letter, message_id: str) -> None:
     container = lab.service("sender").container
     options = []
     for number, path in enumerate(letter.attachments):
-        place = f"/tmp/{time.time_ns()}-{number}-{path.name}"
-        put = lab.engine.execute(container, ["tee", place], user=STUDENT, input=path.read_bytes(), quiet=True)
+        # A directory of its own, so that the attachment is called as the file is.
+        place = f"/tmp/{time.time_ns()}-{number}/{path.name}"
+        copy = ["install", "-D", "-m", "0600", "/dev/stdin", place]
+        put = lab.engine.execute(container, copy, user=STUDENT, input=path.read_bytes())
         if put.code != 0:
             raise CheckFailed(f"{path}: could not be copied to the sender: {put.stderr.strip()}")
         options += [f"--attach={place}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,8 @@ def _print_report(report: Report) -> None:
         f"a mail crossed it in {report.verified.milliseconds:.0f} ms\n"
     )
     _print_endpoints(report.endpoints)
-    click.echo(f"\naccounts  {', '.join(report.accounts)}")
+    click.echo()
+    _print_list("accounts", report.accounts)
     click.echo(f"CA        {report.ca_file}")
     option = "" if report.lab == "lab" else f" -n {report.lab}"
     click.echo(f"\nnext      mailstack send{option} --to {report.accounts[0]}")
@@ -122,6 +124,14 @@ def _print_endpoints(endpoints: dict[str, Endpoint] | object) -> None:
         ("endpoint", "address", "how"),
         [(name, f"{endpoint.host}:{endpoint.port}", _HOW[name]) for name, endpoint in endpoints.items()],
     )
+
+
+def _print_list(label: str, words: Sequence[str]) -> None:
+    """Words after a label, in as many lines of 80 columns as it takes."""
+    import textwrap
+
+    text = textwrap.fill(", ".join(words), 70, break_long_words=False, break_on_hyphens=False)
+    click.echo(textwrap.indent(text, " " * 10).replace(" " * 10, f"{label:<10}", 1))
 
 
 @click.command()
@@ -192,7 +202,7 @@ def _print_status(lab: RunningLab) -> None:
     click.echo()
     _print_endpoints(lab.endpoints)
     click.echo(f"\nimages    mailstack/…:{lab.state.tag}")
-    click.echo(f"accounts  {', '.join(lab.definition.addresses())}")
+    _print_list("accounts", lab.definition.addresses())
     click.echo(f"CA        {lab.ca_file}")
     if lab.state.expires != "never":
         moment = datetime.datetime.fromtimestamp(int(lab.state.expires)).astimezone()

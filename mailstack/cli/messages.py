@@ -12,7 +12,7 @@ from mailstack.cli.output import duration, json_option, name_option, print_json,
 from mailstack.errors import InputError
 
 if TYPE_CHECKING:
-    from imap_tools import MailMessage
+    from imap_tools import MailAttachment, MailMessage
 
 
 @click.command()
@@ -112,8 +112,13 @@ def read(name: str, address: str, uid: int | None, as_json: bool) -> None:
     click.echo(f"Subject: {printable(found.subject)}\n")
     for line in (found.text or found.html).splitlines():
         click.echo(printable(line))
-    for part in found.attachments:
+    for part in _attachments(found):
         click.echo(f"[attachment: {printable(part.filename)}, {part.content_type}, {len(part.payload)} bytes]")
+
+
+def _attachments(message: MailMessage) -> list[MailAttachment]:
+    """The parts that are for saving; mailutils gives the text a disposition, too (`inline`, RFC 2183)."""
+    return [part for part in message.attachments if part.filename or part.content_disposition == "attachment"]
 
 
 def _summary(message: MailMessage) -> dict[str, object]:
@@ -136,6 +141,6 @@ def _whole(message: MailMessage) -> dict[str, object]:
         "html": message.html,
         "attachments": [
             {"name": part.filename, "type": part.content_type, "bytes": len(part.payload)}
-            for part in message.attachments
+            for part in _attachments(message)
         ],
     }

@@ -1,0 +1,135 @@
+"""The documents say what there is: commands, options, JSON shapes, keys of the definition."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import click.testing
+import pytest
+
+from mailstack import doctor, labfile
+from mailstack.cli import COMMANDS, cli
+from mailstack.definition import compose_file
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+JSON = (ROOT / "docs" / "json.md").read_text()
+DEFINITION = (ROOT / "docs" / "definition.md").read_text()
+
+
+def _command(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+def _leaves() -> list[tuple[str, click.Command]]:
+    """Every command that does something, groups opened."""
+    found = []
+    for name in COMMANDS:
+        command = _command(name)
+        if isinstance(command, click.Group):
+            found += [(f"{name} {sub}", each) for sub, each in command.commands.items()]
+        else:
+            found.append((name, command))
+    return found
+
+
+def test_the_readme_s_table_has_every_command_and_no_other() -> None:
+    assert re.findall(r"^\| `mailstack (\w+)` \|", README, re.MULTILINE) == list(COMMANDS)
+
+
+def test_every_command_and_every_option_is_explained_by_its_help() -> None:
+    for name, command in _leaves():
+        assert command.help, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and parameter.name not in ("progress", "attachments", "subject"):
+                assert parameter.help, f"{name}: {parameter.name}"
+
+
+def test_every_command_that_answers_takes_json() -> None:
+    without = {name for name, command in _leaves() if not any(p.name == "as_json" for p in command.params)}
+    assert without == {"shell", "provision"}
+
+
+def test_every_answer_s_document_is_written_down() -> None:
+    for name, _ in _leaves():
+        word = name.split()[-1]
+        if word not in ("shell", "provision"):
+            assert re.search(rf"(mailstack|`){' ' if name == word else ''}{word}\b", JSON) or f"`{word}`" in JSON, name
+
+
+def test_the_examples_in_the_documents_are_json() -> None:
+    for block in re.findall(r"```json\n(.*?)```", JSON, re.DOTALL):
+        json.loads(block)
+
+
+def test_options_named_in_the_documents_exist() -> None:
+    known = {option for _, command in _leaves() for p in command.params for option in p.opts}
+    known |= {"--version", "--help", "--volumes", "--no-build", "--pull", "--profile"}
+    for text in (README, JSON, DEFINITION):
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
+            assert option in known, option
+
+
+def test_every_key_of_the_definition_is_written_down() -> None:
+    for key in ("mailname", "domains", "accounts", "aliases", "limits.message_size", "limits.mailbox_quota"):
+        assert f"| `{key}` |" in DEFINITION
+    for key in ("relay.host", "relay.port", "settings.postfix", "settings.sender", "settings.dovecot"):
+        assert f"`{key}`" in DEFINITION
+
+
+def test_the_lab_of_the_definition_is_the_one_in_the_documents() -> None:
+    import yaml
+
+    lab = labfile.parse(yaml.safe_load(compose_file("lab.yaml").read_text()))
+    assert (lab.mailname, lab.limits.message_size) == ("example.com", 10 * 1024**2)
+    assert [domain.name for domain in lab.domains] == ["example.com", "example.org"]
+
+
+def test_the_readme_s_overlay_is_a_valid_one() -> None:
+    import yaml
+
+    overlay = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0])
+    base = yaml.safe_load(compose_file("lab.yaml").read_text())
+    for key, value in overlay[labfile.BLOCK].items():
+        base[labfile.BLOCK][key] = {**base[labfile.BLOCK].get(key, {}), **value}
+    lab = labfile.parse(base)
+    assert "dora@example.com" in lab.addresses() and lab.settings.dovecot == "mail_debug = yes\n"
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_help_fits_eighty_columns() -> None:
+    for words in (["--help"], *([*name.split(), "--help"] for name, _ in _leaves())):
+        shown = click.testing.CliRunner().invoke(cli, words, prog_name="mailstack").output
+        assert all(len(line) <= 80 for line in shown.splitlines()), words
+
+
+def test_each_room_of_the_package_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {path.stem for path in (ROOT / "mailstack").glob("*.py") if not path.stem.startswith("__")}
+    assert {room for room in rooms if f"`{room}`" not in text} == set()
+
+
+def test_doctor_s_findings_carry_a_remedy_where_something_is_missing() -> None:
+    finding = doctor.Finding("engine", False, "no", "do this")
+    assert not doctor.fit([finding]) and doctor.fit([doctor.Finding("images", False, "no", required=False)])
+
+
+@pytest.mark.parametrize("variable", ["", "1"])
+def test_output_in_a_pipe_has_no_colour(variable: str) -> None:
+    code = "from mailstack.cli.output import table; table(('a', 'b'), [('pass', 'fail')])"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"NO_COLOR": variable}
+    ).stdout
+    assert "\x1b" not in shown and "pass" in shown
