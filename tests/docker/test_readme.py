@@ -1,0 +1,80 @@
+"""Whoever follows the README gets what it shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docker.conftest import Labs
+
+pytestmark = pytest.mark.docker
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+
+def blocks() -> list[list[str]]:
+    """The commands of each console block."""
+    found = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    return [[line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")] for block in found]
+
+
+def run(line: str, environment: dict[str, str], directory: Path = ROOT) -> str:
+    """Run a line as a shell would; all its output."""
+    result = subprocess.run(
+        ["bash", "-c", line],
+        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **environment},
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, f"{line}: {result.returncode}\n{result.stdout[-3000:]}"
+    return result.stdout
+
+
+def test_the_commands_of_the_readme_work_in_their_order(labs: Labs, tmp_path: Path) -> None:
+    name, ci, plain = (labs.new_name(stem) for stem in ("readme", "ci", "plain"))
+    secrets = Path("/dev/shm") / f"mailstack-{plain}"
+    compose = str(BIN / "docker-compose")
+    if not Path(compose).exists():
+        compose = "docker compose"
+    environment = {"MAILSTACK_NAME": name, "MAILSTACK_LAB": plain, "COMPOSE_PROJECT_NAME": f"mailstack-{plain}"}
+    outputs = {}
+    try:
+        for line in [line for block in blocks() for line in block]:
+            adapted = line.replace(" -n ci", f" -n {ci}").replace("docker compose", compose)
+            adapted = adapted.replace("/dev/shm/my-secrets", str(secrets))
+            adapted = adapted.replace("results.xml", str(tmp_path / "results.xml"))
+            outputs[line] = run(adapted, environment)
+    finally:
+        shutil.rmtree(secrets, ignore_errors=True)
+    assert len(outputs) >= 12
+    assert "CCN Lab" in outputs["mailstack read bob@example.com"]
+    assert "passed" in outputs["mailstack check"] and "failed" not in outputs["mailstack check"]
+    assert (tmp_path / "results.xml").stat().st_size
+
+
+def test_make_up_in_a_fresh_clone_ends_with_the_mail_that_was_read(labs: Labs, tmp_path: Path) -> None:
+    name = labs.new_name("clone")
+    clone = tmp_path / "clone"
+    run(f"git clone --quiet {ROOT} {clone}", {})
+    shown = run("make up", {"MAILSTACK_NAME": name}, clone)
+    last = [line for line in shown.splitlines() if line.strip()][-1]
+    assert last == "This is the first mail of the lab"
+    assert "Subject: CCN Lab" in shown and "From: student@example.com" in shown and "via sender" in shown
+    run("make down", {"MAILSTACK_NAME": name}, clone)
+
+
+def test_make_alone_says_what_can_be_made() -> None:
+    shown = run("make", {})
+    assert all(f"make {target}" in shown for target in ("up", "down", "test", "unit", "lint", "bench", "clean"))
