@@ -98,9 +98,12 @@ class Compose:
         """Build the images, one after the other: so the layer that they share is made once."""
         return self.command("build", environment={"COMPOSE_PARALLEL_LIMIT": "1"})
 
-    def up(self) -> Command:
-        """Bring the project to its definition, with images that are there."""
-        return self.command("--progress", "plain", "up", "-d", "--no-build", "--pull", "never", "--remove-orphans")
+    def up(self, *, anew: bool = False) -> Command:
+        """Bring the project to its definition, with images that are there; `anew` makes every container again."""
+        options = ["--force-recreate"] if anew else []
+        return self.command(
+            "--progress", "plain", "up", "-d", "--no-build", "--pull", "never", "--remove-orphans", *options
+        )
 
     def restart(self, services: Sequence[str]) -> Command:
         """Restart services, so that they read their configuration again."""

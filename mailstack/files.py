@@ -5,12 +5,14 @@ relay                           the relay's user and password, one line
 relay_outside                   the user's own, for a relay outside
 postfix.pem dovecot.pem sender.pem   key, certificate and chain of each server
 ca.pem                          the lab's CA
+relay_ca.pem                    CAs that the sender trusts besides, for a relay outside; empty where there are none
 postfix.cf sender.cf dovecot.conf mailboxes aliases owners   not secret; see render.py
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets as _random
 import stat
 from collections.abc import Mapping
@@ -42,13 +44,24 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "dovecot.pem": ("dovecot", "postfix"),
     "sender.pem": ("sender",),
     "relay_outside": ("sender",),
+    "relay_ca.pem": ("sender",),
 }
 
 _LEAST_VALIDITY_DAYS = 1
 
 
-def write(directory: Path, lab: Lab, *, fresh: pki.Pki | None = None, outside: Secret | None = None) -> set[str]:
-    """Write everything a lab needs; keep passwords and certificates that are there. Gives the names that changed."""
+def write(
+    directory: Path,
+    lab: Lab,
+    *,
+    fresh: pki.Pki | None = None,
+    outside: Secret | None = None,
+    relay_ca: str | None = None,
+) -> set[str]:
+    """Write everything a lab needs; keep passwords and certificates that are there. Gives the names that changed.
+
+    `relay_ca` None keeps the file that is there, too: who uses plain Compose has put it there.
+    """
     changed = set()
 
     def put(name: str, text: str) -> None:
@@ -70,6 +83,8 @@ def write(directory: Path, lab: Lab, *, fresh: pki.Pki | None = None, outside: S
 
     if outside is not None:
         put("relay_outside", outside.reveal())
+    if lab.relay and (relay_ca is not None or not (directory / "relay_ca.pem").exists()):
+        put("relay_ca.pem", relay_ca or "")
     for name, text in render.tables(lab, relay_user).items():
         put(name, text)
     return changed
@@ -112,6 +127,30 @@ def rotate_relay(directory: Path) -> tuple[str, Secret]:
     password = new_password()
     write_private(directory / "relay", render.credentials_file(known[0], password).reveal())
     return known[0], password
+
+
+def read_authorities(path: Path) -> str:
+    """A file with certificates of authorities (PEM), one or more. Raises InputError."""
+    import ssl
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=text)
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file with the relay's CA is not there") from None
+    except (ssl.SSLError, ValueError):  # ValueError: an empty file, or one that is not text
+        raise InputError(f"{path}: there is no certificate in it", remedy=_PEM) from None
+    except OSError as error:
+        raise InputError(f"{path}: the relay's CA cannot be read: {error.strerror}") from None
+    if not context.cert_store_stats()["x509_ca"]:
+        raise InputError(f"{path}: the certificate in it is no authority's", remedy=_PEM)
+    # Nothing but the certificates: whatever else is in the file (a key, say) stays there.
+    return "".join(f"{certificate}\n" for certificate in _CERTIFICATE.findall(text))
+
+
+_PEM = "it should have the CA's certificate in it, as PEM: -----BEGIN CERTIFICATE-----"
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def read_credentials(path: Path) -> Secret:

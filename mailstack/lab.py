@@ -173,10 +173,11 @@ def up(request: Request, progress: Progress) -> Report:
     started = time.monotonic()
     directory = state.LabDirectory(request.name)
     outside = files.read_credentials(request.credentials) if request.credentials else None
+    relay_ca = files.read_authorities(request.relay_ca) if request.relay_ca else ""
     with directory.locked(
         Deadline.after(LOCK_SECONDS), lambda: progress("waiting for another command on this lab")
     ) as lock:
-        return _Up(request, directory, Local((lock,)), outside, progress, started).run()
+        return _Up(request, directory, Local((lock,)), outside, relay_ca, progress, started).run()
 
 
 class _Up:
@@ -188,6 +189,7 @@ class _Up:
         directory: state.LabDirectory,
         runner: Runner,
         outside: Secret | None,
+        relay_ca: str,
         progress: Progress,
         started: float,
     ) -> None:
@@ -195,6 +197,7 @@ class _Up:
         self.directory = directory
         self.runner = runner
         self.outside = outside
+        self.relay_ca = relay_ca
         self.progress = progress
         self.started = started
         self.engine = Engine()
@@ -261,7 +264,11 @@ class _Up:
         directory.make()
         directory.save(wanted)
         changed = files.write(
-            directory.files, lab, fresh=fresh if isinstance(fresh, Pki) else None, outside=self.outside
+            directory.files,
+            lab,
+            fresh=fresh if isinstance(fresh, Pki) else None,
+            outside=self.outside,
+            relay_ca=self.relay_ca,
         )
         self.progress("starting the containers")
         warm = pool.submit(_warm_up, self.engine)
@@ -430,6 +437,7 @@ def _remove(directory: state.LabDirectory, runner: Runner, engine: Engine) -> No
                 with contextlib.suppress(EngineError):
                     # A network in use, say: its container goes in this round, the network in the next.
                     engine.remove(thing)
+            time.sleep(0.02)  # the engine has no event for "now it can be removed"
     finally:
         # Whatever the engine said: no secret stays behind, and `down` finds the rest by its labels.
         directory.remove()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from mailstack import mail
-from mailstack.errors import CheckFailed, DeadlinePassed
+from mailstack.errors import CheckFailed, DeadlinePassed, EngineError
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
 
@@ -33,6 +33,32 @@ def transaction(lab: RunningLab, deadline: Deadline, dead: Callable[[], bool]) -
         if found.uid:
             box.delete([found.uid])
     return message_id, milliseconds
+
+
+def sender(lab: RunningLab, deadline: Deadline) -> str:
+    """Wait until the sender's Postfix takes mails, and knows the way to the provider's; gives the container's id.
+
+    One program in the container waits for both. Raises CheckFailed when the container has ended, DeadlinePassed.
+    """
+    container = next((each for each in lab.services() if each.name == "sender"), None)
+    if container is None or container.state != "running":
+        raise CheckFailed(f"lab “{lab.name}” did not come up")
+    ready = "healthcheck" if lab.state.relay else "healthcheck && getent ahostsv4 postfix"
+    waiting = f"until {ready}; do sleep 0.02; done >/dev/null 2>&1"
+    try:
+        result = lab.engine.execute(
+            container.container, ["timeout", f"{deadline.remaining():.1f}", "sh", "-c", waiting]
+        )
+    except EngineError:  # the container ended between the two questions
+        raise CheckFailed(f"lab “{lab.name}” did not come up") from None
+    if result.code == _TIMED_OUT:
+        raise DeadlinePassed(f"the sender did not find its provider within {deadline.seconds:g} s")
+    if result.code != 0:
+        raise CheckFailed(f"lab “{lab.name}” did not come up")
+    return container.container
+
+
+_TIMED_OUT = 124  # timeout(1)
 
 
 def _until_it_answers(lab: RunningLab, deadline: Deadline, dead: Callable[[], bool]) -> None:
