@@ -153,7 +153,7 @@ def _submit(lab: RunningLab, letter: Letter, message: EmailMessage) -> None:
 
 
 def from_sender(lab: RunningLab, letter: Letter, message_id: str) -> None:
-    """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input (EXPERIMENT, step 5)."""
+    """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input."""
     container = lab.service("sender").container
     options = []
     for number, path in enumerate(letter.attachments):

@@ -63,7 +63,7 @@ def _no_way_out(service: str) -> None:
     @family(
         f"no-way-out-{service}",
         f"{service} cannot reach a listener outside the lab",
-        "DESIGN, decision 5; Docker's manual, internal networks",
+        "docs/architecture.md, closed; Docker's manual, internal networks",
     )
     def _(bench: Bench) -> str:
         if service == "sender" and bench.lab.state.relay:
@@ -108,7 +108,7 @@ def _no_names(service: str) -> None:
     @family(
         f"names-{service}",
         f"{service} cannot look up an outside name, and does not wait for long",
-        "DESIGN, decision 5; resolv.conf(5)",
+        "docs/architecture.md, closed; resolv.conf(5)",
     )
     def _(bench: Bench) -> str:
         if service == "sender" and bench.lab.state.relay:
@@ -126,7 +126,7 @@ for _service in SERVICES:
     _no_names(_service)
 
 
-@family("loopback", "ports are published on 127.0.0.1 alone", "DESIGN, decision 5")
+@family("loopback", "ports are published on 127.0.0.1 alone", "docs/architecture.md, closed")
 def _(bench: Bench) -> str:
     published = bench.engine.published(list(map(bench.container, SERVICES)))
     elsewhere = [binding for binding in published if not binding.startswith("127.0.0.1:")]

@@ -70,7 +70,7 @@ def _credentials(bench: Bench, line: str) -> Iterator[None]:
 @family(
     "mail-s",
     "`mail -s` on the sender arrives, by the relay's user, over verified TLS",
-    "EXPERIMENT, steps 5 and 6; RFC 6409; SASL_README and TLS_README of Postfix",
+    "RFC 6409; SASL_README and TLS_README of Postfix",
 )
 def _(bench: Bench) -> str:
     message_id = _write(bench)
@@ -102,7 +102,7 @@ def _(bench: Bench) -> str:
 @family(
     "map-private",
     "the sender's map of credentials is on tmpfs, for root alone (0600)",
-    "EXPERIMENT, step 4; SASL_README of Postfix",
+    "SASL_README of Postfix",
 )
 def _(bench: Bench) -> str:
     if bench.lab.state.relay:
