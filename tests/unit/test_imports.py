@@ -15,10 +15,10 @@ PACKAGE = Path(mailstack.__file__).parent
 FLOORS = (
     ("errors", "model", "definition"),
     ("secret", "ports", "runner", "labfile", "report", "dialer", "engine"),
-    ("pki", "render", "state", "compose", "images", "mail"),
+    ("pki", "render", "state", "compose", "images", "mail", "places"),
     ("files", "provision"),
     ("running", "doctor"),
-    ("credentials", "post", "prove"),
+    ("credentials", "post", "prove", "outside"),
     ("checks", "checks.bench"),
     ("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
     ("lab",),
