@@ -86,8 +86,8 @@ class Engine:
     def _api(self) -> Any:
         import docker
 
-        # A fixed version (Engine 20.10's) saves the round trip of negotiating one, and is what is tested.
-        return docker.APIClient(base_url=self._url or engine_url(), version="1.41", timeout=60)
+        # Negotiated: engines from 29 on refuse what 20.10 speaks.
+        return docker.APIClient(base_url=self._url or engine_url(), version="auto", timeout=60)
 
     @_mapped
     def warm_up(self) -> None:
@@ -277,7 +277,7 @@ class Engine:
         """Make an ordinary network; False when there is one of this name already."""
         if self._api.networks(names=[name]):
             return False
-        self._api.create_network(name, labels=labels, check_duplicate=True)
+        self._api.create_network(name, labels=labels)
         return True
 
     @_mapped

@@ -50,6 +50,7 @@ def measure(runs: int) -> dict[str, object]:
                 if number:
                     seconds[name].append(taken)
         print("\r\x1b[K", end="", file=sys.stderr)
+    seconds["check"] = check(5)
     ratios = [a / b for a, b in zip(seconds["up"], seconds["bare"], strict=True)]
     return {
         "machine": f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors",
@@ -69,6 +70,7 @@ def print_table(figures: dict[str, object]) -> None:
         "up": "mailstack up --json, the verifying mail included",
         "bare": "docker compose up -d, of the same definitions",
         "help": "mailstack --help",
+        "check": "mailstack check --json, all checks",
     }
     print(f"{figures['machine']}; engine {figures['engine']}; {figures['runs']} runs, in alternation\n")
     print(f"{'seconds':<52}{'min':>8}{'median':>8}{'max':>8}")
@@ -103,6 +105,18 @@ def bare(secrets: Path) -> float:
     taken = time.perf_counter() - begun
     down = project.command("down", "--volumes", "--timeout", "2")
     run(list(down.argv), dict(down.environment))
+    return taken
+
+
+def check(runs: int) -> list[float]:
+    """All checks on a lab that is up."""
+    run([MAILSTACK, "up", "-n", NAME])
+    taken = []
+    for _ in range(runs):
+        begun = time.perf_counter()
+        assert json.loads(run([MAILSTACK, "check", "-n", NAME, "--json"]))["failed"] == 0
+        taken.append(time.perf_counter() - begun)
+    run([MAILSTACK, "down", "-n", NAME])
     return taken
 
 
