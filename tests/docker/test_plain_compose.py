@@ -1,0 +1,156 @@
+"""The definitions work without the controller: `secrets init`, then plain `docker compose up`, by pytest-docker."""
+
+from __future__ import annotations
+
+import imaplib
+import os
+import secrets
+import shlex
+import smtplib
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from email.message import EmailMessage
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from pytest_docker.plugin import Services
+
+from mailstack import compose, definition, files, images
+from mailstack.engine import Engine
+from mailstack.runner import Local
+
+pytestmark = pytest.mark.docker
+
+T = TypeVar("T")
+
+SECONDS = 30.0
+
+
+@pytest.fixture(scope="session")
+def secrets_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`mailstack secrets init DIR`."""
+    directory = tmp_path_factory.mktemp("plain") / "secrets"
+    subprocess.run(
+        [sys.executable, "-m", "mailstack", "secrets", "init", str(directory)], check=True, capture_output=True
+    )
+    return directory
+
+
+@pytest.fixture(scope="session")
+def docker_compose_command(secrets_directory: Path, docker_compose_project_name: str) -> str:
+    """Compose itself, and two variables: pytest-docker hands the line to a shell."""
+    binary = shlex.quote(str(compose.find(Local())))
+    # Nothing else of the lab's comes from this test's own environment.
+    unset = " ".join(f"-u {name}" for name in os.environ if name.startswith("MAILSTACK_"))
+    lab = f"MAILSTACK_LAB={docker_compose_project_name}"
+    return f"env {unset} MAILSTACK_SECRETS={shlex.quote(str(secrets_directory))} {lab} {binary}"
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file() -> str:
+    """The lab's own definition, as it is."""
+    return str(definition.compose_file("lab.yaml"))
+
+
+@pytest.fixture(scope="session")
+def docker_compose_project_name() -> str:
+    """A project that is nobody else's."""
+    return f"plain-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def docker_setup() -> list[str]:
+    """Nothing here: pytest-docker leaks what a failed `up` has made, for it brings up before its own `try`."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup() -> list[str]:
+    """Everything, in any case."""
+    return ["down --volumes --remove-orphans --timeout 2"]
+
+
+@pytest.fixture(scope="session")
+def plain_lab(docker_services: Services) -> Services:
+    """The lab by plain Compose: its images are built by Compose, too, from layers that are there."""
+    images.ensure_base(Engine(), Local(), lambda _: None)
+    docker_services._docker_compose.execute("up --detach --build")
+    return docker_services
+
+
+def until(attempt: Callable[[], T], seconds: float = SECONDS) -> T:
+    """What `attempt` gives, as soon as it gives anything without a server's refusal."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if (given := attempt()) is not None:
+                return given
+        except (OSError, smtplib.SMTPException, imaplib.IMAP4.abort):
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, f"nothing after {seconds:g} s"
+        time.sleep(0.02)  # a published port accepts before its server does: there is nothing else to wait for
+
+
+def test_an_authenticated_mail_is_read_over_imap_without_the_controller(
+    plain_lab: Services, secrets_directory: Path
+) -> None:
+    passwords = files.passwords(secrets_directory)
+    context = ssl.create_default_context(cafile=str(secrets_directory / "ca.pem"))
+    submission = plain_lab.port_for("postfix", 587)
+    imaps = plain_lab.port_for("dovecot", 993)
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "alice@example.com", "bob@example.com", "Plain Compose"
+    message["Message-ID"] = f"<{secrets.token_hex(8)}@example.com>"
+    message.set_content("Without the controller.\n")
+
+    def submit() -> bool:
+        with smtplib.SMTP("localhost", submission, timeout=10) as session:
+            session.starttls(context=context)
+            session.login("alice@example.com", passwords["alice@example.com"].reveal())
+            session.send_message(message)
+        return True
+
+    assert until(submit)
+    with imaplib.IMAP4_SSL("localhost", imaps, ssl_context=context, timeout=10) as box:
+        box.login("bob@example.com", passwords["bob@example.com"].reveal())
+
+        def arrived() -> bytes | None:
+            box.select("INBOX")
+            _, found = box.search(None, "HEADER", "Message-ID", message["Message-ID"])
+            if not found[0]:
+                return None
+            _, parts = box.fetch(found[0].decode(), "(RFC822)")
+            part = parts[0]
+            return part[1] if isinstance(part, tuple) else None
+
+        assert b"Without the controller." in until(arrived)
+
+
+def test_ports_are_published_on_the_loopback_alone_at_numbers_that_are_free(plain_lab: Services) -> None:
+    containers = plain_lab._docker_compose.execute("ps --quiet").decode().split()
+    published = Engine().published(containers)
+    assert published
+    assert [binding for binding in published if not binding.startswith("127.0.0.1:")] == []
+
+
+def test_the_mail_of_the_senders_user_arrives_through_its_relay(plain_lab: Services, secrets_directory: Path) -> None:
+    subject = f"from the sender {secrets.token_hex(4)}"
+    until(lambda: plain_lab._docker_compose.execute("exec -T sender healthcheck") or True)
+    plain_lab._docker_compose.execute(
+        f"exec -T --user student sender sh -c \"echo hello | mail -s '{subject}' carol@example.org\""
+    )
+    context = ssl.create_default_context(cafile=str(secrets_directory / "ca.pem"))
+    with imaplib.IMAP4_SSL("localhost", plain_lab.port_for("dovecot", 993), ssl_context=context, timeout=10) as box:
+        box.login("carol@example.org", files.passwords(secrets_directory)["carol@example.org"].reveal())
+
+        def arrived() -> bytes | None:
+            box.select("INBOX")
+            _, found = box.search(None, "SUBJECT", f'"{subject}"')
+            return found[0] or None
+
+        assert until(arrived)

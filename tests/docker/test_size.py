@@ -1,0 +1,44 @@
+"""How much room the images take, and how much memory a lab that does nothing."""
+
+from __future__ import annotations
+
+import docker
+import pytest
+
+from mailstack import definition, images
+from mailstack.engine import Engine
+from mailstack.model import SERVICES
+from tests.docker.conftest import Labs
+
+pytestmark = pytest.mark.docker
+
+IMAGES_MEGABYTES = 260
+IDLE_MEBIBYTES = 60
+
+
+def test_the_three_images_together_take_at_most_260_megabytes(labs: Labs) -> None:
+    with labs.one("size"):
+        tag = images.content_tag(definition.stack())
+        taken = images.unique_bytes(Engine(), [f"mailstack/{service}:{tag}" for service in SERVICES])
+    assert taken <= IMAGES_MEGABYTES * 1000**2, f"{taken / 1000**2:.1f} MB"
+    # The largest of them alone: less than that, and the layers' sizes were not found.
+    assert taken > max(image_bytes(f"mailstack/{service}:{tag}") for service in SERVICES)
+
+
+def image_bytes(reference: str) -> int:
+    """What `docker images` says of one image."""
+    return int(docker.from_env().images.get(reference).attrs["Size"])
+
+
+def test_a_lab_that_does_nothing_takes_at_most_60_mebibytes_of_memory(labs: Labs) -> None:
+    client = docker.from_env()
+    with labs.one("idle") as lab:
+        used = {}
+        for service in lab.services():
+            memory = client.api.stats(service.container, stream=False, one_shot=True)["memory_stats"]
+            # As `docker stats` counts: without the page cache that the kernel can take back (cgroup v1, then v2).
+            reclaimable = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
+            used[service.name] = (memory["usage"] - reclaimable) / 1024**2
+    assert set(used) == set(SERVICES)
+    assert all(megabytes > 1 for megabytes in used.values()), used
+    assert sum(used.values()) <= IDLE_MEBIBYTES, used
