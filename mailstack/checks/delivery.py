@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from email import message_from_bytes
 from email.message import EmailMessage, Message
 from smtplib import SMTPServerDisconnected
@@ -292,8 +293,10 @@ def _smuggling(port: int) -> None:
                     session.command(line)
                 session.send(raw + b"\r\n.\r\n")
                 replies = _replies(session)
-            # One for the message, whatever it is. What comes between that and the last word answers smuggled commands.
-            expect(len(replies) == 2, f"{name}: {' | '.join(replies)}")
+            # One for the message, whatever it is. What comes between that and the last word answers smuggled commands;
+            # and who took the message has no reason to hang up but that more came than should have.
+            fair = len(replies) == 2 and (replies[1].startswith("221") or not replies[0].startswith("250"))
+            expect(fair, f"{name}: {' | '.join(replies)}")
         return f"{', '.join(_SMUGGLES)}: one reply each; the last: {replies[0]}"
 
 
@@ -302,14 +305,15 @@ def _replies(session: Smtp) -> list[str]:
     replies: list[str] = []
     code = 0
     while code != 221:
+        if len(replies) == 1 and session.sock:  # only now, so that no command is sent ahead of its turn
+            with suppress(OSError):  # a server that has hung up may have said something before
+                session.sock.sendall(b"QUIT\r\n")
         try:
-            if len(replies) == 1:  # only now, so that no command is sent ahead of its turn
-                session.send(b"QUIT\r\n")
             code, text = session.getreply()
-            replies.append(f"{code} {text.decode(errors='replace')}")
         except SMTPServerDisconnected:
             replies.append("and the server hangs up")
             break
+        replies.append(f"{code} {text.decode(errors='replace')}")
     session.close()
     return replies
 
