@@ -54,9 +54,15 @@ class Labs:
             self.down(name)
 
     def close(self) -> None:
-        """Remove what is left."""
+        """Remove what is left: all that can be, also when one cannot."""
+        errors = []
         for name in list(self._names):
-            self.down(name)
+            try:
+                self.down(name)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("labs could not be removed", errors)
 
 
 @pytest.fixture(scope="session")
@@ -71,5 +77,7 @@ def labs() -> Iterator[Labs]:
         try:
             yield made
         finally:
-            made.close()
-            shutil.rmtree(directory, ignore_errors=True)
+            try:
+                made.close()
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
