@@ -405,7 +405,8 @@ def down(name: str, progress: Progress) -> bool:
             progress(f"removing lab “{name}”")
         others = engine.labs().get(name, state.owner())
         if others != state.owner():
-            directory.remove()
+            if (found := directory.load()) is not None and found.owner == state.owner():
+                directory.remove()
             raise InputError(
                 f"the lab “{name}” on this engine belongs to {others}", remedy="mailstack down removes your own"
             )
@@ -415,7 +416,12 @@ def down(name: str, progress: Progress) -> bool:
 
 def mine() -> list[str]:
     """The names of this user's labs: those on the engine, and those that have a directory."""
-    return sorted(set(Engine().labs(state.owner())) | set(state.known_labs()))
+    found = set(Engine().labs(state.owner()))
+    for name in state.known_labs():
+        kept = state.LabDirectory(name).load()
+        if kept is None or kept.owner == state.owner():
+            found.add(name)
+    return sorted(found)
 
 
 def _remove(directory: state.LabDirectory, runner: Runner, engine: Engine) -> None:
