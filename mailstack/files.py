@@ -15,6 +15,7 @@ import os
 import re
 import secrets as _random
 import stat
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -162,11 +163,9 @@ def read_credentials(path: Path) -> Secret:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise CredentialsError(f"{path}: the relay's credentials should be a file", remedy=_SHAPE)
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes() if status.st_size <= _MOST_BYTES else None
     except FileNotFoundError:
         raise CredentialsError(f"{path}: the file with the relay's credentials is not there", remedy=_SHAPE) from None
-    except UnicodeDecodeError:
-        raise CredentialsError(f"{path}:1:1: the relay's credentials are not text", remedy=_SHAPE) from None
     except OSError as error:
         raise CredentialsError(f"{path}: the relay's credentials cannot be read: {error.strerror}") from None
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -178,17 +177,41 @@ def read_credentials(path: Path) -> Secret:
         raise CredentialsError(
             f"{path}: the relay's credentials belong to another user", remedy=f"chown it, then chmod 600 {path}"
         )
-    lines = text.splitlines()
+    if data is None:
+        raise CredentialsError(f"{path}: is longer than {_MOST_BYTES} bytes: these are no credentials", remedy=_SHAPE)
+    place, problem = _misfit(data)
+    if problem:
+        raise CredentialsError(f"{path}{place}: {problem}", remedy=_SHAPE)
+    return Secret(data.decode().rstrip("\r\n") + "\n")
+
+
+def _misfit(data: bytes) -> tuple[str, str]:
+    """What keeps `data` from being `user:password` in one line, and its place; ("", "") if nothing does."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode().split("\n")
+        return f":{len(before)}:{len(before[-1]) + 1}", "the relay's credentials are not text in UTF-8"
     if not text.strip():
-        raise CredentialsError(f"{path}: the file with the relay's credentials is empty", remedy=_SHAPE)
-    if len(lines) > 1 and any(line.strip() for line in lines[1:]):
-        raise CredentialsError(f"{path}:2:1: the relay's credentials should be one line", remedy=_SHAPE)
-    user, colon, password = lines[0].partition(":")
+        return "", "the file with the relay's credentials is empty"
+    line, *more = text.split("\n")
+    if any(each.strip() for each in more):
+        return ":2:1", "the relay's credentials should be one line"
+    line = line.removesuffix("\r")
+    user, colon, password = line.partition(":")
     if not colon or not user.strip() or not password.strip():
-        raise CredentialsError(f"{path}:1:1: the relay's credentials do not have the form user:password", remedy=_SHAPE)
-    if any(ord(character) < 32 for character in lines[0]) or any(character.isspace() for character in user):
-        raise CredentialsError(f"{path}:1:1: the relay's user has spaces or control characters in it", remedy=_SHAPE)
-    return Secret(f"{user}:{password}\n")
+        return ":1:1", "the relay's credentials do not have the form user:password"
+    for column, character in enumerate(line, 1):
+        # Also what cannot be seen: a byte order mark, say.
+        if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp"):
+            return f":1:{column}", f"the relay's credentials have the character U+{ord(character):04X} in them"
+    if any(character.isspace() for character in user):
+        return ":1:1", "the relay's user has spaces in it"
+    if password != password.strip():
+        return f":1:{len(user) + 2}", "the password begins or ends with a space"
+    return "", ""
 
 
+# Far more than any user and password have; SASL's PLAIN takes 255 bytes of each (RFC 2595, section 6).
+_MOST_BYTES = 4096
 _SHAPE = "write user:password into it, in one line, and chmod 600 it"

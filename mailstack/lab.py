@@ -1,38 +1,35 @@
-"""The life of a lab: up, proven, looked at, down."""
+"""Bringing a lab up: to its definition, and proven."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import compose, definition, files, images, labfile, places, ports, state
-from mailstack.engine import Engine, engine_url
+from mailstack import compose, definition, files, images, labfile, ports, state
+from mailstack.down import LOCK_SECONDS, Progress, remove
+from mailstack.engine import Engine
 from mailstack.errors import (
     CheckFailed,
     DeadlinePassed,
     EngineError,
     HostError,
     InputError,
-    LabFileError,
     MailstackError,
 )
 from mailstack.model import PORTS, SERVICES, Command, Deadline, Endpoint, Json, Lab, Relay, ServiceState
+from mailstack.resolve import read_definition, resolve
 from mailstack.runner import Local, Runner, last_lines, must
 from mailstack.running import RunningLab, endpoints_json, project
-from mailstack.secret import Secret, make_private_directory
-
-Progress = Callable[[str], None]
+from mailstack.secret import Secret
 
 # How long a part may take before it is given up, in seconds: many times what a slow machine needs.
 UP_SECONDS = 120.0
 READY_SECONDS = 30.0
-DOWN_SECONDS = 60.0
-LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,83 +88,6 @@ class Report:
         }
 
 
-def resolve(runner: Runner, project: compose.Compose, paths: Sequence[Path]) -> Json:
-    """The compose files as one document. Raises LabFileError with the place of what is wrong."""
-    import json
-
-    for path in paths:
-        _readable(path)
-    result = runner.run(project.config(), deadline=Deadline.after(UP_SECONDS))
-    if result.code != 0:
-        raise places.explain_compose(result.stderr, paths)
-    document: Json = json.loads(result.stdout)
-    return document
-
-
-def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
-    """The Lab in a resolved document. Raises LabFileError with the place of what is wrong."""
-    try:
-        lab = labfile.parse(document)
-    except labfile.Misfit as misfit:
-        raise places.explain_misfit(misfit, paths) from None
-    for service in SERVICES:
-        if service not in (document.get("services") or {}):
-            place = places.locate(("services", service), paths[1:] or paths)
-            raise LabFileError(f"{place}: services.{service} must stay part of the lab, and out of profiles")
-    return lab
-
-
-def _readable(path: Path) -> None:
-    try:
-        # Looked at before it is opened: to open a pipe would be to wait for who writes into it.
-        if not path.is_dir() and not path.is_file() and path.exists():
-            raise LabFileError(
-                f"{path}: should be a file", remedy="what comes through a pipe: write it to a file first"
-            )
-        with path.open("rb"):
-            pass
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise LabFileError(f"{path}: cannot be read: {reason}") from None
-
-
-def lab_file() -> Path:
-    """The lab's own compose file."""
-    return definition.compose_file("lab.yaml")
-
-
-def resolved(name: str, overlays: Sequence[Path]) -> Json:
-    """What `up` would use: the resolved document of the lab that is up, or of the files given."""
-    directory = state.LabDirectory(name)
-    wanted = directory.load()
-    if wanted is None or overlays:
-        wanted = _bare_state(name, overlays)
-    paths = [Path(path) for path in wanted.files]
-    runner = Local()
-    document = resolve(runner, project(runner, wanted, directory), paths)
-    read_definition(document, paths)
-    return document
-
-
-def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
-    """Write a lab's files into a directory of the user's, for plain Compose; gives their names."""
-    wanted = _bare_state("lab", overlays)
-    paths = [Path(path) for path in wanted.files]
-    runner = Local()
-    lab = read_definition(resolve(runner, project(runner, wanted, state.LabDirectory("lab")), paths), paths)
-    make_private_directory(directory)
-    files.write(directory, lab)
-    return sorted(path.name for path in directory.iterdir())
-
-
-def _bare_state(name: str, overlays: Sequence[Path]) -> state.State:
-    paths = [lab_file(), *(path.absolute() for path in overlays)]
-    return state.State(name, state.owner(), "never", "local", tuple(str(path) for path in paths), {})
-
-
-# ── up ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def up(request: Request, progress: Progress) -> Report:
     """Bring a lab to its definition, and prove it with a mail; if that fails, remove what was made (see `keep`)."""
     started = time.monotonic()
@@ -212,12 +132,14 @@ class _Up:
             fresh = None
             if not files.certificates_hold(self.directory.files):
                 fresh = pool.submit(pki.make, files.SERVER_NAMES)
+            owners = pool.submit(self.engine.owners, self.request.name)
             wanted = self._wanted()
             self.progress("reading the definition")
             paths = [Path(name) for name in wanted.files]
             document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
             lab = read_definition(document, paths)
             wanted = state.State(**{**_fields(wanted), "document": document[labfile.BLOCK]})
+            _refuse_anothers(wanted, owners.result())
             made_here = self.before is None
             try:
                 return self._make(wanted, lab, pool, fresh.result() if fresh else None)
@@ -225,7 +147,7 @@ class _Up:
                 if made_here and not self.request.keep:
                     self.progress("removing what was made")
                     with contextlib.suppress(EngineError):  # what went wrong first is what the user is told
-                        _remove(self.directory, self.runner, self.engine)
+                        remove(self.directory, self.runner, self.engine)
                 elif made_here and isinstance(error, MailstackError):
                     error.remedy = error.remedy or f"it was kept: mailstack logs -n {wanted.lab}"
                 raise
@@ -302,7 +224,6 @@ class _Up:
         result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
             # Not taken apart by its text: what the engine has tells why.
-            self._refuse_anothers(wanted)
             references = [f"mailstack/{service}:{wanted.tag}" for service in SERVICES]
             if images.ensure_images(self.engine, self.runner, there.build(), references, self.progress):
                 self.progress("starting the containers")
@@ -318,14 +239,6 @@ class _Up:
         if stale:
             self.progress(f"starting {', '.join(stale)} again with the changed definition")
             must(self.runner, there.restart(stale), deadline=Deadline.after(UP_SECONDS))
-
-    def _refuse_anothers(self, wanted: state.State) -> None:
-        """Another user's lab of this name on the same engine is not ours to touch."""
-        others = self.engine.labs()
-        if others.get(wanted.lab, wanted.owner) != wanted.owner:
-            raise InputError(
-                f"a lab “{wanted.lab}” of {others[wanted.lab]} is on this engine", remedy="choose another name with -n"
-            )
 
     def _prove(self, wanted: state.State, lab: Lab, pool: ThreadPoolExecutor) -> Verified:
         from mailstack import outside, prove
@@ -370,6 +283,14 @@ class _Up:
         return last_lines(self.engine.logs(container, tail=count), count).splitlines()
 
 
+def _refuse_anothers(wanted: state.State, owners: set[str]) -> None:
+    """Another user's lab of this name on the same engine is not ours to touch: Compose would take it for this one."""
+    if others := sorted(owners - {wanted.owner}):
+        raise InputError(
+            f"a lab “{wanted.lab}” of {', '.join(others)} is on this engine", remedy="choose another name with -n"
+        )
+
+
 def _fields(value: state.State) -> Json:
     import dataclasses
 
@@ -385,65 +306,3 @@ def _warm_up(engine: Engine) -> None:
 
     del email, smtplib, imap_tools
     engine.warm_up()
-
-
-# ── down ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def down(name: str, progress: Progress) -> bool:
-    """Remove a lab of this user with all it has; say whether there was anything.
-
-    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone.
-    """
-    directory = state.LabDirectory(name)
-    with directory.locked(
-        Deadline.after(LOCK_SECONDS), lambda: progress(f"waiting for another command on lab “{name}”")
-    ) as lock:
-        engine = Engine()
-        there = directory.path.exists() or bool(engine.leftovers(name, state.owner()))
-        if there:
-            progress(f"removing lab “{name}”")
-        others = engine.labs().get(name, state.owner())
-        if others != state.owner():
-            if (found := directory.load()) is not None and found.owner == state.owner():
-                directory.remove()
-            raise InputError(
-                f"the lab “{name}” on this engine belongs to {others}", remedy="mailstack down removes your own"
-            )
-        _remove(directory, Local((lock,)), engine)
-        return there
-
-
-def mine() -> list[str]:
-    """The names of this user's labs: those on the engine, and those that have a directory."""
-    found = set(Engine().labs(state.owner()))
-    for name in state.known_labs():
-        kept = state.LabDirectory(name).load()
-        if kept is None or kept.owner == state.owner():
-            found.add(name)
-    return sorted(found)
-
-
-def _remove(directory: state.LabDirectory, runner: Runner, engine: Engine) -> None:
-    """Everything of the lab: Compose takes its project down; what it left, by its labels; the secrets last."""
-    bare = compose.Compose(
-        compose.find(runner), compose.project_name(directory.name), (), {"DOCKER_HOST": engine_url()}
-    )
-    deadline = Deadline.after(DOWN_SECONDS)
-    mine = state.owner()
-    try:
-        result = runner.run(bare.down(), deadline=deadline)
-        while left := engine.leftovers(directory.name, mine):
-            if deadline.passed():
-                raise EngineError(
-                    f"lab “{directory.name}” could not be removed whole: {', '.join(left)} is still there",
-                    details=last_lines(result.stderr, 5),
-                )
-            for thing in left:
-                with contextlib.suppress(EngineError):
-                    # A network in use, say: its container goes in this round, the network in the next.
-                    engine.remove(thing)
-            time.sleep(0.02)  # the engine has no event for "now it can be removed"
-    finally:
-        # Whatever the engine said: no secret stays behind, and `down` finds the rest by its labels.
-        directory.remove()

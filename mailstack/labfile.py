@@ -167,6 +167,8 @@ def _settings(value: Any, keys: Keys) -> Settings:
             if not _SETTING.fullmatch(name):
                 raise Misfit((*here, name), "should be a Postfix setting: `name`, or `service/type/name` for master.cf")
             checked[name] = _scalar(setting, (*here, name))
+            if "/" in name and " " in checked[name]:
+                raise Misfit((*here, name), "should have no spaces: master.cf's settings take none; use commas")
         lines[service] = checked
     dovecot = given.get("dovecot") or ""
     if not isinstance(dovecot, str):

@@ -106,7 +106,7 @@ class Lab:
     settings: Settings = Settings()
 
     def addresses(self) -> list[str]:
-        """The accounts' addresses, in the definition's order."""
+        """The accounts' addresses, in the order in which Compose gives them: the alphabet's."""
         return [account.address for account in self.accounts]
 
     def owned_by(self, address: str) -> list[str]:

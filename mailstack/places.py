@@ -162,13 +162,17 @@ def _deepest(keys: Keys, files: Sequence[Path]) -> tuple[int, str]:
     for file in files:
         for root in _documents(file):
             depth, node, mark = 0, root, None
-            for key in keys:
+            while depth < len(keys):
                 count = before.get(depth, 0)
                 before[depth] = count + _length(node)
-                step = _child(node, key, count)
-                if step is None:
+                # A key may have dots in it (`dora@example.com`): the most of them together that are one.
+                for end in range(len(keys), depth, -1):
+                    key = keys[depth] if end == depth + 1 else ".".join(map(str, keys[depth:end]))
+                    if step := _child(node, key, count):
+                        break
+                else:
                     break
-                depth, (mark, node) = depth + 1, step
+                depth, (mark, node) = end, step
             if mark is not None and depth >= best:
                 best, place = depth, _place(file, mark)
     return best, place
@@ -212,7 +216,7 @@ _WRAPPINGS = (
     (r"failed to cast to expected type: ", ""),
     (r'strconv\.\w+: parsing ("[^"]*"): .*', r"\1 is not a number"),
     (r": invalid compose project", ""),
-    (r"cannot override ([\w.-]+)$", r"\1 should be of the kind that the lab's own file has there"),
+    (r"cannot override ([\w.@-]+)$", r"\1 should be of the kind that the lab's own file has there"),
     (r"unexpected type \[\]interface \{\}", "a list cannot stand here"),
     (r"unexpected type map\[string\]interface \{\}", "a mapping cannot stand here"),
     (r" false schema", " is not known here"),
@@ -270,7 +274,8 @@ def _word(message: str, files: Sequence[Path], service: str) -> str:
 
     quoted = [word for pair in re.findall(r'"([^"]+)"|`([^`]+)`|\'([^\']+)\'', message) for word in pair if word]
     words = [word.strip(".,:;") for word in (*quoted, *reversed(message.split()))]
-    words = [word for word in words if word not in ("", service)]
+    # Names of files, addresses and the like before plain words, which the message may have for itself.
+    words = sorted((word for word in words if word not in ("", service)), key=lambda word: word.isalpha())
     for file in reversed(files[1:] or files):
         for root in _documents(file):
             tree = root

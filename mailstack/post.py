@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -62,13 +63,15 @@ def letter(
 ) -> Letter:
     """A Letter, with the lab's first accounts for what was not said. Raises InputError."""
     accounts = lab.addresses()
-    sender = (sender or accounts[0]).lower()
+    sender = (accounts[0] if sender is None else sender).lower()
     chosen = tuple(recipients) or (accounts[1 % len(accounts)],)
     for address in (sender, *chosen):
         if not is_address(address):
             raise InputError(f"{address!r} is not a mail address", remedy="write it like alice@example.com")
-    if any(ord(character) < 32 for character in subject):
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in subject):
         raise InputError("the subject has control characters in it: it should be one line of text")
+    if any(unicodedata.category(character) == "Cs" for character in body):
+        raise InputError("the text of the mail is not in UTF-8", remedy="send it with --attach")
     for path in attachments:
         if not path.is_file():
             raise InputError(f"{path}: there is no such file to attach")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-from mailstack import lab
+from mailstack.down import down
 from mailstack.state import LabDirectory
 
 # How soon after a `down` by hand the waiting process is gone, too; in seconds.
@@ -30,7 +30,7 @@ def wait(directory: LabDirectory, moment: float) -> bool:
 def main(name: str, moment: str) -> None:
     """Wait, then take the lab down."""
     if wait(LabDirectory(name), float(moment)):
-        lab.down(name, lambda text: print(text, file=sys.stderr, flush=True))
+        down(name, lambda text: print(text, file=sys.stderr, flush=True))
 
 
 if __name__ == "__main__":

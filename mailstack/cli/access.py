@@ -34,6 +34,7 @@ def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> N
         lines = {s.name: lab.engine.logs(s.container).splitlines() for s in lab.services() if s.name in wanted}
         print_json({"lab": name, "logs": lines})
         return
+    lab.services()  # says so in our words if there is no engine to ask
     runner = Local()
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     sys.exit(runner.attach(lab.compose(runner).logs(services, follow=follow, colour=colour)))
@@ -69,14 +70,14 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
 
     What is there already (passwords, certificates) is kept.
     """
-    from mailstack import lab
+    from mailstack import resolve
 
-    written = lab.init_secrets(directory, overlays)
+    written = resolve.init_secrets(directory, overlays)
     if as_json:
         print_json({"directory": str(directory.absolute()), "files": written})
         return
     click.echo(f"{len(written)} files are in {directory.absolute()}, readable by you alone; now, for example:")
-    click.echo(f"  MAILSTACK_SECRETS={directory.absolute()} docker compose -f {lab.lab_file()} up -d")
+    click.echo(f"  MAILSTACK_SECRETS={directory.absolute()} docker compose -f {resolve.lab_file()} up -d")
 
 
 @secrets.command("rotate")

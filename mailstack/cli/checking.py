@@ -33,6 +33,8 @@ def check(name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, pro
         return
     if junit is not None and not junit.absolute().parent.is_dir():
         raise InputError(f"{junit}: there is no such directory to write to")
+    if junit is not None and junit.is_dir():
+        raise InputError(f"{junit}: is a directory; name a file in it")
 
     from mailstack.checks.bench import Bench
     from mailstack.running import RunningLab

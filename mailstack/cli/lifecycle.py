@@ -144,11 +144,11 @@ def down(name: str, everything: bool, progress: str, as_json: bool) -> None:
 
     With --all every lab of yours, also one whose `up` was killed; nobody else's.
     """
-    from mailstack import lab
+    from mailstack import down as removal
 
     with Progress(progress) as show:
-        names = lab.mine() if everything else [name]
-        removed = [each for each in names if lab.down(each, show)]
+        names = removal.mine() if everything else [name]
+        removed = [each for each in names if removal.down(each, show)]
     if as_json:
         print_json({"removed": removed})
     elif removed:
@@ -218,9 +218,9 @@ def config(name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
 
     Without -f: that of the lab that is up, or the one that `up` would use.
     """
-    from mailstack import lab
+    from mailstack import resolve
 
-    document = lab.resolved(name, overlays)
+    document = resolve.resolved(name, overlays)
     if as_json:
         print_json(document)
     else:

@@ -49,7 +49,10 @@ def send(
 
     lab = RunningLab(name)
     if body == "-":
-        body = sys.stdin.read()
+        try:
+            body = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError:
+            raise InputError("the text on standard input is not in UTF-8", remedy="send it with --attach") from None
     letter = post.letter(lab.definition, sender, recipients, subject, body, attachments)
     sent = post.send(lab, letter, via, Deadline.after(timeout))
     if as_json:
@@ -91,7 +94,7 @@ def inbox(name: str, address: str, as_json: bool) -> None:
 @click.command()
 @name_option
 @click.argument("address")
-@click.argument("uid", required=False, type=click.IntRange(min=1))
+@click.argument("uid", required=False, type=click.IntRange(1, 2**32 - 1))  # RFC 3501, section 2.3.1.1
 @json_option
 def read(name: str, address: str, uid: int | None, as_json: bool) -> None:
     """Show a mail in the mailbox of ADDRESS: the one with UID, or the newest."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import lab
+from mailstack import down, lab
 from mailstack.running import RunningLab
 from mailstack.secret import runtime_directory
 
@@ -38,7 +38,7 @@ class Labs:
 
     def down(self, name: str) -> None:
         """Remove a lab with all it has."""
-        lab.down(name, _quiet)
+        down.down(name, _quiet)
         self._names.remove(name)
 
     @contextlib.contextmanager

@@ -18,7 +18,7 @@ FLOORS = (
     ("pki", "render", "state", "compose", "images", "mail", "places"),
     ("files", "provision"),
     ("running", "doctor"),
-    ("credentials", "post", "prove", "outside"),
+    ("credentials", "post", "prove", "outside", "resolve", "down"),
     ("checks", "checks.bench"),
     ("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
     ("lab",),

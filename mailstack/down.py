@@ -1,0 +1,78 @@
+"""The end of a lab: everything that carries its labels, and its secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from mailstack import compose, state
+from mailstack.engine import Engine, engine_url
+from mailstack.errors import EngineError, InputError
+from mailstack.model import Deadline
+from mailstack.runner import Local, Runner, last_lines
+
+Progress = Callable[[str], None]
+
+# How long it may take, in seconds: many times what a slow machine needs.
+DOWN_SECONDS = 60.0
+LOCK_SECONDS = 60.0
+
+
+def down(name: str, progress: Progress) -> bool:
+    """Remove a lab of this user with all it has; say whether there was anything.
+
+    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone.
+    """
+    directory = state.LabDirectory(name)
+    with directory.locked(
+        Deadline.after(LOCK_SECONDS), lambda: progress(f"waiting for another command on lab “{name}”")
+    ) as lock:
+        engine = Engine()
+        there = directory.path.exists() or bool(engine.leftovers(name, state.owner()))
+        if there:
+            progress(f"removing lab “{name}”")
+        others = engine.labs().get(name, state.owner())
+        if others != state.owner():
+            if (found := directory.load()) is not None and found.owner == state.owner():
+                directory.remove()
+            raise InputError(
+                f"the lab “{name}” on this engine belongs to {others}", remedy="mailstack down removes your own"
+            )
+        remove(directory, Local((lock,)), engine)
+        return there
+
+
+def mine() -> list[str]:
+    """The names of this user's labs: those on the engine, and those that have a directory."""
+    found = set(Engine().labs(state.owner()))
+    for name in state.known_labs():
+        kept = state.LabDirectory(name).load()
+        if kept is None or kept.owner == state.owner():
+            found.add(name)
+    return sorted(found)
+
+
+def remove(directory: state.LabDirectory, runner: Runner, engine: Engine) -> None:
+    """Everything of the lab: Compose takes its project down; what it left, by its labels; the secrets last."""
+    bare = compose.Compose(
+        compose.find(runner), compose.project_name(directory.name), (), {"DOCKER_HOST": engine_url()}
+    )
+    deadline = Deadline.after(DOWN_SECONDS)
+    mine = state.owner()
+    try:
+        result = runner.run(bare.down(), deadline=deadline)
+        while left := engine.leftovers(directory.name, mine):
+            if deadline.passed():
+                raise EngineError(
+                    f"lab “{directory.name}” could not be removed whole: {', '.join(left)} is still there",
+                    details=last_lines(result.stderr, 5),
+                )
+            for thing in left:
+                with contextlib.suppress(EngineError):
+                    # A network in use, say: its container goes in this round, the network in the next.
+                    engine.remove(thing)
+            time.sleep(0.02)  # the engine has no event for "now it can be removed"
+    finally:
+        # Whatever the engine said: no secret stays behind, and `down` finds the rest by its labels.
+        directory.remove()

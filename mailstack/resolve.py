@@ -1,0 +1,103 @@
+"""Compose files to a definition: resolved by Compose, checked, and written out for plain Compose where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mailstack import definition, files, labfile, places, state
+from mailstack.compose import Compose
+from mailstack.errors import LabFileError
+from mailstack.model import SERVICES, Deadline, Json, Lab
+from mailstack.runner import Local, Runner
+from mailstack.running import project
+from mailstack.secret import make_private_directory
+
+# How long Compose may take to read some files, in seconds.
+_SECONDS = 60.0
+
+
+def resolve(runner: Runner, project: Compose, paths: Sequence[Path]) -> Json:
+    """The compose files as one document. Raises LabFileError with the place of what is wrong."""
+    import json
+
+    for path in paths:
+        _readable(path)
+    result = runner.run(project.config(), deadline=Deadline.after(_SECONDS))
+    if result.code != 0:
+        raise places.explain_compose(result.stderr, paths)
+    document: Json = json.loads(result.stdout)
+    if labfile.BLOCK in document:
+        # Compose writes a plain `$` as `$$`, so that its output could be read by Compose again.
+        document[labfile.BLOCK] = _plain(document[labfile.BLOCK])
+    return document
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value.replace("$$", "$") if isinstance(value, str) else value
+
+
+def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
+    """The Lab in a resolved document. Raises LabFileError with the place of what is wrong."""
+    try:
+        lab = labfile.parse(document)
+    except labfile.Misfit as misfit:
+        raise places.explain_misfit(misfit, paths) from None
+    for service in SERVICES:
+        if service not in (document.get("services") or {}):
+            place = places.locate(("services", service), paths[1:] or paths)
+            raise LabFileError(f"{place}: services.{service} must stay part of the lab, and out of profiles")
+    return lab
+
+
+def _readable(path: Path) -> None:
+    try:
+        # Looked at before it is opened: to open a pipe would be to wait for who writes into it.
+        if not path.is_dir() and not path.is_file() and path.exists():
+            raise LabFileError(
+                f"{path}: should be a file", remedy="what comes through a pipe: write it to a file first"
+            )
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise LabFileError(f"{path}: cannot be read: {reason}") from None
+
+
+def lab_file() -> Path:
+    """The lab's own compose file."""
+    return definition.compose_file("lab.yaml")
+
+
+def resolved(name: str, overlays: Sequence[Path]) -> Json:
+    """What `up` would use: the resolved document of the lab that is up, or of the files given."""
+    directory = state.LabDirectory(name)
+    wanted = directory.load()
+    if wanted is None or overlays:
+        wanted = _bare_state(name, overlays)
+    paths = [Path(path) for path in wanted.files]
+    runner = Local()
+    document = resolve(runner, project(runner, wanted, directory), paths)
+    read_definition(document, paths)
+    return document
+
+
+def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
+    """Write a lab's files into a directory of the user's, for plain Compose; gives their names."""
+    wanted = _bare_state("lab", overlays)
+    paths = [Path(path) for path in wanted.files]
+    runner = Local()
+    lab = read_definition(resolve(runner, project(runner, wanted, state.LabDirectory("lab")), paths), paths)
+    make_private_directory(directory)
+    files.write(directory, lab)
+    return sorted(path.name for path in directory.iterdir())
+
+
+def _bare_state(name: str, overlays: Sequence[Path]) -> state.State:
+    paths = [lab_file(), *(path.absolute() for path in overlays)]
+    return state.State(name, state.owner(), "never", "local", tuple(str(path) for path in paths), {})
