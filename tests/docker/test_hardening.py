@@ -1,0 +1,360 @@
+"""Least privilege: what each container is denied, that it works so, and that what it was given back is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import yaml
+
+from mailstack import definition, mail, post, prove
+from mailstack.errors import MailstackError
+from mailstack.model import PORTS, SERVICES, Deadline
+from mailstack.runner import Local, must
+from mailstack.running import RunningLab, project
+from tests.docker.conftest import Labs
+
+pytestmark = pytest.mark.docker
+
+GRACE_SECONDS = 10  # stop_grace_period in compose/lab.yaml
+SERVER = {
+    "postfix": "/usr/lib/postfix/sbin/master -i",
+    "dovecot": "/usr/sbin/dovecot -F",
+    "sender": "/usr/lib/postfix/sbin/master -i",
+}
+LMTP, SASL = 24, 12345
+
+
+@functools.cache
+def definition_of(service: str) -> dict[str, Any]:
+    """A service as compose/lab.yaml writes it."""
+    document = yaml.safe_load(definition.compose_file("lab.yaml").read_text())
+    found: dict[str, Any] = document["services"][service]
+    return found
+
+
+GIVEN_BACK = [(service, capability) for service in SERVICES for capability in definition_of(service)["cap_add"]]
+
+
+@pytest.fixture(scope="module")
+def lab(labs: Labs) -> Iterator[RunningLab]:
+    """One lab for all that only looks."""
+    with labs.one("hardened") as running:
+        yield running
+
+
+def inside(lab: RunningLab, service: str, *argv: str) -> str:
+    """What a program in a service's container prints."""
+    result = lab.engine.execute(lab.service(service).container, argv)
+    assert result.code == 0, result.stderr
+    return result.stdout
+
+
+def inspected(lab: RunningLab, service: str) -> dict[str, Any]:
+    """The engine's description of a service's container."""
+    attributes: dict[str, Any] = docker.from_env().containers.get(lab.service(service).container).attrs
+    return attributes
+
+
+# ── what is denied ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_all_capabilities_are_dropped_but_those_that_the_definition_names(lab: RunningLab, service: str) -> None:
+    host = inspected(lab, service)["HostConfig"]
+    assert host["CapDrop"] == ["ALL"]
+    given = {name.removeprefix("CAP_") for name in host["CapAdd"]}
+    assert given == set(definition_of(service)["cap_add"])
+    # What the kernel says of the first process counts, not what the engine was asked for (capabilities(7)).
+    numbers = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_CHROOT": 18}
+    status = inside(lab, service, "cat", "/proc/1/status")
+    sets = dict(re.findall(r"^Cap(\w+):\s+([0-9a-f]+)$", status, re.M))
+    assert int(sets["Bnd"], 16) == int(sets["Eff"], 16) == sum(1 << numbers[name] for name in given)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_process_can_gain_privileges_and_the_root_file_system_is_read_only(lab: RunningLab, service: str) -> None:
+    host = inspected(lab, service)["HostConfig"]
+    assert not host["Privileged"]
+    assert host["ReadonlyRootfs"]
+    assert any(option.startswith("no-new-privileges") and "false" not in option for option in host["SecurityOpt"])
+    assert "NoNewPrivs:\t1" in inside(lab, service, "cat", "/proc/1/status")
+    tried = lab.engine.execute(lab.service(service).container, ["touch", "/usr/local/bin/mine"])
+    assert "Read-only file system" in tried.stderr
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_neither_the_engines_socket_nor_a_device_nor_the_hosts_namespaces_are_in_the_container(
+    lab: RunningLab, service: str
+) -> None:
+    attributes = inspected(lab, service)
+    host = attributes["HostConfig"]
+    assert not [mount for mount in attributes["Mounts"] if "docker" in mount["Destination"]]
+    assert "sock" not in inside(lab, service, "sh", "-c", "ls /run /var/run/ | grep docker || true")
+    # Bind mounts are single files of the lab's directory; none can be written.
+    bound = [mount for mount in attributes["Mounts"] if mount["Type"] == "bind"]
+    assert bound
+    assert {Path(mount["Source"]).parent for mount in bound} == {lab.directory.files}
+    assert not [mount["Destination"] for mount in bound if mount["RW"]]
+    assert not host["Devices"]
+    assert [host[kind] for kind in ("PidMode", "UTSMode", "UsernsMode")] == ["", "", ""]
+    assert host["IpcMode"] in ("private", "shareable")  # the second is older engines' name for the container's own
+
+
+# ── who listens ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def listeners(lab: RunningLab, service: str) -> set[tuple[str, int]]:
+    """Who listens, or waits for datagrams, without the engine's own resolver on 127.0.0.11 (proc(5), /proc/net/tcp)."""
+    found = set()
+    tables = inside(lab, service, "sh", "-c", "cat /proc/net/tcp /proc/net/udp; cat /proc/net/tcp6 /proc/net/udp6 || :")
+    for line in tables.splitlines():
+        fields = line.split()
+        if len(fields) > 3 and ":" in fields[1] and fields[3] in ("0A", "07"):
+            address, _, port = fields[1].partition(":")
+            quad = ".".join(str(byte) for byte in reversed(bytes.fromhex(address))) if len(address) == 8 else address
+            found.add((quad, int(port, 16)))
+    return {(address, port) for address, port in found if address != "127.0.0.11"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_nothing_listens_that_no_one_uses(lab: RunningLab, service: str) -> None:
+    published = {("0.0.0.0", port.number) for port in PORTS if port.service == service}
+    if service == "dovecot":
+        # LMTP and SASL on the network that only Postfix shares, and nowhere else.
+        network = next(a for name, a in lab.service(service).addresses.items() if name.endswith("_edge"))
+        published |= {(network, LMTP), (network, SASL)}
+    if service == "sender":
+        published = {("127.0.0.1", 25)}
+    assert listeners(lab, service) == published
+
+
+@pytest.mark.parametrize("port", [LMTP, SASL])
+def test_the_sender_reaches_neither_lmtp_nor_sasl_by_any_address(lab: RunningLab, port: int) -> None:
+    sender = lab.service("sender").container
+    reached = lab.engine.execute(sender, ["nc", "-z", "-w", "2", "dovecot", "143"])
+    assert reached.code == 0, "the sender should reach IMAP, or the rest proves nothing"
+    for address in lab.service("dovecot").addresses.values():
+        tried = lab.engine.execute(sender, ["nc", "-z", "-w", "1", address, str(port)])
+        assert tried.code != 0, address
+
+
+# ── the server's own process ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_server_itself_is_the_first_process(lab: RunningLab, service: str) -> None:
+    assert inside(lab, service, "cat", "/proc/1/cmdline").strip("\0").replace("\0", " ") == SERVER[service]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_healthcheck_passes_and_leaves_no_line_in_the_log(lab: RunningLab, service: str) -> None:
+    container = lab.service(service).container
+    before = lab.engine.logs(container)
+    begun = time.monotonic()
+    for _ in range(3):
+        assert inside(lab, service, "healthcheck") == ""
+    assert time.monotonic() - begun < 5
+    added = lab.engine.logs(container)[len(before) :]
+    assert "127.0.0.1" not in added
+    assert "connect" not in added
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_healthcheck_fails_when_the_server_does_not_listen(lab: RunningLab, service: str) -> None:
+    image = lab.service(service).image
+    said = docker.from_env().api.create_container(image, entrypoint=["healthcheck"], labels=labels_of(lab))
+    client = docker.from_env()
+    container = client.containers.get(said["Id"])
+    try:
+        container.start()
+        assert container.wait(timeout=20)["StatusCode"] != 0
+    finally:
+        container.remove(force=True)
+
+
+def labels_of(lab: RunningLab) -> dict[str, str]:
+    """A lab's labels: what carries them is removed with it."""
+    return {"mailstack.lab": lab.name, "mailstack.owner": lab.state.owner, "mailstack.expires": "never"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_sigterm_ends_the_server_within_the_grace_period_with_code_0(labs: Labs, service: str) -> None:
+    with labs.one("stopped") as lab:
+        container = docker.from_env().containers.get(lab.service(service).container)
+        assert container.attrs["Config"].get("StopTimeout") == GRACE_SECONDS
+        assert container.attrs["Config"].get("StopSignal", "SIGTERM") == "SIGTERM"
+        container.kill("SIGTERM")
+        assert container.wait(timeout=GRACE_SECONDS)["StatusCode"] == 0
+        errors = re.findall(r"^.*(?:[Ff]atal|[Ee]rror|panic).*$", container.logs().decode(), re.M)
+        assert errors == []
+
+
+# ── closed, seen from outside ──────────────────────────────────────────────────────────────────────────────────────
+
+_LISTENER = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 25))
+print("listening", flush=True)
+while True:
+    connection, (address, port) = server.accept()
+    print(address, flush=True)
+    connection.close()
+"""
+
+
+@dataclasses.dataclass
+class Outside:
+    """A host on another network, which this machine routes to."""
+
+    address: str
+    heard: Path  # a line for each connection
+
+    def connections(self) -> int:
+        """How often anyone has connected."""
+        return len(self.heard.read_text().splitlines()) - 1
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """A network namespace with somebody who listens on port 25, at an address that is nobody's (RFC 2544)."""
+    ip = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if os.geteuid() != 0 or ip is None:
+        pytest.skip("only root can make a network namespace" if ip else "there is no `ip` (iproute2) on this machine")
+    token = secrets.token_hex(3)
+    name, here, there = f"mailstack-{token}", f"ms{token}h", f"ms{token}n"
+    net = f"198.18.{secrets.randbelow(256)}"
+    heard = tmp_path_factory.mktemp("outside") / "heard"
+
+    def run(*words: str) -> None:
+        subprocess.run([str(ip), *words], check=True, capture_output=True, text=True)
+
+    listener = None
+    try:
+        try:
+            run("netns", "add", name)
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"this machine makes no network namespaces: {error.stderr.strip()}")
+        run("link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
+        run("address", "add", f"{net}.1/30", "dev", here)
+        run("link", "set", here, "up")
+        for words in (
+            ("address", "add", f"{net}.2/30", "dev", there),
+            ("link", "set", there, "up"),
+            ("route", "add", "default", "via", f"{net}.1"),
+        ):
+            run("-n", name, *words)
+        with heard.open("wb") as output:
+            listener = subprocess.Popen(
+                [str(ip), "netns", "exec", name, sys.executable, "-c", _LISTENER, f"{net}.2"], stdout=output
+            )
+        deadline = Deadline.after(10)
+        while "listening" not in heard.read_text():
+            assert not deadline.passed()
+            assert listener.poll() is None
+            time.sleep(0.01)
+        yield Outside(f"{net}.2", heard)
+    finally:
+        if listener is not None:
+            listener.kill()
+            listener.wait()
+        subprocess.run([str(ip), "link", "delete", here], check=False, capture_output=True)
+        subprocess.run([str(ip), "netns", "delete", name], check=False, capture_output=True)
+
+
+def test_no_container_of_a_lab_reaches_a_host_outside_that_any_other_container_reaches(
+    lab: RunningLab, outside: Outside
+) -> None:
+    image = lab.service("sender").image
+    dial = ["nc", "-z", "-w", "3", outside.address, "25"]
+    # The control: an ordinary container, on Docker's ordinary network.
+    docker.from_env().containers.run(image, dial[1:], entrypoint=["nc"], remove=True, labels=labels_of(lab))
+    deadline = Deadline.after(5)
+    while outside.connections() < 1:
+        assert not deadline.passed(), "the listener outside heard nothing of the control"
+        time.sleep(0.01)
+    for service in SERVICES:
+        assert lab.engine.execute(lab.service(service).container, dial).code != 0, service
+    assert outside.connections() == 1
+
+
+# ── every capability is needed ─────────────────────────────────────────────────────────────────────────────────────
+
+SECONDS = 3.0  # for a server that works; a mail takes a tenth of it
+
+
+@pytest.fixture(scope="module")
+def bare(labs: Labs) -> Iterator[RunningLab]:
+    """A lab from which capabilities are taken, whose secrets belong to an ordinary user, as they do on most hosts."""
+    with labs.one("bare") as running:
+        for path in running.directory.files.iterdir():
+            shutil.chown(path, 12345, 12345)
+        yield running
+
+
+def with_capabilities(lab: RunningLab, service: str, names: list[str], overlay: Path) -> None:
+    """Make a service's container again, with these capabilities and no others."""
+    overlay.write_text(f"services:\n  {service}:\n    cap_add: !override [{', '.join(names)}]\n")
+    changed = dataclasses.replace(lab.state, files=(*lab.state.files, str(overlay)))
+    runner = Local()
+    there = project(runner, changed, lab.directory)
+    # With Dovecot Postfix, too: each smtpd(8) keeps its connection to Dovecot, and answers 454 once when it is gone.
+    anew = [service, *(["postfix"] if service == "dovecot" else [])]
+    up = there.command("up", "-d", "--no-build", "--no-deps", "--force-recreate", "--timeout", "2", *anew)
+    must(runner, up, deadline=Deadline.after(60))
+
+
+def works(lab: RunningLab, service: str) -> None:
+    """Raise unless the service does what it is there for, within a few seconds."""
+    deadline = Deadline.after(SECONDS)
+    if service == "sender":
+        prove.sender(lab, deadline)
+        letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], "Works", "It works.", [])
+        post.send(lab, letter, "sender", deadline)
+    else:
+        prove.transaction(lab, deadline, lambda: any(each.state == "exited" for each in lab.services()))
+    if service == "dovecot":
+        # It ends its processes, which run as other users, itself.
+        container = docker.from_env().containers.get(lab.service(service).container)
+        container.stop(timeout=GRACE_SECONDS)
+        log = container.logs().decode()
+        assert "Operation not permitted" not in log, log.splitlines()[-5:]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_works_with_the_capabilities_that_it_has(
+    bare: RunningLab, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mail, "ANSWER_SECONDS", SECONDS)
+    every = definition_of(service)["cap_add"]
+    try:
+        with_capabilities(bare, service, every, tmp_path / "all.yaml")
+        works(bare, service)
+    finally:
+        with_capabilities(bare, service, every, tmp_path / "all.yaml")
+
+
+@pytest.mark.parametrize(("service", "capability"), GIVEN_BACK)
+def test_without_any_one_of_its_capabilities_a_service_does_not_work(
+    bare: RunningLab, service: str, capability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mail, "ANSWER_SECONDS", SECONDS)
+    every = definition_of(service)["cap_add"]
+    try:
+        with_capabilities(bare, service, [name for name in every if name != capability], tmp_path / "fewer.yaml")
+        with pytest.raises((MailstackError, AssertionError, OSError)):
+            works(bare, service)
+    finally:
+        with_capabilities(bare, service, every, tmp_path / "all.yaml")

@@ -1,0 +1,117 @@
+"""The wheel has all that a lab needs: installed into an empty environment, it works from an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailstack import definition, images
+from tests.docker.conftest import Labs
+
+pytestmark = [pytest.mark.docker, pytest.mark.wheel]
+
+PROJECT = Path(__file__).parents[2]
+CONSTRAINTS = PROJECT / "requirements-dev.txt"
+
+
+def run(*words: str | Path, cwd: Path, environment: dict[str, str] | None = None, code: int = 0) -> str:
+    """A command's standard output; it must end with `code`."""
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    directory = tmp_path_factory.mktemp("dist")
+    words = ("--no-deps", "--no-build-isolation", "--wheel-dir", directory, PROJECT)
+    run(sys.executable, "-m", "pip", "--quiet", "wheel", *words, cwd=directory)
+    (built,) = directory.glob("mailstack-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the commands of an environment that has the wheel, Compose and nothing of the checkout."""
+    directory = tmp_path_factory.mktemp("installed")
+    venv.create(directory, with_pip=True)
+    binaries = directory / "bin"
+    words = ("--quiet", "--no-input", "--disable-pip-version-check", "--constraint", CONSTRAINTS)
+    run(binaries / "python", "-m", "pip", "install", *words, f"mailstack[compose] @ {wheel.as_uri()}", cwd=directory)
+    return binaries
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder to work in."""
+    made = tmp_path / "empty"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def environment(installed: Path, labs: Labs) -> Iterator[dict[str, str]]:
+    """Without this test's own Python, and with the environment's commands first."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    yield {**kept, "PATH": f"{installed}:{os.defpath}:/usr/sbin:/sbin"}
+
+
+def test_the_wheel_has_every_file_of_the_definitions_and_the_images_executable_as_they_are(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {
+            entry.filename.removeprefix("mailstack/_data/"): bool(entry.external_attr >> 16 & 0o111)
+            for entry in archive.infolist()
+            if entry.filename.startswith("mailstack/_data/")
+        }
+    checkout = {
+        str(path.relative_to(PROJECT)): bool(path.stat().st_mode & 0o111)
+        for part in ("compose", "stack")
+        for path in (PROJECT / part).rglob("*")
+        if path.is_file()
+    }
+    assert inside == checkout
+
+
+def test_a_lab_comes_up_is_checked_and_goes_from_an_empty_folder_with_the_checkouts_images(
+    installed: Path, environment: dict[str, str], folder: Path, labs: Labs
+) -> None:
+    name = labs.new_name("wheel")
+    command = installed / "mailstack"
+    script = (
+        "from mailstack import definition, images; print(images.content_tag(definition.stack()), definition.stack())"
+    )
+    tag, place = run(installed / "python", "-c", script, cwd=folder, environment=environment).split()
+    assert not place.startswith(str(PROJECT))
+    # The same content is the same image: nothing is built again for who installs the wheel.
+    assert tag == images.content_tag(definition.stack())
+    up = json.loads(run(command, "up", "-n", name, "--json", cwd=folder, environment=environment))
+    assert up["verified"]["milliseconds"] > 0
+    status = json.loads(run(command, "status", "-n", name, "--json", cwd=folder, environment=environment))
+    assert {service["image"] for service in status["services"]} == {
+        f"mailstack/{service}:{tag}" for service in ("postfix", "dovecot", "sender")
+    }
+    checked = json.loads(
+        run(command, "check", "-n", name, "auth", "tls", "delivery", "--json", cwd=folder, environment=environment)
+    )
+    assert {check["verdict"] for check in checked["checks"]} == {"pass"}
+    assert json.loads(run(command, "down", "-n", name, "--json", cwd=folder, environment=environment)) == {
+        "removed": [name]
+    }
+    assert list(folder.iterdir()) == []
