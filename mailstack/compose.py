@@ -102,16 +102,16 @@ class Compose:
         """Bring the project to its definition, with images that are there; `anew` makes every container again."""
         options = ["--force-recreate"] if anew else []
         return self.command(
-            "--progress", "plain", "up", "-d", "--no-build", "--pull", "never", "--remove-orphans", *options
+            "--progress", "quiet", "up", "-d", "--no-build", "--pull", "never", "--remove-orphans", *options
         )
 
     def restart(self, services: Sequence[str]) -> Command:
         """Restart services, so that they read their configuration again."""
-        return self.command("--progress", "plain", "restart", "--no-deps", *services)
+        return self.command("--progress", "quiet", "restart", "--no-deps", *services)
 
     def down(self, seconds: int = 2) -> Command:
         """Remove containers, networks and volumes; each server has `seconds` to stop."""
-        return self.command("--progress", "plain", "down", "--volumes", "--remove-orphans", "--timeout", str(seconds))
+        return self.command("--progress", "quiet", "down", "--volumes", "--remove-orphans", "--timeout", str(seconds))
 
     def logs(self, services: Sequence[str], *, follow: bool, colour: bool) -> Command:
         """The services' logs, to the terminal."""

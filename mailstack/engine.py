@@ -65,7 +65,8 @@ def _mapped(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except docker.errors.APIError as error:
             raise EngineError(f"the Docker engine at {engine_url()} refused: {error.explanation or error}") from None
-        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        # ValueError: an address or an answer that cannot be read.
+        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as error:
             reason = str(error)
             if "Permission denied" in reason:
                 raise _denied() from None
@@ -132,7 +133,8 @@ class Engine:
         wanted = json.dumps({"label": [f"{LABEL_LAB}={lab}"]})
         containers = _get(url, f"/containers/json?all=1&filters={quote(wanted)}")
         networks = _get(url, f"/networks?filters={quote(wanted)}")
-        return {str(found["Labels"].get(LABEL_OWNER, "")) for found in [*containers, *networks]}
+        volumes = _get(url, f"/volumes?filters={quote(wanted)}")["Volumes"] or []
+        return {str(found["Labels"].get(LABEL_OWNER, "")) for found in [*containers, *networks, *volumes]}
 
     @_mapped
     def leftovers(self, lab: str, owner: str) -> list[str]:
@@ -321,7 +323,7 @@ class Engine:
         return raw  # type: ignore[no-any-return]
 
 
-def _get(url: str, path: str) -> list[dict[str, Any]]:
+def _get(url: str, path: str) -> Any:
     """Ask the engine's API over its Unix socket, as the SDK would, but without its fifth of a second of imports."""
     from http.client import HTTPConnection, HTTPException
 
@@ -333,14 +335,14 @@ def _get(url: str, path: str) -> list[dict[str, Any]]:
         answer = connection.getresponse()
         found = json.loads(answer.read())
         if answer.status != 200:
-            raise EngineError(f"the Docker engine refused: {found.get('message', answer.status)}")
+            raise EngineError(f"the Docker engine at {url} refused: {found.get('message', answer.status)}")
     except PermissionError:
         raise _denied() from None
     except (OSError, HTTPException, ValueError):
         raise _absent() from None
     finally:
         connection.close()
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _denied() -> EngineError:

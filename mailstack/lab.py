@@ -142,7 +142,7 @@ class _Up:
             _refuse_anothers(wanted, owners.result())
             made_here = self.before is None
             try:
-                return self._make(wanted, lab, pool, fresh.result() if fresh else None)
+                return self._make(wanted, lab, document, pool, fresh.result() if fresh else None)
             except BaseException as error:
                 if made_here and not self.request.keep:
                     self.progress("removing what was made")
@@ -179,7 +179,7 @@ class _Up:
         numbers = ports.choose(self.request.name, len(PORTS))
         return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
 
-    def _make(self, wanted: state.State, lab: Lab, pool: ThreadPoolExecutor, fresh: object) -> Report:
+    def _make(self, wanted: state.State, lab: Lab, document: Json, pool: ThreadPoolExecutor, fresh: object) -> Report:
         from mailstack.pki import Pki
 
         directory = self.directory
@@ -195,7 +195,7 @@ class _Up:
         self.progress("starting the containers")
         warm = pool.submit(_warm_up, self.engine)
         begun = time.monotonic()
-        self._start(wanted, changed if self.before else set())
+        self._start(wanted, document, changed if self.before else set())
         compose_seconds = time.monotonic() - begun
         warm.result()
         self.progress("sending the mail that proves it")
@@ -219,7 +219,7 @@ class _Up:
             notes=tuple(self.notes),
         )
 
-    def _start(self, wanted: state.State, changed: set[str]) -> None:
+    def _start(self, wanted: state.State, document: Json, changed: set[str]) -> None:
         there = project(self.runner, wanted, self.directory)
         result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
@@ -230,8 +230,10 @@ class _Up:
                 # Anew: what the first attempt made before it failed may lack a network, and Compose does not see that.
                 result = self.runner.run(there.up(anew=True), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
+            idle = set(document["services"]) - {each.name for each in self._states() if each.state == "running"}
+            taken = "".join(f"; {address} is taken" for address in ports.taken(document, sorted(idle)))
             raise HostError(
-                f"lab “{wanted.lab}” could not be started" + self._which_failed(),
+                f"lab “{wanted.lab}” could not be started" + self._which_failed() + taken,
                 details=self._failed_logs() or last_lines(result.stderr, 6),
                 remedy="mailstack doctor says what is missing",
             )

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from mailstack.errors import HostError
+from mailstack.model import Json
 
 _FIRST, _LAST = 20000, 32000
 
@@ -27,6 +28,17 @@ def is_free(port: int) -> bool:
                 return False
             raise HostError(f"127.0.0.1:{port}: {error.strerror}") from None
     return True
+
+
+def taken(document: Json, services: Collection[str]) -> list[str]:
+    """Of the addresses that a resolved compose document publishes for `services`: those that something listens on."""
+    found = []
+    for service in services:
+        for port in document.get("services", {}).get(service, {}).get("ports", ()):
+            number, host = str(port.get("published", "")), port.get("host_ip", "")
+            if host in ("127.0.0.1", "", "0.0.0.0") and number.isdecimal() and not is_free(int(number)):
+                found.append(f"{host or '0.0.0.0'}:{number}")
+    return found
 
 
 def candidates(name: str) -> Iterator[int]:

@@ -1,0 +1,121 @@
+"""A wrong command, run, and what it says and leaves behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mailstack import cli
+
+MAILSTACK = str(Path(sys.executable).parent / "mailstack")
+OVERLAYS = Path(__file__).parent.parent / "data" / "overlays"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def messages(self) -> list[str]:
+        """The lines that say that something is wrong; progress and what explains a message are none."""
+        return [line for line in self.err.splitlines() if line.startswith(("mailstack: ", "Error: "))]
+
+    @property
+    def rest(self) -> list[str]:
+        """Lines that have no business there: neither a message, its explanation, its usage, nor progress."""
+        known = r"(mailstack: |Error: |Usage: |Try '|  |\t)|.* …$|\s*$"
+        return [line for line in self.err.splitlines() if not re.match(known, line)]
+
+
+def run_here(argv: Sequence[str], capfd: pytest.CaptureFixture[str]) -> Outcome:
+    """Run the command in this process, as its entry point would."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    given, sys.argv = sys.argv, ["mailstack", *argv]
+    capfd.readouterr()
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.argv = given
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    out, err = capfd.readouterr()
+    return Outcome(code if isinstance(code, int) else -1, out, err)
+
+
+def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, stdin: bytes = b"") -> Outcome:
+    """Run the command as a process of its own."""
+    done = subprocess.run(
+        [MAILSTACK, *argv],
+        check=False,
+        input=stdin,
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, **(environment or {})},
+    )
+    return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Traces:
+    """What there is of an owner's labs: on the engine, and in the runtime directory."""
+
+    def __init__(self, owner: str, directory: Path) -> None:
+        import docker
+
+        self._api = docker.APIClient(version="1.41")
+        self._owner = owner
+        self._directory = directory
+
+    def engine(self) -> set[str]:
+        """Containers, networks and volumes that carry the owner's label."""
+        wanted = {"label": [f"mailstack.owner={self._owner}"]}
+        return (
+            {f"container {found['Names'][0]}" for found in self._api.containers(all=True, filters=wanted)}
+            | {f"network {found['Name']}" for found in self._api.networks(filters=wanted)}
+            | {f"volume {found['Name']}" for found in self._api.volumes(filters=wanted)["Volumes"] or []}
+        )
+
+    def files(self) -> set[str]:
+        """Files and directories, but for the note of which Compose was found."""
+        found = {str(path.relative_to(self._directory)) for path in self._directory.rglob("*")}
+        return found - {"compose.json"}
+
+    def all(self) -> set[str]:
+        """Both."""
+        return self.engine() | self.files()
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """An overlay with a mistake, and what is to be said of it."""
+
+    title: str
+    says: str
+    text: str
+    place: str  # line:column
+
+
+def overlays(name: str) -> list[Overlay]:
+    """The overlays of a file in tests/data/overlays; yaml.txt says how it is written."""
+    found = []
+    for part in (OVERLAYS / f"{name}.txt").read_text(encoding="utf-8").split("\n### ")[1:]:
+        title, says, body = part.split("\n", 2)
+        body = body.replace("⇥", "\t").rstrip("\n") + "\n"
+        before, mark, after = body.partition("◆")
+        assert mark and says.startswith("! "), f"{name}.txt: {title}"
+        lines = before.split("\n")
+        found.append(Overlay(title, says[2:], before + after, f"{len(lines)}:{len(lines[-1]) + 1}"))
+    return found
