@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import smtplib
+import ssl
+import time
 from collections.abc import Callable
 
-from mailstack import files
+from mailstack import files, mail
 from mailstack.engine import Engine
-from mailstack.errors import HostError, InputError
+from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
@@ -30,7 +33,7 @@ def hand_to_sender(engine: Engine, container: str, line: str) -> None:
 
 
 def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
-    """Another password for the relay in the lab: Dovecot reads it at the next log-in, the sender has it at once.
+    """Another password for the relay in the lab: when this returns, the new one holds and the old one does not.
 
     Gives the user's name. Raises InputError where the relay is outside: its password is its provider's to change.
     """
@@ -39,8 +42,31 @@ def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
             f"lab “{lab.name}” relays through {lab.state.relay}, outside: its password is changed there",
             remedy="change it there, then `mailstack up` with a new --relay-credentials FILE",
         )
-    sender = lab.service("sender").container
+    sender, *_ = (lab.service(service).container for service in ("sender", "postfix", "dovecot"))
     with lab.directory.locked(Deadline.after(60), lambda: progress("waiting for another command on this lab")):
         user, password = files.rotate_relay(lab.directory.files)
+        _until_it_holds(lab, user, password, Deadline.after(_HOLDS_SECONDS))
         hand_to_sender(lab.engine, sender, f"{user}:{password.reveal()}\n")
     return user
+
+
+_HOLDS_SECONDS = 15.0
+
+
+def _until_it_holds(lab: RunningLab, user: str, password: Secret, deadline: Deadline) -> None:
+    """Log in until it is accepted: Dovecot looks whether a passwd-file has changed once in a second of the clock."""
+    context = mail.tls_context(lab.ca_file)
+    while not _logs_in(lab, context, user, password):
+        if deadline.passed():
+            raise DeadlinePassed(f"the relay's new password was not accepted within {deadline.seconds:g} s")
+        time.sleep(1.0 - time.time() % 1.0)  # to the next second: it cannot hold before
+
+
+def _logs_in(lab: RunningLab, context: ssl.SSLContext, user: str, password: Secret) -> bool:
+    dial = mail.to(lab.endpoints["submission"])
+    try:
+        with mail.Smtp(dial, name="localhost", tls="starttls", context=context) as session:
+            session.login(user, password.reveal())
+    except (smtplib.SMTPException, OSError):
+        return False
+    return True
