@@ -200,4 +200,4 @@ def wait_for(box: BaseMailBox, message_id: str, deadline: Deadline) -> MailMessa
         if deadline.passed():
             raise DeadlinePassed(f"the mail {message_id} was not in the mailbox after {deadline.seconds:g} s")
         box.idle.wait(timeout=min(deadline.remaining(), pause))
-        pause = min(pause * 2, 5.0)
+        pause = min(pause * 1.5, 5.0)
