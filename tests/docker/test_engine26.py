@@ -1,0 +1,68 @@
+"""The same wheel on another engine: Debian trixie's, of version 26, nested in a container."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailstack import definition, images, state
+from mailstack.engine import Engine
+from mailstack.model import SERVICES
+from mailstack.runner import Local
+from tests.docker import nested
+from tests.docker.conftest import Labs
+
+pytestmark = [pytest.mark.docker, pytest.mark.engine26]
+
+
+@pytest.fixture(scope="module")
+def machine(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[nested.Machine]:
+    """A machine with the wheel of this checkout, and the images that the host has."""
+    if os.geteuid() != 0:
+        pytest.skip("a nested engine needs root on this host")
+    dist = tmp_path_factory.mktemp("dist")
+    nested.wheels(dist)
+    images.ensure_base(Engine(), Local(), lambda _: None)
+    nested.build()
+    with labs.one("for-nested"):  # the images are there after that
+        pass
+    with nested.machine(state.owner(), dist) as made:
+        tag = images.content_tag(definition.stack())
+        made.load([f"mailstack/{service}:{tag}" for service in SERVICES])
+        made.run(
+            "/opt/mailstack/bin/pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--find-links",
+            str(dist),
+            "mailstack[compose]",
+        )
+        yield made
+
+
+def test_a_lab_comes_up_passes_every_check_and_goes_on_engine_26(machine: nested.Machine) -> None:
+    assert machine.engine.version()["Version"].startswith("26.")
+    up = machine.json("up", "-n", "newer")
+    assert up["verified"]["milliseconds"] > 0
+    done = machine.json("check", "-n", "newer")["checks"]
+    assert [(check["id"], check["evidence"]) for check in done if check["verdict"] != "pass"] == []
+    assert Counter(check["verdict"] for check in done)["pass"] > 80
+    assert machine.json("down", "-n", "newer") == {"removed": ["newer"]}
+    assert machine.engine.containers.list(all=True) == []
+    assert machine.engine.volumes.list() == []
+    assert {network.name for network in machine.engine.networks.list()} == {"bridge", "host", "none"}
+
+
+def test_nothing_of_a_nested_machine_stays_behind(machine: nested.Machine) -> None:
+    with nested.machine(state.owner()) as other:
+        name, volume = other.container.name, next(m for m in other.container.attrs["Mounts"] if m["Type"] == "volume")
+    assert Engine().leftovers(name, state.owner()) == []
+    client = other.container.client
+    assert volume["Name"] not in [each.name for each in client.volumes.list()]
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
+    assert not Path(other.socket).parent.exists()
