@@ -46,7 +46,7 @@ def down(name: str, progress: Progress) -> bool:
 def mine() -> list[str]:
     """The names of this user's labs: those on the engine, and those that have a directory."""
     found = set(Engine().labs(state.owner()))
-    for name in state.known_labs():
+    for name in {*state.known_labs(), *state.locked_labs()}:
         kept = state.LabDirectory(name).load()
         if kept is None or kept.owner == state.owner():
             found.add(name)

@@ -16,7 +16,7 @@ import re
 import secrets as _random
 import stat
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mailstack import pki, render
@@ -49,6 +49,11 @@ READERS: Mapping[str, tuple[str, ...]] = {
 }
 
 _LEAST_VALIDITY_DAYS = 1
+
+
+def readers(changed: Collection[str]) -> list[str]:
+    """The services that are to be started again when these files have changed."""
+    return sorted({service for name in changed for service in READERS.get(name, ())})
 
 
 def write(
@@ -88,6 +93,24 @@ def write(
         put("relay_ca.pem", relay_ca or "")
     for name, text in render.tables(lab, relay_user).items():
         put(name, text)
+    return changed
+
+
+def kept(directory: Path) -> dict[str, Secret]:
+    """Everything that is in the directory now, for `put_back`."""
+    return {path.name: Secret(path.read_text()) for path in directory.glob("*") if path.is_file()}
+
+
+def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
+    """Make the directory what it was; gives the names that differed."""
+    changed = set()
+    for path in directory.glob("*"):
+        if path.name not in before:
+            path.unlink()
+            changed.add(path.name)
+    for name, text in before.items():
+        if write_private(directory / name, text.reveal()):
+            changed.add(name)
     return changed
 
 

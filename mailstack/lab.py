@@ -141,6 +141,7 @@ class _Up:
             wanted = state.State(**{**_fields(wanted), "document": document[labfile.BLOCK]})
             _refuse_anothers(wanted, owners.result())
             made_here = self.before is None
+            kept = {} if made_here else files.kept(self.directory.files)
             try:
                 return self._make(wanted, lab, document, pool, fresh.result() if fresh else None)
             except BaseException as error:
@@ -148,9 +149,23 @@ class _Up:
                     self.progress("removing what was made")
                     with contextlib.suppress(EngineError):  # what went wrong first is what the user is told
                         remove(self.directory, self.runner, self.engine)
-                elif made_here and isinstance(error, MailstackError):
+                elif self.before is not None and not self.request.keep:
+                    self._go_back(self.before, kept)
+                elif isinstance(error, MailstackError):
                     error.remedy = error.remedy or f"it was kept: mailstack logs -n {wanted.lab}"
                 raise
+
+    def _go_back(self, before: state.State, kept: Mapping[str, Secret]) -> None:
+        """What was to take the place of a lab that is up does not come up: the lab is made what it was."""
+        self.progress("putting the lab back as it was")
+        changed = files.put_back(self.directory.files, kept)
+        self.directory.save(before)
+        there = project(self.runner, before, self.directory)
+        result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
+        if stale := files.readers(changed):
+            self.runner.run(there.restart(stale), deadline=Deadline.after(UP_SECONDS))
+        if result.code != 0:
+            self.progress("it could not be put back: mailstack down, then up, makes it anew")
 
     def _wanted(self) -> state.State:
         """The lab's state as it should be: what a running one has, it keeps."""
@@ -237,8 +252,7 @@ class _Up:
                 details=self._failed_logs() or last_lines(result.stderr, 6),
                 remedy="mailstack doctor says what is missing",
             )
-        stale = sorted({service for name in changed for service in files.READERS.get(name, ())})
-        if stale:
+        if stale := files.readers(changed):
             self.progress(f"starting {', '.join(stale)} again with the changed definition")
             must(self.runner, there.restart(stale), deadline=Deadline.after(UP_SECONDS))
 

@@ -59,9 +59,9 @@ class Local:
             output.append(process.stdout.read() if process.stdout else b"")
 
         readers = [threading.Thread(target=target, daemon=True) for target in (read_errors, read_output)]
-        for reader in readers:
-            reader.start()
         try:
+            for reader in readers:
+                reader.start()
             if process.stdin:
                 try:
                     process.stdin.write(command.input or b"")

@@ -167,6 +167,12 @@ def _same_file(fd: int, path: Path) -> bool:
         return False
 
 
+def locked_labs() -> list[str]:
+    """The names of the labs that have a lock here: `up` was killed before it made anything, or is about to."""
+    names = [path.stem for path in runtime_directory().glob("*.lock")]
+    return sorted(name for name in names if _NAME.fullmatch(name))
+
+
 def known_labs() -> list[str]:
     """The names of the labs that have a directory here."""
     return sorted(path.name for path in runtime_directory().iterdir() if path.is_dir() and _NAME.fullmatch(path.name))

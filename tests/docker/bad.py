@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from mailstack import cli
+from mailstack.secret import runtime_directory
 
 MAILSTACK = str(Path(sys.executable).parent / "mailstack")
 OVERLAYS = Path(__file__).parent.parent / "data" / "overlays"
@@ -75,13 +79,13 @@ class Traces:
     def __init__(self, owner: str, directory: Path) -> None:
         import docker
 
-        self._api = docker.APIClient(version="1.41")
-        self._owner = owner
-        self._directory = directory
+        self._api = docker.APIClient(version="auto")
+        self.owner = owner
+        self.directory = directory
 
     def engine(self) -> set[str]:
         """Containers, networks and volumes that carry the owner's label."""
-        wanted = {"label": [f"mailstack.owner={self._owner}"]}
+        wanted = {"label": [f"mailstack.owner={self.owner}"]}
         return (
             {f"container {found['Names'][0]}" for found in self._api.containers(all=True, filters=wanted)}
             | {f"network {found['Name']}" for found in self._api.networks(filters=wanted)}
@@ -90,12 +94,30 @@ class Traces:
 
     def files(self) -> set[str]:
         """Files and directories, but for the note of which Compose was found."""
-        found = {str(path.relative_to(self._directory)) for path in self._directory.rglob("*")}
+        found = {str(path.relative_to(self.directory)) for path in self.directory.rglob("*")}
         return found - {"compose.json"}
 
     def all(self) -> set[str]:
         """Both."""
         return self.engine() | self.files()
+
+
+@contextlib.contextmanager
+def alone(stem: str) -> Iterator[Traces]:
+    """An owner and a runtime directory of one's own, as long as `with` lasts; what is left in the end is removed."""
+    owner = f"{stem}-{secrets.token_hex(4)}"
+    directory = Path(f"{runtime_directory()}-{owner}")
+    directory.mkdir(mode=0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAILSTACK_RUNTIME_DIR", str(directory))
+        patch.setenv("MAILSTACK_OWNER", owner)
+        for name in ("DOCKER_CONTEXT", "MAILSTACK_NAME"):
+            patch.delenv(name, raising=False)
+        try:
+            yield Traces(owner, directory)
+        finally:
+            run(["down", "--all"])
+            shutil.rmtree(directory)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import threading
@@ -18,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack.secret import runtime_directory
-from tests.docker.bad import Outcome, Overlay, Traces, overlays, run, run_here
+from tests.docker.bad import Outcome, Overlay, Traces, alone, overlays, run, run_here
 
 pytestmark = pytest.mark.docker
 
@@ -30,19 +28,8 @@ UP = ("up", "-n", LAB)
 @pytest.fixture(scope="module")
 def traces() -> Iterator[Traces]:
     """An owner and a runtime directory of this module's own."""
-    owner = f"bad-{secrets.token_hex(4)}"
-    directory = Path(f"{runtime_directory()}-{owner}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MAILSTACK_RUNTIME_DIR", str(directory))
-        patch.setenv("MAILSTACK_OWNER", owner)
-        for name in ("DOCKER_CONTEXT", "MAILSTACK_NAME"):
-            patch.delenv(name, raising=False)
-        directory.mkdir(mode=0o700)
-        try:
-            yield Traces(owner, directory)
-        finally:
-            run(["down", "--all"])
-            shutil.rmtree(directory)
+    with alone("bad") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,294 @@
+"""An `up` that is killed, interrupted, fails or comes again: what is left of it, and of the lab that was there."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import smtplib
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run
+
+pytestmark = pytest.mark.docker
+
+# Changed from run to run by hand only: a moment that fails should fail again.
+MOMENTS = [random.Random(number).random() for number in range(10)]
+
+BROKEN = "x-mailstack:\n  settings:\n    dovecot: |\n      no_such_setting = yes\n"
+
+
+@pytest.fixture(scope="module")
+def others() -> Iterator[Callable[[], str]]:
+    """Somebody else's lab on this engine, which is asked how it is: with nobody's hands on it, always the same."""
+    with alone("others") as traces:
+        assert run(["up", "-n", "others"]).code == 0
+        environment = {"MAILSTACK_RUNTIME_DIR": str(traces.directory), "MAILSTACK_OWNER": traces.owner}
+
+        def state() -> str:
+            assert run(["status", "-n", "others"], environment).code == 0
+            return str(_containers(traces))
+
+        yield state
+
+
+@pytest.fixture(scope="module")
+def traces(others: Callable[[], str]) -> Iterator[Traces]:
+    """An owner and a runtime directory of this module's own."""
+    with alone("cut") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def seconds(traces: Traces) -> float:
+    """How long an `up` takes here, when the images are there."""
+    begun = time.monotonic()
+    assert run(["up", "-n", "warm"]).code == 0
+    taken = time.monotonic() - begun
+    assert run(["down", "-n", "warm"]).code == 0
+    assert traces.all() == set()
+    return taken
+
+
+@pytest.fixture
+def nothing_before(traces: Traces) -> Iterator[Traces]:
+    """A test that begins with nothing, and ends so."""
+    run(["down", "--all"])
+    assert traces.all() == set()
+    yield traces
+    run(["down", "--all"])
+
+
+def _containers(traces: Traces) -> dict[str, str]:
+    """Each container, and when it was started."""
+    names = [thing.split("/")[1] for thing in traces.engine() if thing.startswith("container")]
+    found = subprocess.run(
+        ("docker", "inspect", "-f", "{{.Id}} {{.State.StartedAt}}", *sorted(names)),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return dict(line.split() for line in found.stdout.splitlines())
+
+
+def _answer(*argv: str) -> Any:
+    outcome = run([*argv, "--json"])
+    assert outcome.code == 0, outcome
+    return json.loads(outcome.out)
+
+
+# ── killed ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=[f"{moment:.0%}" for moment in MOMENTS])
+def test_after_a_kill_at_any_moment_down_all_leaves_nothing_but_others_labs(
+    moment: float, seconds: float, nothing_before: Traces, others: Callable[[], str]
+) -> None:
+    before = others()
+    with subprocess.Popen((MAILSTACK, "up", "-n", "killed"), stderr=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(moment * seconds * 0.95)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    outcome = run(["down", "--all"])
+    assert outcome.code == 0, outcome
+    assert nothing_before.all() == set()
+    assert others() == before
+
+
+# ── interrupted ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _interrupt(number: signal.Signals, at: str, later: float, *options: str, times: int = 1) -> Outcome:
+    """An `up` that is sent a signal some seconds after it has said what it is `at`."""
+    with subprocess.Popen(
+        (MAILSTACK, "up", "-n", "cut", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr and process.stdout
+        said = ""
+        while at not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        if later:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(later)
+        for _ in range(times):
+            process.send_signal(number)
+        out, err = process.communicate(timeout=90)
+    return Outcome(process.returncode, out, said + err)
+
+
+@pytest.mark.parametrize(
+    ("at", "later"),
+    [
+        ("reading the definition", 0),
+        ("starting the containers", 0),
+        ("starting the containers", 0.1),
+        ("starting the containers", 0.3),
+        ("sending the mail", 0),
+    ],
+)
+@pytest.mark.parametrize(
+    ("number", "says"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "asked to end (SIGTERM)")]
+)
+def test_an_interrupted_up_ends_with_130_and_leaves_nothing(
+    number: signal.Signals, says: str, at: str, later: float, nothing_before: Traces
+) -> None:
+    outcome = _interrupt(number, at, later)
+    assert (outcome.code, outcome.messages, outcome.out) == (130, [f"mailstack: {says}"], ""), outcome
+    assert outcome.rest == []
+    assert nothing_before.all() == set()
+
+
+def test_who_presses_ctrl_c_again_does_not_stop_the_tidying_up(nothing_before: Traces) -> None:
+    outcome = _interrupt(signal.SIGINT, "starting the containers", 0.2, times=5)
+    assert (outcome.code, outcome.messages) == (130, ["mailstack: interrupted"])
+    assert nothing_before.all() == set()
+
+
+def test_what_is_to_be_kept_is_kept_when_up_is_interrupted(nothing_before: Traces) -> None:
+    outcome = _interrupt(signal.SIGINT, "sending the mail", 0, "--keep")
+    assert (outcome.code, outcome.messages) == (130, ["mailstack: interrupted"])
+    assert "it was kept" in outcome.err
+    assert len(_containers(nothing_before)) == 3
+    assert run(["down", "-n", "cut"]).code == 0
+    assert nothing_before.all() == set()
+
+
+# ── failing ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> str:
+    """An overlay that Compose takes, and Dovecot does not."""
+    file = tmp_path / "broken.yaml"
+    file.write_text(BROKEN)
+    return str(file)
+
+
+def test_a_failing_up_says_which_service_failed_with_its_last_lines_and_leaves_nothing(
+    broken: str, nothing_before: Traces
+) -> None:
+    outcome = run(["up", "-n", "failing", "-f", broken])
+    assert (outcome.code, len(outcome.messages), outcome.out) == (1, 1, "")
+    assert "; dovecot ended with code " in outcome.messages[0]
+    assert [line for line in outcome.err.splitlines() if line.startswith("  dovecot | ") and "no_such_setting" in line]
+    assert nothing_before.all() == set()
+
+
+def test_a_failing_up_keeps_what_it_made_when_asked_to(broken: str, nothing_before: Traces) -> None:
+    outcome = run(["up", "-n", "failing", "--keep", "-f", broken])
+    assert (outcome.code, len(outcome.messages)) == (1, 1)
+    assert "it was kept: mailstack logs -n failing" in outcome.err
+    assert len(_containers(nothing_before)) == 3
+    assert "no_such_setting" in run(["logs", "-n", "failing", "dovecot"]).out
+    assert run(["down", "-n", "failing"]).code == 0
+    assert nothing_before.all() == set()
+
+
+# ── again ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def standing(nothing_before: Traces) -> Any:
+    """A lab that is up, with a mail to bob in it: what `up` answered."""
+    answer = _answer("up", "-n", "standing")
+    _answer("send", "-n", "standing", "--to", "bob@example.com", "--subject", "from before")
+    return answer
+
+
+def _subjects(address: str) -> list[str]:
+    return [mail["subject"] for mail in _answer("inbox", "-n", "standing", address)["mails"]]
+
+
+def test_up_on_a_lab_that_is_up_is_quick_and_changes_nothing(standing: Any, seconds: float, traces: Traces) -> None:
+    before = _containers(traces)
+    begun = time.monotonic()
+    again = _answer("up", "-n", "standing")
+    assert time.monotonic() - begun < seconds
+    assert again["endpoints"] == standing["endpoints"]
+    assert _containers(traces) == before
+    assert _subjects("bob@example.com") == ["from before"]
+
+
+def test_a_changed_definition_takes_effect_and_loses_no_mail(standing: Any, tmp_path: Path) -> None:
+    overlay = tmp_path / "more.yaml"
+    overlay.write_text("x-mailstack:\n  accounts:\n    dora@example.com: {}\n  limits:\n    message_size: 2M\n")
+    again = _answer("up", "-n", "standing", "-f", str(overlay))
+    assert again["endpoints"] == standing["endpoints"]
+    assert set(again["accounts"]) == {*standing["accounts"], "dora@example.com"}
+    _answer("send", "-n", "standing", "--to", "dora@example.com", "--subject", "to the new one")
+    assert _subjects("dora@example.com") == ["to the new one"]
+    assert _subjects("bob@example.com") == ["from before"]
+    with smtplib.SMTP("127.0.0.1", standing["endpoints"]["smtp"]["port"]) as session:
+        session.ehlo()
+        assert session.esmtp_features["size"] == str(2 * 1024 * 1024)
+
+
+def test_an_up_with_a_mistake_leaves_the_lab_that_is_up_alone(standing: Any, traces: Traces, tmp_path: Path) -> None:
+    before = _containers(traces)
+    overlay = tmp_path / "wrong.yaml"
+    overlay.write_text("x-mailstack:\n  colour: red\n")
+    assert run(["up", "-n", "standing", "-f", str(overlay)]).code == 2
+    assert _containers(traces) == before
+    assert _subjects("bob@example.com") == ["from before"]
+
+
+def _still_as_it_was(standing: Any) -> None:
+    _answer("send", "-n", "standing", "--via", "sender", "--to", "bob@example.com", "--subject", "from after")
+    assert _subjects("bob@example.com") == ["from before", "from after"]
+    status = _answer("status", "-n", "standing")
+    assert status["endpoints"] == standing["endpoints"]
+    assert status["accounts"] == standing["accounts"]
+    assert [service["state"] for service in status["services"]] == ["running"] * 3
+
+
+def test_an_up_that_fails_at_a_server_leaves_the_lab_as_it_was(standing: Any, broken: str) -> None:
+    outcome = run(["up", "-n", "standing", "-f", broken])
+    assert (outcome.code, len(outcome.messages), outcome.out) == (1, 1, "")
+    assert "; dovecot ended with code " in outcome.messages[0]
+    _still_as_it_was(standing)
+
+
+def test_an_up_that_fails_at_the_engine_leaves_the_lab_as_it_was(standing: Any, tmp_path: Path) -> None:
+    overlay = tmp_path / "taken.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        overlay.write_text(
+            "x-mailstack:\n  accounts:\n    dora@example.com: {}\n"
+            f"services:\n  dovecot:\n    ports: ['127.0.0.1:{port}:4190']\n"
+        )
+        outcome = run(["up", "-n", "standing", "-f", str(overlay)])
+    assert (outcome.code, len(outcome.messages), outcome.out) == (3, 1, "")
+    assert f"127.0.0.1:{port} is taken" in outcome.messages[0]
+    _still_as_it_was(standing)
+
+
+def test_an_up_that_is_interrupted_leaves_the_lab_as_it_was(standing: Any, tmp_path: Path) -> None:
+    overlay = tmp_path / "more.yaml"
+    overlay.write_text("x-mailstack:\n  accounts:\n    dora@example.com: {}\n")
+    with subprocess.Popen(
+        (MAILSTACK, "up", "-n", "standing", "-f", str(overlay)), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        while "starting" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=90)[1]
+    assert (process.returncode, "mailstack: interrupted" in err) == (130, True)
+    _still_as_it_was(standing)
+
+
+def test_down_of_a_lab_that_is_not_there_is_done(nothing_before: Traces) -> None:
+    outcome = run(["down", "-n", "absent"])
+    assert (outcome.code, outcome.out, outcome.err) == (0, "there was nothing to remove\n", "")
+    assert run(["down", "--all"]).code == 0
+    assert nothing_before.all() == set()
