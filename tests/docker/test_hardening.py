@@ -292,7 +292,7 @@ def test_no_container_of_a_lab_reaches_a_host_outside_that_any_other_container_r
 
 # ── every capability is needed ─────────────────────────────────────────────────────────────────────────────────────
 
-SECONDS = 3.0  # for a server that works; a mail takes a tenth of it
+SECONDS = 2.0  # for a server that works; a mail takes a tenth of it
 
 
 @pytest.fixture(scope="module")
