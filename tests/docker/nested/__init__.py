@@ -81,7 +81,7 @@ def build() -> None:
             member.size, member.mode = len(data), 0o755 if name == "start" else 0o644
             tar.addfile(member, io.BytesIO(data))
     archive.seek(0)
-    docker.from_env().images.build(fileobj=archive, custom_context=True, tag=IMAGE, rm=True)
+    docker.from_env().images.build(fileobj=archive, custom_context=True, tag=IMAGE, rm=True, forcerm=True)
 
 
 def wheels(directory: Path) -> None:
