@@ -157,6 +157,8 @@ def read_authorities(path: Path) -> str:
     """A file with certificates of authorities (PEM), one or more. Raises InputError."""
     import ssl
 
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: the relay's CA should be a file", remedy=_PEM)
     try:
         text = path.read_text(encoding="utf-8")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -205,7 +207,7 @@ def read_credentials(path: Path) -> Secret:
     place, problem = _misfit(data)
     if problem:
         raise CredentialsError(f"{path}{place}: {problem}", remedy=_SHAPE)
-    return Secret(data.decode().rstrip("\r\n") + "\n")
+    return Secret(data.decode().split("\n")[0].removesuffix("\r") + "\n")
 
 
 def _misfit(data: bytes) -> tuple[str, str]:

@@ -402,10 +402,11 @@ def test_credentials_of_another_user_are_refused(traces: Traces, tmp_path: Path)
     ("prepare", "says"),
     [
         pytest.param(lambda path: None, "is not there", id="missing"),
-        pytest.param(lambda path: path.mkdir(), "", id="a directory"),
-        pytest.param(_write(b""), "", id="empty"),
-        pytest.param(_write(b"not a certificate\n"), "", id="text"),
-        pytest.param(_write(b"\xff\xfe\0"), "", id="binary"),
+        pytest.param(lambda path: path.mkdir(), "should be a file", id="a directory"),
+        pytest.param(os.mkfifo, "should be a file", id="a pipe"),
+        pytest.param(_write(b""), "there is no certificate in it", id="empty"),
+        pytest.param(_write(b"not a certificate\n"), "there is no certificate in it", id="text"),
+        pytest.param(_write(b"\xff\xfe\0"), "there is no certificate in it", id="binary"),
         pytest.param(
             _write(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "", id="a broken certificate"
         ),
