@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -100,28 +101,50 @@ def test_after_a_kill_at_any_moment_down_all_leaves_nothing_but_others_labs(
     outcome = run(["down", "--all"])
     assert outcome.code == 0, outcome
     assert nothing_before.all() == set()
+    assert _processes(nothing_before.owner) == []
     assert others() == before
+
+
+def _processes(owner: str) -> list[str]:
+    """What still runs for an owner: a Compose whose `up` was killed, say."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"MAILSTACK_OWNER={owner}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
 
 
 # ── interrupted ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _interrupt(number: signal.Signals, at: str, later: float, *options: str, times: int = 1) -> Outcome:
-    """An `up` that is sent a signal some seconds after it has said what it is `at`."""
+def _until(says: str, process: subprocess.Popen[str]) -> str:
+    """What a process has said up to the line that has `says` in it."""
+    assert process.stderr
+    said = ""
+    while says not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    return said
+
+
+def _interrupt(number: signal.Signals, at: str, later: float, *options: str, again: str = "") -> Outcome:
+    """An `up` that is sent a signal some seconds after it has said what it is `at`, and `again` when it says that."""
     with subprocess.Popen(
         (MAILSTACK, "up", "-n", "cut", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stderr and process.stdout
-        said = ""
-        while at not in said:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
+        said = _until(at, process)
         if later:
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(later)
-        for _ in range(times):
-            process.send_signal(number)
+        process.send_signal(number)
+        if again:
+            said += _until(again, process)
+            for other in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+                process.send_signal(other)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.05)
         out, err = process.communicate(timeout=90)
     return Outcome(process.returncode, out, said + err)
 
@@ -149,7 +172,7 @@ def test_an_interrupted_up_ends_with_130_and_leaves_nothing(
 
 
 def test_who_presses_ctrl_c_again_does_not_stop_the_tidying_up(nothing_before: Traces) -> None:
-    outcome = _interrupt(signal.SIGINT, "starting the containers", 0.2, times=5)
+    outcome = _interrupt(signal.SIGINT, "starting the containers", 0.2, again="removing what was made")
     assert (outcome.code, outcome.messages) == (130, ["mailstack: interrupted"])
     assert nothing_before.all() == set()
 
@@ -278,9 +301,7 @@ def test_an_up_that_is_interrupted_leaves_the_lab_as_it_was(standing: Any, tmp_p
     with subprocess.Popen(
         (MAILSTACK, "up", "-n", "standing", "-f", str(overlay)), stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stderr
-        while "starting" not in (line := process.stderr.readline()):
-            assert line
+        _until("starting the containers", process)
         process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=90)[1]
     assert (process.returncode, "mailstack: interrupted" in err) == (130, True)
