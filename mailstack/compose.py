@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -47,13 +48,14 @@ def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
     status = binary.stat()
     key = f"{binary} {status.st_size} {status.st_mtime_ns}"
     try:
-        known: dict[str, list[int]] = json.loads(memory.read_text())
-    except (OSError, ValueError):
+        known: dict[str, list[int]] = dict(json.loads(memory.read_text()))
+    except (OSError, ValueError, TypeError):
         known = {}
     if key not in known:
         said = runner.run(Command((str(binary), "version", "--short"))).stdout
         known[key] = [int(number) for number in re.findall(r"\d+", said)[:3]]
-        memory.write_text(json.dumps(known))
+        with contextlib.suppress(OSError):  # then it is asked again next time
+            memory.write_text(json.dumps(known))
     return tuple(known[key])
 
 

@@ -64,9 +64,12 @@ def write_private(path: Path, text: str) -> bool:
         before = None
     if before is not None and path.read_bytes() == data:
         return False
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise HostError(f"{path}: cannot be written: {error.strerror}") from None
     now = int(path.stat().st_mtime)
     moment = now - 60 if before is None else max(now - 60, int(before.st_mtime) + 1)
     os.utime(path, (moment, moment))
@@ -82,7 +85,7 @@ def runtime_directory() -> Path:
     uid = os.getuid()
     chosen = os.environ.get("MAILSTACK_RUNTIME_DIR")
     if chosen:
-        directory = Path(chosen)
+        directory = Path(chosen).absolute()
     elif (own := os.environ.get("XDG_RUNTIME_DIR")) and os.access(own, os.W_OK):
         directory = Path(own) / "mailstack"
     elif os.access("/dev/shm", os.W_OK):

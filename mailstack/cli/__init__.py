@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from mailstack import __version__
-from mailstack.errors import Interrupted, MailstackError
+from mailstack.errors import HostError, Interrupted, MailstackError
 
 # command -> (module, what `mailstack --help` says of it)
 COMMANDS = {
@@ -100,6 +100,10 @@ def main() -> NoReturn:
         # Whoever read our output has gone (`mailstack logs | head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        # What no room has turned into something more precise: a full disk, a file that cannot be opened, …
+        tell(HostError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
+        code = HostError.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.bad import Outcome, Overlay, Traces, alone, overlays, run, run_here
+from tests.docker.bad import MAILSTACK, Outcome, Overlay, Traces, alone, overlays, run, run_here
 
 pytestmark = pytest.mark.docker
 
@@ -542,6 +542,41 @@ def test_a_runtime_directory_that_cannot_be_used_is_named(
     message = wrong(*command, code=3).messages[0]
     assert str(tmp_path / place.path) in message
     assert place.says in message
+
+
+@pytest.mark.parametrize("taken", ["wrong", "wrong.lock", "wrong/files", "wrong/files/accounts", "wrong/lab.json"])
+def test_what_stands_in_the_way_in_the_runtime_directory_is_named(
+    taken: str, wrong: Callable[..., Outcome], traces: Traces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
+    path = tmp_path / "run" / taken
+    path.parent.mkdir(parents=True)
+    if path.suffix or path.name == "accounts":
+        path.mkdir()
+    else:
+        path.touch()
+    assert str(path) in wrong(*UP, code=3).messages[0]
+
+
+def test_a_disk_that_is_full_is_told_with_the_file_and_nothing_is_left(traces: Traces) -> None:
+    # What stands for a full disk: files of 512 bytes at the most.
+    limited = subprocess.run(
+        ("bash", "-c", f"ulimit -f 1; exec {MAILSTACK} up -n {LAB}"), check=False, capture_output=True, text=True
+    )
+    outcome = Outcome(limited.returncode, limited.stdout, limited.stderr)
+    assert (outcome.code, len(outcome.messages), outcome.out) == (3, 1, "")
+    assert f"{traces.directory}/{LAB}/" in outcome.messages[0]
+    assert traces.all() == set()
+
+
+def test_a_runtime_directory_and_a_note_that_cannot_be_read_are_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", "relative")
+    Path("relative/compose.json").mkdir(mode=0o700, parents=True)
+    assert run(UP).code == 0
+    assert run(["down", "-n", LAB]).code == 0
 
 
 @pytest.mark.parametrize("place", PLACES)

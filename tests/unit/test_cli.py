@@ -57,6 +57,7 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
         (click.ClickException("no"), 2),
         (HostError("no"), 3),
         (DeadlinePassed("no"), 4),
+        (OSError(28, "No space left on device"), 3),
         (Interrupted("no"), 130),
         (KeyboardInterrupt(), 130),
         (click.Abort(), 130),
