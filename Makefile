@@ -8,8 +8,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 
 # What is built for an installation (newer versions of pip ask for the second) has its versions pinned as well.
-export PIP_CONSTRAINT := requirements-dev.txt
-export PIP_BUILD_CONSTRAINT := requirements-dev.txt
+export PIP_CONSTRAINT := $(CURDIR)/requirements-dev.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/requirements-dev.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip --quiet --no-input
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import secrets
 import signal
 import smtplib
 import socket
@@ -23,6 +24,11 @@ pytestmark = pytest.mark.docker
 # Changed from run to run by hand only: a moment that fails should fail again.
 MOMENTS = [random.Random(number).random() for number in range(10)]
 
+# The names of this run's labs: another run may be at work on the same engine.
+OTHERS, WARM, KILLED, CUT, FAILING, STANDING = (
+    f"{stem}-{secrets.token_hex(3)}" for stem in ("others", "warm", "killed", "cut", "failing", "standing")
+)
+
 BROKEN = "x-mailstack:\n  settings:\n    dovecot: |\n      no_such_setting = yes\n"
 
 
@@ -30,11 +36,11 @@ BROKEN = "x-mailstack:\n  settings:\n    dovecot: |\n      no_such_setting = yes
 def others() -> Iterator[Callable[[], str]]:
     """Somebody else's lab on this engine, which is asked how it is: with nobody's hands on it, always the same."""
     with alone("others") as traces:
-        assert run(["up", "-n", "others"]).code == 0
+        assert run(["up", "-n", OTHERS]).code == 0
         environment = {"MAILSTACK_RUNTIME_DIR": str(traces.directory), "MAILSTACK_OWNER": traces.owner}
 
         def state() -> str:
-            assert run(["status", "-n", "others"], environment).code == 0
+            assert run(["status", "-n", OTHERS], environment).code == 0
             return str(_containers(traces))
 
         yield state
@@ -51,9 +57,9 @@ def traces(others: Callable[[], str]) -> Iterator[Traces]:
 def seconds(traces: Traces) -> float:
     """How long an `up` takes here, when the images are there."""
     begun = time.monotonic()
-    assert run(["up", "-n", "warm"]).code == 0
+    assert run(["up", "-n", WARM]).code == 0
     taken = time.monotonic() - begun
-    assert run(["down", "-n", "warm"]).code == 0
+    assert run(["down", "-n", WARM]).code == 0
     assert traces.all() == set()
     return taken
 
@@ -93,7 +99,7 @@ def test_after_a_kill_at_any_moment_down_all_leaves_nothing_but_others_labs(
     moment: float, seconds: float, nothing_before: Traces, others: Callable[[], str]
 ) -> None:
     before = others()
-    with subprocess.Popen((MAILSTACK, "up", "-n", "killed"), stderr=subprocess.PIPE) as process:
+    with subprocess.Popen((MAILSTACK, "up", "-n", KILLED), stderr=subprocess.PIPE) as process:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(moment * seconds * 0.95)
         process.kill()
@@ -132,7 +138,7 @@ def _until(says: str, process: subprocess.Popen[str]) -> str:
 def _interrupt(number: signal.Signals, at: str, later: float, *options: str, again: str = "") -> Outcome:
     """An `up` that is sent a signal some seconds after it has said what it is `at`, and `again` when it says that."""
     with subprocess.Popen(
-        (MAILSTACK, "up", "-n", "cut", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        (MAILSTACK, "up", "-n", CUT, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         said = _until(at, process)
         if later:
@@ -182,7 +188,7 @@ def test_what_is_to_be_kept_is_kept_when_up_is_interrupted(nothing_before: Trace
     assert (outcome.code, outcome.messages) == (130, ["mailstack: interrupted"])
     assert "it was kept" in outcome.err
     assert len(_containers(nothing_before)) == 3
-    assert run(["down", "-n", "cut"]).code == 0
+    assert run(["down", "-n", CUT]).code == 0
     assert nothing_before.all() == set()
 
 
@@ -200,7 +206,7 @@ def broken(tmp_path: Path) -> str:
 def test_a_failing_up_says_which_service_failed_with_its_last_lines_and_leaves_nothing(
     broken: str, nothing_before: Traces
 ) -> None:
-    outcome = run(["up", "-n", "failing", "-f", broken])
+    outcome = run(["up", "-n", FAILING, "-f", broken])
     assert (outcome.code, len(outcome.messages), outcome.out) == (1, 1, "")
     assert "; dovecot ended with code " in outcome.messages[0]
     assert [line for line in outcome.err.splitlines() if line.startswith("  dovecot | ") and "no_such_setting" in line]
@@ -208,12 +214,12 @@ def test_a_failing_up_says_which_service_failed_with_its_last_lines_and_leaves_n
 
 
 def test_a_failing_up_keeps_what_it_made_when_asked_to(broken: str, nothing_before: Traces) -> None:
-    outcome = run(["up", "-n", "failing", "--keep", "-f", broken])
+    outcome = run(["up", "-n", FAILING, "--keep", "-f", broken])
     assert (outcome.code, len(outcome.messages)) == (1, 1)
     assert "it was kept: mailstack logs -n failing" in outcome.err
     assert len(_containers(nothing_before)) == 3
-    assert "no_such_setting" in run(["logs", "-n", "failing", "dovecot"]).out
-    assert run(["down", "-n", "failing"]).code == 0
+    assert "no_such_setting" in run(["logs", "-n", FAILING, "dovecot"]).out
+    assert run(["down", "-n", FAILING]).code == 0
     assert nothing_before.all() == set()
 
 
@@ -223,19 +229,19 @@ def test_a_failing_up_keeps_what_it_made_when_asked_to(broken: str, nothing_befo
 @pytest.fixture
 def standing(nothing_before: Traces) -> Any:
     """A lab that is up, with a mail to bob in it: what `up` answered."""
-    answer = _answer("up", "-n", "standing")
-    _answer("send", "-n", "standing", "--to", "bob@example.com", "--subject", "from before")
+    answer = _answer("up", "-n", STANDING)
+    _answer("send", "-n", STANDING, "--to", "bob@example.com", "--subject", "from before")
     return answer
 
 
 def _subjects(address: str) -> list[str]:
-    return [mail["subject"] for mail in _answer("inbox", "-n", "standing", address)["mails"]]
+    return [mail["subject"] for mail in _answer("inbox", "-n", STANDING, address)["mails"]]
 
 
 def test_up_on_a_lab_that_is_up_is_quick_and_changes_nothing(standing: Any, seconds: float, traces: Traces) -> None:
     before = _containers(traces)
     begun = time.monotonic()
-    again = _answer("up", "-n", "standing")
+    again = _answer("up", "-n", STANDING)
     assert time.monotonic() - begun < seconds
     assert again["endpoints"] == standing["endpoints"]
     assert _containers(traces) == before
@@ -245,10 +251,10 @@ def test_up_on_a_lab_that_is_up_is_quick_and_changes_nothing(standing: Any, seco
 def test_a_changed_definition_takes_effect_and_loses_no_mail(standing: Any, tmp_path: Path) -> None:
     overlay = tmp_path / "more.yaml"
     overlay.write_text("x-mailstack:\n  accounts:\n    dora@example.com: {}\n  limits:\n    message_size: 2M\n")
-    again = _answer("up", "-n", "standing", "-f", str(overlay))
+    again = _answer("up", "-n", STANDING, "-f", str(overlay))
     assert again["endpoints"] == standing["endpoints"]
     assert set(again["accounts"]) == {*standing["accounts"], "dora@example.com"}
-    _answer("send", "-n", "standing", "--to", "dora@example.com", "--subject", "to the new one")
+    _answer("send", "-n", STANDING, "--to", "dora@example.com", "--subject", "to the new one")
     assert _subjects("dora@example.com") == ["to the new one"]
     assert _subjects("bob@example.com") == ["from before"]
     with smtplib.SMTP("127.0.0.1", standing["endpoints"]["smtp"]["port"]) as session:
@@ -260,22 +266,22 @@ def test_an_up_with_a_mistake_leaves_the_lab_that_is_up_alone(standing: Any, tra
     before = _containers(traces)
     overlay = tmp_path / "wrong.yaml"
     overlay.write_text("x-mailstack:\n  colour: red\n")
-    assert run(["up", "-n", "standing", "-f", str(overlay)]).code == 2
+    assert run(["up", "-n", STANDING, "-f", str(overlay)]).code == 2
     assert _containers(traces) == before
     assert _subjects("bob@example.com") == ["from before"]
 
 
 def _still_as_it_was(standing: Any) -> None:
-    _answer("send", "-n", "standing", "--via", "sender", "--to", "bob@example.com", "--subject", "from after")
+    _answer("send", "-n", STANDING, "--via", "sender", "--to", "bob@example.com", "--subject", "from after")
     assert _subjects("bob@example.com") == ["from before", "from after"]
-    status = _answer("status", "-n", "standing")
+    status = _answer("status", "-n", STANDING)
     assert status["endpoints"] == standing["endpoints"]
     assert status["accounts"] == standing["accounts"]
     assert [service["state"] for service in status["services"]] == ["running"] * 3
 
 
 def test_an_up_that_fails_at_a_server_leaves_the_lab_as_it_was(standing: Any, broken: str) -> None:
-    outcome = run(["up", "-n", "standing", "-f", broken])
+    outcome = run(["up", "-n", STANDING, "-f", broken])
     assert (outcome.code, len(outcome.messages), outcome.out) == (1, 1, "")
     assert "; dovecot ended with code " in outcome.messages[0]
     _still_as_it_was(standing)
@@ -289,7 +295,7 @@ def test_an_up_that_fails_at_the_engine_leaves_the_lab_as_it_was(standing: Any, 
             "x-mailstack:\n  accounts:\n    dora@example.com: {}\n"
             f"services:\n  dovecot:\n    ports: ['127.0.0.1:{port}:4190']\n"
         )
-        outcome = run(["up", "-n", "standing", "-f", str(overlay)])
+        outcome = run(["up", "-n", STANDING, "-f", str(overlay)])
     assert (outcome.code, len(outcome.messages), outcome.out) == (3, 1, "")
     assert f"127.0.0.1:{port} is taken" in outcome.messages[0]
     _still_as_it_was(standing)
@@ -299,7 +305,7 @@ def test_an_up_that_is_interrupted_leaves_the_lab_as_it_was(standing: Any, tmp_p
     overlay = tmp_path / "more.yaml"
     overlay.write_text("x-mailstack:\n  accounts:\n    dora@example.com: {}\n")
     with subprocess.Popen(
-        (MAILSTACK, "up", "-n", "standing", "-f", str(overlay)), stderr=subprocess.PIPE, text=True
+        (MAILSTACK, "up", "-n", STANDING, "-f", str(overlay)), stderr=subprocess.PIPE, text=True
     ) as process:
         _until("starting the containers", process)
         process.send_signal(signal.SIGINT)
