@@ -21,7 +21,9 @@ from tests.docker.bad import MAILSTACK, Outcome, Overlay, Traces, alone, overlay
 
 pytestmark = pytest.mark.docker
 
-LAB = "wrong"  # the lab that never comes up
+# The names of this run's labs: another run may be at work on the same engine.
+LAB = f"wrong-{secrets.token_hex(3)}"  # the one that never comes up
+STANDING = f"standing-{secrets.token_hex(3)}"
 UP = ("up", "-n", LAB)
 
 
@@ -35,8 +37,8 @@ def traces() -> Iterator[Traces]:
 @pytest.fixture(scope="module")
 def standing(traces: Traces) -> str:
     """A lab that is up."""
-    assert run(["up", "-n", "standing"]).code == 0
-    return "standing"
+    assert run(["up", "-n", STANDING]).code == 0
+    return STANDING
 
 
 @pytest.fixture
@@ -455,12 +457,12 @@ MESSAGES = [
     (("send", "--timeout", "0"), "'0' is not a duration"),
     (("send", "--timeout", "-1s"), "'-1s' is not a duration"),
     (("send", "--timeout", "soon"), "'soon' is not a duration"),
-    (("inbox", "nobody@example.com"), "nobody@example.com is no account of lab “standing”"),
+    (("inbox", "nobody@example.com"), "nobody@example.com is no account of lab “standing-"),
     (("inbox", "bob"), "bob is no account"),
     (("inbox", "team@example.com"), "team@example.com is no account"),
     (("inbox", ""), "is no account"),
     (("inbox", "bob@example.com\x1b[31m"), "is no account"),
-    (("read", "nobody@example.com"), "nobody@example.com is no account of lab “standing”"),
+    (("read", "nobody@example.com"), "nobody@example.com is no account of lab “standing-"),
     (("read", "bob@example.com"), "no mail is in the mailbox of bob@example.com"),
     (("read", "bob@example.com", "77"), "no mail with UID 77 is in the mailbox of bob@example.com"),
     (("read", "bob@example.com", "0"), "0 is not in the range"),
@@ -468,7 +470,7 @@ MESSAGES = [
     (("read", "bob@example.com", "newest"), "'newest' is not a valid integer"),
     (("read", "bob@example.com", "4294967296"), "4294967296 is not in the range"),
     (("read", "bob@example.com", "9" * 5000), "is not"),
-    (("secrets", "reveal", "nobody@example.com"), "nobody@example.com is no account of lab “standing”"),
+    (("secrets", "reveal", "nobody@example.com"), "nobody@example.com is no account of lab “standing-"),
     (("secrets", "reveal", "Relay"), "Relay is no account"),
     (("logs", "--json", "--follow"), "--json gives one document, and --follow has no end"),
     (("logs", "postfix", "imap"), "'imap' is not one of"),
@@ -544,12 +546,12 @@ def test_a_runtime_directory_that_cannot_be_used_is_named(
     assert place.says in message
 
 
-@pytest.mark.parametrize("taken", ["wrong", "wrong.lock", "wrong/files", "wrong/files/accounts", "wrong/lab.json"])
+@pytest.mark.parametrize("taken", ["", ".lock", "/files", "/files/accounts", "/lab.json"])
 def test_what_stands_in_the_way_in_the_runtime_directory_is_named(
     taken: str, wrong: Callable[..., Outcome], traces: Traces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
-    path = tmp_path / "run" / taken
+    path = Path(f"{tmp_path}/run/{LAB}{taken}")
     path.parent.mkdir(parents=True)
     if path.suffix or path.name == "accounts":
         path.mkdir()
@@ -559,14 +561,15 @@ def test_what_stands_in_the_way_in_the_runtime_directory_is_named(
 
 
 def test_a_disk_that_is_full_is_told_with_the_file_and_nothing_is_left(traces: Traces) -> None:
-    # What stands for a full disk: files of 512 bytes at the most.
+    before = traces.all()
+    # What stands for a full disk: files of 1024 bytes at the most.
     limited = subprocess.run(
         ("bash", "-c", f"ulimit -f 1; exec {MAILSTACK} up -n {LAB}"), check=False, capture_output=True, text=True
     )
     outcome = Outcome(limited.returncode, limited.stdout, limited.stderr)
     assert (outcome.code, len(outcome.messages), outcome.out) == (3, 1, "")
     assert f"{traces.directory}/{LAB}/" in outcome.messages[0]
-    assert traces.all() == set()
+    assert traces.all() == before
 
 
 def test_a_runtime_directory_and_a_note_that_cannot_be_read_are_no_hindrance(
@@ -630,7 +633,7 @@ ENGINES = [
 NEED_AN_ENGINE = (UP, ("down", "-n", LAB), ("down", "--all"))
 
 
-@pytest.mark.parametrize("command", NEED_AN_ENGINE, ids=" ".join)
+@pytest.mark.parametrize("command", NEED_AN_ENGINE, ids=("up", "down", "down --all"))
 @pytest.mark.parametrize("host", ENGINES)
 def test_an_engine_that_does_not_answer_is_named(
     host: str, command: tuple[str, ...], wrong: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
@@ -640,7 +643,7 @@ def test_an_engine_that_does_not_answer_is_named(
     assert f"no Docker engine answers at {host}" in message
 
 
-@pytest.mark.parametrize("command", NEED_AN_ENGINE, ids=" ".join)
+@pytest.mark.parametrize("command", NEED_AN_ENGINE, ids=("up", "down", "down --all"))
 @pytest.mark.parametrize(
     "answer",
     [
@@ -663,7 +666,7 @@ def test_what_answers_is_no_engine(
         assert host in wrong(*command, code=3).messages[0]
 
 
-@pytest.mark.parametrize("command", NEED_AN_ENGINE, ids=" ".join)
+@pytest.mark.parametrize("command", NEED_AN_ENGINE, ids=("up", "down", "down --all"))
 def test_a_context_that_is_not_known_is_named(
     command: tuple[str, ...], wrong: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
