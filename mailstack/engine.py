@@ -6,6 +6,7 @@ The SDK takes a fifth of a second to import, so it is imported when the first qu
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -108,12 +109,15 @@ class Engine:
     @_mapped
     def services(self, project: str) -> list[ServiceState]:
         """The containers of a Compose project, one per service, in any state."""
+        import docker.errors
+
         states = []
         for summary in self._api.containers(all=True, filters={"label": [f"com.docker.compose.project={project}"]}):
             service = summary["Labels"].get("com.docker.compose.service", "")
             if not service or summary["Labels"].get("com.docker.compose.oneoff") == "True":
                 continue
-            states.append(_state(service, self._api.inspect_container(summary["Id"])))
+            with contextlib.suppress(docker.errors.NotFound):  # it went between the two questions
+                states.append(_state(service, self._api.inspect_container(summary["Id"])))
         return sorted(states, key=lambda state: state.name)
 
     @_mapped
