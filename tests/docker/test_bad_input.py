@@ -720,7 +720,6 @@ REFUSED = [
     ("    working_dir: relative\n", "relative"),
     ("    image: mailstack/no-such-image:none\n", "mailstack/no-such-image"),
     ("    runtime: no-such-runtime\n", "no-such-runtime"),
-    ("    logging: {driver: no-such-driver}\n", "no-such-driver"),
     ("    entrypoint: [/no/such/program]\n", "/no/such/program"),
 ]
 
