@@ -12,6 +12,8 @@ import struct
 import threading
 from collections.abc import Callable
 
+from mailstack.streams import exactly, shut
+
 _HEADER = struct.Struct("!II")
 
 
@@ -30,7 +32,7 @@ class Dialer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _shut(self._stream)
+        shut(self._stream)
 
     def dial(self, host: str, port: int) -> socket.socket:
         """A connection from the container to host:port; one that is refused is closed before anything is read."""
@@ -59,9 +61,9 @@ class Dialer:
     def _receive(self) -> None:
         """From the container to our ends, until the program there ends."""
         try:
-            while header := _exactly(self._stream, _HEADER.size):
+            while header := exactly(self._stream, _HEADER.size):
                 number, length = _HEADER.unpack(header)
-                data = _exactly(self._stream, length)
+                data = exactly(self._stream, length)
                 far = self._ends.get(number)
                 if far is None:
                     continue
@@ -71,7 +73,7 @@ class Dialer:
                     except OSError:
                         self._drop(number)
                 else:
-                    _shut(far)
+                    shut(far)
         except OSError:
             pass
         for number in list(self._ends):
@@ -80,22 +82,5 @@ class Dialer:
     def _drop(self, number: int) -> None:
         far = self._ends.pop(number, None)
         if far is not None:
-            _shut(far)
+            shut(far)
             far.close()
-
-
-def _exactly(stream: socket.socket, count: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < count:
-        part = stream.recv(count - len(parts))
-        if not part:
-            return b""
-        parts += part
-    return bytes(parts)
-
-
-def _shut(stream: socket.socket) -> None:
-    try:
-        stream.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # the other side was first

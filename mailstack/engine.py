@@ -12,14 +12,13 @@ import json
 import os
 import re
 import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from mailstack.errors import EngineError, HostError
+from mailstack import streams
+from mailstack.errors import EngineError
 from mailstack.model import LABEL_LAB, LABEL_OWNER, Result, ServiceState
 
 P = ParamSpec("P")
@@ -218,7 +217,7 @@ class Engine:
             if input is not None:
                 stream.sendall(input)
                 stream.shutdown(socket.SHUT_WR)
-            for channel, data in _frames(stream):
+            for channel, data in streams.frames(stream):
                 outputs[channel].append(data)
         code = self._api.exec_inspect(made["Id"])["ExitCode"]
         return Result(
@@ -232,30 +231,7 @@ class Engine:
         """Start a program in a container: what is written to the socket is its input, what is read is its output."""
         made = self._api.exec_create(container, list(argv), stdin=True, stderr=False)
         stream = self._raw(self._api.exec_start(made["Id"], socket=True))
-        near, far = socket.socketpair()
-
-        def inwards() -> None:
-            try:
-                for _, data in _frames(stream):
-                    far.sendall(data)
-            except OSError:
-                pass
-            finally:
-                _shut(far, socket.SHUT_WR)
-
-        def outwards() -> None:
-            try:
-                while data := far.recv(65536):
-                    stream.sendall(data)
-            except OSError:
-                pass
-            finally:
-                _shut(stream, socket.SHUT_RDWR)
-                stream.close()
-
-        for pump in (inwards, outwards):
-            threading.Thread(target=pump, daemon=True).start()
-        return near
+        return streams.plain(stream)
 
     @_mapped
     def logs(
@@ -390,30 +366,3 @@ def _layer_sizes(history: list[dict[str, Any]], count: int) -> list[int]:
     without = set(empty[: max(0, len(history) - count)])
     sizes = [entry["Size"] for n, entry in enumerate(history) if n not in without]
     return [0] * (count - len(sizes)) + sizes[-count:]
-
-
-def _frames(stream: socket.socket) -> Iterator[tuple[int, bytes]]:
-    """Split an attached container's stream into (channel, data): 1 is standard output, 2 is standard error."""
-    while header := _exactly(stream, 8):
-        channel, length = struct.unpack(">BxxxL", header)
-        yield channel, _exactly(stream, length)
-
-
-def _exactly(stream: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        part = stream.recv(count - len(data))
-        if not part:
-            return b""
-        data += part
-    return data
-
-
-def _shut(stream: socket.socket, how: int) -> None:
-    try:
-        stream.shutdown(how)
-    except OSError:
-        pass  # the other side was first
-
-
-__all__ = ["Engine", "HostError", "engine_url"]

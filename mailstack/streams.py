@@ -1,0 +1,58 @@
+"""Sockets that carry a container's standard streams."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+
+def exactly(stream: socket.socket, count: int) -> bytes:
+    """The next `count` bytes; none at all when the stream ends before them."""
+    parts = bytearray()
+    while len(parts) < count:
+        part = stream.recv(count - len(parts))
+        if not part:
+            return b""
+        parts += part
+    return bytes(parts)
+
+
+def shut(stream: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+    """Say that nothing more comes, unless the other side has said so first."""
+    with contextlib.suppress(OSError):
+        stream.shutdown(how)
+
+
+def frames(stream: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """An attached container's stream as (channel, data): 1 is standard output, 2 is standard error.
+
+    Docker Engine API, “Attach to a container”, stream format.
+    """
+    while header := exactly(stream, 8):
+        channel, length = struct.unpack(">BxxxL", header)
+        yield channel, exactly(stream, length)
+
+
+def plain(stream: socket.socket) -> socket.socket:
+    """A socket whose bytes are the program's input and output, without frames around them."""
+    near, far = socket.socketpair()
+
+    def inwards() -> None:
+        with contextlib.suppress(OSError):
+            for _, data in frames(stream):
+                far.sendall(data)
+        shut(far, socket.SHUT_WR)
+
+    def outwards() -> None:
+        with contextlib.suppress(OSError):
+            while data := far.recv(65536):
+                stream.sendall(data)
+        shut(stream)
+        stream.close()
+
+    for pump in (inwards, outwards):
+        threading.Thread(target=pump, daemon=True).start()
+    return near
