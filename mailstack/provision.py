@@ -172,7 +172,9 @@ def provision(runner: Runner, progress: Progress, *, root: Path = Path("/"), sec
         else:
             _do(runner, step, progress)
     progress("waiting for the engine's answer")
-    _await(root, ended, Deadline.after(seconds))
+    if not _await(root, ended, Deadline.after(seconds), facts.daemon):
+        provision(runner, progress, root=root, seconds=seconds)
+        return
     progress("the Docker engine answers")
 
 
@@ -190,13 +192,18 @@ def _do(runner: Runner, step: Step, progress: Progress) -> None:
     progress(f"{step.title} failed, going on: {lines.rpartition(chr(10))[2]}")
 
 
-def _await(root: Path, ended: Callable[[], int | None], deadline: Deadline) -> None:
-    """Wait for the engine's answer; give up at once when the one that was started has ended."""
+def _await(root: Path, ended: Callable[[], int | None], deadline: Deadline, found: int | None) -> bool:
+    """Wait for the engine's answer; give up at once when the one that was started has ended.
+
+    False when the one that was `found` is gone: it had been killed a moment before.
+    """
     before = False
     while not deadline.passed():
         answers, denied = _asked(root / _SOCKET, deadline.remaining())
         if answers:
-            return
+            return True
+        if found and _daemon(root) is None:
+            return False
         if denied and before:  # once may be the moment between the making of the socket and its permissions
             raise _denied()
         before = denied

@@ -231,6 +231,22 @@ def test_an_engine_that_stays_silent_is_waited_for_until_the_deadline(machine: M
         provision(FakeRunner(), lambda line: None, root=machine.root, seconds=0.2)
 
 
+def test_an_engine_that_was_killed_a_moment_before_is_started_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.run_dockerd()
+    runner = FakeRunner()
+
+    def asked(path: Path, seconds: float) -> tuple[bool, bool]:
+        (machine.root / "var/run/docker.pid").unlink(missing_ok=True)  # it is gone while it is waited for
+        return bool(runner.detached), False
+
+    monkeypatch.setattr("mailstack.provision._asked", asked)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    provision(runner, lambda line: None, root=machine.root)
+    assert [command.argv for command, _ in runner.detached] == [("dockerd",)]
+
+
 def test_a_user_without_sudo_is_told_what_root_must_run(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(command: Command) -> Result:
         raise HostError("sudo: cannot be run: No such file or directory")
