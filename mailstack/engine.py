@@ -12,14 +12,14 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from mailstack import streams
 from mailstack.errors import EngineError
-from mailstack.model import LABEL_LAB, LABEL_OWNER, Result, ServiceState
+from mailstack.model import LABEL_LAB, LABEL_OWNER, Deadline, Result, ServiceState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -245,6 +245,26 @@ class Engine:
             options["since"] = since
         return bytes(self._api.logs(container, **options)).decode(errors="replace")
 
+    def follow(
+        self, containers: Mapping[str, str], *, since: float | None = None, deadline: Deadline
+    ) -> Iterator[tuple[str, str] | None]:
+        """What containers (service → id) print, line by line as they do, each line with its service.
+
+        Lines begin with their time, as in `logs(timestamps=True)`. What was printed since `since` (seconds of the
+        epoch; None: ever) comes first. When the deadline passes, None is the last to come; an end without it means that
+        all of the containers have stopped. Closing the generator closes its connections. Raises EngineError.
+        """
+        with contextlib.ExitStack() as followed:
+            logs = {}
+            for service, container in containers.items():
+                logs[service] = self._followed(container, since)
+                followed.callback(_hang_up, logs[service])
+            yield from streams.merged(logs, deadline.remaining)
+
+    @_mapped
+    def _followed(self, container: str, since: float | None) -> Any:
+        return self._api.logs(container, stream=True, follow=True, timestamps=True, since=since)
+
     @_mapped
     def stop(self, container: str, *, seconds: int = 10) -> None:
         """Stop a container (SIGTERM, then SIGKILL after `seconds`)."""
@@ -323,6 +343,12 @@ def _get(url: str, path: str) -> Any:
     finally:
         connection.close()
     return found
+
+
+def _hang_up(log: Any) -> None:
+    # The SDK's close() trips over a log that ends at this moment.
+    with contextlib.suppress(Exception):
+        log.close()
 
 
 def _denied() -> EngineError:

@@ -13,7 +13,7 @@ PACKAGE = Path(mailstack.__file__).parent
 
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
-    ("errors", "model", "definition", "streams", "replies"),
+    ("errors", "model", "definition", "durations", "streams", "replies"),
     ("secret", "ports", "runner", "labfile", "report", "dialer", "engine"),
     ("pki", "render", "state", "compose", "images", "mail", "places"),
     ("files", "provision"),
