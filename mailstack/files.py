@@ -19,7 +19,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mailstack import pki, render
+from mailstack import pki, render, secret
 from mailstack.errors import CredentialsError, InputError
 from mailstack.model import Lab
 from mailstack.secret import Secret, new_password, write_private
@@ -141,6 +141,12 @@ def read_relay(directory: Path) -> tuple[str, Secret] | None:
     except FileNotFoundError:
         return None
     return (user, Secret(password)) if user and password else None
+
+
+def blot(directory: Path, text: str) -> str:
+    """`text` without any password of the lab: a server may have repeated one."""
+    relay = read_relay(directory)
+    return secret.blot(text, [*passwords(directory).values(), *([relay[1]] if relay else [])])
 
 
 def rotate_relay(directory: Path) -> tuple[str, Secret]:

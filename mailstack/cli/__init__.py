@@ -23,6 +23,7 @@ COMMANDS = {
     "send": ("messages", "Send a mail, and wait until it has arrived."),
     "inbox": ("messages", "List the mails in a mailbox."),
     "read": ("messages", "Show a mail."),
+    "experiment": ("experiment", "Perform the whole experiment, and tell what was seen."),
     "logs": ("access", "What the servers have logged."),
     "shell": ("access", "A shell inside a service."),
     "secrets": ("access", "Make, rotate or reveal a lab's secrets."),

@@ -1,0 +1,53 @@
+"""experiment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from mailstack.cli.lifecycle import overlay_option
+from mailstack.cli.output import Progress, json_option, print_json, printable, table
+from mailstack.model import Json
+
+
+@click.command()
+@overlay_option
+@click.option("--keep", is_flag=True, help="Keep the lab, to look at it.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "tty", "plain", "quiet"]),
+    default="auto",
+    help="How to show progress.",
+)
+@json_option
+def experiment(overlays: tuple[Path, ...], keep: bool, progress: str, as_json: bool) -> None:
+    """Perform the whole experiment in a lab of its own: each step with what was
+    done, what was expected, the evidence and the verdict.
+
+    Exits with 1 when a step failed. The lab is removed, whatever happens.
+    """
+    from mailstack.experiment.performance import perform
+
+    with Progress(progress) as show:
+        document = perform(overlays, keep, show)
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+    sys.exit(0 if document["verdict"] == "pass" else 1)
+
+
+def _print(document: Json) -> None:
+    table(
+        ("", "step", "what it shows", "s"),
+        [(step["verdict"], step["id"], step["title"], f"{step['seconds']:.1f}") for step in document["steps"]],
+        flexible=2,
+    )
+    for step in document["steps"]:
+        if step["verdict"] != "pass":
+            click.echo(f"\nfail: {step['id']}\n  {printable(step['row'])}")
+            for line in step["reason"].splitlines():
+                click.echo(f"  {printable(line)}")
+    click.echo(f"\n{document['passed']} passed, {document['failed']} failed in {document['seconds']:.1f} s")

@@ -1,0 +1,44 @@
+"""What a step has seen, in the shapes of the experiment's document, and what it has not."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+
+from mailstack.model import Json
+
+
+class Unmet(Exception):
+    """Something is not as the experiment says; the text is the reason."""
+
+
+def expect(met: object, reason: str) -> None:
+    """Raise Unmet with `reason` unless `met`."""
+    if not met:
+        raise Unmet(reason)
+
+
+class Evidence:
+    """The evidence of one step, in the order in which it was found; `blot` takes secrets out of whatever comes in."""
+
+    def __init__(self, blot: Callable[[str], str]) -> None:
+        self._blot = blot
+        self._found: list[Json] = []
+
+    def all(self) -> tuple[Json, ...]:
+        """What there is until now."""
+        return tuple(self._found)
+
+    def text(self, title: str, text: str) -> None:
+        """Lines as a server or a program gave them."""
+        self._found.append({"kind": "text", "title": title, "text": self._blot(text.rstrip("\n"))})
+
+    def table(self, title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Things side by side."""
+        cells = [[self._blot(str(cell)) for cell in row] for row in rows]
+        self._found.append({"kind": "table", "title": title, "headings": list(headings), "rows": cells})
+
+    def image(self, title: str, name: str, type: str, data: bytes) -> None:
+        """A picture that was sent."""
+        encoded = base64.b64encode(data).decode()
+        self._found.append({"kind": "image", "title": title, "name": name, "type": type, "base64": encoded})

@@ -1,0 +1,158 @@
+"""The lab on which the experiment is performed: who plays whom, and how a step looks at each of them."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from email.utils import make_msgid
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mailstack import files, mail, post
+from mailstack.errors import DeadlinePassed, HostError, MailstackError
+from mailstack.experiment.evidence import Unmet, expect
+from mailstack.model import Deadline, Result, ServiceState
+from mailstack.running import RunningLab
+from mailstack.secret import Secret
+
+if TYPE_CHECKING:
+    from imap_tools import BaseMailBox, MailMessage
+
+T = TypeVar("T")
+
+# A mail that has not arrived by then will not: deliveries take hundredths of a second.
+ARRIVAL_SECONDS = 8.0
+
+
+class Scene:
+    """A lab in which some servers may not run."""
+
+    def __init__(self, lab: RunningLab, trouble: MailstackError | None = None) -> None:
+        self.lab = lab
+        self.trouble = trouble  # what kept `up` from proving the lab
+        self.engine = lab.engine
+        self._services = {state.name: state for state in lab.services()}
+        self._known: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        mailname = lab.definition.mailname
+        self.student = f"{post.STUDENT}@{mailname}"
+        others = [address for address in lab.definition.addresses() if address != self.student]
+        self.recipient = others[min(1, len(others) - 1)]
+        # The mail of steps 5 and 6; its id is chosen here, so that each step can look for it.
+        self.first_mail = make_msgid("first", domain=mailname)
+
+    # ── its machines ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def services(self) -> list[ServiceState]:
+        """Its services, as they were when the experiment began."""
+        return list(self._services.values())
+
+    def container(self, service: str) -> str:
+        """A service's container. Raises HostError where it did not run when the experiment began."""
+        state = self._services.get(service)
+        if state is None:
+            raise HostError(f"the lab has no {service}")
+        if state.state != "running":
+            raise HostError(f"{service} does not run: it ended with code {state.exit_code}")
+        return state.container
+
+    @property
+    def running(self) -> list[str]:
+        """The services that ran when the experiment began."""
+        return [name for name, state in self._services.items() if state.state == "running"]
+
+    @property
+    def relay(self) -> tuple[str, Secret]:
+        """The user and the password with which the student's machine submits its mail."""
+        found = files.read_relay(self.lab.directory.files)
+        expect(found, "the lab has no relay credentials")
+        assert found
+        return found
+
+    def execute(self, service: str, *argv: str, user: str = "", input: bytes | None = None) -> Result:
+        """Run a program on a machine of the lab."""
+        return self.engine.execute(self.container(service), argv, user=user, input=input)
+
+    def output(self, service: str, *argv: str) -> str:
+        """What a program on a machine of the lab prints; Unmet when it fails."""
+        result = self.execute(service, *argv)
+        expect(result.code == 0, f"`{' '.join(argv)}` in {service}: {result.stderr.strip() or f'code {result.code}'}")
+        return result.stdout
+
+    def once(self, what: str, look: Callable[[], T]) -> T:
+        """What `look` finds, looked for once for all steps that ask for `what`."""
+        with self._lock:
+            if what not in self._known:
+                self._known[what] = look()
+            found: T = self._known[what]
+        return found
+
+    def settings(self, service: str) -> dict[str, str]:
+        """Every setting in effect in a Postfix: postconf(1), `-x` expands `$name`."""
+        return self.once(f"settings of {service}", lambda: parse_settings(self.output(service, "postconf", "-x")))
+
+    def reload(self, service: str) -> None:
+        """Let a Postfix begin anew with its configuration (postfix(1), reload), and wait until it says so."""
+        said = "]: reload -- "
+        before = self.log(service).count(said)
+        self.engine.signal(self.container(service), "SIGHUP")
+        deadline = Deadline.after(ARRIVAL_SECONDS)
+        while self.log(service).count(said) == before:
+            expect(not deadline.passed(), f"Postfix in {service} did not begin anew")
+
+    def log(self, service: str) -> str:
+        """Everything that a service has logged."""
+        return self.engine.logs(self.container(service))
+
+    # ── its mails ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def lines(self, service: str, message_id: str, wanted: str) -> list[str]:
+        """The log lines of a mail in a Postfix, once one of them has `wanted` in it."""
+        deadline = Deadline.after(ARRIVAL_SECONDS)
+        while True:
+            found = lines_of(self.log(service), message_id)
+            if any(wanted in line for line in found):
+                return found
+            if deadline.passed():
+                last = f"; its last line there: {found[-1]}" if found else ""
+                raise Unmet(f"{service} logged no “{wanted}” for {message_id}{last}")
+            time.sleep(0.02)
+
+    @cached_property
+    def trusting(self) -> ssl.SSLContext:
+        """A TLS client that trusts the lab's CA, and nothing else."""
+        return mail.tls_context(self.lab.ca_file)
+
+    def box(self, address: str) -> AbstractContextManager[BaseMailBox]:
+        """An account's mailbox, over IMAP."""
+        self.container("dovecot")  # rather than: the connection was refused
+        return mail.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.lab.password(address))
+
+    def arrived(self, address: str, message_id: str) -> list[MailMessage]:
+        """The copies of a mail in a mailbox, once there is one. Unmet when none comes."""
+        with self.box(address) as box:
+            try:
+                mail.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
+            except DeadlinePassed:
+                raise Unmet(f"{message_id} is not in the mailbox of {address} after {ARRIVAL_SECONDS:g} s") from None
+            return mail.find(box, message_id)
+
+    def blot(self, text: str) -> str:
+        """`text` without any of the lab's secrets."""
+        return files.blot(self.lab.directory.files, text)
+
+
+def parse_settings(text: str) -> dict[str, str]:
+    """`name = value` lines, as postconf(1) prints them."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def lines_of(log: str, message_id: str) -> list[str]:
+    """The lines of a Postfix's log that are of this mail, by its queue ids there."""
+    ids = set(re.findall(rf"cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}", log))
+    return [line for line in log.splitlines() if any(f": {queue_id}: " in line for queue_id in ids)]

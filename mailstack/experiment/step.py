@@ -1,0 +1,141 @@
+"""A step of the experiment: what it is, how its verdict is computed, and how all of them are done.
+
+A step is a function that shows its evidence as it finds it, and raises Unmet where something is not as it should be.
+Its verdict is computed from nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from mailstack.errors import Interrupted, MailstackError
+from mailstack.experiment.evidence import Evidence, Unmet, expect
+from mailstack.experiment.scene import Scene
+from mailstack.model import Json, Verdict
+
+Function = Callable[[Scene, Evidence], None]
+
+# How many steps run side by side: each waits for servers much more than it computes.
+SIDE_BY_SIDE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row of the experiment: what is done, what is to be seen, and the function that does it and looks."""
+
+    id: str
+    title: str
+    row: str  # what the experiment says
+    done: str
+    expected: str
+    function: Function
+    needs: tuple[str, ...] = ()  # steps without which this one cannot be done
+    alone: bool = False  # stops a server, so nothing runs beside it
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step ended."""
+
+    step: Step
+    verdict: Verdict
+    reason: str  # why it failed, or ""
+    seconds: float
+    evidence: tuple[Json, ...]
+
+    def json(self) -> Json:
+        """The step in the experiment's document."""
+        return {
+            "id": self.step.id,
+            "title": self.step.title,
+            "row": self.step.row,
+            "done": self.step.done,
+            "expected": self.step.expected,
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "seconds": round(self.seconds, 3),
+            "evidence": list(self.evidence),
+        }
+
+
+class Steps:
+    """The steps of one module, gathered by decorator: `@steps("id", "title", row=…, done=…, expected=…)`."""
+
+    def __init__(self) -> None:
+        self.all: list[Step] = []
+
+    def __call__(
+        self,
+        id: str,
+        title: str,
+        *,
+        row: str,
+        done: str,
+        expected: str,
+        needs: Sequence[str] = (),
+        alone: bool = False,
+    ) -> Callable[[Function], Function]:
+        """Add a step."""
+
+        def add(function: Function) -> Function:
+            self.all.append(Step(id, title, row, done, expected, function, tuple(needs), alone))
+            return function
+
+        return add
+
+
+def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+    """Do the steps, side by side where they can be; the outcomes are in the steps' order."""
+    steps = list(steps)
+    outcomes: dict[str, Future[Outcome]] = {}
+
+    def one(step: Step) -> Outcome:
+        outcome = judge(step, scene, {needed: outcomes[needed].result() for needed in step.needs})
+        on_outcome(outcome)
+        return outcome
+
+    pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+    try:
+        # Taken up in this order: whoever waits for a step it needs, waits for one that has been begun.
+        for step in steps:
+            if not step.alone:
+                outcomes[step.id] = pool.submit(one, step)
+        for future in list(outcomes.values()):
+            future.result()
+        for step in steps:
+            if step.alone:
+                outcomes[step.id] = pool.submit(one, step)
+                outcomes[step.id].result()
+    finally:
+        # Interrupted: what has not been begun never is; the rest ends when the lab is gone.
+        pool.shutdown(wait=False, cancel_futures=True)
+    return [outcomes[step.id].result() for step in steps]
+
+
+def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
+    """Do one step, and turn whatever happens into a verdict, with the evidence that was found until then."""
+    begun = time.monotonic()
+    evidence = Evidence(scene.blot)
+    try:
+        for id, outcome in needed.items():
+            expect(outcome.verdict is Verdict.PASS, f"it needs “{id}”, which failed: {outcome.reason}")
+        step.function(scene, evidence)
+        verdict, reason = Verdict.PASS, ""
+    except Unmet as unmet:
+        verdict, reason = Verdict.FAIL, str(unmet)
+    except Interrupted:
+        raise
+    except (MailstackError, OSError, EOFError) as error:
+        verdict, reason = Verdict.FAIL, str(error) or type(error).__name__
+    except Exception as error:
+        from smtplib import SMTPException
+
+        from imap_tools.errors import ImapToolsError
+
+        if not isinstance(error, SMTPException | ImapToolsError) and type(error).__module__ != "imaplib":
+            raise
+        verdict, reason = Verdict.FAIL, f"{type(error).__name__}: {error}"
+    return Outcome(step, verdict, scene.blot(reason), time.monotonic() - begun, evidence.all())
