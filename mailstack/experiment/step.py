@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mailstack.errors import Interrupted, MailstackError
-from mailstack.experiment.evidence import Evidence, Unmet, expect
+from mailstack.experiment.evidence import Evidence, Unmet
 from mailstack.experiment.scene import Scene
 from mailstack.model import Json, Verdict
 
@@ -45,6 +45,7 @@ class Outcome:
     reason: str  # why it failed, or ""
     seconds: float
     evidence: tuple[Json, ...]
+    lacks: Outcome | None = None  # the failed step without which it could not be done
 
     def json(self) -> Json:
         """The step in the experiment's document."""
@@ -117,11 +118,14 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
 
 def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
     """Do one step, and turn whatever happens into a verdict, with the evidence that was found until then."""
+    for outcome in needed.values():
+        if outcome.verdict is not Verdict.PASS:
+            lacks = outcome.lacks or outcome
+            reason = f"it needs “{lacks.step.id}”, which failed: {lacks.reason}"
+            return Outcome(step, Verdict.FAIL, reason, 0.0, (), lacks)
     begun = time.monotonic()
     evidence = Evidence(scene.blot)
     try:
-        for id, outcome in needed.items():
-            expect(outcome.verdict is Verdict.PASS, f"it needs “{id}”, which failed: {outcome.reason}")
         step.function(scene, evidence)
         verdict, reason = Verdict.PASS, ""
     except Unmet as unmet:
