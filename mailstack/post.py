@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Literal
 
 from mailstack import mail
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
@@ -17,6 +18,11 @@ from mailstack.model import Deadline, Json, Lab
 from mailstack.running import RunningLab
 
 STUDENT = "student"  # the user of the sender's machine
+
+# Another way for one mail from the sender than the others go (stack/sender/master.cf): straight to the provider's
+# port 25, or by the relay with the dialogue told to whoever records it.
+Route = Literal["direct", "recorded"]
+ROUTE_HEADER = "X-Mailstack-Route"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +108,11 @@ def mailboxes_for(lab: Lab, address: str) -> set[str]:
     return found
 
 
-def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline) -> Sent:
-    """Send it, and wait for it in every mailbox of the lab that it is for. Raises CheckFailed, DeadlinePassed."""
+def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route: Route | None = None) -> Sent:
+    """Send it, and wait for it in every mailbox of the lab that it is for. Raises CheckFailed, DeadlinePassed.
+
+    `route` is for mail that goes via the sender.
+    """
     message = mail.new_message(
         sender=letter.sender,
         to=letter.recipients,
@@ -114,7 +123,7 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline) -> Sent:
     message_id = str(message["Message-ID"])
     begun = time.monotonic()
     if via == "sender":
-        from_sender(lab, letter, message_id)
+        from_sender(lab, letter, message_id, route=route)
     else:
         _submit(lab, letter, message)
     boxes = sorted(set().union(*(mailboxes_for(lab.definition, address) for address in letter.recipients)))
@@ -155,8 +164,12 @@ def _submit(lab: RunningLab, letter: Letter, message: EmailMessage) -> None:
     )
 
 
-def from_sender(lab: RunningLab, letter: Letter, message_id: str) -> None:
-    """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input."""
+def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Route | None = None) -> None:
+    """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input.
+
+    By the relay, or by another `route`. Without the relay's credentials (`direct`) an address of the lab's own users
+    is refused as sender (553).
+    """
     container = lab.service("sender").container
     options = []
     for number, path in enumerate(letter.attachments):
@@ -167,6 +180,7 @@ def from_sender(lab: RunningLab, letter: Letter, message_id: str) -> None:
         if put.code != 0:
             raise CheckFailed(f"{path}: could not be copied to the sender: {put.stderr.strip()}")
         options += [f"--attach={place}"]
+    options += [f"--append={ROUTE_HEADER}: {route}"] if route else []
     argv = ["mail", "-s", letter.subject, "-r", letter.sender, "-a", f"Message-ID: {message_id}", *options, "--"]
     result = lab.engine.execute(
         container, [*argv, *letter.recipients], user=STUDENT, input=letter.body.rstrip("\n").encode() + b"\n"
