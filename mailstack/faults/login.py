@@ -1,0 +1,59 @@
+"""Who may log in: SASL on the client's and on the server's side."""
+
+from __future__ import annotations
+
+from mailstack.faults.entry import fault
+
+ENTRIES = (
+    fault(
+        "password-not-for-applications",
+        "the account's password is not accepted from applications",
+        cause="the provider takes this password on its web pages only, mostly because the account has a second factor",
+        remedy="make a password for this application in the provider's settings, put it into sasl_passwd, run postmap",
+        source="RFC 4954, section 6 (534)",
+        pattern=r"\b53[45][ -]5\.7\.9\b|[Aa]pplication-specific password",
+    ),
+    fault(
+        "authentication-unavailable",
+        "the server cannot check passwords at the moment",
+        cause="the server's Postfix does not reach the one who knows the passwords (Dovecot's auth)",
+        remedy="start Dovecot, and see that smtpd_sasl_path names a socket on which its auth service listens",
+        source="RFC 4954, section 6; postconf(5), smtpd_sasl_path",
+        pattern=r"\b454[ -]4\.7\.0 Temporary authentication failure|Connection lost to authentication server"
+        r"|Connect to Dovecot auth socket \S+ failed|fatal: no SASL authentication mechanisms",
+    ),
+    fault(
+        "no-sasl-mechanism",
+        "the client has none of the SASL mechanisms that the server offers",
+        cause="Cyrus SASL's plug-ins for PLAIN and LOGIN are not installed on the client",
+        remedy="apt-get install libsasl2-modules, then restart Postfix",
+        source="Postfix SASL_README, “Enabling SASL authentication in the Postfix SMTP/LMTP client”",
+        pattern=r"\bno mechanism available\b|No worthy mechs found",
+    ),
+    fault(
+        "no-common-mechanism",
+        "the server offers no mechanism that the client may use on this connection",
+        cause="it offers only mechanisms that smtp_sasl_security_options forbids (plaintext without TLS, say)",
+        remedy="use TLS, or the provider's other port; compare the AUTH line of EHLO with smtp_sasl_security_options",
+        source="postconf(5), smtp_sasl_security_options, smtp_sasl_tls_security_options",
+        pattern=r"offered no (compatible|supported) (authentication|AUTH) mechanisms|offered null AUTH mechanism list",
+    ),
+    fault(
+        "wrong-password",
+        "the user name or the password is wrong",
+        cause="the server knows no such user, or has another password for it",
+        remedy="correct sasl_passwd (its key is relayhost, to the letter), run postmap on it, then postqueue -f",
+        source="RFC 4954, section 6",
+        pattern=r"\b535[ -]5\.7\.8\b|(^|\bsaid: )535[ -]|\bSASL [\w-]+ authentication failed"
+        r"|\(auth failed, \d+ attempts|Login aborted: .*\(auth_failed\)",
+    ),
+    fault(
+        "login-required",
+        "the server takes mail only from those who have logged in",
+        cause="the client gave no credentials: there are none for this server in its sasl_passwd, or AUTH is off",
+        remedy="set smtp_sasl_auth_enable = yes, and an entry in sasl_passwd whose key is relayhost, to the letter",
+        source="RFC 4954, section 6; postconf(5), smtp_sasl_password_maps",
+        pattern=r"\b5[35]\d[ -]5\.7\.[01] .*(?i:authentication (is )?required)"
+        r"|: Sender address rejected: not logged in|: (Client host|Recipient address) rejected: Access denied",
+    ),
+)
