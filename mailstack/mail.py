@@ -104,7 +104,6 @@ def new_message(
 ) -> EmailMessage:
     """A message with a date and an id of its own (RFC 5322, section 3.6.4); `mark` becomes part of the id."""
     import datetime
-    import mimetypes
 
     message = EmailMessage()
     message["From"] = sender
@@ -116,10 +115,16 @@ def new_message(
     if html is not None:
         message.add_alternative(html, subtype="html")
     for path in attachments:
-        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        main, _, sub = kind.partition("/")
+        main, _, sub = type_of(path).partition("/")
         message.add_attachment(path.read_bytes(), maintype=main, subtype=sub, filename=path.name)
     return message
+
+
+def type_of(path: Path) -> str:
+    """The media type of a file, by its name (RFC 2046)."""
+    import mimetypes
+
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
 def submit(

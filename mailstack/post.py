@@ -179,7 +179,8 @@ def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Rout
         put = lab.engine.execute(container, copy, user=STUDENT, input=path.read_bytes())
         if put.code != 0:
             raise CheckFailed(f"{path}: could not be copied to the sender: {put.stderr.strip()}")
-        options += [f"--attach={place}"]
+        # mailutils does not guess a type; what it was told last is the text's, too.
+        options += [f"--content-type={mail.type_of(path)}", f"--attach={place}", "--content-type=text/plain"]
     options += [f"--append={ROUTE_HEADER}: {route}"] if route else []
     argv = ["mail", "-s", letter.subject, "-r", letter.sender, "-a", f"Message-ID: {message_id}", *options, "--"]
     result = lab.engine.execute(

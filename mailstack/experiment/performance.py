@@ -12,7 +12,7 @@ from pathlib import Path
 from mailstack import __version__, compose, down, lab
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, InputError, Interrupted, MailstackError
-from mailstack.experiment import first_mail, machine
+from mailstack.experiment import first_mail, machine, mailbox, models, queue, settings, theory
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Outcome, Step, run
 from mailstack.model import Json, Verdict
@@ -25,7 +25,8 @@ LIFE_SECONDS = 900.0
 
 def all_steps() -> list[Step]:
     """Every step, in the order of the experiment; a step comes after those that it needs."""
-    return [step for module in (machine, first_mail) for step in module.steps.all]
+    modules = (machine, settings, first_mail, theory, models, mailbox, queue)
+    return [step for module in modules for step in module.steps.all]
 
 
 def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Json:

@@ -108,6 +108,10 @@ class Scene:
         """Everything that a service has logged."""
         return self.engine.logs(self.container(service))
 
+    def logs(self, *services: str) -> dict[str, str]:
+        """What several services have logged, with the engine's time at the beginning of each line."""
+        return {service: self.engine.logs(self.container(service), timestamps=True) for service in services}
+
     # ── its mails ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def lines(self, service: str, message_id: str, wanted: str) -> list[str]:
@@ -140,6 +144,16 @@ class Scene:
             except DeadlinePassed:
                 raise Unmet(f"{message_id} is not in the mailbox of {address} after {ARRIVAL_SECONDS:g} s") from None
             return mail.find(box, message_id)
+
+    def first(self) -> MailMessage:
+        """The first mail, as it lies in the recipient's mailbox."""
+        return self.once("first mail", lambda: self.arrived(self.recipient, self.first_mail)[0])
+
+    def raw(self, address: str, message_id: str) -> bytes:
+        """A mail as the IMAP server gives it, byte by byte (RFC 3501, section 6.4.5)."""
+        with self.box(address) as box:
+            uid = next(iter(mail.find(box, message_id))).uid
+            return bytes(box.client.uid("FETCH", str(uid), "(BODY.PEEK[])")[1][0][1])
 
     def blot(self, text: str) -> str:
         """`text` without any of the lab's secrets."""

@@ -1,0 +1,116 @@
+"""What a user agent does on the receiver's side: it lists, shows one, and unpacks what MIME has carried."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import tempfile
+import zlib
+from email.utils import make_msgid
+from pathlib import Path
+
+from mailstack import post
+from mailstack.experiment.evidence import Evidence, expect
+from mailstack.experiment.first_mail import BODY, SUBJECT
+from mailstack.experiment.scene import Scene
+from mailstack.experiment.step import Steps
+
+steps = Steps()
+
+NAME, TYPE = "letter.png", "image/png"
+
+
+@steps(
+    "mime",
+    "MIME carries an image, byte by byte",
+    row="MIME carries what plain text cannot: attachments, images.",
+    done="Made a small PNG image, and sent it as an attachment with mail on the student's machine.",
+    expected=f"The mail has a part {TYPE} called {NAME}, encoded in lines of plain text; decoded, its bytes are those "
+    "that were sent.",
+    needs=("credentials",),
+)
+def _(scene: Scene, show: Evidence) -> None:
+    image = picture()
+    message_id = make_msgid("image", domain=scene.student.partition("@")[2])
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / NAME
+        file.write_bytes(image)
+        letter = post.Letter(scene.student, (scene.recipient,), "A picture", "See the attached picture.", (file,))
+        post.from_sender(scene.lab, letter, message_id)
+    found = scene.arrived(scene.recipient, message_id)[0]
+    parts = [part for part in found.obj.walk() if not part.is_multipart()]
+    show.table(
+        "the parts of the mail",
+        ("type", "name", "transfer encoding", "bytes"),
+        [
+            (p.get_content_type(), p.get_filename() or "-", p["Content-Transfer-Encoding"] or "-", len(_bytes(p)))
+            for p in parts
+        ],
+    )
+    pictures = [part for part in parts if part.get_filename() == NAME]
+    expect(found.obj["MIME-Version"] == "1.0", "the mail has no MIME-Version: 1.0")
+    expect(parts[0].get_content_type() == "text/plain", "the mail does not begin with its text")
+    expect(len(pictures) == 1, f"{len(pictures)} parts are called {NAME}")
+    part, arrived = pictures[0], _bytes(pictures[0])
+    lines = str(part.get_payload()).splitlines()
+    show.text("the part as it travelled", "\n".join([*(f"{k}: {v}" for k, v in part.items()), "", *lines[:3], "…"]))
+    show.table(
+        "before and after",
+        ("", "bytes", "SHA-256"),
+        [
+            ("sent", len(image), hashlib.sha256(image).hexdigest()),
+            ("arrived", len(arrived), hashlib.sha256(arrived).hexdigest()),
+        ],
+    )
+    show.image("the picture, as it arrived", NAME, TYPE, arrived)
+    expect(part.get_content_type() == TYPE, f"the part is {part.get_content_type()}, not {TYPE}")
+    # RFC 2045, section 6.7 and 6.8: what passes every MTA.
+    expect(all(line.isascii() and len(line) <= 76 for line in lines), "it did not travel as lines of plain text")
+    expect(arrived == image, "what arrived are other bytes than those that were sent")
+
+
+def _bytes(part: object) -> bytes:
+    payload = part.get_payload(decode=True)  # type: ignore[attr-defined]
+    return payload if isinstance(payload, bytes) else b""
+
+
+def picture(width: int = 96, height: int = 64) -> bytes:
+    """An envelope as a PNG image of three colours (PNG, third edition: chunks, filter 0, zlib)."""
+    ink, paper, ground = b"\x1f\x3a\x5f", b"\xf6\xf1\xe4", b"\x8f\xb8\xd8"
+    rows = []
+    for y in range(height):
+        row = bytearray(b"\0")
+        for x in range(width):
+            edge = min(x, y, width - 1 - x, height - 1 - y)
+            flap = abs(min(x, width - 1 - x) * height * 3 // (width * 2) - y) < 2
+            row += ground if edge < 6 else ink if edge < 8 or flap else paper
+        rows.append(bytes(row))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows), 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+@steps(
+    "receiving",
+    "The user agent lists the mails, and shows the selected one",
+    row="Receiving: the user agent looks at the mailbox, lists the mails with a short description of each, and shows "
+    "the one that the user selects, in the terminal.",
+    done="Looked at the recipient's mailbox over IMAP: listed the mails, selected the one with the subject "
+    f"“{SUBJECT}”, and showed it.",
+    expected="A list with date, sender, subject and size of each mail, the first mail among them; and its text.",
+    needs=("arrive", "mime"),
+)
+def _(scene: Scene, show: Evidence) -> None:
+    with scene.box(scene.recipient) as box:
+        mails = list(box.fetch(mark_seen=False, bulk=True))
+    rows = [(m.uid, f"{m.date:%Y-%m-%d %H:%M}", m.from_, m.subject, m.size_rfc822) for m in mails]
+    show.table("the list", ("uid", "date", "from", "subject", "bytes"), rows)
+    expect(len(mails) > 1, f"{len(mails)} mails are listed")
+    chosen = [m for m in mails if m.obj["Message-ID"] == scene.first_mail]
+    expect(len(chosen) == 1, f"the first mail is listed {len(chosen)} times")
+    found = chosen[0]
+    show.text("the selected mail", f"From: {found.from_}\nSubject: {found.subject}\n\n{found.text}")
+    expect(all(row[2] and row[3] for row in rows), "a mail is listed without its sender or its subject")
+    expect(found.text.strip() == BODY, f"its text is “{found.text.strip()}”")

@@ -1,0 +1,79 @@
+"""The queue keeps a mail while the receiver is not there. Stops the provider's Postfix, so nothing runs beside it."""
+
+from __future__ import annotations
+
+import json
+from email.utils import make_msgid
+
+from mailstack import mail, post
+from mailstack.experiment.evidence import Evidence, expect
+from mailstack.experiment.scene import ARRIVAL_SECONDS, Scene
+from mailstack.experiment.step import Steps
+from mailstack.model import Deadline
+
+steps = Steps()
+
+
+@steps(
+    "queue",
+    "While the receiver is down the queue holds the mail, and delivers it once afterwards",
+    row="The queue: the MTA keeps a small queue so that it can try again when the receiver is not available.",
+    done="Stopped the provider's Postfix, sent a mail, looked into the student's queue; started it again, and asked "
+    "the queue to try at once (postqueue -f).",
+    expected="The mail is deferred in the student's queue, with its reason, and not in the mailbox; afterwards exactly "
+    "one copy is in the mailbox, and the queue is empty.",
+    needs=("arrive",),
+    alone=True,
+)
+def _(scene: Scene, show: Evidence) -> None:
+    message_id = make_msgid("waiting", domain=scene.student.partition("@")[2])
+    letter = post.Letter(scene.student, (scene.recipient,), "A mail that waits", "The receiver was not there.")
+    provider = scene.container("postfix")
+    scene.engine.stop(provider)
+    try:
+        post.from_sender(scene.lab, letter, message_id)
+        lines = scene.lines("sender", message_id, "status=")
+        waiting = _queue(scene)
+        show.table(
+            "the student's queue, while the receiver is down",
+            ("queue", "queue id", "recipient", "reason"),
+            [
+                (e["queue_name"], e["queue_id"], r["address"], r.get("delay_reason", ""))
+                for e in waiting
+                for r in e["recipients"]
+            ],
+        )
+        expect(any("status=deferred" in line for line in lines), f"it was not deferred: {lines[-1]}")
+        mine = [e for e in waiting if any(f": {e['queue_id']}: " in line for line in lines)]
+        expect([e["queue_name"] for e in mine] == ["deferred"], "it is not in the queue of the deferred")
+        expect(all(r.get("delay_reason") for r in mine[0]["recipients"]), "the queue gives no reason")
+        with scene.box(scene.recipient) as box:
+            expect(not mail.find(box, message_id), "it is in the mailbox all the same")
+    finally:
+        scene.engine.start(provider)
+    _until_it_is_there(scene)
+    scene.output("sender", "postqueue", "-f")
+    copies = scene.arrived(scene.recipient, message_id)
+    for service in ("sender", "postfix"):
+        scene.lines(service, message_id, "removed")
+    show.text("what the student's Postfix logged", "\n".join(scene.lines("sender", message_id, "removed")))
+    with scene.box(scene.recipient) as box:
+        copies = mail.find(box, message_id)
+    left = [e["queue_id"] for e in _queue(scene)]
+    show.table(
+        "afterwards", ("what", "count"), [("copies in the mailbox", len(copies)), ("mails in the queue", len(left))]
+    )
+    expect(len(copies) == 1, f"{len(copies)} copies")
+    expect(not left, f"the queue still has {', '.join(left)}")
+
+
+def _queue(scene: Scene) -> list[dict]:  # type: ignore[type-arg]
+    return [json.loads(line) for line in scene.output("sender", "postqueue", "-j").splitlines()]
+
+
+def _until_it_is_there(scene: Scene) -> None:
+    """Wait until the provider, started again, listens, and the student's machine finds it."""
+    deadline = Deadline.after(ARRIVAL_SECONDS)
+    for service, argv in (("postfix", ("healthcheck",)), ("sender", ("getent", "ahostsv4", "postfix"))):
+        while scene.execute(service, *argv).code != 0:
+            expect(not deadline.passed(), f"the provider is not back {deadline.seconds:g} s after its start")

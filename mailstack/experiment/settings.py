@@ -1,0 +1,233 @@
+"""Step 3: every setting of the original main.cf beside the one in effect, with its value, and why they differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mailstack.experiment.evidence import Evidence, expect
+from mailstack.experiment.scene import Scene, parse_settings
+from mailstack.experiment.step import Steps
+from mailstack.render import POSTFIX_HOST
+
+steps = Steps()
+
+# A look at the lab beyond the value itself; raises Unmet.
+Look = Callable[[Scene, Evidence], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of the original, the one that does its work today, and what that one's value has to be."""
+
+    name: str
+    value: str  # in the original
+    now: str  # the name in effect; the same where nothing has changed
+    pattern: str  # of the value in effect
+    means: str  # the same in words
+    why: str  # they differ
+    look: Look | None = None
+
+
+_SAME = "They do not differ."
+_LMDB = (
+    "hash: and btree: are files of Berkeley DB, which is no longer maintained as free software and which distributions "
+    "leave out; Postfix documents lmdb: in its place (NON_BERKELEYDB_README, lmdb_table(5))."
+)
+_CHAIN = (
+    "Since Postfix 3.4 key and certificate stand in one file, so that they are always a pair (postconf(5), "
+    "smtpd_tls_chain_files). They are signed by the lab's own CA: nobody could verify a self-signed pair."
+)
+
+
+def _authorities(scene: Scene, show: Evidence) -> None:
+    """The file has Debian's authorities in it, and the lab's own."""
+    known = scene.output("sender", "cat", scene.settings("sender")["smtp_tls_CAfile"])
+    own = scene.lab.ca_file.read_text().strip()
+    count = known.count("-----BEGIN CERTIFICATE-----")
+    show.text("in the file", f"{count} certificates, the lab's CA {'is one of them' if own in known else 'is none'}")
+    expect(count > 1, "Debian's authorities are not in it")
+    expect(own in known, "the lab's CA is not in it")
+
+
+def _certificate(scene: Scene, show: Evidence) -> None:
+    place = scene.settings("sender")["smtpd_tls_chain_files"]
+    fields = ("-noout", "-subject", "-issuer", "-enddate", "-ext", "subjectAltName")
+    show.text("the certificate", scene.output("sender", "openssl", "x509", "-in", place, *fields))
+
+
+def _pair(scene: Scene, show: Evidence) -> None:
+    """The key is the certificate's: they have the same public half."""
+    place = scene.settings("sender")["smtpd_tls_chain_files"]
+    of_certificate = scene.output("sender", "openssl", "x509", "-in", place, "-noout", "-pubkey")
+    of_key = scene.output("sender", "openssl", "pkey", "-in", place, "-pubout")
+    show.table(
+        "the public halves", ("of", "key"), [("the certificate", _short(of_certificate)), ("the key", _short(of_key))]
+    )
+    expect(of_certificate == of_key, "the key is not the certificate's")
+
+
+def _short(pem: str) -> str:
+    return f"{''.join(pem.splitlines()[1:-1])[:40]}…"
+
+
+def _offers_tls(scene: Scene, show: Evidence) -> None:
+    argv = ("openssl", "s_client", "-brief", "-starttls", "smtp", "-connect", "127.0.0.1:25")
+    result = scene.execute("sender", *argv, input=b"QUIT\n")
+    show.text(" ".join(argv), result.stderr)
+    expect("CONNECTION ESTABLISHED" in result.stderr, "the server on the student's machine has no TLS")
+
+
+def _cached(name: str) -> Look:
+    def look(scene: Scene, show: Evidence) -> None:
+        file = f"{scene.settings('sender')[name].partition(':')[2]}.lmdb"
+        show.text("the map in the data directory", scene.output("sender", "ls", "-l", file))
+
+    return look
+
+
+SETTINGS = (
+    Setting(
+        "relayhost",
+        "[the provider]:587 (in the course: Gmail's)",
+        "relayhost",
+        re.escape(f"[{POSTFIX_HOST}]:587"),
+        f"[{POSTFIX_HOST}]:587",
+        "The provider in the lab takes the place of the one outside. The brackets say: this host, not its MX.",
+    ),
+    Setting("smtp_sasl_auth_enable", "yes", "smtp_sasl_auth_enable", "yes", "yes", _SAME),
+    Setting(
+        "smtp_sasl_security_options", "noanonymous", "smtp_sasl_security_options", "noanonymous", "noanonymous", _SAME
+    ),
+    Setting(
+        "smtp_sasl_password_maps",
+        "hash:/etc/postfix/sasl_passwd",
+        "smtp_sasl_password_maps",
+        r"lmdb:/run/\S+",
+        "an lmdb map on tmpfs",
+        f"{_LMDB} The file is on tmpfs, under /run: the password is on no disk.",
+    ),
+    Setting(
+        "smtp_use_tls",
+        "yes",
+        "smtp_tls_security_level",
+        "verify|secure",
+        "verify or secure",
+        "Obsolete since Postfix 2.3: “yes” meant TLS where the server offers it, else in the clear. “secure” wants "
+        "TLS, and a certificate that is verified for the relay's name, before any password is sent (TLS_README).",
+    ),
+    Setting(
+        "smtp_tls_CAfile",
+        "/etc/ssl/certs/ca-certificates.crt",
+        "smtp_tls_CAfile",
+        r"/\S+/ca-certificates\.crt",
+        "a ca-certificates.crt",
+        "Debian's authorities as in the original, and the lab's own CA besides, in a file made at the start.",
+        _authorities,
+    ),
+    Setting("readme_directory", "no", "readme_directory", "no", "no", _SAME),
+    Setting(
+        "smtpd_tls_cert_file",
+        "/etc/ssl/certs/ssl-cert-snakeoil.pem",
+        "smtpd_tls_chain_files",
+        r"/run/secrets/\S+",
+        "a secret of the container",
+        _CHAIN,
+        _certificate,
+    ),
+    Setting(
+        "smtpd_tls_key_file",
+        "/etc/ssl/private/ssl-cert-snakeoil.key",
+        "smtpd_tls_chain_files",
+        r"/run/secrets/\S+",
+        "a secret of the container",
+        _CHAIN,
+        _pair,
+    ),
+    Setting(
+        "smtpd_use_tls",
+        "yes",
+        "smtpd_tls_security_level",
+        "may|encrypt",
+        "may or encrypt",
+        "Obsolete since Postfix 2.3: “may” is the “yes” of today, TLS for whoever asks for it (TLS_README).",
+        _offers_tls,
+    ),
+    Setting(
+        "smtpd_tls_session_cache_database",
+        "btree:${data_directory}/smtpd_scache",
+        "smtpd_tls_session_cache_database",
+        r"lmdb:/var/lib/postfix/smtpd_scache",
+        "an lmdb map in the data directory",
+        _LMDB,
+        _cached("smtpd_tls_session_cache_database"),
+    ),
+    Setting(
+        "smtp_tls_session_cache_database",
+        "btree:${data_directory}/smtp_scache",
+        "smtp_tls_session_cache_database",
+        r"lmdb:/var/lib/postfix/smtp_scache",
+        "an lmdb map in the data directory",
+        _LMDB,
+        _cached("smtp_tls_session_cache_database"),
+    ),
+)
+
+
+def fits(setting: Setting, value: str) -> bool:
+    """Whether a value in effect does the original's work."""
+    return re.fullmatch(setting.pattern, value) is not None
+
+
+def warnings(scene: Scene) -> list[str]:
+    """What Postfix itself says of the original's spellings: postconf(1) reads them as a main.cf of its own."""
+    # Postfix waits, for up to two seconds, until a file that it reads is no longer brand-new.
+    script = (
+        "set -e; cd $(mktemp -d); cat > main.cf; touch -d yesterday main.cf master.cf; postconf -c . -n; rm -r $PWD"
+    )
+    original = {setting.name: setting.value for setting in SETTINGS}
+    text = "".join(f"{name} = {value}\n" for name, value in original.items())
+
+    def look() -> list[str]:
+        result = scene.execute("sender", "sh", "-c", script, input=text.encode())
+        expect(result.code == 0, f"postconf does not read the original: {result.stderr.strip()}")
+        expect(
+            original.keys() <= parse_settings(result.stdout).keys(), f"postconf read something else: {result.stdout}"
+        )
+        return [line.partition("main.cf: ")[2] for line in result.stderr.splitlines() if "main.cf: " in line]
+
+    return scene.once("warnings", look)
+
+
+def compare(setting: Setting) -> Callable[[Scene, Evidence], None]:
+    """The function of a setting's step."""
+
+    def look(scene: Scene, show: Evidence) -> None:
+        value = scene.settings("sender").get(setting.now, "")
+        show.table(
+            "side by side",
+            ("", "setting", "value"),
+            [("original", setting.name, setting.value), ("in effect", setting.now, value)],
+        )
+        said = [line for line in warnings(scene) if f'"{setting.name}"' in line]
+        show.text("why they differ", setting.why)
+        if said:
+            show.text("what Postfix says of the original", "\n".join(said))
+        expect(fits(setting, value), f"{setting.now} is “{value}”, not {setting.means}")
+        if setting.look:
+            setting.look(scene, show)
+
+    return look
+
+
+for _setting in SETTINGS:
+    steps(
+        f"setting-{_setting.name.replace('_', '-').lower()}",
+        f"{_setting.name} beside the one in effect",
+        row=f"Step 3: the student adds to main.cf: {_setting.name} = {_setting.value}",
+        done=f"Asked postconf on the student's machine for {_setting.now}, and for what it says of the original.",
+        expected=f"{_setting.now} is {_setting.means}.",
+        # The maps of TLS sessions are there when there was one.
+        needs=("send",) if "session_cache" in _setting.name else (),
+    )(compare(_setting))

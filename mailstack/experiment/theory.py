@@ -1,0 +1,152 @@
+"""What the theory says of a mail's parts and of its way: read off the first mail, and off what the machines logged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from mailstack import post
+from mailstack.experiment.evidence import Evidence, expect
+from mailstack.experiment.first_mail import BODY
+from mailstack.experiment.scene import Scene
+from mailstack.experiment.step import Steps
+
+if TYPE_CHECKING:
+    import datetime
+
+steps = Steps()
+
+
+@steps(
+    "parts",
+    "A user agent and an MTA on each side",
+    row="The parts: user agent and MTA on the sender's side, MTA and user agent on the receiver's.",
+    done="Looked for what each part did with the first mail: in the mail's own header, and in the servers' logs.",
+    expected="All four took part: mail, the student's Postfix, the provider's Postfix, and a reader over IMAP.",
+    needs=("arrive",),
+)
+def _(scene: Scene, show: Evidence) -> None:
+    agent = str(scene.first().obj["User-Agent"] or "")
+    sender, provider = (scene.lines(service, scene.first_mail, "removed") for service in ("sender", "postfix"))
+    reader = [line for line in scene.log("dovecot").splitlines() if f"Logged in: user=<{scene.recipient}>" in line]
+    uid = scene.output("sender", "id", "-u", post.STUDENT).strip()
+    parts = {
+        "user agent of the sender": ("mail", [agent, *_with(sender, "/pickup[", f" uid={uid} ")]),
+        "MTA of the sender": ("Postfix on the student's machine", _with(sender, "/smtp[", "status=sent")),
+        "MTA of the receiver": ("Postfix of the provider", _with(provider, "/smtpd[", "client=")),
+        "delivery to the mailbox": ("Postfix and Dovecot, LMTP", _with(provider, "/lmtp[", "status=sent")),
+        "user agent of the receiver": ("an IMAP client", [line for line in reader if "imap-login: " in line][:1]),
+    }
+    show.table(
+        "who took part",
+        ("part", "played by", "seen"),
+        [(part, who, "\n".join(filter(None, seen))) for part, (who, seen) in parts.items()],
+    )
+    missing = [part for part, (_, seen) in parts.items() if not all(seen) or not seen]
+    expect(not missing, f"not seen: {', '.join(missing)}")
+    expect(len(parts["user agent of the sender"][1]) > 1, f"the mail did not come from the user {post.STUDENT}")
+
+
+def _with(lines: Sequence[str], *words: str) -> list[str]:
+    return [line for line in lines if all(word in line for word in words)]
+
+
+@steps(
+    "message",
+    "A message is a header, an empty line, a body",
+    row="A message is a header, an empty line, a body.",
+    done="Took the first mail from the mailbox, byte by byte.",
+    expected="Lines of the form Name: value, each ended by CR LF; then an empty line; then the text that was sent.",
+    needs=("arrive",),
+)
+def _(scene: Scene, show: Evidence) -> None:
+    raw = scene.raw(scene.recipient, scene.first_mail)
+    header, body = split(raw)
+    show.text("header", header.decode(errors="replace").replace("\r\n", "\n"))
+    show.text("an empty line, then the body", body.decode(errors="replace").replace("\r\n", "\n"))
+    strange = odd_lines(header)
+    expect(not strange, f"this is no line of a header: {strange[:1]}")
+    expect(body == f"{BODY}\r\n".encode(), f"the body is {body!r}")
+
+
+def split(raw: bytes) -> tuple[bytes, bytes]:
+    """Header and body: what comes before and after the first empty line (RFC 5322, section 2.1)."""
+    header, empty, body = raw.partition(b"\r\n\r\n")
+    expect(empty, "there is no empty line in it")
+    return header + b"\r\n", body
+
+
+def odd_lines(header: bytes) -> list[str]:
+    """The lines that are neither a field nor the continuation of one (RFC 5322, section 2.2)."""
+    lines = header.decode(errors="replace").removesuffix("\r\n").split("\r\n")
+    return [line for line in lines if not re.match(r"[!-9;-~]+:|[ \t]+\S", line)]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One Received field (RFC 5321, section 4.4)."""
+
+    source: str  # who handed the mail over; "" for a user of the machine itself
+    by: str
+    protocol: str
+    queue_id: str
+    moment: datetime.datetime
+
+
+def parse_hops(received: Sequence[str]) -> list[Hop]:
+    """The hops that a mail has made, the first one first: each server puts its field above those that were there."""
+    hops = []
+    for field in reversed(received):
+        clause, _, date = re.sub(r"\s+", " ", field).rpartition(";")
+        found = dict(re.findall(r"\b(from|by|with|id) ([^\s()]+)", _no_comments(clause)))
+        hops.append(
+            Hop(
+                found.get("from", ""),
+                found.get("by", ""),
+                found.get("with", "local"),
+                found.get("id", ""),
+                parsedate_to_datetime(date.strip()),
+            )
+        )
+    return hops
+
+
+def _no_comments(text: str) -> str:
+    """Without what stands in parentheses, also nested (RFC 5322, section 3.2.2)."""
+    while (shorter := re.sub(r"\([^()]*\)", "", text)) != text:
+        text = shorter
+    return text
+
+
+@steps(
+    "hops",
+    "The mail passed several MTAs, and each left its mark",
+    row="Many hops: a mail may pass several MTAs before it reaches its mailbox.",
+    done="Counted the Received fields of the delivered mail, and looked for their queue ids in the servers' logs.",
+    expected="A field of each station, in order of time: the student's Postfix, the provider's, and Dovecot; and each "
+    "MTA has logged the mail under the queue id that its field has.",
+    needs=("arrive",),
+)
+def _(scene: Scene, show: Evidence) -> None:
+    fields = [str(value) for value in scene.first().obj.get_all("Received", [])]
+    show.text("the Received fields, the last station's first", "\n".join(f"Received: {field}" for field in fields))
+    hops = parse_hops(fields)
+    show.table(
+        f"{len(hops)} hops",
+        ("hop", "from", "by", "with", "queue id", "time"),
+        [
+            (n, hop.source or "-", hop.by, hop.protocol, hop.queue_id, f"{hop.moment:%H:%M:%S}")
+            for n, hop in enumerate(hops, 1)
+        ],
+    )
+    names = [scene.settings(service)["myhostname"] for service in ("sender", "postfix")]
+    stations = [hop.by for hop in hops]
+    expect(stations == [*names, "dovecot"], f"the stations are {', '.join(stations) or 'none'}")
+    moments = [hop.moment for hop in hops]
+    expect(moments == sorted(moments), "the hops are not in order of time")
+    for service, hop in zip(("sender", "postfix"), hops, strict=False):
+        lines = scene.lines(service, scene.first_mail, "message-id=")
+        expect(_with(lines, f": {hop.queue_id}: "), f"{service} did not log the mail as {hop.queue_id}")
