@@ -12,7 +12,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -247,7 +247,7 @@ class Engine:
 
     def follow(
         self, containers: Mapping[str, str], *, since: float | None = None, deadline: Deadline
-    ) -> Iterator[tuple[str, str] | None]:
+    ) -> Generator[tuple[str, str] | None, None, None]:
         """What containers (service → id) print, line by line as they do, each line with its service.
 
         Lines begin with their time, as in `logs(timestamps=True)`. What was printed since `since` (seconds of the

@@ -24,6 +24,7 @@ COMMANDS = {
     "inbox": ("messages", "List the mails in a mailbox."),
     "read": ("messages", "Show a mail."),
     "experiment": ("experiment", "Perform the whole experiment, and tell what was seen."),
+    "queue": ("queue", "Mails that wait: list, flush, hold, release, delete."),
     "explain": ("explain", "Known failures: what they mean, and what to do."),
     "logs": ("access", "What the servers have logged."),
     "shell": ("access", "A shell inside a service."),

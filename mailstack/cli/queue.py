@@ -1,0 +1,211 @@
+"""queue."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from mailstack.cli.output import duration, json_option, name_option, print_json, printable
+from mailstack.durations import spoken
+from mailstack.errors import CheckFailed, DeadlinePassed, InputError
+
+if TYPE_CHECKING:
+    from mailstack.queues import Entry
+    from mailstack.running import RunningLab
+
+_SERVICES = ("sender", "postfix")
+_ACTIONS = ("list", "flush", "hold", "release", "delete", "wait")
+
+
+@click.command()
+@name_option
+@click.argument("words", nargs=-1, metavar="[SERVICE] [ACTION] [ID]…")
+@click.option("--all", "everything", is_flag=True, help="For hold, release and delete: all mails.")
+@click.option(
+    "--until",
+    type=click.Choice(["empty", "deferred", "held"]),
+    default="empty",
+    show_default=True,
+    help="For wait: no mail is left, one was put off, one is on hold.",
+)
+@click.option("--timeout", type=duration, default="30s", show_default=True, help="For wait: how long.")
+@json_option
+def queue(name: str, words: tuple[str, ...], everything: bool, until: str, timeout: float, as_json: bool) -> None:
+    """Mails that wait: which, why, and when they are tried again.
+
+    SERVICE is sender or postfix; both, where none is named. ACTION is one of
+
+    \b
+    list     age, reason and next try of each mail; what is done by default
+    flush    try now: all deferred mails, or those named by ID
+    hold     keep mails from being tried, until they are released
+    release  take mails off hold
+    delete   remove mails for good
+    wait     until the queue is empty, or has a mail deferred or held
+
+    wait exits with 4 when the deadline passes before.
+    """
+    from mailstack.running import RunningLab
+
+    service, action, ids = understood(words)
+    lab = RunningLab(name)
+    if action == "list":
+        _list(lab, service, as_json)
+    elif action == "wait":
+        _wait(lab, service, until, timeout, as_json)
+    else:
+        _act(lab, service, action, ids, everything, as_json)
+
+
+def understood(words: Sequence[str]) -> tuple[str | None, str, list[str]]:
+    """Service, action and queue ids of a command line. Raises InputError."""
+    rest = list(words)
+    service = rest.pop(0) if rest and rest[0] in _SERVICES else None
+    action = rest.pop(0) if rest and rest[0] in _ACTIONS else "list"
+    if rest and action in ("list", "wait"):
+        remedy = "actions: " + ", ".join(_ACTIONS)
+        if rest[0] == "dovecot":
+            remedy = "Dovecot has no queue: sender and postfix have"
+        raise InputError(f"{action} does not take {rest[0]!r}", remedy=remedy)
+    return service, action, rest
+
+
+def _list(lab: RunningLab, service: str | None, as_json: bool) -> None:
+    from mailstack import queues
+
+    where = queues.containers(lab, service)
+    _tell_unseen(lab, service, where)
+    _show(lab, where, queues.of(lab.engine, where), as_json)
+
+
+def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], everything: bool, as_json: bool) -> None:
+    from mailstack import queues
+
+    if ids and everything:
+        raise InputError("--all is all mails: name no queue ids beside it")
+    if not ids and not everything and action != "flush":
+        raise InputError(f"which mails? {action} takes queue ids, or --all", remedy="mailstack queue lists them")
+    where = queues.containers(lab, service)
+    _tell_unseen(lab, service, where)
+    found = queues.of(lab.engine, where)
+    wanted = queues.chosen(found, ids) if ids else found
+    if action == "flush":
+        held = [entry.queue_id for entry in wanted if entry.name == "hold"]
+        if ids and held:
+            raise InputError(f"{held[0]} is on hold, and not tried", remedy=f"mailstack queue release {held[0]}")
+        done = [entry for entry in wanted if entry.name == "deferred"]
+        queues.flush(lab.engine, where, done if ids else None)
+        missed = []
+    else:
+        what = queues.ACTIONS[action]
+        asked = [entry for entry in wanted if what.needs(entry)]
+        done = queues.act(lab.engine, where, what, asked)
+        missed = [entry for entry in asked if entry not in done]
+    if as_json:
+        print_json({"lab": lab.name, "action": action, "done": _ids(done), "missed": _ids(missed)})
+    else:
+        for entry in done:
+            click.echo(f"{entry.queue_id} in {entry.service} {_DONE[action]}")
+        if not done and not missed:
+            click.echo(f"no mail to {action}")
+    if missed:
+        which = ", ".join(entry.queue_id for entry in missed)
+        raise CheckFailed(f"it is too late to {action} {which}: no longer in the queue", remedy="mailstack trace tells")
+
+
+_DONE = {
+    "flush": "is tried now",
+    "hold": "is on hold",
+    "release": "is no longer on hold; `flush` tries it now",
+    "delete": "is deleted",
+}
+
+
+def _ids(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    return [{"service": entry.service, "queue_id": entry.queue_id} for entry in entries]
+
+
+def _wait(lab: RunningLab, service: str | None, until: str, timeout: float, as_json: bool) -> None:
+    from mailstack import queues
+    from mailstack.model import Deadline
+
+    deadline = Deadline.after(timeout)
+    begun = time.monotonic()
+    where = queues.containers(lab, service)
+    if until == "empty":  # which nobody knows of one that does not run
+        for each in _unseen(service, where):
+            lab.service(each)
+    met, found = queues.wait(lab.engine, where, queues.CONDITIONS[until], deadline)
+    seconds = time.monotonic() - begun
+    _show(lab, where, found, as_json, until=until, met=met, seconds=round(seconds, 3))
+    if not met:
+        what = {"empty": "the queue is not empty", "deferred": "no mail is deferred", "held": "no mail is on hold"}
+        raise DeadlinePassed(f"{what[until]} after {timeout:g} s")
+
+
+def _unseen(service: str | None, where: dict[str, str]) -> list[str]:
+    return [each for each in _SERVICES if service is None and each not in where]
+
+
+def _tell_unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> None:
+    for each in _unseen(service, where):
+        click.echo(f"{each} of lab “{lab.name}” is not running: its queue is not seen", err=True)
+
+
+def _show(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_json: bool, **more: object) -> None:
+    now = time.time()
+    if as_json:
+        shown = [entry.json(now) for entry in found]
+        print_json({"lab": lab.name, "services": list(where), **more, "mails": shown})
+    elif found:
+        for line in drawn(found, now):
+            click.echo(line)
+    else:
+        which = " and ".join(where)
+        click.echo(f"no mail waits in {which}")
+
+
+_WIDTH = 80
+_HEADINGS = ("service", "queue id", "queue", "age", "bytes", "next try")
+_MOST = 20  # recipients that are named one by one
+
+
+def drawn(entries: Sequence[Entry], now: float) -> list[str]:
+    """A table of 80 columns: a row for each mail, and below it from whom, to whom, and why it waits."""
+    rows = [_row(entry, now) for entry in entries]
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    heading = _aligned(_HEADINGS, widths)
+    lines = [heading, "─" * len(heading)]
+    for entry, row in zip(entries, rows, strict=True):
+        lines.append(_aligned(row, widths))
+        by_reason: dict[str, list[str]] = {}
+        for each in entry.recipients:
+            by_reason.setdefault(each.reason, []).append(each.address)
+        for reason, addresses in by_reason.items():
+            named = addresses[:_MOST] + ([f"and {len(addresses) - _MOST} more"] if len(addresses) > _MOST else [])
+            lines += _wrapped(f"{entry.sender or '<>'} → {', '.join(named)}", 2)
+            lines += _wrapped(reason, 4)
+    return lines
+
+
+def _row(entry: Entry, now: float) -> tuple[str, ...]:
+    following = {"active": "now", "hold": "on release", "deferred": "soon"}.get(entry.name, "soon")
+    if entry.next_try is not None and entry.next_try > now:
+        following = f"in {spoken(round(entry.next_try - now))}"
+    age = spoken(round(max(0.0, now - entry.arrived)))
+    return entry.service, entry.queue_id, entry.name, age, str(entry.size), following
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(
+        cell.rjust(width) if heading in ("age", "bytes") else cell.ljust(width)
+        for cell, width, heading in zip(map(printable, cells), widths, _HEADINGS, strict=True)
+    ).rstrip()
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(printable(text), _WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))
