@@ -16,6 +16,9 @@ FLOORS = (
     ("errors", "model", "definition", "durations", "streams", "replies", "faults.entry"),
     ("faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
     ("secret", "ports", "runner", "labfile", "report", "dialer", "engine", "faults"),
+    ("figures", "figures.svg", "figures.path"),
+    ("figures.timeline", "figures.topology"),
+    ("page",),
     ("pki", "render", "state", "compose", "images", "mail", "places"),
     ("files", "provision"),
     ("running", "doctor"),
@@ -98,4 +101,5 @@ def test_only_the_engine_imports_the_docker_sdk() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from mailstack.cli import cli; cli(['--help'], standalone_mode=False); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"docker", "fabric", "rich", "yaml", "cryptography", "imap_tools", "requests", "ssl"} & set(loaded)
+    heavy = {"docker", "fabric", "rich", "yaml", "cryptography", "imap_tools", "requests", "ssl", "jinja2"}
+    assert not heavy & set(loaded)

@@ -1,0 +1,137 @@
+"""What the figures are drawn with: SVG elements as text, every word escaped, in colours that follow light and dark.
+
+A figure takes its colours from the page around it (`--ink`, `--first`, …), and has its own where it stands alone.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterable
+
+from mailstack.durations import spoken
+
+# For light and for dark grounds. Each is told from the ground by at least 4.5 : 1 (WCAG 2.2, 1.4.3), lines by 3 : 1.
+LIGHT = {
+    "ink": "#1b1f24",
+    "muted": "#555d66",
+    "line": "#868e97",
+    "ground": "#ffffff",
+    "panel": "#f4f5f2",
+    "first": "#0b5a9d",
+    "second": "#9c3f06",
+    "pass": "#1b6a38",
+    "fail": "#a61b1b",
+    "wait": "#8fb4d6",
+}
+DARK = {
+    "ink": "#e4e6e8",
+    "muted": "#a7afb8",
+    "line": "#7a838d",
+    "ground": "#14171a",
+    "panel": "#1d2125",
+    "first": "#7fb7ef",
+    "second": "#f2a678",
+    "pass": "#7fce9b",
+    "fail": "#ff9a92",
+    "wait": "#3f6288",
+}
+
+
+def _own(colours: dict[str, str]) -> str:
+    return ".figure{" + "".join(f"--f-{name}:var(--{name},{colour});" for name, colour in colours.items()) + "}"
+
+
+STYLE = (
+    _own(LIGHT)
+    + f"@media screen and (prefers-color-scheme:dark){{{_own(DARK)}}}"
+    + ".figure text{font:13px system-ui,-apple-system,'Segoe UI','Noto Sans','DejaVu Sans',sans-serif;"
+    "fill:var(--f-ink);stroke:none}"
+    ".figure .small{font-size:11.5px}.figure .strong{font-weight:650}.figure .quiet{fill:var(--f-muted)}"
+    ".figure .code{font-family:ui-monospace,'SF Mono',Consolas,'Noto Sans Mono','DejaVu Sans Mono',monospace}"
+    ".figure .first{--own:var(--f-first)}.figure .second{--own:var(--f-second)}"
+    ".figure .stroke{stroke:var(--own);stroke-width:2.25;fill:none}.figure .fill,.figure text.fill{fill:var(--own)}"
+    ".figure .dashed{stroke-dasharray:7 4}.figure .dotted{stroke-dasharray:2 4}"
+    ".figure .panel{fill:var(--f-panel);stroke:var(--f-line)}.figure .box{fill:var(--f-ground);stroke:var(--f-ink)}"
+    ".figure .rule{stroke:var(--f-line);stroke-width:1;fill:none}.figure .faint{opacity:.55}"
+    ".figure text.halo{stroke:var(--f-ground);stroke-width:4px;paint-order:stroke}"
+    ".figure text.onfill{fill:var(--f-ground)}.figure .line{stroke:var(--f-muted);stroke-width:1.5;fill:none}"
+    ".figure .lock,.figure .tip{fill:var(--f-muted)}.figure .wait{fill:var(--f-wait)}.figure .dot{fill:var(--f-ink)}"
+    ".figure .leader{stroke:var(--f-line);stroke-width:1}.figure .grid{stroke-dasharray:1 4}"
+    ".figure .delay{stroke:var(--f-ink);stroke-width:.75}.figure .delay0{fill:var(--f-ground)}"
+    ".figure .delay1{fill:var(--f-wait)}.figure .delay2{fill:var(--f-second)}.figure .delay3{fill:var(--f-first)}"
+)
+
+
+# What XML 1.0 cannot hold (section 2.2), control characters, and those that turn the direction of the text around them
+# (Unicode Bidirectional Algorithm, 2), so that what is read is what is there.
+_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def clean(content: str) -> str:
+    """`content` with a U+FFFD for each character that a document must not have, or that would mislead its reader."""
+    return _UNFIT.sub("\ufffd", content)
+
+
+def escape(content: object) -> str:
+    """`content` as XML's text or attribute."""
+    return html.escape(clean(str(content)))
+
+
+def element(name: str, *inside: str, **attributes: object) -> str:
+    """An element; `inside` is SVG already. `stroke_width` is written `stroke-width`, `class_` `class`."""
+    words = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_number(value)}"' for key, value in attributes.items() if value != ""
+    )
+    return f"<{name}{words}>{''.join(inside)}</{name}>" if inside else f"<{name}{words}/>"
+
+
+def text(x: float, y: float, content: object, classes: str = "", anchor: str = "") -> str:
+    """One line of text that begins (or, by `anchor`, ends or is centred) at x, y."""
+    return element("text", escape(content), x=x, y=y, class_=classes, text_anchor=anchor)
+
+
+def width(content: str, size: float = 13) -> float:
+    """About how wide `content` is in a proportional font of `size` px; rather too much than too little."""
+    return sum(1.0 if unicodedata.east_asian_width(c) in "WF" else 0.6 for c in content) * size
+
+
+def shorten(content: str, most: int) -> str:
+    """At most `most` characters; what was left out is shown by `…`."""
+    content = " ".join(content.split())
+    return content if len(content) <= most else content[: most - 1] + "…"
+
+
+def figure(kind: str, size: tuple[float, float], title: str, description: str, parts: Iterable[str]) -> str:
+    """A whole picture: `size` in px, named and described for those who do not see it."""
+    body = "".join(parts)
+    # Several figures may share a page, where an id may occur once only.
+    name = f"{kind}-{zlib.crc32(clean(title + body).encode()):08x}"
+    across, down = (_number(side) for side in size)
+    return element(
+        "svg",
+        element("title", escape(title), id=f"{name}-title"),
+        element("desc", escape(description), id=f"{name}-desc"),
+        f"<style>{STYLE}</style>",
+        body,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {across} {down}",
+        width=across,
+        height=down,
+        role="img",
+        aria_labelledby=f"{name}-title",
+        aria_describedby=f"{name}-desc",
+        class_=f"figure {kind}",
+    )
+
+
+def _number(value: object) -> str:
+    """Numbers with at most two decimals, everything else escaped."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else escape(value)
+
+
+def milliseconds(value: float) -> str:
+    """A duration for people; below ten milliseconds with a decimal."""
+    return f"{value:.1f}".removesuffix(".0") + " ms" if 0 <= value < 9.95 else spoken(value / 1000)

@@ -1,0 +1,172 @@
+"""The report of an experiment: one page of HTML that needs nothing but itself. A pure function of the document.
+
+The page has no script, and refers to nothing outside: style and figures stand in it, images are `data:` addresses. Its
+Content-Security-Policy (W3C, CSP Level 3) says so to the browser, and names the style by its digest, so that what a
+mail brought along could neither run nor be fetched nor look like the report, even if it came through unescaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import functools
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mailstack.durations import spoken
+from mailstack.figures import path, svg
+from mailstack.figures.timeline import end, timeline
+from mailstack.figures.topology import topology
+from mailstack.model import Json
+
+if TYPE_CHECKING:
+    import jinja2
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+# Types of pictures that are shown; whatever else a mail calls an image is named, not shown.
+_PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+
+_TALL = 24  # lines of text that are shown without a scroll bar of their own
+_COLUMNS = 96  # about as many characters as a line of evidence has
+
+_NAMES = {
+    "mailstack": "mailstack",
+    "engine": "Docker Engine",
+    "compose": "Docker Compose",
+    "host": "Host",
+    "postfix": "Postfix",
+    "dovecot": "Dovecot",
+    "mailutils": "GNU Mailutils",
+    "cyrus_sasl": "Cyrus SASL",
+    "python": "Python",
+    "kernel": "Kernel",
+}
+
+
+def render(document: Json) -> str:
+    """`document`: what `mailstack experiment --json` answers (docs/json.md). Returns the whole page, in UTF-8 to be."""
+    from markupsafe import Markup
+
+    journeys = {_title(name): journey for name, journey in document["journeys"].items()}
+    span = max((end(journey) for journey in journeys.values()), default=0.0)
+    # Figures escape what they are given.
+    way = Markup(topology(journeys))  # noqa: S704
+    timelines = {name: Markup(timeline(journey, span=span)) for name, journey in journeys.items()}  # noqa: S704
+    css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return svg.clean(
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            document,
+            way=way,
+            timelines=timelines,
+            models=journeys,
+            comparison=compare(journeys),
+            failures=[step for step in document["steps"] if step["verdict"] != "pass"],
+            conditions=[
+                (_named(key), value) for key, value in document["facts"].items() if not isinstance(value, dict)
+            ],
+            images=document["facts"].get("images", {}),
+            css=Markup(css),  # noqa: S704  (the package's own)
+            policy=policy(css, svg.STYLE),
+        )
+    )
+
+
+def policy(*styles: str) -> str:
+    """The Content-Security-Policy of a page with these style sheets in it, and nothing else."""
+    digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in styles)
+    return f"default-src 'none'; style-src {digests}; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def compare(journeys: Json) -> list[tuple[str, list[str]]]:
+    """The journeys side by side: rows of a name and one cell for each journey."""
+    ways = [path.legs(journey) for journey in journeys.values()]
+
+    def row(name: str, cell: Any) -> tuple[str, list[str]]:
+        return name, ["; ".join(filter(None, map(cell, way))) or "–" for way in ways]
+
+    def kept(leg: path.Leg) -> str:
+        if not leg.origin or leg.arrived is None:
+            return ""
+        long = f" for {svg.milliseconds(leg.left - leg.arrived)}" if leg.left is not None else ""
+        return f"{leg.origin}{long}"
+
+    def spoken(leg: path.Leg) -> str:
+        port = f" port {leg.port}" if leg.port else ""
+        return f"{leg.protocol} to {leg.target}{port}" if leg.protocol and leg.target else ""
+
+    return [
+        ("Stations that kept the mail", [str(len(journey["hops"])) for journey in journeys.values()]),
+        row("Kept by", kept),
+        row("Spoken on the way", spoken),
+        row("Encrypted", lambda leg: f"to {leg.target}: {leg.tls}" if leg.tls else ""),
+        row("Authenticated as", lambda leg: leg.sasl_user),
+        ("Outcome", [journey["sentence"] for journey in journeys.values()]),
+    ]
+
+
+def picture(evidence: Json) -> str:
+    """The `data:` address of an image (RFC 2397); empty where it is none that a page should show."""
+    if evidence["type"] not in _PICTURES:
+        return ""
+    try:
+        content = base64.b64decode(evidence["base64"], validate=True)
+    except (binascii.Error, ValueError):
+        return ""
+    return f"data:{evidence['type']};base64,{base64.b64encode(content).decode()}"
+
+
+def tall(text: str) -> bool:
+    """Whether a text is too long to stand in the page at full height."""
+    return sum(1 + len(line) // _COLUMNS for line in text.splitlines()) > _TALL
+
+
+def moment(iso: str) -> str:
+    """`2026-11-23T21:24:01.9+00:00` for people: `23 November 2026, 21:24:01 UTC`."""
+    time = datetime.datetime.fromisoformat(iso)
+    zone = {"": "", "UTC": " UTC"}.get(time.tzname() or "", f" {time.tzname()}")
+    return f"{time.day} {_MONTHS[time.month - 1]} {time.year}, {time:%H:%M:%S}{zone}"
+
+
+def identifier(text: str) -> str:
+    """A word that can be an anchor in the page."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+# strftime's depend on the locale.
+_MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "picture": picture,
+        "tall": tall,
+        "moment": moment,
+        "seconds": spoken,
+        "milliseconds": svg.milliseconds,
+        "identifier": identifier,
+    }
+    return environment
+
+
+def _title(name: str) -> str:
+    return name.replace("-", " ").replace("_", " ").capitalize()
+
+
+def _named(key: str) -> str:
+    return _NAMES.get(key, _title(key))

@@ -1,0 +1,154 @@
+"""The report's page: a pure function of the experiment's document, with nothing of a mail in it but text."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import html.parser
+import itertools
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mailstack import page
+from mailstack.model import Json
+from tests.unit.test_figures import HOSTILE, hostile
+
+EXPERIMENT = json.loads((Path(__file__).parents[1] / "data" / "experiment.json").read_text(encoding="utf-8"))
+
+
+class Elements(html.parser.HTMLParser):
+    """Every element of a page, with its attributes, and the text."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(document)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def document() -> Json:
+    return copy.deepcopy(EXPERIMENT)
+
+
+def failing() -> Json:
+    """The same with one row that failed."""
+    made = document()
+    made |= {"verdict": "fail", "passed": made["passed"] - 1, "failed": 1}
+    made["steps"][3] |= {"verdict": "fail", "reason": "the map is readable by everybody (0644)"}
+    return made
+
+
+def test_the_page_says_everything_that_the_document_says() -> None:
+    shown = " ".join(Elements(page.render(document())).text.split())
+    for step in EXPERIMENT["steps"]:
+        for words in (step["title"], step["row"], step["done"], step["expected"]):
+            assert " ".join(words.split()) in shown
+        for evidence in step["evidence"]:
+            assert evidence["title"] in shown
+            for row in evidence.get("rows", []):
+                assert all(" ".join(str(cell).split()) in shown for cell in row)
+            assert " ".join(evidence.get("text", "").split()) in shown
+    for value in EXPERIMENT["facts"].values():
+        assert all(each in shown for each in (value.values() if isinstance(value, dict) else [value]))
+
+
+def test_what_failed_stands_at_the_top_with_its_reason() -> None:
+    made = page.render(failing())
+    before = made[: made.index('<table class="summary"')]
+    assert "1 of 12 rows" in before and "the map is readable by everybody (0644)" in before
+    assert "What failed, and why" not in page.render(document())
+
+
+def test_an_experiment_that_brought_no_mail_has_a_page_without_pictures() -> None:
+    bare = failing() | {"journeys": {}, "dialogue": {}}
+    for step in bare["steps"]:
+        step["evidence"] = []
+    elements = Elements(page.render(bare))
+    assert not elements.all("svg") and "The steps" in elements.text
+    assert {f"#{a['id']}" for a in elements.all("section")} <= {a["href"] for a in elements.all("a")}
+
+
+def test_anchors_lead_somewhere_and_no_id_is_there_twice() -> None:
+    elements = Elements(page.render(failing()))
+    ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] or "" for attributes in elements.all("a")]
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert [link for link in links if not link.startswith("#")] == ["experiment.json"]
+
+
+def test_headings_go_down_by_one_level_at_a_time() -> None:
+    levels = [int(tag[1]) for tag, _ in Elements(page.render(failing())).found if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_text_of_a_mail_is_never_markup() -> None:
+    made = hostile(document()) | {"started": EXPERIMENT["started"], "verdict": "fail", "failed": 1}
+    for step, original in zip(made["steps"], EXPERIMENT["steps"], strict=True):
+        step["id"] = original["id"]
+        for evidence, kept in zip(step["evidence"], original["evidence"], strict=True):
+            evidence["kind"] = kept["kind"]
+    shown = page.render(made)
+    shown.encode("utf-8")
+    assert not re.search("[\x00\x1b\u202e]", shown)
+    elements = Elements(shown)
+    assert not elements.all("script") and not elements.all("img")
+    assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
+    assert HOSTILE[:40] in elements.text
+
+
+@pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", 'image/png"><script>', "IMAGE/PNG", ""])
+def test_only_pictures_of_known_types_are_shown(kind: str) -> None:
+    content = base64.b64encode(b"<svg onload=alert(1)>").decode()
+    assert page.picture({"type": kind, "base64": content}) == ""
+    assert page.picture({"type": "image/png", "base64": content}) == f"data:image/png;base64,{content}"
+    assert page.picture({"type": "image/png", "base64": '"><script>'}) == ""
+
+
+def test_the_policy_allows_the_page_s_own_style_and_nothing_else() -> None:
+    made = page.render(document())
+    (policy,) = [
+        attributes["content"] or ""
+        for attributes in Elements(made).all("meta")
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    styles = set(re.findall(r"<style>(.*?)</style>", made, re.DOTALL))
+    digests = {base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() for style in styles}
+    assert set(re.findall(r"'sha256-([^']+)'", policy)) == digests
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "script-src" not in policy
+    assert not re.search(r"\sstyle=", made)
+
+
+def test_the_page_is_made_within_a_tenth_of_a_second() -> None:
+    page.render(document())
+    began = time.perf_counter()
+    page.render(document())
+    assert time.perf_counter() - began < 0.1
+
+
+def test_templates_are_imported_when_a_page_is_made_and_not_before() -> None:
+    code = "import mailstack.page, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"jinja2", "markupsafe"} & set(loaded)
+
+
+def test_a_time_is_written_for_people() -> None:
+    assert page.moment("2026-11-23T21:24:01.914752+00:00") == "23 November 2026, 21:24:01 UTC"
+    assert page.moment("2026-03-01T01:02:03") == "1 March 2026, 01:02:03"
