@@ -9,14 +9,15 @@ from __future__ import annotations
 import smtplib
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from email.message import EmailMessage
+from email.policy import EmailPolicy, Policy, default
 from email.utils import format_datetime, make_msgid
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mailstack.errors import CheckFailed, DeadlinePassed
+from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline, Endpoint
 from mailstack.secret import Secret
 
@@ -101,16 +102,22 @@ def new_message(
     attachments: Sequence[Path] = (),
     html: str | None = None,
     mark: str | None = None,
+    thread: Mapping[str, Sequence[str]] | None = None,
 ) -> EmailMessage:
-    """A message with a date and an id of its own (RFC 5322, section 3.6.4); `mark` becomes part of the id."""
+    """A message with a date and an id of its own (RFC 5322, section 3.6.4); `mark` becomes part of the id.
+
+    `thread` is what an answer has more: In-Reply-To and References, each with its message ids.
+    """
     import datetime
 
-    message = EmailMessage()
+    message = EmailMessage(_policy())
     message["From"] = sender
     message["To"] = ", ".join(to)
     message["Subject"] = subject
     message["Date"] = format_datetime(datetime.datetime.now().astimezone())
     message["Message-ID"] = make_msgid(mark, domain=sender.rpartition("@")[2] or "localhost")
+    for name, ids in (thread or {}).items():
+        message[name] = " ".join(ids)
     message.set_content(body)
     if html is not None:
         message.add_alternative(html, subtype="html")
@@ -125,6 +132,20 @@ def type_of(path: Path) -> str:
     import mimetypes
 
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def _policy() -> EmailPolicy[EmailMessage]:
+    """How a message is written: message ids one to a line, since `email` makes encoded words of those over 76."""
+    from email.headerregistry import BaseHeader, HeaderRegistry, UnstructuredHeader
+
+    class Ids(UnstructuredHeader, BaseHeader):
+        def fold(self, *, policy: Policy) -> str:
+            return f"{self.name}: {f'{policy.linesep} '.join(self.split())}{policy.linesep}"
+
+    registry = HeaderRegistry()
+    for name in ("in-reply-to", "references"):
+        registry.map_to_type(name, Ids)
+    return default.clone(header_factory=registry)
 
 
 def submit(
@@ -160,20 +181,35 @@ def submit(
 
 @contextmanager
 def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Secret) -> Iterator[BaseMailBox]:
-    """A user's mailbox over IMAP with TLS from the start, with the inbox selected."""
+    """A user's mailbox over IMAP with TLS from the start, with the inbox selected.
+
+    Raises CheckFailed when it cannot be opened, HostError when the connection is lost while it is open.
+    """
+    import imaplib
+
     from imap_tools import MailBox
-    from imap_tools.errors import MailboxLoginError
+    from imap_tools.errors import ImapToolsError, MailboxLoginError
 
     try:
         connection = MailBox(endpoint.host, endpoint.port, timeout=ANSWER_SECONDS, ssl_context=context)
     except OSError as error:
         raise CheckFailed(f"IMAP at {endpoint.host}:{endpoint.port} cannot be reached: {error}") from None
     try:
-        connection.login(user, password.reveal())
+        try:
+            connection.login(user, password.reveal())
+            yield connection
+        except BaseException:
+            with suppress(OSError):
+                connection.client.shutdown()  # nothing more to say, perhaps nobody to say it to
+            raise
+        connection.logout()
     except MailboxLoginError:
         raise CheckFailed(f"the IMAP server refused the password of {user}") from None
-    with connection:
-        yield connection
+    except (imaplib.IMAP4.error, ImapToolsError, ssl.SSLError, ConnectionError, TimeoutError) as error:
+        raise HostError(
+            f"the IMAP connection to {endpoint.host}:{endpoint.port} was lost: {error}",
+            remedy="`mailstack status` says what runs, `mailstack logs dovecot` what happened",
+        ) from None
 
 
 def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:
@@ -181,14 +217,6 @@ def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:
     from imap_tools import AND, H
 
     return list(box.fetch(AND(header=H("Message-ID", message_id)), mark_seen=False))
-
-
-def by_uid(box: BaseMailBox, uid: int | None) -> MailMessage | None:
-    """The message with this UID in the selected folder, or the newest; None when there is none."""
-    from imap_tools import AND, U
-
-    criteria = AND(uid=U(str(uid))) if uid else "ALL"
-    return next(iter(box.fetch(criteria, limit=1, reverse=True)), None)
 
 
 def wait_for(box: BaseMailBox, message_id: str, deadline: Deadline) -> MailMessage:

@@ -34,6 +34,7 @@ class Letter:
     subject: str
     body: str
     attachments: tuple[Path, ...] = ()
+    thread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # In-Reply-To, … of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
         subject=letter.subject,
         body=letter.body,
         attachments=letter.attachments,
+        thread=letter.thread,
     )
     message_id = str(message["Message-ID"])
     begun = time.monotonic()

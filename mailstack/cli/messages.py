@@ -1,4 +1,4 @@
-"""send, inbox, read."""
+"""send, reply."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import duration, json_option, name_option, print_json, printable, table
+from mailstack.cli.mailboxes import NUMBER, one_mail
+from mailstack.cli.output import duration, json_option, name_option, print_json, printable
 from mailstack.errors import InputError
 
 if TYPE_CHECKING:
-    from imap_tools import MailAttachment, MailMessage
+    from mailstack.post import Sent
 
 
 @click.command()
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 @click.option("--to", "recipients", multiple=True, metavar="B", help="Who gets it (may be repeated).  [second account]")
 @click.option("--subject", default="A mail from the lab", show_default=True, metavar="S")
 @click.option("--body", default="Hello from the lab.", metavar="TEXT", help="The text; - reads it from standard input.")
-@click.option("--attach", "attachments", multiple=True, type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "--attach",
+    "attachments",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file to send along.",
+)
 @click.option(
     "--via",
     type=click.Choice(["sender", "submission"]),
@@ -48,102 +56,73 @@ def send(
     from mailstack.running import RunningLab
 
     lab = RunningLab(name)
-    if body == "-":
-        try:
-            body = sys.stdin.buffer.read().decode()
-        except UnicodeDecodeError:
-            raise InputError("the text on standard input is not in UTF-8", remedy="send it with --attach") from None
-    letter = post.letter(lab.definition, sender, recipients, subject, body, attachments)
+    letter = post.letter(lab.definition, sender, recipients, subject, _text(body), attachments)
     sent = post.send(lab, letter, via, Deadline.after(timeout))
     if as_json:
         print_json(sent.json())
         return
+    _tell(sent)
+
+
+@click.command()
+@name_option
+@click.argument("address")
+@click.argument("number", required=False, type=NUMBER)
+@click.option("--body", required=True, metavar="TEXT", help="The text; - reads it from standard input.")
+@click.option(
+    "--attach",
+    "attachments",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file to send along.",
+)
+@click.option("--no-quote", is_flag=True, help="Without what the mail said.")
+@click.option("--timeout", type=duration, default="15s", show_default=True, help="How long to wait for its arrival.")
+@json_option
+def reply(
+    name: str,
+    address: str,
+    number: int | None,
+    body: str,
+    attachments: tuple[Path, ...],
+    no_quote: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Answer a mail in the mailbox of ADDRESS: the one with this NUMBER, as `inbox` shows it, or the newest.
+
+    Goes to Reply-To or From, as ADDRESS, over submission; waits until it has arrived, as `send` does.
+    """
+    from mailstack import answering, post
+    from mailstack.model import Deadline
+    from mailstack.running import RunningLab
+
+    lab = RunningLab(name)
+    found = one_mail(lab, address, number)
+    letter = answering.answer(lab.definition, address, found, _text(body), attachments, quoted=not no_quote)
+    sent = post.send(lab, letter, "submission", Deadline.after(timeout))
+    if as_json:
+        answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
+        print_json({**sent.json(), **answered})
+        return
+    _tell(sent)
+
+
+def _text(body: str) -> str:
+    """The text of a mail, from the option or from standard input."""
+    if body != "-":
+        return body
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        raise InputError("the text on standard input is not in UTF-8", remedy="send it with --attach") from None
+
+
+def _tell(sent: Sent) -> None:
     click.echo(f"{printable(sent.message_id)}")
-    click.echo(f"from {sent.sender} via {via} to {', '.join(sent.recipients)}")
+    click.echo(f"from {sent.sender} via {sent.via} to {', '.join(sent.recipients)}")
     for address, milliseconds in sent.arrived.items():
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
         click.echo("none of the recipients has a mailbox in the lab: its way is in `mailstack logs`")
-
-
-@click.command()
-@name_option
-@click.argument("address")
-@json_option
-def inbox(name: str, address: str, as_json: bool) -> None:
-    """List the mails in the mailbox of ADDRESS, oldest first."""
-    from mailstack import mail
-    from mailstack.running import RunningLab
-
-    lab = RunningLab(name)
-    with mail.mailbox(lab.endpoints["imaps"], mail.tls_context(lab.ca_file), address, lab.password(address)) as box:
-        mails = list(box.fetch(mark_seen=False, bulk=True))
-    if as_json:
-        print_json({"lab": name, "address": address, "mails": [_summary(each) for each in mails]})
-        return
-    if not mails:
-        click.echo(f"the mailbox of {address} is empty")
-        return
-    table(
-        ("uid", "date", "from", "subject", "bytes"),
-        [(m.uid or "", f"{m.date:%Y-%m-%d %H:%M}", m.from_, m.subject, str(m.size_rfc822)) for m in mails],
-        flexible=3,
-    )
-
-
-@click.command()
-@name_option
-@click.argument("address")
-@click.argument("uid", required=False, type=click.IntRange(1, 2**32 - 1))  # RFC 3501, section 2.3.1.1
-@json_option
-def read(name: str, address: str, uid: int | None, as_json: bool) -> None:
-    """Show a mail in the mailbox of ADDRESS: the one with UID, or the newest."""
-    from mailstack import mail
-    from mailstack.running import RunningLab
-
-    lab = RunningLab(name)
-    with mail.mailbox(lab.endpoints["imaps"], mail.tls_context(lab.ca_file), address, lab.password(address)) as box:
-        found = mail.by_uid(box, uid)
-    if found is None:
-        which = f"no mail with UID {uid} is" if uid else "no mail is"
-        raise InputError(f"{which} in the mailbox of {address}", remedy=f"mailstack inbox {address}")
-    if as_json:
-        print_json({"lab": name, "address": address, **_whole(found)})
-        return
-    for label, value in (("From", found.from_), ("To", ", ".join(found.to)), ("Date", found.date_str)):
-        click.echo(f"{label}: {printable(value)}")
-    click.echo(f"Subject: {printable(found.subject)}\n")
-    for line in (found.text or found.html).splitlines():
-        click.echo(printable(line))
-    for part in _attachments(found):
-        click.echo(f"[attachment: {printable(part.filename)}, {part.content_type}, {len(part.payload)} bytes]")
-
-
-def _attachments(message: MailMessage) -> list[MailAttachment]:
-    """The parts that are for saving; mailutils gives the text a disposition, too (`inline`, RFC 2183)."""
-    return [part for part in message.attachments if part.filename or part.content_disposition == "attachment"]
-
-
-def _summary(message: MailMessage) -> dict[str, object]:
-    return {
-        "uid": int(message.uid or 0),
-        "date": message.date.isoformat(),
-        "from": message.from_,
-        "to": list(message.to),
-        "subject": message.subject,
-        "bytes": message.size_rfc822,
-        "message_id": "".join(dict(message.headers).get("message-id", ())),
-    }
-
-
-def _whole(message: MailMessage) -> dict[str, object]:
-    return {
-        **_summary(message),
-        "headers": {name: list(values) for name, values in dict(message.headers).items()},
-        "text": message.text,
-        "html": message.html,
-        "attachments": [
-            {"name": part.filename, "type": part.content_type, "bytes": len(part.payload)}
-            for part in _attachments(message)
-        ],
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +28,16 @@ def json_option(function: F) -> F:
 
 def print_json(document: Any) -> None:
     """One document on standard output."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(to_json(document, indent=2))
+
+
+def to_json(document: Any, indent: int | None = None) -> str:
+    """A document as text that cannot drive a terminal either: what is not printable is escaped."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    return _UNUSUAL.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+
+
+_UNUSUAL = re.compile(r"[^ -~\n]")
 
 
 _WIDTH = 76  # columns of a line of progress, without the dots
@@ -68,6 +78,8 @@ def printable(text: str) -> str:
 
     Line ends and tabs become spaces; use it line by line for text of several lines.
     """
+    if text.isprintable():
+        return text
     return "".join(
         " " if c in "\t\r\n" else "?" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in text
     )
@@ -101,6 +113,16 @@ _STYLES = {
     "unhealthy": "bold red",
     "exited": "bold red",
 }
+
+
+def human_size(size: int) -> str:
+    """Bytes for people: `999 B`, `1.2 KB`, `10 MB` (units of 1000)."""
+    value, unit = float(size), "B"
+    for larger in ("KB", "MB", "GB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.{int(unit != 'B' and value < 9.95)}f} {unit}"
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

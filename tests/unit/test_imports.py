@@ -13,17 +13,17 @@ PACKAGE = Path(mailstack.__file__).parent
 
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
-    ("errors", "model", "definition", "durations", "streams", "replies", "faults.entry"),
+    ("errors", "model", "definition", "durations", "streams", "replies", "fields", "hypertext", "faults.entry"),
     ("faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
-    ("secret", "ports", "runner", "labfile", "report", "dialer", "engine", "faults"),
+    ("secret", "ports", "runner", "labfile", "report", "dialer", "engine", "faults", "mime", "attachments"),
     ("figures", "figures.svg", "figures.path"),
     ("figures.timeline", "figures.topology"),
     ("page",),
-    ("pki", "render", "state", "compose", "images", "mail", "places"),
-    ("files", "provision"),
+    ("pki", "render", "state", "compose", "images", "mail", "places", "message"),
+    ("files", "provision", "mailboxes"),
     ("running", "doctor"),
     ("credentials", "post", "prove", "outside", "resolve", "down", "queues"),
-    ("checks", "checks.bench"),
+    ("checks", "checks.bench", "answering"),
     ("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
     ("lab", "experiment", "experiment.evidence"),
     ("experiment.scene",),
@@ -32,8 +32,8 @@ FLOORS = (
     ("experiment.theory", "experiment.models", "experiment.mailbox"),
     ("experiment.performance",),
     ("reaper", "cli.output"),
-    ("cli.lifecycle", "cli.messages", "cli.checking", "cli.host", "cli.queue"),
-    ("cli.access", "cli.experiment", "cli.explain"),
+    ("cli.lifecycle", "cli.mailboxes", "cli.checking", "cli.host", "cli.queue"),
+    ("cli.access", "cli.messages", "cli.experiment", "cli.explain"),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,90 @@
+"""Attachments as files: whatever they are called, they end in the directory that was named, and replace nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mimetypes
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+
+from mailstack.errors import InputError
+
+LONGEST_NAME = 150  # bytes in UTF-8: room for a number under the 255 of most file systems
+
+# What Windows and shells take for something else, in a name or at its beginning.
+_SPECIAL = re.compile(r'[<>:"|?*\\/]')
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE | re.DOTALL)
+
+
+def safe_name(name: str, kind: str = "") -> str:
+    """A file name for an attachment that its sender called `name`; `kind` (image/png) helps where there is none.
+
+    The result is one printable component of a path, never hidden, no device of Windows and no option of a command.
+    """
+    name = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
+    name = "".join("_" if unicodedata.category(c)[0] in "CZ" and c != " " else c for c in name)
+    name = _SPECIAL.sub("_", name).strip(" .")
+    if re.match(r"[-~]", name) or _DEVICE.fullmatch(name):
+        name = f"_{name}"
+    if not name:
+        name = "attachment" + (mimetypes.guess_extension(kind) or "")
+    suffix = _cut(PurePath(name).suffix, 20).rstrip(" .")
+    return _cut(PurePath(name).stem, LONGEST_NAME - len(suffix.encode())).rstrip(" .") + suffix
+
+
+def _cut(text: str, most: int) -> str:
+    """As much of `text` as `most` bytes of UTF-8 hold."""
+    return text.encode()[:most].decode(errors="ignore")
+
+
+def save(directory: Path, files: Iterable[tuple[str, bytes]]) -> list[Path]:
+    """Write each file (safe name, content) into `directory`, which is made if it is not there; their paths.
+
+    A name that is taken, by a file, a link or anything else, gets a number: `photo-2.png`. Raises InputError when the
+    directory cannot be written to; OSError when the disk is full.
+    """
+    try:
+        if not directory.is_dir():
+            directory.mkdir(parents=True)
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{directory}: no directory to save to: {_reason(error)}") from None
+    tried: dict[str, int] = {}
+    saved = []
+    try:
+        for name, content in files:
+            saved.append(directory / _write(handle, directory, name, content, tried))
+    finally:
+        os.close(handle)
+    return saved
+
+
+def _write(handle: int, directory: Path, name: str, content: bytes, tried: dict[str, int]) -> str:
+    while True:
+        number = tried[name] = tried.get(name, 0) + 1
+        free = name if number == 1 else f"{PurePath(name).stem}-{number}{PurePath(name).suffix}"
+        try:
+            # O_EXCL: also a link that leads nowhere is something that is there.
+            file = os.open(free, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=handle)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise InputError(f"{directory}: cannot be written to: {_reason(error)}") from None
+        try:
+            with open(file, "wb") as opened:
+                opened.write(content)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(free, dir_fd=handle)  # half a file is none
+            raise
+        return free
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,209 @@
+"""inbox, read."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Generator, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mailstack.cli.output import duration, human_size, json_option, name_option, print_json, printable, to_json
+from mailstack.errors import DeadlinePassed, InputError
+
+if TYPE_CHECKING:
+    from imap_tools import BaseMailBox
+    from rich.console import Console
+
+    from mailstack.mailboxes import Summary
+    from mailstack.message import Message
+    from mailstack.model import Deadline
+    from mailstack.running import RunningLab
+
+NUMBER = click.IntRange(1, 2**32 - 1)  # a UID: RFC 3501, section 2.3.1.1
+
+
+@click.command()
+@name_option
+@click.argument("address")
+@click.option("--watch", is_flag=True, help="Show new mails as they arrive, until Ctrl-C.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="With --watch: end after N mails.")
+@click.option("--timeout", type=duration, help="With --watch: end after so long; with code 4 if fewer than N came.")
+@json_option
+def inbox(name: str, address: str, watch: bool, count: int | None, timeout: float | None, as_json: bool) -> None:
+    """List the mails in the mailbox of ADDRESS, oldest first.
+
+    The number of a mail is its UID: it stays while the mail is in the mailbox, and is what `read` and `reply` take.
+    """
+    from mailstack import mailboxes
+    from mailstack.running import RunningLab
+
+    if (count or timeout) and not watch:
+        raise click.UsageError("--count and --timeout go with --watch")
+    lab = RunningLab(name)
+    if watch:
+        _watch(lab, address, count, timeout, as_json)
+        return
+    with open_box(lab, address) as box:
+        mails = mailboxes.summaries(box)
+    if as_json:
+        print_json({"lab": name, "address": address, "mails": [each.json() for each in mails]})
+    elif mails:
+        _list(_console(), mails)
+    else:
+        click.echo(f"the mailbox of {address} is empty")
+
+
+def _watch(lab: RunningLab, address: str, count: int | None, timeout: float | None, as_json: bool) -> None:
+    """Print each mail as it arrives."""
+    from mailstack.model import Deadline
+
+    deadline = Deadline.after(timeout) if timeout else None
+    console = _console()
+    came = 0
+    with contextlib.closing(_arriving(lab, address, deadline)) as arriving:
+        for summary in arriving:
+            came += 1
+            if as_json:
+                click.echo(to_json(summary.json()))
+            else:
+                _show(console, summary)
+            if came == count:
+                return
+    if count:
+        raise DeadlinePassed(f"{came or 'none'} of {count} mails came to {address} within {timeout:g} s")
+
+
+def _arriving(lab: RunningLab, address: str, deadline: Deadline | None) -> Generator[Summary]:
+    from mailstack import mailboxes
+
+    with open_box(lab, address) as box:
+        last = mailboxes.newest(box)
+        click.echo(f"watching the mailbox of {address}: Ctrl-C ends it", err=True)
+        yield from mailboxes.arrivals(box, last, deadline)
+
+
+_HEADING = f"{'number':>6}  {'date':16}  from"
+
+
+def _list(console: Console, mails: list[Summary]) -> None:
+    console.print(f"{_HEADING}{'size':>{console.width - len(_HEADING)}}\n{'':8}subject — first words")
+    console.print("─" * console.width)
+    for summary in mails:
+        _show(console, summary)
+
+
+def _show(console: Console, summary: Summary) -> None:
+    """Two lines of the list: `number  date  from  size`, and below them the subject and the first words."""
+    from rich.text import Text
+
+    size = human_size(summary.size)
+    sender = Text(printable(summary.sender))
+    sender.truncate(console.width - 28 - len(size), overflow="ellipsis", pad=True)
+    console.print(Text(f"{summary.uid:>6}  {_local(summary.date):16}  ") + sender + Text(f"  {size}"))
+    words = Text(f"{'':8}") + Text(printable(summary.subject) or "(no subject)", style="bold")
+    if preview := " ".join(printable(summary.preview).split()):
+        words += Text(f" — {preview}")
+    words.truncate(console.width, overflow="ellipsis")
+    console.print(words)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 80
+    return Console(width=width, highlight=False, markup=False, emoji=False, no_color=None, soft_wrap=True)
+
+
+def _local(when: datetime) -> str:
+    """A date in this machine's zone, which has no times before the year 1 and after 9999."""
+    with contextlib.suppress(OverflowError, ValueError, OSError):
+        when = when.astimezone()
+    return f"{when:%Y-%m-%d %H:%M}"
+
+
+@click.command()
+@name_option
+@click.argument("address")
+@click.argument("number", required=False, type=NUMBER)
+@click.option("--raw", is_flag=True, help="The mail byte for byte, as the server has it.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Save its attachments in DIR.")
+@json_option
+def read(name: str, address: str, number: int | None, raw: bool, save: Path | None, as_json: bool) -> None:
+    """Show a mail in the mailbox of ADDRESS: the one with this NUMBER, as `inbox` shows it, or the newest.
+
+    An attachment is saved under its own name, or one like it where that name is taken or would do harm: nothing is
+    replaced, and nothing is written outside of DIR. On a terminal, control characters are shown as `?`.
+    """
+    from mailstack.running import RunningLab
+
+    if raw and (save or as_json):
+        raise click.UsageError("--raw gives the mail alone, without --save and --json")
+    found = one_mail(RunningLab(name), address, number)
+    if raw:
+        _raw(found.raw)
+        return
+    saved = _save(found, save) if save else []
+    if as_json:
+        document = found.json()
+        for attachment, path in zip(document["attachments"], saved, strict=False):
+            attachment["path"] = str(path.absolute())
+        print_json({"lab": name, "address": address, **document})
+        return
+    for line in _lines(found):
+        click.echo(printable(line))
+    for path in saved:
+        click.echo(f"saved as {printable(str(path))}")
+
+
+def _lines(message: Message) -> Iterator[str]:
+    """The mail as it is read: header, text, attachments."""
+    for name in ("From", "To", "Cc", "Date", "Subject"):
+        if value := message.field(name.lower()):
+            yield f"{name}: {value}"
+    yield ""
+    yield from message.readable.splitlines()
+    for part in message.attachments:
+        name = message.name_of(part) or "without a name"
+        yield f"[attachment: {name}, {part.type}, {human_size(len(message.content(part)))}]"
+    yield from (f"[{note}]" for note in message.notes)
+
+
+def _raw(data: bytes) -> None:
+    if sys.stdout.isatty():
+        for line in data.decode("utf-8", errors="replace").splitlines():
+            click.echo(printable(line))
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def _save(message: Message, directory: Path) -> list[Path]:
+    from mailstack import attachments
+
+    files = (
+        (attachments.safe_name(message.name_of(part), part.type), message.content(part)) for part in message.attachments
+    )
+    return attachments.save(directory, files)
+
+
+def open_box(lab: RunningLab, address: str) -> contextlib.AbstractContextManager[BaseMailBox]:
+    """The mailbox of an account of the lab, over IMAP. Raises InputError when there is no such account."""
+    from mailstack import mail
+
+    return mail.mailbox(lab.endpoints["imaps"], mail.tls_context(lab.ca_file), address, lab.password(address))
+
+
+def one_mail(lab: RunningLab, address: str, number: int | None) -> Message:
+    """The mail with this UID, or the newest, in the mailbox of an account. Raises InputError when it is not there."""
+    from mailstack import mailboxes
+
+    with open_box(lab, address) as box:
+        found = mailboxes.message(box, number)
+    if found is None:
+        which = f"no mail with UID {number} is" if number else "no mail is"
+        raise InputError(f"{which} in the mailbox of {address}", remedy=f"mailstack inbox {address}")
+    return found
