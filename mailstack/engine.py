@@ -14,7 +14,7 @@ import re
 import socket
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from mailstack import streams
@@ -264,6 +264,12 @@ class Engine:
     @_mapped
     def _followed(self, container: str, since: float | None) -> Any:
         return self._api.logs(container, stream=True, follow=True, timestamps=True, since=since)
+
+    @_mapped
+    def copy_logs(self, container: str, into: IO[bytes]) -> None:
+        """Write what the container's first process has printed to a file, with times, however much it is."""
+        for chunk in self._api.logs(container, stream=True, follow=False, timestamps=True):
+            into.write(chunk)
 
     @_mapped
     def stop(self, container: str, *, seconds: int = 10) -> None:

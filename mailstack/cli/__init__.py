@@ -24,6 +24,7 @@ COMMANDS = {
     "inbox": ("mailboxes", "List the mails in a mailbox, or new ones as they come."),
     "read": ("mailboxes", "Show a mail, or save its attachments."),
     "reply": ("messages", "Answer a mail."),
+    "trace": ("trace", "Where a message went, and what became of it."),
     "experiment": ("experiment", "Perform the whole experiment, and tell what was seen."),
     "queue": ("queue", "Mails that wait: list, flush, hold, release, delete."),
     "explain": ("explain", "Known failures: what they mean, and what to do."),

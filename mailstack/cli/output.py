@@ -85,8 +85,13 @@ def printable(text: str) -> str:
     )
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, flexible: int | None = None) -> None:
-    """A table on standard output, in 80 columns where it is not a terminal; `flexible` is the column that gives way."""
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str | tuple[str, ...]]], *, flexible: int | None = None
+) -> None:
+    """A table on standard output, in 80 columns where it is not a terminal; `flexible` is the column that gives way.
+
+    A cell of several lines is a tuple.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -98,7 +103,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, flexible: i
         wraps = number == flexible
         shown.add_column(heading, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
     for row in rows:
-        shown.add_row(*[Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row])
+        cells = [(cell,) if isinstance(cell, str) else cell for cell in row]
+        shown.add_row(*[Text("\n".join(map(printable, cell)), style=_STYLES.get(cell[0], "")) for cell in cells])
     console.print(shown)
 
 

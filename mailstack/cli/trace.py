@@ -1,0 +1,197 @@
+"""trace."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mailstack.cli.output import duration, json_option, name_option, print_json, printable, table
+from mailstack.durations import spoken
+from mailstack.errors import DeadlinePassed, InputError
+
+if TYPE_CHECKING:
+    from mailstack.trace.events import Event
+    from mailstack.trace.journey import Journey
+    from mailstack.tracing import Traced
+
+FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until somebody stops it
+
+
+@click.command()
+@name_option
+@click.argument("query", required=False, metavar="[MESSAGE-ID|QUEUE-ID|TEXT]")
+@click.option("--last", is_flag=True, help="The message that came in last.")
+@click.option(
+    "--logs",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Log files of any Postfix and Dovecot instead of a lab's; - is standard input (may be repeated).",
+)
+@click.option("-f", "--follow", is_flag=True, help="Show it as it happens, until nothing more will.")
+@click.option("--timeout", type=duration, default=None, help="How long to follow it.  [without end]")
+@json_option
+def trace(
+    name: str,
+    query: str | None,
+    last: bool,
+    files: tuple[Path, ...],
+    follow: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Where a message went, hop by hop, and what became of it.
+
+    It is found by its Message-ID, by a queue id, or by any TEXT in its log lines,
+    an address for example. Without any of them, the latest messages are listed;
+    with --follow, it is the next one that comes in.
+
+    The exit code is 1 when the message that is shown has not arrived.
+    """
+    from mailstack import tracing
+    from mailstack.running import RunningLab
+
+    if last and query:
+        raise InputError("--last is a message of its own", remedy=f"leave out {query!r}, or --last")
+    if follow and (files or last):
+        raise InputError("only a message that is on its way in a lab can be followed", remedy="leave --follow out")
+    if files:
+        with tracing.file_lines(files) as read:
+            found = tracing.traced(read, query)
+    elif follow:
+        sys.exit(_follow(RunningLab(name), query, timeout, as_json))
+    else:
+        lab = RunningLab(name)
+        with tracing.lab_lines(lab) as read:
+            found = tracing.traced(read, query, tracing.queued(lab))
+    if not found.journeys:
+        where = "these logs" if files else f"the logs of lab “{name}”"
+        raise InputError(f"no message in {where}" + (f" has {query!r} in its lines" if query else ""))
+    sys.exit(_show(found, name, single=last, as_json=as_json, listed=query is None and not last))
+
+
+def _show(found: Traced, name: str, *, single: bool, listed: bool, as_json: bool) -> int:
+    now = time.time()
+    journeys = found.journeys[-1:] if single else found.journeys
+    if as_json:
+        print_json({"journeys": [journey.json(now) for journey in journeys], "more": found.more})
+    elif len(journeys) == 1 and not listed:
+        _whole(journeys[0], now)
+    else:
+        _list(journeys, found.more, now)
+    return 0 if listed or len(journeys) > 1 or journeys[0].arrived else 1
+
+
+def _list(journeys: tuple[Journey, ...], more: bool, now: float) -> None:
+    rows = []
+    for journey in journeys:
+        ids = [hop.queue_id for hop in journey.hops if not hop.notice]
+        rows.append(
+            (
+                _clock(journey.begun),
+                "\n".join(ids) or "–",
+                f"{journey.sender or '<>'}: {journey.sentence(now)}",
+            )
+        )
+    table(("came in", "queue ids", "what became of it"), [_lines(row) for row in rows], flexible=2)
+    if more:
+        click.echo("… and others before them")
+    click.echo("\nmailstack trace QUEUE-ID shows one of them, hop by hop")
+
+
+def _whole(journey: Journey, now: float) -> None:
+    if journey.message_id:
+        click.echo(f"<{printable(journey.message_id)}>")
+    click.echo(f"from {printable(journey.sender or '<>')}, {_clock(journey.begun)}\n")
+    rows = [
+        (_after(journey.since(event.at)), event.service, event.queue_id, described(event, journey.message_id))
+        for event in journey.events
+    ]
+    table(("after", "service", "queue id", "what happened"), rows, flexible=3)
+    for text in journey.missing:
+        click.echo(f"not in the logs: {printable(text)}")
+    click.echo(f"\n{printable(journey.sentence(now))}")
+    if journey.remedy:
+        click.echo(f"  → {printable(journey.remedy)}")
+
+
+def _follow(lab: object, query: str | None, timeout: float | None, as_json: bool) -> int:
+    from mailstack import tracing
+    from mailstack.model import Deadline
+    from mailstack.running import RunningLab
+
+    assert isinstance(lab, RunningLab)
+    shown: set[Event] = set()
+    latest = None
+    deadline = Deadline.after(timeout or FOLLOW_SECONDS)
+    for journey in tracing.follow(lab, query, deadline):
+        if journey is None:
+            what = latest.sentence() if latest else "no message came"
+            raise DeadlinePassed(f"after {spoken(deadline.seconds)}: {what}")
+        latest = journey
+        for event in journey.events:
+            if event not in shown and not as_json:
+                shown.add(event)
+                head, *others = described(event, journey.message_id)
+                after = _after(journey.since(event.at))
+                click.echo(f"{after:>9}  {event.service:<8} {event.queue_id:<12} {printable(head)}")
+                for text in others:
+                    click.echo(f"{'':33}{printable(text)}")
+    if latest is None:
+        raise InputError("the lab stopped before the message came")
+    if as_json:
+        print_json({"journeys": [latest.json(time.time())], "more": False})
+    else:
+        click.echo(f"\n{printable(latest.sentence(time.time()))}")
+        if latest.remedy:
+            click.echo(f"  → {printable(latest.remedy)}")
+    return 0 if latest.arrived else 1
+
+
+def described(event: Event, message_id: str = "") -> tuple[str, ...]:
+    """An event in lines: what happened, how, what was answered and what that means, and how long it took."""
+    from mailstack.trace.journey import meaning
+
+    whom = event.recipient
+    if event.original and event.kind == "attempt":
+        whom += f" (for {event.original})"
+    head = event.what
+    if event.kind == "attempt":
+        head = event.what.replace("sent", f"sent to {whom}", 1)
+    elif event.kind == "accepted":
+        head = f"accepted from {event.peer}"
+    elif event.kind == "named" and event.message_id == message_id:
+        head = "its header was read: the Message-ID is as above"
+    elif whom:
+        head = f"{event.what}: {whom}" if event.kind == "refused" else f"{event.what} of {whom}"
+    found = [head]
+    connection = [event.peer if event.kind == "attempt" else "", event.tls]
+    connection += [f"as {event.sasl_user}" if event.sasl_user else ""]
+    if any(connection):
+        found.append(", ".join(part for part in connection if part))
+    if event.reply:
+        found.append(event.reply)
+    if event.status != "sent" and (told := meaning(event)):
+        found.append(f"{event.enhanced or event.code} is: {told}")
+    if any(event.delays):
+        names = ("before the queue", "in it", "connecting", "sending")
+        parts = [f"{spoken(value)} {what}" for value, what in zip(event.delays, names, strict=True) if value]
+        found.append(", ".join(parts))
+    return tuple(found)
+
+
+def _lines(row: tuple[str, ...]) -> tuple[str | tuple[str, ...], ...]:
+    return tuple(tuple(cell.split("\n")) if "\n" in cell else cell for cell in row)
+
+
+def _after(milliseconds: float | None) -> str:
+    return "" if milliseconds is None else f"+{spoken(milliseconds / 1000)}"
+
+
+def _clock(at: float | None) -> str:
+    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

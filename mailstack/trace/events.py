@@ -1,0 +1,245 @@
+"""What happened in a log line of Postfix or Dovecot, as an Event; None where it is of no message.
+
+The forms are those of Postfix's own messages (smtpd(8), cleanup(8), qmgr(8), smtp(8), bounce(8), postsuper(1)) and of
+Dovecot's delivery (mail-deliver: LMTP, LDA, Sieve).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mailstack.trace.lines import Line
+
+# A queue id: short ones are hexadecimal, long ones have no vowels (postconf(5), enable_long_queue_ids).
+QUEUE_ID = r"[0-9A-Za-z]{5,20}"
+
+_OWNED = re.compile(rf"(?P<id>{QUEUE_ID}|NOQUEUE): (?P<rest>.*)", re.DOTALL)
+_DELIVERY = re.compile(
+    r"to=<(?P<to>[^>]*)>, (?:orig_to=<(?P<original>[^>]*)>, )?relay=(?P<relay>[^,]*)"
+    r"(?:, conn_use=\d+)?(?:, delay=(?P<delay>[\d.]+))?(?:, delays=(?P<delays>[\d./]+))?"
+    r"(?:, dsn=(?P<dsn>[\d.]+))?, status=(?P<status>[\w-]+)(?: \((?P<reason>.*)\))?",
+    re.DOTALL,
+)
+_REPLY = re.compile(
+    r"(?:^|said: |replied: |[:;] )(?P<code>[2-5]\d\d)(?:[ -](?P<enhanced>[245]\.\d{1,3}\.\d{1,3}))?[ -]"
+)
+_PLAIN_REPLY = re.compile(r"^(?P<code>[2-5]\d\d)(?:[ -](?P<enhanced>[245]\.\d{1,3}\.\d{1,3}))?(?:[ -]|$)")
+_NEXT = re.compile(rf"queued as (?P<id>{QUEUE_ID})\b|forwarded as (?P<forwarded>{QUEUE_ID})\b")
+_SAVED_SESSION = re.compile(r"<[^>]*> (?P<session>\S+) Saved")
+_CLIENT = re.compile(r"client=(?P<peer>[^,]+)")
+_SASL = re.compile(r"sasl_username=(?P<user>[^, ]+)")
+_QUEUED = re.compile(r"from=<(?P<sender>[^>]*)>, size=(?P<size>\d+), nrcpt=(?P<count>\d+) \(queue active\)")
+_PICKED_UP = re.compile(r"uid=(?P<uid>\d+) from=<(?P<sender>[^>]*)>(?: orig_id=(?P<original>\w+))?")
+_NOTICE = re.compile(
+    r"(?P<whom>sender|postmaster) (?P<kind>non-delivery|delivery status|delay) notification: (?P<id>\w+)"
+)
+_REFUSED = re.compile(
+    r"(?P<what>reject|milter-reject|proxy-reject|reject_warning): (?P<stage>[\w -]+?) from (?P<peer>\S+): "
+    r"(?P<reply>.*?)"
+    r"(?:; from=<(?P<sender>[^>]*)>)?(?: to=<(?P<to>[^>]*)>)?(?: proto=(?P<proto>\S+))?(?: helo=<(?P<helo>[^>]*)>)?"
+    r"(?: sasl_method=\S+)?(?: sasl_username=(?P<user>\S+))?$",
+    re.DOTALL,
+)
+_ACTION = re.compile(r"(?P<what>hold|discard|filter|redirect|milter-hold|milter-discard): (?P<rest>.*)", re.DOTALL)
+_ACTIONS = {"hold": "held", "milter-hold": "held", "discard": "discarded", "milter-discard": "discarded"}
+_DONE = (
+    ("placed on hold", "held", "put on hold"),
+    ("released from hold", "released", "released from hold"),
+    ("requeued", "requeued", "put into the queue anew"),
+)
+_TLS = re.compile(
+    r"(?P<trust>Verified|Trusted|Untrusted|Anonymous) TLS connection established "
+    r"(?:to|from) (?P<peer>[^:]+?\](?::\d+)?): (?P<version>\S+) with cipher (?P<cipher>\S+)"
+)
+_DELIVERED = re.compile(
+    r"(?P<service>[a-z][a-z-]*)\((?P<user>[^)]*)\)(?:<\d*>)?(?:<(?P<session>[^>]*)>)?: (?:Info: |Error: |Warning: )?"
+    r"(?:sieve: )?msgid=(?P<msgid><[^>]*>|[^:]*)(?:\s*\([^)]*\))?: (?P<what>.*)",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a message at one of its stations."""
+
+    kind: (
+        str  # accepted, handed-in, named, queued, attempt, saved, refused, notice, held, released, requeued, removed, …
+    )
+    at: float | None  # seconds of the epoch
+    service: str  # the host or service that logged it
+    program: str
+    queue_id: str  # "" for Dovecot, and where Postfix gave none (NOQUEUE)
+    what: str  # for people
+    line: Line
+    message_id: str = ""
+    sender: str | None = None
+    recipient: str = ""
+    original: str = ""  # the address before aliases were expanded
+    peer: str = ""
+    tls: str = ""  # "TLSv1.3 TLS_AES_256_GCM_SHA384, verified"
+    sasl_user: str = ""
+    status: str = ""  # of a delivery attempt: sent, deferred, bounced, …
+    reply: str = ""
+    code: int | None = None
+    enhanced: str = ""
+    delays: tuple[float, ...] = ()  # seconds: before the queue, in it, connecting, transmitting
+    delay: float | None = None  # seconds since the message came in
+    count: int = 0  # recipients
+    size: int = 0  # bytes
+    next_id: str = ""  # the queue id that the next station gave, or that of a notice
+    session: str = ""  # Dovecot's
+
+
+Make = Callable[..., Event]
+
+
+def tls_of(text: str) -> tuple[str, str] | None:
+    """The peer and the TLS of a connection that a line says was secured."""
+    if not (found := _TLS.search(text)):
+        return None
+    trust = {"Verified": ", verified", "Trusted": ", trusted", "Untrusted": ", not verified"}.get(found["trust"], "")
+    return found["peer"], f"{found['version']} {found['cipher']}{trust}"
+
+
+def reply_of(text: str) -> tuple[int | None, str]:
+    """The reply code and the enhanced status code (RFC 3463) in a reply, or in a reason that quotes one."""
+    if found := _PLAIN_REPLY.match(text) or _REPLY.search(text):
+        return int(found["code"]), found["enhanced"] or ""
+    return None, ""
+
+
+def quoted(reason: str) -> str:
+    """A server's own words in a reason of Postfix's: what comes after “said:”, without what it was in reply to."""
+    text = reason.rpartition(" said: ")[2] if " said: " in reason else reason
+    return re.sub(r" \(in reply to [^)]*\)$", "", text)
+
+
+def of(line: Line, tls: str = "") -> Event | None:
+    """The event in a line; `tls` is what is known of the connection of the process that logged it."""
+    if line.program == "dovecot" or "/" not in line.program:
+        return _dovecot(line)
+    if not (found := _OWNED.match(line.text)):
+        return None
+    queue_id = "" if found["id"] == "NOQUEUE" else found["id"]
+    return _postfix(line, queue_id, found["rest"], line.program.rpartition("/")[2], tls)
+
+
+def _postfix(line: Line, queue_id: str, rest: str, program: str, tls: str) -> Event | None:
+    def event(kind: str, what: str, **more: Any) -> Event:
+        return Event(kind, line.at, line.host, program, queue_id, what, line, **more)
+
+    if found := _DELIVERY.match(rest):
+        return _attempt(event, found, tls)
+    if found := _REFUSED.match(rest):
+        if found["what"] == "reject_warning":
+            return None
+        code, enhanced = reply_of(found["reply"])
+        return event(
+            "refused",
+            f"refused at {found['stage'].upper() if found['stage'].islower() else found['stage']}",
+            peer=found["peer"],
+            reply=found["reply"],
+            code=code,
+            enhanced=enhanced,
+            sender=found["sender"],
+            recipient=found["to"] or "",
+            sasl_user=found["user"] or "",
+            tls=tls,
+        )
+    if not queue_id:
+        return None
+    return _coming_in(event, rest, program, tls) or _handled(event, rest, program, tls)
+
+
+def _coming_in(make: Make, rest: str, program: str, tls: str) -> Event | None:
+    """What smtpd(8), pickup(8) and cleanup(8) say of a message that comes in, and qmgr(8) when it takes it up."""
+    if rest.startswith("message-id="):
+        message_id = rest.partition("=")[2]
+        return make("named", f"message-id {message_id}", message_id=message_id.strip("<>"))
+    if found := _CLIENT.match(rest):
+        user = _SASL.search(rest)
+        return make("accepted", "accepted", peer=found["peer"], sasl_user=user["user"] if user else "", tls=tls)
+    if found := _PICKED_UP.match(rest):
+        again = found["original"] or ""
+        what = f"taken up again, before {again}" if again else f"handed in by the user with id {found['uid']}"
+        return make("handed-in", what, sender=found["sender"], original=again)
+    if found := _QUEUED.match(rest):
+        size, count = int(found["size"]), int(found["count"])
+        what = f"in the active queue: {size} bytes for {count} recipient{'s' if count > 1 else ''}"
+        return make("queued", what, sender=found["sender"], size=size, count=count)
+    return None
+
+
+def _handled(make: Make, rest: str, program: str, tls: str) -> Event | None:
+    """What is done with a message in the queue: by the queue manager, by rules, by postsuper(1)."""
+    if rest == "removed":
+        by_hand = program == "postsuper"
+        return make("deleted", "deleted by hand") if by_hand else make("removed", "done: out of the queue")
+    if found := _NOTICE.match(rest):
+        return make("notice", f"{found['kind']} notice to the {found['whom']}: {found['id']}", next_id=found["id"])
+    for begins, kind, what in _DONE:
+        if rest.startswith(begins):
+            return make(kind, what)
+    if "status=expired" in rest:
+        return make("expired", "too long in the queue: given up")
+    if found := _ACTION.match(rest):
+        return make(_ACTIONS.get(found["what"], "note"), f"{found['what']}: {found['rest'].partition('; from=')[0]}")
+    if program in ("smtp", "lmtp"):
+        code, enhanced = reply_of(rest)
+        return make("note", rest, code=code, enhanced=enhanced)
+    return None
+
+
+def _attempt(event: Make, found: re.Match[str], tls: str) -> Event:
+    reason = found["reason"] or ""
+    status = found["status"]
+    code, enhanced = reply_of(reason)
+    following = _NEXT.search(reason)
+    session = _SAVED_SESSION.search(reason)
+    delays = tuple(float(part) for part in (found["delays"] or "").split("/") if part) if found["delays"] else ()
+    return event(
+        "attempt",
+        {"sent": "sent", "deferred": "not sent: to be tried again", "bounced": "not sent: given up"}.get(
+            status, status
+        ),
+        recipient=found["to"],
+        original=found["original"] or "",
+        peer="" if found["relay"] == "none" else found["relay"],
+        tls=tls,
+        status=status,
+        reply=reason,
+        code=code,
+        enhanced=enhanced or found["dsn"] or "",
+        delay=float(found["delay"]) if found["delay"] else None,
+        delays=delays if len(delays) == 4 else (),
+        next_id=(following["id"] or following["forwarded"]) if following else "",
+        session=session["session"] if session else "",
+    )
+
+
+def _dovecot(line: Line) -> Event | None:
+    if not (found := _DELIVERED.match(line.text)):
+        return None
+    what = found["what"]
+    kind = "note"
+    if re.match(r"saved mail to |stored mail into mailbox ", what):
+        kind = "saved"
+    elif re.match(r"save failed to |failed to store into mailbox ", what):
+        kind = "unsaved"
+    elif "discard" in what:
+        kind = "discarded"
+    return Event(
+        kind,
+        line.at,
+        line.host,
+        found["service"],
+        "",
+        what,
+        line,
+        message_id=found["msgid"].strip("<>"),
+        recipient=found["user"],
+        session=found["session"] or "",
+    )

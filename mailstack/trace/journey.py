@@ -1,0 +1,236 @@
+"""A message's journey, and what is to be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mailstack import replies
+from mailstack.durations import spoken
+from mailstack.faults import recognise
+from mailstack.model import Json
+from mailstack.trace.events import Event, quoted
+
+# What can have become of a message for one recipient; the worst first, so that the sentence begins with it.
+STATUSES = ("rejected", "bounced", "waiting", "held", "deleted", "discarded", "in-progress", "handed-over", "delivered")
+
+# Nothing more happens to these by itself.
+FINAL = frozenset({"rejected", "bounced", "deleted", "discarded", "handed-over", "delivered"})
+ARRIVED = frozenset({"handed-over", "delivered"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a message for one recipient."""
+
+    recipient: str  # "" where no line names one
+    original: str  # before aliases were expanded, or the same
+    status: str  # one of STATUSES
+    service: str  # where it ended, or is
+    queue_id: str
+    reply: str = ""  # a server's words, or Postfix's reason
+    at: float | None = None
+    hops: int = 0  # from MTA to MTA or mailbox
+    relay: str = ""
+    next_try: float | None = None  # seconds of the epoch; known from the queue alone
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A station of the way: an MTA that took the message in, and what it passed it on to."""
+
+    service: str
+    queue_id: str
+    arrived: float | None
+    left: float | None
+    relays: tuple[str, ...]
+    notice: bool = False  # it carried a notice to the sender, not the message
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """What the logs (and the queues) tell of one message."""
+
+    message_id: str
+    sender: str | None
+    outcomes: tuple[Outcome, ...]
+    notices: tuple[Outcome, ...]
+    events: tuple[Event, ...]
+    hops: tuple[Hop, ...]
+    missing: tuple[str, ...]
+    begun: float | None
+
+    @property
+    def status(self) -> str:
+        """One of STATUSES, or `partly` where recipients differ."""
+        found = {outcome.status for outcome in self.outcomes}
+        return found.pop() if len(found) == 1 else "partly" if found else "in-progress"
+
+    @property
+    def arrived(self) -> bool:
+        """Whether it reached everybody, as far as these logs go."""
+        return bool(self.outcomes) and all(outcome.status in ARRIVED for outcome in self.outcomes)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will happen to it by itself, nor to a notice that it caused."""
+        every = (*self.outcomes, *self.notices)
+        return bool(self.outcomes) and all(outcome.status in FINAL for outcome in every)
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, where the reason is a known failure."""
+        for outcome in self.outcomes:
+            if outcome.status not in ARRIVED and (fault := recognise(outcome.reply)):
+                return fault.remedy
+        return ""
+
+    def since(self, at: float | None) -> float | None:
+        """Milliseconds from submission to a moment."""
+        return None if at is None or self.begun is None else (at - self.begun) * 1000
+
+    def sentence(self, now: float | None = None) -> str:
+        """The verdict, in one line; `now` (seconds of the epoch) is for “next try in …”."""
+        parts = []
+        for status in STATUSES:
+            same = [outcome for outcome in self.outcomes if outcome.status == status]
+            reasons: dict[tuple[str, str], list[Outcome]] = {}
+            for outcome in same:
+                reasons.setdefault((outcome.service, _reason(outcome)), []).append(outcome)
+            parts += [self._said(status, service, reason, each, now) for (service, reason), each in reasons.items()]
+        if status := self._noticed():
+            parts.append(status)
+        return "; ".join(parts) or "nothing is known of what became of it"
+
+    def _said(self, status: str, service: str, reason: str, same: Sequence[Outcome], now: float | None) -> str:
+        whom = _names([outcome.recipient for outcome in same if outcome.recipient])
+        because = f": {reason}" if reason else ""
+        if status == "delivered":
+            times = [outcome.at for outcome in same if outcome.at is not None]
+            took = self.since(max(times)) if times else None
+            hops = max(outcome.hops for outcome in same)
+            over = f" over {hops} hop{'s' if hops > 1 else ''}" if hops else ""
+            time_taken = f" in {spoken(took / 1000)}" if took is not None else ""
+            return f"delivered{f' to {whom}' if whom else ''}{time_taken}{over}"
+        if status == "handed-over":
+            return (
+                f"handed over to {_names(sorted({outcome.relay for outcome in same}))}{f' for {whom}' if whom else ''}"
+            )
+        if status == "waiting":
+            tries = [outcome.next_try for outcome in same if outcome.next_try is not None]
+            when = ""
+            if tries and now is not None:
+                left = min(tries) - now
+                when = f", next try in {spoken(left)}" if left > 0 else ", next try at the next look into the queue"
+            return f"waiting in {service}{f' for {whom}' if whom else ''}{because}{when}"
+        words = {
+            "rejected": f"refused by {service}",
+            "bounced": f"bounced in {service}",
+            "held": f"on hold in {service}",
+            "deleted": f"deleted from the queue of {service}",
+            "discarded": f"discarded by {service}",
+            "in-progress": f"on its way in {service}",
+        }[status]
+        return f"{words}{f' for {whom}' if whom else ''}{because}"
+
+    def _noticed(self) -> str:
+        told = [notice for notice in self.notices if notice.status in ARRIVED and notice.recipient]
+        return f"{_names(sorted({n.recipient for n in told}))} was told" if told else ""
+
+    def json(self, now: float | None = None) -> Json:
+        """One of the documents of `mailstack trace --json`; its shape is in docs/json.md."""
+        return {
+            "message_id": self.message_id,
+            "from": self.sender,
+            "status": self.status,
+            "sentence": self.sentence(now),
+            "remedy": self.remedy,
+            "submitted": _iso(self.begun),
+            "milliseconds": _rounded(self.since(self._last())),
+            "hops": [
+                {
+                    "service": hop.service,
+                    "queue_id": hop.queue_id,
+                    "arrived_milliseconds": _rounded(self.since(hop.arrived)),
+                    "left_milliseconds": _rounded(self.since(hop.left)),
+                    "relays": list(hop.relays),
+                    "notice": hop.notice,
+                }
+                for hop in self.hops
+            ],
+            "recipients": [self._outcome_json(outcome) for outcome in self.outcomes],
+            "notices": [self._outcome_json(outcome) for outcome in self.notices],
+            "events": [self._event_json(event) for event in self.events],
+            "missing": list(self.missing),
+        }
+
+    def _last(self) -> float | None:
+        """When the last recipient had it; or when the last thing happened."""
+        times = [outcome.at for outcome in self.outcomes if outcome.status in ARRIVED and outcome.at is not None]
+        times = times or [event.at for event in self.events if event.at is not None]
+        return max(times) if times else None
+
+    def _outcome_json(self, outcome: Outcome) -> Json:
+        return {
+            "address": outcome.recipient,
+            "original": outcome.original,
+            "status": outcome.status,
+            "service": outcome.service,
+            "queue_id": outcome.queue_id,
+            "relay": outcome.relay,
+            "reply": outcome.reply,
+            "milliseconds": _rounded(self.since(outcome.at)),
+            "next_try": _iso(outcome.next_try),
+        }
+
+    def _event_json(self, event: Event) -> Json:
+        return {
+            "milliseconds": _rounded(self.since(event.at)),
+            "at": _iso(event.at),
+            "service": event.service,
+            "kind": event.kind,
+            "what": event.what,
+            "queue_id": event.queue_id,
+            "recipient": event.recipient,
+            "original": event.original,
+            "peer": event.peer,
+            "tls": event.tls,
+            "sasl_user": event.sasl_user,
+            "status": event.status,
+            "code": event.code,
+            "enhanced": event.enhanced,
+            "reply": event.reply,
+            "meaning": meaning(event),
+            "delays": list(event.delays) or None,
+        }
+
+
+def meaning(event: Event) -> str:
+    """What the event's reply says, by its enhanced status code (RFC 3463) or its reply code (RFC 5321)."""
+    found = replies.enhanced(event.enhanced) if event.enhanced else None
+    if found is None and event.code is not None:
+        found = replies.reply(event.code)
+    return found.text if found else ""
+
+
+def _reason(outcome: Outcome) -> str:
+    """A reply in short: the server's words, without the address and the explanation that go with them."""
+    if outcome.status in ("delivered", "handed-over", "in-progress"):
+        return ""
+    return quoted(outcome.reply).removesuffix(":").strip()
+
+
+def _names(addresses: Sequence[str]) -> str:
+    few = list(dict.fromkeys(addresses))
+    if len(few) > 4:
+        return f"{', '.join(few[:3])} and {len(few) - 3} more"
+    return " and ".join([", ".join(few[:-1]), few[-1]] if len(few) > 1 else few)
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 1)
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,204 @@
+"""What became of a message at a station, for each recipient, and what of it the logs do not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mailstack.trace.events import Event
+from mailstack.trace.journey import Outcome
+from mailstack.trace.stations import BEGINS, ENDS, Station
+
+# Delivery agents that end a message's way: a mailbox or a program takes it.
+_LAST = frozenset({"lmtp", "local", "virtual", "pipe"})
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a queue holds, as far as it matters here: the ids of a service with what waits under them."""
+
+    service: str
+    queue_id: str
+    name: str  # deferred, hold, active, incoming, maildrop
+    recipients: tuple[tuple[str, str], ...]  # address, reason
+    next_try: float | None = None
+
+
+def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> list[Outcome]:
+    found = []
+    attempts = station.attempts()
+    entry = queued.get((station.service, station.queue_id))
+    passed_on = {child.queue_id: child for child in station.children if not child.notice}
+    for recipient, event in attempts.items():
+        child = passed_on.get(event.next_id)
+        if event.status == "sent" and child is not None and _tells_of(child, recipient):
+            continue  # what became of it is the next station's to tell
+        found.append(_outcome(station, event, child, entry))
+    known = {*attempts, *(event.original for event in attempts.values())}
+    if station.parent is None or station.guessed:
+        found += [
+            Outcome(
+                recipient=event.recipient,
+                original=event.recipient,
+                status="rejected",
+                service=station.service,
+                queue_id=station.queue_id,
+                reply=event.reply,
+                at=event.at,
+            )
+            for event in station.events
+            if event.kind == "refused" and event.recipient not in known
+        ]
+    saved_for = {outcome.recipient for outcome in found}
+    for event in station.saved:
+        if event.kind == "saved" and event.recipient not in saved_for:
+            found.append(
+                Outcome(
+                    recipient=event.recipient,
+                    original=event.recipient,
+                    status="delivered",
+                    service=event.service,
+                    queue_id=station.queue_id,
+                    at=event.at,
+                    hops=_path(station),
+                )
+            )
+            saved_for.add(event.recipient)
+    if entry is not None:
+        found += [
+            _unfinished(station, address, reason, entry) for address, reason in entry.recipients if address not in known
+        ]
+    elif not found and not passed_on:
+        found.append(_unfinished(station, "", "", None))
+    return found
+
+
+def _tells_of(child: Station, recipient: str) -> bool:
+    """Whether the next station's lines say what became of a recipient, or of as many as there were."""
+    attempts = child.attempts()
+    names = {name for event in attempts.values() for name in (event.recipient, event.original)}
+    queued = child.first("queued")
+    complete = queued is not None and len(attempts) >= queued.count
+    return recipient in names or complete or bool(child.children) or bool(child.saved)
+
+
+def _outcome(station: Station, event: Event, child: Station | None, entry: Waiting | None) -> Outcome:
+    status, service, at, queue_id = "in-progress", station.service, event.at, station.queue_id
+    if event.status == "sent":
+        if child is not None:
+            service, queue_id = child.service, child.queue_id
+            status = "held" if _held(child) else "in-progress"
+        elif event.program == "discard":
+            status = "discarded"
+        elif event.program in _LAST or not event.peer:
+            status = "delivered"
+            saved = [each for each in station.saved if each.recipient == event.recipient and each.kind == "saved"]
+            if saved:
+                service, at = saved[-1].service, saved[-1].at
+        else:
+            status = "handed-over"
+    elif event.status == "deferred":
+        status = "waiting"
+        if station.has("deleted"):
+            status = "deleted"
+        elif station.has("expired"):
+            status = "bounced"
+        elif _held(station) or (entry and entry.name == "hold"):
+            status = "held"
+    elif event.status in ("bounced", "expired"):
+        status = "bounced"
+    return Outcome(
+        recipient=event.recipient,
+        original=event.original or event.recipient,
+        status=status,
+        service=service,
+        queue_id=queue_id,
+        reply=event.reply,
+        at=at,
+        hops=_path(station),
+        relay=event.peer,
+        next_try=entry.next_try if entry and status == "waiting" else None,
+    )
+
+
+def _unfinished(station: Station, address: str, reason: str, entry: Waiting | None) -> Outcome:
+    status = "in-progress"
+    if station.has("deleted"):
+        status = "deleted"
+    elif station.has("discarded"):
+        status = "discarded"
+    elif entry:
+        status = {"hold": "held", "deferred": "waiting"}.get(entry.name, "in-progress")
+    elif _held(station):
+        status = "held"
+    return Outcome(
+        recipient=address,
+        original=address,
+        status=status,
+        service=station.service,
+        queue_id=station.queue_id,
+        reply=reason,
+        at=station.events[-1].at,
+        next_try=entry.next_try if entry and status == "waiting" else None,
+    )
+
+
+def _held(station: Station) -> bool:
+    last = [event.kind for event in station.events if event.kind in ("held", "released", *ENDS)]
+    return bool(last) and last[-1] == "held"
+
+
+def _path(station: Station) -> int:
+    """Hops from the first station to where this one delivers."""
+    return station.depth + 1
+
+
+def missing(station: Station, logging: set[str]) -> list[str]:
+    """What the station's own lines show to be lost; `logging` are the hosts that there are lines of."""
+    name = f"{station.service} {station.queue_id}"
+    found = [f"{name}: {what}" for what in (*_lost_before(station), *_lost_after(station))]
+    if station.guessed and station.parent:
+        found.append(f"{station.parent.service} {station.parent.queue_id}: that it was passed on as {station.queue_id}")
+    passed_on = {child.queue_id for child in station.children}
+    for event in station.events:
+        if event.next_id and event.next_id not in passed_on and (event.kind == "notice" or _logs(event.peer, logging)):
+            found.append(f"everything about {event.next_id}, as which it was passed on")
+    return found
+
+
+def _lost_before(station: Station) -> list[str]:
+    """Of its way into the queue."""
+    found = []
+    queued = station.first("queued")
+    own = queued is not None and queued.sender == ""  # made by this MTA itself: nothing says how it came in
+    if not station.has(*BEGINS) and not station.notice and not own:
+        found.append("how the message came in")
+    if not station.message_id:
+        found.append("its Message-ID")
+    if queued is None and (station.has("removed") or station.attempts()):
+        found.append("its entry into the queue")
+    return found
+
+
+def _lost_after(station: Station) -> list[str]:
+    """Of its way out of it."""
+    found = []
+    queued = station.first("queued")
+    settled = len([event for event in station.attempts().values() if event.status in ("sent", "bounced")])
+    if station.has("removed") and not station.has("requeued", "expired", "discarded"):
+        if queued and settled < queued.count:
+            found.append(f"what became of {queued.count - settled} of {queued.count} recipients")
+        elif queued is None and not settled:
+            found.append("what became of it")
+    if queued and settled >= queued.count and not station.has(*ENDS):
+        found.append("that it has left the queue")
+    saved = {event.recipient for event in station.saved if event.kind == "saved"}
+    for event in station.attempts().values() if saved else ():
+        if event.session and event.status == "sent" and event.recipient not in saved:
+            found.append(f"that it was saved for {event.recipient}")
+    return found
+
+
+def _logs(peer: str, logging: set[str]) -> bool:
+    """Whether the relay that took the message is one whose lines are here."""
+    return peer.partition("[")[0] in logging

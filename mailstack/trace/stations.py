@@ -1,0 +1,184 @@
+"""Stations: which lines are of one MTA's handling of a message, and which station passed it on to which.
+
+An id comes back into use once its message has left the queue (postconf(5), enable_long_queue_ids), so an id alone does
+not make a station. Stations are joined by what the logs say: “queued as” another id, a notice's id, an id that was put
+into the queue anew; and, where such a line is lost, by the Message-ID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mailstack.trace.events import Event
+
+# Two stations' clocks, and two lines about one hand-over, differ by less than this many seconds.
+APART = 300.0
+
+ENDS = frozenset({"removed", "deleted", "requeued"})
+BEGINS = frozenset({"accepted", "handed-in"})
+
+
+@dataclass(slots=True, eq=False)
+class Station:
+    """One MTA's handling of a message."""
+
+    service: str
+    queue_id: str
+    events: list[Event] = field(default_factory=list)
+    saved: list[Event] = field(default_factory=list)  # Dovecot's
+    parent: Station | None = None
+    children: list[Station] = field(default_factory=list)
+    notice: bool = False
+    guessed: bool = False  # joined to its parent by the Message-ID, for want of the line that says so
+
+    @property
+    def message_id(self) -> str:
+        return next((event.message_id for event in self.events if event.kind == "named"), "")
+
+    @property
+    def begun(self) -> float | None:
+        return next((event.at for event in self.events if event.at is not None), None)
+
+    @property
+    def position(self) -> int:
+        return self.events[0].line.position
+
+    @property
+    def depth(self) -> int:
+        return 0 if self.parent is None else self.parent.depth + 1
+
+    def has(self, *kinds: str) -> bool:
+        return any(event.kind in kinds for event in self.events)
+
+    def first(self, kind: str) -> Event | None:
+        return next((event for event in self.events if event.kind == kind), None)
+
+    @property
+    def of_notice(self) -> bool:
+        """Whether it carries a notice to the sender, and not the message itself."""
+        return self.notice or (self.parent is not None and self.parent.of_notice)
+
+    def family(self) -> list[Station]:
+        """Itself, and all that came of it."""
+        return [self, *(station for child in self.children for station in child.family())]
+
+    def attempts(self) -> dict[str, Event]:
+        """The last attempt for each recipient, in the order in which they were first tried."""
+        found: dict[str, Event] = {}
+        for event in self.events:
+            if event.kind == "attempt" and event.status not in ("deliverable", "undeliverable"):
+                found[event.recipient] = event
+        return found
+
+
+def stations(every: Iterable[Event]) -> list[Station]:
+    found: list[Station] = []
+    current: dict[tuple[str, str], Station] = {}
+    for event in every:
+        key = (event.service, event.queue_id)
+        station = current.get(key)
+        if station is None or _another(station, event):
+            station = Station(*key)
+            current[key] = station
+            found.append(station)
+        station.events.append(event)
+    return found
+
+
+def _another(station: Station, event: Event) -> bool:
+    """Whether an event under the same id is of another message."""
+    if event.kind in BEGINS and station.has(*BEGINS, "named", *ENDS):
+        return True
+    if event.kind == "named" and station.message_id not in ("", event.message_id):
+        return True
+    return station.events[-1].kind in ("removed", "deleted") and event.kind != "notice"
+
+
+def join(stations: Sequence[Station]) -> None:
+    by_id: dict[str, list[Station]] = {}
+    for station in stations:
+        by_id.setdefault(station.queue_id, []).append(station)
+    for station in stations:
+        for event in station.events:
+            if event.next_id:
+                notice = event.kind == "notice"
+                child = _nearest(station, event, by_id.get(event.next_id, ()), same_host=notice)
+                if child:
+                    _adopt(station, child, notice=notice)
+            elif event.kind == "handed-in" and event.original:
+                before = _nearest(station, event, by_id.get(event.original, ()), same_host=True)
+                if before:
+                    _adopt(before, station)
+    _join_by_message(stations)
+
+
+def _join_by_message(stations: Sequence[Station]) -> None:
+    """Where the line that says “queued as” is lost: the same Message-ID at the next host, soon after."""
+    for child in stations:
+        if child.parent or not child.message_id or not child.has("accepted"):
+            continue
+        candidates = [
+            station
+            for station in stations
+            if station.service != child.service
+            and station.message_id == child.message_id
+            and _close(station.begun, child.begun)
+            and (station.begun or 0) <= (child.begun or 0)
+            and not station.children
+            and not any(event.next_id for event in station.attempts().values())
+            and not _descends(station, child)
+            and not station.has("refused")
+        ]
+        if candidates:
+            _adopt(min(candidates, key=lambda station: (child.begun or 0) - (station.begun or 0)), child, guessed=True)
+
+
+def _nearest(of: Station, event: Event, candidates: Sequence[Station], *, same_host: bool) -> Station | None:
+    fitting = [
+        station
+        for station in candidates
+        if station is not of
+        and (not same_host or station.service == of.service)
+        and (same_host or "" in (of.message_id, station.message_id) or of.message_id == station.message_id)
+        and _close(event.at, station.begun)
+        and not _descends(of, station)
+    ]
+    return min(fitting, key=lambda station: abs((event.at or 0) - (station.begun or 0)), default=None)
+
+
+def _close(one: float | None, other: float | None) -> bool:
+    return one is None or other is None or abs(one - other) < APART
+
+
+def _descends(station: Station | None, of: Station) -> bool:
+    while station:
+        if station is of:
+            return True
+        station = station.parent
+    return False
+
+
+def _adopt(parent: Station, child: Station, *, notice: bool = False, guessed: bool = False) -> None:
+    if child.parent is None and child is not parent:
+        child.parent, child.notice, child.guessed = parent, notice, guessed
+        parent.children.append(child)
+
+
+def place_saved(stations: Sequence[Station], saved: Sequence[Event]) -> list[Event]:
+    """Give each of Dovecot's events to the station that delivered it; those that have none are given back."""
+    sessions = {event.session: station for station in stations for event in station.events if event.session}
+    strays = []
+    for event in saved:
+        station = sessions.get(event.session) if event.session else None
+        if station is None:
+            same = [s for s in stations if s.message_id == event.message_id and _close(s.begun, event.at)]
+            # The one that was to deliver to this user, else the last before it: its line may be lost.
+            exact = [s for s in same if event.recipient in s.attempts()]
+            before = [s for s in same if (s.begun or 0) <= (event.at or 0) + 1]
+            station = max(exact or before or same, key=lambda s: (s.begun or 0, s.depth), default=None)
+        if station is None:
+            strays.append(event)
+        else:
+            station.saved.append(event)
+    return strays

@@ -1,0 +1,133 @@
+"""Where a message went: the journeys in a lab's logs and queues, and in log files that a user has at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from mailstack import queues
+from mailstack.errors import InputError
+from mailstack.model import Deadline
+from mailstack.running import RunningLab
+from mailstack.trace import assemble, collect
+from mailstack.trace.journey import Journey
+from mailstack.trace.outcomes import Waiting
+
+Read = Callable[[], collect.Lines]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What was found: journeys, oldest first; `more` that only the newest are here."""
+
+    journeys: tuple[Journey, ...]
+    more: bool = False
+
+
+def of_lab(lab: RunningLab, query: str | None = None) -> list[Journey]:
+    """The journeys that a Message-ID, a queue id or a text leads to, or the latest; oldest first."""
+    with lab_lines(lab) as read:
+        return list(traced(read, query, queued(lab)).journeys)
+
+
+def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = None) -> Traced:
+    """The journeys that `query` leads to, or without it the latest; `waiting` is what the queues hold, if known."""
+    found = collect.latest(read) if query is None else collect.search(read, query)
+    raws = collect.collect(read, found.seeds, found.refusals)
+    return Traced(tuple(assemble.assemble(raws, waiting, time.time())), found.more)
+
+
+def queued(lab: RunningLab) -> list[Waiting]:
+    """What waits in the queues of the lab's MTAs, where they run."""
+    found = []
+    for service in lab.services():
+        if service.name in queues.SERVICES and service.state == "running":
+            for entry in queues.entries(lab.engine, service.container, service.name):
+                recipients = tuple((each.address, each.reason) for each in entry.recipients)
+                found.append(Waiting(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
+    return found
+
+
+@contextlib.contextmanager
+def lab_lines(lab: RunningLab) -> Iterator[Read]:
+    """A lab's logs, to be read as often as needed: spooled to files, however long they are."""
+    with contextlib.ExitStack() as opened:
+        spools = {}
+        for service in lab.services():
+            spools[service.name] = opened.enter_context(tempfile.TemporaryFile())
+            lab.engine.copy_logs(service.container, spools[service.name])
+
+        def read() -> Iterator[tuple[str, str]]:
+            for name, spool in spools.items():
+                spool.seek(0)
+                for raw in spool:
+                    yield name, raw.decode(errors="replace")
+
+        yield read
+
+
+@contextlib.contextmanager
+def file_lines(paths: Sequence[Path]) -> Iterator[Read]:
+    """Log files, also compressed ones (.gz); `-` is standard input. Raises InputError when one cannot be read."""
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context(_opened(path)) for path in paths]
+
+        def read() -> Iterator[tuple[str, str]]:
+            for path, file in zip(paths, files, strict=True):
+                try:
+                    file.seek(0)
+                    for raw in file:
+                        yield "", raw.decode(errors="replace")
+                except (OSError, EOFError) as error:
+                    raise InputError(f"{path}: cannot be read: {error}") from None
+
+        yield read
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        if str(path) == "-":
+            return _spooled(sys.stdin.buffer)
+        return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _spooled(stream: IO[bytes]) -> IO[bytes]:
+    """A copy in a file without a name, to be read more than once."""
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked for it closes it
+    shutil.copyfileobj(stream, spool)
+    return spool
+
+
+def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[Journey | None]:
+    """The journey of a message as it grows, each time that a line adds to it; ends when it is settled.
+
+    Without `query`, it is the next message that comes in. None says that the deadline has passed.
+    """
+    containers = {service.name: service.container for service in lab.services()}
+    collector = collect.Collector({query.strip("<>")} if query else set())
+    since = None if query else time.time()
+    for position, found in enumerate(lab.engine.follow(containers, since=since, deadline=deadline)):
+        if found is None:
+            yield None
+            return
+        if not query and not collector.names:
+            if not (seed := collect.begins(found[1])):
+                collector.feed(found[0], position, found[1])
+                continue
+            collector.names.add(seed)
+        if collector.feed(found[0], position, found[1]):
+            journeys = assemble.assemble(collector.kept, None, time.time())
+            if journeys:
+                yield journeys[-1]
+                if journeys[-1].settled:
+                    return
