@@ -25,17 +25,17 @@ ENTRIES = (
     fault(
         "no-sasl-mechanism",
         "the client has none of the SASL mechanisms that the server offers",
-        cause="Cyrus SASL's plug-ins for PLAIN and LOGIN are not installed on the client",
-        remedy="apt-get install libsasl2-modules, then restart Postfix",
+        cause="Cyrus SASL's plug-ins (PLAIN, LOGIN) are not installed; or the server offers only what they do not know",
+        remedy="apt-get install libsasl2-modules, then restart Postfix; compare the AUTH line of the server's EHLO",
         source="Postfix SASL_README, “Enabling SASL authentication in the Postfix SMTP/LMTP client”",
         pattern=r"\bno mechanism available\b|No worthy mechs found",
     ),
     fault(
         "no-common-mechanism",
         "the server offers no mechanism that the client may use on this connection",
-        cause="it offers only mechanisms that smtp_sasl_security_options forbids (plaintext without TLS, say)",
-        remedy="use TLS, or the provider's other port; compare the AUTH line of EHLO with smtp_sasl_security_options",
-        source="postconf(5), smtp_sasl_security_options, smtp_sasl_tls_security_options",
+        cause="of those it offers, smtp_sasl_mechanism_filter leaves none",
+        remedy="compare the AUTH line of the server's EHLO with the filter; a provider's other port may offer others",
+        source="postconf(5), smtp_sasl_mechanism_filter",
         pattern=r"offered no (compatible|supported) (authentication|AUTH) mechanisms|offered null AUTH mechanism list",
     ),
     fault(
