@@ -181,6 +181,16 @@ class Engine:
         return True
 
     @_mapped
+    def image_id(self, reference: str) -> str:
+        """The digest by which the engine knows an image; "" when it does not hold it."""
+        import docker.errors
+
+        try:
+            return str(self._api.inspect_image(reference)["Id"])
+        except docker.errors.NotFound:
+            return ""
+
+    @_mapped
     def pull(self, reference: str) -> None:
         """Pull an image from its registry. Raises EngineError when that is not possible."""
         repository, _, tag = reference.partition(":")
@@ -295,6 +305,11 @@ class Engine:
             return False
         self._api.create_network(name, labels=labels)
         return True
+
+    @_mapped
+    def join(self, network: str, container: str, alias: str) -> None:
+        """Connect a container to a network, where others find it by `alias`."""
+        self._api.connect_container_to_network(container, network, aliases=[alias])
 
     @_mapped
     def listen(self, name: str, image: str, network: str, labels: dict[str, str], port: int) -> tuple[str, str]:

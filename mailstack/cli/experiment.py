@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -14,6 +15,12 @@ from mailstack.model import Json
 
 @click.command()
 @overlay_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the report to this folder: index.html, and the evidence.",
+)
 @click.option("--keep", is_flag=True, help="Keep the lab, to look at it.")
 @click.option(
     "--progress",
@@ -22,28 +29,35 @@ from mailstack.model import Json
     help="How to show progress.",
 )
 @json_option
-def experiment(overlays: tuple[Path, ...], keep: bool, progress: str, as_json: bool) -> None:
+def experiment(overlays: tuple[Path, ...], out: Path | None, keep: bool, progress: str, as_json: bool) -> None:
     """Perform the whole experiment in a lab of its own: each step with what was
     done, what was expected, the evidence and the verdict.
 
     Exits with 1 when a step failed. The lab is removed, whatever happens.
     """
+    from mailstack.experiment import folder
     from mailstack.experiment.performance import perform
 
-    with Progress(progress) as show:
-        document = perform(overlays, keep, show)
+    with Progress(progress) as show, folder.prepared(out) if out else nullcontext() as place:
+        found = perform(overlays, keep, show)
+        document = found.document
+        if place:
+            show("writing the report")
+            folder.write(place, folder.contents(document, found.logs))
     if as_json:
         print_json(document)
     else:
         _print(document)
+        if out:
+            click.echo(f"report    {out / 'index.html'}")
     sys.exit(0 if document["verdict"] == "pass" else 1)
 
 
 def _print(document: Json) -> None:
     table(
-        ("", "step", "what it shows", "s"),
-        [(step["verdict"], step["id"], step["title"], f"{step['seconds']:.1f}") for step in document["steps"]],
-        flexible=2,
+        ("", "what it shows", "s"),
+        [(step["verdict"], step["title"], f"{step['seconds']:.1f}") for step in document["steps"]],
+        flexible=1,
     )
     for step in document["steps"]:
         if step["verdict"] != "pass":

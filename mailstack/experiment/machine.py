@@ -91,3 +91,24 @@ def _(scene: Scene, show: Evidence) -> None:
     expect(all((mode, owner) == ("600", "root") for mode, owner, *_ in rows), f"not root's alone: {listing}")
     expect(system == "tmpfs", f"they are not on tmpfs, but on {system}")
     expect(answer == f"{user}:{password.reveal()}", f"the map does not have the relay's user, but “{answer}”")
+
+
+@steps(
+    "mailname",
+    "An Internet Site with the system mail name",
+    row="Step 2: the student configures Postfix as an “Internet Site” with the system mail name example.com.",
+    done="Asked postconf on the student's machine for its names; looked in its log from whom the first mail is, which "
+    "was sent without naming a sender.",
+    expected="What comes after the @ of the machine's users (myorigin) is the lab's mail name, and the first mail is "
+    "from the student there.",
+    needs=("credentials",),
+)
+def _(scene: Scene, show: Evidence) -> None:
+    settings = scene.settings("sender")
+    names = ("myorigin", "myhostname", "mydestination", "inet_interfaces", "relayhost")
+    show.table("the names of the machine", ("setting", "value"), [(name, settings[name]) for name in names])
+    wanted = scene.lab.definition.mailname
+    expect(settings["myorigin"] == wanted, f"the system mail name is {settings['myorigin']}, not {wanted}")
+    lines = scene.lines("sender", scene.first_mail, " from=<")
+    show.text("what Postfix on the student's machine logged", "\n".join(lines))
+    expect(any(f" from=<{scene.student}>" in line for line in lines), f"the mail is not from {scene.student}")

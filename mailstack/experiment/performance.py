@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import __version__, compose, down, lab
+from mailstack import compose, down, lab
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, InputError, Interrupted, MailstackError
-from mailstack.experiment import first_mail, machine, mailbox, models, queue, settings, theory
-from mailstack.experiment.scene import Scene
+from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, theory
+from mailstack.experiment.facts import facts
+from mailstack.experiment.scene import LIFE_SECONDS, Scene, second_lab
 from mailstack.experiment.step import Outcome, Step, run
 from mailstack.model import Json, Verdict
-from mailstack.runner import Local
 from mailstack.running import RunningLab
-
-# A lab that nobody could remove, because this process was killed, goes by itself after this time.
-LIFE_SECONDS = 900.0
 
 
 def all_steps() -> list[Step]:
     """Every step, in the order of the experiment; a step comes after those that it needs."""
-    modules = (machine, settings, first_mail, theory, models, mailbox, queue)
+    modules = (machine, roles, settings, first_mail, theory, models, mailbox, queue)
     return [step for module in modules for step in module.steps.all]
 
 
-def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Json:
-    """Do the whole experiment; gives its document. Raises InputError, HostError, Interrupted."""
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """What there is to report: the document, and what the servers logged; without any secret of the lab."""
+
+    document: Json
+    logs: Mapping[str, str]
+
+
+def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Performance:
+    """Do the whole experiment. Raises InputError, HostError, Interrupted."""
     begun = time.monotonic()
     started = datetime.datetime.now().astimezone()
     with _lab(overlays, keep, progress) as (running, trouble):
@@ -43,19 +51,23 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
             progress(f"{len(done)} of {len(steps)} {outcome.verdict}: {outcome.step.title}")
 
         outcomes = run(scene, steps, tell)
-        facts = _facts(scene)
-    passed = sum(outcome.verdict is Verdict.PASS for outcome in outcomes)
-    return {
-        "verdict": str(Verdict.PASS if passed == len(outcomes) else Verdict.FAIL),
-        "passed": passed,
-        "failed": len(outcomes) - passed,
-        "seconds": round(time.monotonic() - begun, 3),
-        "started": started.isoformat(timespec="seconds"),
-        "facts": facts,
-        "steps": [outcome.json() for outcome in outcomes],
-        "journeys": {},
-        "dialogue": {},
-    }
+        passed = sum(outcome.verdict is Verdict.PASS for outcome in outcomes)
+        found = {
+            "verdict": str(Verdict.PASS if passed == len(outcomes) else Verdict.FAIL),
+            "passed": passed,
+            "failed": len(outcomes) - passed,
+            "seconds": 0.0,
+            "started": started.isoformat(timespec="seconds"),
+            "facts": facts(scene),
+            "steps": [outcome.json() for outcome in outcomes],
+            "journeys": {},
+            "dialogue": {},
+        }
+        # The one place where secrets are taken out: whatever a server or a program has repeated is in here.
+        document: Json = json.loads(scene.blot(json.dumps(found)))
+        logs = {service: scene.blot(log) for service, log in scene.all_logs().items()}
+    document["seconds"] = round(time.monotonic() - begun, 3)
+    return Performance(document, logs)
 
 
 @contextlib.contextmanager
@@ -67,6 +79,7 @@ def _lab(
     trouble: MailstackError | None = None
     try:
         try:
+            roles.prepare(name)
             lab.up(lab.Request(name, tuple(overlays), keep=True, ttl=None if keep else LIFE_SECONDS), progress)
         except (InputError, EngineError, Interrupted):
             raise
@@ -78,18 +91,15 @@ def _lab(
         yield RunningLab(name), trouble
     finally:
         if keep:
+            down.down(second_lab(name), lambda text: None)
             progress(f"the lab is kept: mailstack down -n {name} removes it")
         else:
-            down.down(name, progress)
+            _remove(name, progress)
 
 
-def _facts(scene: Scene) -> Json:
-    """Versions of everything that took part."""
-    engine = scene.engine.version()
-    runner = Local()
-    return {
-        "mailstack": __version__,
-        "engine": str(engine.get("Version", "")),
-        "compose": ".".join(map(str, compose.version_of(runner, compose.find(runner)))),
-        "host": f"{engine.get('Os', '')} {engine.get('KernelVersion', '')} {engine.get('Arch', '')}".strip(),
-    }
+def _remove(name: str, progress: Callable[[str], None]) -> None:
+    """Remove the lab, and the second one beside it, each whatever becomes of the other."""
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(down.down, second_lab(name), lambda text: None)
+        down.down(name, progress)
+        second.result()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import ssl
 import threading
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from email.utils import make_msgid
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mailstack import files, mail, post
+from mailstack import files, mail, post, queues
 from mailstack.errors import DeadlinePassed, HostError, MailstackError
 from mailstack.experiment.evidence import Unmet, expect
 from mailstack.model import Deadline, Result, ServiceState
@@ -26,6 +25,8 @@ T = TypeVar("T")
 
 # A mail that has not arrived by then will not: deliveries take hundredths of a second.
 ARRIVAL_SECONDS = 8.0
+# A lab that nobody could remove, because this process was killed, goes by itself after this time.
+LIFE_SECONDS = 900.0
 
 
 class Scene:
@@ -35,6 +36,7 @@ class Scene:
         self.lab = lab
         self.trouble = trouble  # what kept `up` from proving the lab
         self.engine = lab.engine
+        self.second = second_lab(lab.name)
         self._services = {state.name: state for state in lab.services()}
         self._known: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -100,9 +102,21 @@ class Scene:
         said = "]: reload -- "
         before = self.log(service).count(said)
         self.engine.signal(self.container(service), "SIGHUP")
-        deadline = Deadline.after(ARRIVAL_SECONDS)
-        while self.log(service).count(said) == before:
-            expect(not deadline.passed(), f"Postfix in {service} did not begin anew")
+        found = self._logged(service, lambda log: log.count(said) > before)
+        expect(found is not None, f"Postfix in {service} did not begin anew within {ARRIVAL_SECONDS:g} s")
+
+    def _logged(self, service: str, wanted: Callable[[str], bool]) -> str | None:
+        """A service's log, as soon as it is as `wanted`; None when it is not in time."""
+        log = ""
+        followed = self.engine.follow({service: self.container(service)}, deadline=Deadline.after(ARRIVAL_SECONDS))
+        with closing(followed):
+            for found in followed:
+                if found is None:
+                    return None
+                log += found[1].partition(" ")[2].rstrip("\n") + "\n"
+                if wanted(log):
+                    return log
+        return None
 
     def log(self, service: str) -> str:
         """Everything that a service has logged."""
@@ -112,19 +126,28 @@ class Scene:
         """What several services have logged, with the engine's time at the beginning of each line."""
         return {service: self.engine.logs(self.container(service), timestamps=True) for service in services}
 
+    def all_logs(self) -> dict[str, str]:
+        """The same of every service, also of those that do not run."""
+        return {name: self.engine.logs(state.container, timestamps=True) for name, state in self._services.items()}
+
+    def queue(self, service: str) -> list[queues.Entry]:
+        """What stands in the queues of a Postfix."""
+        return queues.entries(self.engine, self.container(service), service)
+
     # ── its mails ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def lines(self, service: str, message_id: str, wanted: str) -> list[str]:
         """The log lines of a mail in a Postfix, once one of them has `wanted` in it."""
-        deadline = Deadline.after(ARRIVAL_SECONDS)
-        while True:
+
+        def there(log: str) -> bool:
+            return wanted in log and any(wanted in line for line in lines_of(log, message_id))
+
+        log = self._logged(service, there)
+        if log is None:
             found = lines_of(self.log(service), message_id)
-            if any(wanted in line for line in found):
-                return found
-            if deadline.passed():
-                last = f"; its last line there: {found[-1]}" if found else ""
-                raise Unmet(f"{service} logged no “{wanted}” for {message_id}{last}")
-            time.sleep(0.02)
+            last = f"; its last line there: {found[-1]}" if found else ""
+            raise Unmet(f"{service} logged no “{wanted}” for {message_id} within {ARRIVAL_SECONDS:g} s{last}")
+        return lines_of(log, message_id)
 
     @cached_property
     def trusting(self) -> ssl.SSLContext:
@@ -158,6 +181,11 @@ class Scene:
     def blot(self, text: str) -> str:
         """`text` without any of the lab's secrets."""
         return files.blot(self.lab.directory.files, text)
+
+
+def second_lab(name: str) -> str:
+    """What the second lab is called, that of a student with a provider outside."""
+    return f"{name[:26]}-out"
 
 
 def parse_settings(text: str) -> dict[str, str]:

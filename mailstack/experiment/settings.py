@@ -223,7 +223,7 @@ def compare(setting: Setting) -> Callable[[Scene, Evidence], None]:
 
 for _setting in SETTINGS:
     steps(
-        f"setting-{_setting.name.replace('_', '-').lower()}",
+        _setting.name,
         f"{_setting.name} beside the one in effect",
         row=f"Step 3: the student adds to main.cf: {_setting.name} = {_setting.value}",
         done=f"Asked postconf on the student's machine for {_setting.now}, and for what it says of the original.",

@@ -124,7 +124,7 @@ def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
             reason = f"it needs “{lacks.step.id}”, which failed: {lacks.reason}"
             return Outcome(step, Verdict.FAIL, reason, 0.0, (), lacks)
     begun = time.monotonic()
-    evidence = Evidence(scene.blot)
+    evidence = Evidence()
     try:
         step.function(scene, evidence)
         verdict, reason = Verdict.PASS, ""
@@ -142,4 +142,4 @@ def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
         if not isinstance(error, SMTPException | ImapToolsError) and type(error).__module__ != "imaplib":
             raise
         verdict, reason = Verdict.FAIL, f"{type(error).__name__}: {error}"
-    return Outcome(step, verdict, scene.blot(reason), time.monotonic() - begun, evidence.all())
+    return Outcome(step, verdict, reason, time.monotonic() - begun, evidence.all())

@@ -1,0 +1,32 @@
+"""What took part in the experiment: versions, the engine, the host, the images."""
+
+from __future__ import annotations
+
+import platform
+
+from mailstack import __version__, compose
+from mailstack.experiment.machine import packages
+from mailstack.experiment.scene import Scene
+from mailstack.model import Json
+from mailstack.runner import Local
+
+# fact -> where the package is installed
+PACKAGES = {"postfix": "sender", "sasl2-bin": "sender", "mailutils": "sender", "dovecot-core": "dovecot"}
+
+
+def facts(scene: Scene) -> Json:
+    """Versions of everything that took part; what could not be asked, because a server does not run, is left out."""
+    engine = scene.engine.version()
+    runner = Local()
+    found: Json = {
+        "mailstack": __version__,
+        "python": platform.python_version(),
+        "engine": str(engine.get("Version", "")),
+        "compose": ".".join(map(str, compose.version_of(runner, compose.find(runner)))),
+        "host": " ".join(str(engine.get(key, "")) for key in ("Os", "KernelVersion", "Arch")),
+    }
+    for package, service in PACKAGES.items():
+        if service in scene.running and (version := packages(scene, service).get(package)):
+            found[package.removesuffix("-core")] = version
+    found["images"] = {state.name: scene.engine.image_id(state.image) for state in scene.services()}
+    return found

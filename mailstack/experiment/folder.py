@@ -1,0 +1,97 @@
+"""The report's folder: index.html, experiment.json and the evidence; whole, or not there."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mailstack.errors import HostError, InputError
+from mailstack.model import Json
+
+DOCUMENT = "experiment.json"
+# Everything that a report has, the page last: when it is there, so is the rest.
+ENTRIES = ("evidence", DOCUMENT, "index.html")
+
+
+@contextlib.contextmanager
+def prepared(path: Path) -> Iterator[Path]:
+    """A place to write a report to, inside the folder `path`, which is made if it is not there.
+
+    When `with` ends well, what is in that place becomes the report, in place of one that was there before; else
+    everything is as it was. Raises InputError for a folder that has something else in it, or cannot be written to.
+    """
+    made_here = not path.exists()
+    _refuse(path)
+    try:
+        if made_here:
+            path.mkdir()
+        place = Path(tempfile.mkdtemp(prefix=".writing-", dir=path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written to: {error.strerror}") from None
+    try:
+        place.chmod(0o755)
+        yield place
+        for name in sorted(ENTRIES, key=lambda name: name == "index.html"):
+            if not (place / name).exists():
+                continue
+            if (path / name).is_dir():
+                shutil.rmtree(path / name)
+            (place / name).replace(path / name)
+    except OSError as error:
+        raise HostError(f"{path}: the report could not be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        if made_here:
+            with contextlib.suppress(OSError):  # it has the report in it
+                path.rmdir()
+
+
+def _refuse(path: Path) -> None:
+    """Raises InputError for what a report must not be written to, or over."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; name a folder for the report")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no such directory to make it in")
+    try:
+        found = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if found and (DOCUMENT not in found or found - set(ENTRIES)):
+        raise InputError(
+            f"{path}: has something else in it than a report of mailstack",
+            remedy="name a new folder, or an empty one",
+        )
+
+
+def write(place: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, by their paths below `place`."""
+    for name, data in files.items():
+        file = place / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+
+
+def contents(document: Json, logs: Mapping[str, str]) -> dict[str, bytes]:
+    """The report's files, by their paths in it: a pure function of what the experiment has found."""
+    files = {DOCUMENT: _json(document)}
+    files |= {f"evidence/{service}.log": log.encode() for service, log in logs.items()}
+    for model, journey in document["journeys"].items():
+        files[f"evidence/journey-{model}.json"] = _json(journey)
+    for step in document["steps"]:
+        for found in step["evidence"]:
+            if found["kind"] == "image":
+                files[f"evidence/{found['name']}"] = base64.b64decode(found["base64"])
+    return files
+
+
+def _json(document: object) -> bytes:
+    return f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode()

@@ -1,0 +1,122 @@
+"""Who plays whom in the lab: the student's machine, the provider, and a provider outside in its place."""
+
+from __future__ import annotations
+
+from email.utils import make_msgid
+
+from mailstack import compose, files, lab, mail, pki, post, state
+from mailstack.experiment.evidence import Evidence, expect
+from mailstack.experiment.models import way
+from mailstack.experiment.scene import LIFE_SECONDS, Scene
+from mailstack.experiment.step import Steps
+from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Relay
+from mailstack.running import RunningLab
+from mailstack.secret import write_private
+
+steps = Steps()
+
+
+@steps(
+    "roles",
+    "The student's machine, and its provider",
+    row="sender is the student's machine: its own Postfix, with the relay settings, and mail. postfix and dovecot are "
+    "the provider: submission on 587 with STARTTLS and AUTH, the mailboxes, IMAP.",
+    done="Asked each machine for its first process, the sender for mail and its relay, the provider's port 587 for "
+    "what it offers in the clear and under TLS; logged in there as the relay's user, and over IMAP as the recipient.",
+    expected="Postfix on sender and postfix, Dovecot on dovecot; mail is there; 587 offers STARTTLS, AUTH only under "
+    "TLS, and accepts the user (235); the mailbox opens over IMAP.",
+)
+def _(scene: Scene, show: Evidence) -> None:
+    first = {service: scene.output(service, "cat", "/proc/1/comm").strip() for service in ("sender", "postfix")}
+    agent = scene.output("sender", "mail", "--version").splitlines()[0]
+    relayhost = scene.settings("sender")["relayhost"]
+    user, password = scene.relay
+    dial = mail.to(scene.lab.endpoints["submission"])
+    with mail.Smtp(dial, name="localhost") as session:
+        clear = session.ehlo()[1].decode().splitlines()[1:]
+    with mail.Smtp(dial, name="localhost", tls="starttls", context=scene.trusting) as session:
+        under_tls = session.ehlo()[1].decode().splitlines()[1:]
+        code, text = session.login(user, password.reveal())
+    first["dovecot"] = scene.output("dovecot", "cat", "/proc/1/comm").strip()
+    with scene.box(scene.recipient) as box:
+        greeting, folders = box.client.welcome.decode(), [folder.name for folder in box.folder.list()]
+    show.table(
+        "who plays whom",
+        ("machine", "is", "first process", "seen"),
+        [
+            ("sender", "the student's machine", first["sender"], f"{agent}; relayhost = {relayhost}"),
+            ("postfix", "the provider: submission", first["postfix"], f"587: {code} {text.decode()}"),
+            ("dovecot", "the provider: mailboxes", first["dovecot"], f"{greeting}; folders: {', '.join(folders)}"),
+        ],
+    )
+    show.text("587 in the clear offers", "\n".join(clear))
+    show.text("587 under TLS offers", "\n".join(under_tls))
+    expect(first == {"sender": "master", "postfix": "master", "dovecot": "dovecot"}, f"the first processes are {first}")
+    expect("STARTTLS" in clear, "587 does not offer STARTTLS")
+    expect(not any(line.startswith("AUTH") for line in clear), "587 offers AUTH in the clear")
+    expect(any(line.startswith("AUTH") for line in under_tls), "587 does not offer AUTH under TLS")
+    expect(code == 235, f"587 did not accept the relay's user: {code} {text.decode()}")
+    expect("INBOX" in folders, "there is no inbox")
+
+
+# ── a provider outside ───────────────────────────────────────────────────────────────────────────────────────────
+
+HOST = "smtp.provider.test"  # RFC 6761, section 6.2: nobody else's name
+
+
+def prepare(name: str) -> None:
+    """Before the lab is made: its Postfix is to be known by another name as well, the one it has outside."""
+    directory = state.LabDirectory(name)
+    directory.make()
+    made = pki.make({**files.SERVER_NAMES, "postfix": (*files.SERVER_NAMES["postfix"], HOST)})
+    write_private(directory.files / "ca.pem", made.ca)
+    for service, pem in made.servers.items():
+        write_private(directory.files / f"{service}.pem", pem.reveal())
+
+
+@steps(
+    "outside",
+    "A real provider outside takes the place of the one in the lab",
+    row="With relay.yaml, a real provider outside takes the place of the provider in the lab, and the credentials are "
+    "the user's own.",
+    done=f"Brought up a second lab with relay.yaml, whose relay is {HOST}:587 (the first lab's provider, by a network "
+    "between the two) and whose credentials are the recipient's own; sent a mail from its student's machine.",
+    expected=f"Its relayhost is [{HOST}]:587; the mail came to that provider, authenticated as the user whose "
+    "credentials these are, and is in a mailbox there; the second lab's own Postfix never saw it.",
+)
+def _(scene: Scene, show: Evidence) -> None:
+    user = scene.recipient
+    reader = next(address for address in scene.lab.definition.addresses() if address not in (user, scene.student))
+    message_id = make_msgid("outside", domain=user.partition("@")[2])
+    customer = _customer(scene, user)
+    sender, own = (customer.service(service).container for service in ("sender", "postfix"))
+    relayhost = scene.engine.execute(sender, ["postconf", "-h", "relayhost"]).stdout.strip()
+    show.text("relayhost on the student's machine of the second lab", relayhost)
+    post.from_sender(customer, post.Letter(user, (reader,), "Through the world", "Hello."), message_id)
+    copies = scene.arrived(reader, message_id)
+    came = scene.lines("postfix", message_id, "client=")
+    show.text("what the provider outside logged", "\n".join(came))
+    seen = way([], came)
+    own_log = scene.engine.logs(own)
+    expect(relayhost == f"[{HOST}]:587", f"relayhost is {relayhost}")
+    expect(seen["service there"].startswith("submission/"), f"it came to {seen['service there']}")
+    expect(seen["authenticated as"] == user, f"it was authenticated as {seen['authenticated as']}, not as {user}")
+    expect(len(copies) == 1, f"{len(copies)} copies")
+    expect(message_id not in own_log, "the second lab's own Postfix had the mail")
+
+
+def _customer(scene: Scene, user: str) -> RunningLab:
+    """A lab that relays through the first one's provider; it is removed when the experiment ends."""
+    first = scene.lab
+    place = first.directory.path  # private, on tmpfs, and gone with the lab
+    write_private(place / "credentials", f"{user}:{first.password(user).reveal()}\n")
+    network = f"{compose.project_name(first.name)}_world"
+    (place / "world.yaml").write_text(f"networks: {{outside: !override {{external: true, name: {network}}}}}\n")
+    labels = {LABEL_LAB: first.name, LABEL_OWNER: first.state.owner, LABEL_EXPIRES: first.state.expires}
+    scene.engine.make_network(network, labels)
+    scene.engine.join(network, scene.container("postfix"), HOST)
+    request = lab.Request(
+        scene.second, (place / "world.yaml",), Relay(HOST), place / "credentials", first.ca_file, ttl=LIFE_SECONDS
+    )
+    lab.up(request, lambda text: None)
+    return RunningLab(scene.second, scene.engine)
