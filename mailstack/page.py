@@ -56,7 +56,7 @@ def render(document: Json) -> str:
     # Figures escape what they are given.
     way = Markup(topology(journeys))  # noqa: S704
     timelines = {name: Markup(timeline(journey, span=span)) for name, journey in journeys.items()}  # noqa: S704
-    css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    css = svg.colours() + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     return svg.clean(
         _environment()
         .get_template("report.html.j2")

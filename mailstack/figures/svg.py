@@ -18,6 +18,7 @@ LIGHT = {
     "ink": "#1b1f24",
     "muted": "#555d66",
     "line": "#868e97",
+    "rule": "#d8dbdd",
     "ground": "#ffffff",
     "panel": "#f4f5f2",
     "first": "#0b5a9d",
@@ -30,6 +31,7 @@ DARK = {
     "ink": "#e4e6e8",
     "muted": "#a7afb8",
     "line": "#7a838d",
+    "rule": "#343a40",
     "ground": "#14171a",
     "panel": "#1d2125",
     "first": "#7fb7ef",
@@ -38,6 +40,12 @@ DARK = {
     "fail": "#ff9a92",
     "wait": "#3f6288",
 }
+
+
+def colours() -> str:
+    """The colours as a style sheet: custom properties for what the page and its figures share."""
+    given = ["".join(f"--{name}: {colour}; " for name, colour in each.items()) for each in (LIGHT, DARK)]
+    return f":root {{ {given[0]}}}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {given[1]}}} }}\n"
 
 
 def _own(colours: dict[str, str]) -> str:
