@@ -237,9 +237,9 @@ class Engine:
         )
 
     @_mapped
-    def stream(self, container: str, argv: Sequence[str]) -> socket.socket:
+    def stream(self, container: str, argv: Sequence[str], *, user: str = "") -> socket.socket:
         """Start a program in a container: what is written to the socket is its input, what is read is its output."""
-        made = self._api.exec_create(container, list(argv), stdin=True, stderr=False)
+        made = self._api.exec_create(container, list(argv), user=user, stdin=True, stderr=False)
         stream = self._raw(self._api.exec_start(made["Id"], socket=True))
         return streams.plain(stream)
 

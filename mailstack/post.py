@@ -146,24 +146,29 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
 
 def _submit(lab: RunningLab, letter: Letter, message: EmailMessage) -> None:
     """Over port 587, as the account that owns the sender's address."""
-    definition = lab.definition
-    owners = [letter.sender] if letter.sender in definition.addresses() else []
-    owners += [t for alias in definition.aliases if alias.address == letter.sender for t in alias.targets]
-    owners = [address for address in owners if address in definition.addresses()]
-    if not owners:
-        raise InputError(
-            f"{letter.sender} belongs to no account of lab “{lab.name}”",
-            remedy="accounts: " + ", ".join(definition.addresses()),
-        )
+    account = owner(lab, letter.sender)
     mail.submit(
         mail.to(lab.endpoints["submission"]),
         mail.tls_context(lab.ca_file),
-        owners[0],
-        lab.password(owners[0]),
+        account,
+        lab.password(account),
         message,
         letter.recipients,
         sender=letter.sender,
     )
+
+
+def owner(lab: RunningLab, sender: str) -> str:
+    """The account that may send as `sender`: itself, or what an alias leads to. Raises InputError."""
+    definition = lab.definition
+    owners = [sender, *(target for alias in definition.aliases if alias.address == sender for target in alias.targets)]
+    owners = [address for address in owners if address in definition.addresses()]
+    if not owners:
+        raise InputError(
+            f"{sender} belongs to no account of lab “{lab.name}”",
+            remedy="accounts: " + ", ".join(definition.addresses()),
+        )
+    return owners[0]
 
 
 def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Route | None = None) -> None:

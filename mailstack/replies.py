@@ -249,3 +249,31 @@ def enhanced(code: str) -> Meaning | None:
     if subject in _SUBJECTS:
         return Meaning(code, f"{of_class}: {_SUBJECTS[subject]}", "RFC 3463, section 2")
     return Meaning(code, of_class, "RFC 3463, section 2")
+
+
+# What a server can do beyond RFC 5321, as it lists it in reply to EHLO; IANA, SMTP Service Extensions.
+_EXTENSIONS = {
+    "8BITMIME": "RFC 6152",
+    "AUTH": "RFC 4954",
+    "BINARYMIME": "RFC 3030",
+    "CHUNKING": "RFC 3030",
+    "DELIVERBY": "RFC 2852",
+    "DSN": "RFC 3461",
+    "ENHANCEDSTATUSCODES": "RFC 2034",
+    "ETRN": "RFC 1985",
+    "EXPN": "RFC 5321",
+    "HELP": "RFC 5321",
+    "LIMITS": "RFC 9422",
+    "MT-PRIORITY": "RFC 6710",
+    "PIPELINING": "RFC 2920",
+    "REQUIRETLS": "RFC 8689",
+    "SIZE": "RFC 1870",
+    "SMTPUTF8": "RFC 6531",
+    "STARTTLS": "RFC 3207",
+    "VRFY": "RFC 5321",
+}
+
+
+def extension(line: str) -> str:
+    """Where the extension is written that a line of the reply to EHLO (`250-SIZE 10485760`) names; "" if none."""
+    return _EXTENSIONS.get(line[4:].partition(" ")[0].upper(), "")

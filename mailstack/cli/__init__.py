@@ -21,6 +21,7 @@ COMMANDS = {
     "status": ("lifecycle", "Services, ports and accounts of a lab."),
     "check": ("checking", "Prove what a lab promises, check by check."),
     "send": ("messages", "Send a mail, and wait until it has arrived."),
+    "dialogue": ("dialogue", "Send a mail, and show what client and server say."),
     "inbox": ("mailboxes", "List the mails in a mailbox, or new ones as they come."),
     "read": ("mailboxes", "Show a mail, or save its attachments."),
     "reply": ("messages", "Answer a mail."),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mailstack.cli.mailboxes import NUMBER, one_mail
-from mailstack.cli.output import duration, json_option, name_option, print_json, printable
-from mailstack.errors import InputError
+from mailstack.cli.output import duration, json_option, name_option, print_json, printable, text_of
 
 if TYPE_CHECKING:
     from mailstack.post import Sent
@@ -56,7 +54,7 @@ def send(
     from mailstack.running import RunningLab
 
     lab = RunningLab(name)
-    letter = post.letter(lab.definition, sender, recipients, subject, _text(body), attachments)
+    letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
     sent = post.send(lab, letter, via, Deadline.after(timeout))
     if as_json:
         print_json(sent.json())
@@ -100,23 +98,13 @@ def reply(
 
     lab = RunningLab(name)
     found = one_mail(lab, address, number)
-    letter = answering.answer(lab.definition, address, found, _text(body), attachments, quoted=not no_quote)
+    letter = answering.answer(lab.definition, address, found, text_of(body), attachments, quoted=not no_quote)
     sent = post.send(lab, letter, "submission", Deadline.after(timeout))
     if as_json:
         answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
         print_json({**sent.json(), **answered})
         return
     _tell(sent)
-
-
-def _text(body: str) -> str:
-    """The text of a mail, from the option or from standard input."""
-    if body != "-":
-        return body
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError:
-        raise InputError("the text on standard input is not in UTF-8", remedy="send it with --attach") from None
 
 
 def _tell(sent: Sent) -> None:

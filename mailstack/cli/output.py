@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from mailstack.errors import InputError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -119,6 +121,16 @@ _STYLES = {
     "unhealthy": "bold red",
     "exited": "bold red",
 }
+
+
+def text_of(body: str) -> str:
+    """The text of a mail as the option `--body` gives it: `-` is standard input. Raises InputError."""
+    if body != "-":
+        return body
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        raise InputError("the text on standard input is not in UTF-8", remedy="send it with --attach") from None
 
 
 def human_size(size: int) -> str:

@@ -1,0 +1,145 @@
+"""dialogue."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mailstack.cli.output import Progress, duration, json_option, name_option, print_json, printable, text_of
+from mailstack.errors import CheckFailed, HostError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mailstack.dialogue import Dialogue, Exchange
+
+
+@click.command()
+@name_option
+@click.option(
+    "--via",
+    type=click.Choice(["submission", "smtp", "sender"]),
+    default="submission",
+    show_default=True,
+    help="Port 587 with TLS and AUTH, port 25, or from the sender's MTA to its relay.",
+)
+@click.option("--from", "sender", metavar="A", help="Who sends it.  [first account; with smtp a stranger]")
+@click.option("--to", "recipients", multiple=True, metavar="B", help="Who gets it (may be repeated).  [second account]")
+@click.option("--subject", default="A mail from the lab", show_default=True, metavar="S")
+@click.option("--body", default="Hello from the lab.", metavar="TEXT", help="The text; - reads it from standard input.")
+@click.option("--attach", "attachments", multiple=True, type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--svg", type=click.Path(path_type=Path), metavar="FILE", help="Draw it, as a sequence diagram.")
+@click.option("--timeout", type=duration, default="15s", show_default=True, help="How long it may take.")
+@json_option
+def dialogue(
+    name: str,
+    via: str,
+    sender: str | None,
+    recipients: tuple[str, ...],
+    subject: str,
+    body: str,
+    attachments: tuple[Path, ...],
+    svg: Path | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Send a mail, and show what client and server say to each other.
+
+    Each reply code is explained, with the RFC's section. Credentials are not
+    shown. A mail that is refused is shown as well; the exit code is 1 then.
+    """
+    from mailstack import post, recording
+    from mailstack.model import Deadline
+    from mailstack.running import RunningLab
+
+    if svg:
+        _writable(svg)
+    lab = RunningLab(name)
+    sender = recording.VISITOR if via == "smtp" and sender is None else sender
+    letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
+    with Progress() as progress:
+        progress.step(f"sending a mail via {via}")
+        found = recording.record(lab, letter, via, Deadline.after(timeout))
+    if svg:
+        _draw(svg, found.dialogue)
+    if as_json:
+        print_json(found.json())
+    else:
+        _show(found.dialogue)
+    if found.refused:
+        raise CheckFailed("; ".join(found.refused))
+
+
+def _writable(path: Path) -> None:
+    """Before anything is sent: InputError when there can be no such file."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory", remedy="name a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no such directory")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{path}: cannot be written")
+
+
+def _draw(path: Path, dialogue: Dialogue) -> None:
+    from mailstack.figures.sequence import sequence
+
+    try:
+        path.write_text(sequence(dialogue.json()), encoding="utf-8")
+    except OSError as error:
+        raise HostError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+_SAYS = {"client": ("C", "bold cyan"), "server": ("S", "bold green")}
+
+
+def _show(dialogue: Dialogue) -> None:
+    """Every exchange: when, who, the lines as they were; below them what it means."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 80, highlight=False)
+    console.print(Text(printable(f"C  {dialogue.client}    S  {dialogue.server}")))
+    console.print(Text("milliseconds", style="dim"))
+    secured = signed = False
+    for exchange in dialogue.exchanges:
+        _print(console, exchange)
+        if exchange.step == "tls" and exchange.code == 220 and not secured:
+            secured = True
+            of = f": {dialogue.tls.version}, {dialogue.tls.cipher}" if dialogue.tls else ""
+            console.rule(Text(printable(f"TLS from here on{of}")), style="yellow")
+        if exchange.code == 235 and not signed:
+            signed = True
+            console.rule(Text("authenticated from here on"), style="yellow")
+
+
+_INDENT = 11  # columns before what was said
+
+
+def _print(console: Console, exchange: Exchange) -> None:
+    import textwrap
+
+    from rich.text import Text
+
+    from mailstack.replies import extension
+
+    who, style = _SAYS[exchange.speaker]
+    moment = "" if exchange.milliseconds is None else f"{exchange.milliseconds:.1f}"
+    width = max(console.width - _INDENT, 20)
+    for number, line in enumerate(exchange.lines):
+        note = extension(line) if exchange.code == 250 and len(exchange.lines) > 1 else ""
+        shown = printable(line)
+        parts = [shown[start : start + width] for start in range(0, len(shown), width)] or [""]
+        for count, part in enumerate(parts):
+            text = Text(f"{moment:>7} {who:>2} " if not number + count else " " * _INDENT, style="dim")
+            text.append(part, style=style)
+            if note and not count and len(part) + len(note) + 2 <= width:
+                text.append(f"{note:>{width - len(part)}}", style="dim")
+            text.rstrip()
+            console.print(text, soft_wrap=True)
+    told = f"{exchange.meaning} ({exchange.source})" if exchange.source else exchange.meaning
+    for part in textwrap.wrap(printable(told), width):
+        console.print(Text(" " * _INDENT + part, style="dim italic"), soft_wrap=True)

@@ -1,0 +1,245 @@
+"""Sending a mail and keeping what client and server said: from this machine, or from the sender's MTA to its relay."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import EmailMessage
+from typing import Any
+
+from mailstack import mail, post
+from mailstack.dialogue import Blotter, Dialogue, Said, Speaker, Tls, annotate
+from mailstack.errors import CheckFailed, DeadlinePassed, HostError
+from mailstack.model import Deadline, Json
+from mailstack.running import RunningLab
+
+VISITOR = "visitor@elsewhere.example"  # on port 25 the lab's own addresses are refused as senders (553)
+
+_VERBS = {"ehlo", "helo", "mail", "rcpt", "data", "quit", "rset"}  # which smtplib writes in small letters
+_TLS = re.compile(r"TLS connection established to \S+: (?P<version>\S+) with cipher (?P<cipher>\S+)")
+_DELIVERY = re.compile(r"(?P<queue>\w+): to=<(?P<to>[^>]*)>,.* status=(?P<status>\w+) \((?P<reason>.*)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What was said when a mail was sent, and what was refused, each in one line."""
+
+    lab: str
+    via: str
+    message_id: str
+    dialogue: Dialogue
+    refused: tuple[str, ...] = ()
+
+    def json(self) -> Json:
+        """The document of `mailstack dialogue --json`."""
+        return {
+            "lab": self.lab,
+            "via": self.via,
+            "message_id": self.message_id,
+            **self.dialogue.json(),
+            "refused": list(self.refused),
+        }
+
+
+def record(lab: RunningLab, letter: post.Letter, via: str, deadline: Deadline) -> Recording:
+    """Send the mail `via` submission (587, STARTTLS, AUTH), smtp (25) or the sender's MTA, and record the dialogue.
+
+    A refusal is part of it. Raises InputError when on submission the sender is nobody's address, CheckFailed when there
+    was no dialogue at all, and DeadlinePassed.
+    """
+    message = mail.new_message(
+        sender=letter.sender,
+        to=letter.recipients,
+        subject=letter.subject,
+        body=letter.body,
+        attachments=letter.attachments,
+    )
+    message_id = str(message["Message-ID"])
+    if via == "sender":
+        dialogue, refused = _from_sender(lab, letter, message_id, deadline)
+    else:
+        dialogue, refused = _from_here(lab, letter, message, via)
+    if not dialogue.exchanges:
+        raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=f"mailstack logs -n {lab.name}")
+    return Recording(lab.name, via, message_id, dialogue, tuple(refused))
+
+
+# ── from this machine ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Tape:
+    """What was said so far; without credentials."""
+
+    def __init__(self) -> None:
+        self.said: list[Said] = []
+        self._begun, self._blotter = time.monotonic(), Blotter()
+
+    def take(self, speaker: Speaker, text: str, *, message: bool = False) -> None:
+        said = Said(speaker, text, (time.monotonic() - self._begun) * 1000)
+        self.said.append(said if message else self._blotter.clean(said))
+
+
+class _Recorded(mail.Smtp):
+    """An SMTP session that keeps on a tape what goes through it."""
+
+    def __init__(self, tape: _Tape, dial: mail.Dial, **options: Any) -> None:
+        self._tape, self._in_message = tape, False
+        super().__init__(dial, **options)
+
+    def putcmd(self, cmd: str, args: str = "") -> None:
+        super().putcmd(cmd.upper() if cmd in _VERBS else cmd, args)
+
+    def send(self, s: Any) -> None:
+        data = s if isinstance(s, bytes) else s.encode(self.command_encoding)
+        for line in data.removesuffix(b"\r\n").split(b"\r\n"):
+            self._tape.take("client", line.decode(errors="replace"), message=self._in_message)
+        super().send(s)
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock is not None:
+            self.file = _Heard(self.sock.makefile("rb"), self._tape)
+        code, text = super().getreply()
+        self._in_message = code == 354
+        return code, text
+
+
+class _Heard:
+    """The server's side of a connection, line by line, as smtplib reads it."""
+
+    def __init__(self, file: Any, tape: _Tape) -> None:
+        self._file, self._tape = file, tape
+        self.close: Callable[[], None] = file.close
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._file.readline(limit)
+        if line:
+            self._tape.take("server", line.rstrip(b"\r\n").decode(errors="replace"))
+        return line
+
+
+def _from_here(lab: RunningLab, letter: post.Letter, message: EmailMessage, via: str) -> tuple[Dialogue, list[str]]:
+    account = post.owner(lab, letter.sender) if via == "submission" else ""
+    tape, tls = _Tape(), None
+    refused: list[str] = []
+    try:
+        with _Recorded(
+            tape,
+            mail.to(lab.endpoints[via]),
+            name="localhost",
+            tls="starttls" if account else "none",
+            context=mail.tls_context(lab.ca_file),
+        ) as session:
+            if account and session.sock:
+                tls = Tls(session.sock.version(), session.sock.cipher()[0])  # type: ignore[attr-defined]
+                session.login(account, lab.password(account).reveal())
+            refused = list(_envelope_and_message(session, letter, message))
+    except smtplib.SMTPResponseException as error:
+        said = error.smtp_error
+        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        refused.append(f"the server refused: {error.smtp_code} {text}")
+    except (smtplib.SMTPException, OSError) as error:
+        refused.append(f"the dialogue broke off: {error}")
+    port = {"submission": 587, "smtp": 25}[via]
+    return annotate(tape.said, client="this machine", server=f"postfix:{port}", tls=tls), refused
+
+
+def _envelope_and_message(session: _Recorded, letter: post.Letter, message: EmailMessage) -> Iterator[str]:
+    """Hand the mail over; gives what is refused (RFC 5321, section 3.3)."""
+    data = message.as_bytes(policy=message.policy.clone(linesep="\r\n"))
+    session.ehlo_or_helo_if_needed()
+    options = [f"SIZE={len(data)}"] if session.has_extn("size") else []
+    if not data.isascii() and session.has_extn("8bitmime"):
+        options.append("BODY=8BITMIME")
+    code, said = session.mail(letter.sender, options)
+    if code != 250:
+        yield f"the sender {letter.sender} was refused: {code} {said.decode(errors='replace')}"
+        return
+    taken = 0
+    for recipient in letter.recipients:
+        code, said = session.rcpt(recipient)
+        if code in (250, 251):
+            taken += 1
+        else:
+            yield f"the recipient {recipient} was refused: {code} {said.decode(errors='replace')}"
+    if taken:
+        code, said = session.data(data)
+        if code != 250:
+            yield f"the message was refused: {code} {said.decode(errors='replace')}"
+
+
+# ── from the sender's MTA ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _from_sender(
+    lab: RunningLab, letter: post.Letter, message_id: str, deadline: Deadline
+) -> tuple[Dialogue, list[str]]:
+    """The hop from the sender's Postfix to the provider, as stack/sender/recorder tells it."""
+    container, begun = lab.service("sender").container, time.time()
+    lines: dict[str, list[tuple[float, str, str]]] = {}  # of each process: moment, kind, text
+    # The recorder ends by itself when this process cannot end it.
+    recorder = ["recorder", str(int(deadline.remaining()) + 2)]
+    with lab.engine.stream(container, recorder, user="postfix") as stream, stream.makefile("rb") as heard:
+        try:
+            stream.settimeout(max(deadline.remaining(), 0.001))
+            if heard.readline() != b"ready\n":
+                raise HostError("the sender cannot record", remedy="mailstack up brings a sender that can")
+            post.from_sender(lab, letter, message_id, route="recorded")
+            while True:
+                stream.settimeout(max(deadline.remaining(), 0.001))
+                moment, process, kind, text = heard.readline().decode(errors="replace").rstrip("\n").split(" ", 3)
+                if kind != ".":
+                    lines.setdefault(process, []).append((float(moment), kind, text))
+                elif _is_of(lab.engine.logs(container, since=begun - 1), message_id, lines.get(process, [])):
+                    break
+        except (TimeoutError, ValueError):
+            raise DeadlinePassed(
+                f"the sender's MTA had handed nothing over after {deadline.seconds:g} s",
+                remedy=f"mailstack logs -n {lab.name} sender",
+            ) from None
+    return _told(lab, letter, message_id, lines[process], deadline)
+
+
+def _is_of(log: str, message_id: str, lines: list[tuple[float, str, str]]) -> bool:
+    """Whether a process of the transport delivered this mail: its queue id is the one that the log has for it."""
+    queue = re.search(rf" (\w+): message-id={re.escape(message_id)}$", log, re.MULTILINE)
+    delivered = {match["queue"] for _, kind, text in lines if kind == "=" and (match := _DELIVERY.match(text))}
+    return queue is not None and queue[1] in delivered
+
+
+def _told(
+    lab: RunningLab, letter: post.Letter, message_id: str, lines: list[tuple[float, str, str]], deadline: Deadline
+) -> tuple[Dialogue, list[str]]:
+    begun = lines[0][0]
+    speakers: dict[str, Speaker] = {">": "client", "<": "server"}
+    said = [Said(speakers[kind], text, (moment - begun) * 1000) for moment, kind, text in lines if kind in speakers]
+    logged = [text for _, kind, text in lines if kind == "="]
+    tls = next((Tls(match["version"], match["cipher"]) for text in logged if (match := _TLS.search(text))), None)
+    deliveries = [match for text in logged if (match := _DELIVERY.match(text))]
+    refused = [f"{each['to']} {each['status']}: {each['reason']}" for each in deliveries if each["status"] != "sent"]
+    taken = [each["to"] for each in deliveries if each["status"] == "sent"]
+    message = _copy(lab, taken, message_id, deadline) if taken else ()
+    server = lab.state.relay or "postfix:587"
+    return annotate(said, client="sender", server=server, tls=tls, message=message), refused
+
+
+def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Deadline) -> tuple[str, ...]:
+    """The message as the sender's MTA sent it: the delivered one, from that MTA's own Received field on.
+
+    Postfix's debugging log does not have it (smtp(8)). When it is not in a mailbox of the lab, a line in brackets.
+    """
+    boxes = sorted(set().union(*(post.mailboxes_for(lab.definition, address) for address in recipients)))
+    unknown = ("[the message: it is in no mailbox of the lab to look at]",)
+    if not boxes or lab.state.relay:
+        return unknown
+    context = mail.tls_context(lab.ca_file)
+    with mail.mailbox(lab.endpoints["imaps"], context, boxes[0], lab.password(boxes[0])) as box:
+        try:
+            found = mail.wait_for(box, message_id, deadline)
+        except DeadlinePassed:
+            return unknown
+    lines = found.obj.as_bytes().decode(errors="replace").splitlines()
+    start = next((number for number, line in enumerate(lines) if line.startswith("Received: by ")), 0)
+    return tuple(lines[start:])
