@@ -58,10 +58,10 @@ def name(up: dict[str, Any]) -> str:
     return str(up["lab"])
 
 
-def documented(command: str) -> Any:
-    """The first example of a command in docs/json.md."""
+def documented(command: str, number: int = 0) -> Any:
+    """An example of a command in docs/json.md, by default the first."""
     text = (ROOT / "docs" / "json.md").read_text().split(f"`mailstack {command} --json`", 1)[1]
-    return json.loads(re.findall(r"```json\n(.*?)```", text, re.DOTALL)[0])
+    return json.loads(re.findall(r"```json\n(.*?)```", text, re.DOTALL)[number])
 
 
 def shape(document: Any, example: Any) -> list[str]:

@@ -1,0 +1,276 @@
+"""Mails that wait, for a Dovecot or a Postfix that is stopped: listed, held, deleted, tried again and waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from mailstack import lab as life
+from mailstack import mail, post, queues
+from mailstack.engine import Engine
+from mailstack.model import Deadline
+from mailstack.queues import ACTIONS, CONDITIONS, Entry
+from mailstack.running import RunningLab
+from tests.docker.conftest import Labs
+from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
+
+pytestmark = pytest.mark.docker
+
+SECONDS = 20.0
+STRANGER = "somebody@example.net"  # on port 25, where nobody needs a password
+STUDENT = "student@example.com"
+
+Waited = Callable[[str, Callable[[], object]], list[Entry]]
+
+OVERLAY = """
+x-mailstack:
+  settings:
+    postfix:
+      header_checks: "regexp:{ {/^Subject: Hold me/ HOLD} }"
+"""
+
+
+@pytest.fixture(scope="module")
+def running(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    """A lab whose Dovecot is stopped."""
+    overlay = tmp_path_factory.mktemp("queue") / "hold.yaml"
+    overlay.write_text(OVERLAY)
+    with labs.one("queue", [overlay]) as lab:
+        lab.engine.stop(lab.service("dovecot").container)
+        yield lab
+
+
+@pytest.fixture
+def lab(running: RunningLab) -> Iterator[RunningLab]:
+    """The lab with empty queues."""
+    where = queues.containers(running)
+    assert queues.of(running.engine, where) == []
+    yield running
+    queues.act(running.engine, where, ACTIONS["delete"], queues.of(running.engine, where))
+
+
+def message_id(subject: str) -> str:
+    """The Message-ID of the mail with this subject."""
+    return f"<{subject.replace(' ', '-').lower()}@example.net>"
+
+
+def submit(lab: RunningLab, subject: str = "Wait") -> str:
+    """Hand Postfix a mail for bob, as another server would; its queue id."""
+    message = mail.new_message(sender=STRANGER, to=["bob@example.com"], subject=subject, body="Wait.\n")
+    message.replace_header("Message-ID", message_id(subject))
+    with smtplib.SMTP(lab.endpoints["smtp"].host, lab.endpoints["smtp"].port, "mx.example.net") as session:
+        session.ehlo()
+        session.mail(STRANGER)
+        assert session.rcpt("bob@example.com")[0] == 250
+        code, reply = session.data(message.as_bytes())
+    assert code == 250, reply
+    return reply.decode().rpartition(" ")[2]
+
+
+def standing(lab: RunningLab) -> dict[str, Entry]:
+    """What stands in Postfix's queue, by queue id."""
+    found = queues.entries(lab.engine, lab.service("postfix").container, "postfix")
+    return {entry.queue_id: entry for entry in found}
+
+
+def until(met: Callable[[], bool]) -> None:
+    """Wait for what no event tells of: qmgr(8) moves a deferred mail's file after the log has said so."""
+    deadline = Deadline.after(SECONDS)
+    while not met():
+        assert not deadline.passed()
+
+
+def put_off(lab: RunningLab, *subjects: str) -> list[str]:
+    """Mails that stand in Postfix's deferred queue: their queue ids."""
+    ids = [submit(lab, subject) for subject in subjects]
+    until(lambda: [entry.name for entry in standing(lab).values()] == ["deferred"] * len(ids))
+    return ids
+
+
+@contextlib.contextmanager
+def dovecot(lab: RunningLab) -> Iterator[None]:
+    """With Dovecot, and whatever else was stopped, up again."""
+    life.up(life.Request(lab.name, tuple(map(Path, lab.state.files[1:]))), lambda _: None)
+    try:
+        yield
+    finally:
+        lab.engine.stop(lab.service("dovecot").container)
+
+
+def copies(lab: RunningLab, subject: str, *, wait: bool = True) -> int:
+    """How many copies of a mail are in bob's mailbox, once one is."""
+    context, bob = mail.tls_context(lab.ca_file), "bob@example.com"
+    with mail.mailbox(lab.endpoints["imaps"], context, bob, lab.password(bob)) as box:
+        if wait:
+            mail.wait_for(box, message_id(subject), Deadline.after(SECONDS))
+        return len(mail.find(box, message_id(subject)))
+
+
+def failing(*words: str, code: int) -> str:
+    """What the command says when it ends with `code`."""
+    result = subprocess.run([MAILSTACK, *words], capture_output=True, text=True, check=False)
+    assert result.returncode == code, f"{words}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_an_empty_queue_says_so(lab: RunningLab) -> None:
+    assert mailstack("queue", "-n", lab.name) == "no mail waits in sender and postfix\n"
+    assert answer("queue", "-n", lab.name, "postfix", "list")["mails"] == []
+    assert mailstack("queue", "-n", lab.name, "flush") == "no mail to flush\n"
+    assert answer("queue", "-n", lab.name, "wait")["met"]
+
+
+def test_a_mail_that_cannot_be_delivered_is_listed_with_its_reason_and_its_next_try(lab: RunningLab) -> None:
+    (queue_id,) = put_off(lab, "Listed")
+    document = answer("queue", "-n", lab.name)
+    assert shape(document, documented("queue")) == []
+    (found,) = document["mails"]
+    assert (found["service"], found["queue"], found["queue_id"]) == ("postfix", "deferred", queue_id)
+    assert (found["from"], found["recipients"][0]["address"]) == (STRANGER, "bob@example.com")
+    assert "backend" in found["recipients"][0]["reason"]
+    path = f"/var/spool/postfix/deferred/{queue_id[0]}/{queue_id}"
+    time_of_change = lab.engine.execute(lab.service("postfix").container, ["stat", "-c", "%Y", path]).stdout
+    assert datetime.fromisoformat(found["next_try"]).timestamp() == int(time_of_change)
+    assert 20 < found["next_try_seconds"] <= 30  # minimal_backoff_time in stack/postfix/main.cf
+    shown = mailstack("queue", "-n", lab.name, "postfix")
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert queue_id in shown and " in 2" in shown and f"{STRANGER} → bob@example.com" in shown and "backend" in shown
+
+
+def test_what_is_held_stays_what_is_deleted_goes_and_the_rest_is_delivered_by_a_flush(lab: RunningLab) -> None:
+    held, deleted, other = put_off(lab, "Held", "Deleted", "Other")
+    name, ours = lab.name, [{"service": "postfix", "queue_id": held}]
+    document = answer("queue", "-n", name, "postfix", "hold", held)
+    assert document == {"lab": name, "action": "hold", "done": ours, "missed": []}
+    assert set(document) == set(documented("queue", 1))
+    assert mailstack("queue", "-n", name, "delete", deleted) == f"{deleted} in postfix is deleted\n"
+    assert {queue_id: entry.name for queue_id, entry in standing(lab).items()} == {held: "hold", other: "deferred"}
+    assert standing(lab)[held].recipients[0].reason and standing(lab)[held].next_try is None
+    assert "is on hold" in failing("queue", "-n", name, "flush", held, code=2)
+    with dovecot(lab):
+        mailstack("queue", "-n", name, "flush")
+        assert copies(lab, "Other") == 1
+        mailstack("queue", "-n", name, "release", "--all")
+        assert mailstack("queue", "-n", name, "flush", held) == f"{held} in postfix is tried now\n"
+        assert mailstack("queue", "-n", name, "wait") == "no mail waits in sender and postfix\n"
+        assert [copies(lab, "Held"), copies(lab, "Other"), copies(lab, "Deleted", wait=False)] == [1, 1, 0]
+
+
+def test_a_flush_of_one_mail_leaves_the_others_for_their_next_try(lab: RunningLab) -> None:
+    one, two = put_off(lab, "One", "Two")
+    document = answer("queue", "-n", lab.name, "flush", one)
+    assert document["done"] == [{"service": "postfix", "queue_id": one}]
+    before = standing(lab)[two].next_try
+    until(lambda: standing(lab)[one].name == "deferred")
+    after = standing(lab)
+    assert before == after[two].next_try and before is not None
+    assert (after[one].next_try or 0) >= before
+
+
+def test_a_mail_that_has_gone_before_it_is_held_is_missed_and_no_other_is_touched(lab: RunningLab) -> None:
+    one, two = put_off(lab, "One", "Two")
+    where = queues.containers(lab, "postfix")
+    stale = standing(lab)
+    assert queues.act(lab.engine, where, ACTIONS["delete"], [stale[one]]) == [stale[one]]
+    assert queues.act(lab.engine, where, ACTIONS["hold"], [stale[one], stale[two]]) == [stale[two]]
+
+
+def test_an_id_that_is_not_there_is_refused_with_those_that_are(lab: RunningLab) -> None:
+    (queue_id,) = put_off(lab, "Stays")
+    for action, wanted in (("hold", "ABCDEF012"), ("release", "../x"), ("delete", "ALL"), ("flush", "-")):
+        told = failing("queue", "-n", lab.name, action, wanted, code=2)
+        assert repr(wanted) in told and f"there are: {queue_id} (postfix)" in told
+    assert [entry.name for entry in standing(lab).values()] == ["deferred"]
+
+
+@pytest.fixture
+def waited(lab: RunningLab, monkeypatch: pytest.MonkeyPatch) -> Waited:
+    """Waits for a condition, which `cause` brings about when the queue has been looked at once and in vain."""
+    look = queues.of
+
+    def wait(condition: str, cause: Callable[[], object]) -> list[Entry]:
+        looked = threading.Event()
+
+        def of(engine: Engine, where: Mapping[str, str]) -> list[Entry]:
+            found = look(engine, where)
+            looked.set()
+            return found
+
+        monkeypatch.setattr(queues, "of", of)
+        where = queues.containers(lab, "postfix")
+        assert not CONDITIONS[condition].met(look(lab.engine, where))
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(queues.wait, lab.engine, where, CONDITIONS[condition], Deadline.after(SECONDS))
+            assert looked.wait(SECONDS)
+            cause()
+            met, found = waiting.result()
+        assert met
+        return found
+
+    return wait
+
+
+def test_a_wait_ends_within_a_second_of_what_it_waits_for(lab: RunningLab, waited: Waited) -> None:
+    where = queues.containers(lab, "postfix")
+
+    def seconds(line: str, condition: str, cause: Callable[[], object]) -> float:
+        """From the log line that tells of it until the wait is over."""
+        begun = time.time()
+        waited(condition, cause)
+        over = time.time()
+        lines = lab.engine.logs(where["postfix"], since=begun, timestamps=True).splitlines()
+        logged = next(each.split(" ")[0] for each in lines if line in each)
+        return over - datetime.fromisoformat(logged[:26] + "+00:00").timestamp()
+
+    def act(action: str) -> None:
+        assert queues.act(lab.engine, where, ACTIONS[action], queues.of(lab.engine, where))
+
+    assert 0 < seconds(" status=deferred ", "deferred", lambda: submit(lab, "Refused")) < 1
+    assert 0 < seconds(": placed on hold", "held", lambda: act("hold")) < 1
+    assert 0 < seconds(": removed", "empty", lambda: act("delete")) < 1
+
+
+def test_a_mail_that_postfix_itself_puts_on_hold_is_waited_for(lab: RunningLab, waited: Waited) -> None:
+    ids: list[str] = []
+    found = waited("held", lambda: ids.append(submit(lab, "Hold me")))
+    assert [(entry.queue_id, entry.name) for entry in found] == [(ids[0], "hold")]
+
+
+def test_a_deadline_that_passes_is_told_with_what_stands_in_the_queue(lab: RunningLab) -> None:
+    (queue_id,) = put_off(lab, "Stays")
+    begun = time.monotonic()
+    assert queue_id in mailstack("queue", "-n", lab.name, "wait", "--timeout", "1s", code=4)
+    assert 1 <= time.monotonic() - begun < 5
+    document = answer("queue", "-n", lab.name, "wait", "--until", "held", "--timeout", "1s", code=4)
+    assert (document["until"], document["met"], len(document["mails"])) == ("held", False, 1)
+    assert "no mail is on hold after 1 s" in failing(
+        "queue", "-n", lab.name, "wait", "--until", "held", "--timeout", "1s", code=4
+    )
+
+
+def test_with_postfix_stopped_mails_wait_in_the_sender_and_leave_it_when_it_is_back(lab: RunningLab) -> None:
+    lab.engine.stop(lab.service("postfix").container)
+    letter = post.letter(lab.definition, STUDENT, ["bob@example.com"], "Far", "Far.", [])
+    post.from_sender(lab, letter, message_id("Far"))
+    document = answer("queue", "-n", lab.name, "wait", "--until", "deferred")
+    assert document["services"] == ["sender"]
+    (found,) = document["mails"]
+    assert (found["service"], found["from"]) == ("sender", STUDENT) and "postfix" in found["recipients"][0]["reason"]
+    for words in (["postfix"], ["postfix", "flush"], ["postfix", "wait"], ["wait"]):
+        told = failing("queue", "-n", lab.name, *words, code=3)
+        assert "postfix of lab" in told and "not running" in told and "mailstack up" in told, words
+    assert "its queue is not seen" in failing("queue", "-n", lab.name, code=0)
+    with dovecot(lab):
+        mailstack("queue", "-n", lab.name, "sender", "flush")
+        mailstack("queue", "-n", lab.name, "wait")
+        assert copies(lab, "Far") == 1
