@@ -41,3 +41,11 @@ class Evidence:
         """A picture that was sent."""
         encoded = base64.b64encode(data).decode()
         self._found.append({"kind": "image", "title": title, "name": name, "type": type, "base64": encoded})
+
+    def journey(self, title: str, journey: Json) -> None:
+        """The way of a mail (`Journey.json`)."""
+        self._found.append({"kind": "journey", "title": title, "journey": journey})
+
+    def dialogue(self, title: str, dialogue: Json) -> None:
+        """What client and server said to each other (`Dialogue.json`)."""
+        self._found.append({"kind": "dialogue", "title": title, "dialogue": dialogue})

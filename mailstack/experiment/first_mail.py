@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
-from mailstack import mail, post
+from mailstack import answering, post
 from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.scene import Scene
+from mailstack.experiment.scene import ARRIVAL_SECONDS, Scene
 from mailstack.experiment.step import Steps
+from mailstack.model import Deadline
+from mailstack.trace.events import Event
+from mailstack.trace.journey import Journey
 
 steps = Steps()
 
@@ -46,29 +47,33 @@ def _(scene: Scene, show: Evidence) -> None:
     needs=("send",),
 )
 def _(scene: Scene, show: Evidence) -> None:
-    lines = scene.lines("postfix", scene.first_mail, "client=")
-    client = next(line for line in lines if "client=" in line)
-    # The log says how a connection was secured before it says whose mail came over it: pair them by process.
-    process = re.search(r"submission/smtpd\[(\d+)\]", client)
-    expect(process, f"it did not come to submission: {client}")
-    assert process
-    before = scene.log("postfix").partition(client)[0].splitlines()
-    secured = [line for line in before if f"smtpd[{process[1]}]: " in line and "TLS connection established" in line]
-    show.text("what the provider logged", "\n".join([*secured[-1:], client]))
-    expect(secured, "the provider logged no TLS for this connection")
-    session = re.search(r"established from \S+ (TLSv\S+) with cipher (\S+)", secured[-1])
-    user = re.search(r"sasl_method=(\S+), sasl_username=(\S+)", client)
-    expect(user, f"nobody was authenticated: {client}")
-    assert session and user
+    journey = scene.journey(scene.first_mail)
+    accepted = event(journey, "postfix", "accepted")
+    sent = event(journey, "sender", "attempt")
+    show.text("what the provider logged", accepted.line.text)
     show.table(
-        "as the provider saw it",
-        ("what", "seen"),
-        [("TLS version", session[1]), ("cipher", session[2]), ("SASL mechanism", user[1]), ("SASL user", user[2])],
+        "as the provider saw it, and as the student's machine did",
+        ("what", "the provider", "the student's machine"),
+        [
+            ("program", accepted.line.program, sent.line.program),
+            ("peer", accepted.peer, sent.peer),
+            ("TLS", accepted.tls or "none", sent.tls or "none"),
+            ("SASL user", accepted.sasl_user or "nobody", scene.relay[0]),
+        ],
     )
-    expect(user[2] == scene.relay[0], f"the SASL user was {user[2]}, the map of credentials has {scene.relay[0]}")
-    client_side = [line for line in scene.log("sender").splitlines() if "TLS connection established to" in line]
-    show.text("what the student's machine logged", "\n".join(client_side[-1:]))
-    expect(any(": Verified TLS" in line for line in client_side), "the provider's certificate was not verified")
+    expect("/submission/" in accepted.line.program, f"it did not come to submission, but to {accepted.line.program}")
+    expect(sent.peer.endswith(":587"), f"it was sent to {sent.peer}, not to port 587")
+    expect(accepted.tls, "the provider logged no TLS for this connection")
+    expect(accepted.sasl_user, "nobody was authenticated")
+    expect(accepted.sasl_user == scene.relay[0], f"{accepted.sasl_user} was authenticated, not {scene.relay[0]}")
+    expect(sent.tls.endswith(", verified"), f"the provider's certificate was not verified: {sent.tls}")
+
+
+def event(journey: Journey, service: str, kind: str) -> Event:
+    """The last event of a kind at a station. Unmet where there is none."""
+    found = [each for each in journey.events if (each.service, each.kind) == (service, kind)]
+    expect(found, f"{service} logged nothing of the kind “{kind}” for {journey.message_id}")
+    return found[-1]
 
 
 @steps(
@@ -81,17 +86,23 @@ def _(scene: Scene, show: Evidence) -> None:
 )
 def _(scene: Scene, show: Evidence) -> None:
     copies = scene.arrived(scene.recipient, scene.first_mail)
-    found = copies[0]
+    found = scene.first()
+    sender, to, subject = next(iter(found.addresses("from")), ""), found.addresses("to"), found.field("subject")
     show.table(
         f"in the mailbox of {scene.recipient}",
         ("from", "to", "subject", "date", "bytes"),
-        [(m.from_, ", ".join(m.to), m.subject, m.date.isoformat(), m.size_rfc822) for m in copies],
+        [(sender, ", ".join(to), subject, found.field("date"), len(found.raw))],
     )
-    show.text("the mail", found.obj.as_bytes().decode(errors="replace").replace("\r\n", "\n"))
+    show.text("the mail", plain(found.raw))
     expect(len(copies) == 1, f"{len(copies)} copies")
-    expect(found.subject == SUBJECT, f"the subject is “{found.subject}”")
-    expect(found.from_ == scene.student, f"it is from {found.from_}, not from {scene.student}")
+    expect(subject == SUBJECT, f"the subject is “{subject}”")
+    expect(sender == scene.student, f"it is from {sender}, not from {scene.student}")
     expect(found.text.strip() == BODY, f"the text is “{found.text.strip()}”")
+
+
+def plain(raw: bytes) -> str:
+    """A mail as lines of text."""
+    return raw.decode(errors="replace").replace("\r\n", "\n")
 
 
 @steps(
@@ -104,20 +115,12 @@ def _(scene: Scene, show: Evidence) -> None:
     needs=("arrive",),
 )
 def _(scene: Scene, show: Evidence) -> None:
-    message = mail.new_message(
-        sender=scene.recipient, to=[scene.student], subject=f"Re: {SUBJECT}", body="It has arrived.\n"
-    )
-    message["In-Reply-To"] = message["References"] = scene.first_mail
-    lab = scene.lab
-    mail.submit(
-        mail.to(lab.endpoints["submission"]),
-        scene.trusting,
-        scene.recipient,
-        lab.password(scene.recipient),
-        message,
-        [scene.student],
-    )
-    copies = scene.arrived(scene.student, str(message["Message-ID"]))
-    show.text("the answer", copies[0].obj.as_bytes().decode(errors="replace").replace("\r\n", "\n"))
+    letter = answering.answer(scene.lab.definition, scene.recipient, scene.first(), "It has arrived.")
+    sent = post.send(scene.lab, letter, "submission", Deadline.after(ARRIVAL_SECONDS))
+    copies = scene.arrived(scene.student, sent.message_id)
+    found = scene.message(scene.student, sent.message_id)
+    show.text("the answer, in the student's mailbox", plain(found.raw))
+    answered, subject = found.field("in-reply-to"), found.field("subject")
     expect(len(copies) == 1, f"{len(copies)} copies")
-    expect(copies[0].obj["In-Reply-To"] == scene.first_mail, "it does not say which mail it answers")
+    expect(answered == scene.first_mail, f"it answers {answered or 'no mail'}, not the first one")
+    expect(subject == f"Re: {SUBJECT}", f"the subject is “{subject}”")

@@ -37,9 +37,7 @@ def prepared(path: Path) -> Iterator[Path]:
     try:
         place.chmod(0o755)
         yield place
-        for name in sorted(ENTRIES, key=lambda name: name == "index.html"):
-            if not (place / name).exists():
-                continue
+        for name in ENTRIES:
             if (path / name).is_dir():
                 shutil.rmtree(path / name)
             (place / name).replace(path / name)
@@ -82,15 +80,36 @@ def write(place: Path, files: Mapping[str, bytes]) -> None:
 
 def contents(document: Json, logs: Mapping[str, str]) -> dict[str, bytes]:
     """The report's files, by their paths in it: a pure function of what the experiment has found."""
-    files = {DOCUMENT: _json(document)}
+    from mailstack import page
+    from mailstack.figures.sequence import sequence
+    from mailstack.figures.timeline import timeline
+    from mailstack.figures.topology import topology
+
+    files = {DOCUMENT: _json(document), "index.html": page.render(document).encode()}
     files |= {f"evidence/{service}.log": log.encode() for service, log in logs.items()}
     for model, journey in document["journeys"].items():
         files[f"evidence/journey-{model}.json"] = _json(journey)
+        files[f"evidence/timeline-{model}.svg"] = timeline(journey).encode()
+    if document["journeys"]:
+        files["evidence/topology.svg"] = topology(document["journeys"]).encode()
+    if document["dialogue"]:
+        files["evidence/dialogue.json"] = _json(document["dialogue"])
+        files["evidence/dialogue.txt"] = transcript(document["dialogue"]).encode()
+        files["evidence/dialogue.svg"] = sequence(document["dialogue"]).encode()
     for step in document["steps"]:
         for found in step["evidence"]:
             if found["kind"] == "image":
                 files[f"evidence/{found['name']}"] = base64.b64decode(found["base64"])
     return files
+
+
+def transcript(dialogue: Json) -> str:
+    """A dialogue as plain text: `C:` and `S:` before the lines, as in the RFCs."""
+    lines = []
+    for exchange in dialogue["exchanges"]:
+        who = "C" if exchange["from"] == "client" else "S"
+        lines += [f"{who}: {line}".rstrip() for line in exchange["lines"]]
+    return "\n".join([f"C: {dialogue['client']}, S: {dialogue['server']}", "", *lines, ""])
 
 
 def _json(document: object) -> bytes:

@@ -9,9 +9,9 @@ import zlib
 from email.utils import make_msgid
 from pathlib import Path
 
-from mailstack import post
+from mailstack import mailboxes, post
 from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.first_mail import BODY, SUBJECT
+from mailstack.experiment.first_mail import BODY, SUBJECT, plain
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 
@@ -37,23 +37,22 @@ def _(scene: Scene, show: Evidence) -> None:
         file.write_bytes(image)
         letter = post.Letter(scene.student, (scene.recipient,), "A picture", "See the attached picture.", (file,))
         post.from_sender(scene.lab, letter, message_id)
-    found = scene.arrived(scene.recipient, message_id)[0]
-    parts = [part for part in found.obj.walk() if not part.is_multipart()]
+    scene.arrived(scene.recipient, message_id)
+    found = scene.message(scene.recipient, message_id)
+    parts = [part for part in found.parts if not part.has_parts]
     show.table(
         "the parts of the mail",
         ("type", "name", "transfer encoding", "bytes"),
-        [
-            (p.get_content_type(), p.get_filename() or "-", p["Content-Transfer-Encoding"] or "-", len(_bytes(p)))
-            for p in parts
-        ],
+        [(p.type, p.name or "-", p.encoding or "-", len(found.content(p))) for p in parts],
     )
-    pictures = [part for part in parts if part.get_filename() == NAME]
-    expect(found.obj["MIME-Version"] == "1.0", "the mail has no MIME-Version: 1.0")
-    expect(parts[0].get_content_type() == "text/plain", "the mail does not begin with its text")
+    pictures = [part for part in parts if part.name == NAME]
+    expect(found.field("mime-version") == "1.0", "the mail has no MIME-Version: 1.0")
+    expect(parts[0].type == "text/plain", f"the mail begins with {parts[0].type}, not with its text")
     expect(len(pictures) == 1, f"{len(pictures)} parts are called {NAME}")
-    part, arrived = pictures[0], _bytes(pictures[0])
-    lines = str(part.get_payload()).splitlines()
-    show.text("the part as it travelled", "\n".join([*(f"{k}: {v}" for k, v in part.items()), "", *lines[:3], "…"]))
+    part, arrived = pictures[0], found.content(pictures[0])
+    lines = plain(found.raw[part.start : part.end]).splitlines()
+    header = [f"{name}: {value}" for name, value in part.fields]
+    show.text("the part as it travelled", "\n".join([*header, "", *lines[:3], "…"]))
     show.table(
         "before and after",
         ("", "bytes", "SHA-256"),
@@ -63,15 +62,10 @@ def _(scene: Scene, show: Evidence) -> None:
         ],
     )
     show.image("the picture, as it arrived", NAME, TYPE, arrived)
-    expect(part.get_content_type() == TYPE, f"the part is {part.get_content_type()}, not {TYPE}")
-    # RFC 2045, section 6.7 and 6.8: what passes every MTA.
+    expect(part.type == TYPE, f"the part is {part.type}, not {TYPE}")
+    # RFC 2045, sections 6.7 and 6.8: what passes every MTA.
     expect(all(line.isascii() and len(line) <= 76 for line in lines), "it did not travel as lines of plain text")
     expect(arrived == image, "what arrived are other bytes than those that were sent")
-
-
-def _bytes(part: object) -> bytes:
-    payload = part.get_payload(decode=True)  # type: ignore[attr-defined]
-    return payload if isinstance(payload, bytes) else b""
 
 
 def picture(width: int = 96, height: int = 64) -> bytes:
@@ -99,18 +93,27 @@ def picture(width: int = 96, height: int = 64) -> bytes:
     "the one that the user selects, in the terminal.",
     done="Looked at the recipient's mailbox over IMAP: listed the mails, selected the one with the subject "
     f"“{SUBJECT}”, and showed it.",
-    expected="A list with date, sender, subject and size of each mail, the first mail among them; and its text.",
+    expected="A list with date, sender, subject, size and first words of each mail, the first mail among them; and its "
+    "text.",
     needs=("arrive", "mime"),
 )
 def _(scene: Scene, show: Evidence) -> None:
     with scene.box(scene.recipient) as box:
-        mails = list(box.fetch(mark_seen=False, bulk=True))
-    rows = [(m.uid, f"{m.date:%Y-%m-%d %H:%M}", m.from_, m.subject, m.size_rfc822) for m in mails]
-    show.table("the list", ("uid", "date", "from", "subject", "bytes"), rows)
+        mails = mailboxes.summaries(box)
+    show.table(
+        "the list",
+        ("number", "date", "from", "subject", "bytes", "first words"),
+        [(m.uid, f"{m.date:%Y-%m-%d %H:%M}", m.sender, m.subject, m.size, " ".join(m.preview.split())) for m in mails],
+    )
     expect(len(mails) > 1, f"{len(mails)} mails are listed")
-    chosen = [m for m in mails if m.obj["Message-ID"] == scene.first_mail]
+    chosen = [each for each in mails if each.message_id == scene.first_mail]
     expect(len(chosen) == 1, f"the first mail is listed {len(chosen)} times")
-    found = chosen[0]
-    show.text("the selected mail", f"From: {found.from_}\nSubject: {found.subject}\n\n{found.text}")
-    expect(all(row[2] and row[3] for row in rows), "a mail is listed without its sender or its subject")
-    expect(found.text.strip() == BODY, f"its text is “{found.text.strip()}”")
+    expect(all(each.sender and each.subject for each in mails), "a mail is listed without its sender or its subject")
+    expect(chosen[0].subject == SUBJECT, f"the list says that its subject is “{chosen[0].subject}”")
+    expect(BODY.startswith(chosen[0].preview.strip()[:20]), f"the list says that it begins “{chosen[0].preview}”")
+    with scene.box(scene.recipient) as box:
+        found = mailboxes.message(box, chosen[0].uid)
+    assert found
+    shown = found.readable.strip()
+    show.text("the selected mail", f"From: {found.field('from')}\nSubject: {found.field('subject')}\n\n{shown}")
+    expect(shown == BODY, f"its text is “{shown}”")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 from email.utils import make_msgid
 
 from mailstack import post
 from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.scene import Scene, lines_of
+from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
+from mailstack.figures.path import Leg, legs
+from mailstack.trace.journey import Journey
 
 steps = Steps()
 
@@ -20,48 +22,33 @@ STRANGER = f"{post.STUDENT}@campus.example"
     "store-and-forward",
     "Store and forward: each station keeps the mail until the next one has it",
     row="Store and forward: mail is kept at each station until it has been copied to the next.",
-    done="Laid the logs of the two MTAs side by side, by the engine's own clock, for the first mail.",
-    expected="The student's Postfix removed the mail from its queue after the provider had said that it has queued it, "
-    "and the provider's after Dovecot had said that it has saved it.",
+    done="Followed the first mail through the logs of all stations, by the engine's own clock.",
+    expected="The student's Postfix removed the mail from its queue after the provider's had it in its own, and the "
+    "provider's after Dovecot had saved it.",
     needs=("arrive",),
 )
 def _(scene: Scene, show: Evidence) -> None:
-    for service in ("sender", "postfix"):
-        scene.lines(service, scene.first_mail, "removed")
-    seen = timeline(scene.logs("sender", "postfix"), scene.first_mail)
-    show.table("station by station", ("time", "station", "what it logged"), seen)
-    texts = [f"{service} {line}" for _, service, line in seen]
-    wanted = (
-        ("sender took it into its queue", r"^sender .*/cleanup\[.*message-id="),
-        ("postfix took it into its queue", r"^postfix .*/cleanup\[.*message-id="),
-        ("sender was told that postfix has it", r"^sender .*status=sent \(250 .*queued as "),
-        ("sender removed it", r"^sender .*: removed$"),
+    journey = scene.keep("store-and-forward", scene.journey(scene.first_mail))
+    show.journey("the first mail, station by station", journey.json())
+    hops = [hop for hop in journey.hops if not hop.notice]
+    saved = [event.at for event in journey.events if event.kind == "saved"]
+    stations = [(hop.service, hop.arrived, hop.left) for hop in hops] + [
+        ("dovecot", saved[-1] if saved else None, None)
+    ]
+    show.table(
+        "how long each station kept it",
+        ("station", "had it from", "until"),
+        [(name, _milliseconds(journey, came), _milliseconds(journey, left)) for name, came, left in stations],
     )
-    at = {what: next((n for n, t in enumerate(texts) if re.search(pattern, t)), None) for what, pattern in wanted}
-    missing = [what for what, position in at.items() if position is None]
-    expect(not missing, f"not in the logs: {', '.join(missing)}")
-    expect(in_order([at[what] for what, _ in wanted]), "sender did not keep the mail until postfix had it")
-    saved = [n for n, text in enumerate(texts) if re.search(r"^postfix .*/lmtp\[.*status=sent \(250 ", text)]
-    removed = [n for n, text in enumerate(texts) if re.search(r"^postfix .*: removed$", text)]
-    expect(saved, "not in the logs: dovecot saved it")
-    expect(removed and saved[-1] < removed[-1], "postfix did not keep the mail until dovecot had it")
+    expect([hop.service for hop in hops] == ["sender", "postfix"], f"the stations are {[hop.service for hop in hops]}")
+    for (name, _, left), (after, came, _) in itertools.pairwise(stations):
+        expect(left is not None, f"{name} still has it")
+        expect(came is not None and left is not None and came <= left, f"{name} did not keep it until {after} had it")
 
 
-def timeline(logs: dict[str, str], message_id: str) -> list[tuple[str, str, str]]:
-    """(time, service, line) of a mail in several Postfixes' logs, which begin with the engine's time, in order."""
-    found = []
-    for service, log in logs.items():
-        for line in lines_of(log, message_id):
-            moment, _, rest = line.partition(" ")
-            # Postfix's own time is in seconds, and behind it stands the host's name.
-            found.append((moment.partition("T")[2][:15], service, rest.split(" ", 4)[-1]))
-    return sorted(found, key=lambda each: each[0])
-
-
-def in_order(positions: list[int | None]) -> bool:
-    """Whether each comes after the one before it."""
-    known = [position for position in positions if position is not None]
-    return known == sorted(set(known))
+def _milliseconds(journey: Journey, at: float | None) -> str:
+    since = journey.since(at)
+    return "-" if since is None else f"{since:.1f} ms"
 
 
 @steps(
@@ -78,43 +65,37 @@ def _(scene: Scene, show: Evidence) -> None:
     message_id = make_msgid("direct", domain="campus.example")
     letter = post.Letter(STRANGER, (scene.recipient,), "End to end", "This mail went straight to port 25.")
     post.from_sender(scene.lab, letter, message_id, route="direct")
-    direct = scene.lines("sender", message_id, "status=")
-    show.text("what the student's Postfix logged", "\n".join(direct))
-    outcome = next(line for line in direct if "status=" in line)
+    outcome = next(line for line in scene.lines("sender", message_id, "status=") if "status=" in line)
     expect("status=sent" in outcome, f"not sent: {outcome.partition('status=')[2]}")
     copies = scene.arrived(scene.recipient, message_id)
-    ways = {
-        "end to end": way(direct, scene.lines("postfix", message_id, "client=")),
-        "store and forward": way(
-            scene.lines("sender", scene.first_mail, "status="), scene.lines("postfix", scene.first_mail, "client=")
-        ),
-    }
+    journey = scene.keep("end-to-end", scene.journey(message_id))
+    show.journey("the mail, station by station", journey.json())
+    ways = {"end to end": journey, "store and forward": scene.journey(scene.first_mail)}
+    contacts = {model: contact(way) for model, way in ways.items()}
     show.table(
         "the two models",
         ("", *ways),
-        [(what, *(each[what] for each in ways.values())) for what in ways["end to end"]],
+        [
+            ("contacted", *(each.target for each in contacts.values())),
+            ("port", *(each.port for each in contacts.values())),
+            ("encrypted", *(each.tls or "no" for each in contacts.values())),
+            ("authenticated as", *(each.sasl_user or "nobody" for each in contacts.values())),
+            ("the answer", *(each.reply for each in contacts.values())),
+            ("outcome", *(each.sentence() for each in ways.values())),
+        ],
     )
     domain = scene.recipient.partition("@")[2]
     served = scene.settings("postfix")["virtual_mailbox_domains"].split()
     expect(domain in served, f"the host that was contacted does not serve {domain}, but {', '.join(served)}")
     expect(len(copies) == 1, f"{len(copies)} copies")
-    expect(ways["end to end"]["port"] == "25", f"it went to port {ways['end to end']['port']}")
-    expect(ways["end to end"]["authenticated as"] == "nobody", "somebody was authenticated")
-    expect(ways["store and forward"]["port"] == "587", "the first mail did not go by the relay")
-    expect(ways["store and forward"]["authenticated as"] != "nobody", "the first mail came without authentication")
+    direct, relayed = contacts["end to end"], contacts["store and forward"]
+    expect((direct.target, direct.port) == ("postfix", 25), f"it went to {direct.target}, port {direct.port}")
+    expect(not direct.sasl_user, f"{direct.sasl_user} was authenticated")
+    expect(relayed.port == 587 and relayed.sasl_user, "the first mail did not go by the relay, authenticated")
 
 
-def way(sender: list[str], provider: list[str]) -> dict[str, str]:
-    """How a mail left the one MTA and came to the other, by the lines of both."""
-    sent = " ".join(line for line in sender if "status=sent" in line)
-    came = next((line for line in provider if "client=" in line), "")
-    relay = re.search(r"relay=([^\[]+)\[[^]]+\]:(\d+)", sent)
-    user = re.search(r"sasl_username=(\S+)", came)
-    service = re.search(r"postfix/(\S+)\[", came)
-    return {
-        "contacted": relay[1] if relay else "nobody",
-        "port": relay[2] if relay else "none",
-        "service there": service[1] if service else "none",
-        "authenticated as": user[1] if user else "nobody",
-        "reply": sent.partition("status=sent (")[2].rstrip(")"),
-    }
+def contact(journey: Journey) -> Leg:
+    """Whom the student's Postfix contacted. Unmet where it did not."""
+    found = [leg for leg in legs(journey.json()) if leg.origin == "sender"]
+    expect(found, "the student's Postfix contacted nobody")
+    return found[0]

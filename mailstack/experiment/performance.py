@@ -15,7 +15,7 @@ from pathlib import Path
 from mailstack import compose, down, lab
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, InputError, Interrupted, MailstackError
-from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, theory
+from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
 from mailstack.experiment.facts import facts
 from mailstack.experiment.scene import LIFE_SECONDS, Scene, second_lab
 from mailstack.experiment.step import Outcome, Step, run
@@ -25,7 +25,7 @@ from mailstack.running import RunningLab
 
 def all_steps() -> list[Step]:
     """Every step, in the order of the experiment; a step comes after those that it needs."""
-    modules = (machine, roles, settings, first_mail, theory, models, mailbox, queue)
+    modules = (machine, roles, settings, first_mail, theory, models, talk, mailbox, queue)
     return [step for module in modules for step in module.steps.all]
 
 
@@ -60,8 +60,8 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
             "started": started.isoformat(timespec="seconds"),
             "facts": facts(scene),
             "steps": [outcome.json() for outcome in outcomes],
-            "journeys": {},
-            "dialogue": {},
+            "journeys": {model: journey.json() for model, journey in sorted(scene.journeys.items(), reverse=True)},
+            "dialogue": scene.dialogue,
         }
         # The one place where secrets are taken out: whatever a server or a program has repeated is in here.
         document: Json = json.loads(scene.blot(json.dumps(found)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from email.utils import make_msgid
 
-from mailstack import compose, files, lab, mail, pki, post, state
+from mailstack import compose, files, lab, mail, pki, post, state, tracing
 from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.models import way
+from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Steps
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Relay
@@ -94,15 +94,14 @@ def _(scene: Scene, show: Evidence) -> None:
     show.text("relayhost on the student's machine of the second lab", relayhost)
     post.from_sender(customer, post.Letter(user, (reader,), "Through the world", "Hello."), message_id)
     copies = scene.arrived(reader, message_id)
-    came = scene.lines("postfix", message_id, "client=")
-    show.text("what the provider outside logged", "\n".join(came))
-    seen = way([], came)
-    own_log = scene.engine.logs(own)
+    scene.lines("postfix", message_id, ": removed")
+    came = event(tracing.of_lab(scene.lab, message_id)[-1], "postfix", "accepted")
+    show.text("what the provider outside logged", came.line.text)
     expect(relayhost == f"[{HOST}]:587", f"relayhost is {relayhost}")
-    expect(seen["service there"].startswith("submission/"), f"it came to {seen['service there']}")
-    expect(seen["authenticated as"] == user, f"it was authenticated as {seen['authenticated as']}, not as {user}")
+    expect("/submission/" in came.line.program, f"it came to {came.line.program}")
+    expect(came.sasl_user == user, f"{came.sasl_user or 'nobody'} was authenticated, not {user}")
+    expect(message_id not in scene.engine.logs(own), "the second lab's own Postfix had the mail")
     expect(len(copies) == 1, f"{len(copies)} copies")
-    expect(message_id not in own_log, "the second lab's own Postfix had the mail")
 
 
 def _customer(scene: Scene, user: str) -> RunningLab:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from email.utils import make_msgid
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mailstack import files, mail, post, queues
+from mailstack import files, mail, mailboxes, post, queues, tracing
 from mailstack.errors import DeadlinePassed, HostError, MailstackError
 from mailstack.experiment.evidence import Unmet, expect
-from mailstack.model import Deadline, Result, ServiceState
+from mailstack.message import Message
+from mailstack.model import Deadline, Json, Result, ServiceState
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
+from mailstack.trace.journey import Journey
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox, MailMessage
@@ -38,6 +41,8 @@ class Scene:
         self.engine = lab.engine
         self.second = second_lab(lab.name)
         self._services = {state.name: state for state in lab.services()}
+        self.journeys: dict[str, Journey] = {}  # model → the mail's
+        self.dialogue: Json = {}
         self._known: dict[str, Any] = {}
         self._lock = threading.Lock()
         mailname = lab.definition.mailname
@@ -122,12 +127,8 @@ class Scene:
         """Everything that a service has logged."""
         return self.engine.logs(self.container(service))
 
-    def logs(self, *services: str) -> dict[str, str]:
-        """What several services have logged, with the engine's time at the beginning of each line."""
-        return {service: self.engine.logs(self.container(service), timestamps=True) for service in services}
-
     def all_logs(self) -> dict[str, str]:
-        """The same of every service, also of those that do not run."""
+        """The same of every service, also of those that do not run, with the engine's times."""
         return {name: self.engine.logs(state.container, timestamps=True) for name, state in self._services.items()}
 
     def queue(self, service: str) -> list[queues.Entry]:
@@ -149,6 +150,22 @@ class Scene:
             raise Unmet(f"{service} logged no “{wanted}” for {message_id} within {ARRIVAL_SECONDS:g} s{last}")
         return lines_of(log, message_id)
 
+    def journey(self, message_id: str) -> Journey:
+        """The way of a mail that has arrived, once both MTAs are done with it."""
+        for service in ("sender", "postfix"):
+            self.lines(service, message_id, ": removed")
+        return self.once(f"journey of {message_id}", lambda: tracing.of_lab(self.lab, message_id)[-1])
+
+    def keep(self, model: str, journey: Journey) -> Journey:
+        """Put a journey into the document, as the one that shows a model."""
+        self.journeys[model] = journey
+        return journey
+
+    def whereabouts(self, message_id: str) -> str:
+        """What the logs and queues tell of a mail, in one line."""
+        found = tracing.of_lab(self.lab, message_id)
+        return found[-1].sentence(time.time()) if found else "no server has seen it"
+
     @cached_property
     def trusting(self) -> ssl.SSLContext:
         """A TLS client that trusts the lab's CA, and nothing else."""
@@ -165,18 +182,23 @@ class Scene:
             try:
                 mail.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
             except DeadlinePassed:
-                raise Unmet(f"{message_id} is not in the mailbox of {address} after {ARRIVAL_SECONDS:g} s") from None
+                raise Unmet(
+                    f"the mail is not in the mailbox of {address} after {ARRIVAL_SECONDS:g} s: "
+                    + self.whereabouts(message_id)
+                ) from None
             return mail.find(box, message_id)
 
-    def first(self) -> MailMessage:
-        """The first mail, as it lies in the recipient's mailbox."""
-        return self.once("first mail", lambda: self.arrived(self.recipient, self.first_mail)[0])
-
-    def raw(self, address: str, message_id: str) -> bytes:
-        """A mail as the IMAP server gives it, byte by byte (RFC 3501, section 6.4.5)."""
+    def message(self, address: str, message_id: str) -> Message:
+        """A mail as it lies in a mailbox, byte by byte."""
         with self.box(address) as box:
             uid = next(iter(mail.find(box, message_id))).uid
-            return bytes(box.client.uid("FETCH", str(uid), "(BODY.PEEK[])")[1][0][1])
+            found = mailboxes.message(box, int(uid or 0))
+        assert found
+        return found
+
+    def first(self) -> Message:
+        """The first mail, as it lies in the recipient's mailbox."""
+        return self.once("first mail", lambda: self.message(self.recipient, self.first_mail))
 
     def blot(self, text: str) -> str:
         """`text` without any of the lab's secrets."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from mailstack import post
 from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.first_mail import BODY
+from mailstack.experiment.first_mail import BODY, plain
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
+from mailstack.trace.journey import Journey
 
 if TYPE_CHECKING:
     import datetime
@@ -29,29 +30,24 @@ steps = Steps()
     needs=("arrive",),
 )
 def _(scene: Scene, show: Evidence) -> None:
-    agent = str(scene.first().obj["User-Agent"] or "")
-    sender, provider = (scene.lines(service, scene.first_mail, "removed") for service in ("sender", "postfix"))
-    reader = [line for line in scene.log("dovecot").splitlines() if f"Logged in: user=<{scene.recipient}>" in line]
+    journey = scene.journey(scene.first_mail)
     uid = scene.output("sender", "id", "-u", post.STUDENT).strip()
-    parts = {
-        "user agent of the sender": ("mail", [agent, *_with(sender, "/pickup[", f" uid={uid} ")]),
-        "MTA of the sender": ("Postfix on the student's machine", _with(sender, "/smtp[", "status=sent")),
-        "MTA of the receiver": ("Postfix of the provider", _with(provider, "/smtpd[", "client=")),
-        "delivery to the mailbox": ("Postfix and Dovecot, LMTP", _with(provider, "/lmtp[", "status=sent")),
-        "user agent of the receiver": ("an IMAP client", [line for line in reader if "imap-login: " in line][:1]),
-    }
-    show.table(
-        "who took part",
-        ("part", "played by", "seen"),
-        [(part, who, "\n".join(filter(None, seen))) for part, (who, seen) in parts.items()],
-    )
-    missing = [part for part, (_, seen) in parts.items() if not all(seen) or not seen]
+    reader = [line for line in scene.log("dovecot").splitlines() if f"Logged in: user=<{scene.recipient}>" in line]
+    parts = [
+        ("user agent of the sender", scene.first().field("user-agent"), _seen(journey, "sender", "handed-in")),
+        ("MTA of the sender", "Postfix on the student's machine", _seen(journey, "sender", "attempt")),
+        ("MTA of the receiver", "Postfix of the provider", _seen(journey, "postfix", "accepted")),
+        ("the mailbox", "Dovecot", _seen(journey, "dovecot", "saved")),
+        ("user agent of the receiver", "an IMAP client", next(iter(reader), "")),
+    ]
+    show.table("who took part", ("part", "played by", "seen in the log"), parts)
+    missing = [part for part, who, seen in parts if not who or not seen]
     expect(not missing, f"not seen: {', '.join(missing)}")
-    expect(len(parts["user agent of the sender"][1]) > 1, f"the mail did not come from the user {post.STUDENT}")
+    expect(f"uid={uid} " in parts[0][2], f"the mail was not handed in by the user {post.STUDENT}: {parts[0][2]}")
 
 
-def _with(lines: Sequence[str], *words: str) -> list[str]:
-    return [line for line in lines if all(word in line for word in words)]
+def _seen(journey: Journey, service: str, kind: str) -> str:
+    return next((each.line.text for each in journey.events if (each.service, each.kind) == (service, kind)), "")
 
 
 @steps(
@@ -63,10 +59,9 @@ def _with(lines: Sequence[str], *words: str) -> list[str]:
     needs=("arrive",),
 )
 def _(scene: Scene, show: Evidence) -> None:
-    raw = scene.raw(scene.recipient, scene.first_mail)
-    header, body = split(raw)
-    show.text("header", header.decode(errors="replace").replace("\r\n", "\n"))
-    show.text("an empty line, then the body", body.decode(errors="replace").replace("\r\n", "\n"))
+    header, body = split(scene.first().raw)
+    show.text("header", plain(header))
+    show.text("an empty line, then the body", plain(body))
     strange = odd_lines(header)
     expect(not strange, f"this is no line of a header: {strange[:1]}")
     expect(body == f"{BODY}\r\n".encode(), f"the body is {body!r}")
@@ -131,7 +126,7 @@ def _no_comments(text: str) -> str:
     needs=("arrive",),
 )
 def _(scene: Scene, show: Evidence) -> None:
-    fields = [str(value) for value in scene.first().obj.get_all("Received", [])]
+    fields = [value for name, value in scene.first().parts[0].fields if name == "received"]
     show.text("the Received fields, the last station's first", "\n".join(f"Received: {field}" for field in fields))
     hops = parse_hops(fields)
     show.table(
@@ -147,6 +142,6 @@ def _(scene: Scene, show: Evidence) -> None:
     expect(stations == [*names, "dovecot"], f"the stations are {', '.join(stations) or 'none'}")
     moments = [hop.moment for hop in hops]
     expect(moments == sorted(moments), "the hops are not in order of time")
-    for service, hop in zip(("sender", "postfix"), hops, strict=False):
-        lines = scene.lines(service, scene.first_mail, "message-id=")
-        expect(_with(lines, f": {hop.queue_id}: "), f"{service} did not log the mail as {hop.queue_id}")
+    logged = [hop.queue_id for hop in scene.journey(scene.first_mail).hops]
+    stamped = [hop.queue_id for hop in hops[:-1]]
+    expect(stamped == logged, f"the MTAs logged the mail as {', '.join(logged)}, not as {', '.join(stamped)}")

@@ -67,7 +67,7 @@ def legs(journey: Json) -> list[Leg]:
 
 def target_of(hop: Json) -> tuple[str, int | None]:
     """The station and port of a hop's relay, which Postfix writes as `host[address]:port`."""
-    found = _RELAY.match(hop["relay"] or "")
+    found = _RELAY.match(next(iter(hop["relays"]), ""))
     if not found or not found["host"]:
         return "", None
     host = found["host"].partition(".")[0]

@@ -32,7 +32,7 @@ FLOORS = (
     ("lab", "experiment", "experiment.evidence", "experiment.folder"),
     ("experiment.scene",),
     ("experiment.step",),
-    ("experiment.machine", "experiment.first_mail", "experiment.settings", "experiment.queue"),
+    ("experiment.machine", "experiment.first_mail", "experiment.settings", "experiment.queue", "experiment.talk"),
     ("experiment.facts", "experiment.theory", "experiment.models", "experiment.mailbox"),
     ("experiment.roles",),
     ("experiment.performance",),

@@ -1,0 +1,63 @@
+"""The dialogue between two MTAs: requests and numbered replies, each with its meaning."""
+
+from __future__ import annotations
+
+import json
+
+from mailstack import post, recording
+from mailstack.dialogue import Dialogue
+from mailstack.experiment.evidence import Evidence, expect
+from mailstack.experiment.scene import ARRIVAL_SECONDS, Scene
+from mailstack.experiment.step import Steps
+from mailstack.model import Deadline
+
+steps = Steps()
+
+# What has to be in it, in this order (RFC 5321, RFC 3207, RFC 4954).
+STAGES = ("greeting", "tls", "auth", "envelope", "data", "quit")
+
+
+@steps(
+    "dialogue",
+    "The dialogue is a series of requests and numbered replies",
+    row="The dialogue: a series of requests and numbered replies; a message is a header, an empty line, a body.",
+    done="Sent a mail from the student's machine, and recorded what its Postfix and the provider's said to each other.",
+    expected="Greeting, STARTTLS, AUTH, envelope, message and farewell, in this order; each request has a reply, each "
+    "reply a number whose meaning is known; and no credential is to be seen.",
+    needs=("credentials",),
+)
+def _(scene: Scene, show: Evidence) -> None:
+    letter = post.Letter(scene.student, (scene.recipient,), "The dialogue", "What is said when this mail is sent.")
+    found = recording.record(scene.lab, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
+    document = found.dialogue.json()
+    text = json.dumps(document)
+    shown = json.loads(scene.blot(text))
+    show.dialogue("what the two MTAs said", shown)
+    scene.dialogue = shown
+    expect(not found.refused, f"the provider refused: {'; '.join(found.refused)}")
+    problem = misfit(found.dialogue)
+    expect(not problem, problem)
+    expect(scene.blot(text) == text, "a credential of the lab is in it")
+
+
+def misfit(dialogue: Dialogue) -> str:
+    """What keeps a dialogue from being one as SMTP has it; "" if nothing does."""
+    stages = list(dict.fromkeys(each.step for each in dialogue.exchanges if each.step))
+    if missing := [stage for stage in STAGES if stage not in stages]:
+        return f"there is no {missing[0]} in it"
+    if stages != list(STAGES):
+        return f"its stages come in another order: {', '.join(stages)}"
+    messages = [each for each in dialogue.exchanges if each.speaker == "client" and "" in each.lines]
+    if len(messages) != 1:
+        return f"{len(messages)} messages with a header, an empty line and a body are in it"
+    requests = [each for each in dialogue.exchanges if each.speaker == "client" and each is not messages[0]]
+    replies = [each for each in dialogue.exchanges if each.speaker == "server"]
+    # The first reply answers the connection itself. Who takes leave need not wait for the last (postconf(5),
+    # smtp_skip_quit_response).
+    answered = len(replies) - 1
+    if answered not in (len(requests), len(requests) - (requests[-1].step == "quit")):
+        return f"{len(requests)} requests have {answered} replies"
+    for each in replies:
+        if each.code is None or not each.meaning or not each.source:
+            return f"a reply has no number that is known: {each.lines[0]}"
+    return ""
