@@ -38,7 +38,7 @@ def recipients(to: Message) -> list[str]:
     asked = to.addresses("reply-to")
     if not asked and to.field("return-path") == "<>":
         raise InputError("the mail came from the null sender (<>), as bounces do: there is nobody to answer")
-    wanted = list(dict.fromkeys(address.lower() for address in asked or to.addresses("from")))
+    wanted = list(dict.fromkeys(asked or to.addresses("from")))
     wrong = [address for address in wanted if not is_address(address)]
     if wrong or not 1 <= len(wanted) <= MOST_RECIPIENTS:
         said = f"{wrong[0][:100]!r}, which is no mail address" if wrong else f"{len(wanted) or 'no'} addresses"
