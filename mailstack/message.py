@@ -77,7 +77,9 @@ class Message:
 
     def _shown(self, kind: str) -> str:
         wanted = [p for p in self.parts if not p.has_parts and not _is_file(p) and _shown_as(p) == kind]
-        return "".join(mime.text(self.raw, part) for part in wanted)
+        texts = [mime.text(self.raw, part) for part in wanted]
+        # The line end before a delimiter is the delimiter's (RFC 2046, section 5.1.1).
+        return "".join(text if text.endswith("\n") or text is texts[-1] else f"{text}\n" for text in texts)
 
     def json(self) -> Json:
         """The mail's keys in the document of `mailstack read --json`."""

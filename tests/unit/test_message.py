@@ -77,7 +77,7 @@ def test_the_delimiter_of_an_outer_part_ends_what_is_inside() -> None:
             *("--in", "not a part any more", "--out--", "epilogue", ""),
         )
     )
-    assert found.text == "onetwo\r\n--in\r\nnot a part any more".replace("\r", "")
+    assert found.text == "one\ntwo\n--in\nnot a part any more"
     assert [part.depth for part in found.parts] == [0, 1, 2, 1]
 
 
