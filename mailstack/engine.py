@@ -10,22 +10,18 @@ import contextlib
 import functools
 import json
 import os
-import re
 import socket
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from mailstack import streams
+from mailstack import following, layers, streams
 from mailstack.errors import EngineError
 from mailstack.model import LABEL_LAB, LABEL_OWNER, Deadline, Result, ServiceState
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-# How the history names an instruction that may make a layer, with either builder.
-_CHANGES_FILES = re.compile(r"(/bin/sh -c )?(#\(nop\) +)?(ADD|COPY|WORKDIR|RUN) |/bin/sh -c (?!#\(nop\))")
 
 _NO_ENGINE = "start it, or run `mailstack provision`; `mailstack doctor` says what else is missing"
 
@@ -212,7 +208,7 @@ class Engine:
     def image_layers(self, reference: str) -> list[tuple[str, int]]:
         """The layers of an image, lowest first, as (identity, bytes)."""
         digests = self._api.inspect_image(reference)["RootFS"]["Layers"]
-        sizes = _layer_sizes(list(reversed(self._api.history(reference))), len(digests))
+        sizes = layers.sizes(list(reversed(self._api.history(reference))), len(digests))
         return [("/".join(digests[: n + 1]), size) for n, size in enumerate(sizes)]
 
     # ── inside containers ──────────────────────────────────────────────────────────────────────────────────────
@@ -261,19 +257,30 @@ class Engine:
         """What containers (service → id) print, line by line as they do, each line with its service.
 
         Lines begin with their time, as in `logs(timestamps=True)`. What was printed since `since` (seconds of the
-        epoch; None: ever) comes first. When the deadline passes, None is the last to come; an end without it means that
-        all of the containers have stopped. Closing the generator closes its connections. Raises EngineError.
+        epoch; None: ever) comes first, and what a container prints when it is started again is not missed. When the
+        deadline passes, None is the last to come; an end without it means that all containers have been removed.
+        Closing the generator closes its connections. Raises EngineError.
         """
         with contextlib.ExitStack() as followed:
             logs = {}
             for service, container in containers.items():
-                logs[service] = self._followed(container, since)
-                followed.callback(_hang_up, logs[service])
-            yield from streams.merged(logs, deadline.remaining)
+                logs[service] = followed.enter_context(contextlib.closing(following.Log(self, container, since)))
+            yield from following.merged(logs, deadline.remaining)
 
     @_mapped
-    def _followed(self, container: str, since: float | None) -> Any:
+    def open_log(self, container: str, since: float | None) -> Any:
+        """What a container prints, with times, until it stops: to be iterated over, and closed."""
         return self._api.logs(container, stream=True, follow=True, timestamps=True, since=since)
+
+    @_mapped
+    def open_events(self, container: str) -> Any:
+        """When a container is started or removed from now on: to be iterated over, and closed."""
+        return self._api.events(filters={"container": [container], "event": ["start", "destroy"]})
+
+    @_mapped
+    def runs(self, container: str) -> bool:
+        """Whether a container runs."""
+        return bool(self._api.inspect_container(container)["State"]["Running"])
 
     @_mapped
     def copy_logs(self, container: str, into: IO[bytes]) -> None:
@@ -366,12 +373,6 @@ def _get(url: str, path: str) -> Any:
     return found
 
 
-def _hang_up(log: Any) -> None:
-    # The SDK's close() trips over a log that ends at this moment.
-    with contextlib.suppress(Exception):
-        log.close()
-
-
 def _denied() -> EngineError:
     return EngineError(
         f"this user may not use the Docker engine at {engine_url()}",
@@ -399,17 +400,3 @@ def _state(service: str, details: dict[str, Any]) -> ServiceState:
         },
         exit_code=state["ExitCode"],
     )
-
-
-def _layer_sizes(history: list[dict[str, Any]], count: int) -> list[int]:
-    """The sizes of an image's `count` layers, lowest first, from its history in the same order.
-
-    The history has entries without a layer, and does not say which: those that only describe (ENV, CMD, …), and, with
-    the classic builder, a RUN that changed nothing. A layer of size 0 may be a directory that was made.
-    """
-    empty = [n for n, entry in enumerate(history) if entry["Size"] == 0]
-    # Which of the empty entries have no layer: those that describe, and then the lowest, whatever they are.
-    empty.sort(key=lambda n: bool(_CHANGES_FILES.match(history[n].get("CreatedBy") or "")))
-    without = set(empty[: max(0, len(history) - count)])
-    sizes = [entry["Size"] for n, entry in enumerate(history) if n not in without]
-    return [0] * (count - len(sizes)) + sizes[-count:]

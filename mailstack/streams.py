@@ -1,13 +1,12 @@
-"""What carries containers' standard streams: sockets, and logs that are followed."""
+"""Sockets that carry a container's standard streams."""
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
 
 def exactly(stream: socket.socket, count: int) -> bytes:
@@ -57,41 +56,3 @@ def plain(stream: socket.socket) -> socket.socket:
     for pump in (inwards, outwards):
         threading.Thread(target=pump, daemon=True).start()
     return near
-
-
-def merged(sources: Mapping[str, Iterable[bytes]], remaining: Callable[[], float]) -> Iterator[tuple[str, str] | None]:
-    """Lines of several logs as they come, each with its source's name; each log is read by a thread of its own.
-
-    `remaining` says how many seconds are left: when there are none, None is the last to come. An end without it means
-    that all logs have ended.
-    """
-    heard: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
-
-    def listen(name: str, source: Iterable[bytes]) -> None:
-        begun = b""
-        # A connection that breaks, or is closed while it is read, ends the log like any other end.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            for data in source:
-                *whole, begun = (begun + data).split(b"\n")
-                for line in whole:
-                    heard.put((name, line.decode(errors="replace")))
-        if begun:
-            heard.put((name, begun.decode(errors="replace")))
-        heard.put((name, None))
-
-    for name, source in sources.items():
-        threading.Thread(target=listen, args=(name, source), daemon=True).start()
-    going = set(sources)
-    while going:
-        left = min(remaining(), threading.TIMEOUT_MAX)
-        try:
-            if left <= 0:
-                raise queue.Empty
-            name, line = heard.get(timeout=left)
-        except queue.Empty:
-            yield None
-            return
-        if line is None:
-            going.remove(name)
-        else:
-            yield name, line

@@ -209,12 +209,13 @@ def waited(lab: RunningLab, monkeypatch: pytest.MonkeyPatch) -> Waited:
         monkeypatch.setattr(queues, "of", of)
         where = queues.containers(lab, "postfix")
         assert not CONDITIONS[condition].met(look(lab.engine, where))
+        deadline = Deadline.after(SECONDS)
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(queues.wait, lab.engine, where, CONDITIONS[condition], Deadline.after(SECONDS))
+            waiting = pool.submit(queues.wait, lab.engine, where, CONDITIONS[condition], deadline)
             assert looked.wait(SECONDS)
             cause()
             met, found = waiting.result()
-        assert met
+        assert met and not deadline.passed()
         return found
 
     return wait
@@ -244,6 +245,31 @@ def test_a_mail_that_postfix_itself_puts_on_hold_is_waited_for(lab: RunningLab, 
     ids: list[str] = []
     found = waited("held", lambda: ids.append(submit(lab, "Hold me")))
     assert [(entry.queue_id, entry.name) for entry in found] == [(ids[0], "hold")]
+
+
+def test_a_wait_outlives_a_restart_of_postfix(lab: RunningLab, waited: Waited) -> None:
+    put_off(lab, "Restarted")
+    where = queues.containers(lab, "postfix")
+
+    def restarted() -> None:
+        lab.engine.stop(where["postfix"])
+        lab.engine.start(where["postfix"])
+        assert queues.act(lab.engine, where, ACTIONS["delete"], queues.of(lab.engine, where))
+
+    assert waited("empty", restarted) == []
+
+
+def test_a_log_is_followed_over_restarts_without_a_gap_and_nothing_twice(lab: RunningLab) -> None:
+    postfix = lab.service("postfix").container
+    said = len(lab.engine.logs(postfix).splitlines())
+    deadline = Deadline.after(SECONDS)
+    with contextlib.closing(lab.engine.follow({"postfix": postfix}, deadline=deadline)) as lines:
+        heard = [next(lines) for _ in range(said)]
+        for change, last in [(lab.engine.stop, "terminating on signal 15"), (lab.engine.start, "daemon started")] * 2:
+            change(postfix)
+            while last not in str(heard[-1]):
+                heard.append(next(lines))
+    assert heard == [("postfix", line) for line in lab.engine.logs(postfix, timestamps=True).splitlines()]
 
 
 def test_a_deadline_that_passes_is_told_with_what_stands_in_the_queue(lab: RunningLab) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mailstack import images
-from mailstack.engine import Engine, _layer_sizes
+from mailstack import images, layers
+from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, EngineError, HostError
 from mailstack.model import Command, Result
 from tests.unit.fakes import OK, FakeRunner
@@ -272,4 +272,4 @@ def history(*entries: tuple[str, int]) -> list[dict[str, Any]]:
     ],
 )
 def test_each_size_of_the_history_finds_its_layer(entries: tuple[tuple[str, int], ...], sizes: list[int]) -> None:
-    assert _layer_sizes(history(*entries), len(sizes)) == sizes
+    assert layers.sizes(history(*entries), len(sizes)) == sizes
