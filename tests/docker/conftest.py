@@ -65,9 +65,9 @@ class Labs:
             raise ExceptionGroup("labs could not be removed", errors)
 
 
-@pytest.fixture(scope="session")
-def labs() -> Iterator[Labs]:
-    """Labs of an owner of their own, in a runtime directory of their own; all removed when the session ends."""
+@contextlib.contextmanager
+def own() -> Iterator[Labs]:
+    """Labs of an owner of their own, in a runtime directory of their own; all removed in the end."""
     session = f"tests-{secrets.token_hex(4)}"
     made = Labs()
     with pytest.MonkeyPatch.context() as patch:
@@ -81,3 +81,10 @@ def labs() -> Iterator[Labs]:
                 made.close()
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def labs() -> Iterator[Labs]:
+    """Labs for as long as the session lasts."""
+    with own() as made:
+        yield made

@@ -104,7 +104,12 @@ def world(directory: Path) -> Path:
             "smtp/inet/smtpd_client_connection_count_limit": str(CONNECTIONS),
             "smtpd_client_event_limit_exceptions": "",
             "smtpd_recipient_restrictions": "check_recipient_access "
-            + _inline({"grey@example.com": "450 4.2.0 Greylisted, please come back in 300 seconds"}),
+            + _inline(
+                {
+                    "grey@example.com": "450 4.2.0 Greylisted, please come back in 300 seconds",
+                    "held@example.com": "HOLD to be looked at",
+                }
+            ),
         },
         "dovecot": f"quota_storage_grace = 0\nprotocol lmtp {{\n lmtp_user_concurrency_limit = {DELIVERIES}\n}}",
     }
@@ -112,7 +117,10 @@ def world(directory: Path) -> Path:
         directory / "world.json",
         {
             "x-mailstack": {
-                "accounts": {"dora@example.com": {"quota": "4K"}, "grey@example.com": {}, "busy@example.com": {}},
+                "accounts": {
+                    "dora@example.com": {"quota": "4K"},
+                    **{f"{name}@example.com": {} for name in ("busy", "grey", "held")},
+                },
                 "limits": {"message_size": "100K"},
                 "settings": settings,
             },
@@ -172,7 +180,7 @@ WORLDS = {"world": world, "neglected": neglected}
 
 # Limits that a case comes up against, on purpose; others leave room.
 CONNECTIONS = 5
-DELIVERIES = 4
+DELIVERIES = 8  # as many as Postfix opens by itself: lmtp_destination_concurrency_limit in stack/postfix/main.cf
 
 # What waits stays as it is for as long as it is looked at.
 _PATIENT = {"queue_run_delay": "1h", "minimal_backoff_time": "1h", "maximal_backoff_time": "1h"}
