@@ -192,7 +192,7 @@ def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Se
 
     try:
         connection = MailBox(endpoint.host, endpoint.port, timeout=ANSWER_SECONDS, ssl_context=context)
-    except OSError as error:
+    except (OSError, imaplib.IMAP4.error) as error:
         raise CheckFailed(f"IMAP at {endpoint.host}:{endpoint.port} cannot be reached: {error}") from None
     try:
         try:
@@ -207,7 +207,8 @@ def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Se
         raise CheckFailed(f"the IMAP server refused the password of {user}") from None
     except (imaplib.IMAP4.error, ImapToolsError, ssl.SSLError, ConnectionError, TimeoutError) as error:
         raise HostError(
-            f"the IMAP connection to {endpoint.host}:{endpoint.port} was lost: {error}",
+            f"the IMAP connection to {endpoint.host}:{endpoint.port} was lost",
+            details=str(error),
             remedy="`mailstack status` says what runs, `mailstack logs dovecot` what happened",
         ) from None
 

@@ -153,10 +153,7 @@ def read(name: str, address: str, number: int | None, raw: bool, save: Path | No
             attachment["path"] = str(path.absolute())
         print_json({"lab": name, "address": address, **document})
         return
-    for line in _lines(found):
-        click.echo(printable(line))
-    for path in saved:
-        click.echo(f"saved as {printable(str(path))}")
+    _print([*_lines(found), *(f"saved as {path}" for path in saved)])
 
 
 def _lines(message: Message) -> Iterator[str]:
@@ -172,10 +169,14 @@ def _lines(message: Message) -> Iterator[str]:
     yield from (f"[{note}]" for note in message.notes)
 
 
+def _print(lines: list[str]) -> None:
+    """All at once: a mail may have millions of lines."""
+    click.echo("\n".join(printable(line) for line in lines))
+
+
 def _raw(data: bytes) -> None:
     if sys.stdout.isatty():
-        for line in data.decode("utf-8", errors="replace").splitlines():
-            click.echo(printable(line))
+        _print(data.decode("utf-8", errors="replace").splitlines())
     else:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -36,10 +37,15 @@ def print_json(document: Any) -> None:
 def to_json(document: Any, indent: int | None = None) -> str:
     """A document as text that cannot drive a terminal either: what is not printable is escaped."""
     text = json.dumps(document, indent=indent, ensure_ascii=False)
-    return _UNUSUAL.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+    return _UNUSUAL.sub(lambda found: _escaped(found[0]), text)
 
 
 _UNUSUAL = re.compile(r"[^ -~\n]")
+
+
+@functools.cache
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 _WIDTH = 76  # columns of a line of progress, without the dots

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import unicodedata
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from mailstack import cli
-from mailstack.cli.output import duration, printable
+from mailstack.cli.output import duration, human_size, printable, to_json
 from mailstack.errors import (
     CheckFailed,
     DeadlinePassed,
@@ -108,6 +109,31 @@ def test_what_is_printed_has_no_control_characters(text: str) -> None:
     assert len(shown) == len(text)
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Co"}
     assert printable(shown) == shown
+
+
+@given(some.text(some.characters()))
+def test_a_document_is_json_and_printable(text: str) -> None:
+    shown = to_json({"text": text}, indent=2)
+    assert json.loads(shown) == {"text": text}
+    assert all(line.isprintable() for line in shown.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 KB"),
+        (9_949, "9.9 KB"),
+        (9_950, "10 KB"),
+        (999_499, "999 KB"),
+        (999_500, "1.0 MB"),
+        (10_000_627, "10 MB"),
+        (5 * 10**12, "5000 GB"),
+    ],
+)
+def test_a_size_is_short(size: int, shown: str) -> None:
+    assert human_size(size) == shown
 
 
 @given(number=some.integers(1, 366), unit=some.sampled_from("smhd"))
