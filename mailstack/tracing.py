@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from mailstack.running import RunningLab
 from mailstack.trace import assemble, collect
 from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import Waiting
+
+_LONGEST_LINE = 65536  # bytes; no server's is longer
 
 Read = Callable[[], collect.Lines]
 
@@ -68,7 +71,7 @@ def lab_lines(lab: RunningLab) -> Iterator[Read]:
         def read() -> Iterator[tuple[str, str]]:
             for name, spool in spools.items():
                 spool.seek(0)
-                for raw in spool:
+                for raw in _lines(spool):
                     yield name, raw.decode(errors="replace")
 
         yield read
@@ -84,12 +87,18 @@ def file_lines(paths: Sequence[Path]) -> Iterator[Read]:
             for path, file in zip(paths, files, strict=True):
                 try:
                     file.seek(0)
-                    for raw in file:
+                    for raw in _lines(file):
                         yield "", raw.decode(errors="replace")
-                except (OSError, EOFError) as error:
+                except (OSError, EOFError, zlib.error) as error:
                     raise InputError(f"{path}: cannot be read: {error}") from None
 
         yield read
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Line by line; a line that does not end is taken in pieces, so that memory stays bounded."""
+    while line := file.readline(_LONGEST_LINE):
+        yield line
 
 
 def _opened(path: Path) -> IO[bytes]:

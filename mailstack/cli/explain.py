@@ -7,10 +7,9 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,14 +18,10 @@ from mailstack.errors import InputError
 from mailstack.model import Json
 
 if TYPE_CHECKING:
-    import gzip
-
     from mailstack.faults import Fault, Seen
     from mailstack.replies import Meaning
     from mailstack.running import RunningLab
 
-# What is read of a line: nobody's servers write more, and a file without line ends stays within bounds.
-_LONGEST_LINE = 65536
 # How much of a running lab's logs is recent: lines of each service.
 _RECENT_LINES = 20_000
 
@@ -64,36 +59,44 @@ def explain(name: str, text: tuple[str, ...], files: tuple[Path, ...], listed: b
         _list(faults.ALL, as_json)
         return
     if text:
-        lines = list(_read(sys.stdin.buffer)) if text == ("-",) else [" ".join(text)]
-        _explain_text(lines, as_json)
+        _explain_text(_of_files([Path("-")]) if text == ("-",) else [" ".join(text)], as_json)
         return
     if files:
-        _explain_log(chain.from_iterable(_of_file(path) for path in files), as_json)
+        _explain_log(_of_files(files), as_json)
         return
     from mailstack.running import RunningLab
 
     _explain_log(_of_lab(RunningLab(name)), as_json)
 
 
-def _explain_text(lines: list[str], as_json: bool) -> None:
-    """One line or a few, each of them meant: what is not known is said, too."""
+def _explain_text(lines: Iterable[str], as_json: bool) -> None:
+    """One line or a few, each of them meant: where nothing is known, what their codes say is better than nothing."""
     from mailstack import faults
 
-    found = faults.seen(lines)
-    codes = list({code.code: code for line in lines for code in _codes(line)}.values())
+    count, codes = 0, {}
+
+    def looked_at() -> Iterator[str]:
+        nonlocal count
+        for line in lines:
+            count += 1
+            codes.update({code.code: code for code in _codes(line)})
+            yield line
+
+    found = faults.seen(looked_at())
     if as_json:
-        print_json(_document(found, len(lines), codes))
+        print_json(_document(found, count, codes.values()))
     else:
         for each in found:
             _show(each.fault)
-        for code in codes:
+        for code in codes.values() if count == 1 or not found else ():
             _field(code.code, f"{code.text}  [{code.source}]")
         if not found:
-            click.echo("This is no failure that is known; `mailstack explain --list` names those that are.")
+            click.echo("no failure that is known; `mailstack explain --list` names those that are")
     sys.exit(0 if found else 1)
 
 
 def _explain_log(lines: Iterable[str], as_json: bool) -> None:
+    """Whole logs: each known failure once."""
     from mailstack import faults
 
     count = 0
@@ -106,7 +109,7 @@ def _explain_log(lines: Iterable[str], as_json: bool) -> None:
 
     found = faults.seen(counted())
     if as_json:
-        print_json(_document(found, count, []))
+        print_json(_document(found, count, ()))
         return
     for each in found:
         _show(each.fault)
@@ -115,8 +118,8 @@ def _explain_log(lines: Iterable[str], as_json: bool) -> None:
         _field("seen", f"{times}: {when}" if each.first else times)
         _field("line", each.example)
         click.echo()
-    known = f"{len(found)} known failures" if len(found) != 1 else "1 known failure"
-    click.echo(f"{known if found else 'no known failure'} in {count} lines")
+    known = "1 known failure" if len(found) == 1 else f"{len(found) or 'no'} known failures"
+    click.echo(f"{known} in {count} lines")
 
 
 def _codes(text: str) -> list[Meaning]:
@@ -142,25 +145,13 @@ def _of_lab(lab: RunningLab) -> Iterator[str]:
     return heapq.merge(*logs, key=lambda line: line.partition(" | ")[2])
 
 
-def _of_file(path: Path) -> Iterator[str]:
-    """The lines of a file, packed or not, one at a time. Raises InputError."""
-    import gzip
-    import zlib
+def _of_files(paths: Sequence[Path]) -> Iterator[str]:
+    """The lines of files, packed or not (- is standard input), one at a time. Raises InputError."""
+    from mailstack import tracing
 
-    try:
-        with path.open("rb") as plain:
-            packed = plain.read(2) == b"\x1f\x8b"  # RFC 1952, section 2.3.1
-        with gzip.open(path) if packed else path.open("rb") as stream:
-            yield from _read(stream)
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise InputError(f"{path}: is damaged: it ends, or goes wrong, in the middle of its packing") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _read(stream: IO[bytes] | gzip.GzipFile) -> Iterator[str]:
-    while line := stream.readline(_LONGEST_LINE):
-        yield line.decode(errors="replace").rstrip("\r\n")
+    with tracing.file_lines(paths) as read:
+        for _, line in read():
+            yield line.rstrip("\r\n")
 
 
 # ── what is said ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -22,8 +22,14 @@ ALL: tuple[Fault, ...] = (
     *network.ENTRIES,
 )
 
-# Lines that tell of no failure, whatever a stranger has written into them: a Message-ID is the sender's own words.
-_HARMLESS = re.compile(r"\bstatus=(sent|deliverable) \(|: (resent-)?message-id=|: saved mail to ")
+# Lines that tell of no failure, whatever a stranger has written into them (a Message-ID is the sender's own words);
+# nine in ten of a log's, and done with at once.
+_HARMLESS = re.compile(
+    r"\]: (?:(?:dis)?connect from |(?:Anonymous|Untrusted|Trusted|Verified) TLS connection established "
+    r"|\w+: (?:client=|(?:resent-)?message-id=|from=<.*>, size=\d+, nrcpt=|removed$"
+    r"|to=<\S*>, (?:\w+=\S+ )*status=(?:sent|deliverable) \())"
+    r"|(?:: saved mail to \S+|: (?:Connect|Disconnect) from \S+(?:: Logged out.*)?|: Logged in: .*)$"
+)
 
 # When a line was logged: a container's or a file's own time (RFC 3339, Dovecot's), or syslog's (RFC 3164).
 _WHEN = re.compile(

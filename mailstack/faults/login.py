@@ -45,7 +45,7 @@ ENTRIES = (
         remedy="correct sasl_passwd (its key is relayhost, to the letter), run postmap on it, then postqueue -f",
         source="RFC 4954, section 6",
         pattern=r"\b535[ -]5\.7\.8\b|(^|\bsaid: )535[ -]|\bSASL [\w-]+ authentication failed"
-        r"|\(auth failed, \d+ attempts|Login aborted: .*\(auth_failed\)",
+        r"|\(auth failed, \d+ attempts|\[AUTHENTICATIONFAILED\]",
     ),
     fault(
         "login-required",
