@@ -15,6 +15,9 @@ from mailstack.trace.events import Event
 # Two stations' clocks, and two lines about one hand-over, differ by less than this many seconds.
 APART = 300.0
 
+# A line of a process that logs by a longer way (stack/sender/recorder) is late by less than this many seconds.
+LATE = 1.0
+
 ENDS = frozenset({"removed", "deleted", "requeued"})
 BEGINS = frozenset({"accepted", "handed-in"})
 
@@ -39,6 +42,11 @@ class Station:
     @property
     def begun(self) -> float | None:
         return next((event.at for event in self.events if event.at is not None), None)
+
+    @property
+    def ended(self) -> float | None:
+        """When it last left the queue."""
+        return next((event.at for event in reversed(self.events) if event.kind in ("removed", "deleted")), None)
 
     @property
     def position(self) -> int:
@@ -92,7 +100,11 @@ def _another(station: Station, event: Event) -> bool:
         return True
     if event.kind == "named" and station.message_id not in ("", event.message_id):
         return True
-    return station.events[-1].kind in ("removed", "deleted") and event.kind != "notice"
+    if event.kind == "notice" or not station.has("removed", "deleted"):
+        return False
+    # What another process logged just before may come just after: an attempt is never the first that a message does.
+    late = event.at is not None and station.ended is not None and 0 <= event.at - station.ended <= LATE
+    return event.kind != "attempt" or not late
 
 
 def join(stations: Sequence[Station]) -> None:
