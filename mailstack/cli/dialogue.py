@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,12 +75,13 @@ def dialogue(
 
 def _writable(path: Path) -> None:
     """Before anything is sent: InputError when there can be no such file."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory", remedy="name a file in it")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no such directory")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"{path}: cannot be written")
+    there = path.exists()
+    try:
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _draw(path: Path, dialogue: Dialogue) -> None:
@@ -127,14 +127,15 @@ def _print(console: Console, exchange: Exchange) -> None:
     from mailstack.replies import extension
 
     who, style = _SAYS[exchange.speaker]
+    style = "bold red" if exchange.code and exchange.code >= 400 else style
     moment = "" if exchange.milliseconds is None else f"{exchange.milliseconds:.1f}"
     width = max(console.width - _INDENT, 20)
     for number, line in enumerate(exchange.lines):
         note = extension(line) if exchange.code == 250 and len(exchange.lines) > 1 else ""
         shown = printable(line)
-        parts = [shown[start : start + width] for start in range(0, len(shown), width)] or [""]
-        for count, part in enumerate(parts):
-            text = Text(f"{moment:>7} {who:>2} " if not number + count else " " * _INDENT, style="dim")
+        parts = textwrap.wrap(shown, width, drop_whitespace=False)
+        for count, part in enumerate(parts or [""]):
+            text = Text.styled(f"{moment:>7} {who:>2} " if not number + count else " " * _INDENT, "dim")
             text.append(part, style=style)
             if note and not count and len(part) + len(note) + 2 <= width:
                 text.append(f"{note:>{width - len(part)}}", style="dim")

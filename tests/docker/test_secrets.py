@@ -215,11 +215,15 @@ def canaries(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         search.of(lab)
         run("send", "-n", name, "--json")
         run("send", "-n", name, "--via", "sender", "--json")
+        for via in ("submission", "smtp", "sender"):
+            run("dialogue", "-n", name, "--via", via, "--json", "--svg", directory / f"{via}.svg")
+            outputs[f"the picture of {via}"] = (directory / f"{via}.svg").read_bytes()
         for words in (
             ("status", "-n", name, "--json"),
             ("status", "-n", name),
             ("inbox", "bob@example.com", "-n", name, "--json"),
             ("read", "bob@example.com", "-n", name, "--json"),
+            ("dialogue", "-n", name, "--via", "sender"),
             ("check", "-n", name, "--json"),
             ("config", "-n", name, "--json"),
             ("secrets", "rotate", "-n", name, "--json"),
