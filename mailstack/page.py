@@ -1,4 +1,4 @@
-"""The report of an experiment: one page of HTML that needs nothing but itself. A pure function of the document.
+"""The report of an experiment: one page of HTML that needs nothing but itself. A pure function of its document.
 
 The page has no script, and refers to nothing outside: style and figures stand in it, images are `data:` addresses. Its
 Content-Security-Policy (W3C, CSP Level 3) says so to the browser, and names the style by its digest, so that what a
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailstack.durations import spoken
 from mailstack.figures import path, svg
+from mailstack.figures.sequence import sequence
 from mailstack.figures.timeline import end, timeline
 from mailstack.figures.topology import topology
 from mailstack.model import Json
@@ -30,7 +31,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 # Types of pictures that are shown; whatever else a mail calls an image is named, not shown.
 _PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
-_TALL = 24  # lines of text that are shown without a scroll bar of their own
+_TALL = 40  # lines of text that are shown without a scroll bar of their own
 _COLUMNS = 96  # about as many characters as a line of evidence has
 
 _NAMES = {
@@ -56,6 +57,7 @@ def render(document: Json) -> str:
     # Figures escape what they are given.
     way = Markup(topology(journeys))  # noqa: S704
     timelines = {name: Markup(timeline(journey, span=span)) for name, journey in journeys.items()}  # noqa: S704
+    said = Markup(sequence(document["dialogue"])) if document["dialogue"] else ""  # noqa: S704
     css = svg.colours() + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     return svg.clean(
         _environment()
@@ -64,6 +66,7 @@ def render(document: Json) -> str:
             document,
             way=way,
             timelines=timelines,
+            said=said,
             models=journeys,
             comparison=compare(journeys),
             failures=[step for step in document["steps"] if step["verdict"] != "pass"],
@@ -72,9 +75,14 @@ def render(document: Json) -> str:
             ],
             images=document["facts"].get("images", {}),
             css=Markup(css),  # noqa: S704  (the package's own)
-            policy=policy(css, svg.STYLE),
+            policy=policy(css, *_styles(way, said, *timelines.values())),
         )
     )
+
+
+def _styles(*figures: str) -> list[str]:
+    """The style sheets in these figures, each once; a figure holds no other markup than its own."""
+    return list(dict.fromkeys(style for figure in figures for style in re.findall("<style>(.*?)</style>", figure)))
 
 
 def policy(*styles: str) -> str:
@@ -91,19 +99,20 @@ def compare(journeys: Json) -> list[tuple[str, list[str]]]:
         return name, ["; ".join(filter(None, map(cell, way))) or "–" for way in ways]
 
     def kept(leg: path.Leg) -> str:
-        if not leg.origin or leg.arrived is None:
-            return ""
-        long = f" for {svg.milliseconds(leg.left - leg.arrived)}" if leg.left is not None else ""
-        return f"{leg.origin}{long}"
+        long = f" for {svg.milliseconds(leg.kept)}" if leg.kept is not None else ""
+        return f"{leg.origin}{long}" if leg.origin else ""
 
-    def spoken(leg: path.Leg) -> str:
+    def contacted(leg: path.Leg) -> str:
         port = f" port {leg.port}" if leg.port else ""
-        return f"{leg.protocol} to {leg.target}{port}" if leg.protocol and leg.target else ""
+        return f"{leg.target}{port}, {leg.protocol}" if leg.protocol and leg.target else ""
 
     return [
-        ("Stations that kept the mail", [str(len(journey["hops"])) for journey in journeys.values()]),
+        (
+            "Stations that kept the mail",
+            [str(sum(not hop["notice"] for hop in journey["hops"])) for journey in journeys.values()],
+        ),
         row("Kept by", kept),
-        row("Spoken on the way", spoken),
+        row("Contacted", contacted),
         row("Encrypted", lambda leg: f"to {leg.target}: {leg.tls}" if leg.tls else ""),
         row("Authenticated as", lambda leg: leg.sasl_user),
         ("Outcome", [journey["sentence"] for journey in journeys.values()]),

@@ -1,8 +1,9 @@
-"""The way that a mail took, as legs from station to station: read from a journey's document."""
+"""The way that a mail took, as legs from station to station: read from a journey's document (docs/json.md)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mailstack.model import Json
@@ -10,79 +11,74 @@ from mailstack.model import Json
 # Names that the lab's containers also have on the network.
 STATIONS = {"backend": "dovecot"}
 
-_RELAY = re.compile(r"^(?P<host>[^\[\],:]+)?(?:\[[^\]]*\])?(?::(?P<port>\d+))?")
+_RELAY = re.compile(r"^(?P<host>[^\[\],:]+)(?:\[[^\]]*\])?(?::(?P<port>\d+))?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
     """From one station to the next."""
 
-    origin: str  # a service; "" is the sender's user agent
-    target: str  # a service; "" where the mail has not got further
-    protocol: str  # SMTP, LMTP or "" for a hand-over inside a machine
+    origin: str  # a service; "" is the user agent
+    target: str  # a service, or a host that is none; "" where the mail has not got further
+    protocol: str  # SMTP, LMTP, or "" for what is handed in on a machine itself
     port: int | None
     tls: str  # protocol and cipher; "" where nothing was encrypted
     sasl_user: str
-    reply: str  # what the target answered
     queue_id: str  # in the origin's queue; "" before the first
-    arrived: float | None  # at the origin, milliseconds since submission
-    left: float | None
+    kept: float | None  # for how many milliseconds the origin had it, as far as is known
 
 
 def legs(journey: Json) -> list[Leg]:
-    """The way, leg by leg. The first goes from the user agent to the first station that kept the mail."""
-    hops = journey["hops"]
-    if not hops:
-        return []
-    first = hops[0]
-    local = first["service"] == "sender"
-    tls, user = _security(journey, first["queue_id"], first["service"])
-    way = [
-        Leg("", first["service"], "" if local else "SMTP", None, "" if local else tls, user, "", "", None, None),
-    ]
-    for number, hop in enumerate(hops):
-        after = next((later for later in hops[number + 1 :] if later["service"] == target_of(hop)[0]), None)
-        target, port = target_of(hop)
-        tls, _ = _security(journey, hop["queue_id"], hop["service"], sending=True)
-        user = ""
-        if after:
-            there, user = _security(journey, after["queue_id"], after["service"])
-            tls = tls or there
-        way.append(
-            Leg(
-                hop["service"],
-                target if hop["left_milliseconds"] is not None else "",
-                "LMTP" if target == "dovecot" else "SMTP",
-                port,
-                tls,
-                user,
-                _reply(journey, hop),
-                hop["queue_id"],
-                hop["arrived_milliseconds"],
-                hop["left_milliseconds"],
-            )
-        )
-    return way
+    """The way, leg by leg. The first goes from the user agent to the first station that kept the mail.
+
+    A notice to the sender is a mail of its own, and no part of the way.
+    """
+    hops = [hop for hop in journey["hops"] if not hop["notice"]]
+    return (
+        [*_submission(journey, hops[0]), *(leg for hop in hops for leg in _onward(journey, hops, hop))] if hops else []
+    )
 
 
-def target_of(hop: Json) -> tuple[str, int | None]:
-    """The station and port of a hop's relay, which Postfix writes as `host[address]:port`."""
-    found = _RELAY.match(next(iter(hop["relays"]), ""))
-    if not found or not found["host"]:
+def station(relay: str) -> tuple[str, int | None]:
+    """The station and port that Postfix writes as `host[address]:port`; `none` and `local` are no station."""
+    found = _RELAY.match(relay)
+    if not found or found["host"] in ("none", "local", "virtual"):
         return "", None
     host = found["host"].partition(".")[0]
     return STATIONS.get(host, host), int(found["port"]) if found["port"] else None
 
 
-def _security(journey: Json, queue_id: str, service: str, *, sending: bool = False) -> tuple[str, str]:
-    """TLS and SASL user of a queue's mail: as it came in, or with `sending` as it was handed over."""
-    events = [event for event in journey["events"] if event["queue_id"] == queue_id and event["service"] == service]
-    if sending:
-        return next((e["tls"] for e in events if e["tls"] and not e["sasl_user"] and ":" in (e["peer"] or "")), ""), ""
-    came = [event for event in events if ":" not in (event["peer"] or "")]
-    return next((e["tls"] for e in came if e["tls"]), ""), next((e["sasl_user"] for e in came if e["sasl_user"]), "")
+def _submission(journey: Json, hop: Json) -> Iterator[Leg]:
+    came = _accepted(journey, hop)
+    protocol = "SMTP" if came else ""
+    yield Leg("", hop["service"], protocol, None, came.get("tls", ""), came.get("sasl_user", ""), "", None)
 
 
-def _reply(journey: Json, hop: Json) -> str:
-    replies = [e["reply"] for e in journey["events"] if e["queue_id"] == hop["queue_id"] and e["reply"]]
-    return replies[-1] if replies else ""
+def _onward(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
+    """From one station on: a leg for each station that the mail was handed to, or one that leads nowhere yet."""
+    arrived, left = hop["arrived_milliseconds"], hop["left_milliseconds"]
+    kept = None if arrived is None or left is None else left - arrived
+    attempts = [event for event in _of(journey, hop) if event["kind"] == "attempt"]
+    reached = [relay for relay in hop["relays"] if station(relay)[0]]
+    if not reached or (left is None and not any(event["status"] == "sent" for event in attempts)):
+        yield Leg(hop["service"], "", "", None, "", "", hop["queue_id"], kept)
+        return
+    for relay in reached:
+        target, port = station(relay)
+        after = next((later for later in hops[hops.index(hop) + 1 :] if later["service"] == target), None)
+        came = _accepted(journey, after) if after else {}
+        tls = next((event["tls"] for event in reversed(attempts) if event["peer"] == relay and event["tls"]), "")
+        protocol = "LMTP" if target == "dovecot" else "SMTP"
+        secured = tls or came.get("tls", "")
+        yield Leg(hop["service"], target, protocol, port, secured, came.get("sasl_user", ""), hop["queue_id"], kept)
+
+
+def _of(journey: Json, hop: Json) -> list[Json]:
+    """What happened to the mail in one station's queue."""
+    place = (hop["service"], hop["queue_id"])
+    return [event for event in journey["events"] if (event["service"], event["queue_id"]) == place]
+
+
+def _accepted(journey: Json, hop: Json) -> Json:
+    """How a station took the mail in over the network; nothing, where it was handed in on the machine itself."""
+    return next((event for event in _of(journey, hop) if event["kind"] == "accepted"), {})

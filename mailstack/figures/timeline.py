@@ -7,6 +7,7 @@ the connection, handing over). Everything stands at its time; words that would c
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mailstack.figures import svg
@@ -38,7 +39,7 @@ def timeline(journey: Json, *, span: float | None = None) -> str:
     y = 14.0
     drawn = []
     for lane in lanes:
-        labels = place([(at(event["milliseconds"], span), _words(event)) for event in lane["events"][:MOST]])
+        labels = place([(at(event["milliseconds"], span), words(event)) for event in lane["events"][:MOST]])
         y += (max((label.row for label in labels), default=-1) + 1) * _ROW + 12
         drawn.append(_lane(lane, labels, y, span, len(lane["events"]) - MOST))
         y += _BAR + (_STRIP + 26 if _delays(lane) else 14)
@@ -67,13 +68,13 @@ def end(journey: Json) -> float:
     return max((time for time in times if time is not None), default=0.0)
 
 
-def place(words: list[tuple[float, str]]) -> list[Label]:
+def place(placing: list[tuple[float, str]]) -> list[Label]:
     """Words at their x, in the order of time, so that none covers another or the line that leads to another.
 
     What comes later stands lower; so a reader goes down the lines as time goes on.
     """
     placed: list[Label] = []
-    for x, content in reversed(words):
+    for x, content in reversed(placing):
         reaches = x + svg.width(content, _SIZE) + 8
         row = max((label.row + 1 for label in placed if label.x <= reaches), default=0)
         placed.append(Label(x, row, content))
@@ -104,6 +105,8 @@ def _lanes(journey: Json) -> list[Json]:
         for hop in journey["hops"]
     ]
     for event in journey["events"]:
+        if event["milliseconds"] is None:
+            continue
         same = [lane for lane in lanes if lane["service"] == event["service"]]
         lane = next((lane for lane in same if lane["queue_id"] == event["queue_id"]), same[0] if same else None)
         if lane is None:
@@ -183,9 +186,11 @@ def _legend(y: float) -> str:
     return svg.element("g", *parts)
 
 
-def _words(event: Json) -> str:
-    code = " ".join(word for word in event["reply"].split()[:2] if word[:1].isdigit()) if event["reply"] else ""
-    return svg.shorten(f"{event['what']} {code}".strip(), 38)
+def words(event: Json) -> str:
+    """An event in short: what it is, without the particulars, and the reply's codes."""
+    what = re.split(r": | [<\[(]", event["what"])[0]
+    codes = [str(code) for code in (event["code"], event["enhanced"]) if code]
+    return svg.shorten(" ".join([what, *codes]), 38)
 
 
 def _moment(value: float | None) -> str:

@@ -89,7 +89,7 @@ def _way(way: list[Leg], number: int, ways: int, tall: float) -> str:
     stroke, parts = _stroke(number), []
     for count, leg in enumerate(way, start=1):
         if leg.target not in _LEFT:
-            if leg.origin in _LEFT and leg.left is None:
+            if leg.origin in _LEFT and not leg.target:
                 parts.append(
                     svg.text(_LEFT[leg.origin] + _WIDE - 10, y + 4, f"{count} waits here", "small fill", "end")
                 )
@@ -99,7 +99,15 @@ def _way(way: list[Leg], number: int, ways: int, tall: float) -> str:
             continue
         start, end = _LEFT[leg.origin] + _WIDE, _LEFT[leg.target]
         parts += [_arrow([(start, y), (end, y)], stroke), _mark(start + 34, y, count), _protection(leg, start + 52, y)]
+        parts.append(_kept(leg, y))
     return svg.element("g", *parts, class_=_CLASSES[number % 2])
+
+
+def _kept(leg: Leg, y: float) -> str:
+    """In a station's box: by which queue id it had the mail, and for how long."""
+    x = _LEFT[leg.origin] + 12
+    long = f"for {svg.milliseconds(leg.kept)}" if leg.kept is not None else ""
+    return svg.text(x, y - 2, leg.queue_id, "small code fill") + svg.text(x, y + 14, long, "small quiet")
 
 
 def _submission(leg: Leg, number: int, stroke: str, count: int) -> str:
