@@ -142,6 +142,11 @@ def moment(iso: str) -> str:
     return f"{time.day} {_MONTHS[time.month - 1]} {time.year}, {time:%H:%M:%S}{zone}"
 
 
+def release(version: str) -> str:
+    """A version without what a distribution adds to it: `1:2.4.1+dfsg1-6+deb13u7` is `2.4.1`."""
+    return re.split(r"[-+~ ]", version.rpartition(":")[2])[0]
+
+
 def identifier(text: str) -> str:
     """A word that can be an anchor in the page."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
@@ -166,6 +171,7 @@ def _environment() -> jinja2.Environment:
         "picture": picture,
         "tall": tall,
         "moment": moment,
+        "release": release,
         "seconds": spoken,
         "milliseconds": svg.milliseconds,
         "identifier": identifier,

@@ -188,7 +188,7 @@ def _legend(y: float) -> str:
 
 def words(event: Json) -> str:
     """An event in short: what it is, without the particulars, and the reply's codes."""
-    what = re.split(r": | [<\[(]", event["what"])[0]
+    what = "out of the queue" if event["kind"] == "removed" else re.split(r": | [<\[(]", event["what"])[0]
     codes = [str(code) for code in (event["code"], event["enhanced"]) if code]
     return svg.shorten(" ".join([what, *codes]), 38)
 

@@ -90,9 +90,7 @@ def _way(way: list[Leg], number: int, ways: int, tall: float) -> str:
     for count, leg in enumerate(way, start=1):
         if leg.target not in _LEFT:
             if leg.origin in _LEFT and not leg.target:
-                parts.append(
-                    svg.text(_LEFT[leg.origin] + _WIDE - 10, y + 4, f"{count} waits here", "small fill", "end")
-                )
+                parts.append(_kept(leg, y, "waits here"))
             continue
         if leg.origin not in _LEFT:
             parts.append(_submission(leg, number, stroke, count))
@@ -103,11 +101,12 @@ def _way(way: list[Leg], number: int, ways: int, tall: float) -> str:
     return svg.element("g", *parts, class_=_CLASSES[number % 2])
 
 
-def _kept(leg: Leg, y: float) -> str:
-    """In a station's box: by which queue id it had the mail, and for how long."""
+def _kept(leg: Leg, y: float, words: str = "") -> str:
+    """In a station's box: by which queue id it has the mail, and for how long it had it."""
     x = _LEFT[leg.origin] + 12
-    long = f"for {svg.milliseconds(leg.kept)}" if leg.kept is not None else ""
-    return svg.text(x, y - 2, leg.queue_id, "small code fill") + svg.text(x, y + 14, long, "small quiet")
+    if not words and leg.kept is not None:
+        words = f"kept it for {svg.milliseconds(leg.kept)}"
+    return svg.text(x, y - 2, leg.queue_id, "small code fill") + svg.text(x, y + 14, words, "small quiet")
 
 
 def _submission(leg: Leg, number: int, stroke: str, count: int) -> str:

@@ -27,14 +27,23 @@ A4 = (595, 842)  # points
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 
 
+# One step with evidence of each kind: enough where it is not about the whole.
+KINDS = {found["kind"]: step for step in EXPERIMENT["steps"] for found in step["evidence"]}
+SHORT = EXPERIMENT | {"steps": [step for step in EXPERIMENT["steps"] if step in KINDS.values()]}
+
+
 def passing() -> str:
     return page.render(EXPERIMENT)
 
 
-def failing() -> str:
+def short() -> str:
+    return page.render(SHORT)
+
+
+def failing(document: Json = EXPERIMENT) -> str:
     """Two rows failed."""
-    made = copy.deepcopy(EXPERIMENT)
-    made |= {"verdict": "fail", "passed": made["passed"] - 2, "failed": 2}
+    made = copy.deepcopy(document)
+    made |= {"verdict": "fail", "passed": len(made["steps"]) - 2, "failed": 2}
     for step in (made["steps"][1], made["steps"][-1]):
         step |= {"verdict": "fail", "reason": REASON}
     return page.render(made)
@@ -42,7 +51,7 @@ def failing() -> str:
 
 def with_text(hostile: str) -> Json:
     """The experiment with a text in each place where a mail or a log could bring it in."""
-    made = copy.deepcopy(EXPERIMENT)
+    made = copy.deepcopy(SHORT)
     step = made["steps"][0]
     step |= {"title": hostile, "reason": hostile, "verdict": "fail", "done": hostile}
     step["evidence"] = [
@@ -71,12 +80,11 @@ def overflow(opened: Opened) -> int:
 def test_the_page_opens_offline_asks_for_nothing_and_the_browser_has_no_complaint(opened: Open) -> None:
     for html in (passing(), failing()):
         report = opened(html)
-        report.page.wait_for_load_state("networkidle")
         assert (report.asked, report.complaints, report.dialogs) == ([], [], [])
 
 
 def test_a_page_that_asks_for_something_is_noticed_and_the_policy_forbids_it(opened: Open) -> None:
-    outside = passing().replace("</main>", '<img src="http://192.0.2.1/pixel.png" alt=""></main>')
+    outside = short().replace("</main>", '<img src="http://192.0.2.1/pixel.png" alt=""></main>')
     forbidden = opened(outside)
     assert forbidden.asked == [] and any("Content Security Policy" in line for line in forbidden.complaints)
     assert opened(POLICY.sub("", outside)).asked == ["http://192.0.2.1/pixel.png"]
@@ -152,7 +160,8 @@ def test_whatever_scrolls_can_be_scrolled_by_keyboard(opened: Open) -> None:
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("light", 320), ("dark", 1200), ("dark", 320)])
 def test_axe_finds_nothing_to_complain_about(opened: Open, scheme: str, width: int) -> None:
     # The one that fails has everything that the other has, and more.
-    assert violations(opened(failing(), scheme=scheme, width=width)) == []
+    html = failing(EXPERIMENT if width > NARROW[-1] else SHORT)
+    assert violations(opened(html, scheme=scheme, width=width)) == []
 
 
 @pytest.mark.parametrize(
@@ -167,7 +176,7 @@ def test_axe_finds_nothing_to_complain_about(opened: Open, scheme: str, width: i
     ],
 )
 def test_axe_sees_what_is_broken(opened: Open, there: str, instead: str, rule: str) -> None:
-    html = passing()
+    html = short()
     assert there in html
     # The digest of a changed style is not in the policy; nor is this test about it.
     broken = POLICY.sub("", html.replace(there, instead))
@@ -176,12 +185,15 @@ def test_axe_sees_what_is_broken(opened: Open, there: str, instead: str, rule: s
     assert violations(opened(broken, width=320), rule)
 
 
-@pytest.mark.parametrize("width", NARROW)
-def test_on_a_phone_the_page_is_never_wider_than_the_window(opened: Open, width: int) -> None:
-    for html in (passing(), failing(), page.render(with_text("x" * 3000))):
-        assert overflow(opened(html, width=width)) == 0
-    wide = passing().replace("</main>", "<pre>" + "x" * 3000 + "</pre></main>")
-    assert overflow(opened(POLICY.sub("", wide).replace("white-space: pre-wrap", "white-space: pre"), width=width)) > 0
+def test_on_a_phone_the_page_is_never_wider_than_the_window(opened: Open) -> None:
+    for html in (failing(), page.render(with_text("x" * 3000))):
+        report = opened(html)
+        for width in NARROW:
+            report.page.set_viewport_size({"width": width, "height": 800})
+            assert overflow(report) == 0
+    wide = short().replace("</main>", "<pre>" + "x" * 3000 + "</pre></main>")
+    broken = POLICY.sub("", wide).replace("white-space: pre-wrap", "white-space: pre")
+    assert overflow(opened(broken, width=NARROW[0])) > 0
 
 
 @pytest.mark.parametrize(
@@ -203,7 +215,7 @@ def test_what_a_mail_brings_along_is_text_and_nothing_else(opened: Open, hostile
 
 def test_text_that_came_through_unescaped_would_be_noticed_and_stopped_by_the_policy(opened: Open) -> None:
     script = "<script>document.title = 'owned'</script>"
-    unescaped = passing().replace("</main>", f"{script}</main>")
+    unescaped = short().replace("</main>", f"{script}</main>")
     stopped = opened(unescaped)
     assert "owned" not in stopped.page.title() and stopped.complaints
     assert opened(POLICY.sub("", unescaped)).page.title() == "owned"
@@ -231,7 +243,7 @@ def test_on_paper_there_are_pages_of_a4_and_none_without_words(opened: Open, art
 @pytest.mark.parametrize(("name", "width"), [("light", 1200), ("dark", 1200), ("phone", 390), ("failing", 1200)])
 def test_pictures_of_the_report_are_kept(opened: Open, artifacts: Path, name: str, width: int) -> None:
     report = opened(
-        failing() if name == "failing" else passing(), width=width, scheme="dark" if name == "dark" else "light"
+        failing(SHORT) if name == "failing" else passing(), width=width, scheme="dark" if name == "dark" else "light"
     ).page
     report.screenshot(path=artifacts / f"report-{name}.png", full_page=True)
     ground = report.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -36,7 +36,8 @@ def hostile(document: Json) -> Json:
             return {each: poisoned(inside, each) for each, inside in value.items()}
         if isinstance(value, list):
             return [poisoned(inside, key) for inside in value]
-        return HOSTILE if isinstance(value, str) and key not in ("service", "status") else value
+        kept = key in ("service", "status", "kind", "step") or value in ("client", "server")
+        return HOSTILE if isinstance(value, str) and not kept else value
 
     return dict(poisoned(document))  # type: ignore[call-overload]
 

@@ -71,7 +71,7 @@ def test_the_page_says_everything_that_the_document_says() -> None:
 def test_what_failed_stands_at_the_top_with_its_reason() -> None:
     made = page.render(failing())
     before = made[: made.index('<table class="summary"')]
-    assert "1 of 12 rows" in before and "the map is readable by everybody (0644)" in before
+    assert "1 of 30 rows" in before and "the map is readable by everybody (0644)" in before
     assert "What failed, and why" not in page.render(document())
 
 
@@ -152,3 +152,10 @@ def test_templates_are_imported_when_a_page_is_made_and_not_before() -> None:
 def test_a_time_is_written_for_people() -> None:
     assert page.moment("2026-11-23T21:24:01.914752+00:00") == "23 November 2026, 21:24:01 UTC"
     assert page.moment("2026-03-01T01:02:03") == "1 March 2026, 01:02:03"
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("1:2.4.1+dfsg1-6+deb13u7", "2.4.1"), ("3.10.13-0+deb13u1", "3.10.13"), ("28.5.1", "28.5.1")]
+)
+def test_a_version_is_said_without_what_a_distribution_adds(version: str, said: str) -> None:
+    assert page.release(version) == said
