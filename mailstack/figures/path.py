@@ -24,6 +24,7 @@ class Leg:
     port: int | None
     tls: str  # protocol and cipher; "" where nothing was encrypted
     sasl_user: str
+    reply: str  # what the target answered last
     queue_id: str  # in the origin's queue; "" before the first
     kept: float | None  # for how many milliseconds the origin had it, as far as is known
 
@@ -51,7 +52,7 @@ def station(relay: str) -> tuple[str, int | None]:
 def _submission(journey: Json, hop: Json) -> Iterator[Leg]:
     came = _accepted(journey, hop)
     protocol = "SMTP" if came else ""
-    yield Leg("", hop["service"], protocol, None, came.get("tls", ""), came.get("sasl_user", ""), "", None)
+    yield Leg("", hop["service"], protocol, None, came.get("tls", ""), came.get("sasl_user", ""), "", "", None)
 
 
 def _onward(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
@@ -61,16 +62,18 @@ def _onward(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
     attempts = [event for event in _of(journey, hop) if event["kind"] == "attempt"]
     reached = [relay for relay in hop["relays"] if station(relay)[0]]
     if not reached or (left is None and not any(event["status"] == "sent" for event in attempts)):
-        yield Leg(hop["service"], "", "", None, "", "", hop["queue_id"], kept)
+        yield Leg(hop["service"], "", "", None, "", "", "", hop["queue_id"], kept)
         return
     for relay in reached:
         target, port = station(relay)
         after = next((later for later in hops[hops.index(hop) + 1 :] if later["service"] == target), None)
         came = _accepted(journey, after) if after else {}
-        tls = next((event["tls"] for event in reversed(attempts) if event["peer"] == relay and event["tls"]), "")
+        there = [event for event in reversed(attempts) if event["peer"] == relay]
+        tls = next((event["tls"] for event in there if event["tls"]), "") or came.get("tls", "")
+        reply = next((event["reply"] for event in there if event["reply"]), "")
         protocol = "LMTP" if target == "dovecot" else "SMTP"
-        secured = tls or came.get("tls", "")
-        yield Leg(hop["service"], target, protocol, port, secured, came.get("sasl_user", ""), hop["queue_id"], kept)
+        user = came.get("sasl_user", "")
+        yield Leg(hop["service"], target, protocol, port, tls, user, reply, hop["queue_id"], kept)
 
 
 def _of(journey: Json, hop: Json) -> list[Json]:

@@ -111,7 +111,7 @@ def test_a_bar_is_as_long_as_a_station_had_the_mail() -> None:
 
 def test_the_four_delays_have_the_proportions_that_postfix_logged() -> None:
     drawn = journey()
-    drawn["hops"], drawn["milliseconds"] = drawn["hops"][:1], 100.0
+    drawn["hops"] = [drawn["hops"][0] | {"left_milliseconds": 100.0}]
     drawn["events"] = [drawn["events"][0] | {"milliseconds": 100.0, "delays": [0.01, 0.02, 0.03, 0.04]}]
     found = ElementTree.fromstring(timeline(drawn)).iter(f"{SVG}rect")
     widths = [float(box.attrib["width"]) for box in found if "delay" in box.attrib["class"]][:4]
