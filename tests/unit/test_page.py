@@ -137,10 +137,12 @@ def test_the_policy_allows_the_page_s_own_style_and_nothing_else() -> None:
 
 
 def test_the_page_is_made_within_a_tenth_of_a_second() -> None:
-    page.render(document())
-    began = time.perf_counter()
-    page.render(document())
-    assert time.perf_counter() - began < 0.1
+    def took() -> float:
+        began = time.process_time()  # other processes may have the machine meanwhile
+        page.render(EXPERIMENT)
+        return time.process_time() - began
+
+    assert min(took() for _ in range(3)) < 0.1
 
 
 def test_templates_are_imported_when_a_page_is_made_and_not_before() -> None:
