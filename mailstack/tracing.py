@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import Waiting
 
 _LONGEST_LINE = 65536  # bytes; no server's is longer
+# Lines that are looked at again when a message that is followed gets another name: the next station may log that it
+# has the message before the last one logs how it is called there.
+RECENT = 2000
 
 Read = Callable[[], collect.Lines]
 
@@ -44,8 +48,9 @@ def of_lab(lab: RunningLab, query: str | None = None) -> list[Journey]:
 def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = None) -> Traced:
     """The journeys that `query` leads to, or without it the latest; `waiting` is what the queues hold, if known."""
     found = collect.latest(read) if query is None else collect.search(read, query)
-    raws = collect.collect(read, found.seeds, found.refusals)
-    return Traced(tuple(assemble.assemble(raws, waiting, time.time())), found.more)
+    collected = collect.collect(read, found.seeds, found.refusals)
+    journeys = assemble.assemble(collected, waiting, time.time())
+    return Traced(tuple(each for each in journeys if not found.name or each.goes_by(found.name)), found.more)
 
 
 def queued(lab: RunningLab) -> list[Waiting]:
@@ -123,20 +128,23 @@ def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[J
     Without `query`, it is the next message that comes in. None says that the deadline has passed.
     """
     containers = {service.name: service.container for service in lab.services()}
-    collector = collect.Collector({query.strip("<>")} if query else set())
+    collector = collect.Collector({query.strip("<>")} if query else set(), recent=deque(maxlen=RECENT))
     since = None if query else time.time()
     for position, found in enumerate(lab.engine.follow(containers, since=since, deadline=deadline)):
         if found is None:
             yield None
             return
-        if not query and not collector.names:
-            if not (seed := collect.begins(found[1])):
-                collector.feed(found[0], position, found[1])
-                continue
-            collector.names.add(seed)
+        awaited = not query and not collector.names
+        if awaited and (begins := collect.begins(found[1])):
+            collector.names.add(begins)
         if collector.feed(found[0], position, found[1]):
-            journeys = assemble.assemble(collector.kept, None, time.time())
-            if journeys:
-                yield journeys[-1]
-                if journeys[-1].settled:
-                    return
+            collected = collector.collected()
+        elif awaited and collector.refusals:  # refused before it had a name: that was its journey
+            collected = collect.Collected((collect.as_asked(collector.refusals[0]),))
+        else:
+            continue
+        journeys = assemble.assemble(collected, None, time.time())
+        if journeys:
+            yield journeys[-1]
+            if journeys[-1].settled:
+                return

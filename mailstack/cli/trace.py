@@ -116,8 +116,8 @@ def _whole(journey: Journey, now: float) -> None:
     for text in journey.missing:
         click.echo(f"not in the logs: {printable(text)}")
     click.echo(f"\n{printable(journey.sentence(now))}")
-    if journey.remedy:
-        click.echo(f"  → {printable(journey.remedy)}")
+    if journey.fault:
+        click.echo(f"  {journey.fault.cause}\n  → {journey.fault.remedy}")
 
 
 def _follow(lab: object, query: str | None, timeout: float | None, as_json: bool) -> int:
@@ -148,8 +148,8 @@ def _follow(lab: object, query: str | None, timeout: float | None, as_json: bool
         print_json({"journeys": [latest.json(time.time())], "more": False})
     else:
         click.echo(f"\n{printable(latest.sentence(time.time()))}")
-        if latest.remedy:
-            click.echo(f"  → {printable(latest.remedy)}")
+        if latest.fault:
+            click.echo(f"  {latest.fault.cause}\n  → {latest.fault.remedy}")
     return 0 if latest.arrived else 1
 
 
@@ -167,7 +167,7 @@ def described(event: Event, message_id: str = "") -> tuple[str, ...]:
         head = f"accepted from {event.peer}"
     elif event.kind == "named" and event.message_id == message_id:
         head = "its header was read: the Message-ID is as above"
-    elif whom:
+    elif whom and whom not in head:
         head = f"{event.what}: {whom}" if event.kind == "refused" else f"{event.what} of {whom}"
     found = [head]
     connection = [event.peer if event.kind == "attempt" else "", event.tls]

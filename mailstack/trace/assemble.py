@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mailstack.trace import events as reading
-from mailstack.trace.collect import Raw
+from mailstack.trace.collect import Collected, Raw
 from mailstack.trace.events import Event
 from mailstack.trace.journey import Hop, Journey, Outcome
 from mailstack.trace.lines import parse
 from mailstack.trace.outcomes import Waiting, missing, outcomes
-from mailstack.trace.stations import ENDS, Station, join, place_saved, stations
+from mailstack.trace.stations import ENDS, Station, join, place_refusals, place_saved, stations
 
 
-def assemble(raws: Iterable[Raw], waiting: Sequence[Waiting] | None = None, now: float | None = None) -> list[Journey]:
+def assemble(collected: Collected, waiting: Sequence[Waiting] | None = None, now: float | None = None) -> list[Journey]:
     """The journeys in some lines, oldest first; `waiting`, where it is known, is what the queues hold now."""
-    every = [event for raw in raws if (event := _event(raw, now))]
+    read = [(raw, event) for raw in collected.raws if (event := _event(raw, now))]
+    every = [event for raw, event in read if not raw.maybe]
+    maybe = [event for raw, event in read if raw.maybe]
     found = stations(event for event in every if event.queue_id)
     join(found)
-    strays = place_saved(found, [event for event in every if not event.queue_id and event.kind != "refused"])
-    logging = {event.service for event in every}
-    roots = [station for station in found if station.parent is None]
-    journeys = [_journey(root, waiting, logging) for root in roots]
-    journeys += [_refused(event) for event in every if event.kind == "refused" and not event.queue_id]
+    mailbox = place_saved(found, [event for event in every if not event.queue_id and event.kind != "refused"])
+    refused = [event for event in every if not event.queue_id and event.kind == "refused"]
+    strays = place_refusals(found, [*refused, *maybe])
+    journeys = [_journey(station, waiting, collected) for station in found if station.parent is None]
+    journeys += [_refused(event) for event in refused if event in strays]
     by_message: dict[str, list[Event]] = {}
-    for event in strays:
+    for event in mailbox:
         by_message.setdefault(event.message_id, []).append(event)
-    journeys += [_only_mailbox(found) for found in by_message.values()]
+    journeys += [_only_mailbox(events) for events in by_message.values()]
     return sorted(journeys, key=lambda journey: journey.begun or 0)
 
 
 def _event(raw: Raw, now: float | None) -> Event | None:
-    event = reading.of(parse(raw.text, raw.source, raw.position, now))
+    event = reading.of(parse(raw.text, raw.source, raw.position, now), raw.queue_id)
     if event and raw.tls and event.kind in ("attempt", "accepted", "refused") and event.peer:
         secured = reading.tls_of(raw.tls)
         if secured and secured[0] == event.peer and not _stale(raw, event, now):
@@ -50,14 +52,14 @@ def _stale(raw: Raw, event: Event, now: float | None) -> bool:
     return event.at - secured > event.delays[2] + event.delays[3] + 2
 
 
-def _journey(root: Station, waiting: Sequence[Waiting] | None, logging: set[str]) -> Journey:
+def _journey(root: Station, waiting: Sequence[Waiting] | None, collected: Collected) -> Journey:
     family = root.family()
     main = [station for station in family if not station.of_notice]
     told = [station for station in family if station.of_notice]
     queued = {(entry.service, entry.queue_id): entry for entry in waiting or ()}
-    keyed = [(event, station.depth) for station in family for event in (*station.events, *station.saved)]
+    keyed = [(event, station.depth) for station in family for event in (*station.events, *station.saved, *station.told)]
     keyed.sort(key=lambda pair: (pair[0].at or 0, pair[1], pair[0].line.position))
-    first = root.first("queued") or root.first("handed-in") or root.first("refused")
+    first = root.first("queued") or root.first("handed-in") or root.first("refused") or root.first("held")
     return Journey(
         message_id=root.message_id
         or next((e.message_id for s in main for e in (*s.events, *s.saved) if e.message_id), ""),
@@ -66,7 +68,7 @@ def _journey(root: Station, waiting: Sequence[Waiting] | None, logging: set[str]
         notices=tuple(each for station in told for each in outcomes(station, queued)),
         events=tuple(event for event, _ in keyed),
         hops=tuple(_hop(station) for station in family),
-        missing=tuple(text for station in family for text in missing(station, logging)),
+        missing=tuple(text for station in family for text in missing(station, collected)),
         begun=min((event.at for event, _ in keyed if event.at is not None), default=None),
     )
 

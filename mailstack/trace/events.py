@@ -14,7 +14,7 @@ from typing import Any
 from mailstack.trace.lines import Line
 
 # A queue id: short ones are hexadecimal, long ones have no vowels (postconf(5), enable_long_queue_ids).
-QUEUE_ID = r"[0-9A-Za-z]{5,20}"
+QUEUE_ID = r"(?:[0-9A-F]{6,20}|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,24})"
 
 _OWNED = re.compile(rf"(?P<id>{QUEUE_ID}|NOQUEUE): (?P<rest>.*)", re.DOTALL)
 _DELIVERY = re.compile(
@@ -44,6 +44,7 @@ _REFUSED = re.compile(
     re.DOTALL,
 )
 _ACTION = re.compile(r"(?P<what>hold|discard|filter|redirect|milter-hold|milter-discard): (?P<rest>.*)", re.DOTALL)
+_TO = re.compile(r" to=<([^>]*)>")
 _ACTIONS = {"hold": "held", "milter-hold": "held", "discard": "discarded", "milter-discard": "discarded"}
 _DONE = (
     ("placed on hold", "held", "put on hold"),
@@ -117,22 +118,25 @@ def quoted(reason: str) -> str:
     return re.sub(r" \(in reply to [^)]*\)$", "", text)
 
 
-def of(line: Line, tls: str = "") -> Event | None:
-    """The event in a line; `tls` is what is known of the connection of the process that logged it."""
+def of(line: Line, queue_id: str = "") -> Event | None:
+    """The event in a line; `queue_id` is that of a message that had none yet when the line was logged."""
     if line.program == "dovecot" or "/" not in line.program:
         return _dovecot(line)
     if not (found := _OWNED.match(line.text)):
-        return None
-    queue_id = "" if found["id"] == "NOQUEUE" else found["id"]
-    return _postfix(line, queue_id, found["rest"], line.program.rpartition("/")[2], tls)
+        if not queue_id:
+            return None
+        program = line.program.rpartition("/")[2]
+        return Event("note", line.at, line.host, program, queue_id, line.text, line)
+    queue_id = queue_id if found["id"] == "NOQUEUE" else found["id"]
+    return _postfix(line, queue_id, found["rest"], line.program.rpartition("/")[2])
 
 
-def _postfix(line: Line, queue_id: str, rest: str, program: str, tls: str) -> Event | None:
+def _postfix(line: Line, queue_id: str, rest: str, program: str) -> Event | None:
     def event(kind: str, what: str, **more: Any) -> Event:
         return Event(kind, line.at, line.host, program, queue_id, what, line, **more)
 
     if found := _DELIVERY.match(rest):
-        return _attempt(event, found, tls)
+        return _attempt(event, found)
     if found := _REFUSED.match(rest):
         if found["what"] == "reject_warning":
             return None
@@ -147,21 +151,20 @@ def _postfix(line: Line, queue_id: str, rest: str, program: str, tls: str) -> Ev
             sender=found["sender"],
             recipient=found["to"] or "",
             sasl_user=found["user"] or "",
-            tls=tls,
         )
     if not queue_id:
         return None
-    return _coming_in(event, rest, program, tls) or _handled(event, rest, program, tls)
+    return _coming_in(event, rest, program) or _handled(event, rest, program)
 
 
-def _coming_in(make: Make, rest: str, program: str, tls: str) -> Event | None:
+def _coming_in(make: Make, rest: str, program: str) -> Event | None:
     """What smtpd(8), pickup(8) and cleanup(8) say of a message that comes in, and qmgr(8) when it takes it up."""
     if rest.startswith("message-id="):
         message_id = rest.partition("=")[2]
         return make("named", f"message-id {message_id}", message_id=message_id.strip("<>"))
     if found := _CLIENT.match(rest):
         user = _SASL.search(rest)
-        return make("accepted", "accepted", peer=found["peer"], sasl_user=user["user"] if user else "", tls=tls)
+        return make("accepted", "accepted", peer=found["peer"], sasl_user=user["user"] if user else "")
     if found := _PICKED_UP.match(rest):
         again = found["original"] or ""
         what = f"taken up again, before {again}" if again else f"handed in by the user with id {found['uid']}"
@@ -173,7 +176,7 @@ def _coming_in(make: Make, rest: str, program: str, tls: str) -> Event | None:
     return None
 
 
-def _handled(make: Make, rest: str, program: str, tls: str) -> Event | None:
+def _handled(make: Make, rest: str, program: str) -> Event | None:
     """What is done with a message in the queue: by the queue manager, by rules, by postsuper(1)."""
     if rest == "removed":
         by_hand = program == "postsuper"
@@ -186,14 +189,21 @@ def _handled(make: Make, rest: str, program: str, tls: str) -> Event | None:
     if "status=expired" in rest:
         return make("expired", "too long in the queue: given up")
     if found := _ACTION.match(rest):
-        return make(_ACTIONS.get(found["what"], "note"), f"{found['what']}: {found['rest'].partition('; from=')[0]}")
+        text, _, envelope = found["rest"].partition("; from=<")
+        to = _TO.search(envelope)
+        return make(
+            _ACTIONS.get(found["what"], "note"),
+            f"{found['what']}: {text}",
+            recipient=to[1] if to else "",
+            sender=envelope.partition(">")[0] if envelope else None,
+        )
     if program in ("smtp", "lmtp"):
         code, enhanced = reply_of(rest)
         return make("note", rest, code=code, enhanced=enhanced)
     return None
 
 
-def _attempt(event: Make, found: re.Match[str], tls: str) -> Event:
+def _attempt(event: Make, found: re.Match[str]) -> Event:
     reason = found["reason"] or ""
     status = found["status"]
     code, enhanced = reply_of(reason)
@@ -208,7 +218,6 @@ def _attempt(event: Make, found: re.Match[str], tls: str) -> Event:
         recipient=found["to"],
         original=found["original"] or "",
         peer="" if found["relay"] == "none" else found["relay"],
-        tls=tls,
         status=status,
         reply=reason,
         code=code,

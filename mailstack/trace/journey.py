@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mailstack import replies
+from mailstack import faults, replies
 from mailstack.durations import spoken
-from mailstack.faults import recognise
+from mailstack.faults import Fault, recognise
 from mailstack.model import Json
 from mailstack.trace.events import Event, quoted
 
@@ -74,17 +74,24 @@ class Journey:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will happen to it by itself, nor to a notice that it caused."""
+        """Whether nothing more will happen to it by itself, nor to a notice that it caused, and all of that is here."""
         every = (*self.outcomes, *self.notices)
-        return bool(self.outcomes) and all(outcome.status in FINAL for outcome in every)
+        left = all(hop.left is not None for hop in self.hops) and not self.missing
+        return left and bool(self.outcomes) and all(outcome.status in FINAL for outcome in every)
 
     @property
-    def remedy(self) -> str:
-        """What to do about it, where the reason is a known failure."""
+    def fault(self) -> Fault | None:
+        """The known failure that kept it, or keeps it, from arriving: the most precise of what was logged about it."""
+        found = []
         for outcome in self.outcomes:
-            if outcome.status not in ARRIVED and (fault := recognise(outcome.reply)):
-                return fault.remedy
-        return ""
+            if outcome.status not in ARRIVED:
+                notes = [e.what for e in self.events if e.kind == "note" and e.queue_id == outcome.queue_id]
+                found += [fault for text in (*notes, outcome.reply) if (fault := recognise(text))]
+        return min(found, key=faults.ALL.index, default=None)
+
+    def goes_by(self, name: str) -> bool:
+        """Whether it is known by a Message-ID or a queue id."""
+        return any(name in (event.queue_id, event.message_id, event.next_id) for event in self.events)
 
     def since(self, at: float | None) -> float | None:
         """Milliseconds from submission to a moment."""
@@ -145,7 +152,8 @@ class Journey:
             "from": self.sender,
             "status": self.status,
             "sentence": self.sentence(now),
-            "remedy": self.remedy,
+            "fault": self.fault.id if self.fault else None,
+            "remedy": self.fault.remedy if self.fault else "",
             "submitted": _iso(self.begun),
             "milliseconds": _rounded(self.since(self._last())),
             "hops": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mailstack.trace.collect import Collected
 from mailstack.trace.events import Event
 from mailstack.trace.journey import Outcome
 from mailstack.trace.stations import BEGINS, ENDS, Station
@@ -33,6 +34,8 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
         child = passed_on.get(event.next_id)
         if event.status == "sent" and child is not None and _tells_of(child, recipient):
             continue  # what became of it is the next station's to tell
+        if event.status == "deferred" and any(child.has("handed-in") for child in passed_on.values()):
+            continue  # as it is when the message was put into the queue anew
         found.append(_outcome(station, event, child, entry))
     known = {*attempts, *(event.original for event in attempts.values())}
     if station.parent is None or station.guessed:
@@ -49,9 +52,10 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
             for event in station.events
             if event.kind == "refused" and event.recipient not in known
         ]
+    sessions = {event.session for event in attempts.values() if event.session}
     saved_for = {outcome.recipient for outcome in found}
     for event in station.saved:
-        if event.kind == "saved" and event.recipient not in saved_for:
+        if event.kind == "saved" and event.recipient not in saved_for and event.session not in sessions:
             found.append(
                 Outcome(
                     recipient=event.recipient,
@@ -69,7 +73,8 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
             _unfinished(station, address, reason, entry) for address, reason in entry.recipients if address not in known
         ]
     elif not found and not passed_on:
-        found.append(_unfinished(station, "", "", None))
+        named = [event.recipient for event in station.events if event.kind in ("held", "discarded") and event.recipient]
+        found += [_unfinished(station, address, "", None) for address in dict.fromkeys(named or [""])]
     return found
 
 
@@ -92,7 +97,7 @@ def _outcome(station: Station, event: Event, child: Station | None, entry: Waiti
             status = "discarded"
         elif event.program in _LAST or not event.peer:
             status = "delivered"
-            saved = [each for each in station.saved if each.recipient == event.recipient and each.kind == "saved"]
+            saved = [each for each in station.saved if each.kind == "saved" and _took(each, event)]
             if saved:
                 service, at = saved[-1].service, saved[-1].at
         else:
@@ -119,6 +124,11 @@ def _outcome(station: Station, event: Event, child: Station | None, entry: Waiti
         relay=event.peer,
         next_try=entry.next_try if entry and status == "waiting" else None,
     )
+
+
+def _took(saved: Event, attempt: Event) -> bool:
+    """Whether Dovecot saved what Postfix says it delivered: by the session's name, where that is in the reply."""
+    return saved.session == attempt.session if attempt.session else saved.recipient == attempt.recipient
 
 
 def _unfinished(station: Station, address: str, reason: str, entry: Waiting | None) -> Outcome:
@@ -149,19 +159,24 @@ def _held(station: Station) -> bool:
 
 
 def _path(station: Station) -> int:
-    """Hops from the first station to where this one delivers."""
-    return station.depth + 1
+    """Hops from the first station to where this one delivers; into its own queue anew is none."""
+    before = 0 if station.parent is None else _path(station.parent)
+    return before if station.has("handed-in") and station.parent else before + 1
 
 
-def missing(station: Station, logging: set[str]) -> list[str]:
-    """What the station's own lines show to be lost; `logging` are the hosts that there are lines of."""
+def missing(station: Station, collected: Collected) -> list[str]:
+    """What the station's own lines, and what the logs tell of at all, show to be lost."""
     name = f"{station.service} {station.queue_id}"
-    found = [f"{name}: {what}" for what in (*_lost_before(station), *_lost_after(station))]
+    found = [f"{name}: {what}" for what in (*_lost_before(station), *_lost_after(station, collected.mailboxes))]
     if station.guessed and station.parent:
         found.append(f"{station.parent.service} {station.parent.queue_id}: that it was passed on as {station.queue_id}")
     passed_on = {child.queue_id for child in station.children}
     for event in station.events:
-        if event.next_id and event.next_id not in passed_on and (event.kind == "notice" or _logs(event.peer, logging)):
+        if (
+            event.next_id
+            and event.next_id not in passed_on
+            and (event.kind == "notice" or _logs(event.peer, collected.hosts))
+        ):
             found.append(f"everything about {event.next_id}, as which it was passed on")
     return found
 
@@ -170,8 +185,9 @@ def _lost_before(station: Station) -> list[str]:
     """Of its way into the queue."""
     found = []
     queued = station.first("queued")
-    own = queued is not None and queued.sender == ""  # made by this MTA itself: nothing says how it came in
-    if not station.has(*BEGINS) and not station.notice and not own:
+    # Nothing says how a notice that the MTA made itself came in.
+    own = station.notice or (station.parent is None and queued is not None and queued.sender == "")
+    if not station.has(*BEGINS) and not own:
         found.append("how the message came in")
     if not station.message_id:
         found.append("its Message-ID")
@@ -180,7 +196,7 @@ def _lost_before(station: Station) -> list[str]:
     return found
 
 
-def _lost_after(station: Station) -> list[str]:
+def _lost_after(station: Station, mailboxes: bool) -> list[str]:
     """Of its way out of it."""
     found = []
     queued = station.first("queued")
@@ -192,13 +208,16 @@ def _lost_after(station: Station) -> list[str]:
             found.append("what became of it")
     if queued and settled >= queued.count and not station.has(*ENDS):
         found.append("that it has left the queue")
-    saved = {event.recipient for event in station.saved if event.kind == "saved"}
-    for event in station.attempts().values() if saved else ():
-        if event.session and event.status == "sent" and event.recipient not in saved:
+    saved = {event.session for event in station.saved}
+    for event in station.attempts().values() if mailboxes else ():
+        if event.session and event.status == "sent" and event.session not in saved:
             found.append(f"that it was saved for {event.recipient}")
+    returned = [event for event in station.events if event.kind == "notice" and "non-delivery" in event.what]
+    if returned and not station.has("expired") and not any(e.status == "bounced" for e in station.attempts().values()):
+        found.append("why it was returned to its sender")
     return found
 
 
-def _logs(peer: str, logging: set[str]) -> bool:
+def _logs(peer: str, logging: frozenset[str]) -> bool:
     """Whether the relay that took the message is one whose lines are here."""
     return peer.partition("[")[0] in logging

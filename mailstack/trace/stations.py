@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mailstack.trace.events import Event
+from mailstack.trace.events import Event, quoted
 
 # Two stations' clocks, and two lines about one hand-over, differ by less than this many seconds.
 APART = 300.0
+# What one MTA says, and what the other was told, are logged within so many seconds of each other.
+SOON = 5.0
 
 # A line of a process that logs by a longer way (stack/sender/recorder) is late by less than this many seconds.
 LATE = 1.0
@@ -30,6 +32,7 @@ class Station:
     queue_id: str
     events: list[Event] = field(default_factory=list)
     saved: list[Event] = field(default_factory=list)  # Dovecot's
+    told: list[Event] = field(default_factory=list)  # the next MTA's, when it refused
     parent: Station | None = None
     children: list[Station] = field(default_factory=list)
     notice: bool = False
@@ -38,6 +41,11 @@ class Station:
     @property
     def message_id(self) -> str:
         return next((event.message_id for event in self.events if event.kind == "named"), "")
+
+    @property
+    def sender(self) -> str | None:
+        """Its envelope sender; None where no line tells."""
+        return next((event.sender for event in self.events if event.sender is not None), None)
 
     @property
     def begun(self) -> float | None:
@@ -128,7 +136,7 @@ def join(stations: Sequence[Station]) -> None:
 def _join_by_message(stations: Sequence[Station]) -> None:
     """Where the line that says “queued as” is lost: the same Message-ID at the next host, soon after."""
     for child in stations:
-        if child.parent or not child.message_id or not child.has("accepted"):
+        if child.parent or not child.message_id or child.has("handed-in"):
             continue
         candidates = [
             station
@@ -137,7 +145,7 @@ def _join_by_message(stations: Sequence[Station]) -> None:
             and station.message_id == child.message_id
             and _close(station.begun, child.begun)
             and (station.begun or 0) <= (child.begun or 0)
-            and not station.children
+            and all(each.notice for each in station.children)
             and not any(event.next_id for event in station.attempts().values())
             and not _descends(station, child)
             and not station.has("refused")
@@ -194,3 +202,45 @@ def place_saved(stations: Sequence[Station], saved: Sequence[Event]) -> list[Eve
         else:
             station.saved.append(event)
     return strays
+
+
+def place_refusals(stations: Sequence[Station], refusals: Sequence[Event]) -> list[Event]:
+    """Give each refusal to the station that was told it, word by word; those that have none are given back."""
+    attempts = [
+        (station, event)
+        for station in stations
+        for event in station.events
+        if event.kind == "attempt" and event.status in ("deferred", "bounced")
+    ]
+    strays = []
+    for refusal in refusals:
+        fitting = [
+            (station, event)
+            for station, event in attempts
+            if quoted(event.reply) == refusal.reply
+            and event.recipient == (refusal.recipient or event.recipient)
+            and event.peer.partition("[")[0].partition(".")[0] == refusal.service.partition(".")[0]
+            and refusal.sender in (None, station.sender)
+            and _answers(event, refusal)
+        ]
+        if len(fitting) == 1 and not _another_told(fitting[0][1], refusal, refusals):
+            fitting[0][0].told.append(refusal)
+        else:
+            strays.append(refusal)
+    return strays
+
+
+def _answers(attempt: Event, refusal: Event) -> bool:
+    """Whether an attempt that failed can have been told this refusal: by their times, whose clocks may differ."""
+    after = (attempt.at or 0) - (refusal.at or 0)
+    return -1 < after < (attempt.delays[2] + attempt.delays[3] + 1 if attempt.delays else SOON)
+
+
+def _another_told(attempt: Event, refusal: Event, refusals: Sequence[Event]) -> bool:
+    """Whether another client was told the same at that time: then nothing says which of them this was."""
+    return any(
+        other is not refusal
+        and (other.reply, other.recipient, other.service) == (refusal.reply, refusal.recipient, refusal.service)
+        and _answers(attempt, other)
+        for other in refusals
+    )
