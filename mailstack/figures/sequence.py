@@ -81,7 +81,7 @@ def folded(content: str, room: float, size: float = _SIZE, *, words: bool = Fals
     """`content` in lines that are at most `room` px wide; between `words` where that is possible."""
     lines, line = [], ""
     for piece in _pieces(content, words):
-        if line and svg.width(line + piece.rstrip(), size) > room:
+        if line and svg.width(line + (piece.rstrip() if words else piece), size) > room:
             lines.append(line.rstrip() if words else line)
             line = ""
         if svg.width(piece, size) > room and words:  # a word as wide as that is broken
