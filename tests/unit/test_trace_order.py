@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailstack.trace.assemble import assemble
-from mailstack.trace.collect import Raw
+from mailstack.trace.collect import Collected, Raw
 
 ARRIVES = [
     "2026-11-23T21:53:14.100Z sender postfix/pickup[20]: 7C8DB16E0B4: uid=1000 from=<a@b.example>",
@@ -19,7 +19,7 @@ REMOVED = "2026-11-23T21:53:14.160000Z sender postfix/qmgr[21]: 7C8DB16E0B4: rem
 
 def statuses(lines: list[str]) -> list[tuple[str, int]]:
     """Of each journey its status, and how many lines are said to be missing."""
-    found = assemble([Raw("sender", number, line) for number, line in enumerate(lines)])
+    found = assemble(Collected(tuple(Raw("sender", number, line) for number, line in enumerate(lines))))
     return [(str(journey.json()["status"]), len(journey.json()["missing"])) for journey in found]
 
 
