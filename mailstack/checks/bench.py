@@ -8,19 +8,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
 import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailstack import compose, files, mail
+from mailstack import compose, files, mail, queues
 from mailstack.checks import NotApplicable, Unmet, expect
 from mailstack.dialer import Dialer
 from mailstack.errors import DeadlinePassed, MailstackError
@@ -252,18 +251,32 @@ class Bench:
 
     # ── queues and logs ──────────────────────────────────────────────────────────────────────────────────────────
 
+    def heard(self, service: str) -> Iterator[str]:
+        """What a service has logged since the checks began, line by line, and for a while what it goes on to log."""
+        deadline = Deadline.after(ARRIVAL_SECONDS)
+        where = {service: self.container(service)}
+        with contextlib.closing(self.engine.follow(where, since=self._begun, deadline=deadline)) as lines:
+            for found in lines:
+                if found is None:
+                    return
+                yield found[1].partition(" ")[2]
+
     def settled(self, accepted: Accepted) -> None:
         """Wait until Postfix has taken the mail out of its queue, by its log: asking the queue costs a process."""
-        deadline = Deadline.after(ARRIVAL_SECONDS)
         done = f"]: {accepted.queue_id}: removed"
-        while done not in self.engine.logs(self.container("postfix"), since=self._begun):
-            expect(not deadline.passed(), f"{accepted.queue_id} is still in Postfix's queue")
+        expect(any(done in line for line in self.heard("postfix")), f"{accepted.queue_id} is still in Postfix's queue")
 
-    def queue(self, service: str) -> list[dict[str, object]]:
-        """What stands in a Postfix's queue: postqueue(1), -j."""
-        result = self.engine.execute(self.container(service), ["postqueue", "-j"])
-        expect(result.code == 0, f"postqueue in {service}: {result.stderr.strip()}")
-        return [json.loads(line) for line in result.stdout.splitlines() if line.strip()]
+    def waiting(self, service: str, queue_id: str) -> queues.Entry:
+        """A mail that stands in a service's queue."""
+        found = queues.entries(self.engine, self.container(service), service)
+        entry = next((each for each in found if each.queue_id == queue_id), None)
+        if entry is None:
+            raise Unmet(f"{queue_id} is not in the queue of {service}")
+        return entry
+
+    def flush(self, entry: queues.Entry) -> None:
+        """Have a mail tried now."""
+        queues.flush(self.engine, {entry.service: self.container(entry.service)}, [entry])
 
     def _remove_mails(self) -> None:
         for address in sorted(self._opened):

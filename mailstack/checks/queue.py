@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mailstack.checks import Family, Turn, expect
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
 from mailstack.model import Deadline
@@ -26,24 +28,19 @@ def _(bench: Bench) -> str:
             text = reply.decode(errors="replace")
             expect(code == 250, f"with Dovecot stopped: {code} {text}")
             queue_id = text.rpartition(" ")[2]
-            deadline = Deadline.after(ARRIVAL_SECONDS)
-            while not (waiting := [e for e in bench.queue("postfix") if e["queue_id"] == queue_id and _reason(e)]):
-                expect(not deadline.passed(), f"{queue_id} is not deferred in Postfix's queue")
+            deferred = re.compile(rf"]: {queue_id}: to=<.* status=deferred ")
+            put_off = any(deferred.search(line) for line in bench.heard("postfix"))
+            expect(put_off, f"{queue_id} is not deferred in Postfix's queue")
+            waiting = bench.waiting("postfix", queue_id)
         finally:
             bench.engine.start(bench.container("dovecot"))
             # Each smtpd(8) keeps a connection to Dovecot for SASL; those of before are dead, and would cost a 454 each.
             bench.engine.signal(bench.container("postfix"), "SIGHUP")
     _until_it_listens(bench)
-    bench.engine.execute(bench.container("postfix"), ["postqueue", "-i", queue_id])
+    bench.flush(waiting)
     found = bench.found(bench.bob, str(message["Message-ID"]), ARRIVAL_SECONDS)
     expect(len(found) == 1, f"after the flush: {len(found)} copies for {bench.bob}")
-    return f"{queue_id} waited: {_reason(waiting[0])}; then 1 copy"
-
-
-def _reason(entry: dict[str, object]) -> str:
-    recipients = entry.get("recipients")
-    first = recipients[0] if isinstance(recipients, list) and recipients else {}
-    return str(first.get("delay_reason", ""))
+    return f"{queue_id} waited: {waiting.recipients[0].reason}; then 1 copy"
 
 
 def _until_it_listens(bench: Bench) -> None:

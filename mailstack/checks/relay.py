@@ -6,14 +6,12 @@ These change the sender's credentials and put them back, one after the other.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mailstack import credentials, post
-from mailstack.checks import Family, NotApplicable, Turn, expect
+from mailstack.checks import Family, NotApplicable, Turn, Unmet, expect
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
-from mailstack.model import Deadline
 from mailstack.secret import new_password
 
 family = Family("relay", Turn.SENDER)
@@ -42,17 +40,16 @@ def _queue_id(log: str, message_id: str) -> str | None:
 
 def _lines(bench: Bench, service: str, message_id: str, wanted: str) -> list[str]:
     """The log lines of this mail in a Postfix, once one of them has `wanted` in it."""
-    deadline = Deadline.after(ARRIVAL_SECONDS)
-    while True:
-        log = bench.engine.logs(bench.container(service), tail=4000)
-        queue_id = _queue_id(log, message_id)
-        lines = [line for line in log.splitlines() if queue_id and f": {queue_id}: " in line]
-        if any(wanted in line for line in lines):
+    seen: list[str] = []
+    lines: list[str] = []
+    queue_id = None
+    for line in bench.heard(service):
+        seen.append(line)
+        queue_id = queue_id or _queue_id(line, message_id)
+        lines = [each for each in seen if queue_id and f": {queue_id}: " in each]
+        if any(wanted in each for each in lines):
             return lines
-        expect(
-            not deadline.passed(), f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}"
-        )
-        time.sleep(0.02)  # the engine has no event for a log line of a container that was there before
+    raise Unmet(f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}")
 
 
 @contextmanager
@@ -140,10 +137,9 @@ def _(bench: Bench) -> str:
         outcome = next(line for line in lines if "status=" in line)
         expect("status=deferred" in outcome and "535" in outcome, outcome)
         queue_id = _queue_id(bench.engine.logs(bench.container("sender"), tail=4000), message_id)
-        waiting = [entry for entry in bench.queue("sender") if entry["queue_id"] == queue_id]
-        expect(waiting, f"{queue_id} is not in the sender's queue")
+        waiting = bench.waiting("sender", str(queue_id))
         expect(not bench.found(bench.alice, message_id, 0), f"{message_id} arrived all the same")
-    bench.engine.execute(bench.container("sender"), ["postqueue", "-i", str(queue_id)])
+    bench.flush(waiting)
     found = bench.found(bench.alice, message_id, ARRIVAL_SECONDS)
     expect(len(found) == 1, f"with the right credentials again: {len(found)} copies for {bench.alice}")
     return f"{outcome.partition('status=')[2]}; then 1 copy"
