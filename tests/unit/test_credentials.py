@@ -94,7 +94,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     assert problem(tmp_path / "missing") == ": the file with the relay's credentials is not there"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=some.one_of(some.binary(), some.text().map(lambda text: f"me:{text}".encode(errors="ignore"))))
 def test_whatever_is_in_the_file_it_is_one_line_or_told_without_showing_it(
     data: bytes, write: Callable[..., Path]

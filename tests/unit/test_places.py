@@ -159,7 +159,7 @@ def test_a_compose_file_with_every_form_of_yaml_is_none_of_those(base: Path) -> 
     assert broken_yaml([base, overlay(base, text)]) is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some.one_of(some.binary(), some.text("ab:-[]{}&*!|>'\"#%@ \n\t,?<", max_size=40).map(str.encode)))
 def test_whatever_is_in_a_file_something_is_told_of_it(base: Path, data: bytes) -> None:
     error = explain_compose("no", [base, overlay(base, data)])
