@@ -172,7 +172,7 @@ def _scale(span: float, bottom: float) -> str:
         x = at(time, span)
         parts.append(svg.element("line", x1=x, y1=8, x2=x, y2=bottom + 5, class_="rule grid"))
         parts.append(svg.text(x, bottom + 19, svg.milliseconds(time) if time else "0", "small quiet", "middle"))
-    parts.append(svg.text(LEFT + PLOT + 14, bottom + 19, "since submission", "small quiet halo"))
+    parts.append(svg.text(0, bottom + 19, "since submission", "small quiet halo"))
     return svg.element("g", *parts)
 
 

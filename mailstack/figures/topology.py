@@ -27,7 +27,7 @@ def topology(journeys: Mapping[str, Json]) -> str:
     Returns SVG.
     """
     ways = {name: legs(journey) for name, journey in journeys.items()}
-    tall = 34 + _LANE * max(len(ways), 1)
+    tall = 40 + _LANE * max(len(ways), 1)
     parts = [_parts(tall, {leg.origin for way in ways.values() for leg in way} | _targets(ways))]
     for number, way in enumerate(ways.values()):
         parts.append(_way(way, number, len(ways), tall))
@@ -85,7 +85,7 @@ def _parts(tall: float, used: set[str]) -> str:
 
 def _way(way: list[Leg], number: int, ways: int, tall: float) -> str:
     """One mail's way; its legs are numbered as they followed."""
-    y = _TOP + tall - _LANE * (ways - number) + 24
+    y = _TOP + tall - _LANE * (ways - number) + 26
     stroke, parts = _stroke(number), []
     for count, leg in enumerate(way, start=1):
         if leg.target not in _LEFT:
