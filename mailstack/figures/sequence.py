@@ -19,7 +19,6 @@ _MOST = 3  # lines of a command or a reply; the whole is in its <title>
 _NOTE = 26  # lines of a message
 
 _STYLE = (
-    ".sequence .ground{fill:var(--f-ground)}"
     ".sequence .tls{fill:var(--f-first);opacity:.09}.sequence .auth{fill:var(--f-second);opacity:.13}"
     ".sequence .life{stroke:var(--f-line);stroke-width:1.5;stroke-dasharray:2 4}"
     ".sequence .said{stroke:var(--f-ink);stroke-width:1.4}.sequence .head{fill:var(--f-ink)}"
@@ -71,8 +70,7 @@ def sequence(dialogue: Json) -> str:
             y += 30
     bands = [*(_band(tls_from, y + 4 - tls_from, "tls") if starts else ()), *over]
     height = y + 14
-    ground = svg.element("rect", width=WIDTH, height=height, class_="ground")
-    frame = [f"<style>{_STYLE}</style>", ground, *bands, *_lifelines(dialogue, height)]
+    frame = [f"<style>{_STYLE}</style>", *bands, *_lifelines(dialogue, height)]
     title = f"What {dialogue['client']} and {dialogue['server']} said"
     return svg.figure("sequence", (WIDTH, height), title, _told(dialogue), [*frame, *parts])
 

@@ -62,6 +62,7 @@ STYLE = (
     ".figure .first{--own:var(--f-first)}.figure .second{--own:var(--f-second)}"
     ".figure .stroke{stroke:var(--own);stroke-width:2.25;fill:none}.figure .fill,.figure text.fill{fill:var(--own)}"
     ".figure .dashed{stroke-dasharray:7 4}.figure .dotted{stroke-dasharray:2 4}"
+    ".figure .ground{fill:var(--f-ground)}"
     ".figure .panel{fill:var(--f-panel);stroke:var(--f-line)}.figure .box{fill:var(--f-ground);stroke:var(--f-ink)}"
     ".figure .rule{stroke:var(--f-line);stroke-width:1;fill:none}.figure .faint{opacity:.55}"
     ".figure text.halo{stroke:var(--f-ground);stroke-width:4px;paint-order:stroke}"
@@ -123,6 +124,7 @@ def figure(kind: str, size: tuple[float, float], title: str, description: str, p
         element("title", escape(title), id=f"{name}-title"),
         element("desc", escape(description), id=f"{name}-desc"),
         f"<style>{STYLE}</style>",
+        element("rect", width=across, height=down, class_="ground"),
         body,
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {across} {down}",

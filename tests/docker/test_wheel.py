@@ -89,6 +89,15 @@ def test_the_wheel_has_every_file_of_the_definitions_and_the_images_executable_a
     assert inside == checkout
 
 
+def test_the_report_s_page_is_made_from_what_the_wheel_brings(
+    installed: Path, environment: dict[str, str], folder: Path
+) -> None:
+    document = PROJECT / "tests" / "data" / "experiment.json"
+    script = f"import json; from mailstack import page; print(page.render(json.load(open({str(document)!r}))))"
+    made = run(installed / "python", "-c", script, cwd=folder, environment=environment)
+    assert made.startswith("<!DOCTYPE html>") and f"All {json.loads(document.read_text())['passed']} rows" in made
+
+
 def test_a_lab_comes_up_is_checked_and_goes_from_an_empty_folder_with_the_checkouts_images(
     installed: Path, environment: dict[str, str], folder: Path, labs: Labs
 ) -> None:

@@ -17,6 +17,7 @@ from mailstack.figures import path, svg
 from mailstack.figures.timeline import MOST, PLOT, at, end, place, ticks, timeline
 from mailstack.figures.topology import topology
 from mailstack.model import Json
+from tests.unit.test_corpus import NAMES, everything
 
 EXPERIMENT = json.loads((Path(__file__).parents[1] / "data" / "experiment.json").read_text(encoding="utf-8"))
 SVG = "{http://www.w3.org/2000/svg}"
@@ -191,3 +192,36 @@ def test_a_journey_of_which_nothing_is_known_is_drawn_all_the_same() -> None:
 )
 def test_durations_are_written_for_people(value: float, words: str) -> None:
     assert svg.milliseconds(value) == words
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_captured_journey_is_drawn_to_scale(name: str) -> None:
+    for captured in everything(name)[:8]:
+        document = captured.json()
+        ElementTree.fromstring(topology({"one": document}))
+        times = [event["milliseconds"] for event in document["events"] if event["milliseconds"] is not None]
+        span = max(end(document), 0.1)
+        expected = sorted(at(time, span) for time in times)
+        assert sorted(dots(timeline(document))) == pytest.approx(expected, abs=0.01)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2, contrast ratio."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colours", [svg.LIGHT, svg.DARK])
+def test_words_and_lines_stand_out_from_every_ground(colours: dict[str, str]) -> None:
+    for ground in (colours["ground"], colours["panel"]):
+        for name in ("ink", "muted", "first", "second", "pass", "fail"):
+            assert contrast(colours[name], ground) >= 4.5, name
+    assert contrast(colours["line"], colours["ground"]) >= 3
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)  # a known pair
