@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def _print(document: Json) -> None:
     )
     for step in document["steps"]:
         if step["verdict"] != "pass":
-            click.echo(f"\nfail: {step['id']}\n  {printable(step['row'])}")
-            for line in step["reason"].splitlines():
-                click.echo(f"  {printable(line)}")
+            click.echo(f"\nfail: {step['id']}")
+            for line in (step["row"], *step["reason"].splitlines()):
+                click.echo(textwrap.fill(printable(line), 80, initial_indent="  ", subsequent_indent="  "))
     click.echo(f"\n{document['passed']} passed, {document['failed']} failed in {document['seconds']:.1f} s")

@@ -15,7 +15,7 @@ PACKAGES = {"postfix": "sender", "sasl2-bin": "sender", "mailutils": "sender", "
 
 
 def facts(scene: Scene) -> Json:
-    """Versions of everything that took part; what could not be asked, because a server does not run, is left out."""
+    """Versions of everything that took part; "" for what could not be asked, because a server does not run."""
     engine = scene.engine.version()
     runner = Local()
     found: Json = {
@@ -26,7 +26,7 @@ def facts(scene: Scene) -> Json:
         "host": " ".join(str(engine.get(key, "")) for key in ("Os", "KernelVersion", "Arch")),
     }
     for package, service in PACKAGES.items():
-        if service in scene.running and (version := packages(scene, service).get(package)):
-            found[package.removesuffix("-core")] = version
+        known = packages(scene, service) if service in scene.running else {}
+        found[package.removesuffix("-core")] = known.get(package, "")
     found["images"] = {state.name: scene.engine.image_id(state.image) for state in scene.services()}
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from email.utils import make_msgid
 
 from mailstack import post
@@ -23,8 +22,8 @@ STRANGER = f"{post.STUDENT}@campus.example"
     "Store and forward: each station keeps the mail until the next one has it",
     row="Store and forward: mail is kept at each station until it has been copied to the next.",
     done="Followed the first mail through the logs of all stations, by the engine's own clock.",
-    expected="The student's Postfix removed the mail from its queue after the provider's had it in its own, and the "
-    "provider's after Dovecot had saved it.",
+    expected="The student's Postfix removed the mail from its queue after it was told that the provider's has it in "
+    "its own, and the provider's after it was told that Dovecot has saved it.",
     needs=("arrive",),
 )
 def _(scene: Scene, show: Evidence) -> None:
@@ -41,9 +40,32 @@ def _(scene: Scene, show: Evidence) -> None:
         [(name, _milliseconds(journey, came), _milliseconds(journey, left)) for name, came, left in stations],
     )
     expect([hop.service for hop in hops] == ["sender", "postfix"], f"the stations are {[hop.service for hop in hops]}")
-    for (name, _, left), (after, came, _) in itertools.pairwise(stations):
-        expect(left is not None, f"{name} still has it")
-        expect(came is not None and left is not None and came <= left, f"{name} did not keep it until {after} had it")
+    problem = not_kept(journey)
+    expect(not problem, problem)
+
+
+def not_kept(journey: Journey) -> str:
+    """Which station let go of a mail before the next one had it; "" if none did.
+
+    Judged by each station's own log, in its order: it was told that the next one has the mail, by the name that the
+    mail has there, before it removed it. Times of two containers' logs are too coarse for that on a busy machine.
+    """
+    sender, postfix = (
+        {each.kind: each for each in journey.events if each.service == service} for service in ("sender", "postfix")
+    )
+    saved = next((each for each in journey.events if each.kind == "saved"), None)
+    for name, own, there in (
+        ("sender", sender, postfix["named"].queue_id if "named" in postfix else ""),
+        ("postfix", postfix, saved.session if saved else ""),
+    ):
+        sent, removed = own.get("attempt"), own.get("removed")
+        if removed is None:
+            return f"{name} still has it"
+        if sent is None or sent.status != "sent" or not there or there not in (sent.next_id, sent.session):
+            return f"{name} was not told that the next station has it"
+        if journey.events.index(sent) > journey.events.index(removed):
+            return f"{name} removed it before the next station had it"
+    return ""
 
 
 def _milliseconds(journey: Journey, at: float | None) -> str:

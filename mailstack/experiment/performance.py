@@ -24,7 +24,7 @@ from mailstack.running import RunningLab
 
 
 def all_steps() -> list[Step]:
-    """Every step, in the order of the experiment; a step comes after those that it needs."""
+    """Every step, in the order of the experiment."""
     modules = (machine, roles, settings, first_mail, theory, models, talk, mailbox, queue)
     return [step for module in modules for step in module.steps.all]
 

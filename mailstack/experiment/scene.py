@@ -44,6 +44,7 @@ class Scene:
         self.journeys: dict[str, Journey] = {}  # model → the mail's
         self.dialogue: Json = {}
         self._known: dict[str, Any] = {}
+        self._turns: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         mailname = lab.definition.mailname
         self.student = f"{post.STUDENT}@{mailname}"
@@ -75,10 +76,9 @@ class Scene:
     @property
     def relay(self) -> tuple[str, Secret]:
         """The user and the password with which the student's machine submits its mail."""
-        found = files.read_relay(self.lab.directory.files)
-        expect(found, "the lab has no relay credentials")
-        assert found
-        return found
+        if found := files.read_relay(self.lab.directory.files):
+            return found
+        raise Unmet("the lab has no relay credentials")
 
     def execute(self, service: str, *argv: str, user: str = "", input: bytes | None = None) -> Result:
         """Run a program on a machine of the lab."""
@@ -93,6 +93,8 @@ class Scene:
     def once(self, what: str, look: Callable[[], T]) -> T:
         """What `look` finds, looked for once for all steps that ask for `what`."""
         with self._lock:
+            turn = self._turns.setdefault(what, threading.Lock())
+        with turn:
             if what not in self._known:
                 self._known[what] = look()
             found: T = self._known[what]
@@ -218,5 +220,5 @@ def parse_settings(text: str) -> dict[str, str]:
 
 def lines_of(log: str, message_id: str) -> list[str]:
     """The lines of a Postfix's log that are of this mail, by its queue ids there."""
-    ids = set(re.findall(rf"cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}", log))
+    ids = set(re.findall(rf"cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}$", log, re.MULTILINE))
     return [line for line in log.splitlines() if any(f": {queue_id}: " in line for queue_id in ids)]

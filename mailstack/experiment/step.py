@@ -100,10 +100,14 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
 
     pool = ThreadPoolExecutor(SIDE_BY_SIDE)
     try:
-        # Taken up in this order: whoever waits for a step it needs, waits for one that has been begun.
-        for step in steps:
-            if not step.alone:
+        # After those that they need: whoever waits for a step, waits for one that has been begun.
+        waiting = [step for step in steps if not step.alone]
+        while waiting:
+            ready = [step for step in waiting if outcomes.keys() >= set(step.needs)]
+            assert ready, f"what these need is not to be had: {[step.id for step in waiting]}"
+            for step in ready:
                 outcomes[step.id] = pool.submit(one, step)
+                waiting.remove(step)
         for future in list(outcomes.values()):
             future.result()
         for step in steps:

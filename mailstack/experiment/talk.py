@@ -52,11 +52,11 @@ def misfit(dialogue: Dialogue) -> str:
         return f"{len(messages)} messages with a header, an empty line and a body are in it"
     requests = [each for each in dialogue.exchanges if each.speaker == "client" and each is not messages[0]]
     replies = [each for each in dialogue.exchanges if each.speaker == "server"]
-    # The first reply answers the connection itself. Who takes leave need not wait for the last (postconf(5),
+    # The first reply answers the connection itself. Who takes leave need not wait for the last one, 221 (postconf(5),
     # smtp_skip_quit_response).
-    answered = len(replies) - 1
-    if answered not in (len(requests), len(requests) - (requests[-1].step == "quit")):
-        return f"{len(requests)} requests have {answered} replies"
+    awaited = len(requests) - (replies[-1].code != 221)
+    if len(replies) - 1 != awaited:
+        return f"{awaited} requests have {len(replies) - 1} replies"
     for each in replies:
         if each.code is None or not each.meaning or not each.source:
             return f"a reply has no number that is known: {each.lines[0]}"
