@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.docker.faults import ALICE, Mail, Stage
-from tests.docker.faults.cases import CASES
+from tests.docker.faults.cases import CASES, too_many_deliveries
 from tests.journeys.crowd import crowd
 
 BOB = "bob@example.com"
@@ -83,27 +83,22 @@ def _released(stage: Stage) -> Sequence[Mail]:
 
 def _waiting(stage: Stage) -> Mail:
     """A mail that waits in the provider's queue, since LMTP is away."""
-    stage.run("dovecot", "doveadm", "service", "stop", "lmtp")
+    stage.without_lmtp()
     (sent,) = stage.submit({BOB: "waiting"})
     stage.heard(BOB, "status=deferred")
     return sent
 
 
-def _lmtp_again(stage: Stage) -> None:
-    stage.run("dovecot", "doveadm", "reload")
-    stage.heard("SIGHUP received")
-
-
 def _later(stage: Stage) -> Sequence[Mail]:
     sent = _waiting(stage)
-    _lmtp_again(stage)
+    stage.with_lmtp()
     stage.run("postfix", "postqueue", "-f")
     return [Mail(sent.message_id, sent.sender, {BOB: "delivered"})]
 
 
 def _after_restart(stage: Stage) -> Sequence[Mail]:
     sent = _waiting(stage)
-    _lmtp_again(stage)
+    stage.with_lmtp()
     stage.lab.engine.stop(stage.container("postfix"))
     stage.lab.engine.start(stage.container("postfix"))
     stage.heard("daemon started -- version")
@@ -113,12 +108,29 @@ def _after_restart(stage: Stage) -> Sequence[Mail]:
 
 def _requeued(stage: Stage) -> Sequence[Mail]:
     sent = _waiting(stage)
-    _lmtp_again(stage)
+    stage.with_lmtp()
     stage.run("postfix", "postsuper", "-r", "ALL")
-    # pickup(8) takes it in anew when it wakes: every minute, or when it is told to.
-    stage.run("postfix", "postqueue", "-f")
-    stage.run("postfix", "postkick", "public", "pickup", "W")
+    # pickup(8) takes it in anew when it wakes: every minute, or when it is told to, once it is back after a reload.
+    wake = "until postkick public pickup W; do sleep 0.05; done"
+    stage.run("postfix", "timeout", "10", "sh", "-c", wake)
     return [Mail(sent.message_id, sent.sender, {BOB: "delivered"})]
+
+
+def _expired(stage: Stage) -> Sequence[Mail]:
+    _lifetime(stage, "0")
+    (sent,) = too_many_deliveries(stage)
+    return [Mail(sent.message_id, sent.sender, dict.fromkeys(sent.expected, "bounced"))]
+
+
+def _lifetime(stage: Stage, value: str) -> None:
+    """How long Postfix goes on trying (postconf(5), maximal_queue_lifetime)."""
+    stage.run("postfix", "postconf", "-e", f"maximal_queue_lifetime={value}")
+    stage.run("postfix", "touch", "-d", "1 hour ago", "/etc/postfix/main.cf")
+    stage.reload("postfix")
+
+
+def _patient_again(stage: Stage) -> None:
+    _lifetime(stage, "1d")
 
 
 def _provider_away(stage: Stage) -> Sequence[Mail]:
@@ -196,6 +208,13 @@ WELL = (
         _requeued,
         "mailbox-server-down",
         silent=1,
+    ),
+    Scene(
+        "expired",
+        "deferred, and returned to its sender: its time in the queue was over",
+        _expired,
+        "too-many-deliveries",
+        _patient_again,
     ),
     Scene(
         "provider-away",

@@ -54,6 +54,24 @@ class Stage:
         assert done.code == 0, (argv, done.stderr)
         return done.stdout
 
+    def reload(self, service: str) -> None:
+        """What `postfix reload` does: daemons end, and new ones open their tables (postfix(1))."""
+        now = time.time()
+        self.lab.engine.signal(self.container(service), "HUP")
+        self.heard("postfix/master[1]: reload", since=now)
+
+    def without_lmtp(self) -> None:
+        """Dovecot's LMTP goes away; all else stays."""
+        self.run("dovecot", "doveadm", "service", "stop", "lmtp")
+
+    def with_lmtp(self) -> None:
+        """It comes back."""
+        now = time.time()
+        self.run("dovecot", "doveadm", "reload")
+        self.heard("SIGHUP received", since=now)
+        # Else Postfix's daemons keep Dovecot's old auth process, until that is killed: the next log-in would fail.
+        self.reload("postfix")
+
     # ── mails ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def send(self, expected: Mapping[str, str], *, sender: str = ALICE, body: str = "Hello.") -> Sequence[Mail]:
@@ -85,11 +103,12 @@ class Stage:
 
     # ── what is heard ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def heard(self, *words: str) -> str:
+    def heard(self, *words: str, since: float | None = None) -> str:
         """The first line since the scene began that has all the words in it, as soon as it is logged."""
         containers = {each.name: each.container for each in self.lab.services()}
         deadline = Deadline.after(HEARD_SECONDS)
-        with contextlib.closing(self.lab.engine.follow(containers, since=self.begun, deadline=deadline)) as lines:
+        since = self.begun if since is None else since
+        with contextlib.closing(self.lab.engine.follow(containers, since=since, deadline=deadline)) as lines:
             for item in lines:
                 assert item is not None, f"nobody logged {words} within {deadline.seconds:g} s"
                 if all(word in item[1] for word in words):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -31,35 +30,28 @@ def _provider(recipient: str, status: str) -> Callable[[Stage], Sequence[Mail]]:
     return act
 
 
-def _reload(stage: Stage) -> None:
-    """What `postfix reload` does: daemons end, and new ones open their tables (postfix(1))."""
-    stage.begun = time.time()  # not the reload before this one
-    stage.lab.engine.signal(stage.container("sender"), "HUP")
-    stage.heard("postfix/master[1]: reload")
-
-
 def _map_missing(stage: Stage) -> Sequence[Mail]:
     stage.run("sender", "mv", MAP, f"{MAP}.away")
-    _reload(stage)
+    stage.reload("sender")
     return stage.send({"bob@example.com": "waiting"})
 
 
 def _map_back(stage: Stage) -> None:
     stage.run("sender", "mv", f"{MAP}.away", MAP)
-    _reload(stage)
+    stage.reload("sender")
 
 
 def _map_stale(stage: Stage) -> Sequence[Mail]:
     # Postfix tells of it only if the source is not brand-new either.
     stage.run("sender", "touch", "-d", "2 hours ago", MAP)
     stage.run("sender", "touch", "-d", "1 hour ago", "/run/relay/sasl_passwd")
-    _reload(stage)
+    stage.reload("sender")
     return stage.send({"bob@example.com": "delivered"})
 
 
 def _map_fresh(stage: Stage) -> None:
     stage.run("sender", "touch", "-d", "1 hour ago", MAP)
-    _reload(stage)
+    stage.reload("sender")
 
 
 def _no_key(stage: Stage) -> Sequence[Mail]:
@@ -74,7 +66,7 @@ def _too_many_connections(stage: Stage) -> Sequence[Mail]:
     return stage.send({"x@mx.test": "waiting"}, sender="out@elsewhere.test")
 
 
-def _too_many_deliveries(stage: Stage) -> Sequence[Mail]:
+def too_many_deliveries(stage: Stage) -> Sequence[Mail]:
     for _ in range(DELIVERIES):
         say = ("LHLO postfix", "MAIL FROM:<>", "RCPT TO:<busy@example.com>")
         stage.hold("postfix", "backend", 24, say, b"250 2.1.5 ")
@@ -101,12 +93,8 @@ def _over_quota(stage: Stage) -> Sequence[Mail]:
 
 
 def _no_lmtp(stage: Stage) -> Sequence[Mail]:
-    stage.run("dovecot", "doveadm", "service", "stop", "lmtp")
+    stage.without_lmtp()
     return stage.submit({"bob@example.com": "waiting"})
-
-
-def _lmtp_again(stage: Stage) -> None:
-    stage.run("dovecot", "doveadm", "reload")
 
 
 def _no_auth(stage: Stage) -> Sequence[Mail]:
@@ -140,7 +128,7 @@ CASES = (
     Case("over-quota", "world", ("said: 552 5.2.2 ",), _over_quota),
     Case("too-many-hops", "world", ("dsn=5.4.0, status=bounced",), _too_many_hops),
     Case("too-many-connections", "world", ("<x@mx.test>", "421 4.7.0"), _too_many_connections),
-    Case("too-many-deliveries", "world", ("<busy@example.com>", "said: 451 4.3.0"), _too_many_deliveries),
+    Case("too-many-deliveries", "world", ("<busy@example.com>", "said: 451 4.3.0"), too_many_deliveries),
     Case("connection-refused", "world", ("<x@refused.test>", "Connection refused"), _to("x@refused.test", "waiting")),
     Case("connection-timed-out", "world", ("<x@away.test>", "timed out"), _to("x@away.test", "waiting")),
     Case("port-25-blocked", "world", ("<x@blocked.test>", "timed out"), _to("x@blocked.test", "waiting")),
@@ -154,7 +142,7 @@ CASES = (
     Case("map-missing", "world", (f"error: open database {MAP}",), _map_missing, _map_back),
     Case("lookup-failed", "world", ("<bob@example.com>", "local data error"), _map_missing, _map_back),
     Case("map-stale", "world", ("warning: database", MAP, "older"), _map_stale, _map_fresh),
-    Case("mailbox-server-down", "world", ("<bob@example.com>", "dsn=4.4.1"), _no_lmtp, _lmtp_again),
+    Case("mailbox-server-down", "world", ("<bob@example.com>", "dsn=4.4.1"), _no_lmtp, Stage.with_lmtp),
     Case("no-sasl-mechanism", "neglected", ("<bob@example.com>", "dsn=4.7.0"), _to("bob@example.com", "waiting")),
     Case("certificate-expired", "neglected", ("expired.provider", "verification"), _to("x@expired.test", "waiting")),
     Case("no-space", "neglected", ("said: 452 4.3.1 ",), _to("x@full.test", "waiting", "out@elsewhere.test")),
