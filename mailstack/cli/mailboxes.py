@@ -100,10 +100,10 @@ def _show(console: Console, summary: Summary) -> None:
     """Two lines of the list: `number  date  from  size`, and below them the subject and the first words."""
     from rich.text import Text
 
-    size = human_size(summary.size)
+    number, size = f"{summary.uid:>6}  {_local(summary.date):16}  ", f"  {human_size(summary.size)}"
     sender = Text(printable(summary.sender))
-    sender.truncate(console.width - 28 - len(size), overflow="ellipsis", pad=True)
-    console.print(Text(f"{summary.uid:>6}  {_local(summary.date):16}  ") + sender + Text(f"  {size}"))
+    sender.truncate(console.width - len(number) - len(size), overflow="ellipsis", pad=True)
+    console.print(Text(number) + sender + Text(size))
     words = Text(f"{'':8}") + Text(printable(summary.subject) or "(no subject)", style="bold")
     if preview := " ".join(printable(summary.preview).split()):
         words += Text(f" — {preview}")
