@@ -61,7 +61,7 @@ def summaries(box: BaseMailBox, uids: str = "1:*") -> list[Summary]:
 def message(box: BaseMailBox, uid: int | None) -> Message | None:
     """The mail with this UID, or the newest; None when there is none. Marks it as seen. Raises HostError."""
     for items in fetched(_fetch(box, str(uid or "*"), "(UID INTERNALDATE BODY[])")):
-        if "BODY[]" in items:
+        if items.get("BODY[]") is not None:
             return Message(int(items["UID"]), items["BODY[]"], _internal_date(items))
     return None
 
@@ -106,7 +106,7 @@ def _idle(box: BaseMailBox, seconds: float) -> None:
 def _fetch(box: BaseMailBox, uids: str, items: str) -> Sequence[Any]:
     status, answer = box.client.uid("FETCH", uids, items)
     if status != "OK":
-        raise HostError(f"the IMAP server refused to show its mails: {answer[0]!r}")
+        raise HostError(f"the IMAP server refused to show its mails: {to_text(answer[0] or b'')}")
     return [each for each in answer if each is not None]
 
 

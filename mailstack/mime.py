@@ -51,7 +51,7 @@ def header(
     A header ends with an empty line, with a line that is no field, or where one of the `boundaries` stands.
     """
     places: list[tuple[bytes, int, int]] = []
-    at = start
+    at, fields = start, 0
     while at < len(raw):
         end = raw.find(b"\n", at) + 1 or len(raw)
         if raw[at : at + 2] == b"\r\n" or raw[at : at + 1] == b"\n":
@@ -60,13 +60,14 @@ def header(
         if boundaries and raw.startswith(b"--", at) and _is_delimiter(raw[at + 2 : min(end, at + 202)], boundaries):
             break
         named = _FIELD.match(raw, at)
-        if raw[at : at + 1] in {b" ", b"\t"} and places:
-            name, begun, _ = places[-1]
-            places[-1] = (name, begun, end)
-        elif named is None:
+        if named is not None:
+            fields += 1
+            if fields <= MOST_FIELDS:
+                places.append((named[1], named.end(), end))
+        elif raw[at : at + 1] not in {b" ", b"\t"} or not fields:
             break
-        elif len(places) < MOST_FIELDS:
-            places.append((named[1], named.end(), end))
+        elif fields <= MOST_FIELDS:
+            places[-1] = (*places[-1][:2], end)
         at = end
     return tuple((name.decode().lower(), _unfolded(raw[begun:end][:LONGEST])) for name, begun, end in places), at
 

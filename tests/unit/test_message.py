@@ -97,6 +97,13 @@ def test_a_broken_mail_is_shown_as_the_text_that_it_has(raw: bytes) -> None:
     assert "no boundary" in message(raw).readable
 
 
+def test_a_header_of_too_many_fields_is_read_as_far_as_it_goes() -> None:
+    raw = lines(*(f"X: {number}\r\n more" for number in range(3000)), "Subject: too late", "", "text")
+    found = message(raw)
+    assert found.json()["headers"] == {"x": [f"{number} more" for number in range(mime.MOST_FIELDS)]}
+    assert (found.field("subject"), found.text) == ("", "text")
+
+
 def test_a_mail_of_too_many_parts_says_so() -> None:
     raw = lines('Content-Type: multipart/mixed; boundary="b"', "", *(["--b", "", "x"] * 3000))
     found = message(raw)
