@@ -69,7 +69,7 @@ def render(document: Json) -> str:
             said=said,
             models=journeys,
             comparison=compare(journeys),
-            failures=[step for step in document["steps"] if step["verdict"] != "pass"],
+            failures=failures(document["steps"]),
             conditions=[
                 (_named(key), value) for key, value in document["facts"].items() if not isinstance(value, dict)
             ],
@@ -89,6 +89,15 @@ def policy(*styles: str) -> str:
     """The Content-Security-Policy of a page with these style sheets in it, and nothing else."""
     digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in styles)
     return f"default-src 'none'; style-src {digests}; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def failures(steps: list[Json]) -> list[tuple[str, list[Json]]]:
+    """The reasons for which steps failed, each with the steps that it kept from being true."""
+    reasons: dict[str, list[Json]] = {}
+    for step in steps:
+        if step["verdict"] != "pass":
+            reasons.setdefault(step["reason"], []).append(step)
+    return list(reasons.items())
 
 
 def compare(journeys: Json) -> list[tuple[str, list[str]]]:

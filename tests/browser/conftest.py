@@ -29,8 +29,7 @@ class Opened:
 Open = Callable[..., Opened]
 
 
-@pytest.fixture(scope="session")
-def executable() -> str:
+def chromium() -> str:
     """The machine's Chromium; without one these tests are skipped, but never where CI=true."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
@@ -42,8 +41,9 @@ def executable() -> str:
 
 
 @pytest.fixture(scope="module")
-def browser(executable: str) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     """Headless; with nothing of the user's."""
+    executable = chromium()
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=executable)
         yield started
