@@ -23,7 +23,7 @@ from mailstack.trace import assemble, collect
 from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import Waiting
 
-_LONGEST_LINE = 65536  # bytes; no server's is longer
+_CHUNK = 65536  # bytes; no server's line is longer
 # Lines that are looked at again when a message that is followed gets another name: the next station may log that it
 # has the message before the last one logs how it is called there.
 RECENT = 2000
@@ -76,8 +76,8 @@ def lab_lines(lab: RunningLab) -> Iterator[Read]:
         def read() -> Iterator[tuple[str, str]]:
             for name, spool in spools.items():
                 spool.seek(0)
-                for raw in _lines(spool):
-                    yield name, raw.decode(errors="replace")
+                for line in _lines(spool):
+                    yield name, line
 
         yield read
 
@@ -92,18 +92,28 @@ def file_lines(paths: Sequence[Path]) -> Iterator[Read]:
             for path, file in zip(paths, files, strict=True):
                 try:
                     file.seek(0)
-                    for raw in _lines(file):
-                        yield "", raw.decode(errors="replace")
+                    for line in _lines(file):
+                        yield "", line
                 except (OSError, EOFError, zlib.error) as error:
                     raise InputError(f"{path}: cannot be read: {error}") from None
 
         yield read
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def _lines(file: IO[bytes]) -> Iterator[str]:
     """Line by line; a line that does not end is taken in pieces, so that memory stays bounded."""
-    while line := file.readline(_LONGEST_LINE):
-        yield line
+    rest = b""
+    while chunk := file.read(_CHUNK):
+        data = rest + chunk
+        end = data.rfind(b"\n") + 1
+        if end == 0 and len(data) > _CHUNK:
+            end = len(data)
+        # Many lines at once: decoding them one by one takes as long as looking at them.
+        if end:
+            yield from data[:end].decode(errors="replace").removesuffix("\n").split("\n")
+        rest = data[end:]
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -28,11 +28,16 @@ BEFORE = 10
 # Processes whose connection is remembered until they log what went over it.
 PROCESSES = 4096
 
-# Names that stand after these words, besides the queue id that opens a line of Postfix's.
-_MARKS = ("message-id=", "msgid=", "queued as ", "forwarded as ", "notification: ", "orig_id=")
-_MARKED = re.compile(
-    rf"message-id=<?([^>,\s]+)|msgid=<?([^>:\s]+)|(?:(?:queued|forwarded) as |orig_id=)({QUEUE_ID})\b"
-    rf"|notification: ({QUEUE_ID})$"
+# Names that stand after these words, besides the queue id that opens a line of Postfix's. Looking for the words takes
+# a tenth of the time that one expression for all of them would.
+_ID = re.compile(rf"({QUEUE_ID})\b")
+_MARKED = (
+    ("message-id=", re.compile(r"<?([^>,\s]+)")),
+    ("msgid=", re.compile(r"<?([^>:\s]+)")),
+    ("queued as ", _ID),
+    ("forwarded as ", _ID),
+    (" notification: ", _ID),
+    ("orig_id=", _ID),
 )
 _OPENS = re.compile(rf"{QUEUE_ID}(?=: )")
 # What smtp(8) and lmtp(8) log of a connection before they name the message that it was for.
@@ -153,9 +158,10 @@ def names(text: str) -> list[str]:
     start = text.find("]: ") + 3
     if start > 2 and (opens := _OPENS.match(text, start)) and opens[0] != "NOQUEUE":
         found.append(opens[0])
-    # Most lines have none of the marks, and looking for each is a tenth of what the expression costs.
-    if any(mark in text for mark in _MARKS):
-        found += [name for groups in _MARKED.findall(text) for name in groups if name]
+    for mark, name in _MARKED:
+        place = text.find(mark)
+        if place >= 0 and (named := name.match(text, place + len(mark))):
+            found.append(named[1])
     return found
 
 

@@ -206,7 +206,7 @@ def _lost_after(station: Station, mailboxes: bool) -> list[str]:
             found.append(f"what became of {queued.count - settled} of {queued.count} recipients")
         elif queued is None and not settled:
             found.append("what became of it")
-    if queued and settled >= queued.count and not station.has(*ENDS):
+    if ((queued and settled >= queued.count) or station.has("expired")) and not station.has(*ENDS):
         found.append("that it has left the queue")
     saved = {event.session for event in station.saved}
     for event in station.attempts().values() if mailboxes else ():

@@ -1,4 +1,4 @@
-"""`make bench`: how long a lab takes to come up, next to what the engine takes by itself.
+"""`make bench`: how long a lab takes to come up, next to what the engine takes by itself; and to trace a message.
 
 Both sides run in one go, in alternation, so that a machine whose speed drifts does so for both. Medians of whole
 processes; nothing here is a test.
@@ -20,9 +20,11 @@ from pathlib import Path
 
 from mailstack import compose, definition, images
 from mailstack.runner import Local
+from tests.bench.traces import long_log
 
 MAILSTACK = Path(sys.executable).with_name("mailstack")
 NAME = "bench"
+LINES = 100_000  # of the log that a message is traced in
 
 
 def main() -> None:
@@ -41,7 +43,15 @@ def measure(runs: int) -> dict[str, object]:
     """Both sides in alternation, after one run of each that is not counted: it builds the images."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as secrets:
         run([MAILSTACK, "secrets", "init", secrets])
-        sides: dict[str, Callable[[], float]] = {"up": up, "bare": lambda: bare(Path(secrets)), "help": show_help}
+        log = Path(secrets) / "long.log"
+        queue_id = long_log(log, LINES)
+        sides: dict[str, Callable[[], float]] = {
+            "up": up,
+            "bare": lambda: bare(Path(secrets)),
+            "help": show_help,
+            "trace": lambda: timed(MAILSTACK, "trace", "--logs", log, queue_id, "--json"),
+            "grep": lambda: timed("grep", "-F", queue_id, log),
+        }
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(runs + 1):
             for name, side in sides.items():
@@ -70,6 +80,8 @@ def print_table(figures: dict[str, object]) -> None:
         "up": "mailstack up --json, the verifying mail included",
         "bare": "docker compose up -d, of the same definitions",
         "help": "mailstack --help",
+        "trace": f"mailstack trace --logs, {LINES:,} lines",
+        "grep": "grep -F, of a queue id in them",
         "check": "mailstack check --json, all checks",
     }
     print(f"{figures['machine']}; engine {figures['engine']}; {figures['runs']} runs, in alternation\n")
@@ -122,8 +134,13 @@ def check(runs: int) -> list[float]:
 
 def show_help() -> float:
     """The time until the help is there."""
+    return timed(MAILSTACK, "--help")
+
+
+def timed(*argv: str | Path) -> float:
+    """How long a command takes, as a whole process."""
     begun = time.perf_counter()
-    run([MAILSTACK, "--help"])
+    run(list(argv))
     return time.perf_counter() - begun
 
 
