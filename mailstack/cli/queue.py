@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import duration, json_option, name_option, print_json, printable
+from mailstack.cli.output import Progress, duration, json_option, name_option, print_json, printable
 from mailstack.durations import spoken
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
 
@@ -97,7 +97,7 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
         held = [entry.queue_id for entry in wanted if entry.name == "hold"]
         if ids and held:
             raise InputError(f"{held[0]} is on hold, and not tried", remedy=f"mailstack queue release {held[0]}")
-        done = [entry for entry in wanted if entry.name == "deferred"]
+        done = [entry for entry in wanted if entry.name != "hold"]
         queues.flush(lab.engine, where, done if ids else None)
         missed = []
     else:
@@ -114,7 +114,10 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
             click.echo(f"no mail to {action}")
     if missed:
         which = ", ".join(entry.queue_id for entry in missed)
-        raise CheckFailed(f"it is too late to {action} {which}: no longer in the queue", remedy="mailstack trace tells")
+        raise CheckFailed(
+            f"it is too late to {action} {which}: no longer in the queue",
+            remedy=f"mailstack trace {missed[0].queue_id} tells where it went",
+        )
 
 
 _DONE = {
@@ -139,12 +142,17 @@ def _wait(lab: RunningLab, service: str | None, until: str, timeout: float, as_j
     if until == "empty":  # which nobody knows of one that does not run
         for each in _unseen(service, where):
             lab.service(each)
-    met, found = queues.wait(lab.engine, where, queues.CONDITIONS[until], deadline)
+    with Progress() as show:
+        show(f"waiting until {_HOPED[until]}")
+        met, found = queues.wait(lab.engine, where, queues.CONDITIONS[until], deadline)
     seconds = time.monotonic() - begun
     _show(lab, where, found, as_json, until=until, met=met, seconds=round(seconds, 3))
     if not met:
-        what = {"empty": "the queue is not empty", "deferred": "no mail is deferred", "held": "no mail is on hold"}
-        raise DeadlinePassed(f"{what[until]} after {timeout:g} s")
+        raise DeadlinePassed(f"{_MISSED[until]} after {timeout:g} s")
+
+
+_HOPED = {"empty": "the queue is empty", "deferred": "a mail is deferred", "held": "a mail is on hold"}
+_MISSED = {"empty": "the queue is not empty", "deferred": "no mail is deferred", "held": "no mail is on hold"}
 
 
 def _unseen(service: str | None, where: dict[str, str]) -> list[str]:
