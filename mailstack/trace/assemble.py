@@ -80,7 +80,7 @@ def _hop(station: Station) -> Hop:
         queue_id=station.queue_id,
         arrived=station.begun,
         left=ends[-1] if ends and station.has(*ENDS) else None,
-        relays=tuple(dict.fromkeys(event.peer for event in station.attempts().values() if event.peer)),
+        relays=tuple(dict.fromkeys(event.peer for event in station.attempts() if event.peer)),
         notice=station.of_notice,
     )
 

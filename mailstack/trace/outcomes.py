@@ -30,14 +30,14 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
     attempts = station.attempts()
     entry = queued.get((station.service, station.queue_id))
     passed_on = {child.queue_id: child for child in station.children if not child.notice}
-    for recipient, event in attempts.items():
+    for event in attempts:
         child = passed_on.get(event.next_id)
-        if event.status == "sent" and child is not None and _tells_of(child, recipient):
+        if event.status == "sent" and child is not None and _tells_of(child, event.recipient):
             continue  # what became of it is the next station's to tell
         if event.status == "deferred" and any(child.has("handed-in") for child in passed_on.values()):
             continue  # as it is when the message was put into the queue anew
         found.append(_outcome(station, event, child, entry))
-    known = {*attempts, *(event.original for event in attempts.values())}
+    known = {address for event in attempts for address in (event.recipient, event.original)}
     if station.parent is None or station.guessed:
         found += [
             Outcome(
@@ -52,7 +52,7 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
             for event in station.events
             if event.kind == "refused" and event.recipient not in known
         ]
-    sessions = {event.session for event in attempts.values() if event.session}
+    sessions = {event.session for event in attempts if event.session}
     saved_for = {outcome.recipient for outcome in found}
     for event in station.saved:
         if event.kind == "saved" and event.recipient not in saved_for and event.session not in sessions:
@@ -81,7 +81,7 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
 def _tells_of(child: Station, recipient: str) -> bool:
     """Whether the next station's lines say what became of a recipient, or of as many as there were."""
     attempts = child.attempts()
-    names = {name for event in attempts.values() for name in (event.recipient, event.original)}
+    names = {name for event in attempts for name in (event.recipient, event.original)}
     queued = child.first("queued")
     complete = queued is not None and len(attempts) >= queued.count
     return recipient in names or complete or bool(child.children) or bool(child.saved)
@@ -191,7 +191,9 @@ def _lost_before(station: Station) -> list[str]:
         found.append("how the message came in")
     if not station.message_id:
         found.append("its Message-ID")
-    if queued is None and (station.has("removed") or station.attempts()):
+    # What cleanup(8) gives up at once, for too many hops say, never gets into the queue.
+    tried = [event for event in station.attempts() if event.program != "cleanup"]
+    if queued is None and (tried or (station.has("removed") and not station.attempts())):
         found.append("its entry into the queue")
     return found
 
@@ -200,7 +202,7 @@ def _lost_after(station: Station, mailboxes: bool) -> list[str]:
     """Of its way out of it."""
     found = []
     queued = station.first("queued")
-    settled = len([event for event in station.attempts().values() if event.status in ("sent", "bounced")])
+    settled = len([event for event in station.attempts() if event.status in ("sent", "bounced")])
     if station.has("removed") and not station.has("requeued", "expired", "discarded"):
         if queued and settled < queued.count:
             found.append(f"what became of {queued.count - settled} of {queued.count} recipients")
@@ -209,11 +211,11 @@ def _lost_after(station: Station, mailboxes: bool) -> list[str]:
     if ((queued and settled >= queued.count) or station.has("expired")) and not station.has(*ENDS):
         found.append("that it has left the queue")
     saved = {event.session for event in station.saved}
-    for event in station.attempts().values() if mailboxes else ():
+    for event in station.attempts() if mailboxes else ():
         if event.session and event.status == "sent" and event.session not in saved:
             found.append(f"that it was saved for {event.recipient}")
     returned = [event for event in station.events if event.kind == "notice" and "non-delivery" in event.what]
-    if returned and not station.has("expired") and not any(e.status == "bounced" for e in station.attempts().values()):
+    if returned and not station.has("expired") and not any(e.status == "bounced" for e in station.attempts()):
         found.append("why it was returned to its sender")
     return found
 

@@ -79,13 +79,16 @@ class Station:
         """Itself, and all that came of it."""
         return [self, *(station for child in self.children for station in child.family())]
 
-    def attempts(self) -> dict[str, Event]:
-        """The last attempt for each recipient, in the order in which they were first tried."""
-        found: dict[str, Event] = {}
+    def attempts(self) -> list[Event]:
+        """The last attempt for each recipient, in the order in which they were first tried.
+
+        Who is reached by two aliases is tried twice, and gets it once.
+        """
+        found: dict[tuple[str, str], Event] = {}
         for event in self.events:
             if event.kind == "attempt" and event.status not in ("deliverable", "undeliverable"):
-                found[event.recipient] = event
-        return found
+                found[event.recipient, event.original] = event
+        return list(found.values())
 
 
 def stations(every: Iterable[Event]) -> list[Station]:
@@ -146,7 +149,7 @@ def _join_by_message(stations: Sequence[Station]) -> None:
             and _close(station.begun, child.begun)
             and (station.begun or 0) <= (child.begun or 0)
             and all(each.notice for each in station.children)
-            and not any(event.next_id for event in station.attempts().values())
+            and not any(event.next_id for event in station.attempts())
             and not _descends(station, child)
             and not station.has("refused")
         ]
@@ -194,7 +197,7 @@ def place_saved(stations: Sequence[Station], saved: Sequence[Event]) -> list[Eve
         if station is None:
             same = [s for s in stations if s.message_id == event.message_id and _close(s.begun, event.at)]
             # The one that was to deliver to this user, else the last before it: its line may be lost.
-            exact = [s for s in same if event.recipient in s.attempts()]
+            exact = [s for s in same if any(each.recipient == event.recipient for each in s.attempts())]
             before = [s for s in same if (s.begun or 0) <= (event.at or 0) + 1]
             station = max(exact or before or same, key=lambda s: (s.begun or 0, s.depth), default=None)
         if station is None:

@@ -87,7 +87,7 @@ def test_a_captured_journey_is_traced_to_what_became_of_it(name: str) -> None:
             assert became.items() <= message["recipients"].items(), journey.sentence()
             others = {status for address, status in message["recipients"].items() if address not in became}
             assert others <= {"delivered"}, journey.sentence()
-            reached = [outcome for outcome in journey.outcomes if outcome.status == "delivered"]
+            reached = {outcome.recipient for outcome in journey.outcomes if outcome.status == "delivered"}
             assert len(reached) == sum(message["mailboxes"].values()), journey.sentence()
         assert journey.status == message["status"], journey.sentence()
 
@@ -153,3 +153,10 @@ def test_lines_lost_at_random_never_stop_a_trace(name: str, share: float) -> Non
         for message in happened(name)[:5]:
             for part in journeys(log, message["query"]):
                 assert part.sentence() and part.json()["status"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_said_to_be_missing_from_a_whole_log(name: str) -> None:
+    for message in happened(name):
+        journey = the(name, message)
+        assert not journey.missing, journey.missing
