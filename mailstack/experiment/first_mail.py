@@ -42,8 +42,8 @@ def _(scene: Scene, show: Evidence) -> None:
     "The provider saw TLS and the authenticated user",
     row="Step 3: the provider's submission service on port 587 is used with authentication and TLS.",
     done="Read in the provider's log how the connection came that brought the first mail.",
-    expected="The connection came to submission and encrypted before the mail was sent; the SASL user is the one in "
-    "the map of credentials; the student's machine had verified the provider's certificate.",
+    expected="The connection came to submission, and was encrypted before the mail was sent; the SASL user is "
+    "the one in the map of credentials; the student's machine had verified the provider's certificate.",
     needs=("send",),
 )
 def _(scene: Scene, show: Evidence) -> None:

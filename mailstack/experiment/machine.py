@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailstack.errors import MailstackError
 from mailstack.experiment.evidence import Evidence, Unmet, expect
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
@@ -41,9 +42,14 @@ def _(scene: Scene, show: Evidence) -> None:
         ("service", "image", "state", "addresses"),
         [(s.name, s.image, s.state, ", ".join(filter(None, s.addresses.values()))) for s in scene.services()],
     )
-    if scene.trouble is not None:
-        show.text("what `up` found", scene.trouble.details)
-        raise Unmet(scene.trouble.message)
+    if isinstance(scene.up, MailstackError):
+        show.text("what `up` found", scene.up.details)
+        raise Unmet(scene.up.message)
+    if scene.up:
+        proof = scene.up.verified
+        show.text("the mail that proved it", f"{proof.message_id}: read after {proof.milliseconds:.0f} ms")
+    ended = [state.name for state in scene.services() if state.state != "running"]
+    expect(not ended, f"not running: {', '.join(ended)}")
 
 
 @steps(
@@ -76,7 +82,7 @@ def _(scene: Scene, show: Evidence) -> None:
     kind, _, path = place.partition(":")
     made = scene.execute("sender", "relay-credentials", input=f"{user}:{password.reveal()}\n".encode())
     expect(made.code == 0, f"the map could not be made: {made.stderr.strip()}")
-    scene.reload("sender")
+    show.text("Postfix began anew", scene.reload("sender"))
     listing = scene.output("sender", "stat", "-c", "%a %U %s %n", path, f"{path}.{kind}")
     system = scene.output("sender", "stat", "-f", "-c", "%T", path).strip()
     rows = [line.split(" ", 3) for line in listing.splitlines()]

@@ -22,11 +22,20 @@ from mailstack.experiment.step import Outcome, Step, run
 from mailstack.model import Json, Verdict
 from mailstack.running import RunningLab
 
+# The steps as the experiment has them: what the student does by hand, what the theory says, who plays whom.
+ORDER = (
+    *("lab", "install", "mailname"),
+    *(setting.name for setting in settings.SETTINGS),
+    *("credentials", "send", "tls-and-sasl", "arrive", "answer"),
+    *("parts", "end-to-end", "store-and-forward", "queue", "dialogue", "message", "mime", "receiving", "hops"),
+    *("roles", "outside"),
+)
+
 
 def all_steps() -> list[Step]:
     """Every step, in the order of the experiment."""
-    modules = (machine, roles, settings, first_mail, theory, models, talk, mailbox, queue)
-    return [step for module in modules for step in module.steps.all]
+    modules = (machine, settings, first_mail, theory, models, queue, talk, mailbox, roles)
+    return sorted((step for module in modules for step in module.steps.all), key=lambda step: ORDER.index(step.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +50,7 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
     """Do the whole experiment. Raises InputError, HostError, Interrupted."""
     begun = time.monotonic()
     started = datetime.datetime.now().astimezone()
-    with _lab(overlays, keep, progress) as (running, trouble):
-        scene = Scene(running, trouble)
+    with _lab(overlays, keep, progress) as scene:
         steps = all_steps()
         done: list[Outcome] = []
 
@@ -71,24 +79,23 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
 
 
 @contextlib.contextmanager
-def _lab(
-    overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]
-) -> Iterator[tuple[RunningLab, MailstackError | None]]:
-    """A lab as long as `with` lasts, and what kept it from being proven: the steps tell where that shows."""
+def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Iterator[Scene]:
+    """A lab as long as `with` lasts. When `up` cannot prove it, the steps tell where that shows."""
     name = f"experiment-{secrets.token_hex(4)}"
-    trouble: MailstackError | None = None
     try:
+        roles.prepare(name)
+        found: lab.Report | MailstackError
         try:
-            roles.prepare(name)
-            lab.up(lab.Request(name, tuple(overlays), keep=True, ttl=None if keep else LIFE_SECONDS), progress)
+            request = lab.Request(name, tuple(overlays), keep=True, ttl=None if keep else LIFE_SECONDS)
+            found = lab.up(request, progress)
         except (InputError, EngineError, Interrupted):
             raise
         except MailstackError as error:
             states = Engine().services(compose.project_name(name))
             if not any(state.state == "running" for state in states):
                 raise
-            trouble = error
-        yield RunningLab(name), trouble
+            found = error
+        yield Scene(RunningLab(name), found)
     finally:
         if keep:
             down.down(second_lab(name), lambda text: None)

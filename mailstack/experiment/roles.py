@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from email.utils import make_msgid
 
-from mailstack import compose, files, lab, mail, pki, post, state, tracing
+from mailstack import compose, files, lab, mail, pki, post, state
 from mailstack.experiment.evidence import Evidence, expect
 from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
@@ -27,7 +27,8 @@ steps = Steps()
     "TLS, and accepts the user (235); the mailbox opens over IMAP.",
 )
 def _(scene: Scene, show: Evidence) -> None:
-    first = {service: scene.output(service, "cat", "/proc/1/comm").strip() for service in ("sender", "postfix")}
+    services = ("dovecot", "postfix", "sender")
+    first = {service: scene.output(service, "cat", "/proc/1/comm").strip() for service in services}
     agent = scene.output("sender", "mail", "--version").splitlines()[0]
     relayhost = scene.settings("sender")["relayhost"]
     user, password = scene.relay
@@ -37,7 +38,6 @@ def _(scene: Scene, show: Evidence) -> None:
     with mail.Smtp(dial, name="localhost", tls="starttls", context=scene.trusting) as session:
         under_tls = session.ehlo()[1].decode().splitlines()[1:]
         code, text = session.login(user, password.reveal())
-    first["dovecot"] = scene.output("dovecot", "cat", "/proc/1/comm").strip()
     with scene.box(scene.recipient) as box:
         greeting, folders = box.client.welcome.decode(), [folder.name for folder in box.folder.list()]
     show.table(
@@ -85,6 +85,7 @@ def prepare(name: str) -> None:
     "credentials these are, and is in a mailbox there; the second lab's own Postfix never saw it.",
 )
 def _(scene: Scene, show: Evidence) -> None:
+    scene.container("dovecot")  # the provider cannot let anybody log in without it
     user = scene.recipient
     reader = next(address for address in scene.lab.definition.addresses() if address not in (user, scene.student))
     message_id = make_msgid("outside", domain=user.partition("@")[2])
@@ -95,7 +96,7 @@ def _(scene: Scene, show: Evidence) -> None:
     post.from_sender(customer, post.Letter(user, (reader,), "Through the world", "Hello."), message_id)
     copies = scene.arrived(reader, message_id)
     scene.lines("postfix", message_id, ": removed")
-    came = event(tracing.of_lab(scene.lab, message_id)[-1], "postfix", "accepted")
+    came = event(scene.trace(message_id), "postfix", "accepted")
     show.text("what the provider outside logged", came.line.text)
     expect(relayhost == f"[{HOST}]:587", f"relayhost is {relayhost}")
     expect("/submission/" in came.line.program, f"it came to {came.line.program}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mailstack import files, mail, mailboxes, post, queues, tracing
 from mailstack.errors import DeadlinePassed, HostError, MailstackError
 from mailstack.experiment.evidence import Unmet, expect
+from mailstack.lab import Report
 from mailstack.message import Message
 from mailstack.model import Deadline, Json, Result, ServiceState
 from mailstack.running import RunningLab
@@ -35,9 +36,9 @@ LIFE_SECONDS = 900.0
 class Scene:
     """A lab in which some servers may not run."""
 
-    def __init__(self, lab: RunningLab, trouble: MailstackError | None = None) -> None:
+    def __init__(self, lab: RunningLab, up: Report | MailstackError | None = None) -> None:
         self.lab = lab
-        self.trouble = trouble  # what kept `up` from proving the lab
+        self.up = up  # what `up` said of it: how it was proven, or what kept it from being proven
         self.engine = lab.engine
         self.second = second_lab(lab.name)
         self._services = {state.name: state for state in lab.services()}
@@ -104,13 +105,15 @@ class Scene:
         """Every setting in effect in a Postfix: postconf(1), `-x` expands `$name`."""
         return self.once(f"settings of {service}", lambda: parse_settings(self.output(service, "postconf", "-x")))
 
-    def reload(self, service: str) -> None:
-        """Let a Postfix begin anew with its configuration (postfix(1), reload), and wait until it says so."""
+    def reload(self, service: str) -> str:
+        """Let a Postfix begin anew with its configuration (postfix(1), reload): the line in which it says so."""
         said = "]: reload -- "
         before = self.log(service).count(said)
         self.engine.signal(self.container(service), "SIGHUP")
         found = self._logged(service, lambda log: log.count(said) > before)
-        expect(found is not None, f"Postfix in {service} did not begin anew within {ARRIVAL_SECONDS:g} s")
+        if found is None:
+            raise Unmet(f"Postfix in {service} did not begin anew within {ARRIVAL_SECONDS:g} s")
+        return found.splitlines()[-1]
 
     def _logged(self, service: str, wanted: Callable[[str], bool]) -> str | None:
         """A service's log, as soon as it is as `wanted`; None when it is not in time."""
@@ -156,7 +159,14 @@ class Scene:
         """The way of a mail that has arrived, once both MTAs are done with it."""
         for service in ("sender", "postfix"):
             self.lines(service, message_id, ": removed")
-        return self.once(f"journey of {message_id}", lambda: tracing.of_lab(self.lab, message_id)[-1])
+        return self.once(f"journey of {message_id}", lambda: self.trace(message_id))
+
+    def trace(self, message_id: str) -> Journey:
+        """The way of a mail, by the lab's logs alone. Unmet when they do not know it."""
+        with tracing.lab_lines(self.lab) as read:
+            found = tracing.traced(read, message_id).journeys
+        expect(found, f"no server has logged {message_id}")
+        return found[-1]
 
     def keep(self, model: str, journey: Journey) -> Journey:
         """Put a journey into the document, as the one that shows a model."""

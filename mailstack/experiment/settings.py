@@ -28,6 +28,7 @@ class Setting:
     means: str  # the same in words
     why: str  # they differ
     look: Look | None = None
+    sees: str = ""  # what `look` has to see
 
 
 _SAME = "They do not differ."
@@ -125,6 +126,7 @@ SETTINGS = (
         "a ca-certificates.crt",
         "Debian's authorities as in the original, and the lab's own CA besides, in a file made at the start.",
         _authorities,
+        "Debian's authorities and the lab's own are in it",
     ),
     Setting("readme_directory", "no", "readme_directory", "no", "no", _SAME),
     Setting(
@@ -135,6 +137,7 @@ SETTINGS = (
         "a secret of the container",
         _CHAIN,
         _certificate,
+        "there is a certificate in it",
     ),
     Setting(
         "smtpd_tls_key_file",
@@ -144,6 +147,7 @@ SETTINGS = (
         "a secret of the container",
         _CHAIN,
         _pair,
+        "the key in it is the certificate's",
     ),
     Setting(
         "smtpd_use_tls",
@@ -153,6 +157,7 @@ SETTINGS = (
         "may or encrypt",
         "Obsolete since Postfix 2.3: “may” is the “yes” of today, TLS for whoever asks for it (TLS_README).",
         _offers_tls,
+        "the server on the machine makes TLS connections",
     ),
     Setting(
         "smtpd_tls_session_cache_database",
@@ -162,6 +167,7 @@ SETTINGS = (
         "an lmdb map in the data directory",
         _LMDB,
         _cached("smtpd_tls_session_cache_database"),
+        "the map is there",
     ),
     Setting(
         "smtp_tls_session_cache_database",
@@ -171,6 +177,7 @@ SETTINGS = (
         "an lmdb map in the data directory",
         _LMDB,
         _cached("smtp_tls_session_cache_database"),
+        "the map is there",
     ),
 )
 
@@ -224,10 +231,10 @@ def compare(setting: Setting) -> Callable[[Scene, Evidence], None]:
 for _setting in SETTINGS:
     steps(
         _setting.name,
-        f"{_setting.name} beside the one in effect",
+        f"{_setting.name}, beside what is in effect",
         row=f"Step 3: the student adds to main.cf: {_setting.name} = {_setting.value}",
         done=f"Asked postconf on the student's machine for {_setting.now}, and for what it says of the original.",
-        expected=f"{_setting.now} is {_setting.means}.",
+        expected=f"{_setting.now} is {_setting.means}{f'; {_setting.sees}' if _setting.sees else ''}.",
         # The maps of TLS sessions are there when there was one.
         needs=("send",) if "session_cache" in _setting.name else (),
     )(compare(_setting))

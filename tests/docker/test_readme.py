@@ -57,6 +57,7 @@ def test_the_commands_of_the_readme_work_in_their_order(labs: Labs, tmp_path: Pa
             adapted = line.replace(" -n ci", f" -n {ci}").replace("docker compose", compose)
             adapted = adapted.replace("/dev/shm/my-secrets", str(secrets))
             adapted = adapted.replace("results.xml", str(tmp_path / "results.xml"))
+            adapted = adapted.replace("experiment-report", str(tmp_path / "report"))
             outputs[line] = run(adapted, environment)
     finally:
         shutil.rmtree(secrets, ignore_errors=True)
@@ -64,6 +65,7 @@ def test_the_commands_of_the_readme_work_in_their_order(labs: Labs, tmp_path: Pa
     assert "CCN Lab" in outputs["mailstack read bob@example.com"]
     assert "passed" in outputs["mailstack check"] and "failed" not in outputs["mailstack check"]
     assert (tmp_path / "results.xml").stat().st_size
+    assert (tmp_path / "report" / "index.html").stat().st_size
 
 
 def test_make_up_in_a_fresh_clone_ends_with_the_mail_that_was_read(labs: Labs, tmp_path: Path) -> None:

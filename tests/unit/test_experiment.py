@@ -22,7 +22,7 @@ from mailstack.experiment import folder
 from mailstack.experiment.evidence import Evidence, Unmet, expect
 from mailstack.experiment.mailbox import picture
 from mailstack.experiment.models import not_kept
-from mailstack.experiment.performance import all_steps
+from mailstack.experiment.performance import ORDER, all_steps
 from mailstack.experiment.scene import Scene, lines_of, parse_settings
 from mailstack.experiment.settings import SETTINGS, fits
 from mailstack.experiment.step import Step, judge, run
@@ -131,7 +131,7 @@ def test_a_step_is_done_after_those_that_it_needs_wherever_they_stand() -> None:
 
 def test_each_step_has_a_name_of_its_own_and_what_it_needs_can_be_done_before_it() -> None:
     steps = {step.id: step for step in all_steps()}
-    assert len(steps) == len(all_steps())
+    assert len(steps) == len(all_steps()) and [step.id for step in all_steps()] == list(ORDER)
     done: set[str] = set()
     while ready := {id for id, step in steps.items() if id not in done and done.issuperset(step.needs)}:
         done |= ready
