@@ -60,7 +60,11 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         file.write_text(html, encoding="utf-8")
         address = file.as_uri()
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, offline=True, **options
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            reduced_motion="reduce",
+            offline=True,
+            **options,
         )
         contexts.append(context)
         made = Opened(context.new_page())
