@@ -183,6 +183,7 @@ def _environment() -> jinja2.Environment:
         "release": release,
         "seconds": spoken,
         "milliseconds": svg.milliseconds,
+        "delays": svg.delays,
         "identifier": identifier,
     }
     return environment

@@ -145,3 +145,8 @@ def _number(value: object) -> str:
 def milliseconds(value: float) -> str:
     """A duration for people; below ten milliseconds with a decimal."""
     return f"{value:.1f}".removesuffix(".0") + " ms" if 0 <= value < 9.95 else spoken(value / 1000)
+
+
+def delays(seconds: Iterable[float]) -> str:
+    """Postfix's four delays, as Postfix writes them."""
+    return " / ".join(f"{each:g}" for each in seconds) + " s"

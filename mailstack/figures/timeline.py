@@ -160,7 +160,7 @@ def _strips(lane: Json, y: float, span: float) -> list[str]:
             box = {"x": x, "y": y, "width": until - x, "height": _STRIP}
             parts.append(svg.element("rect", class_=f"delay delay{number}", **box))
         x = until
-    words = "delays " + " / ".join(f"{seconds:g}" for seconds in events[-1]["delays"]) + " s"
+    words = f"delays {svg.delays(events[-1]['delays'])}"
     beside = x + 8 if x < LEFT + PLOT else LEFT + PLOT + 10
     parts.append(svg.text(max(beside, start + 4), y + 9, words, "small quiet halo"))
     return parts

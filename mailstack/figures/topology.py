@@ -72,7 +72,7 @@ def _parts(tall: float, used: set[str]) -> str:
         "g",
         panel(left - 16, 8, _WIDE + 32, _TOP + tall + 6, "The student's machine"),
         panel(middle - 16, _TOP - 44, right + _WIDE + 32 - middle, tall + 58, "The provider"),
-        panel(right - 16, 8, _WIDE + 32, _AGENT + 58, "The recipient"),
+        panel(right - 16, 8, _WIDE + 32, _AGENT + 44, "The recipient"),
         box(left, _AGENT - 20, 48, "user agent", "mail, sendmail"),
         box(right, _AGENT - 20, 48, "user agent", "reads over IMAP"),
         box(left, _TOP, tall, "sender", "MTA: Postfix, its queue", "sender" not in used),
@@ -98,6 +98,8 @@ def _way(way: list[Leg], number: int, ways: int, tall: float) -> str:
         start, end = _LEFT[leg.origin] + _WIDE, _LEFT[leg.target]
         parts += [_arrow([(start, y), (end, y)], stroke), _mark(start + 34, y, count), _protection(leg, start + 52, y)]
         parts.append(_kept(leg, y))
+        if leg.target == "dovecot" and leg.reply.startswith("2"):
+            parts.append(svg.text(end + 12, y + 4, "in the mailbox", "small strong fill"))
     return svg.element("g", *parts, class_=_CLASSES[number % 2])
 
 

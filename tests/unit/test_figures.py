@@ -169,7 +169,9 @@ def test_a_mail_that_waits_is_drawn_at_the_station_where_it_waits() -> None:
     waiting["hops"][0]["left_milliseconds"] = None
     waiting["events"] = waiting["events"][:3]
     assert path.legs(waiting)[-1].target == ""
-    assert "waits here" in texts(topology({"one": waiting}))
+    shown = texts(topology({"one": waiting}))
+    assert "waits here" in shown and "in the mailbox" not in shown
+    assert "in the mailbox" in texts(topology({"one": journey()}))
     assert "still there" in texts(timeline(waiting))
 
 
