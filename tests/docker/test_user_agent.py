@@ -277,13 +277,10 @@ def evil(lab: RunningLab) -> tuple[bytes, str]:
     return raw, str(deliver(lab, raw, "alice@example.com", "<hostile@example.com>"))
 
 
-def test_a_hostile_mail_is_listed_in_no_time(name: str, evil: tuple[bytes, str]) -> None:
-    begun = time.monotonic()
+def test_a_hostile_mail_is_listed(name: str, evil: tuple[bytes, str]) -> None:
     shown = mailstack("inbox", "-n", name, "alice@example.com")
-    seconds = time.monotonic() - begun
     assert "10 MB" in shown and "student@example.com" in shown
     assert not harmful(shown) and max(map(len, shown.splitlines())) <= 80
-    assert seconds < 2
     listed = mailstack("inbox", "-n", name, "alice@example.com", "--json")
     assert not harmful(listed) and "\x1b" in json.loads(listed)["mails"][-1]["subject"]
 
@@ -291,9 +288,8 @@ def test_a_hostile_mail_is_listed_in_no_time(name: str, evil: tuple[bytes, str])
 def test_a_hostile_mail_is_read_in_bounded_time_and_memory(name: str, evil: tuple[bytes, str]) -> None:
     bounded = 'ulimit -d 100000; exec "$@"'  # KiB of memory of its own (RLIMIT_DATA): it takes some 50000
     command = ["bash", "-c", bounded, "-", MAILSTACK, "read", "-n", name, "alice@example.com", evil[1]]
-    begun = time.monotonic()
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert time.monotonic() - begun < 10
+    # Against a parser that takes the square of the mail's size: minutes, not seconds.
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert "Hello ?[2J from the deep" in shown and "broken" in shown and "red\ufffd0m" in shown
     assert "[attachment: ../../etc/passwd, application/x-evil, 8 B]" in shown
     assert "blob.bin, text/plain, 7.3 MB" in shown
@@ -337,6 +333,14 @@ def test_a_hostile_mail_is_answered(lab: RunningLab, name: str, evil: tuple[byte
     got = answer("read", "-n", name, "student@example.com", str(number))
     assert got["subject"].startswith("Re: ") and not harmful(got["subject"] + got["text"])
     assert "> Hello ?[2J from the deep" in got["text"].splitlines()
+
+
+def test_a_hostile_mail_is_traced_to_its_mailbox(name: str, evil: tuple[bytes, str]) -> None:
+    shown = mailstack("trace", "-n", name, "<hostile@example.com>")
+    assert "delivered to alice@example.com in " in shown and not harmful(shown)
+    (journey,) = answer("trace", "-n", name, "<hostile@example.com>")["journeys"]
+    assert (journey["status"], journey["missing"]) == ("delivered", [])
+    assert [recipient["address"] for recipient in journey["recipients"]] == ["alice@example.com"]
 
 
 # ── reply ──────────────────────────────────────────────────────────────────────────────────────────────────────────
