@@ -136,7 +136,7 @@ def picture(evidence: Json) -> str:
         content = base64.b64decode(evidence["base64"], validate=True)
     except (binascii.Error, ValueError):
         return ""
-    return f"data:{evidence['type']};base64,{base64.b64encode(content).decode()}"
+    return f"data:{evidence['type']};base64,{base64.b64encode(content).decode()}" if content else ""
 
 
 def tall(text: str) -> bool:

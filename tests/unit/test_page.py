@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mailstack import page
 from mailstack.model import Json
@@ -119,12 +121,40 @@ def test_text_of_a_mail_is_never_markup() -> None:
     assert HOSTILE[:40] in elements.text
 
 
+def little(text: str) -> Json:
+    """An experiment of one step, with a text wherever there can be any."""
+    evidence = [
+        {"kind": "text", "title": text, "text": text},
+        {"kind": "table", "title": text, "headings": ["a", "b"], "rows": [[text, text]]},
+        {"kind": "image", "title": text, "name": text, "type": "image/png", "base64": ""},
+    ]
+    words = dict.fromkeys(("title", "row", "done", "expected", "reason"), text)
+    step = {"id": "one", "verdict": "fail", "seconds": 1.0, "evidence": evidence, **words}
+    facts = EXPERIMENT["facts"] | {"host": text, "images": {"postfix": text}}
+    counts = {"verdict": "fail", "passed": 0, "failed": 1, "seconds": 1.0, "started": EXPERIMENT["started"]}
+    return {**counts, "facts": facts, "steps": [step], "journeys": {}, "dialogue": {}}
+
+
+BREAKING = st.sampled_from("<>&\"'/=! -scriptaé\n\x00\u202e\ud800{}%#")
+
+
+@given(st.text(BREAKING, min_size=1, max_size=30) | st.text(min_size=1, max_size=30))
+def test_whatever_a_text_is_the_page_has_the_same_elements_with_the_same_attributes(text: str) -> None:
+    def elements(page_: str) -> list[tuple[str, list[str]]]:
+        return [(tag, list(attributes)) for tag, attributes in Elements(page_).found]
+
+    made = page.render(little(text))
+    assert elements(made) == elements(page.render(little("x")))
+    made.encode("utf-8")
+
+
 @pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", 'image/png"><script>', "IMAGE/PNG", ""])
 def test_only_pictures_of_known_types_are_shown(kind: str) -> None:
     content = base64.b64encode(b"<svg onload=alert(1)>").decode()
     assert page.picture({"type": kind, "base64": content}) == ""
     assert page.picture({"type": "image/png", "base64": content}) == f"data:image/png;base64,{content}"
     assert page.picture({"type": "image/png", "base64": '"><script>'}) == ""
+    assert page.picture({"type": "image/png", "base64": ""}) == ""
 
 
 def test_the_policy_allows_the_page_s_own_style_and_nothing_else() -> None:
