@@ -192,7 +192,7 @@ def _fault(fault: Fault) -> Json:
 
 
 def _show(fault: Fault) -> None:
-    click.echo(click.style(f"{fault.id}: {fault.title}", bold=True))
+    click.echo(f"{fault.id}: {fault.title}")
     _field("cause", fault.cause)
     _field("remedy", fault.remedy)
     _field("source", fault.source)

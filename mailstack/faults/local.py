@@ -10,7 +10,7 @@ ENTRIES = (
         "a lookup table's file is not there",
         cause="main.cf names a table that was never made: `postmap` was not run, or its type or path is another",
         remedy="run postmap TYPE:FILE as main.cf names it (postmap lmdb:/etc/postfix/sasl_passwd), then postqueue -f",
-        source="Postfix DATABASE_README, “Preparing Postfix for LMDB/Berkeley DB/CDB”; postmap(1)",
+        source="postmap(1); Postfix DATABASE_README",
         pattern=r"open (database )?\S+: No such file or directory|is unavailable\. open ",
     ),
     fault(

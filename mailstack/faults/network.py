@@ -23,7 +23,7 @@ ENTRIES = (
         "no way out to port 25",
         cause="this network lets nobody but its own mail server talk to port 25 outside, as most do against spam",
         remedy="relay through your provider's submission service: relayhost = [NAME]:587, with AUTH and TLS",
-        source="RFC 5068, section 3; Postfix SASL_README",
+        source="RFC 5068, section 4; Postfix SASL_README",
         pattern=rf"connect to \S+\[(?!{_PRIVATE})[\da-fA-F.:]+\]:25: "
         r"(Connection timed out|Network is unreachable|No route to host)",
     ),

@@ -34,7 +34,7 @@ ENTRIES = (
         "the certificate is by an issuer that the client does not know",
         cause="it is self-signed, of a private CA, or sent without its chain; or the client has no list of authorities",
         remedy="name the CA's certificate in smtp_tls_CAfile; on the server, put the whole chain into its file",
-        source="Postfix TLS_README, “Client-side CA certificates”",
+        source="postconf(5), smtp_tls_CAfile, smtpd_tls_chain_files",
         pattern=r"certificate verification failed for \S+: (untrusted issuer|self-signed certificate)"
         r"|alert unknown ca\b|num=\d+:(self[- ]signed certificate|unable to get (local )?issuer certificate)",
     ),

@@ -16,6 +16,8 @@ from tests.docker.conftest import Labs
 from tests.docker.faults import Case, Stage
 from tests.docker.faults.cases import CASES
 from tests.docker.faults.worlds import WORLDS
+from tests.journeys.__main__ import capture
+from tests.journeys.scenes import SCENES
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,19 @@ def test_the_failures_of_a_running_lab_are_explained(world: str, stage: Callable
     found = explained("-n", on.lab.name)
     assert expected in found
     assert found[expected]["first"] and re.match(r"(sender|postfix) \| 20", str(found[expected]["example"]))
+
+
+@pytest.mark.docker
+def test_a_journey_is_captured_with_what_really_became_of_the_mail(
+    stage: Callable[[str], Stage], tmp_path: Path
+) -> None:
+    (scene,) = (each for each in SCENES if each.name == "partly")
+    capture(scene, stage("world"), tmp_path)
+    document = json.loads((tmp_path / "partly.json").read_text())
+    (message,) = document["messages"]
+    assert message["recipients"] == {"bob@example.com": "delivered", "nobody@example.com": "bounced"}
+    assert message["mailboxes"] == {"bob@example.com": 1} and len(message["notices"]) == 1
+    assert message["message_id"] in (tmp_path / "partly.log").read_text()
 
 
 def test_every_known_failure_has_a_way_to_cause_it() -> None:

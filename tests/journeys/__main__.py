@@ -42,7 +42,7 @@ def main(names: Sequence[str]) -> None:
             capture(scene, stages[scene.lab])
 
 
-def capture(scene: Scene, stage: Stage) -> None:
+def capture(scene: Scene, stage: Stage, where: Path = HERE) -> None:
     """Play one, wait until everything is where it is expected to be, and write down both sides."""
     print(f"{scene.name}: {scene.about}", file=sys.stderr)
     _clear(stage)
@@ -62,14 +62,14 @@ def capture(scene: Scene, stage: Stage) -> None:
     if scene.fault:
         told = {fault.id for line in text.splitlines() if (fault := faults.recognise(line))}
         assert scene.fault in told, (scene.name, told)
-    for old in HERE.glob(f"{scene.name}.log*"):
+    for old in where.glob(f"{scene.name}.log*"):
         old.unlink()
     data = text.encode()
     if len(data) < _PACKED_FROM:
-        (HERE / f"{scene.name}.log").write_bytes(data)
+        (where / f"{scene.name}.log").write_bytes(data)
     else:
-        (HERE / f"{scene.name}.log.gz").write_bytes(gzip.compress(data, mtime=0))
-    (HERE / f"{scene.name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        (where / f"{scene.name}.log.gz").write_bytes(gzip.compress(data, mtime=0))
+    (where / f"{scene.name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def _settle(scene: Scene, stage: Stage, mails: Sequence[Mail]) -> None:
