@@ -43,6 +43,7 @@ class Request:
     relay_ca: Path | None = None
     keep: bool = False
     ttl: float | None = None  # seconds
+    patience: float = READY_SECONDS  # how long, in seconds, the mail that proves it may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +261,7 @@ class _Up:
         from mailstack import outside, prove
 
         running = RunningLab(wanted.lab, self.engine)
-        deadline = Deadline.after(READY_SECONDS)
+        deadline = Deadline.after(self.request.patience)
         try:
             sender = pool.submit(prove.sender, running, deadline)
             verified = Verified(*prove.transaction(running, deadline, self._dead))

@@ -45,6 +45,8 @@ def experiment(overlays: tuple[Path, ...], out: Path | None, keep: bool, progres
         if place:
             show("writing the report")
             folder.write(place, folder.contents(document, found.logs))
+    if keep:
+        click.echo(f"mailstack: the lab is kept: mailstack down -n {found.lab} removes it", err=True)
     if as_json:
         print_json(document)
     else:

@@ -47,7 +47,8 @@ def _(scene: Scene, show: Evidence) -> None:
     needs=("send",),
 )
 def _(scene: Scene, show: Evidence) -> None:
-    journey = scene.journey(scene.first_mail)
+    scene.lines("postfix", scene.first_mail, "client=")
+    journey = scene.trace(scene.first_mail)
     accepted = event(journey, "postfix", "accepted")
     sent = event(journey, "sender", "attempt")
     show.text("what the provider logged", accepted.line.text)

@@ -22,6 +22,9 @@ from mailstack.experiment.step import Outcome, Step, run
 from mailstack.model import Json, Verdict
 from mailstack.running import RunningLab
 
+# Many times what a lab needs until a mail has crossed it; one that needs more does not get through the steps, either.
+PATIENCE_SECONDS = 12.0
+
 # The steps as the experiment has them: what the student does by hand, what the theory says, who plays whom.
 ORDER = (
     *("lab", "install", "mailname"),
@@ -42,6 +45,7 @@ def all_steps() -> list[Step]:
 class Performance:
     """What there is to report: the document, and what the servers logged; without any secret of the lab."""
 
+    lab: str
     document: Json
     logs: Mapping[str, str]
 
@@ -75,19 +79,22 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
         document: Json = json.loads(scene.blot(json.dumps(found)))
         logs = {service: scene.blot(log) for service, log in scene.all_logs().items()}
     document["seconds"] = round(time.monotonic() - begun, 3)
-    return Performance(document, logs)
+    return Performance(scene.lab.name, document, logs)
 
 
 @contextlib.contextmanager
 def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Iterator[Scene]:
-    """A lab as long as `with` lasts. When `up` cannot prove it, the steps tell where that shows."""
-    name = f"experiment-{secrets.token_hex(4)}"
+    """A lab as long as `with` lasts, or, with `keep`, longer, when that ended well.
+
+    When `up` cannot prove it, the steps tell where that shows.
+    """
+    name, done = f"experiment-{secrets.token_hex(4)}", False
     try:
         roles.prepare(name)
         found: lab.Report | MailstackError
         try:
-            request = lab.Request(name, tuple(overlays), keep=True, ttl=None if keep else LIFE_SECONDS)
-            found = lab.up(request, progress)
+            ttl = None if keep else LIFE_SECONDS
+            found = lab.up(lab.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=PATIENCE_SECONDS), progress)
         except (InputError, EngineError, Interrupted):
             raise
         except MailstackError as error:
@@ -96,10 +103,10 @@ def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) 
                 raise
             found = error
         yield Scene(RunningLab(name), found)
+        done = True
     finally:
-        if keep:
+        if keep and done:
             down.down(second_lab(name), lambda text: None)
-            progress(f"the lab is kept: mailstack down -n {name} removes it")
         else:
             _remove(name, progress)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import smtplib
 from email.utils import make_msgid
 
 from mailstack import compose, files, lab, mail, pki, post, state
-from mailstack.experiment.evidence import Evidence, expect
+from mailstack.experiment.evidence import Evidence, Unmet, expect
 from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Steps
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Relay
 from mailstack.running import RunningLab
-from mailstack.secret import write_private
+from mailstack.secret import Secret, write_private
 
 steps = Steps()
 
@@ -32,31 +33,41 @@ def _(scene: Scene, show: Evidence) -> None:
     agent = scene.output("sender", "mail", "--version").splitlines()[0]
     relayhost = scene.settings("sender")["relayhost"]
     user, password = scene.relay
+    show.table("the first processes", ("machine", "process"), first.items())
+    expect(first == {"sender": "master", "postfix": "master", "dovecot": "dovecot"}, f"the first processes are {first}")
+    try:
+        clear, under_tls, code, text = _submission(scene, user, password)
+    except smtplib.SMTPException as error:
+        raise Unmet(f"587 of the provider: {error}") from None
+    with scene.box(scene.recipient) as box:
+        greeting, folders = box.client.welcome.decode(), [folder.name for folder in box.folder.list()]
+    show.table(
+        "who plays whom",
+        ("machine", "is", "seen"),
+        [
+            ("sender", "the student's machine", f"{agent}; relayhost = {relayhost}"),
+            ("postfix", "the provider: submission", f"587: {code} {text}"),
+            ("dovecot", "the provider: mailboxes", f"{greeting}; folders: {', '.join(folders)}"),
+        ],
+    )
+    show.text("587 in the clear offers", "\n".join(clear))
+    show.text("587 under TLS offers", "\n".join(under_tls))
+    expect("STARTTLS" in clear, "587 does not offer STARTTLS")
+    expect(not any(line.startswith("AUTH") for line in clear), "587 offers AUTH in the clear")
+    expect(any(line.startswith("AUTH") for line in under_tls), "587 does not offer AUTH under TLS")
+    expect(code == 235, f"587 did not accept the relay's user: {code} {text}")
+    expect("INBOX" in folders, "there is no inbox")
+
+
+def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], list[str], int, str]:
+    """What port 587 offers (EHLO) in the clear and under TLS, and what it answers to who logs in."""
     dial = mail.to(scene.lab.endpoints["submission"])
     with mail.Smtp(dial, name="localhost") as session:
         clear = session.ehlo()[1].decode().splitlines()[1:]
     with mail.Smtp(dial, name="localhost", tls="starttls", context=scene.trusting) as session:
         under_tls = session.ehlo()[1].decode().splitlines()[1:]
         code, text = session.login(user, password.reveal())
-    with scene.box(scene.recipient) as box:
-        greeting, folders = box.client.welcome.decode(), [folder.name for folder in box.folder.list()]
-    show.table(
-        "who plays whom",
-        ("machine", "is", "first process", "seen"),
-        [
-            ("sender", "the student's machine", first["sender"], f"{agent}; relayhost = {relayhost}"),
-            ("postfix", "the provider: submission", first["postfix"], f"587: {code} {text.decode()}"),
-            ("dovecot", "the provider: mailboxes", first["dovecot"], f"{greeting}; folders: {', '.join(folders)}"),
-        ],
-    )
-    show.text("587 in the clear offers", "\n".join(clear))
-    show.text("587 under TLS offers", "\n".join(under_tls))
-    expect(first == {"sender": "master", "postfix": "master", "dovecot": "dovecot"}, f"the first processes are {first}")
-    expect("STARTTLS" in clear, "587 does not offer STARTTLS")
-    expect(not any(line.startswith("AUTH") for line in clear), "587 offers AUTH in the clear")
-    expect(any(line.startswith("AUTH") for line in under_tls), "587 does not offer AUTH under TLS")
-    expect(code == 235, f"587 did not accept the relay's user: {code} {text.decode()}")
-    expect("INBOX" in folders, "there is no inbox")
+    return clear, under_tls, code, text.decode()
 
 
 # ── a provider outside ───────────────────────────────────────────────────────────────────────────────────────────
