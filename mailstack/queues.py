@@ -18,8 +18,12 @@ from mailstack.running import RunningLab
 # In the order of a mail's way: looked at in it, a mail that moves on meanwhile is not overlooked.
 SERVICES = ("sender", "postfix")
 
+# Twice: showq(8) looks into one queue after the other, and misses a mail that moves back to one it has seen.
 # qmgr(8): a deferred mail's file has the time of its next try as its time of change.
-_LIST = "postqueue -j && find /var/spool/postfix/deferred -ignore_readdir_race -type f -printf '%f %T@\\n'"
+_LIST = (
+    "postqueue -j && postqueue -j"
+    " && find /var/spool/postfix/deferred -ignore_readdir_race -type f -printf '%f %T@\\n' && echo end"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,14 @@ def _iso(moment: float) -> str:
 
 
 def parsed(service: str, listing: str) -> list[Entry]:
-    """Entries from the lines of `postqueue -j`, and `QUEUE-ID SECONDS` for each next try; the oldest first."""
+    """Entries from the lines of `postqueue -j`, and `QUEUE-ID SECONDS` for each next try; the oldest first.
+
+    Of a mail that is listed twice, the last line counts.
+    """
     lines = [line for line in listing.splitlines() if line.strip()]
     tries = dict(line.split(" ", 1) for line in lines if not line.startswith("{"))
     found = [_entry(service, json.loads(line), tries) for line in lines if line.startswith("{")]
-    return sorted(found, key=lambda entry: entry.arrived)
+    return sorted({entry.queue_id: entry for entry in found}.values(), key=lambda entry: entry.arrived)
 
 
 def _entry(service: str, mail: Json, tries: Mapping[str, str]) -> Entry:
@@ -93,9 +100,10 @@ def _entry(service: str, mail: Json, tries: Mapping[str, str]) -> Entry:
 def entries(engine: Engine, container: str, service: str) -> list[Entry]:
     """What stands in the queues of a service's container. Raises CommandFailed, EngineError."""
     result = engine.execute(container, ["sh", "-c", _LIST])
-    if result.code != 0:
-        raise CommandFailed(f"the queue of {service} cannot be listed: {result.stderr.strip()}")
-    return parsed(service, result.stdout)
+    listing, end, _ = result.stdout.rpartition("end\n")
+    if result.code != 0 or not end:
+        raise CommandFailed(f"the queue of {service} cannot be listed: {result.stderr.strip() or 'it was cut off'}")
+    return parsed(service, listing)
 
 
 def containers(lab: RunningLab, service: str | None = None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from mailstack import queues
 from mailstack.cli.queue import drawn, understood
-from mailstack.errors import EngineError, InputError
+from mailstack.errors import CommandFailed, EngineError, InputError
 from mailstack.model import Deadline, Result
 from mailstack.queues import CONDITIONS, Entry, Waiting, chosen, parsed
 
@@ -67,6 +67,25 @@ def test_a_mail_has_its_reason_and_its_next_try() -> None:
 def test_mails_come_in_the_order_of_their_arrival() -> None:
     found = parsed("sender", "\n".join([mail("B", arrived=20), mail("C", arrived=30), mail("A", arrived=10)]))
     assert [each.queue_id for each in found] == ["A", "B", "C"]
+
+
+def test_a_mail_that_moves_while_it_is_looked_for_is_there_once_as_it_was_last_seen() -> None:
+    first, second = [mail("A"), mail("B", "active")], [mail("B", "deferred"), mail("C")]
+    found = parsed("postfix", "\n".join([*first, *second]))
+    assert [(each.queue_id, each.name) for each in found] == [("A", "deferred"), ("B", "deferred"), ("C", "deferred")]
+
+
+@pytest.mark.parametrize(
+    "result", [Result(0, mail() + "\n", ""), Result(69, "", "mail system is down"), Result(0, "", "")]
+)
+def test_a_listing_that_fails_or_is_cut_off_is_no_empty_queue(result: Result) -> None:
+    class Broken:
+        def execute(self, *_: Any) -> Result:
+            return result
+
+    engine: Any = Broken()
+    with pytest.raises(CommandFailed, match=r"cannot be listed: (mail system is down|it was cut off)"):
+        queues.entries(engine, "id", "postfix")
 
 
 def test_only_a_deferred_mail_has_a_next_try_and_one_that_was_taken_up_meanwhile_has_none() -> None:
@@ -196,7 +215,7 @@ class Engine:
 
     def execute(self, container: str, argv: list[str], **_: Any) -> Result:
         self.looked += 1
-        return Result(0, next(self._looks), "")
+        return Result(0, f"{next(self._looks)}\nend\n", "")
 
     def follow(self, containers: Any, **_: Any) -> Iterator[tuple[str, str] | None]:
         yield from self._lines
