@@ -34,7 +34,8 @@ def experiment(overlays: tuple[Path, ...], out: Path | None, keep: bool, progres
     """Perform the whole experiment in a lab of its own: each step with what was
     done, what was expected, the evidence and the verdict.
 
-    Exits with 1 when a step failed. The lab is removed, whatever happens.
+    Exits with 1 when a step failed. The lab is removed, whatever happens, unless
+    it is to be kept.
     """
     from mailstack.experiment import folder
     from mailstack.experiment.performance import perform

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from mailstack import answering, post
 from mailstack.experiment.evidence import Evidence, expect
 from mailstack.experiment.scene import ARRIVAL_SECONDS, Scene
@@ -21,7 +23,8 @@ BODY = "This is the first mail of the lab."
     "A mail is sent from the terminal",
     row="Step 5: the student sends a mail from the terminal: echo "
     f"“This is the first mail …” | mail -s “{SUBJECT}” RECIPIENT.",
-    done=f"As the user “student” on the student's machine: echo “{BODY}” | mail -s “{SUBJECT}” RECIPIENT.",
+    done=f"As the user “student” on the student's machine: echo “{BODY}” | mail -s “{SUBJECT}” RECIPIENT; with a "
+    "Message-ID of its own, by which the mail is found again.",
     expected="Postfix on the student's machine takes the mail, and hands it to the provider: status=sent (250 …).",
     needs=("credentials",),
 )
@@ -29,8 +32,8 @@ def _(scene: Scene, show: Evidence) -> None:
     # Without `-r`: the address that the mail is from is the system mail name's doing.
     argv = ["mail", "-s", SUBJECT, "-a", f"Message-ID: {scene.first_mail}", scene.recipient]
     done = scene.execute("sender", *argv, user=post.STUDENT, input=f"{BODY}\n".encode())
-    show.text("at the terminal", f"$ echo “{BODY}” | mail -s “{SUBJECT}” {scene.recipient}\n{done.stderr}")
-    expect(done.code == 0, f"`mail` ended with code {done.code}: {done.stderr.strip()}")
+    show.text("at the terminal", f"$ {shlex.join(('echo', BODY))} | {shlex.join(argv)}\n{done.stderr}")
+    expect(done.code == 0 and not done.stderr.strip(), f"`mail` ended with code {done.code}: {done.stderr.strip()}")
     lines = scene.lines("sender", scene.first_mail, "status=")
     show.text("what Postfix on the student's machine logged", "\n".join(lines))
     outcome = next(line for line in lines if "status=" in line)

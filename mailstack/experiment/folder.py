@@ -26,28 +26,27 @@ def prepared(path: Path) -> Iterator[Path]:
     When `with` ends well, what is in that place becomes the report, in place of one that was there before; else
     everything is as it was. Raises InputError for a folder that has something else in it, or cannot be written to.
     """
-    made_here = not path.exists()
-    _refuse(path)
     try:
+        made_here = not path.exists()
+        _refuse(path)
         if made_here:
             path.mkdir()
-        place = Path(tempfile.mkdtemp(prefix=".writing-", dir=path))
+        place = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path))
+        place.chmod(0o755)
     except OSError as error:
         raise InputError(f"{path}: cannot be written to: {error.strerror}") from None
     try:
-        place.chmod(0o755)
         yield place
-        for name in ENTRIES:
-            if (path / name).is_dir():
-                shutil.rmtree(path / name)
-            (place / name).replace(path / name)
-    except OSError as error:
-        raise HostError(f"{path}: the report could not be written: {error.strerror}") from None
+        _publish(place, path)
     finally:
         shutil.rmtree(place, ignore_errors=True)
         if made_here:
             with contextlib.suppress(OSError):  # it has the report in it
                 path.rmdir()
+
+
+# What a report was written to whose writer was killed.
+_UNFINISHED = ".writing-"
 
 
 def _refuse(path: Path) -> None:
@@ -56,10 +55,8 @@ def _refuse(path: Path) -> None:
         raise InputError(f"{path}: is a file; name a folder for the report")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: there is no such directory to make it in")
-    try:
-        found = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    found = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    found = {name for name in found if not name.startswith(_UNFINISHED)}
     if found and (DOCUMENT not in found or found - set(ENTRIES)):
         raise InputError(
             f"{path}: has something else in it than a report of mailstack",
@@ -68,14 +65,30 @@ def _refuse(path: Path) -> None:
 
 
 def write(place: Path, files: Mapping[str, bytes]) -> None:
-    """Write files, by their paths below `place`."""
+    """Write files, by their paths below `place`. Raises HostError."""
     for name, data in files.items():
         file = place / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as opened:
+                opened.write(data)
+                opened.flush()
+                os.fsync(opened.fileno())
+        except OSError as error:
+            raise HostError(f"{place.parent}: the report could not be written: {error.strerror}") from None
+
+
+def _publish(place: Path, path: Path) -> None:
+    """Put what was written in the place of what was there."""
+    try:
+        for name in ENTRIES:
+            if (path / name).is_dir():
+                shutil.rmtree(path / name)
+            (place / name).replace(path / name)
+        for left in path.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+    except OSError as error:
+        raise HostError(f"{path}: the report could not be written: {error.strerror}") from None
 
 
 def contents(document: Json, logs: Mapping[str, str]) -> dict[str, bytes]:

@@ -42,12 +42,15 @@ def _(scene: Scene, show: Evidence) -> None:
         ("service", "image", "state", "addresses"),
         [(s.name, s.image, s.state, ", ".join(filter(None, s.addresses.values()))) for s in scene.services()],
     )
-    if isinstance(scene.up, MailstackError):
-        show.text("what `up` found", scene.up.details)
-        raise Unmet(scene.up.message)
-    if scene.up:
-        proof = scene.up.verified
-        show.text("the mail that proved it", f"{proof.message_id}: read after {proof.milliseconds:.0f} ms")
+    if isinstance(scene.came_up, MailstackError):
+        show.text("what `up` found", scene.came_up.details)
+        raise Unmet(scene.came_up.message)
+    if scene.came_up:
+        proof = scene.came_up.verified
+        show.text(
+            f"up after {scene.came_up.total_seconds:.1f} s, proven by this mail",
+            f"{proof.message_id}: in the mailbox after {proof.milliseconds:.0f} ms",
+        )
     ended = [state.name for state in scene.services() if state.state != "running"]
     expect(not ended, f"not running: {', '.join(ended)}")
 

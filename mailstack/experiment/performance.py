@@ -88,7 +88,8 @@ def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) 
 
     When `up` cannot prove it, the steps tell where that shows.
     """
-    name, done = f"experiment-{secrets.token_hex(4)}", False
+    name = f"experiment-{secrets.token_hex(4)}"
+    scene, done = None, False
     try:
         roles.prepare(name)
         found: lab.Report | MailstackError
@@ -102,18 +103,18 @@ def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) 
             if not any(state.state == "running" for state in states):
                 raise
             found = error
-        yield Scene(RunningLab(name), found)
+        scene = Scene(RunningLab(name), found)
+        yield scene
         done = True
     finally:
-        if keep and done:
-            down.down(second_lab(name), lambda text: None)
-        else:
-            _remove(name, progress)
+        with ThreadPoolExecutor() as pool:
+            second = pool.submit(_remove_second, name, scene)
+            if not (keep and done):
+                down.down(name, progress)
+            second.result()
 
 
-def _remove(name: str, progress: Callable[[str], None]) -> None:
-    """Remove the lab, and the second one beside it, each whatever becomes of the other."""
-    with ThreadPoolExecutor() as pool:
-        second = pool.submit(down.down, second_lab(name), lambda text: None)
-        down.down(name, progress)
-        second.result()
+def _remove_second(name: str, scene: Scene | None) -> None:
+    if scene:
+        scene.end()
+    down.down(second_lab(name), lambda text: None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import smtplib
 from email.utils import make_msgid
 
-from mailstack import compose, files, lab, mail, pki, post, state
+from mailstack import compose, files, mail, pki, post, state
 from mailstack.experiment.evidence import Evidence, Unmet, expect
 from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Steps
+from mailstack.lab import Request
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Relay
 from mailstack.running import RunningLab
 from mailstack.secret import Secret, write_private
@@ -126,8 +127,6 @@ def _customer(scene: Scene, user: str) -> RunningLab:
     labels = {LABEL_LAB: first.name, LABEL_OWNER: first.state.owner, LABEL_EXPIRES: first.state.expires}
     scene.engine.make_network(network, labels)
     scene.engine.join(network, scene.container("postfix"), HOST)
-    request = lab.Request(
-        scene.second, (place / "world.yaml",), Relay(HOST), place / "credentials", first.ca_file, ttl=LIFE_SECONDS
-    )
-    lab.up(request, lambda text: None)
-    return RunningLab(scene.second, scene.engine)
+    relay = Relay(HOST)
+    overlays, own = (place / "world.yaml",), place / "credentials"
+    return scene.bring_up_second(Request(scene.second, overlays, relay, own, first.ca_file, ttl=LIFE_SECONDS))

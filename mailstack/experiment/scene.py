@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mailstack import files, mail, mailboxes, post, queues, tracing
 from mailstack.errors import DeadlinePassed, HostError, MailstackError
 from mailstack.experiment.evidence import Unmet, expect
-from mailstack.lab import Report
+from mailstack.lab import Report, Request, up
 from mailstack.message import Message
 from mailstack.model import Deadline, Json, Result, ServiceState
 from mailstack.running import RunningLab
@@ -36,11 +36,12 @@ LIFE_SECONDS = 900.0
 class Scene:
     """A lab in which some servers may not run."""
 
-    def __init__(self, lab: RunningLab, up: Report | MailstackError | None = None) -> None:
+    def __init__(self, lab: RunningLab, came_up: Report | MailstackError | None = None) -> None:
         self.lab = lab
-        self.up = up  # what `up` said of it: how it was proven, or what kept it from being proven
+        self.came_up = came_up  # what `up` said of it: how it was proven, or what kept it from being proven
         self.engine = lab.engine
         self.second = second_lab(lab.name)
+        self._second_turn, self._over = threading.Lock(), False
         self._services = {state.name: state for state in lab.services()}
         self.journeys: dict[str, Journey] = {}  # model → the mail's
         self.dialogue: Json = {}
@@ -53,6 +54,18 @@ class Scene:
         self.recipient = others[min(1, len(others) - 1)]
         # The mail of steps 5 and 6; its id is chosen here, so that each step can look for it.
         self.first_mail = make_msgid("first", domain=mailname)
+
+    def bring_up_second(self, request: Request) -> RunningLab:
+        """The second lab, which is removed with the first. Unmet when the experiment was interrupted meanwhile."""
+        with self._second_turn:
+            expect(not self._over, "the experiment was interrupted")
+            up(request, lambda text: None)
+        return RunningLab(self.second, self.engine)
+
+    def end(self) -> None:
+        """No second lab is brought up any more; one that is being brought up is waited for."""
+        with self._second_turn:
+            self._over = True
 
     # ── its machines ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -139,6 +139,8 @@ def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
         raise
     except (MailstackError, OSError, EOFError) as error:
         verdict, reason = Verdict.FAIL, str(error) or type(error).__name__
+    except (LookupError, ValueError) as error:
+        verdict, reason = Verdict.FAIL, f"what was seen there is not as it should be: {type(error).__name__}: {error}"
     except Exception as error:
         from smtplib import SMTPException
 

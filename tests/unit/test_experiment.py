@@ -75,11 +75,21 @@ def test_what_goes_wrong_on_the_way_makes_a_step_fail(error: Exception) -> None:
     assert (outcome.verdict, outcome.reason) == (Verdict.FAIL, "refused")
 
 
+@pytest.mark.parametrize("error", [KeyError("relayhost"), ValueError("no date")])
+def test_what_cannot_be_read_makes_a_step_fail(error: Exception) -> None:
+    def function(scene: Scene, show: Evidence) -> None:
+        raise error
+
+    outcome = judge(_step("a", function), SCENE, {})
+    assert outcome.verdict is Verdict.FAIL
+    assert outcome.reason.startswith("what was seen there is not as it should be: ")
+
+
 def test_a_mistake_in_the_program_is_no_verdict() -> None:
     def function(scene: Scene, show: Evidence) -> None:
-        raise KeyError("a mistake")
+        raise TypeError("a mistake")
 
-    with pytest.raises(KeyError):
+    with pytest.raises(TypeError):
         judge(_step("a", function), SCENE, {})
 
 
@@ -382,6 +392,17 @@ def test_a_report_takes_the_place_of_one_that_is_there(tmp_path: Path) -> None:
     assert [each.name for each in (tmp_path / "report" / "evidence").iterdir()] == ["x.log"]
 
 
+def test_what_a_killed_writer_has_left_is_no_hindrance_and_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".writing-x").mkdir()
+    _report(tmp_path)
+    assert {each.name for each in tmp_path.iterdir()} == set(folder.ENTRIES)
+
+
+def test_an_error_of_the_performance_is_not_taken_for_one_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError), folder.prepared(tmp_path / "report"):
+        raise ConnectionError("refused")
+
+
 @pytest.mark.parametrize("there", ["notes.txt", "index.html"])
 def test_a_folder_with_something_else_in_it_is_refused_before_anything_is_written(there: str, tmp_path: Path) -> None:
     (tmp_path / there).write_text("mine")
@@ -403,8 +424,9 @@ def test_a_file_and_a_folder_that_cannot_be_made_are_refused(tmp_path: Path) -> 
         _report(tmp_path / "file")
     with pytest.raises(InputError, match="no such directory"):
         _report(tmp_path / "absent" / "report")
-    with pytest.raises(InputError, match="cannot be written to"):
-        _report(Path("/proc/report"))
+    for path in (Path("/proc/report"), tmp_path / ("x" * 300)):
+        with pytest.raises(InputError, match="cannot be written to"):
+            _report(path)
 
 
 def test_when_something_goes_wrong_the_folder_is_as_it_was(tmp_path: Path) -> None:
