@@ -90,6 +90,7 @@ def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) 
     """
     name = f"experiment-{secrets.token_hex(4)}"
     scene, done = None, False
+    Engine().owners(name)  # before anything is made: where no engine answers, nothing could be removed
     try:
         roles.prepare(name)
         found: lab.Report | MailstackError

@@ -177,6 +177,27 @@ def test_a_second_report_takes_the_place_of_the_first_and_of_nothing_else(traces
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize(
+    ("environment", "overlay", "code", "says"),
+    [
+        ({"DOCKER_HOST": "unix:///nowhere"}, "x-mailstack: {}", 3, "no Docker engine answers"),
+        ({}, "x-mailstack: {colour: red}", 2, "x-mailstack.colour: is not known here"),
+    ],
+    ids=["no engine", "a wrong overlay"],
+)
+def test_what_cannot_even_begin_leaves_nothing(
+    environment: dict[str, str], overlay: str, code: int, says: str, traces: Traces, tmp_path: Path
+) -> None:
+    before = traces.all()
+    file = tmp_path / "overlay.yaml"
+    file.write_text(overlay)
+    outcome = run(["experiment", "-f", str(file), "--out", str(tmp_path / "report")], environment)
+    assert (outcome.code, len(outcome.messages), outcome.out, outcome.rest) == (code, 1, "", [])
+    assert says in outcome.messages[0]
+    assert traces.all() == before
+    assert not (tmp_path / "report").exists()
+
+
 BROKEN = "x-mailstack:\n  settings:\n    dovecot: |\n      no_such_setting = yes\n"
 
 # What can be shown without a Dovecot: what stands on the student's machine.
