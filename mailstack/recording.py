@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import smtplib
 import time
@@ -187,12 +188,13 @@ def _from_sender(
             if heard.readline() != b"ready\n":
                 raise HostError("the sender cannot record", remedy="mailstack up brings a sender that can")
             post.from_sender(lab, letter, message_id, route="recorded")
+            queue_id = _queue_id(lab, container, message_id, begun - 1, deadline)
             while True:
                 stream.settimeout(max(deadline.remaining(), 0.001))
                 moment, process, kind, text = heard.readline().decode(errors="replace").rstrip("\n").split(" ", 3)
                 if kind != ".":
                     lines.setdefault(process, []).append((float(moment), kind, text))
-                elif _is_of(lab.engine.logs(container, since=begun - 1), message_id, lines.get(process, [])):
+                elif queue_id in _delivered(lines.get(process, [])):
                     break
         except (TimeoutError, ValueError):
             raise DeadlinePassed(
@@ -202,11 +204,19 @@ def _from_sender(
     return _told(lab, letter, message_id, lines[process], deadline)
 
 
-def _is_of(log: str, message_id: str, lines: list[tuple[float, str, str]]) -> bool:
-    """Whether a process of the transport delivered this mail: its queue id is the one that the log has for it."""
-    queue = re.search(rf" (\w+): message-id={re.escape(message_id)}$", log, re.MULTILINE)
-    delivered = {match["queue"] for _, kind, text in lines if kind == "=" and (match := _DELIVERY.match(text))}
-    return queue is not None and queue[1] in delivered
+def _queue_id(lab: RunningLab, container: str, message_id: str, since: float, deadline: Deadline) -> str:
+    """Under which id a mail is in the sender's queue, as soon as the log has it (cleanup(8)). Raises TimeoutError."""
+    named = re.compile(rf" (\w+): message-id={re.escape(message_id)}$")
+    with contextlib.closing(lab.engine.follow({"sender": container}, since=since, deadline=deadline)) as log:
+        for line in log:
+            if line and (match := named.search(line[1])):
+                return match[1]
+    raise TimeoutError
+
+
+def _delivered(lines: list[tuple[float, str, str]]) -> set[str]:
+    """The queue ids of the mails that a process of the transport handed over, or could not."""
+    return {match["queue"] for _, kind, text in lines if kind == "=" and (match := _DELIVERY.match(text))}
 
 
 def _told(
