@@ -31,7 +31,7 @@ class Setting:
     sees: str = ""  # what `look` has to see
 
 
-_SAME = "They do not differ."
+_SAME = "There is none."
 _LMDB = (
     "hash: and btree: are files of Berkeley DB, which is no longer maintained as free software and which distributions "
     "leave out; Postfix documents lmdb: in its place (NON_BERKELEYDB_README, lmdb_table(5))."
@@ -218,7 +218,7 @@ def compare(setting: Setting) -> Callable[[Scene, Evidence], None]:
             [("original", setting.name, setting.value), ("in effect", setting.now, value)],
         )
         said = [line for line in warnings(scene) if f'"{setting.name}"' in line]
-        show.text("why they differ", setting.why)
+        show.text("the difference, and why", setting.why)
         if said:
             show.text("what Postfix says of the original", "\n".join(said))
         expect(fits(setting, value), f"{setting.now} is “{value}”, not {setting.means}")
