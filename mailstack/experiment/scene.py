@@ -204,21 +204,22 @@ class Scene:
     def arrived(self, address: str, message_id: str) -> list[MailMessage]:
         """The copies of a mail in a mailbox, once there is one. Unmet when none comes."""
         with self.box(address) as box:
-            try:
-                mail.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
-            except DeadlinePassed:
-                raise Unmet(
-                    f"the mail is not in the mailbox of {address} after {ARRIVAL_SECONDS:g} s: "
-                    + self.whereabouts(message_id)
-                ) from None
+            self._wait(box, address, message_id)
             return mail.find(box, message_id)
 
+    def _wait(self, box: BaseMailBox, address: str, message_id: str) -> MailMessage:
+        try:
+            return mail.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
+        except DeadlinePassed:
+            where = self.whereabouts(message_id)
+        raise Unmet(f"the mail is not in the mailbox of {address} after {ARRIVAL_SECONDS:g} s: {where}")
+
     def message(self, address: str, message_id: str) -> Message:
-        """A mail as it lies in a mailbox, byte by byte."""
+        """A mail as it lies in a mailbox, byte by byte. Unmet when it does not come."""
         with self.box(address) as box:
-            uid = next(iter(mail.find(box, message_id))).uid
-            found = mailboxes.message(box, int(uid or 0))
-        assert found
+            found = mailboxes.message(box, int(self._wait(box, address, message_id).uid or 0))
+        if found is None:
+            raise Unmet(f"{message_id} is no longer in the mailbox of {address}")
         return found
 
     def first(self) -> Message:

@@ -207,7 +207,7 @@ REDS = (
         "message",
         r"the body is b'It was different",
         _postfix("postfix", body_checks="regexp:{ {/^This is/ REPLACE It was different} }"),
-        ("send",),
+        ("send", "arrive"),
     ),
     Red(
         "hops",
