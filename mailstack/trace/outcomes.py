@@ -29,13 +29,16 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
     found = []
     attempts = station.attempts()
     entry = queued.get((station.service, station.queue_id))
-    passed_on = {child.queue_id: child for child in station.children if not child.notice}
+    family = [child for child in station.children if not child.notice]
+    passed_on = {child.queue_id: child for child in family}
     for event in attempts:
         child = passed_on.get(event.next_id)
         if event.status == "sent" and child is not None and _tells_of(child, event.recipient):
             continue  # what became of it is the next station's to tell
         if event.status == "deferred" and any(child.has("handed-in") for child in passed_on.values()):
             continue  # as it is when the message was put into the queue anew
+        if event.status == "deferred" and any(each.guessed and _tells_of(each, event.recipient) for each in family):
+            continue  # the line of a later attempt is lost: the next station has the message
         found.append(_outcome(station, event, child, entry))
     known = {address for event in attempts for address in (event.recipient, event.original)}
     if station.parent is None or station.guessed:

@@ -140,6 +140,25 @@ def test_a_content_filter_on_the_same_host_is_a_hop() -> None:
     assert journey.outcomes[0].hops == 2
 
 
+def test_the_line_of_a_later_attempt_that_is_lost_does_not_make_a_delivered_mail_wait() -> None:
+    log = """\
+Nov 23 09:00:00 mx postfix/pickup[1]: AAAAAA1111: uid=1000 from=<a@a.example>
+Nov 23 09:00:00 mx postfix/cleanup[2]: AAAAAA1111: message-id=<one@a.example>
+Nov 23 09:00:00 mx postfix/qmgr[3]: AAAAAA1111: from=<a@a.example>, size=1, nrcpt=1 (queue active)
+Nov 23 09:00:01 mx postfix/smtp[4]: AAAAAA1111: to=<b@b.example>, relay=none, delay=1, delays=1/0/0/0, dsn=4.4.1, \
+status=deferred (connect to b.example[192.0.2.2]:25: Connection refused)
+Nov 23 09:00:31 mx postfix/qmgr[3]: AAAAAA1111: removed
+Nov 23 09:00:31 b postfix/smtpd[1]: BBBBBB2222: client=mx[192.0.2.1]
+Nov 23 09:00:31 b postfix/cleanup[2]: BBBBBB2222: message-id=<one@a.example>
+Nov 23 09:00:31 b postfix/qmgr[3]: BBBBBB2222: from=<a@a.example>, size=1, nrcpt=1 (queue active)
+Nov 23 09:00:31 b postfix/lmtp[4]: BBBBBB2222: to=<b@b.example>, relay=d[192.0.2.9]:24, delay=0, delays=0/0/0/0, \
+dsn=2.0.0, status=sent (250 2.0.0 <b@b.example> s Saved)
+Nov 23 09:00:31 b postfix/qmgr[3]: BBBBBB2222: removed
+"""
+    (journey,) = traced(log, "one@a.example")
+    assert journey.status == "delivered" and journey.missing, journey.sentence()
+
+
 def test_an_expired_message_is_given_up() -> None:
     log = (
         ONE.rpartition("Nov 23 09:00:01 mx postfix/smtp[4]")[0]
