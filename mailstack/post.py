@@ -138,7 +138,7 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
             except DeadlinePassed as error:
                 raise CheckFailed(
                     f"the mail {message_id} did not reach the mailbox of {address} within {deadline.seconds:g} s",
-                    remedy=f"mailstack logs -n {lab.name} tells where it is",
+                    remedy=f"mailstack trace -n {lab.name} '{message_id}' tells where it is, and why",
                 ) from error
         arrived[address] = (time.monotonic() - begun) * 1000
     return Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrived)

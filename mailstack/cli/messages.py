@@ -113,4 +113,4 @@ def _tell(sent: Sent) -> None:
     for address, milliseconds in sent.arrived.items():
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
-        click.echo("none of the recipients has a mailbox in the lab: its way is in `mailstack logs`")
+        click.echo("none of the recipients has a mailbox in the lab: `mailstack trace --last` tells its way")
