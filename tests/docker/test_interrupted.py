@@ -100,10 +100,11 @@ def test_after_a_kill_at_any_moment_down_all_leaves_nothing_but_others_labs(
 ) -> None:
     before = others()
     with subprocess.Popen((MAILSTACK, "up", "-n", KILLED), stderr=subprocess.PIPE) as process:
-        with pytest.raises(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(moment * seconds * 0.95)
         process.kill()
-    assert process.returncode == -signal.SIGKILL
+    # 0: this one was done sooner than the one by which the moments are measured; `down` then has all of it to remove.
+    assert process.returncode in (-signal.SIGKILL, 0)
     outcome = run(["down", "--all"])
     assert outcome.code == 0, outcome
     assert nothing_before.all() == set()
