@@ -45,7 +45,7 @@ def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
     sender, *_ = (lab.service(service).container for service in ("sender", "postfix", "dovecot"))
     with lab.directory.locked(Deadline.after(60), lambda: progress("waiting for another command on this lab")):
         user, password = files.rotate_relay(lab.directory.files)
-        _until_it_holds(lab, user, password, Deadline.after(_HOLDS_SECONDS))
+        await_password(lab, user, password)
         hand_to_sender(lab.engine, sender, f"{user}:{password.reveal()}\n")
     return user
 
@@ -53,12 +53,17 @@ def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
 _HOLDS_SECONDS = 15.0
 
 
-def _until_it_holds(lab: RunningLab, user: str, password: Secret, deadline: Deadline) -> None:
-    """Log in until it is accepted: Dovecot looks whether a passwd-file has changed once in a second of the clock."""
+def await_password(lab: RunningLab, user: str, password: Secret, *, holds: bool = True) -> None:
+    """Log in until the password is accepted, or until it is not: Dovecot looks at a passwd-file once per clock second.
+
+    Raises DeadlinePassed.
+    """
+    deadline = Deadline.after(_HOLDS_SECONDS)
     context = mail.tls_context(lab.ca_file)
-    while not _logs_in(lab, context, user, password):
+    while _logs_in(lab, context, user, password) is not holds:
         if deadline.passed():
-            raise DeadlinePassed(f"the relay's new password was not accepted within {deadline.seconds:g} s")
+            what = "the new password was not accepted" if holds else "the old password was still accepted"
+            raise DeadlinePassed(f"{what} for {user} after {deadline.seconds:g} s")
         time.sleep(1.0 - time.time() % 1.0)  # to the next second: it cannot hold before
 
 

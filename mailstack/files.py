@@ -6,6 +6,8 @@ relay_outside                   the user's own, for a relay outside
 postfix.pem dovecot.pem sender.pem   key, certificate and chain of each server
 ca.pem                          the lab's CA
 relay_ca.pem                    CAs that the sender trusts besides, for a relay outside; empty where there are none
+added/                          accounts added to the running lab: a passwd-file for each, by its address
+addresses                       the same for Postfix, without passwords
 postfix.cf sender.cf dovecot.conf mailboxes aliases owners   not secret; see render.py
 """
 
@@ -21,8 +23,8 @@ from pathlib import Path
 
 from mailstack import pki, render, secret
 from mailstack.errors import CredentialsError, InputError
-from mailstack.model import Lab
-from mailstack.secret import Secret, new_password, write_private
+from mailstack.model import Account, Lab
+from mailstack.secret import Secret, make_private_directory, new_password, write_private
 
 SERVER_NAMES: Mapping[str, tuple[str, ...]] = {
     # `localhost` and 127.0.0.1 are what a client on this machine connects to.
@@ -81,6 +83,10 @@ def write(
     wanted = {address: known.get(address) or new_password() for address in lab.addresses()}
     put("accounts", render.accounts_file(lab, wanted).reveal())
 
+    make_private_directory(directory / "added")
+    if not (directory / "addresses").exists():
+        put("addresses", "")
+
     if not certificates_hold(directory):
         made = fresh or pki.make(SERVER_NAMES)
         put("ca.pem", made.ca)
@@ -127,11 +133,38 @@ def certificates_hold(directory: Path) -> bool:
 
 
 def passwords(directory: Path) -> dict[str, Secret]:
-    """Address → password, of a lab's accounts."""
+    """Address → password, of a lab's accounts, those that were added among them."""
     try:
-        return render.passwords_of((directory / "accounts").read_text())
+        text = (directory / "accounts").read_text()
     except FileNotFoundError:
         return {}
+    return render.passwords_of(text + "".join(path.read_text() for path in (directory / "added").glob("*@*")))
+
+
+def added(directory: Path) -> list[Account]:
+    """The accounts that were added to the running lab, by address."""
+    return [render.account_of(path.read_text()) for path in sorted((directory / "added").glob("*@*"))]
+
+
+def add(directory: Path, account: Account, password: Secret) -> str:
+    """Keep an added account for Dovecot, which takes it at once, and for Postfix's next start; gives Postfix's line."""
+    relay = read_relay(directory)
+    line = render.addition(account.address, relay[0] if relay else account.address)
+    write_private(directory / "added" / account.address, render.account_line(account, password).reveal())
+    addresses = directory / "addresses"
+    write_private(addresses, _without(addresses.read_text(), account.address) + line)
+    return line
+
+
+def remove(directory: Path, address: str) -> None:
+    """Keep it no longer."""
+    addresses = directory / "addresses"
+    write_private(addresses, _without(addresses.read_text(), address))
+    (directory / "added" / address).unlink(missing_ok=True)
+
+
+def _without(addresses: str, address: str) -> str:
+    return "".join(line for line in addresses.splitlines(keepends=True) if line.split()[1] != address)
 
 
 def read_relay(directory: Path) -> tuple[str, Secret] | None:

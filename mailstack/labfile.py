@@ -213,13 +213,18 @@ def _scalar(value: Any, keys: Keys) -> str:
 
 
 def _size(value: Any, keys: Keys) -> int:
-    match = (
-        _SIZE.fullmatch(str(value).strip()) if isinstance(value, str | int) and not isinstance(value, bool) else None
-    )
-    size = int(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
-    if not 1024 <= size <= 2**40:
+    fits = isinstance(value, str | int) and not isinstance(value, bool)
+    size = to_bytes(str(value)) if fits else None
+    if size is None:
         raise Misfit(keys, f"should be a size from 1K to 1024G, like 10M, not {_shown(value)}")
     return size
+
+
+def to_bytes(text: str) -> int | None:
+    """A size like `10M` in bytes, units of 1024; None when it is none from 1K to 1024G."""
+    match = _SIZE.fullmatch(text.strip())
+    size = int(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
+    return size if 1024 <= size <= 2**40 else None
 
 
 def is_domain(name: str) -> bool:

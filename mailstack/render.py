@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mailstack.model import Lab
+from mailstack.model import Account, Lab
 from mailstack.secret import Secret
 
 POSTFIX_HOST = "postfix"
@@ -20,11 +20,25 @@ def accounts_file(lab: Lab, passwords: Mapping[str, Secret]) -> Secret:
 
     https://doc.dovecot.org/2.4.1/core/config/auth/databases/passwd_file.html
     """
-    lines = []
-    for account in lab.accounts:
-        extra = f"userdb_quota_storage_size={account.quota}B" if account.quota is not None else ""
-        lines.append(f"{account.address}:{{PLAIN}}{passwords[account.address].reveal()}::::::{extra}\n")
-    return Secret("".join(lines))
+    return Secret("".join(account_line(each, passwords[each.address]).reveal() for each in lab.accounts))
+
+
+def account_line(account: Account, password: Secret) -> Secret:
+    """One account's line in a passwd-file."""
+    extra = f"userdb_quota_storage_size={account.quota}B" if account.quota is not None else ""
+    return Secret(f"{account.address}:{{PLAIN}}{password.reveal()}::::::{extra}\n")
+
+
+def account_of(line: str) -> Account:
+    """The other way round, without the password."""
+    address, _, rest = line.strip().partition(":")
+    size = rest.rpartition("userdb_quota_storage_size=")[2].removesuffix("B") if "userdb_quota" in rest else ""
+    return Account(address, int(size) if size else None)
+
+
+def addition(address: str, relay_user: str) -> str:
+    """What Postfix is told of an account that is added: who may send as it (stack/postfix/accounts)."""
+    return f"add {address} {address}, {relay_user}\n"
 
 
 def passwords_of(accounts_file: str) -> dict[str, Secret]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,7 +34,15 @@ class RunningLab:
         self.state = found
         self.name = name
         self.engine = engine or Engine()
-        self.definition: Lab = found.definition()
+        self._defined: Lab = found.definition()
+
+    @property
+    def definition(self) -> Lab:
+        """What the lab serves, accounts that were added since it was brought up among it."""
+        added = files.added(self.directory.files)
+        return (
+            dataclasses.replace(self._defined, accounts=(*self._defined.accounts, *added)) if added else self._defined
+        )
 
     @property
     def endpoints(self) -> dict[str, Endpoint]:

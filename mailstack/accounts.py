@@ -1,0 +1,130 @@
+"""Accounts that are added to a lab while it runs, and taken from it: no server is started again for them.
+
+Dovecot looks for a file that is named after the user, so an account holds as soon as its file is there. Postfix looks
+into tables of its own; a small program in its container changes them, and is started once for as many accounts as are
+wanted.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from mailstack import credentials, files
+from mailstack.errors import HostError, InputError
+from mailstack.labfile import is_address
+from mailstack.model import Account, Deadline
+from mailstack.running import RunningLab
+from mailstack.secret import Secret, new_password
+
+LOCK_SECONDS = 30.0
+
+# A file is named after the address (NAME_MAX of Linux); RFC 5321, section 4.5.3.1 allows as much.
+_LONGEST = 254
+
+
+class Accounts:
+    """The accounts of a running lab, to be changed; closes its connection at the end of `with`."""
+
+    def __init__(self, lab: RunningLab, progress: Callable[[str], None] = lambda text: None) -> None:
+        self.lab = lab
+        self._progress = progress
+        self._postfix: socket.socket | None = None
+
+    def __enter__(self) -> Accounts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._postfix:
+            self._postfix.close()
+
+    def add(
+        self, address: str, *, password: Secret | None = None, quota: int | None = None, fresh: bool = False
+    ) -> Secret:
+        """Add an account; when this returns, it can log in, send and receive. `quota` is in bytes.
+
+        `fresh` says that nobody has tried to log in as it before, so that it need not be tried whether it holds: what
+        was not there is looked for again in the next second. Gives its password, which is a new one unless it was said.
+        Raises InputError where the address cannot be an
+        account's, HostError where Postfix did not take it.
+        """
+        address = self._fitting(address)
+        password = password or new_password()
+        with self._locked():
+            if address in self.lab.definition.addresses():
+                raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
+            line = files.add(self.lab.directory.files, Account(address, quota), password)
+            try:
+                self._tell(line, f"add {address}")
+            except BaseException:
+                files.remove(self.lab.directory.files, address)
+                raise
+        if not fresh:
+            credentials.await_password(self.lab, address, password)
+        return password
+
+    def remove(self, address: str) -> None:
+        """Take an added account from the lab, with its mailbox; when this returns, its password holds no more.
+
+        Raises InputError where it was not added to it.
+        """
+        address = address.lower()
+        with self._locked():
+            if address not in [account.address for account in self.added()]:
+                defined = address in self.lab.definition.addresses()
+                what = "is of the lab's definition" if defined else "is no account"
+                raise InputError(
+                    f"{address} {what}: only accounts that were added to the running lab can be removed",
+                    remedy="mailstack account list",
+                )
+            password = self.lab.password(address)
+            files.remove(self.lab.directory.files, address)
+            self._tell(f"remove {address}\n", f"remove {address}")
+            credentials.await_password(self.lab, address, password, holds=False)
+            dovecot = self.lab.service("dovecot").container
+            self.lab.engine.execute(dovecot, ["rm", "-rf", "--", f"/srv/mail/{address}"])
+
+    def added(self) -> list[Account]:
+        """The accounts that were added since the lab was brought up."""
+        return files.added(self.lab.directory.files)
+
+    def _fitting(self, address: str) -> str:
+        address = address.lower()
+        definition = self.lab.definition
+        if not is_address(address) or "+" in address or len(address) > _LONGEST:
+            raise InputError(f"{address!r} cannot be an account's address", remedy="write it like dora@example.com")
+        domains = [domain.name for domain in definition.domains]
+        if address.rpartition("@")[2] not in domains:
+            raise InputError(f"{address} is in none of the lab's domains", remedy="domains: " + ", ".join(domains))
+        if address in [alias.address for alias in definition.aliases]:
+            raise InputError(f"{address} is an alias of lab “{self.lab.name}”")
+        return address
+
+    def _locked(self) -> AbstractContextManager[int]:
+        return self.lab.directory.locked(
+            Deadline.after(LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
+        )
+
+    def _tell(self, line: str, answer: str) -> None:
+        """Have Postfix take a line; returns when it holds."""
+        if self._postfix is None:
+            self._postfix = self.lab.engine.stream(self.lab.service("postfix").container, ["accounts"])
+            self._postfix.settimeout(LOCK_SECONDS)
+        try:
+            self._postfix.sendall(line.encode())
+            said = b""
+            while not said.endswith(b"\n"):
+                more = self._postfix.recv(4096)
+                if not more:
+                    raise HostError(
+                        "postfix did not take the account", remedy=f"mailstack logs -n {self.lab.name} postfix"
+                    )
+                said += more
+        except OSError as error:
+            raise HostError(f"postfix did not take the account: {error}") from None
+        if said.decode(errors="replace").strip() != answer:
+            raise HostError(f"postfix did not take the account: {said.decode(errors='replace').strip()}")

@@ -1,0 +1,81 @@
+"""account."""
+
+from __future__ import annotations
+
+import click
+
+from mailstack.cli.output import Progress, json_option, name_option, print_json, table
+from mailstack.errors import InputError
+
+
+@click.group()
+def account() -> None:
+    """Accounts of a running lab: add, list, remove. No server is started again."""
+
+
+@account.command("add")
+@name_option
+@click.argument("address")
+@click.option("--quota", metavar="SIZE", help="How much its mailbox holds, 5M say.  [the lab's]")
+@json_option
+def add(name: str, address: str, quota: str | None, as_json: bool) -> None:
+    """Add ADDRESS, with a new password, to the running lab."""
+    from mailstack.accounts import Accounts
+    from mailstack.labfile import to_bytes
+    from mailstack.running import RunningLab
+
+    amount = None if quota is None else to_bytes(quota)
+    if quota is not None and amount is None:
+        raise InputError(f"{quota!r} is no size from 1K to 1024G", remedy="write it like 5M")
+    with Progress() as show, Accounts(RunningLab(name), show) as accounts:
+        accounts.add(address, quota=amount)
+    if as_json:
+        print_json({"lab": name, "address": address.lower(), "quota": amount})
+        return
+    click.echo(f"{address.lower()} is an account of lab “{name}”; its password:")
+    click.echo(f"  mailstack secrets reveal{'' if name == 'lab' else f' -n {name}'} {address.lower()}")
+
+
+@account.command("list")
+@name_option
+@json_option
+def list_(name: str, as_json: bool) -> None:
+    """List the accounts: those of the definition, and those that were added."""
+    from mailstack.accounts import Accounts
+    from mailstack.running import RunningLab
+
+    lab = RunningLab(name)
+    added = {each.address for each in Accounts(lab).added()}
+    every = [(each.address, each.quota, each.address in added) for each in lab.definition.accounts]
+    if as_json:
+        accounts = [{"address": address, "quota": quota, "added": later} for address, quota, later in every]
+        print_json({"lab": name, "accounts": accounts})
+        return
+    limit = lab.definition.limits.mailbox_quota
+    rows = [(address, _as_written(quota or limit), "added" if later else "") for address, quota, later in every]
+    table(("address", "holds", ""), rows, flexible=0)
+
+
+def _as_written(size: int) -> str:
+    """Bytes as a definition has them: `100M`, in units of 1024."""
+    for unit, each in (("G", 1024**3), ("M", 1024**2), ("K", 1024)):
+        if size % each == 0:
+            return f"{size // each}{unit}"
+    return str(size)
+
+
+@account.command("remove")
+@name_option
+@click.argument("address")
+@json_option
+def remove(name: str, address: str, as_json: bool) -> None:
+    """Take ADDRESS, which was added, from the lab again, with its mailbox."""
+    from mailstack.accounts import Accounts
+    from mailstack.running import RunningLab
+
+    with Progress() as show, Accounts(RunningLab(name), show) as accounts:
+        accounts.remove(address)
+    if as_json:
+        print_json({"lab": name, "address": address.lower()})
+    else:
+        click.echo(f"{address.lower()} is no account of lab “{name}” any more")

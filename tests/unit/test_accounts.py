@@ -1,0 +1,61 @@
+"""Accounts that are added to a running lab are kept where Dovecot and Postfix find them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailstack import files, render
+from mailstack.model import Account, Domain, Lab
+from mailstack.secret import Secret
+
+LAB = Lab("example.com", (Domain("example.com"),), (Account("alice@example.com"),))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    files.write(tmp_path, LAB)
+    return tmp_path
+
+
+@pytest.mark.parametrize("quota", [None, 5 * 1024**2])
+def test_an_account_s_line_is_read_as_it_was_written(quota: int | None) -> None:
+    account = Account("dora@example.com", quota)
+    assert render.account_of(render.account_line(account, Secret("a:b")).reveal()) == account
+
+
+def test_an_added_account_is_a_file_of_its_own_that_nobody_else_may_read(directory: Path) -> None:
+    files.add(directory, Account("dora@example.com", 4096), Secret("hers"))
+    path = directory / "added" / "dora@example.com"
+    assert path.read_text() == "dora@example.com:{PLAIN}hers::::::userdb_quota_storage_size=4096B\n"
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_what_postfix_is_told_has_no_password_in_it(directory: Path) -> None:
+    relay = files.read_relay(directory)
+    assert relay is not None
+    line = files.add(directory, Account("dora@example.com"), Secret("hers"))
+    assert line == f"add dora@example.com dora@example.com, {relay[0]}\n"
+    assert (directory / "addresses").read_text() == line
+
+
+def test_added_accounts_stay_when_the_definition_is_written_again(directory: Path) -> None:
+    files.add(directory, Account("dora@example.com"), Secret("hers"))
+    files.write(directory, LAB)
+    assert files.added(directory) == [Account("dora@example.com")]
+    assert files.passwords(directory)["dora@example.com"].reveal() == "hers"
+
+
+def test_an_account_that_is_removed_leaves_nothing(directory: Path) -> None:
+    for name in ("dora", "erik"):
+        files.add(directory, Account(f"{name}@example.com"), Secret(name))
+    files.remove(directory, "dora@example.com")
+    assert [account.address for account in files.added(directory)] == ["erik@example.com"]
+    assert "dora" not in (directory / "addresses").read_text()
+    assert "dora@example.com" not in files.passwords(directory)
+
+
+def test_passwords_of_added_accounts_are_blotted_out_too(directory: Path) -> None:
+    files.add(directory, Account("dora@example.com"), Secret("hers-and-hers-alone"))
+    assert "hers-and" not in files.blot(directory, "it was hers-and-hers-alone")
