@@ -103,7 +103,7 @@ def write(
 
 
 def kept(directory: Path) -> dict[str, Secret]:
-    """Everything that is in the directory now, for `put_back`."""
+    """Every file in the directory now, for `put_back`; accounts that were added have a directory of their own."""
     return {path.name: Secret(path.read_text()) for path in directory.glob("*") if path.is_file()}
 
 
@@ -111,7 +111,7 @@ def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
     """Make the directory what it was; gives the names that differed."""
     changed = set()
     for path in directory.glob("*"):
-        if path.name not in before:
+        if path.is_file() and path.name not in before:
             path.unlink()
             changed.add(path.name)
     for name, text in before.items():

@@ -59,3 +59,12 @@ def test_an_account_that_is_removed_leaves_nothing(directory: Path) -> None:
 def test_passwords_of_added_accounts_are_blotted_out_too(directory: Path) -> None:
     files.add(directory, Account("dora@example.com"), Secret("hers-and-hers-alone"))
     assert "hers-and" not in files.blot(directory, "it was hers-and-hers-alone")
+
+
+def test_a_change_that_is_taken_back_leaves_the_added_accounts(directory: Path) -> None:
+    files.add(directory, Account("dora@example.com"), Secret("hers"))
+    before = files.kept(directory)
+    (directory / "mailboxes").write_text("something else")
+    files.put_back(directory, before)
+    assert files.added(directory) == [Account("dora@example.com")]
+    assert files.kept(directory) == before
