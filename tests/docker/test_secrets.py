@@ -21,6 +21,7 @@ import docker
 import pytest
 
 from mailstack import credentials, files, mail, post
+from mailstack.accounts import Accounts
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
 from mailstack.secret import new_password, write_private
@@ -377,9 +378,12 @@ def test_the_search_finds_a_secret_wherever_one_is_planted(canaries: Canaries) -
 def test_secrets_are_0600_in_a_0700_directory_on_tmpfs_and_gone_after_down(labs: Labs) -> None:
     with labs.one("files") as lab:
         directory = lab.directory.files
-        assert [stat.S_IMODE(path.stat().st_mode) for path in (directory, directory.parent)] == [0o700, 0o700]
-        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
-        assert {"accounts", "relay", "postfix.pem"} <= set(modes)
+        with Accounts(lab) as accounts:
+            accounts.add("added@example.com", fresh=True)
+        directories = (directory, directory.parent, directory / "added")
+        assert [stat.S_IMODE(path.stat().st_mode) for path in directories] == [0o700] * 3
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.rglob("*") if path.is_file()}
+        assert {"accounts", "relay", "postfix.pem", "added@example.com"} <= set(modes)
         assert {name: oct(mode) for name, mode in modes.items() if mode != 0o600} == {}
         assert file_system_of(directory) in ("tmpfs", "ramfs")
     assert not directory.parent.exists()
