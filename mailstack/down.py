@@ -11,6 +11,7 @@ from mailstack.engine import Engine, engine_url
 from mailstack.errors import EngineError, InputError
 from mailstack.model import Deadline
 from mailstack.runner import Local, Runner, last_lines
+from mailstack.users import Users, left
 
 Progress = Callable[[str], None]
 
@@ -19,15 +20,26 @@ DOWN_SECONDS = 60.0
 LOCK_SECONDS = 60.0
 
 
-def down(name: str, progress: Progress) -> bool:
+def down(
+    name: str,
+    progress: Progress,
+    *,
+    wanted: Callable[[], bool] = lambda: True,
+    patience: float = LOCK_SECONDS,
+    make_lock: bool = True,
+) -> bool:
     """Remove a lab of this user with all it has; say whether there was anything.
 
-    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone.
+    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone. Whether it is
+    `wanted` is asked when nobody else works on the lab any more, for which it waits `patience` seconds. Raises
+    FileNotFoundError when there is no lock, and none is to be made: then nobody has worked on the lab.
     """
     directory = state.LabDirectory(name)
     with directory.locked(
-        Deadline.after(LOCK_SECONDS), lambda: progress(f"waiting for another command on lab “{name}”")
+        Deadline.after(patience), lambda: progress(f"waiting for another command on lab “{name}”"), make=make_lock
     ) as lock:
+        if not wanted():
+            return False
         engine = Engine()
         there = directory.path.exists() or bool(engine.leftovers(name, state.owner()))
         if there:
@@ -40,17 +52,25 @@ def down(name: str, progress: Progress) -> bool:
                 f"the lab “{name}” on this engine belongs to {others}", remedy="mailstack down removes your own"
             )
         remove(directory, Local((lock,)), engine)
+        users = Users(name)
+        if users.gone():
+            users.path.unlink(missing_ok=True)
         return there
 
 
 def mine() -> list[str]:
     """The names of this user's labs: those on the engine, and those that have a directory."""
     found = set(Engine().labs(state.owner()))
-    for name in {*state.known_labs(), *state.locked_labs()}:
+    for name in _here():
         kept = state.LabDirectory(name).load()
         if kept is None or kept.owner == state.owner():
             found.add(name)
     return sorted(found)
+
+
+def _here() -> set[str]:
+    """The names of the labs of which there is any file here."""
+    return {*state.known_labs(), *state.locked_labs(), *left()}
 
 
 def remove(directory: state.LabDirectory, runner: Runner, engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import dataclasses
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mailstack import compose, definition, files, images, labfile, ports, state
 from mailstack.down import LOCK_SECONDS, Progress, remove
-from mailstack.engine import Engine
+from mailstack.engine import Engine, engine_url
 from mailstack.errors import (
     CheckFailed,
     DeadlinePassed,
@@ -21,11 +21,12 @@ from mailstack.errors import (
     InputError,
     MailstackError,
 )
-from mailstack.model import PORTS, SERVICES, Command, Deadline, Endpoint, Json, Lab, Relay, ServiceState
+from mailstack.model import PORTS, SERVICES, Deadline, Endpoint, Json, Lab, Relay, ServiceState
 from mailstack.resolve import read_definition, resolve
 from mailstack.runner import Local, Runner, last_lines, must
 from mailstack.running import RunningLab, endpoints_json, project
 from mailstack.secret import Secret
+from mailstack.users import Watch
 
 # How long a part may take before it is given up, in seconds: many times what a slow machine needs.
 UP_SECONDS = 120.0
@@ -95,10 +96,19 @@ def up(request: Request, progress: Progress) -> Report:
     directory = state.LabDirectory(request.name)
     outside = files.read_credentials(request.credentials) if request.credentials else None
     relay_ca = files.read_authorities(request.relay_ca) if request.relay_ca else ""
-    with directory.locked(
-        Deadline.after(LOCK_SECONDS), lambda: progress("waiting for another command on this lab")
-    ) as lock:
-        return _Up(request, directory, Local((lock,)), outside, relay_ca, progress, started).run()
+    watch = Watch(request.name, Local())
+    work = None
+    try:
+        with directory.locked(
+            Deadline.after(LOCK_SECONDS), lambda: progress("waiting for another command on this lab")
+        ) as lock:
+            work = _Up(request, directory, Local((lock,)), outside, relay_ca, progress, started)
+            return work.run()
+    finally:
+        if work and work.watched:
+            watch.leave()
+        else:
+            watch.dismiss()
 
 
 class _Up:
@@ -124,6 +134,7 @@ class _Up:
         self.engine = Engine()
         self.before = directory.load()
         self.notes: list[str] = []
+        self.watched = False  # whether there is, or may be, something to take down now or later
 
     def run(self) -> Report:
         from mailstack import pki
@@ -139,10 +150,11 @@ class _Up:
             paths = [Path(name) for name in wanted.files]
             document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
             lab = read_definition(document, paths)
-            wanted = state.State(**{**_fields(wanted), "document": document[labfile.BLOCK]})
+            wanted = dataclasses.replace(wanted, document=document[labfile.BLOCK])
             _refuse_anothers(wanted, owners.result())
             made_here = self.before is None
             kept = {} if made_here else files.kept(self.directory.files)
+            self.watched = made_here
             try:
                 return self._make(wanted, lab, document, pool, fresh.result() if fresh else None)
             except BaseException as error:
@@ -150,6 +162,7 @@ class _Up:
                     self.progress("removing what was made")
                     with contextlib.suppress(EngineError):  # what went wrong first is what the user is told
                         remove(self.directory, self.runner, self.engine)
+                        self.watched = False
                 elif self.before is not None and not self.request.keep:
                     self._go_back(self.before, kept)
                 elif isinstance(error, MailstackError):
@@ -189,6 +202,8 @@ class _Up:
             files=tuple(str(path) for path in paths),
             ports=before.ports if before else self._ports(),
             relay=f"{request.relay.host}:{request.relay.port}" if request.relay else "",
+            engine=engine_url(),
+            stays=before.stays if before else request.keep,
         )
 
     def _ports(self) -> dict[str, int]:
@@ -218,10 +233,9 @@ class _Up:
         begun = time.monotonic()
         verified = self._prove(wanted, lab, pool)
         now = time.monotonic()
-        if self.before is None and wanted.expires != "never":
-            # Without the lab's lock: a child that inherited it would hold it until the lab expires.
-            reaper = Command((sys.executable, "-m", "mailstack.reaper", wanted.lab, wanted.expires))
-            Local().detach(reaper, directory.path / "reaper.log")
+        if not wanted.stays:
+            directory.save(dataclasses.replace(wanted, stays=True))
+        self.watched = self.before is None and wanted.expires != "never"
         return Report(
             lab=wanted.lab,
             services=SERVICES,
@@ -306,12 +320,6 @@ def _refuse_anothers(wanted: state.State, owners: set[str]) -> None:
         raise InputError(
             f"a lab “{wanted.lab}” of {', '.join(others)} is on this engine", remedy="choose another name with -n"
         )
-
-
-def _fields(value: state.State) -> Json:
-    import dataclasses
-
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _warm_up(engine: Engine) -> None:

@@ -1,36 +1,90 @@
-"""Takes a lab down when its time has come: `python -m mailstack.reaper LAB MOMENT`, started by `up --ttl`.
+"""Takes a lab down when its time has come: `python -m mailstack.reaper up|users LAB`, started by `users`.
 
-A process of its own, since the lab outlives the command that made it. It ends early when the lab is gone.
+A process of its own, which outlives the one that makes the lab, or uses it, however that one ends.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import math
+import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 
-from mailstack.down import down
-from mailstack.state import LabDirectory
+from mailstack.state import LabDirectory, owner
+from mailstack.users import Users
 
-# How soon after a `down` by hand the waiting process is gone, too; in seconds.
+# How long another command, or the Compose of one that was killed, may still work on the lab; in seconds.
+_PATIENCE = 3600.0
+# How often to look whether the lab is still there, where the kernel does not tell; in seconds.
 _LOOK = 2.0
 
 
 def wait(directory: LabDirectory, moment: float) -> bool:
     """Wait until `moment` (seconds of the epoch); False as soon as the lab is gone, or another one with its name."""
-    while True:
+    look = math.inf
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):
+            watched = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, watched)
+            try:
+                # A SIGIO whenever something in the directory is removed (fcntl(2), “File and directory change”).
+                fcntl.fcntl(watched, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
+            except OSError:
+                look = _LOOK
+        while True:
+            found = directory.load()
+            if found is None or found.expires != str(int(moment)):
+                return False
+            left = moment - time.time()
+            if left <= 0:
+                return True
+            signal.sigtimedwait([signal.SIGIO], min(left, look))
+
+
+def after_up(lab: str) -> None:
+    """`up` has ended. A lab that is not to stay is taken down now, any other when it expires."""
+    directory = LabDirectory(lab)
+
+    def unfinished() -> bool:
         found = directory.load()
-        if found is None or found.expires != str(int(moment)):
+        return found is None or not found.stays
+
+    if not _take_down(lab, unfinished) and (found := directory.load()) and found.expires != "never":
+        moment = found.expires
+        if wait(directory, float(moment)):
+            _take_down(lab, lambda: (now := directory.load()) is not None and now.expires == moment)
+
+
+def after_users(lab: str) -> None:
+    """When its last user has gone, take the lab down."""
+    Users(lab).wait(lambda: _take_down(lab, lambda: True))
+
+
+def _take_down(lab: str, wanted: Callable[[], bool]) -> bool:
+    """Take the lab down if it is, once nobody else works on it, still `wanted`; say whether there was anything."""
+    from mailstack.down import down
+    from mailstack.engine import Engine
+
+    def quiet(_: str) -> None:
+        """Nobody listens."""
+
+    try:
+        return down(lab, quiet, wanted=wanted, patience=_PATIENCE, make_lock=False)
+    except FileNotFoundError:
+        # Whoever took the lock away has taken the lab down, unless the engine did not let him.
+        if owner() not in Engine().owners(lab):
             return False
-        left = moment - time.time()
-        if left <= 0:
-            return True
-        time.sleep(min(left, _LOOK))
+        return down(lab, quiet, wanted=wanted, patience=_PATIENCE)
 
 
-def main(name: str, moment: str) -> None:
+def main(kind: str, lab: str) -> None:
     """Wait, then take the lab down."""
-    if wait(LabDirectory(name), float(moment)):
-        down(name, lambda text: print(text, file=sys.stderr, flush=True))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])  # taken by `wait`
+    {"up": after_up, "users": after_users}[kind](lab)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ class Runner(Protocol):
     def detach(self, command: Command, log: Path) -> Callable[[], int | None]:
         """Start what outlives this process; the function given back says how it ended: None while it runs."""
 
+    def release(self, command: Command, *, stdin: int | None = None) -> None:
+        """Start what outlives this process and is no child of it; `stdin` is a file descriptor to read from."""
+
 
 class Local:
     """Runs commands on this machine."""
@@ -103,6 +106,24 @@ class Local:
         except OSError as error:
             raise HostError(f"{error.filename or command.argv[0]}: cannot be run: {error.strerror}") from None
         return process.poll
+
+    def release(self, command: Command, *, stdin: int | None = None) -> None:
+        """Start `command` in a session of its own, without output; see Runner. Raises HostError."""
+        # By a shell that ends at once: this process need not wait for what it has started.
+        argv = ("/bin/sh", "-c", 'exec 3<&0; "$@" <&3 3<&- &', "release", *command.argv)
+        try:
+            subprocess.run(
+                argv,
+                check=True,
+                env={**os.environ, **command.environment},
+                cwd="/",
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # neither Ctrl-C nor the terminal's end reaches it
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise HostError(f"{command.argv[0]}: cannot be run: {error}") from None
 
     def _start(self, command: Command) -> subprocess.Popen[bytes]:
         try:

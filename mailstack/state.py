@@ -3,6 +3,7 @@
 <runtime directory>/<lab>/lab.json   how the lab was brought up
 <runtime directory>/<lab>/files/     what its containers are handed: secrets and tables
 <runtime directory>/<lab>.lock       held by the command that works on the lab, and by what it has started
+<runtime directory>/<lab>.users      see `users`
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 
+def is_name(name: str) -> bool:
+    """Whether a lab may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
     """`name` if a lab may be called so: it becomes part of the names of containers and networks."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InputError(
             f"a lab cannot be called {name!r}", remedy="use up to 30 lower-case letters, digits and dashes, like my-lab"
         )
@@ -69,6 +75,8 @@ class State:
     ports: Mapping[str, int]  # endpoint -> port on 127.0.0.1
     document: Json = field(default_factory=dict)  # the resolved `x-mailstack` block
     relay: str = ""  # host:port of a relay outside
+    engine: str = ""  # where it is
+    stays: bool = True  # whether it is to stay when the process that makes it ends: it was proven, or is kept
 
     def definition(self) -> Lab:
         """The Lab that the document describes."""
@@ -115,17 +123,20 @@ class LabDirectory:
         self._lock_file.unlink(missing_ok=True)
 
     @contextmanager
-    def locked(self, deadline: Deadline, on_wait: Callable[[], None] = lambda: None) -> Iterator[int]:
+    def locked(
+        self, deadline: Deadline, on_wait: Callable[[], None] = lambda: None, *, make: bool = True
+    ) -> Iterator[int]:
         """Hold the lab's lock; gives its file descriptor, for children to inherit.
 
         A command that was killed leaves its Compose running: the lock is free when that, too, has ended. The file
-        stays as long as the lab does. Raises DeadlinePassed.
+        stays as long as the lab does; where there is none, one is made, or FileNotFoundError raised. Raises
+        DeadlinePassed.
         """
         while True:
-            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(self._lock_file, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
             try:
                 _lock(fd, self.name, deadline, on_wait)
-                if _same_file(fd, self._lock_file):
+                if same_file(fd, self._lock_file):
                     try:
                         yield fd
                     finally:
@@ -160,7 +171,8 @@ def _lock(fd: int, name: str, deadline: Deadline, on_wait: Callable[[], None]) -
         )
 
 
-def _same_file(fd: int, path: Path) -> bool:
+def same_file(fd: int, path: Path) -> bool:
+    """Whether an open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:
@@ -170,9 +182,9 @@ def _same_file(fd: int, path: Path) -> bool:
 def locked_labs() -> list[str]:
     """The names of the labs that have a lock here: `up` was killed before it made anything, or is about to."""
     names = [path.stem for path in runtime_directory().glob("*.lock")]
-    return sorted(name for name in names if _NAME.fullmatch(name))
+    return sorted(name for name in names if is_name(name))
 
 
 def known_labs() -> list[str]:
     """The names of the labs that have a directory here."""
-    return sorted(path.name for path in runtime_directory().iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+    return sorted(path.name for path in runtime_directory().iterdir() if path.is_dir() and is_name(path.name))

@@ -24,6 +24,7 @@ class FakeRunner:
         self._ended = ended
         self.commands: list[Command] = []
         self.detached: list[tuple[Command, Path]] = []
+        self.released: list[Command] = []
 
     @property
     def lines(self) -> list[str]:
@@ -47,3 +48,7 @@ class FakeRunner:
         """Record that `command` was started; how it ends was given at the beginning."""
         self.detached.append((command, log))
         return self._ended
+
+    def release(self, command: Command, *, stdin: int | None = None) -> None:
+        """Record that `command` was let go of."""
+        self.released.append(command)

@@ -21,7 +21,7 @@ FLOORS = (
     ("page",),
     ("pki", "render", "state", "compose", "images", "mail", "places", "message"),
     ("trace", "trace.lines"),
-    ("files", "provision", "mailboxes", "trace.events"),
+    ("files", "provision", "mailboxes", "users", "trace.events"),
     ("trace.collect", "trace.journey", "trace.stations"),
     ("trace.outcomes",),
     ("trace.assemble",),

@@ -1,0 +1,153 @@
+"""Who uses a lab, and who takes it down when nobody does any more.
+
+<runtime directory>/<lab>.users   flock(2), shared:    a process that uses the lab
+                                  flock(2), exclusive: who takes it down, when no user is left
+                                  fcntl(2), exclusive: the guard that waits for that
+
+The kernel gives a lock up when its process ends, however it ends: a guard need not look whether the users live.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mailstack import state
+from mailstack.engine import engine_url
+from mailstack.model import Command
+from mailstack.runner import Runner
+from mailstack.secret import runtime_directory
+
+
+class Users:
+    """A lab's users, and this process among them."""
+
+    def __init__(self, lab: str) -> None:
+        self.path = runtime_directory() / f"{state.check_name(lab)}.users"
+        self._fd: int | None = None
+        # A child that was forked is no user: it may outlive the process that is.
+        os.register_at_fork(after_in_child=self._close)
+
+    def join(self) -> None:
+        """This process uses the lab, until it leaves or ends. While the lab is being taken down, wait for that."""
+        while self._fd is None:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                if state.same_file(fd, self.path):
+                    self._fd, fd = fd, -1
+            finally:
+                if fd >= 0:  # who took the lab down took the file away, too: the users' file is another now
+                    os.close(fd)
+
+    def leave(self, last: Callable[[], object] = lambda: None) -> bool:
+        """This process uses the lab no longer. True when nobody else does.
+
+        Then `last` (the lab's removal, say) is called first: until it has ended, nobody can join.
+        """
+        if self._fd is None:
+            return False
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            last()
+            self.path.unlink(missing_ok=True)
+        except BlockingIOError:
+            return False
+        finally:
+            self._close()
+        return True
+
+    def wait(self, last: Callable[[], object]) -> None:
+        """Be the guard: wait until nobody uses the lab any more, then call `last` as `leave` does.
+
+        A second guard waits for the first, and takes its place when that one is killed. Without users' file, nobody has
+        joined, or everything is done: then come back at once.
+        """
+        with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if state.same_file(file.fileno(), self.path):
+                last()
+                self.path.unlink(missing_ok=True)
+
+    def guarded(self) -> bool:
+        """Whether a guard waits for the end of these users."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def gone(self) -> bool:
+        """Whether there were users, and none is left."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+        return False
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def guard(lab: str, runner: Runner) -> None:
+    """See to it that the lab is taken down when its last user has gone: by a process of its own, one for each lab.
+
+    Called by a process that has joined: where that one is killed a moment later, the guard sees that nobody is left.
+    """
+    if not Users(lab).guarded():
+        runner.release(_reaper("users", lab))
+
+
+class Watch:
+    """Sees to it that an `up` which is killed leaves nothing, from now on until it is told that all is well.
+
+    A shell waits for the end of a pipe that this process alone holds; it costs a thousandth of a second. Only when this
+    process ends, or gives the pipe up, does Python start, and look at what there is of the lab.
+    """
+
+    def __init__(self, lab: str, runner: Runner) -> None:
+        theirs, self._mine = os.pipe()
+        waiting = _reaper("up", lab)
+        shell = ("/bin/sh", "-c", 'read -r said || exec "$@"', "mailstack-watch", *waiting.argv)
+        try:
+            runner.release(Command(shell, waiting.environment), stdin=theirs)
+        finally:
+            os.close(theirs)
+
+    def dismiss(self) -> None:
+        """There is nothing to look after any more."""
+        with contextlib.suppress(BrokenPipeError):  # it was killed
+            os.write(self._mine, b"done\n")
+        os.close(self._mine)
+
+    def leave(self) -> None:
+        """Let it look at the lab now, and wait for its expiry."""
+        os.close(self._mine)
+
+
+def _reaper(kind: str, lab: str) -> Command:
+    """`mailstack.reaper` with all that it needs to find this lab, wherever it runs."""
+    environment = {
+        "MAILSTACK_RUNTIME_DIR": str(runtime_directory()),
+        "MAILSTACK_OWNER": state.owner(),
+        "DOCKER_HOST": engine_url(),
+    }
+    package = Path(__file__).parent.parent
+    if package.name not in ("site-packages", "dist-packages"):  # a checkout that may not be installed
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+    return Command((sys.executable, "-m", "mailstack.reaper", kind, lab), environment)
+
+
+def left() -> list[str]:
+    """The names of the labs that have a users' file here."""
+    return sorted(path.stem for path in runtime_directory().glob("*.users") if state.is_name(path.stem))
