@@ -16,6 +16,7 @@ from mailstack import compose, down, lab
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, InputError, Interrupted, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
+from mailstack.experiment.evidence import Unmet
 from mailstack.experiment.facts import facts
 from mailstack.experiment.scene import LIFE_SECONDS, Scene, second_lab
 from mailstack.experiment.step import Outcome, Step, run
@@ -63,6 +64,9 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
             progress(f"{len(done)} of {len(steps)} {outcome.verdict}: {outcome.step.title}")
 
         outcomes = run(scene, steps, tell)
+        if not scene.journeys:  # the first mail got stuck: how far it came is what one wants to see
+            with contextlib.suppress(Unmet, MailstackError):
+                scene.keep("store-and-forward", scene.trace(scene.first_mail))
         passed = sum(outcome.verdict is Verdict.PASS for outcome in outcomes)
         found = {
             "verdict": str(Verdict.PASS if passed == len(outcomes) else Verdict.FAIL),
