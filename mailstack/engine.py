@@ -346,7 +346,13 @@ class Engine:
     @staticmethod
     def _raw(stream: Any) -> socket.socket:
         # Over a Unix socket the SDK wraps the socket in a file object (SocketIO); over SSH and TLS it does not.
-        raw = getattr(stream, "_sock", stream)
+        # Which would keep it open when it is closed: so it is another one of the same connection that is given.
+        raw = stream
+        if (wrapped := getattr(stream, "_sock", None)) is not None:
+            raw = wrapped.dup()
+            stream._response.close()
+            stream.close()
+            wrapped.close()
         raw.settimeout(None)
         return raw  # type: ignore[no-any-return]
 

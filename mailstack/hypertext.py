@@ -56,6 +56,13 @@ def plain(source: str) -> str:
     return page.finished()
 
 
+def links(source: str) -> list[str]:
+    """The addresses that an HTML document links to, in their order; none that stay in it or run something."""
+    tags = (token for token in _TOKEN.finditer(source) if token["tag"] and not token["end"])
+    found = [_attribute(_HREF, tag["attributes"][:8192]) for tag in tags if tag["tag"].lower() in {"a", "area"}]
+    return [link for link in found if link and not _NO_LINK.match(link)]
+
+
 def _unescaped(text: str) -> str:
     return html.unescape(_ENDLESS.sub("\N{REPLACEMENT CHARACTER}", text)).replace("\N{NO-BREAK SPACE}", " ")
 

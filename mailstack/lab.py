@@ -31,6 +31,7 @@ from mailstack.users import Watch
 # How long a part may take before it is given up, in seconds: many times what a slow machine needs.
 UP_SECONDS = 120.0
 READY_SECONDS = 30.0
+ENSURE_SECONDS = 900.0  # somebody else's `up`, with images that are built
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,17 @@ class Report:
 
 def up(request: Request, progress: Progress) -> Report:
     """Bring a lab to its definition, and prove it with a mail; if that fails, remove what was made (see `keep`)."""
+    report = _up(request, progress, LOCK_SECONDS)
+    assert report is not None
+    return report
+
+
+def ensure(request: Request, progress: Progress) -> None:
+    """Bring a lab up unless it is: of several processes that ask at once, one does it while the others wait."""
+    _up(request, progress, ENSURE_SECONDS, unless_up=True)
+
+
+def _up(request: Request, progress: Progress, patience: float, *, unless_up: bool = False) -> Report | None:
     started = time.monotonic()
     directory = state.LabDirectory(request.name)
     outside = files.read_credentials(request.credentials) if request.credentials else None
@@ -100,8 +112,10 @@ def up(request: Request, progress: Progress) -> Report:
     work = None
     try:
         with directory.locked(
-            Deadline.after(LOCK_SECONDS), lambda: progress("waiting for another command on this lab")
+            Deadline.after(patience), lambda: progress("waiting for another command on this lab")
         ) as lock:
+            if unless_up and (found := directory.load()) is not None and found.stays:
+                return None
             work = _Up(request, directory, Local((lock,)), outside, relay_ca, progress, started)
             return work.run()
     finally:

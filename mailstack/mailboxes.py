@@ -66,6 +66,18 @@ def message(box: BaseMailBox, uid: int | None) -> Message | None:
     return None
 
 
+def messages(box: BaseMailBox, after: int = 0) -> list[Message]:
+    """The mails with UIDs above `after`, whole, oldest first; none is marked as seen. Raises HostError."""
+    answer = fetched(_fetch(box, f"{after + 1}:*", "(UID INTERNALDATE BODY.PEEK[])"))
+    found = [
+        Message(int(items["UID"]), items["BODY[]"], _internal_date(items))
+        for items in answer
+        if items.get("BODY[]") is not None
+    ]
+    # `n:*` always has the last mail in it.
+    return sorted((mail for mail in found if mail.uid > after), key=lambda mail: mail.uid)
+
+
 def newest(box: BaseMailBox) -> int:
     """The highest UID in the mailbox, 0 when it is empty. Raises HostError."""
     return max((int(items.get("UID", 0)) for items in fetched(_fetch(box, "*", "(UID)"))), default=0)
@@ -83,10 +95,10 @@ def arrivals(box: BaseMailBox, after: int, deadline: Deadline | None = None) -> 
                 yield summary
         if deadline and deadline.passed():
             return
-        _idle(box, min(IDLE_SECONDS, deadline.remaining()) if deadline else IDLE_SECONDS)
+        idle(box, min(IDLE_SECONDS, deadline.remaining()) if deadline else IDLE_SECONDS)
 
 
-def _idle(box: BaseMailBox, seconds: float) -> None:
+def idle(box: BaseMailBox, seconds: float) -> None:
     """Until the server says something, or for so long."""
     box.idle.start()  # type: ignore[no-untyped-call]
     client = box.client

@@ -79,8 +79,10 @@ class Local:
         except (KeyboardInterrupt, Interrupted):
             _end(process)
             raise
-        for reader in readers:
+        for reader, stream in zip(readers, (process.stderr, process.stdout), strict=True):
             reader.join()
+            if stream:
+                stream.close()
         return Result(code, b"".join(output).decode(errors="replace"), "\n".join(lines))
 
     def attach(self, command: Command) -> int:

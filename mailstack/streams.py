@@ -53,6 +53,12 @@ def plain(stream: socket.socket) -> socket.socket:
         shut(stream)
         stream.close()
 
-    for pump in (inwards, outwards):
-        threading.Thread(target=pump, daemon=True).start()
+    def both() -> None:
+        answering = threading.Thread(target=inwards, daemon=True)
+        answering.start()
+        outwards()
+        answering.join()
+        far.close()
+
+    threading.Thread(target=both, daemon=True).start()
     return near

@@ -105,6 +105,8 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float) -> None:
 
 
 def _whole(journey: Journey, now: float) -> None:
+    from mailstack.trace.described import described
+
     if journey.message_id:
         click.echo(f"<{printable(journey.message_id)}>")
     click.echo(f"from {printable(journey.sender or '<>')}, {_clock(journey.begun)}\n")
@@ -124,6 +126,7 @@ def _follow(lab: object, query: str | None, timeout: float | None, as_json: bool
     from mailstack import tracing
     from mailstack.model import Deadline
     from mailstack.running import RunningLab
+    from mailstack.trace.described import described
 
     assert isinstance(lab, RunningLab)
     shown: set[Event] = set()
@@ -151,38 +154,6 @@ def _follow(lab: object, query: str | None, timeout: float | None, as_json: bool
         if latest.fault:
             click.echo(f"  {latest.fault.cause}\n  → {latest.fault.remedy}")
     return 0 if latest.arrived else 1
-
-
-def described(event: Event, message_id: str = "") -> tuple[str, ...]:
-    """An event in lines: what happened, how, what was answered and what that means, and how long it took."""
-    from mailstack.trace.journey import meaning
-
-    whom = event.recipient
-    if event.original and event.kind == "attempt":
-        whom += f" (for {event.original})"
-    head = event.what
-    if event.kind == "attempt":
-        head = event.what.replace("sent", f"sent to {whom}", 1)
-    elif event.kind == "accepted":
-        head = f"accepted from {event.peer}"
-    elif event.kind == "named" and event.message_id == message_id:
-        head = "its header was read: the Message-ID is as above"
-    elif whom and whom not in head:
-        head = f"{event.what}: {whom}" if event.kind == "refused" else f"{event.what} of {whom}"
-    found = [head]
-    connection = [event.peer if event.kind == "attempt" else "", event.tls]
-    connection += [f"as {event.sasl_user}" if event.sasl_user else ""]
-    if any(connection):
-        found.append(", ".join(part for part in connection if part))
-    if event.reply:
-        found.append(event.reply)
-    if event.status != "sent" and (told := meaning(event)):
-        found.append(f"{event.enhanced or event.code} is: {told}")
-    if any(event.delays):
-        names = ("before the queue", "in it", "connecting", "sending")
-        parts = [f"{spoken(value)} {what}" for value, what in zip(event.delays, names, strict=True) if value]
-        found.append(", ".join(parts))
-    return tuple(found)
 
 
 def _lines(row: tuple[str, ...]) -> tuple[str | tuple[str, ...], ...]:

@@ -23,6 +23,7 @@ FLOORS = (
     ("trace", "trace.lines"),
     ("files", "provision", "mailboxes", "users", "trace.events"),
     ("trace.collect", "trace.journey", "trace.stations"),
+    ("trace.described",),
     ("trace.outcomes",),
     ("trace.assemble",),
     ("running", "doctor"),
@@ -40,6 +41,11 @@ FLOORS = (
     ("cli.lifecycle", "cli.account", "cli.mailboxes", "cli.checking", "cli.host", "cli.queue"),
     ("cli.access", "cli.messages", "cli.dialogue", "cli.experiment", "cli.explain", "cli.trace"),
     ("cli",),
+    ("testing.received", "testing.settings"),
+    ("testing.criteria",),
+    ("testing.mailbox",),
+    ("testing", "testing.evidence"),
+    ("plugin",),
     ("__main__",),
 )
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

@@ -1,0 +1,108 @@
+"""Which mail is waited for: what it has to have, and how near another one comes to it. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailstack.errors import InputError
+
+if TYPE_CHECKING:
+    from mailstack.testing.received import Message
+
+Text = str | re.Pattern[str]
+Predicate = Callable[["Message"], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One thing that a mail has to have, and what a mail has instead."""
+
+    name: str
+    met: bool
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What a mail has to have; None is anything.
+
+    A subject that is a string has to be contained, in upper or lower case; an address has to be the same. Patterns are
+    searched for. `to` is any of To and Cc. `matching` is called with the message.
+    """
+
+    subject: Text | None = None
+    sender: Text | None = None
+    to: Text | None = None
+    matching: Predicate | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("subject", "sender", "to"):
+            value = getattr(self, name)
+            if not isinstance(value, str | re.Pattern | None):
+                raise InputError(f"{name} should be a text or a compiled pattern, not {value!r}")
+        if self.matching is not None and not callable(self.matching):
+            raise InputError(f"matching should be a function of a message, not {self.matching!r}")
+
+    def judge(self, message: Message) -> list[Judged]:
+        """Each criterion, and whether the message meets it."""
+        judged = []
+        if self.subject is not None:
+            found = message.subject
+            met = _searched(self.subject, found) or (
+                isinstance(self.subject, str) and self.subject.casefold() in found.casefold()
+            )
+            judged.append(Judged("subject", met, found))
+        if self.sender is not None:
+            judged.append(Judged("sender", _is(self.sender, [message.sender]), message.sender))
+        if self.to is not None:
+            judged.append(Judged("to", _is(self.to, message.recipients), ", ".join(message.recipients)))
+        if self.matching is not None:
+            judged.append(Judged("matching", bool(self.matching(message)), "does not match"))
+        return judged
+
+    def fits(self, message: Message) -> bool:
+        """Whether the message has all of it."""
+        return all(each.met for each in self.judge(message))
+
+    def __str__(self) -> str:
+        """What is waited for, after “mail”: “with the subject “Welcome” from shop@example.com”."""
+        said = []
+        if self.subject is not None:
+            said.append(f"with the subject {shown(self.subject)}")
+        if self.sender is not None:
+            said.append(f"from {plain(self.sender)}")
+        if self.to is not None:
+            said.append(f"to {plain(self.to)}")
+        if self.matching is not None:
+            said.append(f"matching {getattr(self.matching, '__name__', repr(self.matching))}")
+        return " ".join(said)
+
+
+def nearest(criteria: Criteria, messages: Iterable[Message]) -> list[tuple[Message, list[Judged]]]:
+    """Messages that do not fit, with what they have: those first that have the most of it, and the newest of these."""
+    judged = [(message, criteria.judge(message)) for message in messages]
+    missed = [(message, each) for message, each in judged if not all(one.met for one in each)]
+    return sorted(missed, key=lambda pair: (-sum(one.met for one in pair[1]), -pair[0].uid))
+
+
+def shown(wanted: Text) -> str:
+    """A text or a pattern, as it stands in sentences."""
+    return f"“{wanted}”" if isinstance(wanted, str) else f"/{wanted.pattern}/"
+
+
+def plain(wanted: Text) -> str:
+    """The same of an address."""
+    return wanted if isinstance(wanted, str) else shown(wanted)
+
+
+def _searched(wanted: Text, found: str) -> bool:
+    return isinstance(wanted, re.Pattern) and wanted.search(found) is not None
+
+
+def _is(wanted: Text, found: Iterable[str]) -> bool:
+    if isinstance(wanted, str):
+        return wanted.lower() in [each.lower() for each in found]
+    return any(_searched(wanted, each) for each in found)

@@ -1,0 +1,150 @@
+"""Why a mail did not come: what a lab knows about a mailbox, in texts for people."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mailstack import attachments, files, queues, tracing
+from mailstack.cli.output import printable
+from mailstack.durations import spoken
+from mailstack.errors import MailstackError
+from mailstack.testing.mailbox import Mailbox
+from mailstack.testing.received import Message
+from mailstack.trace.described import described
+from mailstack.trace.journey import Journey
+
+_LINES = 10  # of each service's log, and of each mail's text
+_MOST = 5  # mails and journeys that are shown whole
+
+
+def sections(mailbox: Mailbox) -> list[tuple[str, str]]:
+    """What is in the mailbox, what stands in the queues, the journeys and the last log lines: (title, text) each.
+
+    Without control characters and without the lab's secrets.
+    """
+    lab = mailbox.lab
+    found = [
+        (f"mailstack: the mailbox of {mailbox.address}", _told(lambda: _mails(mailbox))),
+        ("mailstack: the queues", _told(lambda: _queues(mailbox))),
+        (f"mailstack: journeys of mails for {mailbox.address}", _told(lambda: _journeys(mailbox))),
+    ]
+    found += [(f"mailstack: the last lines of {name}", text) for name, text in _logs(mailbox, _LINES)]
+    return [(title, _safe(mailbox, text)) for title, text in found if text] or [("mailstack", f"no lab {lab.name}")]
+
+
+def keep(mailbox: Mailbox, directory: Path, told: list[tuple[str, str]]) -> None:
+    """Write the same as files, with whole logs, mails and journeys, into a directory that is made.
+
+    Raises InputError when it cannot be written to.
+    """
+    kept = [(f"{title.removeprefix('mailstack: ')}.txt", text) for title, text in told if "last lines" not in title]
+    kept += [(f"{name}.log", _safe(mailbox, text)) for name, text in _logs(mailbox, None)]
+    kept += [(f"{message.uid}.eml", _blotted(mailbox, message.raw)) for message in mailbox.seen()]
+    try:
+        now = time.time()
+        document = [journey.json(now) for journey in tracing.of_lab(mailbox.lab, mailbox.address)]
+        kept.append(("journeys.json", files.blot(mailbox.lab.directory.files, json.dumps(document, indent=1))))
+    except MailstackError:
+        pass  # what could not be read is said in the text
+    named = [(attachments.safe_name(name), text.encode("utf-8", "surrogateescape")) for name, text in kept]
+    attachments.save(directory, named)
+
+
+def folder(test: str) -> str:
+    """The name of a test's directory, by its node id."""
+    return attachments.safe_name(re.sub(r"[/\\]|::", "-", test))
+
+
+def _told(tell: Callable[[], str]) -> str:
+    try:
+        return tell()
+    except (MailstackError, OSError) as error:
+        return f"it could not be read: {error}"
+
+
+def _safe(mailbox: Mailbox, text: str) -> str:
+    blotted = files.blot(mailbox.lab.directory.files, text)
+    return "\n".join(printable(line) for line in blotted.split("\n"))
+
+
+def _blotted(mailbox: Mailbox, raw: bytes) -> str:
+    return files.blot(mailbox.lab.directory.files, raw.decode("utf-8", "surrogateescape"))
+
+
+def _mails(mailbox: Mailbox) -> str:
+    every = mailbox.seen()
+    shown = "\n\n".join(_mail(message) for message in every[-_MOST:])
+    before = f"{len(every) - _MOST} mails before these\n\n" if len(every) > _MOST else ""
+    return before + shown or "no mail has come to it"
+
+
+def _mail(message: Message) -> str:
+    lines = [line for line in message.readable.splitlines() if line.strip()]
+    text = [f"    {line[:200]}" for line in lines[:_LINES]] + (["    …"] if len(lines) > _LINES else [])
+    names = [f"    attached: {each.name}" for each in message.attachments]
+    return "\n".join([f"{message!r}", f"    {message.message_id}", *text, *names])
+
+
+def _queues(mailbox: Mailbox) -> str:
+    lab = mailbox.lab
+    entries = queues.of(lab.engine, queues.containers(lab))
+    mine = [each for each in entries if mailbox.address in (each.sender, *(one.address for one in each.recipients))]
+    lines = []
+    for entry in mine:
+        age = spoken(max(0.0, time.time() - entry.arrived))
+        again = "" if entry.next_try is None else f", next try in {spoken(max(0.0, entry.next_try - time.time()))}"
+        lines.append(
+            f"{entry.queue_id} in {entry.service}, {entry.name} for {age}{again}: from {entry.sender or '<>'} to"
+        )
+        lines += [f"    {each.address}: {each.reason or 'not tried yet'}" for each in entry.recipients]
+    others = len(entries) - len(mine)
+    if others:
+        lines.append(f"{others} mail{'s' if others > 1 else ''} of others")
+    return "\n".join(lines) or "they are empty"
+
+
+def _journeys(mailbox: Mailbox) -> str:
+    now = time.time()
+    found = tracing.of_lab(mailbox.lab, mailbox.address)
+    if found:
+        before = f"{len(found) - _MOST} journeys before these\n\n" if len(found) > _MOST else ""
+        return before + "\n\n".join(_journey(each, now) for each in found[-_MOST:])
+    latest = [each for each in tracing.of_lab(mailbox.lab) if (each.begun or 0) >= mailbox.begun]
+    lines = ["no server has heard of a mail for it"]
+    if latest:
+        lines.append("other mails since the mailbox was made:")
+        lines += [f"    from {each.sender or '<>'}: {each.sentence(now)}" for each in latest[-_MOST:]]
+    return "\n".join(lines)
+
+
+def _journey(journey: Journey, now: float) -> str:
+    known = f"<{journey.message_id}> " if journey.message_id else ""
+    lines = [f"{known}from {journey.sender or '<>'}: {journey.sentence(now)}"]
+    for event in journey.events:
+        since = journey.since(event.at)
+        after = "" if since is None else f"+{spoken(since / 1000)}"
+        head, *more = described(event, journey.message_id)
+        lines.append(f"{after:>9}  {event.service:<8} {event.queue_id:<12} {head}")
+        lines += [f"{'':33}{text}" for text in more]
+    lines += [f"not in the logs: {text}" for text in journey.missing]
+    if journey.fault:
+        lines += [f"cause: {journey.fault.cause}", f"remedy: {journey.fault.remedy}"]
+    return "\n".join(lines)
+
+
+def _logs(mailbox: Mailbox, tail: int | None) -> Iterator[tuple[str, str]]:
+    """Each service's log since the mailbox was made: its last lines, or all of them."""
+    lab = mailbox.lab
+    try:
+        services = lab.services()
+    except MailstackError as error:
+        yield "the services", f"they could not be found: {error}"
+        return
+    for service in services:
+        text = _told(lambda each=service: lab.engine.logs(each.container, tail=tail, since=mailbox.begun))  # type: ignore[misc]
+        state = "" if service.state == "running" else f"it is not running: {service.state}\n"
+        yield service.name, state + text.rstrip("\n") or "nothing since the mailbox was made"

@@ -1,0 +1,216 @@
+"""A mail that a test has received."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from mailstack import hypertext, message
+from mailstack.fields import decoded
+
+if TYPE_CHECKING:
+    from mailstack.trace.journey import Journey
+
+# Where a link in a text ends: at what is no part of a URI (RFC 3986, section 2), and before a sentence's own signs.
+_URL = re.compile(r"https?://[^\s<>\"“”„`{}|\\^]+", re.IGNORECASE)
+_AFTER = ".,;:!?'”’"
+
+# What Postfix writes into Received: “by postfix (Postfix) with ESMTPSA id 682B0170003”.
+_QUEUED = re.compile(r"\(Postfix[^)]*\)\s+(?:with \S+ )?\s*id (\w+)")
+
+# What is sent to be typed in, mostly: six digits.
+CODE = r"(?<!\d)\d{6}(?!\d)"
+
+
+class Headers(Mapping[str, str]):
+    """The fields of a mail's header, decoded; names in upper or lower case. Of several, the first; see `all`."""
+
+    def __init__(self, fields: tuple[tuple[str, str], ...]) -> None:
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> str:
+        found = self.all(name)
+        if not found:
+            raise KeyError(name)
+        return found[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for name, _ in self._fields))
+
+    def __len__(self) -> int:
+        return len({name for name, _ in self._fields})
+
+    def all(self, name: str) -> list[str]:
+        """Every field of this name (Received, say), from the top."""
+        return [decoded(value) for each, value in self._fields if each == name.lower()]
+
+    def __repr__(self) -> str:
+        return f"Headers({dict(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An attachment, decoded; the name is as the sender wrote it: never a path to use."""
+
+    name: str
+    type: str
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """The content as text in UTF-8. Raises UnicodeDecodeError."""
+        return self.content.decode()
+
+
+class Message:
+    """A mail in a mailbox; it stays what it was when the mailbox is cleared."""
+
+    def __init__(self, mail: message.Message, trace: Callable[[str], Journey]) -> None:
+        self._mail = mail
+        self._trace = trace
+
+    @property
+    def uid(self) -> int:
+        """Its number in the mailbox (RFC 3501, section 2.3.1.1): later mails have higher ones."""
+        return self._mail.uid
+
+    @property
+    def raw(self) -> bytes:
+        """Every byte of it, as it lies in the mailbox."""
+        return self._mail.raw
+
+    @property
+    def arrived(self) -> datetime:
+        """When it came into the mailbox, to the second."""
+        return self._mail.arrived
+
+    @property
+    def message_id(self) -> str:
+        """Its Message-ID, with angle brackets; “” if it has none."""
+        return self._mail.message_id
+
+    @property
+    def subject(self) -> str:
+        """Its subject, decoded."""
+        return self._mail.field("subject")
+
+    @property
+    def sender(self) -> str:
+        """The address in From."""
+        return next(iter(self._mail.addresses("from")), "")
+
+    @property
+    def to(self) -> list[str]:
+        """The addresses in To."""
+        return self._mail.addresses("to")
+
+    @property
+    def recipients(self) -> list[str]:
+        """The addresses in To and Cc."""
+        return [*self.to, *self._mail.addresses("cc")]
+
+    @property
+    def headers(self) -> Headers:
+        """The header's fields."""
+        return Headers(self._mail.parts[0].fields)
+
+    @property
+    def text(self) -> str:
+        """Its plain text; “” if it has none."""
+        return self._mail.text
+
+    @property
+    def html(self) -> str:
+        """Its HTML, as it was sent; “” if it has none."""
+        return self._mail.html
+
+    @property
+    def readable(self) -> str:
+        """What a person reads: the text, or what the HTML says where there is no text."""
+        return self._mail.readable
+
+    def links(self) -> list[str]:
+        """Every address that its HTML links to or its text has in it, once, in their order; http and https in texts."""
+        return list(dict.fromkeys([*hypertext.links(self.html), *urls(self.text)]))
+
+    def link(self, pattern: str | re.Pattern[str] = "") -> str:
+        """The first of its links that the pattern is found in. Raises AssertionError when there is none."""
+        __tracebackhide__ = True
+        links = self.links()
+        for link in links:
+            if re.search(pattern, link):
+                return link
+        raise AssertionError(f"no link matches {_shown(pattern)} in {self!r}; {_there_are(links, 'links')}")
+
+    def code(self, pattern: str | re.Pattern[str] = CODE) -> str:
+        """What the pattern finds first in the text (of the HTML, where there is no text), or its first group.
+
+        Without a pattern: six digits. Raises AssertionError when there is none.
+        """
+        __tracebackhide__ = True
+        found = re.search(pattern, self.readable)
+        if found is None:
+            raise AssertionError(f"nothing matches {_shown(pattern)} in the text of {self!r}:\n{self.readable[:2000]}")
+        return str(found[1] if found.re.groups else found[0])
+
+    @property
+    def attachments(self) -> list[Attachment]:
+        """Its attachments, in their order."""
+        mail = self._mail
+        return [Attachment(mail.name_of(part), part.type, mail.content(part)) for part in mail.attachments]
+
+    def attachment(self, name: str | re.Pattern[str] | None = None) -> Attachment:
+        """The attachment of this name, or the first that a pattern matches, or the only one there is.
+
+        Raises AssertionError when there is none.
+        """
+        __tracebackhide__ = True
+        every = self.attachments
+        names = [each.name for each in every]
+        if name is None:
+            if len(every) == 1:
+                return every[0]
+            raise AssertionError(f"not one attachment in {self!r}; {_there_are(names, 'attachments')}")
+        for each in every:
+            if each.name == name if isinstance(name, str) else name.search(each.name):
+                return each
+        raise AssertionError(f"no attachment is called {_shown(name)} in {self!r}; {_there_are(names, 'attachments')}")
+
+    def journey(self) -> Journey:
+        """Its way through the servers, as `mailstack trace` tells it: status, hops, events, `json()`.
+
+        Raises AssertionError where the logs do not know it.
+        """
+        __tracebackhide__ = True
+        return self._trace(self.message_id or self._queue_id())
+
+    def _queue_id(self) -> str:
+        """Its name at the last Postfix that it came through: a client may give a mail no Message-ID."""
+        found = next(filter(None, map(_QUEUED.search, self.headers.all("Received"))), None)
+        return found[1] if found else ""
+
+    def __repr__(self) -> str:
+        return f"<Message {self.uid}: “{self.subject}” from {self.sender or '<>'} to {', '.join(self.to) or 'nobody'}>"
+
+
+def urls(text: str) -> list[str]:
+    """The web addresses in a text, without what is the sentence's around them."""
+    found = []
+    for each in _URL.findall(text):
+        link = each.rstrip(_AFTER)
+        # A bracket that was opened before the link closes after it.
+        while link.endswith((")", "]")) and link.count(link[-1]) > link.count("(" if link[-1] == ")" else "["):
+            link = link[:-1].rstrip(_AFTER)
+        found.append(link)
+    return found
+
+
+def _shown(pattern: str | re.Pattern[str]) -> str:
+    return repr(pattern if isinstance(pattern, str) else pattern.pattern)
+
+
+def _there_are(found: list[str], what: str) -> str:
+    return f"there are: {', '.join(found)}" if found else f"it has no {what}"

@@ -1,0 +1,37 @@
+"""An event of a journey in words."""
+
+from __future__ import annotations
+
+from mailstack.durations import spoken
+from mailstack.trace.events import Event
+from mailstack.trace.journey import meaning
+
+
+def described(event: Event, message_id: str = "") -> tuple[str, ...]:
+    """An event in lines: what happened, how, what was answered and what that means, and how long it took."""
+    whom = event.recipient
+    if event.original and event.kind == "attempt":
+        whom += f" (for {event.original})"
+    head = event.what
+    if event.kind == "attempt":
+        head = event.what.replace("sent", f"sent to {whom}", 1)
+    elif event.kind == "accepted":
+        head = f"accepted from {event.peer}"
+    elif event.kind == "named" and event.message_id == message_id:
+        head = "its header was read: the Message-ID is as above"
+    elif whom and whom not in head:
+        head = f"{event.what}: {whom}" if event.kind == "refused" else f"{event.what} of {whom}"
+    found = [head]
+    connection = [event.peer if event.kind == "attempt" else "", event.tls]
+    connection += [f"as {event.sasl_user}" if event.sasl_user else ""]
+    if any(connection):
+        found.append(", ".join(part for part in connection if part))
+    if event.reply:
+        found.append(event.reply)
+    if event.status != "sent" and (told := meaning(event)):
+        found.append(f"{event.enhanced or event.code} is: {told}")
+    if any(event.delays):
+        names = ("before the queue", "in it", "connecting", "sending")
+        parts = [f"{spoken(value)} {what}" for value, what in zip(event.delays, names, strict=True) if value]
+        found.append(", ".join(parts))
+    return tuple(found)
