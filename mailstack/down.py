@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 
 from mailstack import compose, state
 from mailstack.engine import Engine, engine_url
-from mailstack.errors import EngineError, InputError
+from mailstack.errors import DeadlinePassed, EngineError, InputError
 from mailstack.model import Deadline
 from mailstack.runner import Local, Runner, last_lines
-from mailstack.users import Users, left
+from mailstack.users import Users, used_labs
 
 Progress = Callable[[str], None]
 
@@ -52,9 +53,7 @@ def down(
                 f"the lab “{name}” on this engine belongs to {others}", remedy="mailstack down removes your own"
             )
         remove(directory, Local((lock,)), engine)
-        users = Users(name)
-        if users.gone():
-            users.path.unlink(missing_ok=True)
+        Users(name).forget()
         return there
 
 
@@ -68,9 +67,39 @@ def mine() -> list[str]:
     return sorted(found)
 
 
+def stale(progress: Progress) -> list[str]:
+    """Remove what has been left of this user's labs, on this engine; the names of what was removed.
+
+    That is a lab whose time has passed; one whose `up` or whose users were killed, and their guard as well; and files
+    of a lab that has nothing on the engine. A lab that somebody is working on is not looked at.
+    """
+    removed = []
+    engine = Engine()
+    for name in mine():
+        # Somebody works on it; or the name is somebody else's by now.
+        with contextlib.suppress(DeadlinePassed, InputError):
+            if down(name, progress, wanted=functools.partial(_is_stale, name, engine), patience=0):
+                removed.append(name)
+    return removed
+
+
+def _is_stale(name: str, engine: Engine) -> bool:
+    """See `stale`; asked by who holds the lab's lock."""
+    found = state.LabDirectory(name).load()
+    if found and found.engine not in ("", engine_url()):
+        return False  # it is on another engine
+    expires = engine.expires(name, state.owner())
+    used = Users(name).used()
+    if expires is None:
+        return not used
+    if expires.isdigit() and int(expires) <= time.time():
+        return True
+    return used is False or (found is not None and not found.stays)
+
+
 def _here() -> set[str]:
     """The names of the labs of which there is any file here."""
-    return {*state.known_labs(), *state.locked_labs(), *left()}
+    return {*state.known_labs(), *state.locked_labs(), *used_labs()}
 
 
 def remove(directory: state.LabDirectory, runner: Runner, engine: Engine) -> None:

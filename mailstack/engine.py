@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from mailstack import following, layers, streams
 from mailstack.errors import EngineError
-from mailstack.model import LABEL_LAB, LABEL_OWNER, Deadline, Result, ServiceState
+from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Result, ServiceState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,11 +118,14 @@ class Engine:
     @_mapped
     def labs(self, owner: str | None = None) -> dict[str, str]:
         """Every lab that has anything on this engine: name → owner. With `owner`, that owner's alone."""
-        wanted = {"label": [f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB]}
-        labels: list[dict[str, str]] = [c["Labels"] for c in self._api.containers(all=True, filters=wanted)]
-        labels += [n["Labels"] for n in self._api.networks(filters=wanted)]
-        labels += [v["Labels"] or {} for v in self._api.volumes(filters=wanted)["Volumes"] or []]
-        return {found[LABEL_LAB]: found.get(LABEL_OWNER, "") for found in labels if LABEL_LAB in found}
+        found = self._labels(f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB)
+        return {labels[LABEL_LAB]: labels.get(LABEL_OWNER, "") for labels in found if LABEL_LAB in labels}
+
+    @_mapped
+    def expires(self, lab: str, owner: str) -> str | None:
+        """When a lab expires: seconds of the epoch, or "never"; None when it has nothing on this engine."""
+        found = self._labels(f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}")
+        return next((labels[LABEL_EXPIRES] for labels in found if LABEL_EXPIRES in labels), "never" if found else None)
 
     def owners(self, lab: str) -> set[str]:
         """Whose labs of this name are on the engine. Asked before anything else: without the SDK, where that can be."""
@@ -134,6 +137,14 @@ class Engine:
         networks = _get(url, f"/networks?filters={quote(wanted)}")
         volumes = _get(url, f"/volumes?filters={quote(wanted)}")["Volumes"] or []
         return {str(found["Labels"].get(LABEL_OWNER, "")) for found in [*containers, *networks, *volumes]}
+
+    def _labels(self, *wanted: str) -> list[dict[str, str]]:
+        """The labels of every container, network and volume that has the `wanted` ones."""
+        filters = {"label": list(wanted)}
+        labels: list[dict[str, str]] = [c["Labels"] for c in self._api.containers(all=True, filters=filters)]
+        labels += [n["Labels"] for n in self._api.networks(filters=filters)]
+        labels += [v["Labels"] or {} for v in self._api.volumes(filters=filters)["Volumes"] or []]
+        return labels
 
     @_mapped
     def leftovers(self, lab: str, owner: str) -> list[str]:

@@ -153,7 +153,8 @@ def _lock(fd: int, name: str, deadline: Deadline, on_wait: Callable[[], None]) -
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     except BlockingIOError:
-        on_wait()
+        if not deadline.passed():
+            on_wait()
     held = threading.Event()
 
     def wait() -> None:

@@ -15,12 +15,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from mailstack import state
 from mailstack.engine import engine_url
 from mailstack.model import Command
 from mailstack.runner import Runner
 from mailstack.secret import runtime_directory
+
+T = TypeVar("T")
 
 
 class Users:
@@ -83,15 +86,23 @@ class Users:
                 return True
         return False
 
-    def gone(self) -> bool:
-        """Whether there were users, and none is left."""
+    def used(self) -> bool | None:
+        """Whether anybody uses the lab; None where nobody ever has."""
+        return self._alone(lambda: False, busy=True)
+
+    def forget(self) -> None:
+        """Remove the users' file, if nobody uses the lab."""
+        self._alone(self.path.unlink, busy=None)
+
+    def _alone(self, action: Callable[[], T], busy: T) -> T | None:
+        """What `action` gives, during which nobody can join; `busy` when somebody uses the lab, None without a file."""
         with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return False
-            return True
-        return False
+                return busy
+            return action() if state.same_file(file.fileno(), self.path) else None
+        return None
 
     def _close(self) -> None:
         if self._fd is not None:
@@ -116,8 +127,8 @@ class Watch:
     """
 
     def __init__(self, lab: str, runner: Runner) -> None:
-        theirs, self._mine = os.pipe()
         waiting = _reaper("up", lab)
+        theirs, self._mine = os.pipe()
         shell = ("/bin/sh", "-c", 'read -r said || exec "$@"', "mailstack-watch", *waiting.argv)
         try:
             runner.release(Command(shell, waiting.environment), stdin=theirs)
@@ -148,6 +159,6 @@ def _reaper(kind: str, lab: str) -> Command:
     return Command((sys.executable, "-m", "mailstack.reaper", kind, lab), environment)
 
 
-def left() -> list[str]:
+def used_labs() -> list[str]:
     """The names of the labs that have a users' file here."""
     return sorted(path.stem for path in runtime_directory().glob("*.users") if state.is_name(path.stem))

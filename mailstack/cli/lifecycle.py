@@ -137,18 +137,26 @@ def _print_list(label: str, words: Sequence[str]) -> None:
 @click.command()
 @name_option
 @click.option("--all", "everything", is_flag=True, help="Every lab of yours on this engine.")
+@click.option("--stale", is_flag=True, help="Those that have expired, or were left behind.")
 @click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
 @json_option
-def down(name: str, everything: bool, progress: str, as_json: bool) -> None:
+def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool) -> None:
     """Remove a lab: containers, networks, volumes and secrets.
 
-    With --all every lab of yours, also one whose `up` was killed; nobody else's.
+    With --all every lab of yours, also one whose `up` was killed. With --stale
+    those whose --ttl has passed, whose `up` or last user was killed, or of
+    which there are only files. Nobody else's, either way.
     """
     from mailstack import down as removal
 
+    if everything and stale:
+        raise InputError("--all removes what --stale does, and more", remedy="give one of them")
     with Progress(progress) as show:
-        names = removal.mine() if everything else [name]
-        removed = [each for each in names if removal.down(each, show)]
+        if stale:
+            removed = removal.stale(show)
+        else:
+            names = removal.mine() if everything else [name]
+            removed = [each for each in names if removal.down(each, show)]
     if as_json:
         print_json({"removed": removed})
     elif removed:

@@ -101,13 +101,13 @@ class Traces:
         """Both."""
         return self.engine() | self.files()
 
-    def processes(self) -> list[str]:
-        """What still runs for the owner: a Compose whose `up` was killed, say."""
-        found = []
+    def processes(self) -> dict[int, str]:
+        """What still runs for the owner, by its process id: a Compose whose `up` was killed, say."""
+        found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if f"MAILSTACK_OWNER={self.owner}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         return found
 
 

@@ -113,7 +113,7 @@ def test_after_a_kill_at_any_moment_down_all_leaves_nothing_but_others_labs(
     deadline = Deadline.after(2)
     while (processes := nothing_before.processes()) and not deadline.passed():
         time.sleep(0.02)
-    assert processes == []
+    assert processes == {}
     assert others() == before
 
 

@@ -102,3 +102,18 @@ def test_the_reaper_leaves_when_the_lab_is_gone_or_another(directory: LabDirecto
     directory.make()
     directory.save(State("a", "me", "2000000000", "t", (), {}))
     assert not reaper.wait(directory, 1000000000.0)
+
+
+def test_the_reaper_that_waits_for_a_moment_ends_as_soon_as_the_lab_is_gone(directory: LabDirectory) -> None:
+    directory.make()
+    directory.save(State("a", "me", "9999999999", "t", (), {}))
+    code = (
+        "import signal; from mailstack import reaper, state; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO]);"
+        "reaper._LOOK = 60; print(flush=True); print(reaper.wait(state.LabDirectory('a'), 9999999999.0))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.1)
+        directory.remove()
+        assert process.communicate(timeout=10)[0] == "False\n"

@@ -92,10 +92,10 @@ def test_the_guard_of_a_lab_that_nobody_has_joined_does_not_wait(runtime: Path) 
 def test_a_guard_that_starts_after_its_user_was_killed_sees_that_nobody_is_left(runtime: Path) -> None:
     with user():
         pass
-    assert Users("a").gone()
+    assert Users("a").used() is False
     with guard() as alone:
         assert alone.wait(10)
-    assert not Users("a").gone()
+    assert Users("a").used() is None
 
 
 def test_the_guard_does_nothing_when_the_last_to_leave_did_it(runtime: Path) -> None:
@@ -119,7 +119,7 @@ def test_nobody_joins_while_the_last_one_takes_the_lab_down(runtime: Path) -> No
     assert mine.leave(last)
     joining.join(10)
     assert not joining.is_alive()
-    assert next_one.path.exists() and not next_one.gone()
+    assert Users("a").used()
     assert next_one.leave()
 
 
@@ -154,3 +154,13 @@ def test_the_guard_is_told_where_the_lab_is(runtime: Path, monkeypatch: pytest.M
     users.guard("a", runner)
     environment = runner.released[0].environment
     assert (environment["MAILSTACK_RUNTIME_DIR"], environment["MAILSTACK_OWNER"]) == (str(runtime / "here"), "me")
+
+
+def test_a_users_file_is_forgotten_when_nobody_uses_the_lab(runtime: Path) -> None:
+    with user() as other:
+        Users("a").forget()
+        assert users.used_labs() == ["a"]
+        other.kill()
+        other.wait()
+        Users("a").forget()
+    assert users.used_labs() == []

@@ -1,0 +1,271 @@
+"""Nothing is left behind, though nobody calls `down`: whoever makes or uses a lab may be killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mailstack.engine import Engine
+from mailstack.errors import EngineError
+from mailstack.model import Deadline
+from mailstack.state import LabDirectory
+from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run
+
+pytestmark = pytest.mark.docker
+
+SECONDS = 15.0  # how long it may take until nothing is left
+# One in each fifth of an `up`; changed by hand only: a moment that fails should fail again.
+MOMENTS = [(number + random.Random(number).random()) / 5 for number in range(5)]
+
+NAME, OTHER = (f"{stem}-{secrets.token_hex(3)}" for stem in ("guard", "other"))
+
+# A process that uses the lab, and sees to it that it goes with its last user.
+USER = f"""
+import sys
+from mailstack.runner import Local
+from mailstack.users import Users, guard
+Users("{NAME}").join()
+guard("{NAME}", Local())
+print(flush=True)
+sys.stdin.read()
+"""
+
+BROKEN = "x-mailstack:\n  settings:\n    dovecot: |\n      no_such_setting = yes\n"
+
+
+@pytest.fixture(scope="module")
+def traces() -> Iterator[Traces]:
+    """An owner and a runtime directory of this module's own."""
+    with alone("guard") as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def nothing_before(traces: Traces) -> Iterator[None]:
+    """A test that begins with nothing, and ends so."""
+    assert (traces.all(), traces.processes()) == (set(), {})
+    yield
+    run(["down", "--all"])
+    _gone(traces)
+
+
+@pytest.fixture(scope="module")
+def seconds(traces: Traces) -> float:
+    """How long an `up` takes here, when the images are there."""
+    begun = time.monotonic()
+    assert run(["up", "-n", NAME]).code == 0
+    taken = time.monotonic() - begun
+    assert run(["down", "-n", NAME]).code == 0
+    return taken
+
+
+def _until(done: Callable[[], bool], seconds: float = SECONDS) -> bool:
+    deadline = Deadline.after(seconds)
+    while not done():
+        if deadline.passed():
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _gone(traces: Traces) -> None:
+    """Nothing is left in the end: on the engine, of files, of processes."""
+    _until(lambda: not traces.processes() and not traces.all())
+    assert (traces.all(), traces.processes()) == (set(), {})
+
+
+def _end_guards(traces: Traces) -> None:
+    """Kill the processes that would tidy up."""
+    guards = [pid for pid, line in traces.processes().items() if "mailstack.reaper" in line]
+    assert guards
+    for pid in guards:
+        os.kill(pid, signal.SIGKILL)
+    assert _until(lambda: not set(guards) & set(traces.processes()))
+
+
+@contextlib.contextmanager
+def _user() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that uses the lab, with a session of its own."""
+    with subprocess.Popen([sys.executable, "-c", USER], stdin=-1, stdout=-1, start_new_session=True) as process:
+        try:
+            assert process.stdout and process.stdout.readline() == b"\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def _stale(environment: dict[str, str] | None = None) -> list[str]:
+    outcome: Outcome = run(["down", "--stale", "--json"], environment)
+    assert outcome.code == 0, outcome
+    removed: list[str] = json.loads(outcome.out)["removed"]
+    return removed
+
+
+# ── up is killed ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=[f"{moment:.0%}" for moment in MOMENTS])
+def test_an_up_that_is_killed_leaves_nothing(moment: float, seconds: float, traces: Traces) -> None:
+    with subprocess.Popen((MAILSTACK, "up", "-n", NAME), stderr=subprocess.DEVNULL) as process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moment * seconds * 0.85)
+            pytest.skip("it was done sooner than the one by which the moments are measured")
+        process.kill()
+    _gone(traces)
+
+
+@pytest.mark.parametrize("says", ["starting the containers", "sending the mail"])
+def test_an_up_that_is_killed_when_it_says_what_it_does_leaves_nothing(says: str, traces: Traces) -> None:
+    with subprocess.Popen((MAILSTACK, "up", "-n", NAME), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any(says in line for line in process.stderr)
+        process.kill()
+    _gone(traces)
+
+
+def test_a_failed_up_that_is_killed_as_it_tidies_up_leaves_nothing(traces: Traces, tmp_path: Path) -> None:
+    overlay = tmp_path / "broken.yaml"
+    overlay.write_text(BROKEN)
+    argv = (MAILSTACK, "up", "-n", NAME, "-f", str(overlay))
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any("removing what was made" in line for line in process.stderr)
+        process.kill()
+    _gone(traces)
+
+
+def test_a_lab_that_is_up_is_watched_by_nobody_and_survives_an_up_that_is_killed(traces: Traces) -> None:
+    assert run(["up", "-n", NAME]).code == 0
+    assert _until(lambda: not traces.processes(), 2)
+    with subprocess.Popen((MAILSTACK, "up", "-n", NAME), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any("starting the containers" in line for line in process.stderr)
+        process.kill()
+    assert _until(lambda: not traces.processes())
+    assert run(["up", "-n", NAME]).code == 0
+    assert sum(thing.startswith("container") for thing in traces.engine()) == 3
+
+
+# ── its users ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_lab_stays_until_its_second_user_is_killed(traces: Traces) -> None:
+    with _user() as first:
+        assert run(["up", "-n", NAME]).code == 0
+        there = traces.engine()
+        with _user() as second:
+            assert _until(lambda: sum("reaper users" in line for line in traces.processes().values()) == 1, 2)
+            # All of its session, as at the end of a terminal: the guard is elsewhere.
+            os.killpg(first.pid, signal.SIGKILL)
+            first.wait()
+            assert not _until(lambda: traces.engine() != there, 1)
+            os.killpg(second.pid, signal.SIGKILL)
+            second.wait()
+            _gone(traces)
+
+
+def test_a_user_that_is_killed_while_its_lab_comes_up_leaves_nothing(traces: Traces) -> None:
+    code = USER.replace(
+        "print(flush=True)", f'from mailstack import lab; lab.up(lab.Request("{NAME}"), lambda t: print(t, flush=True))'
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert any("starting the containers" in line for line in process.stdout)
+        process.kill()
+    _gone(traces)
+
+
+# ── its time ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_lab_goes_by_itself_at_its_expiry(traces: Traces) -> None:
+    assert run(["up", "-n", NAME, "--ttl", "3s"]).code == 0
+    _gone(traces)
+
+
+def test_who_waits_for_an_expiry_ends_as_soon_as_the_lab_is_gone(traces: Traces) -> None:
+    assert run(["up", "-n", NAME, "--ttl", "1h"]).code == 0
+    assert [line for line in traces.processes().values() if "mailstack.reaper" in line]
+    assert run(["down", "-n", NAME]).code == 0
+    assert _until(lambda: not traces.processes(), 2)
+
+
+# ── down --stale ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_has_expired_is_stale_but_no_other_lab_and_nobody_else_s(traces: Traces) -> None:
+    expiring, standing = f"a-{NAME}", f"b-{NAME}"
+    mine = {"MAILSTACK_OWNER": traces.owner, "MAILSTACK_RUNTIME_DIR": str(traces.directory)}
+    with alone("stranger") as stranger:
+        assert run(["up", "-n", OTHER, "--ttl", "5s"]).code == 0
+        _end_guards(stranger)
+        assert run(["up", "-n", expiring, "--ttl", "3s"], mine).code == 0
+        _end_guards(traces)
+        assert run(["up", "-n", standing], mine).code == 0
+        theirs = stranger.all()
+        found = LabDirectory(OTHER).load()
+        assert found and _until(lambda: time.time() >= float(found.expires))
+        assert _stale(mine) == [expiring]
+        assert _stale(mine) == []
+        assert stranger.all() == theirs
+        assert {thing for thing in traces.all() if expiring in thing} == set()
+        assert sum(thing.startswith("container") for thing in traces.engine()) == 3
+        assert _stale() == [OTHER]
+        assert stranger.all() == set()
+
+
+def test_what_a_killed_up_left_whose_guard_was_killed_too_is_stale(traces: Traces) -> None:
+    with subprocess.Popen((MAILSTACK, "up", "-n", NAME), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any("sending the mail" in line for line in process.stderr)
+        _end_guards(traces)
+        process.kill()
+    assert _stale() == [NAME]
+    _gone(traces)
+
+
+def test_what_killed_users_left_whose_guard_was_killed_too_is_stale(traces: Traces) -> None:
+    with _user() as user:
+        assert run(["up", "-n", NAME]).code == 0
+        assert _stale() == []
+        _end_guards(traces)
+        user.kill()
+    assert _stale() == [NAME]
+    _gone(traces)
+
+
+def test_files_of_a_lab_that_has_nothing_on_the_engine_are_stale(traces: Traces) -> None:
+    assert run(["up", "-n", NAME]).code == 0
+    engine = Engine()
+    while left := engine.leftovers(NAME, traces.owner):
+        for thing in left:
+            with contextlib.suppress(EngineError):  # a network or a volume in use: its container goes first
+                engine.remove(thing)
+    assert (traces.engine(), bool(traces.files())) == (set(), True)
+    assert _stale() == [NAME]
+    assert traces.all() == set()
+
+
+def test_a_lab_that_is_just_coming_up_is_not_stale(traces: Traces) -> None:
+    with subprocess.Popen((MAILSTACK, "up", "-n", NAME), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any("starting the containers" in line for line in process.stderr)
+        assert _stale() == []
+        process.stderr.read()
+    assert process.returncode == 0
+
+
+def test_all_and_stale_together_are_a_mistake() -> None:
+    outcome = run(["down", "--all", "--stale"])
+    assert (outcome.code, outcome.messages) == (2, ["mailstack: --all removes what --stale does, and more"])
