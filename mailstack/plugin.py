@@ -145,12 +145,11 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
     from mailstack.errors import MailstackError
 
     own = mailstack_lab.name == _own_name(request.config)
-    before = {account.address for account in Accounts(mailstack_lab).added()}
     with Accounts(mailstack_lab) as accounts:
         yield accounts
         made = request.config.stash.get(_ADDRESSES, set())
         if not own and not request.config.getoption("--mailstack-keep"):
-            for address in sorted(made - before):
+            for address in sorted(made):
                 with contextlib.suppress(MailstackError):  # a test may have removed it, or broken the lab
                     accounts.remove(address)
 
