@@ -32,8 +32,6 @@ class Users:
     def __init__(self, lab: str) -> None:
         self.path = runtime_directory() / f"{state.check_name(lab)}.users"
         self._fd: int | None = None
-        # A child that was forked is no user: it may outlive the process that is.
-        os.register_at_fork(after_in_child=self._close)
 
     def join(self) -> None:
         """This process uses the lab, until it leaves or ends. While the lab is being taken down, wait for that."""
@@ -43,6 +41,8 @@ class Users:
                 fcntl.flock(fd, fcntl.LOCK_SH)
                 if state.same_file(fd, self.path):
                     self._fd, fd = fd, -1
+                    # A child that was forked is no user: it may outlive the process that is.
+                    os.register_at_fork(after_in_child=self._close)
             finally:
                 if fd >= 0:  # who took the lab down took the file away, too: the users' file is another now
                     os.close(fd)
