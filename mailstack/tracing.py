@@ -137,8 +137,16 @@ def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[J
 
     Without `query`, it is the next message that comes in. None says that the deadline has passed.
     """
+    if query:
+        with lab_lines(lab) as read:
+            known = traced(read, query).journeys
+        if known:
+            yield known[-1]
+            if known[-1].settled:
+                return
     containers = {service.name: service.container for service in lab.services()}
     collector = collect.Collector({query.strip("<>")} if query else set(), recent=deque(maxlen=RECENT))
+    collector.hosts.update(containers)  # a mail that is passed on to one of these is not out of sight yet
     since = None if query else time.time()
     for position, found in enumerate(lab.engine.follow(containers, since=since, deadline=deadline)):
         if found is None:
@@ -154,7 +162,22 @@ def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[J
         else:
             continue
         journeys = assemble.assemble(collected, None, time.time())
-        if journeys:
-            yield journeys[-1]
-            if journeys[-1].settled:
-                return
+        if not journeys:
+            continue
+        journey = journeys[-1]
+        if journey.settled:
+            # Another station's lines may still be under way: by now they are in its log.
+            journey = _again(lab, journey)
+        yield journey
+        if journey.settled:
+            return
+
+
+def _again(lab: RunningLab, journey: Journey) -> Journey:
+    """The journey by the whole logs, as they are now."""
+    name = journey.message_id or next((hop.queue_id for hop in journey.hops), "")
+    if not name:
+        return journey
+    with lab_lines(lab) as read:
+        found = traced(read, name).journeys
+    return found[-1] if found else journey

@@ -14,7 +14,6 @@ from mailstack.durations import spoken
 from mailstack.errors import DeadlinePassed, InputError
 
 if TYPE_CHECKING:
-    from mailstack.trace.events import Event
     from mailstack.trace.journey import Journey
     from mailstack.tracing import Traced
 
@@ -129,7 +128,7 @@ def _follow(lab: object, query: str | None, timeout: float | None, as_json: bool
     from mailstack.trace.described import described
 
     assert isinstance(lab, RunningLab)
-    shown: set[Event] = set()
+    shown: set[tuple[str, float | None, str]] = set()
     latest = None
     deadline = Deadline.after(timeout or FOLLOW_SECONDS)
     for journey in tracing.follow(lab, query, deadline):
@@ -138,8 +137,9 @@ def _follow(lab: object, query: str | None, timeout: float | None, as_json: bool
             raise DeadlinePassed(f"after {spoken(deadline.seconds)}: {what}")
         latest = journey
         for event in journey.events:
-            if event not in shown and not as_json:
-                shown.add(event)
+            line = (event.service, event.at, event.line.text)
+            if line not in shown and not as_json:
+                shown.add(line)
                 head, *others = described(event, journey.message_id)
                 after = _after(journey.since(event.at))
                 click.echo(f"{after:>9}  {event.service:<8} {event.queue_id:<12} {printable(head)}")

@@ -10,7 +10,7 @@ from mailstack.trace.collect import Collected, Raw
 from mailstack.trace.events import Event
 from mailstack.trace.journey import Hop, Journey, Outcome
 from mailstack.trace.lines import parse
-from mailstack.trace.outcomes import Waiting, missing, outcomes
+from mailstack.trace.outcomes import Waiting, missing, outcomes, unseen
 from mailstack.trace.stations import ENDS, Station, join, place_refusals, place_saved, stations
 
 
@@ -69,6 +69,7 @@ def _journey(root: Station, waiting: Sequence[Waiting] | None, collected: Collec
         events=tuple(event for event, _ in keyed),
         hops=tuple(_hop(station) for station in family),
         missing=tuple(text for station in family for text in missing(station, collected)),
+        unseen=tuple(name for station in family for name in unseen(station, collected)),
         begun=min((event.at for event, _ in keyed if event.at is not None), default=None),
     )
 
@@ -95,7 +96,7 @@ def _refused(event: Event) -> Journey:
         reply=event.reply,
         at=event.at,
     )
-    return Journey("", event.sender, (outcome,), (), (event,), (), (), event.at)
+    return Journey("", event.sender, (outcome,), (), (event,), (), (), (), event.at)
 
 
 def _only_mailbox(found: Sequence[Event]) -> Journey:
@@ -113,4 +114,4 @@ def _only_mailbox(found: Sequence[Event]) -> Journey:
         for event in found
     )
     missing = ("everything before the mailbox",)
-    return Journey(found[0].message_id, None, outcomes, (), tuple(found), (), missing, found[0].at)
+    return Journey(found[0].message_id, None, outcomes, (), tuple(found), (), missing, (), found[0].at)

@@ -59,6 +59,7 @@ class Journey:
     events: tuple[Event, ...]
     hops: tuple[Hop, ...]
     missing: tuple[str, ...]
+    unseen: tuple[str, ...]  # queue ids that it was passed on as, and that no line is about
     begun: float | None
 
     @property
@@ -74,9 +75,14 @@ class Journey:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will happen to it by itself, nor to a notice that it caused, and all of that is here."""
+        """Whether nothing more will happen to it by itself, nor to a notice that it caused, and all of that is here.
+
+        Lines from before can be missing: who follows a message may have come too late for its first ones.
+        """
         every = (*self.outcomes, *self.notices)
-        left = all(hop.left is not None for hop in self.hops) and not self.missing
+        if not self.hops and self.message_id:  # the mailbox's line was first
+            return False
+        left = all(hop.left is not None for hop in self.hops) and not self.unseen
         return left and bool(self.outcomes) and all(outcome.status in FINAL for outcome in every)
 
     @property

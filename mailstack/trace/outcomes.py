@@ -173,15 +173,17 @@ def missing(station: Station, collected: Collected) -> list[str]:
     found = [f"{name}: {what}" for what in (*_lost_before(station), *_lost_after(station, collected.mailboxes))]
     if station.guessed and station.parent:
         found.append(f"{station.parent.service} {station.parent.queue_id}: that it was passed on as {station.queue_id}")
+    return [*found, *(f"everything about {name}, as which it was passed on" for name in unseen(station, collected))]
+
+
+def unseen(station: Station, collected: Collected) -> list[str]:
+    """The queue ids that it was passed on as, to hosts whose lines are here, without any of those being of it."""
     passed_on = {child.queue_id for child in station.children}
-    for event in station.events:
-        if (
-            event.next_id
-            and event.next_id not in passed_on
-            and (event.kind == "notice" or _logs(event.peer, collected.hosts))
-        ):
-            found.append(f"everything about {event.next_id}, as which it was passed on")
-    return found
+    return [
+        event.next_id
+        for event in station.events
+        if event.next_id not in ("", *passed_on) and (event.kind == "notice" or _logs(event.peer, collected.hosts))
+    ]
 
 
 def _lost_before(station: Station) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mailstack import mail, tracing
+from mailstack import mail, post, tracing
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
 from tests.docker.conftest import Labs
@@ -191,25 +191,43 @@ def test_a_mail_to_nobody_is_traced_to_its_refusal_and_its_notice(lab: RunningLa
     assert [event["service"] for event in refused] == ["postfix"]
 
 
-def test_followed_it_is_shown_as_it_happens_and_ends_with_the_verdict(lab: RunningLab) -> None:
+def followed(lab: RunningLab, *query: str, until: Callable[[], object]) -> list[str]:
+    """What `trace --follow` shows while mails are sent, until it ends by itself."""
     follower = subprocess.Popen(
-        [MAILSTACK, "trace", "-n", lab.name, "--follow", "--timeout", "30s"],
+        [MAILSTACK, "trace", "-n", lab.name, "--follow", "--timeout", "30s", *query],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    assert follower.stdout
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(follower.stdout or ()))
     reader.start()
-    # It follows the next mail once it listens; mails are sent until one of them was.
     deadline = Deadline.after(30)
     while follower.poll() is None and not deadline.passed():
-        send(lab, *FROM_SENDER)
+        until()
     reader.join(10)
+    assert follower.wait(10) == 0, "".join(lines)
+    return lines
+
+
+def test_followed_it_is_shown_as_it_happens_and_ends_with_the_verdict(lab: RunningLab) -> None:
+    message_id = "<followed@example.com>"
+    letter = post.Letter("student@example.com", ("bob@example.com",), "followed", "…")
+    sent: list[None] = []
+
+    def once() -> None:
+        if not sent:
+            sent.append(post.from_sender(lab, letter, message_id))
+
+    lines = followed(lab, message_id, until=once)
     text = "".join(lines)
-    assert follower.wait(10) == 0, text
+    assert text.count("saved mail to INBOX") == text.count("handed in by the user with id") == 1
     assert text.index("handed in by the user with id") < text.index("accepted from") < text.rindex("out of the queue")
+    assert "delivered to bob@example.com in" in lines[-1]
+
+
+def test_without_a_name_the_next_mail_is_followed_even_when_its_first_lines_are_gone(lab: RunningLab) -> None:
+    lines = followed(lab, until=lambda: send(lab, *FROM_SENDER))
     assert "delivered to bob@example.com in" in lines[-1]
 
 

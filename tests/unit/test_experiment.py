@@ -312,7 +312,7 @@ EVENTS = (
 
 
 def _journey(*events: Event) -> Journey:
-    return Journey("<1@b>", None, (), (), events, (), (), 1.0)
+    return Journey("<1@b>", None, (), (), events, (), (), (), 1.0)
 
 
 def test_each_station_kept_a_mail_that_it_removed_after_the_next_one_had_it() -> None:

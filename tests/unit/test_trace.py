@@ -85,9 +85,18 @@ Nov 23 09:00:00 mx postfix/smtpd[1]: AAAAAA1111: client=a.example[192.0.2.1]
 Nov 23 09:00:00 mx postfix/cleanup[2]: AAAAAA1111: message-id=<one@a.example>
 Nov 23 09:00:00 mx postfix/qmgr[3]: AAAAAA1111: from=<a@a.example>, size=1, nrcpt=1 (queue active)
 Nov 23 09:00:01 mx postfix/smtp[4]: AAAAAA1111: to=<b@b.example>, relay=mail.b.example[192.0.2.2]:25, delay=1, \
-delays=0.1/0.2/0.3/0.4, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as 4ZABCDFGHJ)
+delays=0.1/0.2/0.3/0.4, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as 4ZBCDFGHJKL)
 Nov 23 09:00:01 mx postfix/qmgr[3]: AAAAAA1111: removed
 """
+
+
+def another(number: int) -> str:
+    """The same of another message."""
+    ids = {"AAAAAA1111": f"{number:010X}", "4ZBCDFGHJKL": f"F{number:010X}", "one@": f"n{number}@"}
+    text = ONE
+    for old, new in ids.items():
+        text = text.replace(old, new)
+    return text
 
 
 def test_a_message_that_leaves_for_a_host_without_logs_is_handed_over() -> None:
@@ -132,7 +141,7 @@ Nov 23 09:00:06 mx postfix/qmgr[3]: BBBBBB2222: removed
 
 def test_a_content_filter_on_the_same_host_is_a_hop() -> None:
     log = ONE.replace("mail.b.example[192.0.2.2]:25", "127.0.0.1[127.0.0.1]:10024").replace(
-        "250 2.0.0 Ok: queued as 4ZABCDFGHJ",
+        "250 2.0.0 Ok: queued as 4ZBCDFGHJKL",
         "250 2.0.0 from MTA(smtp:[127.0.0.1]:10025): 250 2.0.0 Ok: queued as BBBBBB2222",
     ) + ONE.replace("AAAAAA1111", "BBBBBB2222")
     (journey,) = traced(log, "one@a.example")
@@ -157,6 +166,18 @@ Nov 23 09:00:31 b postfix/qmgr[3]: BBBBBB2222: removed
 """
     (journey,) = traced(log, "one@a.example")
     assert journey.status == "delivered" and journey.missing, journey.sentence()
+
+
+def test_a_message_is_settled_without_its_first_lines_and_not_before_its_last() -> None:
+    late = "".join(ONE.splitlines(keepends=True)[2:])
+    (journey,) = traced(late, "AAAAAA1111")
+    assert journey.settled and journey.missing
+    (journey,) = traced(late.rpartition("Nov 23")[0], "AAAAAA1111")
+    assert not journey.settled
+    # It was passed on to a host whose lines are here, and that says nothing of it yet.
+    near = ONE.replace("relay=mail.b.example", "relay=b") + "Nov 23 09:00:01 b postfix/smtpd[9]: connect from mx[x]\n"
+    (journey,) = traced(near, "AAAAAA1111")
+    assert not journey.settled and journey.unseen == ("4ZBCDFGHJKL",)
 
 
 def test_an_expired_message_is_given_up() -> None:
@@ -187,6 +208,7 @@ def test_dovecot_s_log_alone_tells_of_the_mailbox_and_says_what_is_missing() -> 
     log = "Nov 23 09:00:00 mx dovecot: lmtp(bob)<1><s>: msgid=<one@a.example>: saved mail to INBOX\n"
     (journey,) = traced(log, "one@a.example")
     assert journey.status == "delivered" and journey.missing == ("everything before the mailbox",)
+    assert not journey.settled
 
 
 def test_a_text_finds_every_message_whose_lines_have_it() -> None:
@@ -202,7 +224,7 @@ def test_what_a_sender_writes_into_a_message_id_is_no_queue_id() -> None:
 
 
 def test_of_many_messages_only_the_newest_are_shown_and_that_there_are_more_is_said() -> None:
-    log = "".join(ONE.replace("AAAAAA1111", f"{n:010X}").replace("one@", f"n{n}@") for n in range(300))
+    log = "".join(another(n) for n in range(300))
     found = tracing.traced(lambda: (("", line) for line in log.splitlines()), "b@b.example")
     assert found.more and len(found.journeys) == collect.MESSAGES
     assert found.journeys[-1].message_id == "n299@a.example"
@@ -213,7 +235,7 @@ def test_memory_depends_on_the_message_and_not_on_the_length_of_the_log(tmp_path
         path = tmp_path / f"{messages}.log"
         with path.open("w") as file:
             for n in range(messages):
-                file.write(ONE.replace("AAAAAA1111", f"{n:010X}").replace("one@", f"n{n}@"))
+                file.write(another(n))
         tracemalloc.start()
         try:
             with tracing.file_lines([path]) as read:
