@@ -49,8 +49,7 @@ class Accounts:
 
         `fresh` says that nobody has tried to log in as it before, so that it need not be tried whether it holds: what
         was not there is looked for again in the next second. Gives its password, which is a new one unless it was said.
-        Raises InputError where the address cannot be an
-        account's, HostError where Postfix did not take it.
+        Raises InputError where the address cannot be an account's, HostError where Postfix did not take it.
         """
         address = self._fitting(address)
         password = password or new_password()
@@ -86,7 +85,9 @@ class Accounts:
             self._tell(f"remove {address}\n", f"remove {address}")
             credentials.await_password(self.lab, address, password, holds=False)
             dovecot = self.lab.service("dovecot").container
-            self.lab.engine.execute(dovecot, ["rm", "-rf", "--", f"/srv/mail/{address}"])
+            result = self.lab.engine.execute(dovecot, ["rm", "-rf", "--", f"/srv/mail/{address}"])
+            if result.code != 0:
+                raise HostError(f"the mailbox of {address} could not be removed: {result.stderr.strip()}")
 
     def added(self) -> list[Account]:
         """The accounts that were added since the lab was brought up."""

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import Progress, duration, json_option, name_option, print_json, printable, text_of
+from mailstack.cli.output import (
+    Progress,
+    attach_option,
+    duration,
+    json_option,
+    name_option,
+    print_json,
+    printable,
+    text_of,
+)
 from mailstack.errors import CheckFailed, HostError, InputError
 
 if TYPE_CHECKING:
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--to", "recipients", multiple=True, metavar="B", help="Who gets it (may be repeated).  [second account]")
 @click.option("--subject", default="A mail from the lab", show_default=True, metavar="S")
 @click.option("--body", default="Hello from the lab.", metavar="TEXT", help="The text; - reads it from standard input.")
-@click.option("--attach", "attachments", multiple=True, type=click.Path(path_type=Path), metavar="FILE")
+@attach_option
 @click.option("--svg", type=click.Path(path_type=Path), metavar="FILE", help="Draw it, as a sequence diagram.")
 @click.option("--timeout", type=duration, default="15s", show_default=True, help="How long it may take.")
 @json_option

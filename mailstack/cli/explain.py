@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import json_option, name_option, print_json, printable, table
+from mailstack.cli.output import json_option, logs_option, name_option, print_json, printable, table
 from mailstack.errors import InputError
 from mailstack.model import Json
 
@@ -33,14 +33,7 @@ _ENHANCED = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
 @click.command()
 @name_option
 @click.argument("text", nargs=-1, metavar="[TEXT…|-]")
-@click.option(
-    "--logs",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A log of any Postfix or Dovecot (also .gz), instead of a lab's.",
-)
+@logs_option
 @click.option("--list", "listed", is_flag=True, help="All the failures that are known.")
 @json_option
 def explain(name: str, text: tuple[str, ...], files: tuple[Path, ...], listed: bool, as_json: bool) -> None:

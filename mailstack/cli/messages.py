@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.mailboxes import NUMBER, one_mail
-from mailstack.cli.output import duration, json_option, name_option, print_json, printable, text_of
+from mailstack.cli.output import attach_option, duration, json_option, name_option, print_json, printable, text_of
 
 if TYPE_CHECKING:
     from mailstack.post import Sent
@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 @click.option("--to", "recipients", multiple=True, metavar="B", help="Who gets it (may be repeated).  [second account]")
 @click.option("--subject", default="A mail from the lab", show_default=True, metavar="S")
 @click.option("--body", default="Hello from the lab.", metavar="TEXT", help="The text; - reads it from standard input.")
-@click.option(
-    "--attach",
-    "attachments",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A file to send along.",
-)
+@attach_option
 @click.option(
     "--via",
     type=click.Choice(["sender", "submission"]),
@@ -67,14 +60,7 @@ def send(
 @click.argument("address")
 @click.argument("number", required=False, type=NUMBER)
 @click.option("--body", required=True, metavar="TEXT", help="The text; - reads it from standard input.")
-@click.option(
-    "--attach",
-    "attachments",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A file to send along.",
-)
+@attach_option
 @click.option("--no-quote", is_flag=True, help="Without what the mail said.")
 @click.option("--timeout", type=duration, default="15s", show_default=True, help="How long to wait for its arrival.")
 @json_option

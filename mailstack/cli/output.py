@@ -8,6 +8,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -27,6 +28,30 @@ def name_option(function: F) -> F:
 def json_option(function: F) -> F:
     """`--json`: the answer as one document."""
     return click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")(function)
+
+
+def attach_option(function: F) -> F:
+    """`--attach FILE`: what goes along with a mail."""
+    return click.option(
+        "--attach",
+        "attachments",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A file to send along (may be repeated).",
+    )(function)
+
+
+def logs_option(function: F) -> F:
+    """`--logs FILE`: logs that are at hand."""
+    return click.option(
+        "--logs",
+        "files",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Log files of any Postfix and Dovecot, also .gz, instead of a lab's; - is standard input.",
+    )(function)
 
 
 def print_json(document: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import duration, json_option, name_option, print_json, printable, table
+from mailstack.cli.output import duration, json_option, logs_option, name_option, print_json, printable, table
 from mailstack.durations import spoken
 from mailstack.errors import DeadlinePassed, InputError
 
@@ -24,14 +24,7 @@ FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until somebody stops it
 @name_option
 @click.argument("query", required=False, metavar="[MESSAGE-ID|QUEUE-ID|TEXT]")
 @click.option("--last", is_flag=True, help="The message that came in last.")
-@click.option(
-    "--logs",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Log files of any Postfix and Dovecot instead of a lab's; - is standard input (may be repeated).",
-)
+@logs_option
 @click.option("-f", "--follow", is_flag=True, help="Show it as it happens, until nothing more will.")
 @click.option("--timeout", type=duration, default=None, help="How long to follow it.  [without end]")
 @json_option

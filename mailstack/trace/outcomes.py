@@ -26,6 +26,7 @@ class Waiting:
 
 
 def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> list[Outcome]:
+    """What became of the message here for each recipient, but for those of whom the next station tells."""
     found = []
     attempts = station.attempts()
     entry = queued.get((station.service, station.queue_id))
@@ -42,35 +43,15 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
         found.append(_outcome(station, event, child, entry))
     known = {address for event in attempts for address in (event.recipient, event.original)}
     if station.parent is None or station.guessed:
-        found += [
-            Outcome(
-                recipient=event.recipient,
-                original=event.recipient,
-                status="rejected",
-                service=station.service,
-                queue_id=station.queue_id,
-                reply=event.reply,
-                at=event.at,
-            )
-            for event in station.events
-            if event.kind == "refused" and event.recipient not in known
-        ]
+        refused = [event for event in station.events if event.kind == "refused" and event.recipient not in known]
+        found += [_told(station, event, "rejected") for event in refused]
+    # Of deliveries whose own lines are lost.
     sessions = {event.session for event in attempts if event.session}
-    saved_for = {outcome.recipient for outcome in found}
+    reached = {outcome.recipient for outcome in found}
     for event in station.saved:
-        if event.kind == "saved" and event.recipient not in saved_for and event.session not in sessions:
-            found.append(
-                Outcome(
-                    recipient=event.recipient,
-                    original=event.recipient,
-                    status="delivered",
-                    service=event.service,
-                    queue_id=station.queue_id,
-                    at=event.at,
-                    hops=_path(station),
-                )
-            )
-            saved_for.add(event.recipient)
+        if event.kind == "saved" and event.recipient not in reached and event.session not in sessions:
+            found.append(_told(station, event, "delivered"))
+            reached.add(event.recipient)
     if entry is not None:
         found += [
             _unfinished(station, address, reason, entry) for address, reason in entry.recipients if address not in known
@@ -79,6 +60,20 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
         named = [event.recipient for event in station.events if event.kind in ("held", "discarded") and event.recipient]
         found += [_unfinished(station, address, "", None) for address in dict.fromkeys(named or [""])]
     return found
+
+
+def _told(station: Station, event: Event, status: str) -> Outcome:
+    """What one line tells by itself: a refusal, or that a mailbox has the message."""
+    return Outcome(
+        recipient=event.recipient,
+        original=event.recipient,
+        status=status,
+        service=event.service,
+        queue_id=station.queue_id,
+        reply=event.reply,
+        at=event.at,
+        hops=_path(station) if status == "delivered" else 0,
+    )
 
 
 def _tells_of(child: Station, recipient: str) -> bool:

@@ -48,7 +48,7 @@ def test_every_command_and_every_option_is_explained_by_its_help() -> None:
     for name, command in _leaves():
         assert command.help, name
         for parameter in command.params:
-            if isinstance(parameter, click.Option) and parameter.name not in ("progress", "attachments", "subject"):
+            if isinstance(parameter, click.Option) and parameter.name not in ("progress", "subject"):
                 assert parameter.help, f"{name}: {parameter.name}"
 
 
