@@ -226,6 +226,9 @@ def test_with_dovecot_broken_it_exits_with_1_and_names_the_rows_that_failed_and_
         assert f"fail: {id}\n" in outcome.out
         assert f'href="#step-{id.lower().replace("_", "-")}"' in page
     assert failed["arrive"].startswith("it needs “send”, which failed: ")
+    # How far the first mail came is shown all the same.
+    assert document["journeys"]["store-and-forward"]["status"] == "waiting"
+    assert "waits here" in (tmp_path / "report" / "evidence" / "topology.svg").read_text()
     assert [line for line in outcome.out.splitlines() if len(line) > 80 and not line.startswith("report ")] == []
     assert traces.all() == before
 
