@@ -41,7 +41,7 @@ lint: .venv/.developing ## Check form and types.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict
 
-bench: .venv/.developing ## Measure start-up and throughput.
+bench: .venv/.developing ## Measure start-up, latency, throughput and more: docs/benchmarks.md.
 	@$(BIN)/mailstack provision
 	@$(BIN)/python -m tests.bench
 

@@ -1,13 +1,43 @@
-"""A log of any length, made of the corpus's two hundred interleaved messages, over and over under other names."""
+"""How long it takes to find one message in a long log.
+
+The log is the corpus's two hundred interleaved messages, over and over under other names.
+"""
 
 from __future__ import annotations
 
 import gzip
 import re
+import tempfile
 from pathlib import Path
+
+from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, timed
+
+TITLE = "a trace, in a long log"
+LINES = 100_000
 
 CROWD = Path(__file__).parents[1] / "data" / "journeys" / "crowd.log.gz"
 _QUEUE_ID = re.compile(r"\b([0-9A-F]{2})([0-9A-F]{8,10})\b")
+
+
+def measure(runs: int) -> Figures:
+    """Beside it, how long it takes to read the log at all."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "long.log"
+        queue_id = long_log(log, LINES)
+        seconds = alternate(
+            {
+                "trace": lambda: timed(MAILSTACK, "trace", "--logs", log, queue_id, "--json"),
+                "grep": lambda: timed("grep", "-F", queue_id, log),
+            },
+            runs,
+        )
+    return Figures(
+        (
+            Row(f"mailstack trace --logs, {LINES:,} lines", seconds["trace"]),
+            Row("grep -F, of a queue id in them", seconds["grep"]),
+        ),
+        (Ratio("seconds of a trace, at most", max(seconds["trace"]), bar=2.0),),
+    )
 
 
 def long_log(path: Path, lines: int) -> str:

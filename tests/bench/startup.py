@@ -1,0 +1,75 @@
+"""How long a lab takes to come up and to go, next to what the engine takes for the same containers by itself."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from mailstack import compose, definition, images
+from mailstack.runner import Local
+from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run, timed
+
+TITLE = "up and down, against plain Compose"
+NAME = "bench"
+
+
+def measure(runs: int) -> Figures:
+    """Both sides; what is counted is whole processes."""
+    downs: dict[str, list[float]] = {"up": [], "bare": []}
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as secrets:
+        run([MAILSTACK, "secrets", "init", secrets])
+        seconds = alternate(
+            {
+                "up": lambda: _up(downs["up"]),
+                "bare": lambda: _bare(Path(secrets), downs["bare"]),
+                "help": lambda: timed(MAILSTACK, "--help"),
+            },
+            runs,
+        )
+    down, bare_down = (tuple(downs[side][1:]) for side in ("up", "bare"))
+    return Figures(
+        (
+            Row("mailstack up --json, the verifying mail included", seconds["up"]),
+            Row("docker compose up -d, of the same definitions", seconds["bare"]),
+            Row("mailstack down", down),
+            Row("docker compose down", bare_down),
+            Row("mailstack --help", seconds["help"]),
+        ),
+        (
+            Ratio("up ÷ bare up, pair by pair", paired(seconds["up"], seconds["bare"]), bar=1.3),
+            Ratio("down ÷ bare down, pair by pair", paired(down, bare_down)),
+        ),
+    )
+
+
+def _up(downs: list[float]) -> float:
+    """A lab from nothing to a verified mail; then down, which is counted by itself."""
+    begun = time.perf_counter()
+    answer = run([MAILSTACK, "up", "-n", NAME, "--json", "--progress", "quiet"])
+    taken = time.perf_counter() - begun
+    assert json.loads(answer)["verified"]["message_id"]
+    downs.append(timed(MAILSTACK, "down", "-n", NAME))
+    return taken
+
+
+def _bare(secrets: Path, downs: list[float]) -> float:
+    """The same containers by Compose alone, proven by nothing; then down."""
+    environment = {
+        "MAILSTACK_SECRETS": str(secrets),
+        "MAILSTACK_TAG": images.content_tag(definition.stack()),
+        "MAILSTACK_LAB": NAME,
+    }
+    project = compose.Compose(
+        compose.find(Local()), "mailstack-bench-bare", [definition.compose_file("lab.yaml")], environment
+    )
+    command = project.command("up", "-d")
+    begun = time.perf_counter()
+    run(command.argv, command.environment)
+    taken = time.perf_counter() - begun
+    command = project.command("down", "--volumes", "--timeout", "2")
+    begun = time.perf_counter()
+    run(command.argv, command.environment)
+    downs.append(time.perf_counter() - begun)
+    return taken
