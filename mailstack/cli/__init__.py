@@ -30,6 +30,7 @@ COMMANDS = {
     "queue": ("queue", "Mails that wait: list, flush, hold, release, delete."),
     "explain": ("explain", "Known failures: what they mean, and what to do."),
     "account": ("account", "Accounts of a running lab: add, list, remove."),
+    "env": ("env", "Variables for programs in any language."),
     "logs": ("access", "What the servers have logged."),
     "shell": ("access", "A shell inside a service."),
     "secrets": ("access", "Make, rotate or reveal a lab's secrets."),

@@ -101,7 +101,7 @@ def rotate(name: str, as_json: bool) -> None:
 @click.argument("account")
 @json_option
 def reveal(name: str, account: str, as_json: bool) -> None:
-    """Print the password of ACCOUNT (an address, or `relay`): the one command that shows a secret."""
+    """Print the password of ACCOUNT (an address, or `relay`)."""
     from mailstack import credentials
     from mailstack.running import RunningLab
 
