@@ -8,7 +8,7 @@ wanted.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
@@ -23,6 +23,9 @@ LOCK_SECONDS = 30.0
 
 # A file is named after the address (NAME_MAX of Linux); RFC 5321, section 4.5.3.1 allows as much.
 _LONGEST = 254
+
+# Lines that Postfix's program is given before it has answered.
+_AT_ONCE = 50
 
 
 class Accounts:
@@ -58,13 +61,49 @@ class Accounts:
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             line = files.add(self.lab.directory.files, Account(address, quota), password)
             try:
-                self._tell(line, f"add {address}")
+                self._tell([line], [f"add {address}"])
             except BaseException:
                 files.remove(self.lab.directory.files, address)
                 raise
         if not fresh:
             credentials.await_password(self.lab, address, password)
         return password
+
+    def add_several(self, addresses: Sequence[str], *, quota: int | None = None) -> dict[str, Secret]:
+        """Add accounts that nobody has tried to log in as before; when this returns, they hold. Their new passwords.
+
+        Either all of them are there, or none. Raises what `add` does.
+        """
+        addresses = [self._fitting(address) for address in addresses]
+        added = {address: new_password() for address in addresses}
+        with self._locked():
+            there = set(self.lab.definition.addresses())
+            for address in addresses:
+                if address in there:
+                    raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
+            try:
+                lines = [
+                    files.add(self.lab.directory.files, Account(address, quota), password)
+                    for address, password in added.items()
+                ]
+                self._tell(lines, [f"add {address}" for address in addresses])
+            except BaseException:
+                for address in addresses:
+                    files.remove(self.lab.directory.files, address)
+                raise
+        return added
+
+    def remove_several(self, addresses: Sequence[str]) -> None:
+        """Take added accounts from the lab, with their mailboxes, whose passwords nobody else knows.
+
+        So it is not waited until those hold no more: that takes up to a second. Those that are not there are passed
+        over. Raises HostError.
+        """
+        with self._locked():
+            for address in addresses:
+                files.remove(self.lab.directory.files, address)
+            self._tell([f"remove {address}\n" for address in addresses], [f"remove {each}" for each in addresses])
+            self._empty(addresses)
 
     def remove(self, address: str) -> None:
         """Take an added account from the lab, with its mailbox; when this returns, its password holds no more.
@@ -82,12 +121,9 @@ class Accounts:
                 )
             password = self.lab.password(address)
             files.remove(self.lab.directory.files, address)
-            self._tell(f"remove {address}\n", f"remove {address}")
+            self._tell([f"remove {address}\n"], [f"remove {address}"])
             credentials.await_password(self.lab, address, password, holds=False)
-            dovecot = self.lab.service("dovecot").container
-            result = self.lab.engine.execute(dovecot, ["rm", "-rf", "--", f"/srv/mail/{address}"])
-            if result.code != 0:
-                raise HostError(f"the mailbox of {address} could not be removed: {result.stderr.strip()}")
+            self._empty([address])
 
     def added(self) -> list[Account]:
         """The accounts that were added since the lab was brought up."""
@@ -110,16 +146,37 @@ class Accounts:
             Deadline.after(LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
         )
 
-    def _tell(self, line: str, answer: str) -> None:
-        """Have Postfix take a line; returns when it holds."""
+    def _empty(self, addresses: Sequence[str]) -> None:
+        """Remove the mailboxes of accounts that are no more."""
+        dovecot = self.lab.service("dovecot").container
+        names = "".join(f"/srv/mail/{address}\0" for address in addresses)
+        result = self.lab.engine.execute(dovecot, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
+        if result.code != 0:
+            what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
+            raise HostError(f"{what} could not be removed: {result.stderr.strip()}")
+
+    def _tell(self, lines: Sequence[str], answers: Sequence[str]) -> None:
+        """Have Postfix take lines, each with its answer; returns when they hold."""
         if self._postfix is None:
             self._postfix = self.lab.engine.stream(self.lab.service("postfix").container, ["accounts"])
             self._postfix.settimeout(LOCK_SECONDS)
+        # As many at once as fit into a pipe, so that nobody waits for somebody who waits for them.
         try:
-            self._postfix.sendall(line.encode())
-            said = b""
-            while not said.endswith(b"\n"):
-                more = self._postfix.recv(4096)
+            for first in range(0, len(lines), _AT_ONCE):
+                self._exchange(
+                    self._postfix, "".join(lines[first : first + _AT_ONCE]), answers[first : first + _AT_ONCE]
+                )
+        except BaseException:
+            self._postfix.close()  # with answers to come that nobody would expect
+            self._postfix = None
+            raise
+
+    def _exchange(self, postfix: socket.socket, lines: str, answers: Sequence[str]) -> None:
+        said = b""
+        try:
+            postfix.sendall(lines.encode())
+            while said.count(b"\n") < len(answers):
+                more = postfix.recv(4096)
                 if not more:
                     raise HostError(
                         "postfix did not take the account", remedy=f"mailstack logs -n {self.lab.name} postfix"
@@ -127,5 +184,5 @@ class Accounts:
                 said += more
         except OSError as error:
             raise HostError(f"postfix did not take the account: {error}") from None
-        if said.decode(errors="replace").strip() != answer:
+        if said.decode(errors="replace").splitlines() != list(answers):
             raise HostError(f"postfix did not take the account: {said.decode(errors='replace').strip()}")

@@ -92,6 +92,38 @@ class Smtp(smtplib.SMTP):
         code, text = self.docmd(line)
         return code, text.decode(errors="replace")
 
+    def transaction(self, sender: str, recipient: str, data: Sequence[bytes], size: int) -> tuple[int, str]:
+        """A mail to one recipient, in as few writes as the server allows; the reply that decided over it.
+
+        `data` is in pieces, with dots doubled and the line that ends it; `size` is for RFC 1870. The commands go out as
+        one group where the server offers that (RFC 2920). Raises OSError, smtplib.SMTPException.
+        """
+        if not self.sock:
+            raise smtplib.SMTPServerDisconnected("the connection was closed")
+        declared = f" SIZE={size}" if self.has_extn("size") else ""
+        commands = (f"MAIL FROM:<{sender}>{declared}\r\n", f"RCPT TO:<{recipient}>\r\n", "DATA\r\n")
+        together = self.has_extn("pipelining")
+        if together:
+            self.sock.sendall("".join(commands).encode())
+        refusal = None
+        code, text = 0, b""
+        for command in commands:
+            if not together:
+                self.sock.sendall(command.encode())
+            code, text = self.getreply()
+            if code >= 400:
+                refusal = refusal or (code, text)
+                if code == 421 or not together:  # 421: the server hangs up
+                    break
+        if refusal is None or code == 354:
+            # After 354 there is a mail to be sent, if only an empty one to nobody (RFC 2920, section 3.1).
+            self.sock.sendall(b".\r\n" if refusal else b"".join(data))
+            code, text = self.getreply()
+        elif code != 421:
+            self.rset()
+        code, text = refusal or (code, text)
+        return code, text.decode(errors="replace")
+
 
 def new_message(
     *,

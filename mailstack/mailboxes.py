@@ -83,6 +83,13 @@ def newest(box: BaseMailBox) -> int:
     return max((int(items.get("UID", 0)) for items in fetched(_fetch(box, "*", "(UID)"))), default=0)
 
 
+def identities(box: BaseMailBox) -> list[str]:
+    """The Message-ID of every mail in the mailbox, "" for one that has none: little of many. Raises HostError."""
+    answer = fetched(_fetch(box, "1:*", "(UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])"))
+    headers = [items[_BODY] or b"" for items in answer if _BODY in items]
+    return [found[0] if (found := message_ids(to_text(header))) else "" for header in headers]
+
+
 def arrivals(box: BaseMailBox, after: int, deadline: Deadline | None = None) -> Iterator[Summary]:
     """The mails with UIDs above `after`, each as soon as the server tells of it; ends with the deadline.
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "reply": ("messages", "Answer a mail."),
     "trace": ("trace", "Where a message went, and what became of it."),
     "queue": ("queue", "Mails that wait: list, flush, hold, release, delete."),
+    "load": ("load", "Sustained load: rates, latencies, and what was lost."),
     "explain": ("explain", "Known failures: what they mean, and what to do."),
     "account": ("account", "Accounts of a running lab: add, list, remove."),
     "env": ("env", "Variables for programs in any language."),

@@ -1,0 +1,148 @@
+"""load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from mailstack.cli.output import Progress, duration, json_option, name_option, print_json, printable, table
+from mailstack.durations import spoken
+from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted, MailstackError
+
+if TYPE_CHECKING:
+    from mailstack.load.ledger import Outcome, Percentiles
+    from mailstack.load.performance import Now
+
+
+@click.command()
+@name_option
+@click.option("--connections", type=click.IntRange(1, 500), default=8, show_default=True, help="How many at once.")
+@click.option("--messages", type=click.IntRange(min=1), metavar="N", help="End after so many mails.")
+@click.option("--seconds", type=duration, metavar="T", help="End after so long.  [10, without --messages]")
+@click.option("--size", default="2K", show_default=True, metavar="SIZE", help="Of each mail, up to 100M.")
+@click.option("--rate", type=click.FloatRange(0.01), metavar="R", help="Messages/s at most.  [as fast as possible]")
+@click.option(
+    "--mailboxes",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="Over how many mailboxes the mail is spread: new ones, which are removed in the end.",
+)
+@click.option(
+    "--timeout", type=duration, default="60s", show_default=True, help="How long mail may be under way in the end."
+)
+@json_option
+def load(
+    name: str,
+    connections: int,
+    messages: int | None,
+    seconds: float | None,
+    size: str,
+    rate: float | None,
+    mailboxes: int,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Sustained load, and what became of each mail.
+
+    Authenticated submission over TLS on port 587, into mailboxes of its own. In the end every mail is looked for by
+    its Message-ID: what was taken with 250 and is nowhere is lost, what is there twice is doubled.
+
+    Exits with 1 when a mail was refused, lost or doubled, with 4 when some were still under way in the end.
+    """
+    from mailstack.labfile import to_bytes
+    from mailstack.load import performance
+    from mailstack.load.plan import SECONDS, Plan
+    from mailstack.running import RunningLab
+
+    octets = to_bytes(size)
+    if octets is None:
+        raise InputError(f"{size!r} is no size from 1K to 100M", remedy="write it like 2K")
+    plan = Plan(
+        connections=connections,
+        messages=messages,
+        seconds=SECONDS if messages is None and seconds is None else seconds,
+        size=octets,
+        rate=rate,
+        mailboxes=mailboxes,
+        patience=timeout,
+    )
+    with Progress() as show:
+        outcome = performance.perform(RunningLab(name), plan, show.step, lambda now: show.step(live(now)))
+    if as_json:
+        print_json(outcome.json())
+    else:
+        tell(outcome)
+    if error := verdict(outcome):
+        raise error
+
+
+def live(now: Now) -> str:
+    """The line that changes while it goes on."""
+    return f"{now.rate:,.0f} messages/s · {now.sent:,} sent · {now.delivered:,} delivered · {now.seconds:.0f} s"
+
+
+def tell(outcome: Outcome) -> None:
+    """The outcome for people: a table, and below it what was not as it should be."""
+    plan = outcome.plan
+    over = f"{outcome.connected} connection{'s' if outcome.connected != 1 else ''}"
+    to = f"{plan.mailboxes} mailbox{'es' if plan.mailboxes != 1 else ''}"
+    click.echo(f"mails of {plan.size:,} bytes over {over} to {to}, {spoken(outcome.seconds)}\n")
+    table(("", "messages", "per second", "p50", "p95", "p99", "longest"), _rows(outcome))
+    faults = list(_faults(outcome))
+    for line in ["", *faults] if faults else []:
+        click.echo(printable(line))
+
+
+def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
+    yield ("sent", f"{len(outcome.posted):,}", f"{outcome.sent_per_second:,.1f}", *_times(outcome.submission))
+    yield ("delivered", f"{outcome.delivered:,}", f"{outcome.delivered_per_second:,.1f}", *_times(outcome.delivery))
+    counts = {
+        "refused": sum(outcome.refused.values()),
+        "lost": len(outcome.lost),
+        "doubled": len(outcome.doubled),
+        "waiting": sum(outcome.waiting.values()),
+    }
+    if outcome.unseen:
+        counts["not looked for"] = outcome.unseen
+    for what, count in counts.items():
+        yield (what, f"{count:,}", "", "", "", "", "")
+
+
+def _times(percentiles: Percentiles | None) -> tuple[str, ...]:
+    if percentiles is None:
+        return ("–",) * 4
+    return tuple(spoken(each / 1000) for each in (percentiles.p50, percentiles.p95, percentiles.p99, percentiles.most))
+
+
+def _faults(outcome: Outcome) -> Iterator[str]:
+    for reply, count in outcome.refused.items():
+        yield f"refused {count:,} times: {reply}"
+    for reason, count in outcome.waiting.items():
+        yield f"{count:,} waiting: {reason}"
+    for message_id, journey in outcome.journeys.items():
+        yield f"lost: {message_id}: {journey}"
+    for message_id, copies in list(outcome.doubled.items())[:3]:
+        yield f"{copies} times there: {message_id}"
+    yield from outcome.trouble
+
+
+def verdict(outcome: Outcome) -> MailstackError | None:
+    """The error that the command ends with; None when every mail that was sent is where it should be, once."""
+    if outcome.interrupted:
+        return Interrupted("interrupted: what was sent until then is counted")
+    wrong = {
+        "refused": sum(outcome.refused.values()),
+        "lost": len(outcome.lost),
+        "doubled": len(outcome.doubled),
+    }
+    if any(wrong.values()):
+        return CheckFailed(", ".join(f"{count:,} {what}" for what, count in wrong.items() if count))
+    if outcome.waiting:
+        count = sum(outcome.waiting.values())
+        return DeadlinePassed(f"{count:,} still under way after {outcome.plan.patience:g} s")
+    if outcome.trouble or outcome.unseen:
+        return HostError("not everything could be done or looked at")
+    return None

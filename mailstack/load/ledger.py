@@ -1,0 +1,207 @@
+"""The account of a load: what became of each mail, by its identity, and how long that took. Pure functions of data."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mailstack.load.plan import Plan
+from mailstack.model import Json
+
+# What is named one by one, of mails that are not where they should be.
+NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A mail that was given to the server, and what it said; times in seconds of the epoch."""
+
+    message_id: str
+    recipient: str
+    begun: float  # MAIL was sent
+    answered: float
+    code: int  # of the reply that decided over it; 0 where the connection ended without one
+    reply: str  # its text, or why there is none
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the server has answered for it: from then on it must not be lost (RFC 5321, section 4.2.5)."""
+        return 200 <= self.code < 300
+
+    @property
+    def said(self) -> str:
+        """The whole reply, or why there is none."""
+        return f"{self.code} {self.reply}" if self.code else self.reply
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of how many seconds something took, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    most: float
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> Percentiles | None:
+        """None where there are none."""
+        ordered = sorted(seconds)
+        if not ordered:
+            return None
+        return cls(*(1000 * nearest_rank(ordered, each) for each in (50, 95, 99, 100)))
+
+    def json(self) -> Json:
+        """As they stand in the document."""
+        return {
+            "p50": round(self.p50, 1),
+            "p95": round(self.p95, 1),
+            "p99": round(self.p99, 1),
+            "max": round(self.most, 1),
+        }
+
+
+def nearest_rank(ordered: Sequence[float], percent: float) -> float:
+    """The smallest value that at least `percent` of all are not above: one that was measured, never one between two."""
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of the mails after they had been accepted."""
+
+    saved: Mapping[str, float]  # Message-ID → when Dovecot logged that it has it, in seconds of the epoch
+    copies: Mapping[str, Mapping[str, int]]  # mailbox → Message-ID → how often; without those that could not be read
+    waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (queue id, recipient) → reason
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a load came to."""
+
+    lab: str
+    plan: Plan
+    connected: int
+    posted: tuple[Posted, ...]  # accepted
+    refused: Mapping[str, int]  # the reply, or why there was none → how many
+    delivered: int
+    lost: tuple[str, ...]  # Message-IDs of accepted mails that are nowhere
+    doubled: Mapping[str, int]  # Message-ID → copies
+    waiting: Mapping[str, int]  # reason → how many
+    unseen: int  # accepted mails to mailboxes that could not be looked into
+    seconds: float  # from the first command to the last mail in its mailbox, or to the end where one is not
+    sent_per_second: float
+    delivered_per_second: float
+    submission: Percentiles | None
+    delivery: Percentiles | None
+    processor_seconds: float  # that this process took while it sent
+    interrupted: bool = False
+    journeys: Mapping[str, str] = field(default_factory=dict)  # Message-ID of a lost mail → what its trace says
+    trouble: tuple[str, ...] = ()  # what could not be done or looked at
+
+    def json(self) -> Json:
+        """The document of `mailstack load --json`."""
+        plan = self.plan
+        return {
+            "lab": self.lab,
+            "connections": self.connected,
+            "mailboxes": plan.mailboxes,
+            "bytes": plan.size,
+            "rate": plan.rate,
+            "seconds": round(self.seconds, 3),
+            "messages": len(self.posted),
+            "delivered": self.delivered,
+            "refused": sum(self.refused.values()),
+            "lost": len(self.lost),
+            "doubled": len(self.doubled),
+            "waiting": sum(self.waiting.values()),
+            "unseen": self.unseen,
+            "messages_per_second": {
+                "sent": round(self.sent_per_second, 1),
+                "delivered": round(self.delivered_per_second, 1),
+            },
+            "submission_milliseconds": self.submission.json() if self.submission else None,
+            "delivery_milliseconds": self.delivery.json() if self.delivery else None,
+            "refusals": [{"reply": reply, "count": count} for reply, count in self.refused.items()],
+            "waits": [{"reason": reason, "count": count} for reason, count in self.waiting.items()],
+            "lost_mails": [{"message_id": each, "journey": self.journeys.get(each, "")} for each in self.lost[:NAMED]],
+            "doubled_mails": [
+                {"message_id": each, "copies": copies} for each, copies in list(self.doubled.items())[:NAMED]
+            ],
+            "processor_seconds": round(self.processor_seconds, 3),
+            "interrupted": self.interrupted,
+            "trouble": list(self.trouble),
+        }
+
+
+def settle(
+    lab: str,
+    plan: Plan,
+    posted: Iterable[Posted],
+    seen: Seen,
+    *,
+    connected: int,
+    ended: float,
+    processor_seconds: float = 0.0,
+    interrupted: bool = False,
+    trouble: Sequence[str] = (),
+) -> Outcome:
+    """What became of every mail that was posted; `ended` is when it was looked at, in seconds of the epoch."""
+    every = sorted(posted, key=lambda each: each.begun)
+    accepted = tuple(each for each in every if each.accepted)
+    refused = Counter(each.said for each in every if not each.accepted)
+    delivered = 0
+    lost, waiting, unseen = [], Counter[str](), 0
+    for each in accepted:
+        box = seen.copies.get(each.recipient)
+        place = queue_id(each.reply), each.recipient
+        if box is not None and box.get(each.message_id):
+            delivered += 1
+        elif place in seen.waiting:
+            waiting[seen.waiting[place] or "it has not been tried yet"] += 1
+        elif box is None:
+            unseen += 1
+        else:
+            lost.append(each.message_id)
+    doubled = {}
+    for each in every:
+        copies = sum(box.get(each.message_id, 0) for box in seen.copies.values())
+        if copies > 1:
+            doubled[each.message_id] = copies
+    begun = every[0].begun if every else ended
+    moments = [seen.saved[each.message_id] for each in accepted if each.message_id in seen.saved]
+    last_sent = max((each.answered for each in accepted), default=begun)
+    last = max(moments, default=begun) if len(moments) == len(accepted) and moments else ended
+    return Outcome(
+        lab=lab,
+        plan=plan,
+        connected=connected,
+        posted=accepted,
+        refused=dict(refused.most_common()),
+        delivered=delivered,
+        lost=tuple(lost),
+        doubled=doubled,
+        waiting=dict(waiting.most_common()),
+        unseen=unseen,
+        seconds=max(last, last_sent) - begun,
+        sent_per_second=_rate(len(accepted), last_sent - begun),
+        delivered_per_second=_rate(delivered, max(moments, default=begun) - begun),
+        submission=Percentiles.of(each.answered - each.begun for each in accepted),
+        delivery=Percentiles.of(
+            max(0.0, seen.saved[each.message_id] - each.begun) for each in accepted if each.message_id in seen.saved
+        ),
+        processor_seconds=processor_seconds,
+        interrupted=interrupted,
+        trouble=tuple(trouble),
+    )
+
+
+def queue_id(reply: str) -> str:
+    """The name that the server gave a mail when it took it: `2.0.0 Ok: queued as 23F3116C30F` (smtpd(8))."""
+    return next(iter(reply.partition("queued as ")[2].split()), "")
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0

@@ -1,0 +1,217 @@
+"""A load from beginning to end: accounts of its own, the mails, the account of them, and nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from mailstack import queues, tracing
+from mailstack.accounts import Accounts
+from mailstack.errors import Interrupted, MailstackError
+from mailstack.load.arrivals import Arrivals, in_mailboxes
+from mailstack.load.ledger import Outcome, Seen, settle
+from mailstack.load.plan import Mails, Plan
+from mailstack.load.sending import Sending
+from mailstack.mail import ANSWER_SECONDS
+from mailstack.model import Deadline
+from mailstack.running import RunningLab
+from mailstack.secret import Secret
+
+# How often the live line is made anew.
+TICK_SECONDS = 0.25
+# Where nothing has arrived for so long, the queue is looked into: what has left it comes no more.
+QUIET_SECONDS = 1.0
+# What a mailbox may hold: more than any load brings, so that it is not the quota that is measured.
+QUOTA = 2**40
+# How long the last lines of Dovecot's log may take: it wrote them before its mailboxes were read.
+LOG_SECONDS = 5.0
+# How long mails that were begun are waited for when somebody wants it to end.
+HASTE_SECONDS = 3.0
+# Lost mails whose journey is looked up.
+TRACED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """How far it is."""
+
+    seconds: float
+    sent: int
+    delivered: int
+    rate: float  # messages/s taken since the last time
+
+
+Live = Callable[[Now], None]
+
+
+def perform(
+    lab: RunningLab,
+    plan: Plan,
+    progress: Callable[[str], None] = lambda text: None,
+    live: Live = lambda now: None,
+) -> Outcome:
+    """Do it, and count. Ctrl-C ends the sending and the waiting: then the outcome is that of what was sent until then.
+
+    Raises CheckFailed when no connection could be made, HostError when the lab's servers do not run, InputError.
+    """
+    run, trouble = secrets.token_hex(4), list[str]()
+    with _own_accounts(lab, plan, run, trouble, progress) as users:
+        found = _performed(lab, plan, run, users, progress, live)
+    return dataclasses.replace(found, trouble=(*found.trouble, *trouble))
+
+
+def _performed(
+    lab: RunningLab,
+    plan: Plan,
+    run: str,
+    users: Mapping[str, Secret],
+    progress: Callable[[str], None],
+    live: Live,
+) -> Outcome:
+    sending = Sending(lab, plan, Mails(run, list(users), plan.size), users)
+    with closing(Arrivals(lab.engine, lab.service("dovecot").container, time.time())) as arrivals:
+        watch = _Watch(sending, arrivals, live)
+        finished = _send(sending, watch, progress) and _settle(lab, sending, arrivals, users, watch, plan.patience)
+        ended = time.time()
+        progress("counting what is in the mailboxes")
+        posted = sending.posted
+        accepted = {each.message_id for each in posted if each.accepted}
+        waiting = {} if accepted <= arrivals.saved.keys() else _waiting(_queued(lab, users))
+        copies, trouble = in_mailboxes(lab, users)
+        there = accepted & {each for box in copies.values() for each in box}
+        arrivals.wait_for(there, Deadline.after(LOG_SECONDS))
+        seen = Seen(dict(arrivals.saved), copies, waiting)
+    trouble += [f"{count} connections could not be made: {why}" for why, count in sending.failures.items()]
+    found = settle(
+        lab.name,
+        plan,
+        posted,
+        seen,
+        connected=sending.connected,
+        ended=ended,
+        processor_seconds=sending.processor_seconds,
+        interrupted=not finished,
+        trouble=trouble,
+    )
+    return dataclasses.replace(found, journeys=_journeys(lab, found.lost[:TRACED]))
+
+
+def _send(sending: Sending, watch: _Watch, progress: Callable[[str], None]) -> bool:
+    """Send all that is planned; False when that was interrupted."""
+    try:
+        progress("making the connections")
+        sending.connect()
+        sending.start()
+        while not sending.wait(TICK_SECONDS):
+            watch()
+    except Interrupted:
+        sending.stop(HASTE_SECONDS)
+        return False
+    except BaseException:
+        sending.stop(HASTE_SECONDS)
+        raise
+    sending.stop(ANSWER_SECONDS)
+    return True
+
+
+def _settle(
+    lab: RunningLab, sending: Sending, arrivals: Arrivals, users: Mapping[str, Secret], watch: _Watch, patience: float
+) -> bool:
+    """Wait until every mail is in its mailbox, or has left the queue, or for so long; False when interrupted."""
+    deadline = Deadline.after(patience)
+    accepted = [each.message_id for each in sending.posted if each.accepted]
+    arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
+    try:
+        while not arrivals.wait_for(accepted, Deadline.after(min(TICK_SECONDS, deadline.remaining()))):
+            watch()
+            if len(arrivals.saved) > arrived:
+                arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
+            elif quiet.passed():
+                if not _queued(lab, users):
+                    break
+                quiet = Deadline.after(QUIET_SECONDS)
+            if deadline.passed():
+                break
+    except Interrupted:
+        return False
+    return True
+
+
+class _Watch:
+    """Tells how far it is, each time that it is called."""
+
+    def __init__(self, sending: Sending, arrivals: Arrivals, live: Live) -> None:
+        self._sending, self._arrivals, self._live = sending, arrivals, live
+        self._begun = self._last = time.monotonic()
+        self._sent = 0
+
+    def __call__(self) -> None:
+        now, sent = time.monotonic(), self._sending.sent
+        rate = (sent - self._sent) / (now - self._last) if now > self._last else 0.0
+        self._live(Now(now - self._begun, sent, len(self._arrivals.saved), rate))
+        self._last, self._sent = now, sent
+
+
+@contextmanager
+def _own_accounts(
+    lab: RunningLab, plan: Plan, run: str, trouble: list[str], progress: Callable[[str], None]
+) -> Iterator[dict[str, Secret]]:
+    """Accounts that are there as long as `with` lasts; what of them could not be removed is told as `trouble`."""
+    addresses = [f"load-{run}-{number}@{lab.definition.domains[0].name}" for number in range(plan.mailboxes)]
+
+    def remove() -> None:
+        progress(f"removing {plan.mailboxes} mailboxes")
+        try:
+            with Accounts(lab) as accounts:
+                left = _queued(lab, addresses)
+                queues.act(lab.engine, _postfix(lab), queues.ACTIONS["delete"], left)
+                accounts.remove_several(addresses)
+        except Interrupted:
+            raise
+        except MailstackError as error:
+            trouble.append(f"the accounts of the load could not be removed: {error.message}")
+
+    try:
+        progress(f"adding {plan.mailboxes} mailboxes")
+        with Accounts(lab, progress) as accounts:
+            users = accounts.add_several(addresses, quota=QUOTA)
+        yield users
+    finally:
+        try:
+            remove()
+        except Interrupted:  # which comes once, and is no reason to leave them there
+            remove()
+            raise
+
+
+def _postfix(lab: RunningLab) -> dict[str, str]:
+    return {"postfix": lab.service("postfix").container}
+
+
+def _queued(lab: RunningLab, addresses: Collection[str]) -> list[queues.Entry]:
+    """What waits for these addresses in the provider's queue."""
+    own = set(addresses)
+    return [
+        entry
+        for entry in queues.of(lab.engine, _postfix(lab))
+        if entry.sender in own or any(each.address in own for each in entry.recipients)
+    ]
+
+
+def _waiting(entries: Sequence[queues.Entry]) -> dict[tuple[str, str], str]:
+    return {(entry.queue_id, each.address): each.reason for entry in entries for each in entry.recipients}
+
+
+def _journeys(lab: RunningLab, message_ids: Sequence[str]) -> dict[str, str]:
+    """What the logs say of mails: the trace's verdict."""
+    found = {}
+    if message_ids:
+        with tracing.lab_lines(lab) as read:
+            for each in message_ids:
+                journeys = tracing.traced(read, each, ()).journeys
+                found[each] = journeys[-1].sentence() if journeys else "the logs know nothing of it"
+    return found

@@ -1,0 +1,169 @@
+"""Mails over many connections at once: a thread each, all of them logged in before the first mail goes out."""
+
+from __future__ import annotations
+
+import itertools
+import smtplib
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from mailstack import mail
+from mailstack.errors import CheckFailed
+from mailstack.load.ledger import Posted
+from mailstack.load.plan import Mails, Plan
+from mailstack.running import RunningLab
+from mailstack.secret import Secret
+
+# A connection whose mails are refused so often, one after the other, gives up: it would not be otherwise in the end.
+GIVE_UP = 3
+
+
+@dataclass(slots=True)
+class _Line:
+    """A connection, and what went over it."""
+
+    user: str
+    session: mail.Smtp | None = None
+    thread: threading.Thread | None = None
+    posted: list[Posted] = field(default_factory=list)
+    taken: int = 0
+    made: bool = False
+    failure: str = ""  # why it could not be made, at first or again
+
+
+class Sending:
+    """The mails of a plan under way; what has been answered so far is in `posted`."""
+
+    def __init__(self, lab: RunningLab, plan: Plan, mails: Mails, users: Mapping[str, Secret]) -> None:
+        self._plan, self._mails, self._users = plan, mails, users
+        self._dial, self._context = mail.to(lab.endpoints["submission"]), mail.tls_context(lab.ca_file)
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._next = 0
+        self._begun = 0.0  # of the monotonic clock
+        self._processor = time.process_time()
+        self.processor_seconds = 0.0  # that this process has taken from the start to the end of sending
+        self._lines = [_Line(user) for user, _ in zip(itertools.cycle(users), range(plan.connections))]
+
+    def connect(self) -> None:
+        """Make the connections, each logged in. Raises CheckFailed when there is none."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self._log_in, self._lines))
+        if not self.connected:
+            raise CheckFailed(f"no connection could be made: {next(iter(self.failures))}")
+
+    def start(self) -> None:
+        """Let them go."""
+        self._processor = time.process_time()
+        self._begun = time.monotonic()
+        for line in self._lines:
+            if line.session:
+                line.thread = threading.Thread(target=self._work, args=(line,), daemon=True)
+                line.thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether all that was planned has been sent, after so many seconds at most."""
+        end = time.monotonic() + seconds
+        for line in self._lines:
+            if line.thread:
+                line.thread.join(max(0.0, end - time.monotonic()))
+        return not any(line.thread and line.thread.is_alive() for line in self._lines)
+
+    def stop(self, patience: float) -> None:
+        """Send no more. Mails that were begun are answered within `patience` seconds, or their connections cut."""
+        self._stop.set()
+        if not self.wait(patience):
+            for line in self._lines:
+                if line.session and line.session.sock:
+                    with suppress(OSError):
+                        line.session.sock.shutdown(socket.SHUT_RDWR)
+            self.wait(patience)
+        self.processor_seconds = time.process_time() - self._processor
+        for line in self._lines:
+            if line.session:
+                line.session.close()
+
+    @property
+    def connected(self) -> int:
+        """How many connections were made."""
+        return sum(line.made for line in self._lines)
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Why connections could not be made, and how many."""
+        return Counter(line.failure for line in self._lines if line.failure)
+
+    @property
+    def posted(self) -> list[Posted]:
+        """Every mail that was taken or refused so far."""
+        return [each for line in self._lines for each in line.posted]
+
+    @property
+    def sent(self) -> int:
+        """How many were taken so far."""
+        return sum(line.taken for line in self._lines)
+
+    def _log_in(self, line: _Line) -> bool:
+        """Whether the connection is there, with its user logged in."""
+        try:
+            line.session = mail.Smtp(self._dial, name="localhost", tls="starttls", context=self._context)
+            line.session.login(line.user, self._users[line.user].reveal())
+        except (smtplib.SMTPException, OSError) as error:
+            line.failure = " ".join(map(str, _said(error)))
+            if line.session:
+                line.session.close()
+                line.session = None
+            return False
+        line.made = True
+        return True
+
+    def _work(self, line: _Line) -> None:
+        in_vain = 0
+        while in_vain < GIVE_UP and line.session and (number := self._take()) is not None:
+            each = self._mails.mail(number, line.user)
+            begun = time.time()
+            try:
+                code, reply = line.session.transaction(each.sender, each.recipient, each.data, each.size)
+            except (smtplib.SMTPException, OSError) as error:
+                code, reply = _said(error)
+            line.posted.append(Posted(each.message_id, each.recipient, begun, time.time(), code, reply))
+            if line.posted[-1].accepted:
+                line.taken += 1
+                in_vain = 0
+            else:
+                in_vain += 1
+            if code in (0, 421) and not self._stop.is_set():
+                line.session.close()
+                self._log_in(line)
+        if line.session:
+            with suppress(smtplib.SMTPException, OSError):
+                line.session.quit()
+
+    def _take(self) -> int | None:
+        """The number of the next mail, once it is due; None when there is none."""
+        with self._lock:
+            number = self._next
+            self._next += 1
+        if self._plan.messages is not None and number >= self._plan.messages:
+            return None
+        due = self._plan.due(number)
+        ends = self._plan.seconds
+        if ends is not None and due >= ends:
+            return None
+        if self._stop.wait(max(0.0, self._begun + due - time.monotonic())):
+            return None
+        return None if ends is not None and time.monotonic() - self._begun >= ends else number
+
+
+def _said(error: Exception) -> tuple[int, str]:
+    """The reply in an error of `smtplib`; 0 and what happened where there is none."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        text = error.smtp_error
+        return error.smtp_code, text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    return 0, f"the connection was lost: {error}"
