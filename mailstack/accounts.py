@@ -57,7 +57,8 @@ class Accounts:
         address = self._fitting(address)
         password = password or new_password()
         with self._locked():
-            if address in self.lab.definition.addresses():
+            # Not the whole list of accounts, which grows with every test of a suite.
+            if files.is_added(self.lab.directory.files, address) or address in self.lab.defined.addresses():
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             line = files.add(self.lab.directory.files, Account(address, quota), password)
             try:
@@ -112,8 +113,8 @@ class Accounts:
         """
         address = address.lower()
         with self._locked():
-            if address not in [account.address for account in self.added()]:
-                defined = address in self.lab.definition.addresses()
+            if not files.is_added(self.lab.directory.files, address):
+                defined = address in self.lab.defined.addresses()
                 what = "is of the lab's definition" if defined else "is no account"
                 raise InputError(
                     f"{address} {what}: only accounts that were added to the running lab can be removed",
@@ -131,7 +132,7 @@ class Accounts:
 
     def _fitting(self, address: str) -> str:
         address = address.lower()
-        definition = self.lab.definition
+        definition = self.lab.defined
         if not is_address(address) or "+" in address or len(address) > _LONGEST:
             raise InputError(f"{address!r} cannot be an account's address", remedy="write it like dora@example.com")
         domains = [domain.name for domain in definition.domains]

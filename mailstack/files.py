@@ -146,6 +146,11 @@ def added(directory: Path) -> list[Account]:
     return [render.account_of(path.read_text()) for path in sorted((directory / "added").glob("*@*"))]
 
 
+def is_added(directory: Path, address: str) -> bool:
+    """Whether an account was added to the running lab."""
+    return (directory / "added" / address).exists()
+
+
 def add(directory: Path, account: Account, password: Secret) -> str:
     """Keep an added account for Dovecot, which takes it at once, and for Postfix's next start; gives Postfix's line."""
     relay = read_relay(directory)

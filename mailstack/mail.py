@@ -17,6 +17,7 @@ from email.utils import format_datetime, make_msgid
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mailstack import news
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline, Endpoint
 from mailstack.secret import Secret
@@ -253,17 +254,13 @@ def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:
 
 
 def wait_for(box: BaseMailBox, message_id: str, deadline: Deadline) -> MailMessage:
-    """The first message with this id, as soon as it is there.
-
-    IDLE (RFC 2177) ends each wait, but Dovecot gathers news for half a second before it tells of them: so the first
-    waits are shorter than that, and grow. Raises DeadlinePassed.
-    """
-    pause = 0.005
+    """The first message with this id, as soon as it is there. Raises DeadlinePassed."""
     while True:
+        passed = deadline.passed()
+        news.refresh(box)
         found = find(box, message_id)
         if found:
             return found[0]
-        if deadline.passed():
+        if passed:
             raise DeadlinePassed(f"the mail {message_id} was not in the mailbox after {deadline.seconds:g} s")
-        box.idle.wait(timeout=min(deadline.remaining(), pause))
-        pause = min(pause * 1.5, 5.0)
+        news.wait(box, deadline)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from mailstack import news
 from mailstack.errors import HostError
 from mailstack.fields import addresses, decoded, message_ids, moment, to_text
 from mailstack.message import Message
@@ -16,9 +17,6 @@ from mailstack.model import Deadline, Json
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
-
-# A server may end an IDLE after 30 minutes; it is begun again before (RFC 2177).
-IDLE_SECONDS = 25 * 60.0
 
 # Enough to list a mail, however large it is: six fields, up to 64 KB of them, and the server's own first words of the
 # text (RFC 8970).
@@ -102,24 +100,7 @@ def arrivals(box: BaseMailBox, after: int, deadline: Deadline | None = None) -> 
                 yield summary
         if deadline and deadline.passed():
             return
-        idle(box, min(IDLE_SECONDS, deadline.remaining()) if deadline else IDLE_SECONDS)
-
-
-def idle(box: BaseMailBox, seconds: float) -> None:
-    """Until the server says something, or for so long."""
-    box.idle.start()  # type: ignore[no-untyped-call]
-    client = box.client
-    before = client.sock.gettimeout()
-    client.sock.settimeout(0)
-    try:
-        heard = bool(client._get_line())  # what came together with the answer to IDLE, and waits in the buffer
-    except OSError:
-        heard = False
-    finally:
-        client.sock.settimeout(before)
-    if not heard:
-        box.idle.poll(timeout=seconds)
-    box.idle.stop()  # type: ignore[no-untyped-call]
+        news.idle(box, min(news.IDLE_SECONDS, deadline.remaining()) if deadline else news.IDLE_SECONDS)
 
 
 def _fetch(box: BaseMailBox, uids: str, items: str) -> Sequence[Any]:

@@ -34,15 +34,13 @@ class RunningLab:
         self.state = found
         self.name = name
         self.engine = engine or Engine()
-        self._defined: Lab = found.definition()
+        self.defined: Lab = found.definition()  # as it was brought up
 
     @property
     def definition(self) -> Lab:
         """What the lab serves, accounts that were added since it was brought up among it."""
         added = files.added(self.directory.files)
-        return (
-            dataclasses.replace(self._defined, accounts=(*self._defined.accounts, *added)) if added else self._defined
-        )
+        return dataclasses.replace(self.defined, accounts=(*self.defined.accounts, *added)) if added else self.defined
 
     @property
     def endpoints(self) -> dict[str, Endpoint]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mailstack.durations import spoken
 from mailstack.errors import MailstackError
 from mailstack.model import Deadline
+from mailstack.secret import Secret
 from mailstack.testing.criteria import Criteria, Predicate, Text, nearest, plain, shown
 from mailstack.testing.received import Message
 from mailstack.testing.settings import Password, SmtpSettings
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 # How long a mail may take, in seconds: many times what a slow machine needs; and how long “no mail” is watched.
 PATIENCE = 10.0
 QUIET = 0.5
+
+# How long a mailbox that cannot be looked into is left alone at first, and at most; in seconds.
+_AGAIN, _AGAIN_AT_MOST = 0.005, 1.0
 
 # How many messages a failure names.
 _MOST = 10
@@ -66,6 +70,8 @@ class Mailbox:
 
     def messages(self) -> list[Message]:
         """What is in the mailbox now, oldest first."""
+        with self._opened() as box:
+            box.client.noop()  # whatever it has told before
         return self._new(0)
 
     def seen(self) -> list[Message]:
@@ -143,15 +149,11 @@ class Mailbox:
                 )
 
     def _looks(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> Iterator[list[Message]]:
-        """The messages that fit, at each look; the last look is when the deadline has passed.
-
-        IDLE (RFC 2177) ends each wait, but Dovecot gathers news for half a second before it tells of them: so the
-        first waits are shorter than that, and grow.
-        """
+        """The messages that fit, at each look; the last look is when the deadline has passed."""
         __tracebackhide__ = True
         seen = after.uid if after else 0
         fitting: list[Message] = []
-        pause = 0.005
+        pause = _AGAIN
         while True:
             passed = deadline.passed()
             try:
@@ -161,29 +163,29 @@ class Mailbox:
                 if passed:
                     raise MailboxUnmet(f"the mailbox of {self.address} cannot be looked into: {error}", self) from None
                 time.sleep(min(deadline.remaining(), pause))
+                pause = min(pause * 1.5, _AGAIN_AT_MOST)
             else:
                 seen = max([seen, *(message.uid for message in new)])
                 fitting += [message for message in new if criteria.fits(message)]
                 yield fitting
                 if passed:
                     return
-                self._idle(min(deadline.remaining(), pause))
-            pause = min(pause * 1.5, 5.0)
+                self._await_news(deadline)
 
     def _new(self, after: int) -> list[Message]:
         """The mails that have come after the one with this UID."""
-        from mailstack import mailboxes
+        from mailstack import mailboxes, news
 
         with self._opened() as box:
-            box.client.noop()  # has the server tell of what has come meanwhile
+            news.refresh(box)
             return [self._seen(mail) for mail in mailboxes.messages(box, after)]
 
-    def _idle(self, seconds: float) -> None:
-        """Until the server has news, or for so long."""
-        from mailstack import mailboxes
+    def _await_news(self, deadline: Deadline) -> None:
+        """Until there are others, or the deadline has passed."""
+        from mailstack import news
 
         with suppress(MailstackError), self._opened() as box:  # the next look tells what is the matter
-            mailboxes.idle(box, seconds)
+            news.wait(box, deadline)
 
     def _missed(self, criteria: Criteria, n: int, after: Message | None, seconds: float) -> str:
         """What was waited for, and what came instead: the nearest first."""
@@ -229,8 +231,7 @@ class Mailbox:
 
         if self._connection is None or self._box is None:
             context = mail.tls_context(self.lab.ca_file)
-            secret = self.lab.password(self.address)
-            connection = mail.mailbox(self.lab.endpoints["imaps"], context, self.address, secret)
+            connection = mail.mailbox(self.lab.endpoints["imaps"], context, self.address, Secret(self.password))
             self._box = connection.__enter__()
             self._connection = connection
         try:

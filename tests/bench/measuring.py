@@ -6,6 +6,7 @@ what counts, and ratios are taken pair by pair.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import subprocess
@@ -112,6 +113,12 @@ def alternate(sides: Mapping[str, Callable[[], float]], runs: int) -> dict[str, 
 def paired(one: Sequence[float], other: Sequence[float]) -> float:
     """The median of the ratios of runs that were made one after the other."""
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The least of the values that so many per cent of them do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
 def timed(*argv: str | Path) -> float:

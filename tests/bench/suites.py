@@ -1,0 +1,50 @@
+"""Suites of tests that use the plugin, run by pytest in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+# Where the installed metadata are older than the entry point.
+_INSTALLED = bool(metadata.entry_points(group="pytest11", name="mailstack"))
+_PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+_PYTEST += [] if _INSTALLED else ["-p", "mailstack.plugin"]
+
+# What each test of the benchmarks does: an application's mail to a fresh mailbox, which is waited for by its subject.
+ONE_MAIL = """
+from email.message import EmailMessage
+
+def send(settings, to, subject):
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "shop@example.com", to, subject
+    mail.set_content("Dear customer,\\nhere is what you wanted.\\n")
+    with settings.connect() as session:
+        session.send_message(mail)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a run: how long it took as a whole process, in seconds, and what its tests left in `directory`."""
+
+    seconds: float
+    left: dict[str, str]
+
+
+def run_suite(source: str, *options: str, conftest: str = "") -> Ran:
+    """Run a suite to its end, which has to be a green one; files that it leaves (`*.json`) come back with it."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / "test_suite.py").write_text(source)
+        (directory / "conftest.py").write_text(conftest)
+        begun = time.perf_counter()
+        result = subprocess.run([*_PYTEST, *options], cwd=directory, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - begun
+        if result.returncode != 0:
+            sys.exit(f"a suite of the benchmarks failed:\n{result.stdout[-4000:]}{result.stderr[-2000:]}")
+        return Ran(seconds, {path.name: path.read_text() for path in directory.glob("*.json")})
