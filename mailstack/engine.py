@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from mailstack import following, layers, streams
 from mailstack.errors import EngineError
-from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Result, ServiceState
+from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -127,16 +127,34 @@ class Engine:
         found = self._labels(f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}")
         return next((labels[LABEL_EXPIRES] for labels in found if LABEL_EXPIRES in labels), "never" if found else None)
 
-    def owners(self, lab: str) -> set[str]:
-        """Whose labs of this name are on the engine. Asked before anything else: without the SDK, where that can be."""
+    def owners(self, lab: str, networks: Sequence[Network] | None = None) -> set[str]:
+        """Whose labs of this name are on the engine, of which all `networks` may be known already."""
         url = self._url or engine_url()
         if not url.startswith("unix://"):
             return {owner for name, owner in self.labs().items() if name == lab}
-        wanted = json.dumps({"label": [f"{LABEL_LAB}={lab}"]})
-        containers = _get(url, f"/containers/json?all=1&filters={quote(wanted)}")
-        networks = _get(url, f"/networks?filters={quote(wanted)}")
-        volumes = _get(url, f"/volumes?filters={quote(wanted)}")["Volumes"] or []
-        return {str(found["Labels"].get(LABEL_OWNER, "")) for found in [*containers, *networks, *volumes]}
+        wanted = quote(json.dumps({"label": [f"{LABEL_LAB}={lab}"]}))
+        found = [each["Labels"] for each in _get(url, f"/containers/json?all=1&filters={wanted}")]
+        found += [each["Labels"] for each in _get(url, f"/volumes?filters={wanted}")["Volumes"] or []]
+        known = self.networks() if networks is None else networks
+        found += [network.labels for network in known if network.labels.get(LABEL_LAB) == lab]
+        return {str(labels.get(LABEL_OWNER, "")) for labels in found}
+
+    def networks(self) -> list[Network]:
+        """All networks. Asked before anything else: without the SDK, where that can be."""
+        url = self._url or engine_url()
+        found = _get(url, "/networks") if url.startswith("unix://") else self._networks()
+        return [
+            Network(
+                each["Name"],
+                each["Labels"] or {},
+                tuple(pool["Subnet"] for pool in each["IPAM"]["Config"] or () if "Subnet" in pool),
+            )
+            for each in found
+        ]
+
+    @_mapped
+    def _networks(self) -> list[dict[str, Any]]:
+        return list(self._api.networks())
 
     def _labels(self, *wanted: str) -> list[dict[str, str]]:
         """The labels of every container, network and volume that has the `wanted` ones."""
@@ -317,11 +335,13 @@ class Engine:
     # ── the listener outside, for the check that a lab is closed ───────────────────────────────────────────────
 
     @_mapped
-    def make_network(self, name: str, labels: dict[str, str]) -> bool:
+    def make_network(self, name: str, labels: dict[str, str], subnet: str) -> bool:
         """Make an ordinary network; False when there is one of this name already."""
+        from docker.types import IPAMConfig, IPAMPool
+
         if self._api.networks(names=[name]):
             return False
-        self._api.create_network(name, labels=labels)
+        self._api.create_network(name, labels=labels, ipam=IPAMConfig(pool_configs=[IPAMPool(subnet)]))
         return True
 
     @_mapped

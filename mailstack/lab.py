@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import compose, definition, files, images, labfile, ports, state
+from mailstack import claims, compose, definition, files, images, labfile, ports, state
 from mailstack.down import LOCK_SECONDS, Progress, remove
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import (
@@ -21,7 +21,7 @@ from mailstack.errors import (
     InputError,
     MailstackError,
 )
-from mailstack.model import PORTS, SERVICES, Deadline, Endpoint, Json, Lab, Relay, ServiceState
+from mailstack.model import SERVICES, Deadline, Endpoint, Json, Lab, Network, Relay, ServiceState
 from mailstack.resolve import read_definition, resolve
 from mailstack.runner import Local, Runner, last_lines, must
 from mailstack.running import RunningLab, endpoints_json, project
@@ -158,16 +158,19 @@ class _Up:
             fresh = None
             if not files.certificates_hold(self.directory.files):
                 fresh = pool.submit(pki.make, files.SERVER_NAMES)
-            owners = pool.submit(self.engine.owners, self.request.name)
+            around = pool.submit(self._around)
             wanted = self._wanted()
             self.progress("reading the definition")
             paths = [Path(name) for name in wanted.files]
             document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
             lab = read_definition(document, paths)
-            wanted = dataclasses.replace(wanted, document=document[labfile.BLOCK])
-            _refuse_anothers(wanted, owners.result())
+            networks, owners = around.result()
+            _refuse_anothers(wanted, owners)
+            kept = self.before.subnets if self.before else {}
+            chosen = claims.of_subnets(wanted, document, networks, kept)
+            wanted = dataclasses.replace(wanted, document=document[labfile.BLOCK], subnets=chosen)
             made_here = self.before is None
-            kept = {} if made_here else files.kept(self.directory.files)
+            handed = {} if made_here else files.kept(self.directory.files)
             self.watched = made_here
             try:
                 return self._make(wanted, lab, document, pool, fresh.result() if fresh else None)
@@ -178,10 +181,15 @@ class _Up:
                         remove(self.directory, self.runner, self.engine)
                         self.watched = False
                 elif self.before is not None and not self.request.keep:
-                    self._go_back(self.before, kept)
+                    self._go_back(self.before, handed)
                 elif isinstance(error, MailstackError):
                     error.remedy = error.remedy or f"it was kept: mailstack logs -n {wanted.lab}"
                 raise
+
+    def _around(self) -> tuple[list[Network], set[str]]:
+        """What the engine has of others: all networks, and whose labs of this name."""
+        networks = self.engine.networks()
+        return networks, self.engine.owners(self.request.name, networks)
 
     def _go_back(self, before: state.State, kept: Mapping[str, Secret]) -> None:
         """What was to take the place of a lab that is up does not come up: the lab is made what it was."""
@@ -214,15 +222,11 @@ class _Up:
             expires=expires,
             tag=images.content_tag(definition.stack()),
             files=tuple(str(path) for path in paths),
-            ports=before.ports if before else self._ports(),
+            ports=before.ports if before else claims.of_ports(request.name),
             relay=f"{request.relay.host}:{request.relay.port}" if request.relay else "",
             engine=engine_url(),
             stays=before.stays if before else request.keep,
         )
-
-    def _ports(self) -> dict[str, int]:
-        numbers = ports.choose(self.request.name, len(PORTS))
-        return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
 
     def _make(self, wanted: state.State, lab: Lab, document: Json, pool: ThreadPoolExecutor, fresh: object) -> Report:
         from mailstack.pki import Pki
@@ -240,7 +244,7 @@ class _Up:
         self.progress("starting the containers")
         warm = pool.submit(_warm_up, self.engine)
         begun = time.monotonic()
-        self._start(wanted, document, changed if self.before else set())
+        wanted = self._start(wanted, document, changed if self.before else set())
         compose_seconds = time.monotonic() - begun
         warm.result()
         self.progress("sending the mail that proves it")
@@ -263,7 +267,8 @@ class _Up:
             notes=tuple(self.notes),
         )
 
-    def _start(self, wanted: state.State, document: Json, changed: set[str]) -> None:
+    def _start(self, wanted: state.State, document: Json, changed: set[str]) -> state.State:
+        """Start the containers; gives the lab's state, with other ports and subnets where those wanted were lost."""
         there = project(self.runner, wanted, self.directory)
         result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
@@ -273,17 +278,43 @@ class _Up:
                 self.progress("starting the containers")
                 # Anew: what the first attempt made before it failed may lack a network, and Compose does not see that.
                 result = self.runner.run(there.up(anew=True), deadline=Deadline.after(UP_SECONDS))
+        for _ in range(claims.CLAIMS):
+            if result.code == 0 or self.before:  # a lab that is up keeps what it has
+                break
+            lost = claims.lost_ports(wanted, document, self._idle(document))
+            refused = claims.lost_subnets(self.engine, wanted, document)
+            if not lost and not refused:
+                break
+            self.progress(f"somebody else was faster at {', '.join(lost + refused)}")
+            self.runner.run(there.down(), deadline=Deadline.after(UP_SECONDS))
+            wanted = dataclasses.replace(wanted, ports=claims.of_ports(wanted.lab), subnets={})
+            there = project(self.runner, wanted, self.directory)
+            document = resolve(self.runner, there, [Path(name) for name in wanted.files])
+            chosen = claims.of_subnets(wanted, document, self.engine.networks(), refused=refused)
+            wanted = dataclasses.replace(wanted, subnets=chosen)
+            self.directory.save(wanted)
+            self.progress("starting them again, elsewhere")
+            there = project(self.runner, wanted, self.directory)
+            result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
-            idle = set(document["services"]) - {each.name for each in self._states() if each.state == "running"}
-            taken = "".join(f"; {address} is taken" for address in ports.taken(document, sorted(idle)))
+            idle = self._idle(document)
+            taken = "".join(f"; {address} is taken" for address in ports.taken(document, idle))
+            remedy = "mailstack doctor says what is missing"
+            if self.before and claims.lost_ports(wanted, document, idle):
+                remedy = f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others"
             raise HostError(
                 f"lab “{wanted.lab}” could not be started" + self._which_failed() + taken,
                 details=self._failed_logs() or last_lines(result.stderr, 6),
-                remedy="mailstack doctor says what is missing",
+                remedy=remedy,
             )
         if stale := files.readers(changed):
             self.progress(f"starting {', '.join(stale)} again with the changed definition")
             must(self.runner, there.restart(stale), deadline=Deadline.after(UP_SECONDS))
+        return wanted
+
+    def _idle(self, document: Json) -> list[str]:
+        """The services that do not run."""
+        return sorted(set(document["services"]) - {each.name for each in self._states() if each.state == "running"})
 
     def _prove(self, wanted: state.State, lab: Lab, pool: ThreadPoolExecutor) -> Verified:
         from mailstack import outside, prove

@@ -37,6 +37,15 @@ PORTS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """A network of the engine's."""
+
+    name: str
+    labels: Mapping[str, str]
+    subnets: tuple[str, ...]  # as the engine writes them: 172.17.0.0/16
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a client reaches a service."""
 

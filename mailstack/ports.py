@@ -48,12 +48,12 @@ def candidates(name: str) -> Iterator[int]:
         yield _FIRST + (start + step) % (_LAST - _FIRST)
 
 
-def choose(name: str, count: int) -> list[int]:
-    """`count` free ports for the lab `name`. Raises HostError when there are none left."""
+def choose(name: str, count: int, promised: Collection[int] = ()) -> list[int]:
+    """`count` free ports for the lab `name`, none of them `promised`. Raises HostError when there are none left."""
     free: list[int] = []
     for port in candidates(name):
         if len(free) == count:
             return free
-        if is_free(port):
+        if port not in promised and is_free(port):
             free.append(port)
     raise HostError(f"fewer than {count} free ports are left from {_FIRST} to {_LAST} on 127.0.0.1")

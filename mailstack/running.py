@@ -96,6 +96,7 @@ def project(runner: Runner, lab: state.State, directory: state.LabDirectory) -> 
     if lab.relay:
         host, _, number = lab.relay.rpartition(":")
         environment |= {"MAILSTACK_RELAY_HOST": host, "MAILSTACK_RELAY_PORT": number}
-    return compose.Compose(
-        compose.find(runner), compose.project_name(lab.lab), [Path(f) for f in lab.files], environment
-    )
+    paths = [Path(name) for name in lab.files]
+    if lab.subnets:
+        paths.append(directory.subnets_file)
+    return compose.Compose(compose.find(runner), compose.project_name(lab.lab), paths, environment)

@@ -1,6 +1,7 @@
 """What is kept of a lab between two commands: one private directory each, on tmpfs.
 
 <runtime directory>/<lab>/lab.json   how the lab was brought up
+<runtime directory>/<lab>/subnets.yaml   its networks' subnets, a compose file
 <runtime directory>/<lab>/files/     what its containers are handed: secrets and tables
 <runtime directory>/<lab>.lock       held by the command that works on the lab, and by what it has started
 <runtime directory>/<lab>.users      see `users`
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from mailstack import subnets
 from mailstack.errors import DeadlinePassed, InputError
 from mailstack.model import Deadline, Json, Lab
 from mailstack.secret import make_private_directory, runtime_directory, write_private
@@ -73,6 +75,7 @@ class State:
     tag: str  # of the images
     files: tuple[str, ...]  # compose files, in order
     ports: Mapping[str, int]  # endpoint -> port on 127.0.0.1
+    subnets: Mapping[str, str] = field(default_factory=dict)  # network -> subnet, for those that ask for none
     document: Json = field(default_factory=dict)  # the resolved `x-mailstack` block
     relay: str = ""  # host:port of a relay outside
     engine: str = ""  # where it is
@@ -93,6 +96,7 @@ class LabDirectory:
         self._runtime = runtime_directory()
         self.path = self._runtime / name
         self.files = self.path / "files"
+        self.subnets_file = self.path / "subnets.yaml"
         self._lock_file = self._runtime / f"{name}.lock"
 
     @property
@@ -116,6 +120,7 @@ class LabDirectory:
     def save(self, state: State) -> None:
         """Remember how the lab was brought up."""
         write_private(self.path / "lab.json", json.dumps(asdict(state), indent=1))
+        write_private(self.subnets_file, json.dumps(subnets.overlay(state.subnets)))
 
     def remove(self) -> None:
         """Remove the directory with all secrets in it, and the lock, which the caller holds."""
@@ -184,6 +189,12 @@ def locked_labs() -> list[str]:
     """The names of the labs that have a lock here: `up` was killed before it made anything, or is about to."""
     names = [path.stem for path in runtime_directory().glob("*.lock")]
     return sorted(name for name in names if is_name(name))
+
+
+def others(name: str) -> list[State]:
+    """How the labs beside `name` were brought up, or are being brought up."""
+    found = (LabDirectory(each).load() for each in known_labs() if each != name)
+    return [each for each in found if each]
 
 
 def known_labs() -> list[str]:

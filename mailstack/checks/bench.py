@@ -19,7 +19,7 @@ from email.message import EmailMessage
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailstack import compose, files, mail, queues
+from mailstack import claims, compose, files, mail, queues
 from mailstack.checks import NotApplicable, Unmet, expect
 from mailstack.dialer import Dialer
 from mailstack.errors import DeadlinePassed, MailstackError
@@ -241,7 +241,7 @@ class Bench:
                     LABEL_OWNER: self.lab.state.owner,
                     LABEL_EXPIRES: self.lab.state.expires,
                 }
-                if self.engine.make_network(name, labels):
+                if claims.make_network(self.engine, name, labels):
                     self._made.append(f"network {name}")
                 image = f"mailstack/sender:{self.lab.state.tag}"
                 self._made.append(f"container {name}")

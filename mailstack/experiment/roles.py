@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtplib
 from email.utils import make_msgid
 
-from mailstack import compose, files, mail, pki, post, state
+from mailstack import claims, compose, files, mail, pki, post, state
 from mailstack.experiment.evidence import Evidence, Unmet, expect
 from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
@@ -125,7 +125,7 @@ def _customer(scene: Scene, user: str) -> RunningLab:
     network = f"{compose.project_name(first.name)}_world"
     (place / "world.yaml").write_text(f"networks: {{outside: !override {{external: true, name: {network}}}}}\n")
     labels = {LABEL_LAB: first.name, LABEL_OWNER: first.state.owner, LABEL_EXPIRES: first.state.expires}
-    scene.engine.make_network(network, labels)
+    claims.make_network(scene.engine, network, labels)
     scene.engine.join(network, scene.container("postfix"), HOST)
     relay = Relay(HOST)
     overlays, own = (place / "world.yaml",), place / "credentials"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mailstack import compose, pki, state
+from mailstack import claims, compose, pki, state
 from mailstack.engine import Engine
 from mailstack.files import SERVER_NAMES
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, PORTS, SERVICES
@@ -55,7 +55,7 @@ def _readable_map(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
 def _network_outside(name: str) -> None:
     """The network on which the checks put their listener, so that an overlay can join the lab to it."""
     labels = {LABEL_LAB: name, LABEL_OWNER: state.owner(), LABEL_EXPIRES: "never"}
-    assert Engine().make_network(f"{compose.project_name(name)}-outside", labels)
+    assert claims.make_network(Engine(), f"{compose.project_name(name)}-outside", labels)
 
 
 def _everywhere(change: Mapping[str, Any]) -> dict[str, Any]:

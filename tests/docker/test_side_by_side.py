@@ -1,0 +1,163 @@
+"""Labs side by side: each has ports and subnets of its own, also where somebody else is faster."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import docker
+import pytest
+
+from mailstack import lab, state, subnets
+from mailstack.errors import HostError
+from mailstack.running import RunningLab
+from tests.docker.bad import Traces, alone, run
+from tests.docker.conftest import Labs
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def traces() -> Iterator[Traces]:
+    """An owner of this test's own, who leaves nothing."""
+    with alone("side") as found:
+        yield found
+
+
+def networks(name: str) -> dict[str, str]:
+    """A lab's networks on the engine, by the names that its files give them, with their subnets."""
+    found = docker.from_env().networks.list(filters={"label": f"mailstack.lab={name}"})
+    return {each.name.partition("_")[2]: each.attrs["IPAM"]["Config"][0]["Subnet"] for each in found}
+
+
+def overlay(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+# ── subnets ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_network_that_asks_for_nothing_is_small_and_keeps_its_subnet(labs: Labs, tmp_path: Path) -> None:
+    """Also one that an overlay brings along; what an overlay asks for, it gets."""
+    asked = f"198.18.{secrets.randbelow(256)}.0/29"
+    more = overlay(
+        tmp_path / "more.yaml",
+        "services: {sender: {networks: {more: {}, asked: {}}}}\n"
+        "networks:\n  more: {internal: true, labels: {mailstack.lab: NAME}}\n"
+        f"  asked: {{internal: true, labels: {{mailstack.lab: NAME}}, ipam: {{config: [{{subnet: {asked}}}]}}}}\n",
+    )
+    with labs.one("small") as running:
+        before = networks(running.name)
+        assert before == running.state.subnets and set(before) == {"mail", "edge"}
+        more.write_text(more.read_text().replace("NAME", running.name))
+        labs.up(running.name, [more])
+        after = networks(running.name)
+        assert after == {**before, "more": after["more"], "asked": asked}
+        for name in ("mail", "edge", "more"):
+            assert IPv4Network(after[name]).prefixlen == 27
+            assert any(IPv4Network(after[name]).subnet_of(whole) for whole in subnets.ranges())
+
+
+def test_where_no_subnet_is_left_the_command_says_who_has_them(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = f"198.19.{secrets.randbelow(256)}.{secrets.choice((0, 64, 128, 192))}/26"  # two networks: one lab
+    monkeypatch.setenv(subnets.SETTING, whole)
+    assert run(["up", "-n", "first"]).code == 0
+    there = traces.all()
+    second = run(["up", "-n", "second"])
+    assert second.code == 3
+    assert second.messages == [f"mailstack: no subnet is free for a network of the lab in {whole}"]
+    assert "is taken by the network mailstack-first_mail" in second.err
+    assert "mailstack down --stale" in second.err and subnets.SETTING in second.err
+    assert not second.rest and traces.all() == there
+    assert run(["down", "-n", "first"]).code == 0
+    assert run(["up", "-n", "second"]).code == 0
+
+
+def test_a_range_that_is_none_is_the_user_s_mistake(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(subnets.SETTING, "10.213.0.1/16")
+    outcome = run(["up"])
+    assert (outcome.code, traces.all()) == (2, set())
+    assert outcome.messages == [f"mailstack: {subnets.SETTING}: '10.213.0.1/16': 10.213.0.1/16 has host bits set"]
+
+
+# ── somebody who is faster ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def _port(name: str) -> Iterator[None]:
+    """A program that listens on a port which the lab has chosen."""
+    found = state.LabDirectory(name).load()
+    assert found
+    with socket.create_server(("127.0.0.1", found.ports["imaps"])):
+        yield
+
+
+@contextlib.contextmanager
+def _subnet(name: str) -> Iterator[None]:
+    """A network of somebody's, of whom nothing was known, on a subnet which the lab has chosen."""
+    found = state.LabDirectory(name).load()
+    assert found
+    pool = docker.types.IPAMPool(found.subnets["mail"])
+    ipam = docker.types.IPAMConfig(pool_configs=[pool])
+    made = docker.from_env().networks.create(f"faster-{secrets.token_hex(4)}", ipam=ipam)
+    try:
+        yield
+    finally:
+        made.remove()
+
+
+Somebody = Callable[[str], contextlib.AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize("somebody", [_port, _subnet])
+def test_what_is_taken_after_it_was_chosen_is_chosen_again(somebody: Somebody, labs: Labs) -> None:
+    name = labs.new_name("late")
+    wanted, said = [], []
+    with contextlib.ExitStack() as stack:
+
+        def progress(line: str) -> None:
+            said.append(line)
+            if line == "starting the containers" and not wanted:
+                wanted.append(state.LabDirectory(name).load())
+                stack.enter_context(somebody(name))
+
+        report = lab.up(lab.Request(name), progress)
+        running = RunningLab(name)
+    assert wanted[0] and (wanted[0].ports, wanted[0].subnets) != (running.state.ports, running.state.subnets)
+    assert [line for line in said if line.startswith("somebody else was faster at ")]
+    assert networks(name) == running.state.subnets and len(running.state.subnets) == 2
+    assert {each: endpoint.port for each, endpoint in report.endpoints.items()} == running.state.ports
+    for service in ("postfix", "dovecot"):
+        assert set(running.service(service).ports.values()) <= set(running.state.ports.values())
+    labs.down(name)
+
+
+def test_somebody_who_is_faster_each_time_is_named_and_nothing_is_left(traces: Traces) -> None:
+    faster = []
+    with contextlib.ExitStack() as stack:
+
+        def progress(line: str) -> None:
+            if line == "starting the containers" or line.startswith("starting them again"):
+                faster.append(line)
+                stack.enter_context(_port("lab"))
+
+        with pytest.raises(HostError, match=r"could not be started; 127\.0\.0\.1:\d+ is taken$"):
+            lab.up(lab.Request("lab"), progress)
+    assert len(faster) == 3
+    assert traces.all() == set()
+
+
+def test_a_lab_that_is_up_keeps_its_ports_and_says_which_is_taken(labs: Labs) -> None:
+    with labs.one("keeps") as running:
+        taken = running.state.ports["imaps"]
+        running.engine.stop(running.service("dovecot").container, seconds=1)
+        with socket.create_server(("127.0.0.1", taken)):
+            with pytest.raises(HostError, match=rf"could not be started; .*127\.0\.0\.1:{taken} is taken$") as caught:
+                labs.up(running.name)
+            assert "a new lab chooses others" in caught.value.remedy
+        assert labs.up(running.name).state.ports == running.state.ports
