@@ -103,8 +103,10 @@ class Accounts:
         with self._locked():
             for address in addresses:
                 files.remove(self.lab.directory.files, address)
-            self._tell([f"remove {address}\n" for address in addresses], [f"remove {each}" for each in addresses])
-            self._empty(addresses)
+            try:
+                self._tell([f"remove {each}\n" for each in addresses], [f"remove {each}" for each in addresses])
+            finally:
+                self._empty(addresses)
 
     def remove(self, address: str) -> None:
         """Take an added account from the lab, with its mailbox; when this returns, its password holds no more.

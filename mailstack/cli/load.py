@@ -97,8 +97,10 @@ def tell(outcome: Outcome) -> None:
 
 
 def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
-    yield ("sent", f"{len(outcome.posted):,}", f"{outcome.sent_per_second:,.1f}", *_times(outcome.submission))
-    yield ("delivered", f"{outcome.delivered:,}", f"{outcome.delivered_per_second:,.1f}", *_times(outcome.delivery))
+    sent = len(outcome.posted), outcome.sent_per_second, outcome.submission
+    delivered = outcome.delivered, outcome.delivered_per_second, outcome.delivery
+    for what, (count, rate, percentiles) in {"sent": sent, "delivered": delivered}.items():
+        yield (what, f"{count:8,}", f"{rate:10,.1f}", *_times(percentiles))
     counts = {
         "refused": sum(outcome.refused.values()),
         "lost": len(outcome.lost),
@@ -107,14 +109,15 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
     }
     if outcome.unseen:
         counts["not looked for"] = outcome.unseen
-    for what, count in counts.items():
-        yield (what, f"{count:,}", "", "", "", "", "")
+    for what, number in counts.items():
+        yield (what, f"{number:8,}", "", "", "", "", "")
 
 
 def _times(percentiles: Percentiles | None) -> tuple[str, ...]:
     if percentiles is None:
-        return ("–",) * 4
-    return tuple(spoken(each / 1000) for each in (percentiles.p50, percentiles.p95, percentiles.p99, percentiles.most))
+        return ("",) * 4
+    every = (percentiles.p50, percentiles.p95, percentiles.p99, percentiles.most)
+    return tuple(spoken(each / 1000).rjust(7) for each in every)
 
 
 def _faults(outcome: Outcome) -> Iterator[str]:

@@ -10,22 +10,40 @@ from contextlib import suppress
 
 from mailstack import mail, mailboxes
 from mailstack.engine import Engine
-from mailstack.errors import EngineError, MailstackError
+from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.following import Log
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 from mailstack.trace.lines import parse
 
-_SAVED = re.compile(rb"msgid=(<[^>]+>): (?:saved mail to|stored mail into mailbox) ")
+_SAVED = re.compile(
+    rb"(?P<engine>\S+Z) (?:(?P<own>[\d-]{10} [\d:]{8}\.\d{6}) )?.*?msgid=(?P<id><[^>]+>): "
+    rb"(?:saved mail to|stored mail into mailbox) "
+)
+_APART = 60.0  # seconds; time zones are further apart
 # Mailboxes that are read side by side: there are two processors, and two programs to each of them.
 READERS = 4
+
+
+def saved(line: bytes) -> tuple[str, float] | None:
+    """The Message-ID in a line of Dovecot's log that says that a mail was saved, and when, in seconds of the epoch.
+
+    The line begins with the engine's time, which is later than Dovecot's own: on a busy machine by a tenth of a second.
+    Dovecot's is that of its own time zone: where that is not UTC, the engine's must do.
+    """
+    if not (found := _SAVED.match(line)):
+        return None
+    text = found["engine"].decode(), (found["own"] or b"").decode()
+    engine = parse(text[0] + " ").at or 0.0
+    own = parse(f"{text[1].replace(' ', 'T')}Z ").at if text[1] else None
+    return found["id"].decode(errors="replace"), engine if own is None or abs(engine - own) > _APART else own
 
 
 class Arrivals:
     """When Dovecot saved each mail: followed in its log from now on, in a thread of its own, until it is closed.
 
-    The time is the one at which the engine read the line, so a fraction of a millisecond after Dovecot had the mail.
+    The time is that of Dovecot's own line, which it writes when it has the mail, before it answers Postfix.
     """
 
     def __init__(self, engine: Engine, container: str, since: float) -> None:
@@ -55,10 +73,9 @@ class Arrivals:
         with suppress(OSError, ValueError, AttributeError, EngineError):
             for piece in self._log:
                 for line in piece.split(b"\n"):
-                    if found := _SAVED.search(line):
-                        at = parse(line.decode(errors="replace")).at
+                    if found := saved(line):
                         with self._more:
-                            self.saved.setdefault(found[1].decode(errors="replace"), at or 0.0)
+                            self.saved.setdefault(*found)
                             self._more.notify_all()
 
 
@@ -79,12 +96,12 @@ def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str
                     counted[each] = counted.get(each, 0) + 1
                 found[user] = counted
         except MailstackError as error:
-            failures.append(error.message)
+            failures.append(f"the mailbox of {user} could not be read: {error.message}")
 
     try:
         lab.service("dovecot")  # of one that does not run, or is paused, nobody waits for an answer
-    except MailstackError as error:
-        return {}, [error.message]
+    except HostError as error:
+        return {}, [f"the mailboxes could not be read: {error.message}"]
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(read, users))
     return found, failures

@@ -74,7 +74,8 @@ class Seen:
 
     saved: Mapping[str, float]  # Message-ID → when Dovecot logged that it has it, in seconds of the epoch
     copies: Mapping[str, Mapping[str, int]]  # mailbox → Message-ID → how often; without those that could not be read
-    waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (queue id, recipient) → reason
+    # (queue id, recipient) → reason; None where the queue could not be looked into
+    waiting: Mapping[tuple[str, str], str] | None = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Outcome:
     lost: tuple[str, ...]  # Message-IDs of accepted mails that are nowhere
     doubled: Mapping[str, int]  # Message-ID → copies
     waiting: Mapping[str, int]  # reason → how many
-    unseen: int  # accepted mails to mailboxes that could not be looked into
+    unseen: int  # accepted mails that may be where nobody could look: in the queue, or in their mailbox
     seconds: float  # from the first command to the last mail in its mailbox, or to the end where one is not
     sent_per_second: float
     delivered_per_second: float
@@ -159,9 +160,9 @@ def settle(
         place = queue_id(each.reply), each.recipient
         if box is not None and box.get(each.message_id):
             delivered += 1
-        elif place in seen.waiting:
+        elif seen.waiting and place in seen.waiting:
             waiting[seen.waiting[place] or "it has not been tried yet"] += 1
-        elif box is None:
+        elif box is None or seen.waiting is None:
             unseen += 1
         else:
             lost.append(each.message_id)

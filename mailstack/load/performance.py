@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mailstack import queues, tracing
 from mailstack.accounts import Accounts
-from mailstack.errors import Interrupted, MailstackError
+from mailstack.errors import HostError, Interrupted
 from mailstack.load.arrivals import Arrivals, in_mailboxes
 from mailstack.load.ledger import Outcome, Seen, settle
 from mailstack.load.plan import Mails, Plan
@@ -80,11 +80,12 @@ def _performed(
         progress("counting what is in the mailboxes")
         posted = sending.posted
         accepted = {each.message_id for each in posted if each.accepted}
-        waiting = {} if accepted <= arrivals.saved.keys() else _waiting(_queued(lab, users))
-        copies, trouble = in_mailboxes(lab, users)
+        waiting, untold = ({}, []) if accepted <= arrivals.saved.keys() else _waiting(lab, users)
+        copies, unread = in_mailboxes(lab, users)
         there = accepted & {each for box in copies.values() for each in box}
         arrivals.wait_for(there, Deadline.after(LOG_SECONDS))
         seen = Seen(dict(arrivals.saved), copies, waiting)
+    trouble = [*untold, *unread]
     trouble += [f"{count} connections could not be made: {why}" for why, count in sending.failures.items()]
     found = settle(
         lab.name,
@@ -131,7 +132,7 @@ def _settle(
             if len(arrivals.saved) > arrived:
                 arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
             elif quiet.passed():
-                if not _queued(lab, users):
+                if _waiting(lab, users)[0] == {}:
                     break
                 quiet = Deadline.after(QUIET_SECONDS)
             if deadline.passed():
@@ -166,14 +167,15 @@ def _own_accounts(
     def remove() -> None:
         progress(f"removing {plan.mailboxes} mailboxes")
         try:
+            left = _queued(lab, addresses)
+            queues.act(lab.engine, _postfix(lab), queues.ACTIONS["delete"], left)
+        except HostError as error:
+            trouble.append(f"what is left in the queue could not be removed: {error.message}")
+        try:
             with Accounts(lab) as accounts:
-                left = _queued(lab, addresses)
-                queues.act(lab.engine, _postfix(lab), queues.ACTIONS["delete"], left)
                 accounts.remove_several(addresses)
-        except Interrupted:
-            raise
-        except MailstackError as error:
-            trouble.append(f"the accounts of the load could not be removed: {error.message}")
+        except HostError as error:
+            trouble.append(f"not all of the load's mailboxes could be removed: {error.message}")
 
     try:
         progress(f"adding {plan.mailboxes} mailboxes")
@@ -202,8 +204,13 @@ def _queued(lab: RunningLab, addresses: Collection[str]) -> list[queues.Entry]:
     ]
 
 
-def _waiting(entries: Sequence[queues.Entry]) -> dict[tuple[str, str], str]:
-    return {(entry.queue_id, each.address): each.reason for entry in entries for each in entry.recipients}
+def _waiting(lab: RunningLab, addresses: Collection[str]) -> tuple[dict[tuple[str, str], str] | None, list[str]]:
+    """(queue id, recipient) → reason; None where the queue cannot be looked into now, and why not."""
+    try:
+        entries = _queued(lab, addresses)
+    except HostError as error:
+        return None, [f"the queue could not be looked into: {error.message}"]
+    return {(entry.queue_id, each.address): each.reason for entry in entries for each in entry.recipients}, []
 
 
 def _journeys(lab: RunningLab, message_ids: Sequence[str]) -> dict[str, str]:

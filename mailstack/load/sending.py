@@ -115,7 +115,8 @@ class Sending:
             line.session = mail.Smtp(self._dial, name="localhost", tls="starttls", context=self._context)
             line.session.login(line.user, self._users[line.user].reveal())
         except (smtplib.SMTPException, OSError) as error:
-            line.failure = " ".join(map(str, _said(error)))
+            code, text = _said(error)
+            line.failure = f"{code} {text}" if code else text
             if line.session:
                 line.session.close()
                 line.session = None

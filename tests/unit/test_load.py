@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from mailstack.cli.load import verdict
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted
+from mailstack.load.arrivals import saved
 from mailstack.load.ledger import Outcome, Percentiles, Posted, Seen, nearest_rank, queue_id, settle
 from mailstack.load.plan import END, LARGEST, Mails, Plan, body
 
@@ -94,6 +96,12 @@ def test_mailboxes_that_could_not_be_read_lose_nothing_but_are_told() -> None:
     found = outcome([posted(0), posted(1)], Seen({}, {BOXES[0]: {"<0@example.com>": 1}}), trouble=("no IMAP",))
     assert (found.delivered, found.unseen, found.lost) == (1, 1, ())
     assert isinstance(verdict(found), HostError)
+
+
+def test_what_may_be_in_a_queue_that_could_not_be_looked_into_is_not_lost() -> None:
+    boxes = {BOXES[0]: {"<0@example.com>": 1}, BOXES[1]: dict[str, int]()}
+    found = outcome([posted(0), posted(1)], Seen({}, boxes, None))
+    assert (found.delivered, found.unseen, found.lost) == (1, 1, ())
 
 
 def test_an_interrupted_load_ends_as_one_whatever_it_counted() -> None:
@@ -207,6 +215,24 @@ def test_the_document_has_the_keys_that_are_written_down() -> None:
     for name in ("messages_per_second", "submission_milliseconds", "delivery_milliseconds"):
         assert list(found[name]) == list(written[name])
     assert written["messages"] == sum(written[name] for name in ("delivered", "lost", "waiting", "unseen"))
+
+
+@pytest.mark.parametrize(
+    ("own", "seconds"),
+    [
+        (b"2026-11-24 00:32:25.173135 ", 25.173135),
+        (b"2026-11-24 01:32:25.173135 ", 25.25),  # another time zone
+        (b"", 25.25),
+        (b"Nov 24 00:32:25 ", 25.25),
+    ],
+    ids=["dovecot-s", "another-zone", "none", "another-form"],
+)
+def test_a_mail_was_saved_when_dovecot_says_so_or_else_the_engine(own: bytes, seconds: float) -> None:
+    before = b"2026-11-24T00:32:25.250000123Z " + own + b"lmtp(bob@example.com)<15><BhsP>: Info: "
+    begun = datetime(2026, 11, 24, 0, 32, tzinfo=UTC).timestamp()
+    found = saved(before + b"msgid=<1@example.com>: saved mail to INBOX")
+    assert found and found[0] == "<1@example.com>" and found[1] - begun == pytest.approx(seconds)
+    assert saved(before + b"msgid=<1@example.com>: save failed to INBOX: quota exceeded") is None
 
 
 def test_the_queue_id_of_a_reply_is_found() -> None:
