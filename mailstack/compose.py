@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mailstack.errors import HostError
-from mailstack.model import Command
+from mailstack.model import SERVICES, Command
 from mailstack.runner import Runner
 from mailstack.secret import runtime_directory
 
@@ -74,6 +74,22 @@ def find(runner: Runner) -> Path:
     )
 
 
+# “ Container mailstack-lab-postfix-1  Started”: one line of many, by which it is followed what `up` does.
+_STEP = re.compile(r" ?(?:Container|Network|Volume) \S+ +\S")
+_STARTED = re.compile(r" ?Container \S+-([a-z]+)-1 +Started")
+
+
+def started(line: str) -> str:
+    """The service of the lab that `up` has started when it says this; "" when it says something else."""
+    match = _STARTED.match(line)
+    return match[1] if match and match[1] in SERVICES else ""
+
+
+def complaints(said: str) -> str:
+    """What `up` has said, but for its steps."""
+    return "\n".join(line for line in said.splitlines() if not _STEP.match(line))
+
+
 class Compose:
     """Command lines for one project."""
 
@@ -101,10 +117,13 @@ class Compose:
         return self.command("build", environment={"COMPOSE_PARALLEL_LIMIT": "1"})
 
     def up(self, *, anew: bool = False) -> Command:
-        """Bring the project to its definition, with images that are there; `anew` makes every container again."""
+        """Bring the project to its definition, with images that are there; `anew` makes every container again.
+
+        Each step is said on standard error; see `started` and `complaints`.
+        """
         options = ["--force-recreate"] if anew else []
         return self.command(
-            "--progress", "quiet", "up", "-d", "--no-build", "--pull", "never", "--remove-orphans", *options
+            "--progress", "plain", "up", "-d", "--no-build", "--pull", "never", "--remove-orphans", *options
         )
 
     def restart(self, services: Sequence[str]) -> Command:

@@ -102,12 +102,13 @@ class Engine:
         return dict(self._api.info())
 
     @_mapped
-    def services(self, project: str) -> list[ServiceState]:
-        """The containers of a Compose project, one per service, in any state."""
+    def services(self, project: str, name: str = "") -> list[ServiceState]:
+        """The containers of a Compose project, one per service, in any state; of one service, where it is named."""
         import docker.errors
 
+        wanted = [f"com.docker.compose.project={project}", *([f"com.docker.compose.service={name}"] if name else [])]
         states = []
-        for summary in self._api.containers(all=True, filters={"label": [f"com.docker.compose.project={project}"]}):
+        for summary in self._api.containers(all=True, filters={"label": wanted}):
             service = summary["Labels"].get("com.docker.compose.service", "")
             if not service or summary["Labels"].get("com.docker.compose.oneoff") == "True":
                 continue

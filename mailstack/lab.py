@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from mailstack.errors import (
     InputError,
     MailstackError,
 )
-from mailstack.model import SERVICES, Deadline, Endpoint, Json, Lab, Network, Relay, ServiceState
+from mailstack.model import SERVICES, Countdown, Deadline, Endpoint, Json, Lab, Network, Relay
 from mailstack.resolve import read_definition, resolve
 from mailstack.runner import Local, Runner, last_lines, must
 from mailstack.running import RunningLab, endpoints_json, project
 from mailstack.secret import Secret
+from mailstack.services import Endings, Starts
 from mailstack.users import Watch
 
 # How long a part may take before it is given up, in seconds: many times what a slow machine needs.
@@ -148,12 +149,16 @@ class _Up:
         self.engine = Engine()
         self.before = directory.load()
         self.notes: list[str] = []
+        self.endings = Endings(self.engine, request.name)
+        self.starts = Starts()
+        self.proof: tuple[Future[tuple[str, float]], Future[str]] | None = None
+        self.countdown = Countdown(request.patience)  # of the proof
         self.watched = False  # whether there is, or may be, something to take down now or later
 
     def run(self) -> Report:
         from mailstack import pki
 
-        with ThreadPoolExecutor(max_workers=2) as pool:
+        with ThreadPoolExecutor(max_workers=3) as pool:
             # What takes time and depends on nothing is begun first: certificates now, heavy imports while Compose runs.
             fresh = None
             if not files.certificates_hold(self.directory.files):
@@ -175,6 +180,7 @@ class _Up:
             try:
                 return self._make(wanted, lab, document, pool, fresh.result() if fresh else None)
             except BaseException as error:
+                self.countdown.cancel()
                 if made_here and not self.request.keep:
                     self.progress("removing what was made")
                     with contextlib.suppress(EngineError):  # what went wrong first is what the user is told
@@ -243,13 +249,19 @@ class _Up:
         )
         self.progress("starting the containers")
         warm = pool.submit(_warm_up, self.engine)
+        if self.before is None:
+            # Whoever answers at the lab's ports is new: the proof is begun beside Compose.
+            self._begin_proof(pool)
         begun = time.monotonic()
-        wanted = self._start(wanted, document, changed if self.before else set())
+        try:
+            wanted = self._start(wanted, document, changed if self.before else set())
+        finally:
+            self.starts.finish()
         compose_seconds = time.monotonic() - begun
         warm.result()
         self.progress("sending the mail that proves it")
         begun = time.monotonic()
-        verified = self._prove(wanted, lab, pool)
+        verified = self._prove(lab, pool)
         now = time.monotonic()
         if not wanted.stays:
             directory.save(dataclasses.replace(wanted, stays=True))
@@ -270,8 +282,10 @@ class _Up:
     def _start(self, wanted: state.State, document: Json, changed: set[str]) -> state.State:
         """Start the containers; gives the lab's state, with other ports and subnets where those wanted were lost."""
         there = project(self.runner, wanted, self.directory)
-        result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
+        result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS), on_line=self.starts.hear)
         if result.code != 0:
+            self.countdown.cancel()
+            self.proof = None
             # Not taken apart by its text: what the engine has tells why.
             references = [f"mailstack/{service}:{wanted.tag}" for service in SERVICES]
             if images.ensure_images(self.engine, self.runner, there.build(), references, self.progress):
@@ -303,8 +317,8 @@ class _Up:
             if self.before and claims.lost_ports(wanted, document, idle):
                 remedy = f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others"
             raise HostError(
-                f"lab “{wanted.lab}” could not be started" + self._which_failed() + taken,
-                details=self._failed_logs() or last_lines(result.stderr, 6),
+                f"lab “{wanted.lab}” could not be started" + self.endings.told() + taken,
+                details=self.endings.logs() or last_lines(compose.complaints(result.stderr), 6),
                 remedy=remedy,
             )
         if stale := files.readers(changed):
@@ -314,49 +328,40 @@ class _Up:
 
     def _idle(self, document: Json) -> list[str]:
         """The services that do not run."""
-        return sorted(set(document["services"]) - {each.name for each in self._states() if each.state == "running"})
+        running = {each.name for each in self.endings.states() if each.state == "running"}
+        return sorted(set(document["services"]) - running)
 
-    def _prove(self, wanted: state.State, lab: Lab, pool: ThreadPoolExecutor) -> Verified:
-        from mailstack import outside, prove
+    def _begin_proof(self, pool: ThreadPoolExecutor) -> None:
+        """Prove the lab as soon as its services have been started, beside whatever else is done."""
+        from mailstack import prove
 
-        running = RunningLab(wanted.lab, self.engine)
-        deadline = Deadline.after(self.request.patience)
+        self.countdown = Countdown(self.request.patience)
+        lab = RunningLab(self.request.name, self.engine)
+        self.proof = (
+            pool.submit(prove.transaction, lab, self.countdown, self.endings.any, self.starts.wait),
+            pool.submit(prove.sender, lab, self.countdown, self.starts.wait),
+        )
+
+    def _prove(self, lab: Lab, pool: ThreadPoolExecutor) -> Verified:
+        if self.proof is None:
+            self._begin_proof(pool)
+        assert self.proof
+        mail, sender = self.proof
+        self.countdown.start()
         try:
-            sender = pool.submit(prove.sender, running, deadline)
-            verified = Verified(*prove.transaction(running, deadline, self._dead))
+            verified = Verified(*mail.result())
             container = sender.result()
             if lab.relay and self.outside:
+                from mailstack import outside
+
                 self.progress(f"logging in to {lab.relay.host}:{lab.relay.port}")
                 outside.log_in(self.engine, container, lab.relay, self.outside)
             return verified
         except (CheckFailed, DeadlinePassed) as error:
-            logs = self._failed_logs()
+            logs = self.endings.logs()
             raise type(error)(
-                error.message + self._which_failed(), remedy=error.remedy, details=logs or self._all_logs()
+                error.message + self.endings.told(), remedy=error.remedy, details=logs or self.endings.all_logs()
             ) from None
-
-    def _dead(self) -> bool:
-        """Whether a service has ended: then there is nothing to wait for."""
-        return any(service.state == "exited" for service in self._states())
-
-    def _states(self) -> list[ServiceState]:
-        return self.engine.services(compose.project_name(self.request.name))
-
-    def _which_failed(self) -> str:
-        ended = [s for s in self._states() if s.state not in ("running", "created")]
-        return "".join(f"; {service.name} ended with code {service.exit_code}" for service in ended)
-
-    def _failed_logs(self) -> str:
-        ended = [service for service in self._states() if service.state not in ("running", "created")]
-        return "\n".join(
-            f"{service.name} | {line}" for service in ended for line in self._log_lines(service.container, 10)
-        )
-
-    def _all_logs(self) -> str:
-        return "\n".join(f"{s.name} | {line}" for s in self._states() for line in self._log_lines(s.container, 5))
-
-    def _log_lines(self, container: str, count: int) -> list[str]:
-        return last_lines(self.engine.logs(container, tail=count), count).splitlines()
 
 
 def _refuse_anothers(wanted: state.State, owners: set[str]) -> None:

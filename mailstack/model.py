@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -194,6 +195,21 @@ class Deadline:
     def passed(self) -> bool:
         """Whether the moment has come."""
         return time.monotonic() >= self.moment
+
+
+class Countdown(Deadline):
+    """A deadline whose time does not run until another thread starts it: before that, there is all the time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds, math.inf)
+
+    def start(self) -> None:
+        """From now on, the time runs."""
+        object.__setattr__(self, "moment", time.monotonic() + self.seconds)
+
+    def cancel(self) -> None:
+        """The time is over: whoever waits need not any more."""
+        object.__setattr__(self, "moment", -math.inf)
 
 
 Json = dict[str, Any]

@@ -72,14 +72,13 @@ class RunningLab:
 
     def service(self, name: str) -> ServiceState:
         """One running service. Raises HostError when it is not running."""
-        for service in self.services():
-            if service.name == name:
-                if service.state != "running":
-                    raise HostError(
-                        f"{name} of lab “{self.name}” is not running ({service.state})",
-                        remedy="mailstack up brings it back",
-                    )
-                return service
+        for service in self.engine.services(compose.project_name(self.name), name):
+            if service.state != "running":
+                raise HostError(
+                    f"{name} of lab “{self.name}” is not running ({service.state})",
+                    remedy="mailstack up brings it back",
+                )
+            return service
         raise HostError(f"lab “{self.name}” has no {name}", remedy="mailstack up brings it back")
 
 

@@ -27,7 +27,7 @@ FLOORS = (
     ("trace.described",),
     ("trace.outcomes",),
     ("trace.assemble", "load.ledger"),
-    ("running", "doctor"),
+    ("running", "doctor", "services"),
     ("credentials", "post", "prove", "outside", "resolve", "down", "queues", "load.arrivals", "load.sending"),
     ("tracing", "accounts", "environment", "checks", "checks.bench", "answering", "recording"),
     ("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),

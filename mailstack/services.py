@@ -1,0 +1,69 @@
+"""A lab's services while it comes up: which have been started, and which have ended and what they said last."""
+
+from __future__ import annotations
+
+import threading
+
+from mailstack import compose
+from mailstack.engine import Engine
+from mailstack.model import SERVICES, ServiceState
+from mailstack.runner import last_lines
+
+
+class Starts:
+    """The services that Compose has started, for threads that wait for them."""
+
+    def __init__(self) -> None:
+        self._started = {service: threading.Event() for service in SERVICES}
+
+    def hear(self, line: str) -> None:
+        """Take note of what Compose says as it goes."""
+        if service := compose.started(line):
+            self._started[service].set()
+
+    def finish(self) -> None:
+        """Compose has ended: there is nothing more to wait for."""
+        for event in self._started.values():
+            event.set()
+
+    def wait(self, service: str) -> None:
+        """Until the service has been started, or Compose has ended."""
+        self._started[service].wait()
+
+
+class Endings:
+    """The services that have ended; the engine is asked afresh each time."""
+
+    def __init__(self, engine: Engine, lab: str) -> None:
+        self._engine = engine
+        self._project = compose.project_name(lab)
+
+    def states(self) -> list[ServiceState]:
+        """The lab's containers, in any state."""
+        return self._engine.services(self._project)
+
+    def any(self) -> bool:
+        """Whether a service has ended: then there is nothing to wait for."""
+        return any(service.state == "exited" for service in self.states())
+
+    def told(self) -> str:
+        """Which ones have ended, as the end of a sentence; "" when none has."""
+        return "".join(f"; {service.name} ended with code {service.exit_code}" for service in self._ended())
+
+    def logs(self) -> str:
+        """The last lines of those that have ended."""
+        return self._last_words(self._ended(), 10)
+
+    def all_logs(self) -> str:
+        """The last lines of all."""
+        return self._last_words(self.states(), 5)
+
+    def _ended(self) -> list[ServiceState]:
+        return [service for service in self.states() if service.state not in ("running", "created")]
+
+    def _last_words(self, services: list[ServiceState], count: int) -> str:
+        return "\n".join(
+            f"{service.name} | {line}"
+            for service in services
+            for line in last_lines(self._engine.logs(service.container, tail=count), count).splitlines()
+        )

@@ -1,0 +1,68 @@
+"""A lab's services while it comes up, and the deadline that counts from when it should be up."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mailstack import compose
+from mailstack.model import SERVICES, Countdown
+from mailstack.services import Starts
+
+SAID = """\
+ Network mailstack-a_mail  Creating
+ Volume mailstack-a_queue Created
+ Container mailstack-a-postfix-1 Starting
+ Container mailstack-a-dovecot-1  Started
+Error response from daemon: no such image: Container of nothing"""
+
+
+@pytest.mark.parametrize(
+    ("line", "service"),
+    [
+        (" Container mailstack-a-postfix-1 Started ", "postfix"),
+        (" Container mailstack-a-b-dovecot-1  Started", "dovecot"),
+        (" Container mailstack-a-postfix-1 Starting ", ""),
+        (" Container mailstack-a-application-1 Started ", ""),
+        (" Container my-name Started ", ""),
+        ("postfix Started", ""),
+    ],
+)
+def test_what_compose_has_started_is_known_by_its_words(line: str, service: str) -> None:
+    assert compose.started(line) == service
+
+
+def test_of_what_compose_says_its_steps_are_no_complaints() -> None:
+    assert compose.complaints(SAID) == SAID.splitlines()[-1]
+
+
+def test_a_service_is_waited_for_until_it_has_been_started() -> None:
+    starts, waited = Starts(), threading.Event()
+
+    def wait() -> None:
+        starts.wait("dovecot")
+        waited.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    for line in SAID.splitlines()[:3]:
+        starts.hear(line)
+    assert not waited.wait(0.02)
+    starts.hear(SAID.splitlines()[3])
+    assert waited.wait(5)
+
+
+def test_when_compose_has_ended_nothing_is_waited_for() -> None:
+    starts = Starts()
+    starts.finish()
+    for service in SERVICES:
+        starts.wait(service)
+
+
+def test_a_countdown_counts_from_when_it_is_started() -> None:
+    countdown = Countdown(30.0)
+    assert (countdown.seconds, countdown.remaining(), countdown.passed()) == (30.0, float("inf"), False)
+    countdown.start()
+    assert 29.0 < countdown.remaining() <= 30.0
+    countdown.cancel()
+    assert (countdown.remaining(), countdown.passed()) == (0.0, True)
