@@ -64,7 +64,7 @@ class Accounts:
             try:
                 self._tell([line], [f"add {address}"])
             except BaseException:
-                files.remove(self.lab.directory.files, address)
+                files.remove(self.lab.directory.files, [address])
                 raise
         if not fresh:
             credentials.await_password(self.lab, address, password)
@@ -89,8 +89,7 @@ class Accounts:
                 ]
                 self._tell(lines, [f"add {address}" for address in addresses])
             except BaseException:
-                for address in addresses:
-                    files.remove(self.lab.directory.files, address)
+                files.remove(self.lab.directory.files, addresses)
                 raise
         return added
 
@@ -101,8 +100,7 @@ class Accounts:
         over. Raises HostError.
         """
         with self._locked():
-            for address in addresses:
-                files.remove(self.lab.directory.files, address)
+            files.remove(self.lab.directory.files, addresses)
             try:
                 self._tell([f"remove {each}\n" for each in addresses], [f"remove {each}" for each in addresses])
             finally:
@@ -123,7 +121,7 @@ class Accounts:
                     remedy="mailstack account list",
                 )
             password = self.lab.password(address)
-            files.remove(self.lab.directory.files, address)
+            files.remove(self.lab.directory.files, [address])
             self._tell([f"remove {address}\n"], [f"remove {address}"])
             credentials.await_password(self.lab, address, password, holds=False)
             self._empty([address])

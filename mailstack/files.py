@@ -153,23 +153,23 @@ def is_added(directory: Path, address: str) -> bool:
 
 def add(directory: Path, account: Account, password: Secret) -> str:
     """Keep an added account for Dovecot, which takes it at once, and for Postfix's next start; gives Postfix's line."""
-    relay = read_relay(directory)
-    line = render.addition(account.address, relay[0] if relay else account.address)
+    line = render.addition(account.address)
     write_private(directory / "added" / account.address, render.account_line(account, password).reveal())
     addresses = directory / "addresses"
-    write_private(addresses, _without(addresses.read_text(), account.address) + line)
+    write_private(addresses, _without(addresses.read_text(), {account.address}) + line)
     return line
 
 
-def remove(directory: Path, address: str) -> None:
-    """Keep it no longer."""
+def remove(directory: Path, removed: Collection[str]) -> None:
+    """Keep these accounts no longer."""
     addresses = directory / "addresses"
-    write_private(addresses, _without(addresses.read_text(), address))
-    (directory / "added" / address).unlink(missing_ok=True)
+    write_private(addresses, _without(addresses.read_text(), removed))
+    for address in removed:
+        (directory / "added" / address).unlink(missing_ok=True)
 
 
-def _without(addresses: str, address: str) -> str:
-    return "".join(line for line in addresses.splitlines(keepends=True) if line.split()[1] != address)
+def _without(addresses: str, removed: Collection[str]) -> str:
+    return "".join(line for line in addresses.splitlines(keepends=True) if line.split()[1] not in removed)
 
 
 def read_relay(directory: Path) -> tuple[str, Secret] | None:

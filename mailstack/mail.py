@@ -6,6 +6,7 @@ it is the same.
 
 from __future__ import annotations
 
+import functools
 import smtplib
 import socket
 import ssl
@@ -54,6 +55,12 @@ def tls_context(ca_file: Path | None = None, ca: str | None = None) -> ssl.SSLCo
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(cafile=str(ca_file) if ca_file else None, cadata=ca)
     return context
+
+
+@functools.lru_cache(maxsize=8)
+def kept_context(ca: str) -> ssl.SSLContext:
+    """The same, made once for each CA: who gets it leaves it as it is."""
+    return tls_context(ca=ca)
 
 
 class Smtp(smtplib.SMTP):

@@ -148,10 +148,9 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
     with Accounts(mailstack_lab) as accounts:
         yield accounts
         made = request.config.stash.get(_ADDRESSES, set())
-        if not own and not request.config.getoption("--mailstack-keep"):
-            for address in sorted(made):
-                with contextlib.suppress(MailstackError):  # a test may have removed it, or broken the lab
-                    accounts.remove(address)
+        if made and not own and not request.config.getoption("--mailstack-keep"):
+            with contextlib.suppress(MailstackError):  # a test may have broken the lab
+                accounts.remove_several(sorted(made))
 
 
 # ── what tests use ───────────────────────────────────────────────────────────────────────────────────────────────

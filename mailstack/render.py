@@ -36,9 +36,9 @@ def account_of(line: str) -> Account:
     return Account(address, int(size) if size else None)
 
 
-def addition(address: str, relay_user: str) -> str:
-    """What Postfix is told of an account that is added: who may send as it (stack/postfix/accounts)."""
-    return f"add {address} {address}, {relay_user}\n"
+def addition(address: str) -> str:
+    """What Postfix is told of an account that is added (stack/postfix/accounts)."""
+    return f"add {address}\n"
 
 
 def passwords_of(accounts_file: str) -> dict[str, Secret]:
@@ -53,7 +53,7 @@ def passwords_of(accounts_file: str) -> dict[str, Secret]:
 def tables(lab: Lab, relay_user: str) -> dict[str, str]:
     """The files that are not secret: name in the lab's directory → content. Each name is one in compose/lab.yaml."""
     return {
-        "postfix.cf": _postfix(lab),
+        "postfix.cf": _postfix(lab, relay_user),
         "sender.cf": _sender(lab),
         "dovecot.conf": _dovecot(lab),
         "mailboxes": _mailboxes(lab),
@@ -62,8 +62,9 @@ def tables(lab: Lab, relay_user: str) -> dict[str, str]:
     }
 
 
-def _postfix(lab: Lab) -> str:
-    """The provider's MTA: names and limits (postconf(5))."""
+def _postfix(lab: Lab, relay_user: str) -> str:
+    """The provider's MTA: names and limits (postconf(5)), and who may send as an account that was added."""
+    added = "lmdb:/etc/postfix/added"
     return _settings(
         {
             "myhostname": f"{POSTFIX_HOST}.{lab.mailname}",
@@ -71,6 +72,10 @@ def _postfix(lab: Lab) -> str:
             "message_size_limit": str(lab.limits.message_size),
             # Without it a mail near the limit is refused for want of queue space (postconf(5), queue_minfree).
             "mailbox_size_limit": "0",
+            # Itself, and the relay's user (DATABASE_README: unionmap gives what both say, pipemap asks one by one).
+            "smtpd_sender_login_maps": (
+                f"texthash:/run/mailstack/owners, unionmap:{{{added}, pipemap:{{{added}, static:{relay_user}}}}}"
+            ),
         },
         lab.settings.postfix,
     )

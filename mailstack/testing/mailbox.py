@@ -230,7 +230,7 @@ class Mailbox:
         from mailstack import mail
 
         if self._connection is None or self._box is None:
-            context = mail.tls_context(self.lab.ca_file)
+            context = mail.kept_context(self.lab.ca_file.read_text())
             connection = mail.mailbox(self.lab.endpoints["imaps"], context, self.address, Secret(self.password))
             self._box = connection.__enter__()
             self._connection = connection

@@ -43,7 +43,7 @@ class SmtpSettings:
         from mailstack.model import Endpoint
 
         dial = mail.to(Endpoint(self.host, self.port))
-        session = mail.Smtp(dial, name=self.host, tls="starttls", context=self.context())
+        session = mail.Smtp(dial, name=self.host, tls="starttls", context=mail.kept_context(self.ca_file.read_text()))
         session.login(self.user, self.password)
         return session
 
