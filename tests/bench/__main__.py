@@ -18,7 +18,7 @@ from mailstack.model import Json
 from tests.bench.measuring import LEAST, Figures, run
 
 # Each is a module of this package, with a TITLE and a function `measure(runs) -> Figures`.
-BENCHMARKS = ("startup", "checks", "traces", "latency", "fixture", "suite")
+BENCHMARKS = ("startup", "checks", "traces", "latency", "fixture", "suite", "rivals")
 
 
 def main() -> None:
