@@ -98,8 +98,8 @@ def measure(runs: int) -> Figures:
 
 
 _DIFFERENT = (
-    "The others answer before a mail is synced to disk, if it ever is; mailstack's is then in a queue on disk, and is seen "
-    "when a second server has it in a mailbox."
+    "The others answer before a mail is synced to disk, if it ever is; mailstack's is then in a queue on disk, and is "
+    "seen when a second server has it in a mailbox."
 )
 
 
