@@ -17,7 +17,7 @@ from typing import IO, Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from mailstack import following, layers, streams
-from mailstack.errors import EngineError
+from mailstack.errors import EngineError, Interrupted
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
 
 P = ParamSpec("P")
@@ -63,6 +63,8 @@ def _mapped(function: Callable[P, T]) -> Callable[P, T]:
             raise EngineError(f"the Docker engine at {engine_url()} refused: {error.explanation or error}") from None
         # ValueError: an address or an answer that cannot be read.
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as error:
+            if isinstance(error.__context__, Interrupted):  # which the SDK has taken for the engine's silence
+                raise error.__context__ from None
             reason = str(error)
             if "Permission denied" in reason:
                 raise _denied() from None

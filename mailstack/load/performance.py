@@ -58,6 +58,9 @@ def perform(
 
     Raises CheckFailed when no connection could be made, HostError when the lab's servers do not run, InputError.
     """
+    # Both are asked for before anything is made: what they take to be looked up is then at hand for the tidying up.
+    for name in ("postfix", "dovecot"):
+        lab.service(name)
     run, trouble = secrets.token_hex(4), list[str]()
     with _own_accounts(lab, plan, run, trouble, progress) as users:
         found = _performed(lab, plan, run, users, progress, live)
