@@ -17,6 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mailstack.accounts import Accounts
+    from mailstack.looks import Looks
     from mailstack.model import CheckResult
     from mailstack.running import RunningLab
     from mailstack.testing import Mailbox, MailboxFactory, SmtpSettings
@@ -153,18 +154,27 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
                 accounts.remove_several(sorted(made))
 
 
+@pytest.fixture(scope="session")
+def _mailstack_queues(mailstack_lab: RunningLab) -> Iterator[Looks]:
+    """Looks at the lab's queues."""
+    from mailstack.looks import Looks
+
+    with Looks(mailstack_lab) as looks:
+        yield looks
+
+
 # ── what tests use ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
 def mailbox_factory(
-    request: pytest.FixtureRequest, mailstack_accounts: Accounts, mailstack_patience: float
+    request: pytest.FixtureRequest, mailstack_accounts: Accounts, mailstack_patience: float, _mailstack_queues: Looks
 ) -> Iterator[MailboxFactory]:
     """Makes mailboxes, each a fresh address with a password of its own: `mailbox_factory("customer")`."""
     from mailstack.testing import MailboxFactory
 
     stem = request.node.name.removeprefix("test_")
-    factory = MailboxFactory(mailstack_accounts, stem, mailstack_patience)
+    factory = MailboxFactory(mailstack_accounts, stem, mailstack_patience, queues=_mailstack_queues)
     try:
         yield factory
     finally:

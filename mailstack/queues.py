@@ -20,7 +20,7 @@ SERVICES = ("sender", "postfix")
 
 # Twice: showq(8) looks into one queue after the other, and misses a mail that moves back to one it has seen.
 # qmgr(8): a deferred mail's file has the time of its next try as its time of change.
-_LIST = (
+LIST = (
     "postqueue -j && postqueue -j"
     " && find /var/spool/postfix/deferred -ignore_readdir_race -type f -printf '%f %T@\\n' && echo end"
 )
@@ -99,7 +99,7 @@ def _entry(service: str, mail: Json, tries: Mapping[str, str]) -> Entry:
 
 def entries(engine: Engine, container: str, service: str) -> list[Entry]:
     """What stands in the queues of a service's container. Raises CommandFailed, EngineError."""
-    result = engine.execute(container, ["sh", "-c", _LIST])
+    result = engine.execute(container, ["sh", "-c", LIST])
     listing, end, _ = result.stdout.rpartition("end\n")
     if result.code != 0 or not end:
         raise CommandFailed(f"the queue of {service} cannot be listed: {result.stderr.strip() or 'it was cut off'}")

@@ -1,6 +1,7 @@
 """What tests work with: mailboxes, messages, and where mail is submitted. The fixtures are in `mailstack.plugin`."""
 
-from mailstack.testing.mailbox import Mailbox, MailboxFactory, MailboxUnmet
+from mailstack.testing.factory import MailboxFactory
+from mailstack.testing.mailbox import Mailbox, MailboxUnmet
 from mailstack.testing.received import Attachment, Message
 from mailstack.testing.settings import Password, SmtpSettings
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mailstack.durations import spoken
 from mailstack.errors import InputError
 
 if TYPE_CHECKING:
     from mailstack.testing.received import Message
+
+# How many messages a failure names.
+_MOST = 10
 
 Text = str | re.Pattern[str]
 Predicate = Callable[["Message"], object]
@@ -80,12 +84,45 @@ class Criteria:
             said.append(f"matching {getattr(self.matching, '__name__', repr(self.matching))}")
         return " ".join(said)
 
+    def called(self) -> str:
+        """The same with “mail” before it."""
+        return f"mail {self}".rstrip()
+
 
 def nearest(criteria: Criteria, messages: Iterable[Message]) -> list[tuple[Message, list[Judged]]]:
     """Messages that do not fit, with what they have: those first that have the most of it, and the newest of these."""
     judged = [(message, criteria.judge(message)) for message in messages]
     missed = [(message, each) for message, each in judged if not all(one.met for one in each)]
     return sorted(missed, key=lambda pair: (-sum(one.met for one in pair[1]), -pair[0].uid))
+
+
+def missed(
+    criteria: Criteria, n: int, came: Sequence[Message], address: str, seconds: float, after: Message | None
+) -> str:
+    """What was waited for, and what came to the address instead: the nearest first. `came` is the oldest first."""
+    fitting = [message for message in came if criteria.fits(message)]
+    later = f" after {after!r}" if after else ""
+    what = f"no {criteria.called()}" if n == 1 else f"{len(fitting)} of {n} × {criteria.called()}"
+    lines = [f"{what} came to {address} within {spoken(seconds)}{later}"]
+    lines += [f"  came: {message!r}" for message in fitting]
+    near = nearest(criteria, came)
+    if not near:
+        return "\n".join([*lines, *([] if fitting else ["the mailbox is empty"])])
+    lines.append(f"{len(near)} came instead" + (", the nearest first:" if len(near) > 1 else ":"))
+    for message, judged in near[:_MOST]:
+        lines.append(f"  {message!r}")
+        for each in judged:
+            wanted = getattr(criteria, each.name)
+            if each.met:
+                lines.append(f"      {each.name}: as wanted")
+            elif each.name == "matching":
+                lines.append(f"      matching: {getattr(wanted, '__name__', repr(wanted))} says no")
+            elif each.name == "subject":
+                lines.append(f"      subject: “{each.found}”, not {shown(wanted)}")
+            else:
+                lines.append(f"      {each.name}: {each.found or 'nobody'}, not {plain(wanted)}")
+    lines += [f"  … and {len(near) - _MOST} more"] if len(near) > _MOST else []
+    return "\n".join(lines)
 
 
 def shown(wanted: Text) -> str:

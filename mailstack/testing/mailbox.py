@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import secrets as _random
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mailstack.durations import spoken
 from mailstack.errors import MailstackError
 from mailstack.model import Deadline
 from mailstack.secret import Secret
-from mailstack.testing.criteria import Criteria, Predicate, Text, nearest, plain, shown
+from mailstack.testing.criteria import Criteria, Predicate, Text, missed
 from mailstack.testing.received import Message
 from mailstack.testing.settings import Password, SmtpSettings
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
 
-    from mailstack.accounts import Accounts
+    from mailstack.looks import Looks
     from mailstack.running import RunningLab
     from mailstack.trace.journey import Journey
 
@@ -31,9 +29,6 @@ QUIET = 0.5
 
 # How long a mailbox that cannot be looked into is left alone at first, and at most; in seconds.
 _AGAIN, _AGAIN_AT_MOST = 0.005, 1.0
-
-# How many messages a failure names.
-_MOST = 10
 
 
 class MailboxUnmet(AssertionError):
@@ -47,13 +42,14 @@ class MailboxUnmet(AssertionError):
 class Mailbox:
     """An account of the lab, with the mails that come to it. One IMAP connection, opened when it is first looked at."""
 
-    def __init__(self, lab: RunningLab, address: str, password: Password, patience: float = PATIENCE) -> None:
+    def __init__(self, lab: RunningLab, address: str, password: Password, queues: Looks, patience: float) -> None:
         self.lab = lab
         self.address = address
         self.password = password
         self.begun = time.time()
-        self._patience = patience
-        self._messages: dict[int, Message] = {}  # every one that was seen, by UID
+        self._queues, self._patience = queues, patience
+        self._messages: dict[int, Message] = {}  # those that were seen since it was last cleared, by UID
+        self._cleared: list[Message] = []
         self._connection: AbstractContextManager[BaseMailBox] | None = None
         self._box: BaseMailBox | None = None
 
@@ -83,6 +79,7 @@ class Mailbox:
         with self._opened() as box:
             box.client.noop()
             box.delete(box.uids())
+        self._cleared += self._messages.values()
         self._messages.clear()
 
     # ── waiting ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +124,9 @@ class Mailbox:
         for fitting in self._looks(criteria, after, deadline):
             if len(fitting) >= n:
                 return fitting[:n]
-        raise MailboxUnmet(self._missed(criteria, n, after, deadline.seconds), self)
+        last = after.uid if after else 0
+        came = [message for message in self.seen() if message.uid > last]
+        raise MailboxUnmet(missed(criteria, n, came, self.address, deadline.seconds, after), self)
 
     def assert_no_message(
         self,
@@ -139,14 +138,50 @@ class Mailbox:
         matching: Predicate | None = None,
         after: Message | None = None,
     ) -> None:
-        """That no message that fits is there, nor comes in so many seconds. Raises MailboxUnmet, an AssertionError."""
+        """That no message that fits is there, none comes in so many seconds, and none stands in a queue for it then.
+
+        Raises MailboxUnmet, an AssertionError.
+        """
         __tracebackhide__ = True
         criteria = Criteria(subject, sender, to, matching)
-        for fitting in self._looks(criteria, after, Deadline.after(within)):
+        self._expect_none(criteria, after, Deadline.after(within))
+        standing = self._standing(criteria)
+        # What had left the queues when they were looked at is in the mailbox; Postfix may still be about to remove it.
+        self._expect_none(criteria, after, Deadline.after(0))
+        here = {queue_id for message in [*self._cleared, *self.seen()] for queue_id in message.queue_ids}
+        told = [f"  {text}" for queue_id, text in standing if queue_id not in here]
+        if told:
+            said = f"no {criteria.called()} should come to {self.address}, but this one is on its way:"
+            raise MailboxUnmet("\n".join([said, *told]), self)
+
+    def _expect_none(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> None:
+        __tracebackhide__ = True
+        for fitting in self._looks(criteria, after, deadline):
             if fitting:
                 raise MailboxUnmet(
-                    f"no {_called(criteria)} should come to {self.address}, but this one did:\n  {fitting[0]!r}", self
+                    f"no {criteria.called()} should come to {self.address}, but this one did:\n  {fitting[0]!r}", self
                 )
+
+    def _standing(self, criteria: Criteria) -> list[tuple[str, str]]:
+        """The mails for this mailbox that fit and stand in a queue: the id, and which it is, where, and why."""
+        from mailstack import message, post
+
+        __tracebackhide__ = True
+        found = []
+        try:
+            entries = self._queues.entries()
+            lab = self.lab.definition if entries else self.lab.defined  # the former grows with every test
+            for entry in entries:
+                mine = [each for each in entry.recipients if self.address in post.mailboxes_for(lab, each.address)]
+                raw = self._queues.mail(entry) if mine else b""
+                mail = Message(message.Message(0, raw, datetime.fromtimestamp(entry.arrived, UTC)), self._journey)
+                if raw and criteria.fits(mail):
+                    why = next((each.reason for each in mine if each.reason), "not tried yet")
+                    place = f"{entry.queue_id} in {entry.service}, {entry.name}"
+                    found.append((entry.queue_id, f"“{mail.subject}” from {mail.sender or '<>'}: {place}: {why}"))
+        except MailstackError as error:
+            raise MailboxUnmet(f"the queues cannot be looked into: {error}", self) from None
+        return found
 
     def _looks(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> Iterator[list[Message]]:
         """The messages that fit, at each look; the last look is when the deadline has passed."""
@@ -187,34 +222,6 @@ class Mailbox:
         with suppress(MailstackError), self._opened() as box:  # the next look tells what is the matter
             news.wait(box, deadline)
 
-    def _missed(self, criteria: Criteria, n: int, after: Message | None, seconds: float) -> str:
-        """What was waited for, and what came instead: the nearest first."""
-        last = after.uid if after else 0
-        every = [message for uid, message in sorted(self._messages.items()) if uid > last]
-        fitting = [message for message in every if criteria.fits(message)]
-        later = f" after {after!r}" if after else ""
-        what = f"no {_called(criteria)}" if n == 1 else f"{len(fitting)} of {n} × {_called(criteria)}"
-        lines = [f"{what} came to {self.address} within {spoken(seconds)}{later}"]
-        lines += [f"  came: {message!r}" for message in fitting]
-        missed = nearest(criteria, every)
-        if not missed:
-            return "\n".join([*lines, *([] if fitting else ["the mailbox is empty"])])
-        lines.append(f"{len(missed)} came instead" + (", the nearest first:" if len(missed) > 1 else ":"))
-        for message, judged in missed[:_MOST]:
-            lines.append(f"  {message!r}")
-            for each in judged:
-                wanted = getattr(criteria, each.name)
-                if each.met:
-                    lines.append(f"      {each.name}: as wanted")
-                elif each.name == "matching":
-                    lines.append(f"      matching: {getattr(wanted, '__name__', repr(wanted))} says no")
-                elif each.name == "subject":
-                    lines.append(f"      subject: “{each.found}”, not {shown(wanted)}")
-                else:
-                    lines.append(f"      {each.name}: {each.found or 'nobody'}, not {plain(wanted)}")
-        lines += [f"  … and {len(missed) - _MOST} more"] if len(missed) > _MOST else []
-        return "\n".join(lines)
-
     # ── the connection ─────────────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
@@ -253,33 +260,6 @@ class Mailbox:
         return journey(self.lab, name)
 
 
-class MailboxFactory:
-    """Makes mailboxes: `mailbox_factory()`, each with an address that nobody else has."""
-
-    def __init__(self, accounts: Accounts, stem: str, patience: float = PATIENCE) -> None:
-        self._accounts, self._stem, self._patience = accounts, stem, patience
-        self.made: list[Mailbox] = []
-
-    def __call__(self, name: str = "", *, domain: str | None = None, quota: int | None = None) -> Mailbox:
-        """A new mailbox; `name` is what its address begins with, `quota` how much it holds, in bytes.
-
-        Raises InputError for what cannot be an address of the lab.
-        """
-        lab = self._accounts.lab
-        stem = re.sub(r"[^a-z0-9]+", "-", (name or self._stem).lower())[:30].strip("-") or "mailbox"
-        domain = domain or lab.definition.domains[0].name
-        address = f"{stem}-{_random.token_hex(4)}@{domain}"
-        password = self._accounts.add(address, quota=quota, fresh=True)
-        mailbox = Mailbox(lab, address, Password(password.reveal()), self._patience)
-        self.made.append(mailbox)
-        return mailbox
-
-    def close(self) -> None:
-        """Close the connections of all that were made."""
-        for mailbox in self.made:
-            mailbox.close()
-
-
 # How long its journey may go on when a mail is in the mailbox, in seconds.
 _SETTLED = 2.0
 
@@ -302,7 +282,3 @@ def journey(lab: RunningLab, name: str) -> Journey:
     if not found:
         raise AssertionError(f"the logs of lab “{lab.name}” do not know {name}")
     return found[-1]
-
-
-def _called(criteria: Criteria) -> str:
-    return f"mail {criteria}".rstrip()

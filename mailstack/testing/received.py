@@ -185,12 +185,13 @@ class Message:
         Raises AssertionError where the logs do not know it.
         """
         __tracebackhide__ = True
-        return self._trace(self.message_id or self._queue_id())
+        # A client may give a mail no Message-ID.
+        return self._trace(self.message_id or next(iter(self.queue_ids), ""))
 
-    def _queue_id(self) -> str:
-        """Its name at the last Postfix that it came through: a client may give a mail no Message-ID."""
-        found = next(filter(None, map(_QUEUED.search, self.headers.all("Received"))), None)
-        return found[1] if found else ""
+    @property
+    def queue_ids(self) -> list[str]:
+        """Its names at the Postfixes that it came through, the last one's first."""
+        return [found[1] for found in map(_QUEUED.search, self.headers.all("Received")) if found]
 
     def __repr__(self) -> str:
         return f"<Message {self.uid}: “{self.subject}” from {self.sender or '<>'} to {', '.join(self.to) or 'nobody'}>"

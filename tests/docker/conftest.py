@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from mailstack import down, lab
 from mailstack.running import RunningLab
 from mailstack.secret import runtime_directory
+from tests.docker.suites import PLUGIN, Run
 
 
 def _quiet(_: str) -> None:
@@ -92,3 +94,22 @@ def labs() -> Iterator[Labs]:
     """Labs for as long as the session lasts."""
     with own() as made:
         yield made
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """Runs a suite in a process of its own, as its author would; for modules that have the plugin `pytester`."""
+
+    def run(source: str, *options: str, conftest: str = "") -> pytest.RunResult:
+        pytester.makepyfile(test_suite=textwrap.dedent(source))
+        if conftest:
+            pytester.makeconftest(textwrap.dedent(conftest))
+        return pytester.runpytest_subprocess(*PLUGIN, "-p", "no:cacheprovider", *options, timeout=120)
+
+    return run
+
+
+@pytest.fixture
+def on_lab(run: Run, lab: RunningLab) -> Run:
+    """The same on the lab that the module's tests share."""
+    return lambda source, *options, **more: run(source, "--mailstack-name", lab.name, *options, **more)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mailstack import lab as life
-from mailstack import mail, post, queues
+from mailstack import looks, mail, post, queues
 from mailstack.engine import Engine
 from mailstack.model import Deadline
 from mailstack.queues import ACTIONS, CONDITIONS, Entry
@@ -272,6 +272,25 @@ def test_a_log_is_followed_over_restarts_without_a_gap_and_nothing_twice(lab: Ru
             while "daemon started" not in str(heard[-1]):
                 heard.append(next(lines))
     assert heard == [("postfix", line) for line in lab.engine.logs(postfix, timestamps=True).splitlines()]
+
+
+def test_looks_see_what_stands_in_the_queue_also_when_a_container_was_started_again(lab: RunningLab) -> None:
+    where = queues.containers(lab)
+    with looks.Looks(lab) as looking:
+        assert looking.entries() == []
+        (queue_id,) = put_off(lab, "Greetings")
+        found = looking.entries()
+        assert found == queues.of(lab.engine, where) and [entry.queue_id for entry in found] == [queue_id]
+        assert b"\nSubject: Greetings\n" in looking.mail(found[0])
+        lab.engine.stop(where["postfix"])
+        assert looking.entries() == []  # of the sender, which runs
+        lab.engine.start(where["postfix"])
+        assert [entry.queue_id for entry in looking.entries()] == [queue_id]
+        lab.engine.stop(where["sender"])
+        lab.engine.start(where["sender"])
+        assert [entry.queue_id for entry in looking.entries()] == [queue_id]
+        queues.act(lab.engine, where, ACTIONS["delete"], found)
+        assert looking.mail(found[0]) == b""
 
 
 def test_a_deadline_that_passes_is_told_with_what_stands_in_the_queue(lab: RunningLab) -> None:

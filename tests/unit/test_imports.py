@@ -29,7 +29,7 @@ FLOORS = (
     ("trace.assemble", "load.ledger"),
     ("running", "doctor", "services"),
     ("credentials", "post", "prove", "outside", "resolve", "down", "queues", "load.arrivals", "load.sending"),
-    ("tracing", "accounts", "environment", "checks", "checks.bench", "answering", "recording"),
+    ("tracing", "accounts", "looks", "environment", "checks", "checks.bench", "answering", "recording"),
     ("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
     ("lab", "load.performance", "experiment", "experiment.evidence", "experiment.folder"),
     ("experiment.scene",),
@@ -45,7 +45,8 @@ FLOORS = (
     ("testing.received", "testing.settings"),
     ("testing.criteria",),
     ("testing.mailbox",),
-    ("testing", "testing.evidence"),
+    ("testing.factory", "testing.evidence"),
+    ("testing",),
     ("plugin",),
     ("__main__",),
 )

@@ -171,6 +171,15 @@ def test_headers_are_found_in_upper_and_lower_case_and_all_of_them() -> None:
     assert headers.get("X-Nothing") is None and "x-nothing" not in headers and "from" in headers
 
 
+def test_a_message_knows_its_names_at_the_stations_that_it_came_through() -> None:
+    def twice(mail: EmailMessage) -> None:
+        mail["Received"] = "from a (a [192.0.2.1]) by postfix.example.com (Postfix) with ESMTPSA id 682B0170003; Tue"
+        mail["Received"] = "by sender.example.com (Postfix, from userid 1000) id 12AB; Tue"
+        mail["Received"] = "from c by elsewhere with LMTP id XYZ; Tue"
+
+    assert received(change=twice).queue_ids == ["682B0170003", "12AB"]
+
+
 def test_a_message_shows_itself_in_a_line() -> None:
     assert repr(received()) == "<Message 1: “Welcome” from shop@example.com to bob@example.com>"
 

@@ -1,0 +1,46 @@
+"""Mailboxes for a test, each with an address that nobody else has."""
+
+from __future__ import annotations
+
+import re
+import secrets as _random
+from typing import TYPE_CHECKING
+
+from mailstack.testing.mailbox import PATIENCE, Mailbox
+from mailstack.testing.settings import Password
+
+if TYPE_CHECKING:
+    from mailstack.accounts import Accounts
+    from mailstack.looks import Looks
+
+
+class MailboxFactory:
+    """Makes mailboxes: `mailbox_factory()`, each with an address that nobody else has."""
+
+    def __init__(
+        self, accounts: Accounts, stem: str, patience: float = PATIENCE, *, queues: Looks | None = None
+    ) -> None:
+        from mailstack.looks import Looks
+
+        self._accounts, self._stem, self._patience = accounts, stem, patience
+        self._queues = queues or Looks(accounts.lab)
+        self.made: list[Mailbox] = []
+
+    def __call__(self, name: str = "", *, domain: str | None = None, quota: int | None = None) -> Mailbox:
+        """A new mailbox; `name` is what its address begins with, `quota` how much it holds, in bytes.
+
+        Raises InputError for what cannot be an address of the lab.
+        """
+        lab = self._accounts.lab
+        stem = re.sub(r"[^a-z0-9]+", "-", (name or self._stem).lower())[:30].strip("-") or "mailbox"
+        domain = domain or lab.definition.domains[0].name
+        address = f"{stem}-{_random.token_hex(4)}@{domain}"
+        password = self._accounts.add(address, quota=quota, fresh=True)
+        mailbox = Mailbox(lab, address, Password(password.reveal()), self._queues, self._patience)
+        self.made.append(mailbox)
+        return mailbox
+
+    def close(self) -> None:
+        """Close the connections of all that were made."""
+        for mailbox in self.made:
+            mailbox.close()
