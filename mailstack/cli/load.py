@@ -81,7 +81,9 @@ def load(
 
 def live(now: Now) -> str:
     """The line that changes while it goes on."""
-    return f"{now.rate:,.0f} messages/s · {now.sent:,} sent · {now.delivered:,} delivered · {now.seconds:.0f} s"
+    sent = f"sent {now.sent:,} ({now.sent_per_second:,.0f}/s)"
+    delivered = f"delivered {now.delivered:,} ({now.delivered_per_second:,.0f}/s)"
+    return f"{sent} · {delivered} · {now.seconds:.0f} s"
 
 
 def tell(outcome: Outcome) -> None:

@@ -42,7 +42,8 @@ class Now:
     seconds: float
     sent: int
     delivered: int
-    rate: float  # messages/s taken since the last time
+    sent_per_second: float  # since the last time
+    delivered_per_second: float
 
 
 Live = Callable[[Now], None]
@@ -81,19 +82,16 @@ def _performed(
         finished = _send(sending, watch, progress) and _settle(lab, sending, arrivals, users, watch, plan.patience)
         ended = time.time()
         progress("counting what is in the mailboxes")
-        posted = sending.posted
-        accepted = {each.message_id for each in posted if each.accepted}
-        waiting, untold = ({}, []) if accepted <= arrivals.saved.keys() else _waiting(lab, users)
-        copies, unread = in_mailboxes(lab, users)
-        there = accepted & {each for box in copies.values() for each in box}
-        arrivals.wait_for(there, Deadline.after(LOG_SECONDS))
-        seen = Seen(dict(arrivals.saved), copies, waiting)
-    trouble = [*untold, *unread]
+        try:
+            seen, trouble = _look(lab, sending, arrivals, users)
+        except Interrupted:  # which comes once: what was sent is counted all the same
+            finished = False
+            seen, trouble = _look(lab, sending, arrivals, users)
     trouble += [f"{count} connections could not be made: {why}" for why, count in sending.failures.items()]
     found = settle(
         lab.name,
         plan,
-        posted,
+        sending.posted,
         seen,
         connected=sending.connected,
         ended=ended,
@@ -130,19 +128,41 @@ def _settle(
     accepted = [each.message_id for each in sending.posted if each.accepted]
     arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
     try:
-        while not arrivals.wait_for(accepted, Deadline.after(min(TICK_SECONDS, deadline.remaining()))):
+        while not deadline.passed():
+            complete = arrivals.wait_for(accepted, Deadline.after(min(TICK_SECONDS, deadline.remaining())))
             watch()
             if len(arrivals.saved) > arrived:
                 arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
-            elif quiet.passed():
-                if _waiting(lab, users)[0] == {}:
+            # Also one that was saved may be there still, and come a second time: Postfix was not told of it.
+            if complete or quiet.passed():
+                quiet = Deadline.after(min(QUIET_SECONDS, deadline.remaining()))
+                if _emptied(lab, users, quiet):
                     break
-                quiet = Deadline.after(QUIET_SECONDS)
-            if deadline.passed():
-                break
     except Interrupted:
         return False
     return True
+
+
+def _emptied(lab: RunningLab, addresses: Collection[str], deadline: Deadline) -> bool:
+    """Whether nothing waits for these addresses any more, before the deadline."""
+    tells = queues.CONDITIONS["empty"].tells
+    condition = queues.Condition(lambda found: not _of(found, addresses), tells)
+    try:
+        return queues.wait(lab.engine, _postfix(lab), condition, deadline)[0]
+    except HostError:  # Postfix does not run; it may do so again
+        time.sleep(deadline.remaining())
+        return False
+
+
+def _look(lab: RunningLab, sending: Sending, arrivals: Arrivals, users: Mapping[str, Secret]) -> tuple[Seen, list[str]]:
+    """Where the mails are: first the queue is looked into, then the mailboxes; and what could not be looked into."""
+    waiting, untold = _waiting(lab, users)
+    copies, unread = in_mailboxes(lab, users)
+    there = {each for box in copies.values() for each in box}
+    arrivals.wait_for(
+        (each.message_id for each in sending.posted if each.message_id in there), Deadline.after(LOG_SECONDS)
+    )
+    return Seen(dict(arrivals.saved), copies, waiting), [*untold, *unread]
 
 
 class _Watch:
@@ -151,13 +171,14 @@ class _Watch:
     def __init__(self, sending: Sending, arrivals: Arrivals, live: Live) -> None:
         self._sending, self._arrivals, self._live = sending, arrivals, live
         self._begun = self._last = time.monotonic()
-        self._sent = 0
+        self._sent = self._delivered = 0
 
     def __call__(self) -> None:
-        now, sent = time.monotonic(), self._sending.sent
-        rate = (sent - self._sent) / (now - self._last) if now > self._last else 0.0
-        self._live(Now(now - self._begun, sent, len(self._arrivals.saved), rate))
-        self._last, self._sent = now, sent
+        now, sent, delivered = time.monotonic(), self._sending.sent, len(self._arrivals.saved)
+        passed = max(now - self._last, 0.001)
+        rates = (sent - self._sent) / passed, (delivered - self._delivered) / passed
+        self._live(Now(now - self._begun, sent, delivered, *rates))
+        self._last, self._sent, self._delivered = now, sent, delivered
 
 
 @contextmanager
@@ -199,12 +220,13 @@ def _postfix(lab: RunningLab) -> dict[str, str]:
 
 def _queued(lab: RunningLab, addresses: Collection[str]) -> list[queues.Entry]:
     """What waits for these addresses in the provider's queue."""
+    return _of(queues.of(lab.engine, _postfix(lab)), addresses)
+
+
+def _of(entries: Sequence[queues.Entry], addresses: Collection[str]) -> list[queues.Entry]:
+    """Those that are from or to one of these addresses."""
     own = set(addresses)
-    return [
-        entry
-        for entry in queues.of(lab.engine, _postfix(lab))
-        if entry.sender in own or any(each.address in own for each in entry.recipients)
-    ]
+    return [entry for entry in entries if entry.sender in own or any(each.address in own for each in entry.recipients)]
 
 
 def _waiting(lab: RunningLab, addresses: Collection[str]) -> tuple[dict[tuple[str, str], str] | None, list[str]]:

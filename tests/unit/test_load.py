@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack.cli.load import verdict
+from mailstack.cli.load import live, verdict
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted
 from mailstack.load.arrivals import saved
 from mailstack.load.ledger import Outcome, Percentiles, Posted, Seen, nearest_rank, queue_id, settle
+from mailstack.load.performance import Now
 from mailstack.load.plan import END, LARGEST, Mails, Plan, body
 
 JSON = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
@@ -238,3 +239,8 @@ def test_a_mail_was_saved_when_dovecot_says_so_or_else_the_engine(own: bytes, se
 def test_the_queue_id_of_a_reply_is_found() -> None:
     assert queue_id("2.0.0 Ok: queued as 23F3116C30F") == "23F3116C30F"
     assert queue_id("2.0.0 Ok") == "" and queue_id("queued as ") == ""
+
+
+def test_the_live_line_has_what_one_wants_to_see_and_fits_a_terminal() -> None:
+    assert live(Now(2.4, 1234, 1200, 351.3, 340.0)) == "sent 1,234 (351/s) · delivered 1,200 (340/s) · 2 s"
+    assert len(live(Now(86400.0, 99_999_999, 99_999_999, 9999.0, 9999.0))) < 78
