@@ -1,0 +1,95 @@
+"""What was answered with 250 is there in the end, whichever container is killed in the middle of a load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import docker
+import pytest
+
+from mailstack import mail, post, queues
+from mailstack.errors import MailstackError
+from mailstack.load.ledger import Outcome
+from mailstack.load.performance import Now, perform
+from mailstack.load.plan import Plan
+from mailstack.model import Deadline
+from mailstack.running import RunningLab
+from tests.docker.conftest import Labs
+
+pytestmark = pytest.mark.docker
+
+# Enough for every connection and every delivery to be in the middle of something when it happens.
+PLAN = Plan(connections=8, messages=400, seconds=None, mailboxes=50)
+KILLED_AFTER = 100
+# A mail comes twice where its delivery's 250 was lost: one that Dovecot had saved, and nobody was left to say so, or to
+# note it (RFC 1047). At most as many as are delivered side by side: lmtp_destination_concurrency_limit in main.cf.
+SIDE_BY_SIDE = 8
+
+
+@pytest.fixture(scope="module")
+def lab(labs: Labs) -> Iterator[RunningLab]:
+    """One lab, whose containers are killed one after the other."""
+    with labs.one("kill") as running:
+        yield running
+
+
+class Kill:
+    """Kills a service once so many mails were taken, and starts it again; from then on nothing waits for its turn."""
+
+    def __init__(self, lab: RunningLab, service: str, before: Callable[[], None]) -> None:
+        self._lab, self._service, self._before = lab, service, before
+        self.taken = -1  # when it happened
+
+    def __call__(self, now: Now) -> None:
+        if self.taken >= 0:
+            with suppress(MailstackError):  # Postfix has only just been started: the next time, then
+                queues.flush(self._lab.engine, queues.containers(self._lab))
+        elif now.sent >= KILLED_AFTER:
+            container = docker.from_env().containers.get(self._lab.service(self._service).container)
+            self._before()
+            container.kill("SIGKILL")
+            self.taken = now.sent
+            container.start()
+
+
+def performed(lab: RunningLab, service: str, before: Callable[[], None] = lambda: None) -> Outcome:
+    """A load in which a service is killed; what was taken is in the mailboxes, and nowhere else."""
+    kill = Kill(lab, service, before)
+    outcome = perform(lab, PLAN, live=kill)
+    assert KILLED_AFTER <= kill.taken < 400, kill.taken
+    assert len(outcome.posted) >= kill.taken
+    assert outcome.lost == () and outcome.waiting == {} and outcome.unseen == 0, outcome.json()
+    assert outcome.delivered == len(outcome.posted)
+    assert set(outcome.doubled.values()) <= {2} and len(outcome.doubled) <= SIDE_BY_SIDE, outcome.doubled
+    return outcome
+
+
+def test_postfix_is_killed_and_no_mail_that_it_took_is_lost(lab: RunningLab) -> None:
+    """Its clients' connections are gone with it: they have fewer mails taken than they wanted to send."""
+    assert KILLED_AFTER <= len(performed(lab, "postfix").posted) < 400
+
+
+def test_dovecot_is_killed_and_no_mail_is_lost_nor_refused(lab: RunningLab) -> None:
+    assert len(performed(lab, "dovecot").posted) == 400
+
+
+def test_the_sender_is_killed_and_the_mails_it_had_arrive_once(lab: RunningLab) -> None:
+    message_ids = [f"<kill-{number}@example.com>" for number in range(10)]
+
+    def submit() -> None:
+        for number, message_id in enumerate(message_ids):
+            letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], f"{number}", "Keep.", [])
+            post.from_sender(lab, letter, message_id)
+
+    outcome = performed(lab, "sender", submit)
+    assert len(outcome.posted) == 400 and outcome.doubled == {}  # the load does not pass it
+    with mail.mailbox(
+        lab.endpoints["imaps"], mail.tls_context(lab.ca_file), "bob@example.com", lab.password("bob@example.com")
+    ) as box:
+        deadline = Deadline.after(20)
+        copies = []
+        for message_id in message_ids:
+            mail.wait_for(box, message_id, deadline)
+            copies.append(len(mail.find(box, message_id)))
+    assert set(copies) <= {1, 2} and copies.count(2) <= 1, copies
