@@ -1,0 +1,114 @@
+"""Mails per second, end to end: this lab, Debian's stock settings of the same packages, and the limit.
+
+The limit is what the same Postfix takes from its own load generator, smtp-source(1), without TLS and AUTH, from the
+sender's container, and then throws away (discard(8)).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mailstack import queues
+from mailstack.load.performance import perform
+from mailstack.load.plan import Plan
+from mailstack.model import Deadline
+from mailstack.running import RunningLab
+from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run
+
+TITLE = "mails per second, end to end"
+OURS, STOCK = "bench-ours", "bench-stock"
+OVERLAY = Path(__file__).parent / "stock" / "stock.yaml"
+
+KIB = 1024
+# The bars are about this one: it is measured as often as is asked for, the others three times.
+BARS = (8, 2 * KIB)
+OTHERS = ((1, 2 * KIB), (32, 2 * KIB), (8, 100 * KIB), (1, 100 * KIB), (32, 100 * KIB))
+OTHER_RUNS = 3
+# Mails of one run: some seconds' worth.
+MESSAGES = {2 * KIB: 1500, 100 * KIB: 400}
+FEW = {2 * KIB: 500, 100 * KIB: 200}
+# What goes to this domain is thrown away.
+DISCARDED = "discarded.test"
+
+NOTES = (
+    (
+        "Ours and stock: from the first command to the last mail in its mailbox, one of 50, over connections with TLS "
+        "and AUTH on 587 that are each used again and again; every mail is looked for by its Message-ID."
+    ),
+    (
+        "Stock: main.cf, master.cf and Dovecot's settings as Debian's packages have them (mailboxes are mbox files), "
+        "with no more than it takes to have these mailboxes, SASL, TLS and a log (tests/bench/stock)."
+    ),
+    (
+        "The limit: smtp-source in a container of the lab, without TLS and AUTH, until its last mail was taken; "
+        "Postfix with the lab's settings, and the transport discard."
+    ),
+    "All of it, the senders too, shares this machine's processors.",
+)
+
+
+def measure(runs: int) -> Figures:
+    """The three sides in alternation, for each number of connections and each size."""
+    rows: list[Row] = []
+    ratios: list[Ratio] = []
+    try:
+        run([MAILSTACK, "up", "-n", OURS])
+        run([MAILSTACK, "up", "-n", STOCK, "-f", OVERLAY])
+        ours, stock = RunningLab(OURS), RunningLab(STOCK)
+        _discard(ours)
+        for connections, size in (BARS, *OTHERS):
+            counts = MESSAGES if connections == BARS[0] else FEW
+            sides: dict[str, Callable[[], float]] = {
+                "ours": lambda c=connections, n=counts[size], s=size: delivered(ours, c, n, s),
+                "stock": lambda c=connections, n=counts[size], s=size: delivered(stock, c, n, s),
+                "limit": lambda c=connections, n=counts[size], s=size: discarded(ours, c, n, s),
+            }
+            found = alternate(sides, runs if (connections, size) == BARS else OTHER_RUNS)
+            what = f"{connections} × {size // KIB} KB"
+            rows += [Row(f"{what}, {side}", values, "mails/s") for side, values in found.items()]
+            held = (connections, size) == BARS
+            for side, bar in (("stock", 1.5), ("limit", 0.5)):
+                value = paired(found["ours"], found[side])
+                ratios.append(Ratio(f"{what}, ours ÷ {side}", value, bar if held else None, at_most=False))
+    finally:
+        run([MAILSTACK, "down", "-n", OURS])
+        run([MAILSTACK, "down", "-n", STOCK])
+    return Figures(tuple(rows), tuple(ratios), NOTES)
+
+
+def delivered(lab: RunningLab, connections: int, messages: int, size: int) -> float:
+    """Mails per second from the first command to the last mail in its mailbox."""
+    outcome = perform(lab, Plan(connections, messages, None, size))
+    if outcome.delivered != messages or outcome.lost or outcome.doubled:
+        raise AssertionError(f"{outcome.delivered} of {messages} were delivered: {outcome.json()}")
+    return messages / outcome.seconds
+
+
+def discarded(lab: RunningLab, connections: int, messages: int, size: int) -> float:
+    """Mails per second that Postfix takes, from the first connection to the last reply."""
+    argv = ["docker", "exec", lab.service("sender").container, "smtp-source", "-d", "-s", str(connections)]
+    argv += ["-m", str(messages), "-l", str(size), "-f", "load@outside.test", "-t", f"any@{DISCARDED}", "postfix:25"]
+    begun = time.perf_counter()
+    run(argv)
+    taken = time.perf_counter() - begun
+    where = {"postfix": lab.service("postfix").container}
+    queues.wait(lab.engine, where, queues.CONDITIONS["empty"], Deadline.after(30))
+    return messages / taken
+
+
+def _discard(lab: RunningLab) -> None:
+    """Let the lab's Postfix throw away what comes for a domain of the benchmark's own."""
+    container = lab.service("postfix").container
+    settings = (f"relay_domains={DISCARDED}", f"transport_maps=inline:{{{DISCARDED}=discard:}}")
+    run(["docker", "exec", container, "postconf", "-e", *settings])
+    run(["docker", "exec", container, "postfix", "reload"])
+    deadline = time.monotonic() + 30
+    while True:  # until the services that know the old settings have ended
+        try:
+            discarded(lab, 1, 1, KIB)
+            return
+        except SystemExit:
+            if time.monotonic() > deadline:
+                raise
