@@ -81,8 +81,8 @@ def test_of_a_load_nothing_is_lost_and_nothing_is_doubled(lab: RunningLab) -> No
 
 def test_a_rate_is_kept_and_the_seconds_end_it(lab: RunningLab) -> None:
     outcome = perform(lab, Plan(seconds=1.0, rate=20.0, connections=2, mailboxes=2))
-    assert len(outcome.posted) in (19, 20) and verdict(outcome) is None
-    assert outcome.posted[-1].begun - outcome.posted[0].begun > 0.6  # without a rate: a twentieth of a second
+    assert 0 < len(outcome.posted) <= 20 and verdict(outcome) is None  # without a rate: hundreds
+    assert outcome.posted[-1].begun - outcome.posted[0].begun <= 1.0
 
 
 def test_mails_that_are_too_large_are_refused_and_counted_with_the_reply(lab: RunningLab) -> None:
@@ -156,10 +156,15 @@ def test_of_several_accounts_all_are_added_or_none(lab: RunningLab) -> None:
 
 def test_mails_that_wait_in_the_queue_are_told_with_their_reason(lab: RunningLab) -> None:
     dovecot = lab.service("dovecot").container
+
+    def progress(text: str) -> None:
+        if text == "making the connections":
+            assert lab.engine.execute(dovecot, ["doveadm", "service", "stop", "lmtp"]).code == 0
+
     try:
-        outcome = with_mishap(lab, ONE, "doveadm", "service", "stop", "lmtp")
+        outcome = perform(lab, ONE, progress)
     finally:
         lab.engine.execute(dovecot, ["doveadm", "reload"])
     assert any("Connection refused" in reason for reason in outcome.waiting), outcome.waiting
-    assert sum(outcome.waiting.values()) + outcome.delivered == 20 and outcome.delivered and outcome.lost == ()
+    assert sum(outcome.waiting.values()) == 20 and outcome.delivered == 0 and outcome.lost == ()
     assert isinstance(verdict(outcome), DeadlinePassed)
