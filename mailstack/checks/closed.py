@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from mailstack import post
 from mailstack.checks import Family, NotApplicable, Turn, expect
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
@@ -104,6 +102,17 @@ for _service in SERVICES:
     _no_forwarding(_service)
 
 
+# By the container's own clock (proc(5), uptime): how long it takes to start a program there is the engine's affair.
+_TIMED_LOOK_UP = """
+read -r begun idle </proc/uptime
+getent ahostsv4 outside.test
+code=$?
+read -r now idle </proc/uptime
+echo "$begun $now" | awk '{ print $2 - $1 }'
+exit $code
+"""
+
+
 def _no_names(service: str) -> None:
     @family(
         f"names-{service}",
@@ -114,12 +123,12 @@ def _no_names(service: str) -> None:
         if service == "sender" and bench.lab.state.relay:
             raise NotApplicable("the user opened the way out, for a relay outside")
         # The name cannot exist (RFC 6761), and a closed lab has nobody to ask.
-        begun = time.monotonic()
-        result = bench.engine.execute(bench.container(service), ["getent", "ahostsv4", "outside.test"])
-        took = time.monotonic() - begun
+        result = bench.engine.execute(bench.container(service), ["sh", "-c", _TIMED_LOOK_UP])
+        name, _, took = result.stdout.strip().rpartition("\n")
         # getent(1): 2 is “not found”; anything else is no answer to the question.
-        expect(result.code == 2 and took < 4, f"code {result.code} after {took:.1f} s: {result.stdout.strip()}")
-        return f"not found, after {took:.1f} s"
+        expect(took, result.stderr.strip())
+        expect(result.code == 2 and float(took) < 4, f"code {result.code} after {float(took):.1f} s: {name}")
+        return f"not found, after {float(took):.1f} s"
 
 
 for _service in SERVICES:

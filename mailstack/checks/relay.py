@@ -52,6 +52,12 @@ def _lines(bench: Bench, service: str, message_id: str, wanted: str) -> list[str
     raise Unmet(f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}")
 
 
+def _given_up(bench: Bench, message_id: str) -> None:
+    """Wait until the sender has given up on telling the student, too, that this mail came back."""
+    notice = _lines(bench, "sender", message_id, "non-delivery notification: ")[-1].rpartition(" ")[2]
+    expect(any(f"]: {notice}: removed" in line for line in bench.heard("sender")), f"{notice} is still in its queue")
+
+
 @contextmanager
 def _credentials(bench: Bench, line: str) -> Iterator[None]:
     """Other credentials in the sender, for a while."""
@@ -117,8 +123,9 @@ def _(bench: Bench) -> str:
     with _credentials(bench, ""):
         message_id = _write(bench)
         lines = _lines(bench, "sender", message_id, "status=")
-    outcome = next(line for line in lines if "status=" in line)
-    expect("status=bounced" in outcome and re.search(r"said: 5\d\d", outcome), outcome)
+        outcome = next(line for line in lines if "status=" in line)
+        expect("status=bounced" in outcome and re.search(r"said: 5\d\d", outcome), outcome)
+        _given_up(bench, message_id)
     expect(not bench.found(bench.alice, message_id, 0), f"{message_id} arrived all the same")
     return outcome.partition("dsn=")[2]
 
