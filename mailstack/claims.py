@@ -70,6 +70,20 @@ def _others(networks: Sequence[Network], own: Collection[str] = ()) -> list[Take
     return found + [each for each in subnets.host_routes() if str(each.subnet) not in mine]
 
 
+def of_name(engine: Engine, project: str, document: Json) -> set[str]:
+    """Claim the lab's name on the engine; gives whose it is now.
+
+    For Compose, whatever is called like the lab's things is the lab's, and it makes them again as it wants them: of two
+    people who bring up labs of one name at the same moment, one must stop before that. The engine gives the name of a
+    volume to one only, so the first of the lab's own is made here, as Compose would.
+    """
+    for key, volume in sorted((document.get("volumes") or {}).items()):
+        if not volume.get("external") and not volume.get("driver_opts") and volume.get("driver", "local") == "local":
+            labels = {"com.docker.compose.project": project, "com.docker.compose.volume": key}
+            return {engine.claim(volume["name"], {**(volume.get("labels") or {}), **labels})}
+    return set()
+
+
 def lost_ports(wanted: state.State, document: Json, idle: Collection[str]) -> list[str]:
     """Of the ports that a lab has claimed: those that something listens on, though the services behind are `idle`."""
     claimed = set(wanted.ports.values())

@@ -42,17 +42,18 @@ def down(
         if not wanted():
             return False
         engine = Engine()
-        there = directory.path.exists() or bool(engine.leftovers(name, state.owner()))
+        owners = engine.owners(name)
+        there = directory.path.exists() or state.owner() in owners
         if there:
             progress(f"removing lab “{name}”")
-        others = engine.labs().get(name, state.owner())
-        if others != state.owner():
-            if (found := directory.load()) is not None and found.owner == state.owner():
+        if owners and state.owner() not in owners:
+            if (found := directory.load()) is None or found.owner == state.owner():
                 directory.remove()
             raise InputError(
-                f"the lab “{name}” on this engine belongs to {others}", remedy="mailstack down removes your own"
+                f"the lab “{name}” on this engine belongs to {', '.join(sorted(owners))}",
+                remedy="mailstack down removes your own",
             )
-        remove(directory, Local((lock,)), engine)
+        remove(directory, Local((lock,)), engine, owners)
         Users(name).forget()
         return there
 
@@ -65,6 +66,16 @@ def mine() -> list[str]:
         if kept is None or kept.owner == state.owner():
             found.add(name)
     return sorted(found)
+
+
+def everything(progress: Progress) -> list[str]:
+    """Remove this user's labs; the names of what was removed."""
+    removed = []
+    for name in mine():
+        with contextlib.suppress(InputError):  # the name is somebody else's by now
+            if down(name, progress):
+                removed.append(name)
+    return removed
 
 
 def stale(progress: Progress) -> list[str]:
@@ -102,20 +113,25 @@ def _here() -> set[str]:
     return {*state.known_labs(), *state.locked_labs(), *used_labs()}
 
 
-def remove(directory: state.LabDirectory, runner: Runner, engine: Engine) -> None:
-    """Everything of the lab: Compose takes its project down; what it left, by its labels; the secrets last."""
+def remove(directory: state.LabDirectory, runner: Runner, engine: Engine, owners: set[str] | None = None) -> None:
+    """Everything of the lab: Compose takes its project down; what it left, by its labels; the secrets last.
+
+    Compose does not know owners: it is called only where all that the engine has by this name is of one, this user.
+    """
     bare = compose.Compose(
         compose.find(runner), compose.project_name(directory.name), (), {"DOCKER_HOST": engine_url()}
     )
     deadline = Deadline.after(DOWN_SECONDS)
     mine = state.owner()
     try:
-        result = runner.run(bare.down(), deadline=deadline)
+        said = ""
+        if (engine.owners(directory.name) if owners is None else owners) == {mine}:
+            said = runner.run(bare.down(), deadline=deadline).stderr
         while left := engine.leftovers(directory.name, mine):
             if deadline.passed():
                 raise EngineError(
                     f"lab “{directory.name}” could not be removed whole: {', '.join(left)} is still there",
-                    details=last_lines(result.stderr, 5),
+                    details=last_lines(said, 5),
                 )
             for thing in left:
                 with contextlib.suppress(EngineError):

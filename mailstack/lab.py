@@ -178,7 +178,8 @@ class _Up:
             handed = {} if made_here else files.kept(self.directory.files)
             self.watched = made_here
             try:
-                return self._make(wanted, lab, document, pool, fresh.result() if fresh else None)
+                claimed = pool.submit(claims.of_name, self.engine, compose.project_name(wanted.lab), document)
+                return self._make(wanted, lab, document, pool, fresh.result() if fresh else None, claimed)
             except BaseException as error:
                 self.countdown.cancel()
                 if made_here and not self.request.keep:
@@ -234,7 +235,15 @@ class _Up:
             stays=before.stays if before else request.keep,
         )
 
-    def _make(self, wanted: state.State, lab: Lab, document: Json, pool: ThreadPoolExecutor, fresh: object) -> Report:
+    def _make(
+        self,
+        wanted: state.State,
+        lab: Lab,
+        document: Json,
+        pool: ThreadPoolExecutor,
+        fresh: object,
+        claimed: Future[set[str]],
+    ) -> Report:
         from mailstack.pki import Pki
 
         directory = self.directory
@@ -247,6 +256,7 @@ class _Up:
             outside=self.outside,
             relay_ca=self.relay_ca,
         )
+        _refuse_anothers(wanted, claimed.result())
         self.progress("starting the containers")
         warm = pool.submit(_warm_up, self.engine)
         if self.before is None:

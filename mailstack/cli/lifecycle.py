@@ -154,9 +154,10 @@ def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool)
     with Progress(progress) as show:
         if stale:
             removed = removal.stale(show)
+        elif everything:
+            removed = removal.everything(show)
         else:
-            names = removal.mine() if everything else [name]
-            removed = [each for each in names if removal.down(each, show)]
+            removed = [name] if removal.down(name, show) else []
     if as_json:
         print_json({"removed": removed})
     elif removed:

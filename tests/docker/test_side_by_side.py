@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
+import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
 
-from mailstack import lab, state, subnets
-from mailstack.errors import HostError
+from mailstack import checks, lab, state, subnets
+from mailstack.errors import HostError, InputError
 from mailstack.running import RunningLab
-from tests.docker.bad import Traces, alone, run
+from tests.docker.bad import MAILSTACK, Traces, alone, run
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -161,3 +166,106 @@ def test_a_lab_that_is_up_keeps_its_ports_and_says_which_is_taken(labs: Labs) ->
                 labs.up(running.name)
             assert "a new lab chooses others" in caught.value.remedy
         assert labs.up(running.name).state.ports == running.state.ports
+
+
+# ── two people on one engine ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def somebody_else() -> Iterator[tuple[Traces, dict[str, str]]]:
+    """Another owner, and the environment of their commands."""
+    with alone("other") as traces:
+        yield traces, {"MAILSTACK_OWNER": traces.owner, "MAILSTACK_RUNTIME_DIR": str(traces.directory)}
+
+
+def containers(traces: Traces) -> set[str]:
+    """The identities of an owner's containers: one that was made again is another."""
+    found = docker.from_env().containers.list(filters={"label": f"mailstack.owner={traces.owner}"})
+    return {each.id for each in found}
+
+
+def test_of_two_people_with_one_name_at_one_moment_the_second_is_refused_and_touches_nothing() -> None:
+    """The other one's lab comes up after this one's `up` has seen that there is none, and before it makes anything."""
+    name = f"both-{secrets.token_hex(4)}"
+    with somebody_else() as (other, theirs), alone("side") as traces:
+        before: list[set[str]] = []
+
+        def progress(line: str) -> None:
+            if line == "reading the definition":
+                assert run(["up", "-n", name], theirs).code == 0
+                before.append(containers(other))
+
+        with pytest.raises(InputError, match=f"a lab “{name}” of {other.owner} is on this engine"):
+            lab.up(lab.Request(name), progress)
+        assert containers(other) == before[0] and len(before[0]) == 3
+        assert traces.all() == set()
+        assert run(["send", "-n", name, "--to", "bob@example.com"], theirs).code == 0
+
+
+def test_whoever_brings_up_a_name_at_the_same_time_one_has_it_and_the_other_is_told() -> None:
+    name = f"race-{secrets.token_hex(4)}"
+    with somebody_else() as (first, one), somebody_else() as (second, two):
+        ended = together([("up", "-n", name)] * 2, [one, two])
+        assert sorted(code for code, _, _ in ended) == [0, 2], ended
+        winner, loser = (first, second) if ended[0][0] == 0 else (second, first)
+        assert f"a lab “{name}” of {winner.owner} is on this engine" in next(err for code, _, err in ended if code)
+        assert (len(containers(winner)), loser.all()) == (3, set())
+
+
+def test_what_one_takes_down_is_never_somebody_else_s(labs: Labs) -> None:
+    """`down --all` and `down --stale`, also where a directory of one's own has the name of the other's lab."""
+    with labs.one("theirs") as theirs, alone("side") as traces:
+        there = {each.container for each in theirs.services()}
+        assert run(["up", "-n", "own"]).code == 0
+        left = state.LabDirectory(theirs.name)
+        left.make()
+        left.save(state.State(theirs.name, traces.owner, "never", "", (), {}, stays=False))
+        assert f"belongs to {theirs.state.owner}" in run(["down", "-n", theirs.name]).err
+        assert not left.path.exists()
+        left.make()
+        assert json.loads(run(["down", "--stale", "--json"]).out)["removed"] == []
+        assert json.loads(run(["down", "--all", "--json"]).out)["removed"] == ["own"]
+        assert {each.container for each in theirs.services()} == there
+        assert traces.all() == set()
+
+
+# ── eight at once ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def together(commands: Sequence[Sequence[str]], environments: Sequence[dict[str, str]]) -> list[tuple[int, str, str]]:
+    """Run commands of mailstack at the same time: the code, the output and the messages of each."""
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(
+                subprocess.Popen(
+                    (MAILSTACK, *words), stdout=-1, stderr=-1, text=True, env={**os.environ, **environment}
+                )
+            )
+            for words, environment in zip(commands, environments, strict=True)
+        ]
+        # One after the other is early enough: what they say fits into a pipe's buffer.
+        outputs = [process.communicate(timeout=300) for process in running]
+    return [(process.returncode, *said) for process, said in zip(running, outputs, strict=True)]
+
+
+def test_eight_labs_of_two_people_come_up_pass_every_check_and_go_at_once() -> None:
+    with somebody_else() as (first, one), somebody_else() as (second, two):
+        names = [f"eight-{number}-{secrets.token_hex(3)}" for number in range(8)]
+        owners = [one, two] * 4
+
+        def everywhere(*words: str) -> list[dict[str, Any]]:
+            ended = together([(*words, "-n", name, "--json") for name in names], owners)
+            assert [(code, err) for code, _, err in ended if code] == []
+            return [json.loads(out) for _, out, _ in ended]
+
+        up = everywhere("up")
+        ports = [endpoint["port"] for each in up for endpoint in each["endpoints"].values()]
+        assert len(set(ports)) == len(ports) == 8 * 7
+        found = [IPv4Network(subnet) for name in names for subnet in networks(name).values()]
+        assert len(found) == 16 and not any(a.overlaps(b) for a, b in itertools.combinations(found, 2))
+        assert {each.prefixlen for each in found} == {27}
+        for checked in everywhere("check"):
+            assert [each for each in checked["checks"] if each["verdict"] != "pass"] == []
+            assert checked["passed"] == len(checks.all_checks())
+        everywhere("down")
+        assert (first.all(), second.all()) == (set(), set())
