@@ -51,6 +51,9 @@ def _(bench: Bench) -> str:
 # nc(1) takes one connection and is started again: what falls between two is refused, and says nothing of the way there.
 _KNOCK = 'for try in 1 2 3; do nc -v -z -w 1 "$0" "$1" && exit; done; exit 1'
 
+# It may only just have been started.
+_AT_HOME = 'until nc -z -w 1 127.0.0.1 "$0"; do sleep 0.02; done'
+
 
 def _knock(bench: Bench, container: str, address: str) -> Result:
     """Try to reach the listener: code 0 when it answers."""
@@ -67,8 +70,10 @@ def _no_way_out(service: str) -> None:
         if service == "sender" and bench.lab.state.relay:
             raise NotApplicable("the user opened the way out, for a relay outside")
         outside = bench.outside_listener(_PORT)
-        heard = _knock(bench, outside.container, "127.0.0.1")
-        expect(heard.code == 0, f"the listener itself does not answer: {heard.stderr.strip()}")
+        heard = bench.engine.execute(
+            outside.container, ["timeout", f"{ARRIVAL_SECONDS:g}", "sh", "-c", _AT_HOME, str(_PORT)]
+        )
+        expect(heard.code == 0, f"the listener itself does not answer within {ARRIVAL_SECONDS:g} s")
         tried = _knock(bench, bench.container(service), outside.address)
         place = f"{outside.address}:{_PORT} on the network {outside.network}"
         expect(tried.code == 1, f"{service} reached {place}" if tried.code == 0 else tried.stderr.strip())
