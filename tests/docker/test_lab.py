@@ -85,6 +85,13 @@ def test_up_answers_as_documented(up: dict[str, Any]) -> None:
     assert up["seconds"]["total"] >= up["seconds"]["compose"] + up["seconds"]["ready"]
 
 
+def test_no_server_has_anything_to_warn_of(name: str) -> None:
+    logged = {service.name: RunningLab(name).engine.logs(service.container) for service in RunningLab(name).services()}
+    assert set(logged) == {"sender", "postfix", "dovecot"} and "Logged in" in logged["dovecot"]
+    for service, text in logged.items():
+        assert not re.findall(r".*\b(?:warning|error|fatal|panic):.*", text, re.IGNORECASE), service
+
+
 def test_the_mail_that_proved_the_lab_is_in_no_mailbox(up: dict[str, Any], name: str) -> None:
     for address in up["accounts"]:
         mails = answer("inbox", "-n", name, address)["mails"]
