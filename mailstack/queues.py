@@ -24,6 +24,8 @@ LIST = (
     "postqueue -j && postqueue -j"
     " && find /var/spool/postfix/deferred -ignore_readdir_race -type f -printf '%f %T@\\n' && echo end"
 )
+# A busy engine cuts a listing off once in many hundreds: then it is asked for again.
+_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,15 @@ def _entry(service: str, mail: Json, tries: Mapping[str, str]) -> Entry:
 
 def entries(engine: Engine, container: str, service: str) -> list[Entry]:
     """What stands in the queues of a service's container. Raises CommandFailed, EngineError."""
-    result = engine.execute(container, ["sh", "-c", LIST])
-    listing, end, _ = result.stdout.rpartition("end\n")
-    if result.code != 0 or not end:
-        raise CommandFailed(f"the queue of {service} cannot be listed: {result.stderr.strip() or 'it was cut off'}")
-    return parsed(service, listing)
+    reason = ""
+    for _ in range(_LOOKS):
+        result = engine.execute(container, ["sh", "-c", LIST])
+        listing, end, _ = result.stdout.rpartition("end\n")
+        if result.code == 0 and end:
+            return parsed(service, listing)
+        if reason := result.stderr.strip():
+            break
+    raise CommandFailed(f"the queue of {service} cannot be listed: {reason or 'it was cut off'}")
 
 
 def containers(lab: RunningLab, service: str | None = None) -> dict[str, str]:

@@ -88,6 +88,18 @@ def test_a_listing_that_fails_or_is_cut_off_is_no_empty_queue(result: Result) ->
         queues.entries(engine, "id", "postfix")
 
 
+def test_a_listing_that_is_cut_off_once_is_asked_for_again() -> None:
+    class Busy:
+        def __init__(self) -> None:
+            self.answers = [Result(0, "", ""), Result(-1, mail() + "\n", ""), Result(0, mail() + "\nend\n", "")]
+
+        def execute(self, *_: Any) -> Result:
+            return self.answers.pop(0)
+
+    engine: Any = Busy()
+    assert len(queues.entries(engine, "id", "postfix")) == 1
+
+
 def test_only_a_deferred_mail_has_a_next_try_and_one_that_was_taken_up_meanwhile_has_none() -> None:
     listing = "\n".join([mail("A", "active"), mail("B"), "A 1795469864.0", "C 1795469864.0"])
     assert [each.next_try for each in parsed("postfix", listing)] == [None, None]
