@@ -104,7 +104,7 @@ def run(pytester: pytest.Pytester) -> Run:
         pytester.makepyfile(test_suite=textwrap.dedent(source))
         if conftest:
             pytester.makeconftest(textwrap.dedent(conftest))
-        return pytester.runpytest_subprocess(*PLUGIN, "-p", "no:cacheprovider", *options, timeout=120)
+        return pytester.runpytest_subprocess(*PLUGIN, "-p", "no:cacheprovider", *options, timeout=300)
 
     return run
 
