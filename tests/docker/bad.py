@@ -94,7 +94,11 @@ class Traces:
 
     def files(self) -> set[str]:
         """Files and directories, but for the note of which Compose was found."""
-        found = {str(path.relative_to(self.directory)) for path in self.directory.rglob("*")}
+        found = {  # `walk` does not mind what goes while it looks
+            os.path.relpath(f"{place}/{name}", self.directory)
+            for place, directories, names in os.walk(self.directory)
+            for name in (*directories, *names)
+        }
         return found - {"compose.json"}
 
     def all(self) -> set[str]:
