@@ -78,9 +78,10 @@ def kills(count: int, seed: int) -> Iterator[Kill]:
         whole: dict[str, float] = {}
         for number in range(count):
             kind = KINDS[number % len(KINDS)]
-            if kind not in whole:
-                whole[kind] = _whole(kind, suite)
-            yield _kill(kind, chance.random(), whole[kind], suite, traces, chance)
+            command = "master of workers" if kind == "worker" else kind
+            if command not in whole:
+                whole[command] = _whole(command, suite)
+            yield _kill(kind, chance.random(), whole[command], suite, traces, chance)
 
 
 def _start(kind: str, suite: Path) -> subprocess.Popen[str]:
@@ -146,6 +147,8 @@ def _workers(master: int) -> list[int]:
 
 def _judged(output: str) -> str:
     """What is wrong with a run that has lost a worker: more than the one test that it was at."""
+    if "in bootstrap_import" in output:  # killed before it was a worker: then xdist itself gives up
+        return ""
     summary = output.strip().rpartition("\n")[2]
     words = summary.replace(",", " ").split()
     counted = {what.rstrip("s"): int(number) for number, what in itertools.pairwise(words) if number.isdigit()}
