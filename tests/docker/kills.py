@@ -176,7 +176,7 @@ def main(count: int = 30, seed: int | None = None) -> int:
         every.append(kill)
         print(kill, flush=True)
     bad = [kill for kill in every if not kill.good]
-    print(f"{len(every)} kills, {len(bad)} of them left something; slowest {max(k.seconds for k in every):.2f} s")
+    print(f"{len(every)} kills, {len(bad)} of them no good; slowest {max(k.seconds for k in every):.2f} s")
     return 1 if bad else 0
 
 
