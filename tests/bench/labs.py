@@ -15,7 +15,7 @@ TITLE = "1, 2, 4 and 8 labs at once"
 NAME = "bench-labs"
 
 COUNTS = (1, 2, 4, 8)
-RATE, MAILS = 10, 40  # messages/s in each lab: a steady trickle, that no lab has to hurry for
+RATE, MAILS = 10, 20  # messages/s in each lab: a steady trickle, that no lab has to hurry for
 
 
 class Side:
