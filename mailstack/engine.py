@@ -1,7 +1,8 @@
 """The Docker engine, seen through the Docker SDK: the only module that imports it.
 
 Compose starts and stops; the engine is asked here what there is, runs programs inside containers, and gives logs.
-The SDK takes a fifth of a second to import, so it is imported when the first question is asked.
+The SDK takes a fifth of a second to import, so it is imported when it is needed: an engine on this machine is asked the
+most common questions without it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import functools
 import json
 import os
 import socket
-from collections.abc import Callable, Generator, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
-from urllib.parse import quote
 
 from mailstack import following, layers, streams
-from mailstack.errors import EngineError, Interrupted
+from mailstack.errors import EngineError, Interrupted, MailstackError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
+from mailstack.unixapi import Refused, UnixApi
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,23 +57,40 @@ def _mapped(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def inner(*args: P.args, **kwargs: P.kwargs) -> T:
-        import docker.errors
-        import requests.exceptions
-
         try:
             return function(*args, **kwargs)
-        except docker.errors.APIError as error:
-            raise EngineError(f"the Docker engine at {engine_url()} refused: {error.explanation or error}") from None
-        # ValueError: an address or an answer that cannot be read.
-        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as error:
-            if isinstance(error.__context__, Interrupted):  # which the SDK has taken for the engine's silence
-                raise error.__context__ from None
-            reason = str(error)
-            if "Permission denied" in reason:
-                raise _denied() from None
-            raise _absent() from None
+        except MailstackError:
+            raise
+        except Exception as error:
+            raise _told(error) from None
 
     return inner
+
+
+def _told(error: Exception) -> Exception:
+    """An error as the user is told of it; itself, where it is none of the engine's."""
+    if isinstance(error.__context__, Interrupted):  # which the SDK has taken for the engine's silence
+        return error.__context__
+    if isinstance(error, Refused):
+        return EngineError(f"the Docker engine at {engine_url()} refused: {error}")
+    sdk = _sdk() if "docker" in sys.modules else None
+    if sdk and isinstance(error, sdk.errors.APIError):
+        return EngineError(f"the Docker engine at {engine_url()} refused: {error.explanation or error}")
+    # ValueError: an address or an answer that cannot be read.
+    if not isinstance(error, OSError | ValueError) and not (sdk and isinstance(error, sdk.errors.DockerException)):
+        return error
+    return _denied() if "Permission denied" in str(error) else _absent()
+
+
+_IMPORTING = threading.Lock()
+
+
+def _sdk() -> Any:
+    """The SDK, imported by one thread at a time: its modules import each other in circles."""
+    with _IMPORTING:
+        import docker
+
+        return docker
 
 
 class Engine:
@@ -81,15 +101,14 @@ class Engine:
 
     @functools.cached_property
     def _api(self) -> Any:
-        import docker
-
         # Negotiated: engines from 29 on refuse what 20.10 speaks.
-        return docker.APIClient(base_url=self._url or engine_url(), version="auto", timeout=60)
+        return _sdk().APIClient(base_url=self._url or engine_url(), version="auto", timeout=60)
 
-    @_mapped
-    def warm_up(self) -> None:
-        """Import the SDK and connect, so that the next question is answered without that delay."""
-        self._api.ping()
+    @functools.cached_property
+    def _quick(self) -> Any:
+        """What every `up` and `down` asks is put to this: the SDK only where the engine is on another machine."""
+        url = self._url or engine_url()
+        return UnixApi(url.removeprefix("unix://")) if url.startswith("unix://") else self._api
 
     # ── what there is ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -106,16 +125,14 @@ class Engine:
     @_mapped
     def services(self, project: str, name: str = "") -> list[ServiceState]:
         """The containers of a Compose project, one per service, in any state; of one service, where it is named."""
-        import docker.errors
-
         wanted = [f"com.docker.compose.project={project}", *([f"com.docker.compose.service={name}"] if name else [])]
         states = []
-        for summary in self._api.containers(all=True, filters={"label": wanted}):
+        for summary in self._quick.containers(all=True, filters={"label": wanted}):
             service = summary["Labels"].get("com.docker.compose.service", "")
             if not service or summary["Labels"].get("com.docker.compose.oneoff") == "True":
                 continue
-            with contextlib.suppress(docker.errors.NotFound):  # it went between the two questions
-                states.append(_state(service, self._api.inspect_container(summary["Id"])))
+            with _gone():  # between the two questions
+                states.append(_state(service, self._quick.inspect_container(summary["Id"])))
         return sorted(states, key=lambda state: state.name)
 
     @_mapped
@@ -130,68 +147,54 @@ class Engine:
         found = self._labels(f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}")
         return next((labels[LABEL_EXPIRES] for labels in found if LABEL_EXPIRES in labels), "never" if found else None)
 
+    @_mapped
     def owners(self, lab: str, networks: Sequence[Network] | None = None) -> set[str]:
         """Whose labs of this name are on the engine, of which all `networks` may be known already."""
-        url = self._url or engine_url()
-        if not url.startswith("unix://"):
-            return {owner for name, owner in self.labs().items() if name == lab}
-        wanted = quote(json.dumps({"label": [f"{LABEL_LAB}={lab}"]}))
-        found = [each["Labels"] for each in _ask(url, f"/containers/json?all=1&filters={wanted}")]
-        found += [each["Labels"] for each in _ask(url, f"/volumes?filters={wanted}")["Volumes"] or []]
+        filters = {"label": [f"{LABEL_LAB}={lab}"]}
+        found = [each["Labels"] for each in self._quick.containers(all=True, filters=filters)]
+        found += [each["Labels"] or {} for each in self._quick.volumes(filters=filters)["Volumes"] or []]
         known = self.networks() if networks is None else networks
         found += [network.labels for network in known if network.labels.get(LABEL_LAB) == lab]
         return {str(labels.get(LABEL_OWNER, "")) for labels in found}
 
+    @_mapped
     def networks(self) -> list[Network]:
-        """All networks. Asked before anything else: without the SDK, where that can be."""
-        url = self._url or engine_url()
-        found = _ask(url, "/networks") if url.startswith("unix://") else self._networks()
+        """All networks."""
         return [
             Network(
                 each["Name"],
                 each["Labels"] or {},
                 tuple(pool["Subnet"] for pool in each["IPAM"]["Config"] or () if "Subnet" in pool),
             )
-            for each in found
+            for each in self._quick.networks()
         ]
 
+    @_mapped
     def claim(self, volume: str, labels: Mapping[str, str]) -> str:
         """Make a volume, unless there is one of this name; whose it is, by its label. Several may ask: one makes it."""
-        url = self._url or engine_url()
-        wanted = {"Name": volume, "Labels": dict(labels)}
-        made = _ask(url, "/volumes/create", wanted) if url.startswith("unix://") else self._create_volume(wanted)
+        made = self._quick.create_volume(volume, labels=dict(labels))
         return str((made["Labels"] or {}).get(LABEL_OWNER, ""))
-
-    @_mapped
-    def _create_volume(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(self._api.create_volume(wanted["Name"], labels=wanted["Labels"]))
-
-    @_mapped
-    def _networks(self) -> list[dict[str, Any]]:
-        return list(self._api.networks())
 
     def _labels(self, *wanted: str) -> list[dict[str, str]]:
         """The labels of every container, network and volume that has the `wanted` ones."""
         filters = {"label": list(wanted)}
-        labels: list[dict[str, str]] = [c["Labels"] for c in self._api.containers(all=True, filters=filters)]
-        labels += [n["Labels"] for n in self._api.networks(filters=filters)]
-        labels += [v["Labels"] or {} for v in self._api.volumes(filters=filters)["Volumes"] or []]
+        labels: list[dict[str, str]] = [c["Labels"] for c in self._quick.containers(all=True, filters=filters)]
+        labels += [n["Labels"] for n in self._quick.networks(filters=filters)]
+        labels += [v["Labels"] or {} for v in self._quick.volumes(filters=filters)["Volumes"] or []]
         return labels
 
     @_mapped
     def leftovers(self, lab: str, owner: str) -> list[str]:
         """Whatever carries this lab's and this owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
         wanted = {"label": [f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}"]}
-        found = [f"container {c['Names'][0].lstrip('/')}" for c in self._api.containers(all=True, filters=wanted)]
-        found += [f"network {n['Name']}" for n in self._api.networks(filters=wanted)]
-        found += [f"volume {v['Name']}" for v in self._api.volumes(filters=wanted)["Volumes"] or []]
+        found = [f"container {c['Names'][0].lstrip('/')}" for c in self._quick.containers(all=True, filters=wanted)]
+        found += [f"network {n['Name']}" for n in self._quick.networks(filters=wanted)]
+        found += [f"volume {v['Name']}" for v in self._quick.volumes(filters=wanted)["Volumes"] or []]
         return found
 
     @_mapped
     def remove(self, thing: str) -> None:
         """Remove one of `leftovers`, by force; one that has gone in the meantime is fine."""
-        import docker.errors
-
         kind, name = thing.split(" ", 1)
         try:
             if kind == "container":
@@ -203,7 +206,7 @@ class Engine:
                 self._api.remove_network(name)
             else:
                 self._api.remove_volume(name, force=True)
-        except docker.errors.NotFound:
+        except _sdk().errors.NotFound:
             pass
 
     # ── images ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,22 +214,18 @@ class Engine:
     @_mapped
     def has_image(self, reference: str) -> bool:
         """Whether the engine holds this image."""
-        import docker.errors
-
         try:
             self._api.inspect_image(reference)
-        except docker.errors.NotFound:
+        except _sdk().errors.NotFound:
             return False
         return True
 
     @_mapped
     def image_id(self, reference: str) -> str:
         """The digest by which the engine knows an image; "" when it does not hold it."""
-        import docker.errors
-
         try:
             return str(self._api.inspect_image(reference)["Id"])
-        except docker.errors.NotFound:
+        except _sdk().errors.NotFound:
             return ""
 
     @_mapped
@@ -259,8 +258,8 @@ class Engine:
     @_mapped
     def execute(self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | None = None) -> Result:
         """Run a program in a container to its end. What no one may see goes in by `input`."""
-        made = self._api.exec_create(container, list(argv), user=user, stdin=input is not None)
-        stream = self._raw(self._api.exec_start(made["Id"], socket=True))
+        made = self._quick.exec_create(container, list(argv), user=user, stdin=input is not None)
+        stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
         outputs: dict[int, list[bytes]] = {1: [], 2: []}
         with stream:
             if input is not None:
@@ -268,7 +267,7 @@ class Engine:
                 stream.shutdown(socket.SHUT_WR)
             for channel, data in streams.frames(stream):
                 outputs[channel].append(data)
-        code = self._api.exec_inspect(made["Id"])["ExitCode"]
+        code = self._quick.exec_inspect(made["Id"])["ExitCode"]
         return Result(
             -1 if code is None else int(code),
             b"".join(outputs[1]).decode(errors="replace"),
@@ -278,8 +277,8 @@ class Engine:
     @_mapped
     def stream(self, container: str, argv: Sequence[str], *, user: str = "") -> socket.socket:
         """Start a program in a container: what is written to the socket is its input, what is read is its output."""
-        made = self._api.exec_create(container, list(argv), user=user, stdin=True, stderr=False)
-        stream = self._raw(self._api.exec_start(made["Id"], socket=True))
+        made = self._quick.exec_create(container, list(argv), user=user, stdin=True, stderr=False)
+        stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
         return streams.plain(stream)
 
     @_mapped
@@ -351,11 +350,11 @@ class Engine:
     @_mapped
     def make_network(self, name: str, labels: dict[str, str], subnet: str) -> bool:
         """Make an ordinary network; False when there is one of this name already."""
-        from docker.types import IPAMConfig, IPAMPool
+        types = _sdk().types
 
         if self._api.networks(names=[name]):
             return False
-        self._api.create_network(name, labels=labels, ipam=IPAMConfig(pool_configs=[IPAMPool(subnet)]))
+        self._api.create_network(name, labels=labels, ipam=types.IPAMConfig(pool_configs=[types.IPAMPool(subnet)]))
         return True
 
     @_mapped
@@ -384,7 +383,7 @@ class Engine:
         """Every published port of some containers, as ADDRESS:PORT on the host."""
         found = []
         for container in containers:
-            settings = self._api.inspect_container(container)["NetworkSettings"]["Ports"] or {}
+            settings = self._quick.inspect_container(container)["NetworkSettings"]["Ports"] or {}
             found += [f"{b['HostIp']}:{b['HostPort']}" for bindings in settings.values() for b in bindings or ()]
         return sorted(found)
 
@@ -402,32 +401,14 @@ class Engine:
         return raw  # type: ignore[no-any-return]
 
 
-def _ask(url: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-    """Ask the engine's API over its Unix socket, as the SDK would, but without its fifth of a second of imports.
-
-    A question with a `body` is a POST.
-    """
-    from http.client import HTTPConnection, HTTPException
-
-    connection = HTTPConnection("localhost", timeout=60)
+@contextlib.contextmanager
+def _gone() -> Iterator[None]:
+    """What is no longer there is not asked about."""
     try:
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.connect(url.removeprefix("unix://"))
-        if body is None:
-            connection.request("GET", path)
-        else:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        found = json.loads(answer.read())
-        if answer.status not in (200, 201):
-            raise EngineError(f"the Docker engine at {url} refused: {found.get('message', answer.status)}")
-    except PermissionError:
-        raise _denied() from None
-    except (OSError, HTTPException, ValueError):
-        raise _absent() from None
-    finally:
-        connection.close()
-    return found
+        yield
+    except Exception as error:
+        if (getattr(error, "status", None) or getattr(error, "status_code", None)) != 404:
+            raise
 
 
 def _denied() -> EngineError:

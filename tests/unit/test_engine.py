@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import docker
 import pytest
 
@@ -16,9 +19,31 @@ def test_who_interrupts_a_question_is_not_told_that_there_is_no_engine(monkeypat
     # The SDK asks for the engine's version first, and makes its own error of whatever happens.
     monkeypatch.setattr(docker.APIClient, "version", interrupted)
     with pytest.raises(Interrupted):
-        Engine("unix:///nowhere/docker.sock").warm_up()
+        Engine("unix:///nowhere/docker.sock").version()
 
 
 def test_where_nobody_listens_there_is_no_engine() -> None:
     with pytest.raises(EngineError, match="no Docker engine answers"):
-        Engine("unix:///nowhere/docker.sock").warm_up()
+        Engine("unix:///nowhere/docker.sock").version()
+    with pytest.raises(EngineError, match="no Docker engine answers"):
+        Engine("unix:///nowhere/docker.sock").networks()
+
+
+def test_several_threads_may_ask_the_first_question() -> None:
+    code = """
+import threading
+from mailstack.engine import Engine
+from mailstack.errors import EngineError
+
+def ask():
+    try:
+        Engine("unix:///nowhere/docker.sock").version()
+    except EngineError as error:
+        print(error.message.split(" at ")[0])
+
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for each in threads:
+    each.start()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (result.stdout.splitlines(), result.stderr) == (["no Docker engine answers"] * 8, "")

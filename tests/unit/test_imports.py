@@ -14,7 +14,8 @@ PACKAGE = Path(mailstack.__file__).parent
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
     ("errors", "model", "definition", "durations", "streams", "replies", "fields", "hypertext", "faults.entry"),
-    ("following", "layers", "news", "faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
+    ("following", "layers", "unixapi", "news"),
+    ("faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
     ("secret", "ports", "subnets", "runner", "labfile", "report", "dialer", "engine", "faults", "dialogue"),
     ("mime", "attachments"),
     ("figures", "figures.svg", "figures.path"),
