@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mailstack.errors import HostError
-from mailstack.model import SERVICES, Command
+from mailstack.model import SERVICES, Command, Json
 from mailstack.runner import Runner
 from mailstack.secret import runtime_directory
 
@@ -93,20 +93,34 @@ def complaints(said: str) -> str:
 class Compose:
     """Command lines for one project."""
 
-    def __init__(self, binary: Path, project: str, files: Sequence[Path], environment: Mapping[str, str]) -> None:
-        self._binary = str(binary)
-        self._project = project
-        self._files = tuple(str(file) for file in files)
+    def __init__(
+        self,
+        binary: Path,
+        project: str,
+        files: Sequence[Path],
+        environment: Mapping[str, str],
+        document: Json | None = None,
+    ) -> None:
+        """`document`: what the first of the files has been resolved to before, so that it is not read again.
+
+        What is the controller's own in it (`x-…`) is left out: ten thousand accounts cost Compose half a second.
+        """
+        self._base: tuple[str, ...] = (str(binary), "-p", project)
+        names = [str(file) for file in files]
+        self._input: bytes | None = None
+        if document is not None:
+            self._base += ("--project-directory", str(files[0].parent))
+            names[0] = "-"
+            bare = {key: value for key, value in document.items() if not key.startswith("x-")}
+            self._input = json.dumps(bare).encode()
+        self._base += tuple(word for name in names for word in ("-f", name))
         # Settings of the user's shell that would make it another project than this.
         cleared = dict.fromkeys(("COMPOSE_PROFILES", "COMPOSE_ENV_FILES"), "")
         self._environment = {**cleared, "COMPOSE_PARALLEL_LIMIT": "-1", **environment}
 
     def command(self, *words: str, environment: Mapping[str, str] | None = None) -> Command:
         """`docker compose … WORDS` on this project."""
-        files = tuple(word for file in self._files for word in ("-f", file))
-        return Command(
-            (self._binary, "-p", self._project, *files, *words), {**self._environment, **(environment or {})}
-        )
+        return Command((*self._base, *words), {**self._environment, **(environment or {})}, self._input)
 
     def config(self, form: str = "json") -> Command:
         """The files, resolved."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mailstack.model import Account, Alias, Domain, Json, Lab, Limits, Relay, Settings
@@ -70,12 +70,13 @@ def parse(document: Json) -> Lab:
 
 def _domains(value: Any, keys: Keys) -> tuple[Domain, ...]:
     found: list[Domain] = []
+    known: set[str] = set()
     for name, options in _mapping(value, keys).items():
         here = (*keys, name)
         given = _mapping(options, here, ("catch_all",))
         target = given.get("catch_all")
         domain = Domain(_domain_name(name, here), None if target is None else _address(target, (*here, "catch_all")))
-        _refuse_twice(domain.name, (each.name for each in found), here)
+        _refuse_twice(domain.name, known, here)
         found.append(domain)
     if not found:
         raise Misfit(keys, "needs at least one domain")
@@ -84,11 +85,12 @@ def _domains(value: Any, keys: Keys) -> tuple[Domain, ...]:
 
 def _accounts(value: Any, keys: Keys, domains: set[str]) -> tuple[Account, ...]:
     found: list[Account] = []
+    known: set[str] = set()
     for name, options in _mapping(value, keys).items():
         here = (*keys, name)
         given = _mapping(options, here, ("quota",))
         address = _local_address(name, here, domains)
-        _refuse_twice(address, (each.address for each in found), here)
+        _refuse_twice(address, known, here)
         found.append(Account(address, _size(given["quota"], (*here, "quota")) if "quota" in given else None))
     if not found:
         raise Misfit(keys, "needs at least one account")
@@ -97,13 +99,14 @@ def _accounts(value: Any, keys: Keys, domains: set[str]) -> tuple[Account, ...]:
 
 def _aliases(value: Any, keys: Keys, domains: set[str], accounts: set[str]) -> tuple[Alias, ...]:
     found: list[Alias] = []
+    known: set[str] = set()
     places: dict[str, Keys] = {}
     for name, targets in _mapping(value, keys).items():
         here = (*keys, name)
         address = _local_address(name, here, domains)
         if address in accounts:
             raise Misfit(here, f"{address} is an account already")
-        _refuse_twice(address, places, here)
+        _refuse_twice(address, known, here)
         several = [targets] if isinstance(targets, str) else targets
         if not isinstance(several, list) or not several:
             raise Misfit(here, f"should be a list of addresses, not {_kind(targets)}")
@@ -278,6 +281,7 @@ def _local_address(value: Any, keys: Keys, domains: set[str]) -> str:
     return address
 
 
-def _refuse_twice(name: str, known: Iterable[str], keys: Keys) -> None:
+def _refuse_twice(name: str, known: set[str], keys: Keys) -> None:
     if name in known:
         raise Misfit(keys, "is there twice, but for upper and lower case")
+    known.add(name)

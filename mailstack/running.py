@@ -82,7 +82,10 @@ class RunningLab:
         raise HostError(f"lab “{self.name}” has no {name}", remedy="mailstack up brings it back")
 
 
-def project(runner: Runner, lab: state.State, directory: state.LabDirectory) -> compose.Compose:
+def project(
+    runner: Runner, lab: state.State, directory: state.LabDirectory, document: Json | None = None
+) -> compose.Compose:
+    """Compose on a lab's files; on a document that it has resolved them to, where there is one."""
     environment = {
         "DOCKER_HOST": engine_url(),
         "MAILSTACK_LAB": lab.lab,
@@ -95,7 +98,8 @@ def project(runner: Runner, lab: state.State, directory: state.LabDirectory) -> 
     if lab.relay:
         host, _, number = lab.relay.rpartition(":")
         environment |= {"MAILSTACK_RELAY_HOST": host, "MAILSTACK_RELAY_PORT": number}
-    paths = [Path(name) for name in lab.files]
+    # All of them are in the document.
+    paths = [Path(name) for name in (lab.files if document is None else lab.files[:1])]
     if lab.subnets:
         paths.append(directory.subnets_file)
-    return compose.Compose(compose.find(runner), compose.project_name(lab.lab), paths, environment)
+    return compose.Compose(compose.find(runner), compose.project_name(lab.lab), paths, environment, document)

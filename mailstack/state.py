@@ -119,7 +119,7 @@ class LabDirectory:
 
     def save(self, state: State) -> None:
         """Remember how the lab was brought up."""
-        write_private(self.path / "lab.json", json.dumps(asdict(state), indent=1))
+        write_private(self.path / "lab.json", json.dumps(asdict(state)))
         write_private(self.subnets_file, json.dumps(subnets.overlay(state.subnets)))
 
     def remove(self) -> None:
