@@ -67,9 +67,7 @@ class Report:
     ca_file: Path
     accounts: tuple[str, ...]
     verified: Verified
-    compose_seconds: float
-    ready_seconds: float
-    total_seconds: float
+    seconds: Mapping[str, float]  # part → how long it took, `total` among them
     notes: tuple[str, ...] = ()
 
     def json(self) -> Json:
@@ -84,11 +82,7 @@ class Report:
                 "message_id": self.verified.message_id,
                 "milliseconds": round(self.verified.milliseconds, 1),
             },
-            "seconds": {
-                "compose": round(self.compose_seconds, 3),
-                "ready": round(self.ready_seconds, 3),
-                "total": round(self.total_seconds, 3),
-            },
+            "seconds": {part: round(seconds, 3) for part, seconds in self.seconds.items()},
         }
 
 
@@ -153,6 +147,7 @@ class _Up:
         self.starts = Starts()
         self.proof: tuple[Future[tuple[str, float]], Future[str]] | None = None
         self.countdown = Countdown(request.patience)  # of the proof
+        self.seconds: dict[str, float] = {}  # part → how long it took
         self.watched = False  # whether there is, or may be, something to take down now or later
 
     def run(self) -> Report:
@@ -174,6 +169,7 @@ class _Up:
             kept = self.before.subnets if self.before else {}
             chosen = claims.of_subnets(wanted, document, networks, kept)
             wanted = dataclasses.replace(wanted, document=document[labfile.BLOCK], subnets=chosen)
+            self._done("definition")
             made_here = self.before is None
             handed = {} if made_here else files.kept(self.directory.files)
             self.watched = made_here
@@ -257,22 +253,21 @@ class _Up:
             relay_ca=self.relay_ca,
         )
         _refuse_anothers(wanted, claimed.result())
+        self._done("files")
         self.progress("starting the containers")
-        warm = pool.submit(_warm_up, self.engine)
+        warm = pool.submit(_warm_up)
         if self.before is None:
             # Whoever answers at the lab's ports is new: the proof is begun beside Compose.
             self._begin_proof(pool)
-        begun = time.monotonic()
         try:
             wanted = self._start(wanted, document, changed if self.before else set())
         finally:
             self.starts.finish()
-        compose_seconds = time.monotonic() - begun
+        self._done("compose")
         warm.result()
         self.progress("sending the mail that proves it")
-        begun = time.monotonic()
         verified = self._prove(lab, pool)
-        now = time.monotonic()
+        self._done("ready")
         if not wanted.stays:
             directory.save(dataclasses.replace(wanted, stays=True))
         self.watched = self.before is None and wanted.expires != "never"
@@ -283,15 +278,17 @@ class _Up:
             ca_file=directory.ca_file,
             accounts=tuple(lab.addresses()),
             verified=verified,
-            compose_seconds=compose_seconds,
-            ready_seconds=now - begun,
-            total_seconds=now - self.started,
+            seconds={**self.seconds, "total": sum(self.seconds.values())},
             notes=tuple(self.notes),
         )
 
+    def _done(self, part: str) -> None:
+        """A part of the work is done: it took what has not been put down to those before it."""
+        self.seconds[part] = time.monotonic() - self.started - sum(self.seconds.values())
+
     def _start(self, wanted: state.State, document: Json, changed: set[str]) -> state.State:
         """Start the containers; gives the lab's state, with other ports and subnets where those wanted were lost."""
-        there = project(self.runner, wanted, self.directory)
+        there = project(self.runner, wanted, self.directory, document)
         result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS), on_line=self.starts.hear)
         if result.code != 0:
             self.countdown.cancel()
@@ -312,13 +309,13 @@ class _Up:
             self.progress(f"somebody else was faster at {', '.join(lost + refused)}")
             self.runner.run(there.down(), deadline=Deadline.after(UP_SECONDS))
             wanted = dataclasses.replace(wanted, ports=claims.of_ports(wanted.lab), subnets={})
-            there = project(self.runner, wanted, self.directory)
-            document = resolve(self.runner, there, [Path(name) for name in wanted.files])
+            paths = [Path(name) for name in wanted.files]
+            document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
             chosen = claims.of_subnets(wanted, document, self.engine.networks(), refused=refused)
             wanted = dataclasses.replace(wanted, subnets=chosen)
             self.directory.save(wanted)
             self.progress("starting them again, elsewhere")
-            there = project(self.runner, wanted, self.directory)
+            there = project(self.runner, wanted, self.directory, document)
             result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
             idle = self._idle(document)
@@ -382,7 +379,7 @@ def _refuse_anothers(wanted: state.State, owners: set[str]) -> None:
         )
 
 
-def _warm_up(engine: Engine) -> None:
+def _warm_up() -> None:
     """Import what the proof needs, while Compose works."""
     import email.message
     import smtplib
@@ -390,4 +387,3 @@ def _warm_up(engine: Engine) -> None:
     import imap_tools
 
     del email, smtplib, imap_tools
-    engine.warm_up()

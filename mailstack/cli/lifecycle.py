@@ -106,7 +106,7 @@ def up(
 
 def _print_report(report: Report) -> None:
     click.echo(
-        f"lab “{report.lab}” is up after {report.total_seconds:.1f} s: "
+        f"lab “{report.lab}” is up after {report.seconds['total']:.1f} s: "
         f"a mail crossed it in {report.verified.milliseconds:.0f} ms\n"
     )
     _print_endpoints(report.endpoints)
@@ -126,11 +126,16 @@ def _print_endpoints(endpoints: dict[str, Endpoint] | object) -> None:
     )
 
 
+_SHOWN = 40  # accounts: a lab may have ten thousand
+
+
 def _print_list(label: str, words: Sequence[str]) -> None:
-    """Words after a label, in as many lines of 80 columns as it takes."""
+    """Words after a label, in as many lines of 80 columns as it takes, the first of them."""
     import textwrap
 
-    text = textwrap.fill(", ".join(words), 70, break_long_words=False, break_on_hyphens=False)
+    more = len(words) - _SHOWN
+    shown = [*words[:_SHOWN], f"and {more:,} more"] if more > 1 else words
+    text = textwrap.fill(", ".join(shown), 70, break_long_words=False, break_on_hyphens=False)
     click.echo(textwrap.indent(text, " " * 10).replace(" " * 10, f"{label:<10}", 1))
 
 

@@ -48,7 +48,7 @@ def _(scene: Scene, show: Evidence) -> None:
     if scene.came_up:
         proof = scene.came_up.verified
         show.text(
-            f"up after {scene.came_up.total_seconds:.1f} s, proven by this mail",
+            f"up after {scene.came_up.seconds['total']:.1f} s, proven by this mail",
             f"{proof.message_id}: in the mailbox after {proof.milliseconds:.0f} ms",
         )
     ended = [state.name for state in scene.services() if state.state != "running"]

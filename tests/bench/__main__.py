@@ -18,7 +18,10 @@ from mailstack.model import Json
 from tests.bench.measuring import LEAST, Figures, run
 
 # Each is a module of this package, with a TITLE and a function `measure(runs) -> Figures`.
-BENCHMARKS = ("startup", "checks", "traces", "latency", "fixture", "suite", "idle", "labs", "throughput", "rivals")
+BENCHMARKS = (
+    *("startup", "accounts", "checks", "traces", "latency", "fixture", "suite", "idle", "labs", "throughput"),
+    "rivals",
+)
 
 
 def main() -> None:

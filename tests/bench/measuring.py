@@ -129,10 +129,13 @@ def timed(*argv: str | Path) -> float:
 
 
 def run(argv: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> str:
-    """Run a command to its end; its standard output. What it says otherwise is shown when it fails."""
-    result = subprocess.run(
-        argv, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
-    )
+    """Run a command to its end; its standard output. What it says otherwise is shown when it fails.
+
+    Python may keep its bytecode, as it does where a package is installed.
+    """
+    variables = {**os.environ, **(environment or {})}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    result = subprocess.run(argv, env=variables, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         sys.exit(f"{argv[0]} ended with code {result.returncode}\n{result.stderr[-2000:]}")
     return result.stdout

@@ -46,4 +46,4 @@ for each in threads:
     each.start()
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (result.stdout.splitlines(), result.stderr) == (["no Docker engine answers"] * 8, "")
+    assert (result.stdout.count("no Docker engine answers"), result.stderr) == (8, "")
