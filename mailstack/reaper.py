@@ -14,11 +14,16 @@ import sys
 import time
 from collections.abc import Callable
 
+from mailstack.errors import EngineError
+from mailstack.model import Deadline
 from mailstack.state import LabDirectory, owner
 from mailstack.users import Users
 
 # How long another command, or the Compose of one that was killed, may still work on the lab; in seconds.
 _PATIENCE = 3600.0
+# How long the engine may be away, and how long to wait before it is asked again: at first, and at most; in seconds.
+_AWAY = 600.0
+_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 # How often to look whether the lab is still there, where the kernel does not tell; in seconds.
 _LOOK = 2.0
 
@@ -65,6 +70,19 @@ def after_users(lab: str) -> None:
 
 
 def _take_down(lab: str, wanted: Callable[[], bool]) -> bool:
+    """As `_try`, again and again while the engine does not answer: it may be on its way down, or up."""
+    deadline, pause = Deadline.after(_AWAY), _PAUSE
+    while True:
+        try:
+            return _try(lab, wanted)
+        except EngineError:
+            if deadline.passed():
+                raise
+        time.sleep(pause)  # an engine that is away has no event for its return
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _try(lab: str, wanted: Callable[[], bool]) -> bool:
     """Take the lab down if it is, once nobody else works on it, still `wanted`; say whether there was anything."""
     from mailstack.down import down
     from mailstack.engine import Engine

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack.engine import Engine
+from mailstack.engine import Engine, engine_url
 from mailstack.errors import EngineError
 from mailstack.model import Deadline
 from mailstack.state import LabDirectory
@@ -137,6 +137,23 @@ def test_an_up_that_is_killed_when_it_says_what_it_does_leaves_nothing(says: str
         assert process.stderr
         assert any(says in line for line in process.stderr)
         process.kill()
+    _gone(traces)
+
+
+def test_an_up_that_is_killed_while_the_engine_is_away_leaves_nothing_when_it_is_back(
+    traces: Traces, tmp_path: Path
+) -> None:
+    socket = tmp_path / "docker.sock"
+    socket.symlink_to(engine_url().removeprefix("unix://"))
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{socket}"}
+    with subprocess.Popen((MAILSTACK, "up", "-n", NAME), stderr=-1, text=True, env=environment) as process:
+        assert process.stderr
+        assert any("sending the mail" in line for line in process.stderr)
+        socket.unlink()
+        process.kill()
+    # The guard tries, and waits.
+    assert not _until(lambda: not traces.engine(), 1.5)
+    socket.symlink_to(engine_url().removeprefix("unix://"))
     _gone(traces)
 
 
