@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from mailstack import ports, state, subnets
+from mailstack import hosting, ports, state, subnets
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import EngineError
 from mailstack.model import PORTS, Deadline, Json, Network
@@ -63,7 +63,7 @@ def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
 def _others(networks: Sequence[Network], own: Collection[str] = ()) -> list[Taken]:
     """What others have taken of the subnets: networks, `own` not among them, and this host by its routes."""
     found = subnets.of_networks(each for each in networks if each.name not in own)
-    if not engine_url().startswith("unix://"):
+    if hosting.current() or not engine_url().startswith("unix://"):
         return found  # another machine has other routes
     # The bridges of `own` have routes, too.
     mine = {subnet for each in networks if each.name in own for subnet in each.subnets}

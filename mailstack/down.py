@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 
-from mailstack import compose, state
+from mailstack import compose, hosting, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import DeadlinePassed, EngineError, InputError
 from mailstack.model import Deadline
@@ -140,4 +140,6 @@ def remove(directory: state.LabDirectory, runner: Runner, engine: Engine, owners
             time.sleep(0.02)  # the engine has no event for "now it can be removed"
     finally:
         # Whatever the engine said: no secret stays behind, and `down` finds the rest by its labels.
+        known = directory.load()
         directory.remove()
+        hosting.forget(directory.name, known.ports.values() if known else ())

@@ -18,8 +18,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
-from mailstack import following, layers, streams
-from mailstack.errors import EngineError, Interrupted, MailstackError
+from mailstack import following, hosting, layers, streams
+from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
 from mailstack.unixapi import Refused, UnixApi
 
@@ -72,10 +72,10 @@ def _told(error: Exception) -> Exception:
     if isinstance(error.__context__, Interrupted):  # which the SDK has taken for the engine's silence
         return error.__context__
     if isinstance(error, Refused):
-        return EngineError(f"the Docker engine at {engine_url()} refused: {error}")
+        return EngineError(f"the Docker engine {_where()} refused: {error}")
     sdk = _sdk() if "docker" in sys.modules else None
     if sdk and isinstance(error, sdk.errors.APIError):
-        return EngineError(f"the Docker engine at {engine_url()} refused: {error.explanation or error}")
+        return EngineError(f"the Docker engine {_where()} refused: {error.explanation or error}")
     # ValueError: an address or an answer that cannot be read.
     if not isinstance(error, OSError | ValueError) and not (sdk and isinstance(error, sdk.errors.DockerException)):
         return error
@@ -411,14 +411,25 @@ def _gone() -> Iterator[None]:
             raise
 
 
+def _where() -> str:
+    """The engine's place, for people."""
+    there = hosting.current()
+    return f"on {there.host}" if there else f"at {engine_url()}"
+
+
 def _denied() -> EngineError:
+    who = there.about["user"] if (there := hosting.current()) else "this user"
     return EngineError(
-        f"this user may not use the Docker engine at {engine_url()}",
+        f"{who} may not use the Docker engine {_where()}",
         remedy="add the user to the group `docker` and log in again, or use sudo",
     )
 
 
-def _absent() -> EngineError:
+def _absent() -> HostError:
+    if there := hosting.current():
+        if there.look()["way"] == "denied":  # raises what is to be said when the host has gone
+            return _denied()
+        return EngineError(f"no Docker engine answers {_where()}", remedy=f"mailstack provision --host {there.host}")
     return EngineError(f"no Docker engine answers at {engine_url()}", remedy=_NO_ENGINE)
 
 

@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mailstack import pki, render, secret
+from mailstack import hosting, pki, render, secret
 from mailstack.errors import CredentialsError, InputError
 from mailstack.model import Account, Lab
 from mailstack.secret import Secret, make_private_directory, new_password, write_private
@@ -99,6 +99,7 @@ def write(
         put("relay_ca.pem", relay_ca or "")
     for name, text in render.tables(lab, relay_user).items():
         put(name, text)
+    hosting.hand_over(directory)
     return changed
 
 
@@ -117,6 +118,7 @@ def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
     for name, text in before.items():
         if write_private(directory / name, text.reveal()):
             changed.add(name)
+    hosting.hand_over(directory)
     return changed
 
 
@@ -157,6 +159,7 @@ def add(directory: Path, account: Account, password: Secret) -> str:
     write_private(directory / "added" / account.address, render.account_line(account, password).reveal())
     addresses = directory / "addresses"
     write_private(addresses, _without(addresses.read_text(), {account.address}) + line)
+    hosting.hand_over(directory)
     return line
 
 
@@ -166,6 +169,7 @@ def remove(directory: Path, removed: Collection[str]) -> None:
     write_private(addresses, _without(addresses.read_text(), removed))
     for address in removed:
         (directory / "added" / address).unlink(missing_ok=True)
+    hosting.hand_over(directory)
 
 
 def _without(addresses: str, removed: Collection[str]) -> str:
@@ -194,6 +198,7 @@ def rotate_relay(directory: Path) -> tuple[str, Secret]:
         raise InputError(f"{directory}: there are no relay credentials to rotate")
     password = new_password()
     write_private(directory / "relay", render.credentials_file(known[0], password).reveal())
+    hosting.hand_over(directory)
     return known[0], password
 
 

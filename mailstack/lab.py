@@ -10,13 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import claims, compose, definition, files, images, labfile, ports, state
+from mailstack import claims, compose, definition, files, hosting, images, labfile, ports, state
 from mailstack.down import LOCK_SECONDS, Progress, remove
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import (
     CheckFailed,
     DeadlinePassed,
-    EngineError,
     HostError,
     InputError,
     MailstackError,
@@ -180,7 +179,7 @@ class _Up:
                 self.countdown.cancel()
                 if made_here and not self.request.keep:
                     self.progress("removing what was made")
-                    with contextlib.suppress(EngineError):  # what went wrong first is what the user is told
+                    with contextlib.suppress(HostError):  # what went wrong first is what the user is told
                         remove(self.directory, self.runner, self.engine)
                         self.watched = False
                 elif self.before is not None and not self.request.keep:
@@ -253,6 +252,7 @@ class _Up:
             relay_ca=self.relay_ca,
         )
         _refuse_anothers(wanted, claimed.result())
+        hosting.forward(wanted.ports.values())
         self._done("files")
         self.progress("starting the containers")
         warm = pool.submit(_warm_up)

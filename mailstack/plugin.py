@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The command line's options."""
     group = parser.getgroup("mailstack", "mailstack: a mail server for tests")
     group.addoption("--mailstack-name", metavar="NAME", help="use this lab, which is up, instead of one of its own")
+    group.addoption("--mailstack-host", metavar="HOST", help="have the lab on this Docker host, over SSH")
     group.addoption("--mailstack-keep", action="store_true", help="leave the lab of the tests as it is when they end")
     group.addoption(
         "--mailstack-artifacts",
@@ -47,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from mailstack.running import RunningLab
 
     try:
+        _use_host(config)
         RunningLab(name)
     except MailstackError as error:
         raise pytest.UsageError(_worded(error)) from None
@@ -107,6 +110,8 @@ def mailstack_lab(
     """A lab that is up, and proven with a mail: the run's own, which all workers of pytest-xdist share."""
     from mailstack.running import RunningLab
 
+    with _for_people():
+        _use_host(request.config)
     if mailstack_name is not None:
         with _for_people():
             lab = RunningLab(mailstack_name)
@@ -236,6 +241,14 @@ def _own_name(config: pytest.Config) -> str:
     worker: dict[str, str] | None = getattr(config, "workerinput", None)
     token = worker["testrunuid"] if worker else config.stash.setdefault(_TOKEN, secrets.token_hex(16))
     return "pytest-" + hashlib.sha256(token.encode()).hexdigest()[:12]
+
+
+def _use_host(config: pytest.Config) -> None:
+    """Where the lab is, if it is not on this machine. Raises MailstackError."""
+    if host := config.getoption("--mailstack-host") or os.environ.get("MAILSTACK_HOST"):
+        from mailstack import hosting
+
+        hosting.use(host)
 
 
 def _silent(_: str) -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from mailstack import hosting
 from mailstack.errors import EngineError
 from mailstack.model import Deadline
 from mailstack.state import LabDirectory, owner
@@ -102,6 +103,8 @@ def _try(lab: str, wanted: Callable[[], bool]) -> bool:
 def main(kind: str, lab: str) -> None:
     """Wait, then take the lab down."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])  # taken by `wait`
+    if host := os.environ.get(hosting.VARIABLE):
+        hosting.use(host)
     {"up": after_up, "users": after_users}[kind](lab)
 
 

@@ -19,11 +19,15 @@ from mailstack.model import Command, Deadline, Result
 LineSink = Callable[[str], None]
 
 
-class Runner(Protocol):
-    """Runs commands somewhere."""
+class Runs(Protocol):
+    """Runs commands somewhere: on this machine, or on a host over SSH."""
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
         """Run to the end; `on_line` sees each line of standard error as it comes."""
+
+
+class Runner(Runs, Protocol):
+    """Runs commands on this machine."""
 
     def attach(self, command: Command) -> int:
         """Run with this process's own terminal, and give its exit code."""
@@ -160,7 +164,7 @@ def shown(command: Command) -> str:
 
 
 def must(
-    runner: Runner, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None
+    runner: Runs, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None
 ) -> Result:
     """Run `command`, and raise CommandFailed with its last lines when it did not end with 0."""
     result = runner.run(command, deadline=deadline, on_line=on_line)

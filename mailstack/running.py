@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mailstack import compose, files, state
+from mailstack import compose, files, hosting, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import HostError, InputError
 from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
@@ -92,7 +92,7 @@ def project(
         "MAILSTACK_OWNER": lab.owner,
         "MAILSTACK_EXPIRES": lab.expires,
         "MAILSTACK_TAG": lab.tag,
-        "MAILSTACK_SECRETS": str(directory.files),
+        "MAILSTACK_SECRETS": hosting.place_of(directory.files),
     }
     environment |= {port.variable: str(lab.ports[port.name]) for port in PORTS if port.name in lab.ports}
     if lab.relay:

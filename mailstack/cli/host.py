@@ -7,11 +7,12 @@ import sys
 import click
 
 from mailstack import __version__
-from mailstack.cli.output import Progress, json_option, print_json, table
+from mailstack.cli.output import Progress, host_option, json_option, print_json, table
 from mailstack.errors import HostError, MailstackError
 
 
 @click.command()
+@host_option
 @json_option
 def doctor(as_json: bool) -> None:
     """Say of each thing that a lab needs whether it is there, and what to do.
@@ -65,6 +66,7 @@ def provision(progress: str) -> None:
 
 
 @click.command()
+@host_option
 @json_option
 def version(as_json: bool) -> None:
     """The versions of mailstack, Python, Compose and the engine."""

@@ -14,14 +14,17 @@ PACKAGE = Path(mailstack.__file__).parent
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
     ("errors", "model", "definition", "durations", "streams", "replies", "fields", "hypertext", "faults.entry"),
-    ("following", "layers", "unixapi", "news"),
+    ("following", "layers", "unixapi", "news", "hosts"),
     ("faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
-    ("secret", "ports", "subnets", "runner", "labfile", "report", "dialer", "engine", "faults", "dialogue"),
+    ("secret", "ports", "subnets", "runner", "labfile", "report", "dialer", "faults", "dialogue"),
+    ("state", "remote"),
+    ("hosting", "tunnel"),
+    ("engine",),
     ("mime", "attachments"),
     ("figures", "figures.svg", "figures.path"),
     ("figures.sequence", "figures.timeline", "figures.topology"),
     ("page",),
-    ("pki", "render", "state", "compose", "images", "mail", "places", "message"),
+    ("pki", "render", "compose", "images", "mail", "places", "message"),
     ("trace", "trace.lines", "load", "load.plan"),
     ("files", "provision", "mailboxes", "users", "claims", "trace.events"),
     ("trace.collect", "trace.journey", "trace.stations"),
@@ -112,8 +115,18 @@ def test_only_the_engine_imports_the_docker_sdk() -> None:
     assert set(users) == {"engine"}
 
 
+def test_only_remote_imports_fabric_and_what_is_below_it() -> None:
+    users = {
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import) and {each.name.split(".")[0] for each in node.names} & {"fabric", "paramiko"}
+    }
+    assert users == {"remote"}
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from mailstack.cli import cli; cli(['--help'], standalone_mode=False); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"docker", "fabric", "rich", "yaml", "cryptography", "imap_tools", "requests", "ssl", "jinja2"}
+    heavy = {"docker", "fabric", "rich", "yaml", "cryptography", "imap_tools", "requests", "ssl", "jinja2", "paramiko"}
     assert not heavy & set(loaded)

@@ -22,12 +22,17 @@ from typing import Any
 
 import docker
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline
+from mailstack.secret import write_private
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[2]
 IMAGE = "mailstack/nested:tests"
+REMOTE = "mailstack/remote:tests"  # a bare machine with SSH
+USERS = ("tester", "sudoer", "stranger")  # of it: in the group `docker`; may use the engine by sudo alone; may not
 PYTHON = "3.13"  # Debian trixie's
 START_SECONDS = 60.0
 
@@ -47,14 +52,17 @@ class Machine:
     container: Any  # of the host's engine
     engine: docker.DockerClient  # its own
     socket: str
+    home: Path | None = None  # of somebody here who may log in to it: with ~/.ssh
 
-    def run(self, *words: str, code: int = 0) -> str:
-        """A command on the machine: its standard output; it must end with `code`."""
+    def run(self, *words: str, code: int | None = 0) -> str:
+        """A command on the machine: its standard output; it must end with `code`, if that is said."""
         result = self.container.exec_run(
             list(words), environment={"DOCKER_HOST": f"unix://{self.socket}"}, demux=True, workdir="/root"
         )
         output, errors = (stream.decode() if stream else "" for stream in result.output)
-        assert result.exit_code == code, f"{words} ended with {result.exit_code}: {errors[-3000:]} {output[-1000:]}"
+        assert code in (None, result.exit_code), (
+            f"{words} ended with {result.exit_code}: {errors[-3000:]} {output[-1000:]}"
+        )
         return output
 
     def json(self, *words: str) -> Any:
@@ -71,8 +79,8 @@ class Machine:
             self.engine.api.load_image(saved.iter_content(1 << 20))
 
 
-def build() -> None:
-    """The machine's image; what has not changed is in the engine's cache."""
+def build(tag: str = IMAGE) -> None:
+    """A machine's image; what has not changed is in the engine's cache."""
     context = {name: (HERE / name).read_bytes() for name in ("Dockerfile", "start")}
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -81,7 +89,8 @@ def build() -> None:
             member.size, member.mode = len(data), 0o755 if name == "start" else 0o644
             tar.addfile(member, io.BytesIO(data))
     archive.seek(0)
-    docker.from_env().images.build(fileobj=archive, custom_context=True, tag=IMAGE, rm=True, forcerm=True)
+    target = tag.partition(":")[0].rpartition("/")[2]
+    docker.from_env().images.build(fileobj=archive, custom_context=True, tag=tag, target=target, rm=True, forcerm=True)
 
 
 def wheels(directory: Path) -> None:
@@ -108,10 +117,11 @@ def wheels(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def machine(owner: str, *mounts: Path) -> Iterator[Machine]:
+def machine(owner: str, *mounts: Path, image: str = IMAGE, tmpfs: dict[str, str] | None = None) -> Iterator[Machine]:
     """A nested machine for as long as `with` lasts, with folders of this host's at the same places, to be read.
 
-    Skips the test where the host does not allow one.
+    One that is made from REMOTE can be reached by SSH, by its users' names as Host. Skips the test where the host does
+    not allow one.
     """
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
@@ -123,21 +133,66 @@ def machine(owner: str, *mounts: Path) -> Iterator[Machine]:
         undo.callback(shutil.rmtree, shared, ignore_errors=True)
         socket = shared / "docker.sock"
         places = [f"{place}:{place}:ro" for place in mounts] + [f"{each}:{each}" for each in (shared, "/sys/fs/cgroup")]
+        ssh = image == REMOTE
+        if ssh:
+            _key(shared)
         host = {
-            **client.api.create_host_config(binds=places, **PRIVILEGES),
+            **client.api.create_host_config(
+                binds=places,
+                port_bindings={22: ("127.0.0.1", None)} if ssh else None,
+                tmpfs=tmpfs,
+                **PRIVILEGES,
+            ),
             # `systempaths=unconfined` of Docker's command: nothing of /proc and /sys is hidden, or read-only.
             "MaskedPaths": [],
             "ReadonlyPaths": [],
         }
         labels = {LABEL_LAB: name, LABEL_OWNER: owner, LABEL_EXPIRES: "never"}
         made = client.api.create_container(
-            IMAGE, [str(socket), name], name=name, hostname="nested", labels=labels, host_config=host
+            image,
+            [str(socket), name, *([str(shared)] if ssh else [])],
+            name=name,
+            hostname="nested",
+            labels=labels,
+            host_config=host,
+            ports=[22] if ssh else None,
         )
         container = client.containers.get(made["Id"])
         undo.callback(_remove_control_groups, name)
         undo.callback(_end, container)
         container.start()
-        yield Machine(container, _answering(container, socket), str(socket))
+        engine = _answering(container, socket)
+        yield Machine(container, engine, str(socket), _home(container, shared) if ssh else None)
+
+
+def _key(shared: Path) -> None:
+    """A key that the machine's users may log in with."""
+    shared.chmod(0o755)  # sshd reads it as the user
+    private = Ed25519PrivateKey.generate()
+    write_private(shared / "id", private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode())
+    (shared / "authorized_keys").write_text(public_key(private))
+
+
+def public_key(private: Ed25519PrivateKey | None = None) -> str:
+    """A key's line for authorized_keys and known_hosts: of a new key, where none is given."""
+    key = (private or Ed25519PrivateKey.generate()).public_key()
+    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + "\n"
+
+
+def _home(container: Any, shared: Path) -> Path:
+    """A home with what ssh needs: the machine's key is known, and its users are Hosts (ssh_config(5))."""
+    port = int(container.ports["22/tcp"][0]["HostPort"])
+    ssh = shared / "home" / ".ssh"
+    ssh.mkdir(parents=True, mode=0o700)
+    kind, key, *_ = (shared / "host_key.pub").read_text().split()
+    (ssh / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
+    (ssh / "config").write_text(
+        "".join(
+            f"Host {user}\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  IdentityFile {shared / 'id'}\n"
+            for user in USERS
+        )
+    )
+    return shared / "home"
 
 
 def _answering(container: Any, socket: Path) -> docker.DockerClient:

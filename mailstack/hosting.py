@@ -1,0 +1,229 @@
+"""The host that a command works on: this machine, or one over SSH.
+
+Over SSH, a process of its own (`tunnel`) keeps the connection. The engine there has a socket here, the ports of its
+labs are this machine's, and what is kept of them here has a runtime directory of its own: so whatever works on a lab
+works there. What is left is done here: the files that containers are handed have to be on the host as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mailstack import hosts
+from mailstack.errors import HostError
+from mailstack.hosts import CONTROL, ENGINE, LOCK
+from mailstack.model import Command, Deadline, Json, Result
+from mailstack.runner import Local, must
+from mailstack.secret import Secret, make_private_directory, runtime_directory
+from mailstack.state import known_labs, owner, same_file
+
+VARIABLE = "MAILSTACK_HOST"
+
+if TYPE_CHECKING:
+    import tarfile
+
+# What is handed over takes the place of what is there, file by file and in place: containers know a file by its inode.
+_TAKE = """\
+umask 077
+mkdir -p "$1" && cd "$1" || exit
+tar --overwrite -xvf - | sort > ../.taken && find . -type f | sort | comm -23 - ../.taken | xargs -r -d '\\n' rm -f --
+rm -f ../.taken
+"""
+# Directories in which others have something stay.
+_FORGET = 'rm -rf -- "$1/$2/$3" || exit; rmdir -- "$1/$2" "$1" 2>/dev/null || :'
+
+_current: Over | None = None
+
+
+def current() -> Over | None:
+    """The host over SSH that this process works on; None: this machine."""
+    return _current
+
+
+def use(name: str, ask: Callable[[str], Secret | None] = lambda host: None) -> Over:
+    """Work on the host `name` from now on; `ask` gives a password, where the host takes one and no key will do.
+
+    Raises InputError for what is no host, HostError when it cannot be reached.
+    """
+    global _current  # noqa: PLW0603
+    host = hosts.parse(name)
+    above = runtime_directory()
+    directory = above if above.name == host.key else above / host.key
+    make_private_directory(directory)
+    os.environ["MAILSTACK_RUNTIME_DIR"] = str(directory)
+    os.environ["DOCKER_HOST"] = f"unix://{directory / ENGINE}"
+    os.environ[VARIABLE] = str(host)
+    _current = _connected(host, directory, ask)
+    return _current
+
+
+def place_of(files: Path) -> str:
+    """Where the engine finds what a lab's containers are handed: `files`, or what is the same on the host."""
+    return str(files) if _current is None else f"{_current.place}/{owner()}/{files.parent.name}/files"
+
+
+def hand_over(files: Path) -> None:
+    """Have what the host has of a lab's files be what it is here. Raises HostError."""
+    if _current is None:
+        return
+    import tarfile
+
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(files, ".", filter=_nobodys)
+    must(_current, Command(("sh", "-c", _TAKE, "mailstack", place_of(files)), input=archive.getvalue()))
+
+
+def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def forget(lab: str, ports: Collection[int]) -> None:
+    """Remove a lab's files from the host, and lead its ports there no longer. Raises HostError."""
+    if _current is not None:
+        must(_current, Command(("sh", "-c", _FORGET, "mailstack", _current.place, owner(), lab)))
+        _current.close(ports)
+
+
+def forward(ports: Collection[int]) -> list[int]:
+    """Have these ports of this machine lead to the host's; those that could not be had."""
+    return [] if _current is None else _current.forward(ports)
+
+
+class Over:
+    """A host over SSH: runs commands there, as `runner.Local` does here."""
+
+    def __init__(self, host: hosts.Host, control: socket.socket) -> None:
+        self.host = host
+        self._lock = threading.Lock()
+        self._stream = control.makefile("rwb")
+        self.about: Json = {}
+        self.look()
+
+    @property
+    def place(self) -> str:
+        """The host's directory for what labs are handed: on tmpfs, and its user's alone."""
+        return str(self.about["place"])
+
+    def run(
+        self, command: Command, *, deadline: Deadline | None = None, on_line: Callable[[str], None] | None = None
+    ) -> Result:
+        """Run `command` on the host; see Runner. Raises HostError when the connection is cut meanwhile."""
+        data = command.input or b""
+        asked = {
+            "do": "run",
+            "argv": list(command.argv),
+            "environment": dict(command.environment),
+            "input": len(data),
+        }
+        told = self._ask(asked, data, on_line)
+        return Result(told["code"], told["stdout"], told["stderr"])
+
+    def look(self) -> Json:
+        """What there is on the host now: see `tunnel`. Raises HostError."""
+        self.about = self._ask({"do": "about"})
+        return self.about
+
+    def forward(self, ports: Collection[int]) -> list[int]:
+        """See `hosting.forward`."""
+        return list(self._ask({"do": "forward", "ports": list(ports)})["taken"])
+
+    def close(self, ports: Collection[int]) -> None:
+        """Have these ports lead nowhere."""
+        self._ask({"do": "close", "ports": list(ports)})
+
+    def cut(self) -> HostError:
+        """What to say when the host has gone."""
+        return HostError(
+            f"{self.host}: the connection was cut",
+            remedy=f"when it is back: mailstack down --host {self.host} removes what was left there",
+        )
+
+    def _ask(self, asked: Json, data: bytes = b"", on_line: Callable[[str], None] | None = None) -> Json:
+        with self._lock, contextlib.suppress(OSError):
+            self._stream.write(json.dumps(asked).encode() + b"\n" + data)
+            self._stream.flush()
+            while line := self._stream.readline():
+                told: Json = json.loads(line)
+                if "error" in told:
+                    raise HostError(told["error"], remedy=told["remedy"])
+                if "line" not in told:
+                    return told
+                if on_line:
+                    on_line(told["line"])
+        raise self.cut()
+
+
+def _connected(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | None]) -> Over:
+    """Join the process that keeps the connection; it is started where there is none."""
+    while True:
+        make_private_directory(directory)
+        fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # of several commands that begin at once, one starts it
+            if not same_file(fd, directory / LOCK):
+                continue  # the one that was there has just ended, and has tidied up
+            if (control := _attempt(directory)) is None:
+                try:
+                    _started(host, directory, ask)
+                except BaseException:
+                    if not known_labs():
+                        shutil.rmtree(directory, ignore_errors=True)
+                    raise
+                control = _attempt(directory)
+            if control is None:
+                raise HostError(f"{host}: the connection was cut as soon as it was there", remedy="try again")
+            return Over(host, control)
+        finally:
+            os.close(fd)
+
+
+def _attempt(directory: Path) -> socket.socket | None:
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        control.connect(str(directory / CONTROL))
+    except OSError:
+        control.close()
+        return None
+    return control
+
+
+def _started(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | None]) -> None:
+    told = _start(host, directory, None)
+    while told.get("password") and (password := ask(str(host))):
+        told = _start(host, directory, password)
+    if "error" in told:
+        raise HostError(told["error"], remedy=told["remedy"])
+
+
+def _start(host: hosts.Host, directory: Path, password: Secret | None) -> Json:
+    """Start the process; what it says once it is connected, or is not."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        package = Path(__file__).parent.parent
+        environment = {"MAILSTACK_RUNTIME_DIR": str(directory)}
+        if package.name not in ("site-packages", "dist-packages"):  # a checkout that may not be installed
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+        argv = (sys.executable, "-m", "mailstack.tunnel", str(host))
+        Local().release(Command(argv, environment), stdin=theirs.fileno())
+        theirs.close()
+        ours.sendall((password.reveal() if password else "").encode() + b"\n")
+        with ours.makefile("rb") as stream:
+            line = stream.readline()
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        raise HostError(f"{host}: the process that keeps the connection ended", remedy="try again") from None

@@ -1,0 +1,306 @@
+"""The connection to one host, kept open: `python -m mailstack.tunnel HOST`, a process that `hosting` starts.
+
+<runtime directory>/docker.sock    leads to the host's engine
+<runtime directory>/control.sock   what this process is asked to do: a line of JSON each, see `_Control`
+127.0.0.1:PORT                     leads to the same port of the host's loopback, for each port of a lab
+
+It ends when the connection does, and when the last command has gone and no lab is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import io
+import json
+import os
+import shutil
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mailstack import hosts, state
+from mailstack.errors import HostError, MailstackError
+from mailstack.hosts import CONTROL, ENGINE, LOCK
+from mailstack.model import Command, Json
+from mailstack.remote import Refused, Remote
+from mailstack.secret import Secret, runtime_directory
+
+_BUFFER = 1 << 16
+
+# What has to be known of a host before anything is done there: one line each, in this order. Secrets go into shared
+# memory: where systemd runs, the user's own runtime directory goes when the user logs out.
+_ABOUT = """\
+umask 077
+place=/dev/shm/mailstack-$(id -u)
+mkdir -p "$place" && [ -O "$place" ] && chmod 0700 "$place" || place=
+socket=${DOCKER_HOST:-unix:///var/run/docker.sock}; socket=${socket#unix://}
+if [ -r "$socket" ] && [ -w "$socket" ]; then way=socket
+elif [ -e "$socket" ] && sudo -n true 2>/dev/null; then way=sudo
+elif [ -e "$socket" ]; then way=denied
+else way=absent; fi
+printf '%s\\n' "$place" "$socket" "$way" "$(id -un)" "$(id -u)" "$(date +%s)"
+"""
+
+
+# What SSH leads to when the user may not use the engine's socket, but root may: a socket of the user's beside it, until
+# this program's standard input ends. One program for all connections: sshd_config(5), MaxSessions. Perl is part of
+# every Debian (perl-base is essential); Docker's own command need not be there.
+_BRIDGE = """\
+use strict; use IO::Socket::UNIX; use IO::Select;
+my ($ours, $engine, $user) = @ARGV;
+$SIG{CHLD} = "IGNORE"; umask 0077; unlink $ours; $| = 1;
+my $listener = IO::Socket::UNIX->new(Local => $ours, Listen => 64) or die "$ours: $!\\n";
+chown $user, -1, $ours; print "ready\\n";
+my $all = IO::Select->new(\\*STDIN, $listener);
+while (my @ready = $all->can_read) {
+  for (@ready) {
+    if ($_ != $listener) { unlink $ours; exit }
+    my $one = $listener->accept or next;
+    fork or serve($one);
+  }
+}
+sub serve {
+  my ($one) = @_;
+  my $two = IO::Socket::UNIX->new(Peer => $engine) or exit;
+  my $both = IO::Select->new($one, $two);
+  while (my @ready = $both->can_read) {
+    for my $from (@ready) {
+      my $to = $from == $one ? $two : $one;
+      if (sysread($from, my $data, 65536)) {
+        my $done = 0;
+        while ($done < length $data) { $done += syswrite($to, $data, length($data) - $done, $done) // exit }
+      } else { $both->remove($from); shutdown($to, 1) }
+    }
+  }
+  exit;
+}
+"""
+
+
+class Tunnel:
+    """What is open towards one host."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+        self.about: Json = {}
+        self._forwarded: dict[int, socketserver.BaseServer] = {}
+        self._lock = threading.Lock()
+        self._users = 0
+        self._bridge: Any = None  # see _BRIDGE
+
+    def look(self) -> None:
+        """Learn what there is on the host. Raises HostError."""
+        told = self.remote.run(Command(("sh", "-c", _ABOUT))).stdout.split("\n")
+        if len(told) < 6:
+            raise HostError(f"{self.remote.host}: its shell does not say what there is", details="\n".join(told))
+        place, path, way, user, number, clock = told[:6]
+        if not place:
+            raise HostError(
+                f"{self.remote.host}: there is no private directory for secrets in its shared memory (/dev/shm)",
+                remedy="on that machine: is /dev/shm there, and no mailstack-… in it somebody else's?",
+            )
+        self.about = {"place": place, "socket": path, "way": way, "user": user, "uid": int(number), "clock": int(clock)}
+
+    def engine(self) -> Any:
+        """A connection to the host's engine. Raises HostError."""
+        if self.about["way"] != "sudo":
+            return self.remote.socket(self.about["socket"])
+        with self._lock:
+            if self._bridge is None:
+                path = f"{self.about['place']}/{ENGINE}"
+                bridge = ("sudo", "-n", "perl", "-e", _BRIDGE, path, self.about["socket"], str(self.about["uid"]))
+                self._bridge = self.remote.program(Command(bridge))
+                self._bridge.recv(1)  # it is ready
+        return self.remote.socket(f"{self.about['place']}/{ENGINE}")
+
+    def forward(self, ports: list[int]) -> list[int]:
+        """Listen on these ports of the loopback; those that could not be had."""
+        taken = []
+        with self._lock:
+            for port in set(ports) - set(self._forwarded):
+                try:
+                    server = _Ports(("127.0.0.1", port), functools.partial(self.remote.port, port))
+                except OSError:
+                    taken.append(port)
+                    continue
+                self._forwarded[port] = server
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+        return sorted(taken)
+
+    def close(self, ports: list[int]) -> None:
+        """Listen on these ports no longer."""
+        with self._lock:
+            servers = [self._forwarded.pop(port) for port in ports if port in self._forwarded]
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+    def joined(self) -> None:
+        """A command has come."""
+        with self._lock:
+            self._users += 1
+
+    def left(self) -> None:
+        """A command has gone; the last one, when there is no lab, ends the connection."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+        with contextlib.suppress(FileNotFoundError), (runtime_directory() / LOCK).open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # no command comes meanwhile
+            if self._users == 0 and not state.known_labs():
+                if self._bridge is not None:
+                    self._bridge.shutdown_write()  # its end: it removes its socket
+                    self._bridge.recv_exit_status()
+                with contextlib.suppress(HostError):
+                    self.remote.run(Command(("rmdir", self.about["place"])))  # where others have labs, it stays
+                shutil.rmtree(runtime_directory(), ignore_errors=True)
+                self.end()
+
+    def end(self) -> NoReturn:
+        """End this process: the connection has ended. What is kept of labs is for the next command to look at."""
+        directory = Path(os.environ["MAILSTACK_RUNTIME_DIR"])  # which may have been removed: not made again
+        for name in (ENGINE, CONTROL):
+            (directory / name).unlink(missing_ok=True)
+        os._exit(0)  # threads that wait for what never comes are not waited for
+
+
+class _Sockets(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, path: Path, handle: Callable[[socket.socket], None]) -> None:
+        path.unlink(missing_ok=True)
+        self._handle = handle
+        super().__init__(str(path), socketserver.BaseRequestHandler)
+        path.chmod(0o600)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self._handle(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """One client's trouble is told to that client alone: its connection ends."""
+
+
+class _Ports(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], lead: Callable[[], Any]) -> None:
+        self._lead = lead
+        super().__init__(address, socketserver.BaseRequestHandler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        join(request, self._lead())
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """As above: nothing listens at the other end, say."""
+
+
+def join(client: socket.socket, channel: Any) -> None:
+    """Carry what is said between a client and a channel, until both have said all."""
+
+    def towards_client() -> None:
+        with contextlib.suppress(OSError):
+            while data := channel.recv(_BUFFER):
+                client.sendall(data)
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_WR)
+
+    back = threading.Thread(target=towards_client, daemon=True)
+    back.start()
+    with contextlib.suppress(OSError):
+        while data := client.recv(_BUFFER):
+            channel.sendall(data)
+    with contextlib.suppress(OSError):
+        channel.shutdown_write()
+    back.join()
+    channel.close()
+
+
+class _Control:
+    """What a command asks for, and gets, over one connection that it keeps open as long as it lives."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+
+    def __call__(self, client: socket.socket) -> None:
+        self._tunnel.joined()
+        try:
+            with client.makefile("rwb") as stream:
+                while line := stream.readline():
+                    self._answer(stream, json.loads(line))
+        except (OSError, ValueError):
+            pass  # it has gone
+        finally:
+            self._tunnel.left()
+
+    def _answer(self, stream: io.BufferedRWPair, asked: Json) -> None:
+        lock = threading.Lock()
+
+        def say(document: Json) -> None:
+            with lock:
+                stream.write(json.dumps(document).encode() + b"\n")
+                stream.flush()
+
+        try:
+            match asked["do"]:
+                case "about":
+                    self._tunnel.look()
+                    say(self._tunnel.about)
+                case "run":
+                    data = stream.read(asked["input"]) if asked["input"] else None
+                    command = Command(tuple(asked["argv"]), asked["environment"], data)
+                    result = self._tunnel.remote.run(command, lambda text: say({"line": text}))
+                    say({"code": result.code, "stdout": result.stdout, "stderr": result.stderr})
+                case "forward":
+                    say({"taken": self._tunnel.forward(asked["ports"])})
+                case "close":
+                    self._tunnel.close(asked["ports"])
+                    say({})
+        except MailstackError as error:
+            say({"error": error.message, "remedy": error.remedy})
+
+
+def main(name: str) -> None:
+    """Connect, say so on standard input (a socket, on which the password comes, if there is one), and serve."""
+    with socket.socket(fileno=os.dup(0)) as starter, starter.makefile("rwb") as stream:
+        password = stream.readline().decode().rstrip("\n")
+        remote = Remote(hosts.parse(name), Secret(password) if password else None)
+        tunnel = Tunnel(remote)
+        runtime = runtime_directory()
+        try:
+            remote.open()
+            tunnel.look()
+            for place, handle in (
+                (ENGINE, lambda client: join(client, tunnel.engine())),
+                (CONTROL, _Control(tunnel)),
+            ):
+                server = _Sockets(runtime / place, handle)
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+            for lab in state.known_labs():
+                if found := state.LabDirectory(lab).load():
+                    tunnel.forward(list(found.ports.values()))
+        except MailstackError as error:
+            refused = isinstance(error, Refused) and error.password
+            said: Json = {"error": error.message, "remedy": error.remedy, "password": refused}
+        else:
+            said = {}
+        # Not left by the starter: it is the first user, from now on.
+        stream.write(json.dumps(said).encode() + b"\n")
+        stream.flush()
+    if not said:
+        remote.wait()
+    tunnel.end()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

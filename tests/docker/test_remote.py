@@ -1,0 +1,233 @@
+"""A lab on another machine, over SSH: a nested engine with a real sshd, which has neither Compose nor Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailstack import definition, hosts, images, state
+from mailstack.engine import Engine
+from mailstack.model import SERVICES, Deadline
+from mailstack.runner import Local
+from mailstack.secret import runtime_directory
+from tests.docker import nested
+from tests.docker.conftest import Labs
+
+pytestmark = [pytest.mark.docker, pytest.mark.remote]
+
+
+@pytest.fixture(scope="module")
+def machine(labs: Labs) -> Iterator[nested.Machine]:
+    """A bare machine, with the images that this host has."""
+    if os.geteuid() != 0:
+        pytest.skip("a nested engine needs root on this host")
+    images.ensure_base(Engine(), Local(), lambda _: None)
+    nested.build(nested.REMOTE)
+    with labs.one("for-remote"):  # the images are there after that
+        pass
+    with nested.machine(state.owner(), image=nested.REMOTE) as made:
+        tag = images.content_tag(definition.stack())
+        made.load([f"mailstack/{service}:{tag}" for service in SERVICES])
+        yield made
+
+
+def mailstack(
+    machine: nested.Machine, *words: str | Path, host: str = "tester", code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """A command here, on the machine."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mailstack", *words, *(["--host", host] if host else [])],
+        env={**os.environ, "HOME": str(machine.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-1000:]
+    return done
+
+
+def answer(machine: nested.Machine, *words: str | Path, host: str = "tester") -> Any:
+    """What it says as JSON."""
+    return json.loads(mailstack(machine, *words, "--json", host=host).stdout)
+
+
+def left(machine: nested.Machine) -> list[str]:
+    """What there is of any lab on the machine, and of its connection here, once the last who knows of it has gone."""
+    deadline = Deadline.after(15)
+    while (found := _there(machine)) and not deadline.passed():
+        time.sleep(0.1)
+    return found
+
+
+def _there(machine: nested.Machine) -> list[str]:
+    found = [each.name for each in machine.engine.containers.list(all=True)]
+    found += [each.name for each in machine.engine.volumes.list()]
+    found += [each.name for each in machine.engine.networks.list() if each.name not in ("bridge", "host", "none")]
+    found += machine.run("find", "/dev/shm", "/run/user", "/home", "-path", "*mailstack*").split()
+    return found + [str(each) for each in runtime_directory().glob("@*")]
+
+
+@pytest.mark.parametrize("user", ["tester", "sudoer"])
+def test_a_lab_comes_up_passes_every_check_and_goes_without_a_trace(machine: nested.Machine, user: str) -> None:
+    up = answer(machine, "up", "-n", "far", host=user)
+    assert up["verified"]["milliseconds"] > 0
+    try:
+        done = answer(machine, "check", "-n", "far", host=user)["checks"]
+        assert [(check["id"], check["evidence"]) for check in done if check["verdict"] != "pass"] == []
+        assert len(done) > 80
+    finally:
+        assert answer(machine, "down", "-n", "far", host=user) == {"removed": ["far"]}
+    assert left(machine) == []
+
+
+def test_the_experiment_is_performed_there(machine: nested.Machine, tmp_path: Path) -> None:
+    document = answer(machine, "experiment", "--out", tmp_path / "report")
+    assert [(step["id"], step["reason"]) for step in document["steps"] if step["verdict"] != "pass"] == []
+    assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
+    assert left(machine) == []
+
+
+def test_a_user_who_may_not_use_the_engine_is_told(machine: nested.Machine) -> None:
+    said = mailstack(machine, "up", host="stranger", code=3).stderr
+    assert "stranger may not use the Docker engine on stranger" in said
+    assert left(machine) == []
+
+
+def test_a_host_whose_key_is_not_known_is_refused_with_its_fingerprint(machine: nested.Machine) -> None:
+    assert machine.home
+    known = machine.home / ".ssh" / "known_hosts"
+    kept = known.read_text()
+    known.write_text("")
+    try:
+        said = mailstack(machine, "up", code=3).stderr
+    finally:
+        known.write_text(kept)
+    assert "its key is not known: SHA256:" in said
+    assert "~/.ssh/known_hosts" in said
+    assert left(machine) == []
+
+
+def test_a_host_whose_key_has_changed_is_refused_with_both_fingerprints(machine: nested.Machine) -> None:
+    assert machine.home
+    known = machine.home / ".ssh" / "known_hosts"
+    kept = known.read_text()
+    other = nested.public_key().split()[1]
+    known.write_text(f"{kept.split()[0]} ssh-ed25519 {other}\n")
+    try:
+        said = mailstack(machine, "up", code=3).stderr
+    finally:
+        known.write_text(kept)
+    assert "its key has changed" in said
+    assert said.count("SHA256:") == 2
+    assert "ssh-keygen -R" in said
+    assert left(machine) == []
+
+
+def test_a_user_whose_key_is_refused_is_told(machine: nested.Machine) -> None:
+    assert machine.home
+    config = machine.home / ".ssh" / "config"
+    kept = config.read_text()
+    port = kept.split("Port ")[1].split()[0]
+    config.write_text("")
+    try:
+        said = mailstack(machine, "up", host=f"ssh://tester@127.0.0.1:{port}", code=3).stderr
+    finally:
+        config.write_text(kept)
+    assert f"ssh://tester@127.0.0.1:{port}: tester is refused" in said
+    assert left(machine) == []
+
+
+def test_a_machine_that_does_not_answer_is_told(machine: nested.Machine) -> None:
+    said = mailstack(machine, "up", host="ssh://tester@127.0.0.1:1", code=3).stderr
+    assert "nothing can be reached at 127.0.0.1:1: Connection refused" in said
+
+
+def test_a_secret_is_nowhere_there_but_in_its_directory_and_nowhere_at_all_afterwards(
+    machine: nested.Machine,
+) -> None:
+    mailstack(machine, "up", "-n", "canary")
+    try:
+        files = runtime_directory() / hosts.parse("tester").key / "canary" / "files"
+        password = next(
+            line.split("}")[1].split(":")[0]
+            for line in (files / "accounts").read_text().splitlines()
+            if line.startswith("bob@")
+        )
+        mailstack(machine, "send", "-n", "canary", "--from", "bob@example.com", "--to", "alice@example.com")
+        assert _places(machine, password) == [f"/dev/shm/mailstack-1000/{state.owner()}/canary/files/accounts"]
+        assert password not in machine.run("sh", "-c", "cat /proc/*/cmdline /proc/*/environ | tr '\\0' '\\n'")
+    finally:
+        mailstack(machine, "down", "-n", "canary")
+    assert _places(machine, password) == []
+    assert left(machine) == []
+
+
+def _places(machine: nested.Machine, text: str) -> list[str]:
+    """The files on the machine that have `text` in them; the kernel's own are left out, as are others' memories."""
+    found = machine.container.exec_run(
+        ["grep", "-rlF", "--exclude-dir=proc", "--exclude-dir=sys", "-e", text, "/"], demux=True
+    )
+    return sorted(line for line in (found.output[0] or b"").decode().splitlines() if "/merged/" not in line)
+
+
+CUTS = int(os.environ.get("MAILSTACK_TEST_CUTS", "4"))
+
+
+@pytest.mark.parametrize("number", range(CUTS))
+def test_a_connection_that_is_cut_while_a_lab_comes_up_is_told_and_down_leaves_nothing(
+    machine: nested.Machine, number: int
+) -> None:
+    moment = random.uniform(0.3, 1.8)
+    print(f"cut after {moment:.3f} s")
+    with subprocess.Popen(
+        [sys.executable, "-m", "mailstack", "up", "-n", "cut", "--host", "tester"],
+        env={**os.environ, "HOME": str(machine.home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        time.sleep(moment)  # a moment of its own, not one that is waited for
+        machine.run("pkill", "-KILL", "-f", "^sshd-session", code=None)
+        cut = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    if process.returncode:  # else it was done by then
+        assert time.monotonic() - cut < 15
+        assert "tester" in said.split("mailstack: ")[-1], (process.returncode, said)
+        assert process.returncode == 3, said
+    mailstack(machine, "down", "-n", "cut")
+    assert left(machine) == []
+
+
+def test_tests_have_their_mailboxes_there(machine: nested.Machine, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "from email.message import EmailMessage\n"
+        "def test_it(mailstack_lab, mailbox, smtp_settings):\n"
+        "    mail = EmailMessage()\n"
+        "    mail['From'], mail['To'], mail['Subject'] = 'a@example.com', mailbox.address, 'over there'\n"
+        "    mail.set_content('and back')\n"
+        "    with smtp_settings.connect() as session:\n"
+        "        session.send_message(mail)\n"
+        "    assert mailbox.wait_for_message(subject='over there').journey().status == 'delivered'\n"
+        "    assert mailstack_lab.engine.version()['Version'].startswith('26.')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--mailstack-host", "tester", "."],
+        env={**os.environ, "HOME": str(machine.home)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert left(machine) == []

@@ -1,0 +1,41 @@
+"""How a host is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailstack import hosts
+from mailstack.errors import InputError
+from mailstack.hosts import Host
+from mailstack.state import is_name
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("ssh://tester@machine:2222", Host("machine", "tester", 2222)),
+        ("ssh://tester@machine", Host("machine", "tester")),
+        ("ssh://machine/", Host("machine")),
+        ("ssh://[::1]:2222", Host("::1", None, 2222)),
+        ("tester@127.0.0.1", Host("127.0.0.1", "tester")),
+        ("my-alias", Host("my-alias")),
+    ],
+)
+def test_a_host_is_named_as_for_ssh_and_docker(text: str, host: Host) -> None:
+    assert hosts.parse(text) == host
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-oProxyCommand=x", "ssh://", "tcp://machine:2375", "ssh://a b", "machine:0", "machine:x", "ssh://@m", "m;x"],
+)
+def test_what_is_no_host_is_refused_with_the_form(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        hosts.parse(text)
+    assert "ssh://user@machine" in caught.value.remedy
+
+
+def test_a_hosts_files_have_a_name_that_no_lab_can_have() -> None:
+    key = hosts.parse("ssh://tester@machine:2222").key
+    assert not is_name(key)
+    assert key != hosts.parse("ssh://tester@machine:2223").key
