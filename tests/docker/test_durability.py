@@ -153,8 +153,9 @@ def test_docker_restart_keeps_mails_and_the_lab_works_on(lab: RunningLab, servic
     container(lab, service).restart(timeout=10)
     assert arrived_once(up_again(lab), message_id)
     letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], "After", "After.", [])
-    sent = post.send(lab, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
-    assert list(sent.arrived) == ["bob@example.com"]
+    # An idle smtpd that knew the Dovecot of before answers 454 once: then the mail waits for its next turn.
+    post.from_sender(lab, letter, "<after-the-restart@example.com>")
+    assert arrived_once(lab, "<after-the-restart@example.com>")
 
 
 def test_down_removes_queues_and_mailboxes(labs: Labs) -> None:
