@@ -155,7 +155,8 @@ class Engine:
         found += [each["Labels"] or {} for each in self._quick.volumes(filters=filters)["Volumes"] or []]
         known = self.networks() if networks is None else networks
         found += [network.labels for network in known if network.labels.get(LABEL_LAB) == lab]
-        return {str(labels.get(LABEL_OWNER, "")) for labels in found}
+        # An overlay's own network, say, need not be labelled with an owner: that makes it nobody else's.
+        return {str(labels[LABEL_OWNER]) for labels in found if labels.get(LABEL_OWNER)}
 
     @_mapped
     def networks(self) -> list[Network]:

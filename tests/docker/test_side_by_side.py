@@ -66,6 +66,7 @@ def test_every_network_that_asks_for_nothing_is_small_and_keeps_its_subnet(labs:
         for name in ("mail", "edge", "more"):
             assert IPv4Network(after[name]).prefixlen == 27
             assert any(IPv4Network(after[name]).subnet_of(whole) for whole in subnets.ranges())
+    assert networks(running.name) == {}  # those of the overlay have gone with the lab
 
 
 def test_where_no_subnet_is_left_the_command_says_who_has_them(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
