@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mailstack import compose, definition, images, ports
+from mailstack import compose, definition, hosting, images, ports
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import MailstackError
-from mailstack.model import PORTS, SERVICES
+from mailstack.model import PORTS, SERVICES, Command
 from mailstack.runner import Runner
 from mailstack.secret import runtime_directory
 
 OLDEST_ENGINE = (20, 10)
 # What a build needs: the base, its packages, and the layers while they are made.
 FREE_BYTES = 1024**3
+# By how much the clock of another host may differ; it is told in whole seconds.
+SKEW_SECONDS = 3.0
+WAYS = {"sudo": ", by sudo"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,13 @@ class Finding:
 def examine(runner: Runner, engine: Engine) -> list[Finding]:
     """Look at everything a lab needs; nothing is changed."""
     info = _engine(engine)
-    findings = [info if isinstance(info, Finding) else Finding("engine", True, engine_url())]
+    findings = [info if isinstance(info, Finding) else Finding("engine", True, _place())]
     if isinstance(info, dict):
         findings += [_version(info), _kernel(info), _disk(info), _base(engine), _images(engine)]
-    return [*findings, _compose(runner), _free_ports(), _secrets()]
+    findings += [_compose(runner), _free_ports(), _secrets()]
+    if there := hosting.current():
+        findings += [_far_secrets(there), _clock(there)]
+    return findings
 
 
 def _engine(engine: Engine) -> dict[str, Any] | Finding:
@@ -60,7 +67,7 @@ def _kernel(info: dict[str, Any]) -> Finding:
         missing.append("bridge networks")
     if not any("seccomp" in option for option in info.get("SecurityOptions", [])):
         missing.append("seccomp")
-    local = engine_url().startswith("unix://")
+    local = engine_url().startswith("unix://") and not hosting.current()
     if local and Path("/proc/sys/net").is_dir() and not Path("/proc/sys/net/ipv4/ip_default_ttl").exists():
         missing.append("net.ipv4.ip_default_ttl")
     if not info.get("MemoryLimit", True):
@@ -70,11 +77,25 @@ def _kernel(info: dict[str, Any]) -> Finding:
     return Finding("kernel", not missing, found, "use a kernel, or an engine, that has them")
 
 
+def _place() -> str:
+    there = hosting.current()
+    if there is None:
+        return engine_url()
+    return f"{there.about['socket']} on {there.host}, as {there.about['user']}{WAYS.get(there.about['way'], '')}"
+
+
 def _disk(info: dict[str, Any]) -> Finding:
     root = Path(str(info.get("DockerRootDir", "/var/lib/docker")))
-    while not root.exists():
-        root = root.parent
-    free = shutil.disk_usage(root).free
+    if there := hosting.current():
+        # POSIX: blocks of 1024 bytes; the fourth column of the last line is what is available. Its parent where the
+        # user may not see the directory itself.
+        script = 'df -Pk "$1" 2>/dev/null || df -Pk "${1%/*}"'
+        told = there.run(Command(("sh", "-c", script, "df", str(root)))).stdout.splitlines()[-1:]
+        free = int(told[0].split()[3]) * 1024 if told else 0
+    else:
+        while not root.exists():
+            root = root.parent
+        free = shutil.disk_usage(root).free
     return Finding(
         "disk",
         free >= FREE_BYTES,
@@ -123,6 +144,31 @@ def _secrets() -> Finding:
         kind in ("tmpfs", "ramfs"),
         f"{directory} on {kind or 'a file system of unknown kind'}",
         "set MAILSTACK_RUNTIME_DIR to a private directory on tmpfs; elsewhere secrets would be written to a disk",
+        required=False,
+    )
+
+
+def _far_secrets(there: hosting.Over) -> Finding:
+    told = there.run(Command(("stat", "-f", "-c", "%T", there.place))).stdout.strip()
+    return Finding(
+        "secrets there",
+        told in ("tmpfs", "ramfs"),
+        f"{there.place} on {told or 'a file system of unknown kind'}",
+        "mount a tmpfs on /dev/shm there; elsewhere secrets would be written to a disk",
+        required=False,
+    )
+
+
+def _clock(there: hosting.Over) -> Finding:
+    """Times in a journey are the host's: where clocks differ, they are not those of what was done here."""
+    before = time.time()
+    ahead = there.look()["clock"] - (before + time.time()) / 2
+    found = "as here" if abs(ahead) < SKEW_SECONDS else f"{abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"
+    return Finding(
+        "clock there",
+        abs(ahead) < SKEW_SECONDS,
+        found,
+        "set both by NTP: until then the times in traces are the host's, and an expiry comes too early or too late",
         required=False,
     )
 

@@ -252,7 +252,12 @@ class _Up:
             relay_ca=self.relay_ca,
         )
         _refuse_anothers(wanted, claimed.result())
-        hosting.forward(wanted.ports.values())
+        if lost := hosting.forward(wanted.ports.values()):
+            addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
+            raise HostError(
+                f"{addresses} of this machine should lead to the lab, and is taken",
+                remedy=f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others",
+            )
         self._done("files")
         self.progress("starting the containers")
         warm = pool.submit(_warm_up)

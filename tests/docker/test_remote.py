@@ -97,6 +97,27 @@ def test_the_experiment_is_performed_there(machine: nested.Machine, tmp_path: Pa
     assert left(machine) == []
 
 
+def test_doctor_looks_the_host_over(machine: nested.Machine) -> None:
+    found = {each["name"]: each for each in answer(machine, "doctor", host="sudoer")["findings"]}
+    assert all(each["ok"] for each in found.values()), found
+    assert found["engine"]["found"] == "/var/run/docker.sock on sudoer, as sudoer, by sudo"
+    assert found["engine version"]["found"].startswith("26.")
+    assert found["secrets there"]["found"] == "/dev/shm/mailstack-1001 on tmpfs"
+    assert "GiB free at /var/lib/docker" in found["disk"]["found"]
+    assert found["clock there"]["found"] == "as here"
+    assert left(machine) == []
+
+
+def test_a_clock_that_differs_is_told(machine: nested.Machine) -> None:
+    """What the host's shell says of the time decides; its clock itself is this machine's, and cannot be set."""
+    machine.run("sh", "-c", "printf '#!/bin/sh\necho 86400\n' > /usr/local/bin/date; chmod 755 /usr/local/bin/date")
+    try:
+        found = {each["name"]: each for each in answer(machine, "doctor")["findings"]}
+    finally:
+        machine.run("rm", "/usr/local/bin/date")
+    assert not found["clock there"]["ok"] and found["clock there"]["found"].endswith(" s behind")
+
+
 def test_a_user_who_may_not_use_the_engine_is_told(machine: nested.Machine) -> None:
     said = mailstack(machine, "up", host="stranger", code=3).stderr
     assert "stranger may not use the Docker engine on stranger" in said
