@@ -144,9 +144,13 @@ class Compose:
         """Restart services, so that they read their configuration again."""
         return self.command("--progress", "quiet", "restart", "--no-deps", *services)
 
-    def down(self, seconds: int = 2) -> Command:
-        """Remove containers, networks and volumes; each server has `seconds` to stop."""
-        return self.command("--progress", "quiet", "down", "--volumes", "--remove-orphans", "--timeout", str(seconds))
+    def down(self) -> Command:
+        """Remove containers, networks and volumes.
+
+        No server is given time to stop well: with its volumes goes all that it could still bring into order, and
+        Dovecot's would take a second where Postfix is still connected to it.
+        """
+        return self.command("--progress", "quiet", "down", "--volumes", "--remove-orphans", "--timeout", "0")
 
     def logs(self, services: Sequence[str], *, follow: bool, colour: bool) -> Command:
         """The services' logs, to the terminal."""
