@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from mailstack.cli.lifecycle import overlay_option
-from mailstack.cli.output import Progress, json_option, name_option, print_json
+from mailstack.cli.output import Progress, json_option, print_json
+from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import SERVICES
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from mailstack.cli.output import Progress, json_option, name_option, print_json, table
+from mailstack.cli.output import Progress, json_option, print_json, table
+from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from mailstack.cli.output import Progress, json_option, name_option, print_json, printable, table
+from mailstack.cli.output import Progress, json_option, print_json, printable, table
+from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
 

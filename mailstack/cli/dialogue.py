@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import (
-    Progress,
-    attach_option,
-    duration,
-    json_option,
-    name_option,
-    print_json,
-    printable,
-    text_of,
-)
+from mailstack.cli.output import Progress, attach_option, duration, json_option, print_json, printable, text_of
+from mailstack.cli.where import name_option
 from mailstack.errors import CheckFailed, HostError, InputError
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from mailstack.cli.output import json_option, name_option, print_json
+from mailstack.cli.output import json_option, print_json
+from mailstack.cli.where import name_option
 
 
 @click.command()

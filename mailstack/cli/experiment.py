@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from mailstack.cli.lifecycle import overlay_option
-from mailstack.cli.output import Progress, host_option, json_option, print_json, printable, table
+from mailstack.cli.output import Progress, json_option, print_json, printable, table
+from mailstack.cli.where import host_option
 from mailstack.model import Json
 
 

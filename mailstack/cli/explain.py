@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import json_option, logs_option, name_option, print_json, printable, table
+from mailstack.cli.output import json_option, logs_option, print_json, printable, table
+from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import Json
 

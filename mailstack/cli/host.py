@@ -7,7 +7,8 @@ import sys
 import click
 
 from mailstack import __version__
-from mailstack.cli.output import Progress, host_option, json_option, print_json, table
+from mailstack.cli.output import Progress, json_option, print_json, table
+from mailstack.cli.where import host_option
 from mailstack.errors import HostError, MailstackError
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import duration, human_size, json_option, name_option, print_json, printable, to_json
+from mailstack.cli.output import duration, human_size, json_option, print_json, printable, to_json
+from mailstack.cli.where import name_option
 from mailstack.errors import DeadlinePassed, InputError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.mailboxes import NUMBER, one_mail
-from mailstack.cli.output import attach_option, duration, json_option, name_option, print_json, printable, text_of
+from mailstack.cli.output import attach_option, duration, json_option, print_json, printable, text_of
+from mailstack.cli.where import name_option
 
 if TYPE_CHECKING:
     from mailstack.post import Sent

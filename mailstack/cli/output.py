@@ -9,56 +9,13 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from mailstack.errors import InputError
 
-if TYPE_CHECKING:
-    from mailstack.secret import Secret
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def name_option(function: F) -> F:
-    """`-n NAME`: which lab; and `--host`: where it is."""
-    return host_option(
-        click.option(
-            "-n", "--name", default="lab", show_default=True, envvar="MAILSTACK_NAME", metavar="NAME", help="The lab."
-        )(function)
-    )
-
-
-def host_option(function: F) -> F:
-    """`--host HOST`: which Docker host, where it is not this machine."""
-    return click.option(
-        "--host",
-        envvar="MAILSTACK_HOST",
-        metavar="HOST",
-        expose_value=False,
-        callback=_use_host,
-        help="A Docker host over SSH: ssh://user@machine[:port], or a Host of ~/.ssh/config.",
-    )(function)
-
-
-def _use_host(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    if not value or context.resilient_parsing:
-        return
-    from mailstack import hosting
-
-    hosting.use(value, _ask_password)
-
-
-def _ask_password(host: str) -> Secret | None:
-    """The user's password for a host, from the terminal; None where there is none."""
-    import getpass
-
-    from mailstack.secret import Secret
-
-    if not sys.stdin.isatty():
-        return None
-    return Secret(getpass.getpass(f"password for {host}: "))
 
 
 def json_option(function: F) -> F:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import Progress, duration, json_option, name_option, print_json, printable
+from mailstack.cli.output import Progress, duration, json_option, print_json, printable
+from mailstack.cli.where import name_option
 from mailstack.durations import spoken
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
 

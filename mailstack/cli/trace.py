@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import duration, json_option, logs_option, name_option, print_json, printable, table
+from mailstack.cli.output import duration, json_option, logs_option, print_json, printable, table
+from mailstack.cli.where import name_option
 from mailstack.durations import spoken
 from mailstack.errors import DeadlinePassed, InputError
 

@@ -252,3 +252,29 @@ def test_tests_have_their_mailboxes_there(machine: nested.Machine, tmp_path: Pat
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert left(machine) == []
+
+
+def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine, labs: Labs) -> None:
+    with nested.machine(state.owner(), image=nested.REMOTE) as other:
+        tag = images.content_tag(definition.stack())
+        other.load([f"mailstack/{service}:{tag}" for service in SERVICES])
+        assert machine.home and other.home
+        home = machine.home
+        kept = {name: (home / ".ssh" / name).read_text() for name in ("config", "known_hosts")}
+        theirs = (other.home / ".ssh" / "config").read_text().replace("Host tester", "Host other")
+        (home / ".ssh" / "config").write_text(kept["config"] + theirs)
+        known = (other.home / ".ssh" / "known_hosts").read_text()
+        (home / ".ssh" / "known_hosts").write_text(kept["known_hosts"] + known)
+        both = ("--host", "tester", "--host", "other")
+        try:
+            up = answer(machine, "up", "-n", "both", *both, host="")
+            assert [(each["host"], each["code"]) for each in up["hosts"]] == [("tester", 0), ("other", 0)], up
+            assert len({each["answer"]["verified"]["message_id"] for each in up["hosts"]}) == 2
+            said = mailstack(machine, "down", "-n", "both", *both, host="").stdout
+            assert said.count("both") == 2 and "2 of 2 hosts: down is done" in said
+            failed = mailstack(machine, "status", "-n", "both", *both, host="", code=2).stdout
+            assert "there is no lab “both”" in failed and "0 of 2 hosts" in failed
+            assert left(machine) == [] and left(other) == []
+        finally:
+            for name, text in kept.items():
+                (home / ".ssh" / name).write_text(text)

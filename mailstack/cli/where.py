@@ -1,0 +1,63 @@
+"""Which lab a command is about, and on which host."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from mailstack.secret import Secret
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def name_option(function: F) -> F:
+    """`-n NAME`: which lab; and `--host`: where it is."""
+    return host_option(
+        click.option(
+            "-n", "--name", default="lab", show_default=True, envvar="MAILSTACK_NAME", metavar="NAME", help="The lab."
+        )(function)
+    )
+
+
+def host_option(function: F) -> F:
+    """`--host HOST`: which Docker host, where it is not this machine."""
+    return click.option(
+        "--host",
+        envvar="MAILSTACK_HOST",
+        multiple=True,
+        metavar="HOST",
+        expose_value=False,
+        callback=_use_host,
+        help="A Docker host over SSH: ssh://user@machine[:port], or a Host of ~/.ssh/config;"
+        " some commands take several, also @FILE.",
+    )(function)
+
+
+def _use_host(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    if not value or context.resilient_parsing:
+        return
+    if len(value) > 1 or value[0].startswith("@"):
+        from mailstack.cli import several
+
+        found = several.named(value)
+        if len(found) > 1:
+            sys.exit(several.run(found, sys.argv[1:]))
+        value = tuple(found)
+    from mailstack import hosting
+
+    hosting.use(value[0], _ask_password)
+
+
+def _ask_password(host: str) -> Secret | None:
+    """The user's password for a host, from the terminal; None where there is none."""
+    import getpass
+
+    from mailstack.secret import Secret
+
+    if not sys.stdin.isatty():
+        return None
+    return Secret(getpass.getpass(f"password for {host}: "))
