@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from mailstack.errors import EngineError
 
 if TYPE_CHECKING:
     from mailstack.secret import Secret
@@ -24,7 +28,15 @@ def name_option(function: F) -> F:
 
 
 def host_option(function: F) -> F:
-    """`--host HOST`: which Docker host, where it is not this machine."""
+    """`--host HOST`, or `--context NAME`: which Docker host, where it is not this machine."""
+    function = click.option(
+        "--context",
+        metavar="NAME",
+        is_eager=True,  # before --host is looked at
+        expose_value=False,
+        callback=_use_context,
+        help="A context of Docker's (see `docker context ls`).",
+    )(function)
     return click.option(
         "--host",
         envvar="MAILSTACK_HOST",
@@ -38,7 +50,15 @@ def host_option(function: F) -> F:
 
 
 def _use_host(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    if not value or context.resilient_parsing:
+    if context.resilient_parsing:
+        return
+    from mailstack import hosting
+    from mailstack.engine import engine_url
+
+    if not value:
+        with contextlib.suppress(EngineError):  # who needs an engine says so
+            if (url := engine_url()).startswith("ssh://"):  # as DOCKER_HOST, or a context, has it
+                hosting.use(url, _ask_password)
         return
     if len(value) > 1 or value[0].startswith("@"):
         from mailstack.cli import several
@@ -47,9 +67,13 @@ def _use_host(context: click.Context, parameter: click.Parameter, value: tuple[s
         if len(found) > 1:
             sys.exit(several.run(found, sys.argv[1:]))
         value = tuple(found)
-    from mailstack import hosting
-
     hosting.use(value[0], _ask_password)
+
+
+def _use_context(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value and not context.resilient_parsing:
+        os.environ["DOCKER_CONTEXT"] = value
+        os.environ.pop("DOCKER_HOST", None)
 
 
 def _ask_password(host: str) -> Secret | None:

@@ -278,3 +278,15 @@ def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine,
         finally:
             for name, text in kept.items():
                 (home / ".ssh" / name).write_text(text)
+
+
+def test_a_context_of_dockers_that_leads_over_ssh_is_a_host(machine: nested.Machine) -> None:
+    assert machine.home
+    meta = machine.home / ".docker" / "contexts" / "meta" / "far"
+    meta.mkdir(parents=True)
+    endpoint = {"Host": "ssh://tester"}
+    (meta / "meta.json").write_text(json.dumps({"Name": "far", "Endpoints": {"docker": endpoint}}))
+    found = json.loads(mailstack(machine, "version", "--json", "--context", "far", host="").stdout)
+    assert found["engine"].startswith("26.")
+    assert "is not known" in mailstack(machine, "up", "--context", "near", host="", code=3).stderr
+    assert left(machine) == []
