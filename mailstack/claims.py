@@ -19,7 +19,9 @@ _STRAGGLER_SECONDS = 3.0
 def of_ports(name: str) -> dict[str, int]:
     """Free ports of 127.0.0.1 for a new lab. Raises HostError when there are too few."""
     promised = {port for other in state.others(name) for port in other.ports.values()}
-    numbers = ports.choose(name, len(PORTS), promised)
+    # Labs of one name on several hosts lead to ports of this machine, too: not all of them begin at the same ones.
+    there = hosting.current()
+    numbers = ports.choose(f"{there.host} {name}" if there else name, len(PORTS), promised)
     return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
 
 
