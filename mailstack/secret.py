@@ -48,8 +48,13 @@ class Secret:
 
 
 def new_password() -> Secret:
-    """A fresh password of 24 characters (144 bits), safe in every file format that the lab uses."""
-    return Secret(_random.token_urlsafe(18))
+    """A fresh password of 24 characters (144 bits), safe in every file format that the lab uses.
+
+    None begins with a dash: a user's program that is given it would take it for an option.
+    """
+    while (value := _random.token_urlsafe(18)).startswith("-"):
+        pass
+    return Secret(value)
 
 
 def blot(text: str, secrets: Iterable[Secret]) -> str:

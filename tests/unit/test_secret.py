@@ -97,3 +97,7 @@ def test_a_file_where_the_directory_should_be_is_an_error_for_people(tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot be made"):
         make_private_directory(tmp_path / "file")
+
+
+def test_no_password_looks_like_an_option() -> None:
+    assert not any(new_password().reveal().startswith("-") for _ in range(2000))
