@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -24,7 +23,7 @@ from mailstack import hosts
 from mailstack.errors import HostError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json, Result
-from mailstack.runner import Local, must
+from mailstack.runner import Local, must, program
 from mailstack.secret import Secret, make_private_directory, runtime_directory
 from mailstack.state import known_labs, owner, same_file
 
@@ -213,12 +212,9 @@ def _start(host: hosts.Host, directory: Path, password: Secret | None) -> Json:
     """Start the process; what it says once it is connected, or is not."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        package = Path(__file__).parent.parent
         environment = {"MAILSTACK_RUNTIME_DIR": str(directory)}
-        if package.name not in ("site-packages", "dist-packages"):  # a checkout that may not be installed
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-        argv = (sys.executable, "-m", "mailstack.tunnel", str(host))
-        Local().release(Command(argv, environment), stdin=theirs.fileno())
+        keeper = program("mailstack.tunnel", str(host), environment=environment)
+        Local().release(keeper, stdin=theirs.fileno())
         theirs.close()
         ours.sendall((password.reveal() if password else "").encode() + b"\n")
         with ours.makefile("rb") as stream:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -154,6 +155,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def program(module: str, *words: str, environment: Mapping[str, str]) -> Command:
+    """A module of this package as a program of its own, also from a checkout that may not be installed."""
+    package, found = Path(__file__).parent.parent, dict(environment)
+    if package.name not in ("site-packages", "dist-packages"):
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+    return Command((sys.executable, "-m", module, *words), found)
 
 
 def shown(command: Command) -> str:

@@ -12,15 +12,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from mailstack import state
 from mailstack.engine import engine_url
 from mailstack.model import Command
-from mailstack.runner import Runner
+from mailstack.runner import Runner, program
 from mailstack.secret import runtime_directory
 
 T = TypeVar("T")
@@ -153,10 +151,7 @@ def _reaper(kind: str, lab: str) -> Command:
         "MAILSTACK_OWNER": state.owner(),
         "DOCKER_HOST": engine_url(),
     }
-    package = Path(__file__).parent.parent
-    if package.name not in ("site-packages", "dist-packages"):  # a checkout that may not be installed
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    return Command((sys.executable, "-m", "mailstack.reaper", kind, lab), environment)
+    return program("mailstack.reaper", kind, lab, environment=environment)
 
 
 def used_labs() -> list[str]:

@@ -99,7 +99,7 @@ def test_the_experiment_is_performed_there(machine: nested.Machine, tmp_path: Pa
 
 def test_doctor_looks_the_host_over(machine: nested.Machine) -> None:
     found = {each["name"]: each for each in answer(machine, "doctor", host="sudoer")["findings"]}
-    assert all(each["ok"] for each in found.values()), found
+    assert all(each["ok"] for each in found.values() if each["required"]), found
     assert found["engine"]["found"] == "/var/run/docker.sock on sudoer, as sudoer, by sudo"
     assert found["engine version"]["found"].startswith("26.")
     assert found["secrets there"]["found"] == "/dev/shm/mailstack-1001 on tmpfs"
