@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import textwrap
@@ -11,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import down, lab
+from mailstack import down, images, lab
+from mailstack.engine import Engine
+from mailstack.runner import Local
 from mailstack.running import RunningLab
 from mailstack.secret import runtime_directory
+from tests.docker import nested
+from tests.docker.remote import bare
 from tests.docker.suites import PLUGIN, Run
 
 
@@ -93,6 +98,19 @@ def own() -> Iterator[Labs]:
 def labs() -> Iterator[Labs]:
     """Labs for as long as the session lasts."""
     with own() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def machine(labs: Labs) -> Iterator[nested.Machine]:
+    """A bare machine that is reached over SSH, with the images that this host has."""
+    if os.geteuid() != 0:
+        pytest.skip("a nested engine needs root on this host")
+    images.ensure_base(Engine(), Local(), _quiet)
+    nested.build(nested.REMOTE)
+    with labs.one("for-remote"):  # the images are there after that
+        pass
+    with bare() as made:
         yield made
 
 

@@ -8,73 +8,16 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mailstack import definition, hosts, images, state
-from mailstack.engine import Engine
-from mailstack.model import SERVICES, Deadline
-from mailstack.runner import Local
+from mailstack import hosts, state
 from mailstack.secret import runtime_directory
 from tests.docker import nested
-from tests.docker.conftest import Labs
+from tests.docker.remote import answer, bare, left, mailstack
 
 pytestmark = [pytest.mark.docker, pytest.mark.remote]
-
-
-@pytest.fixture(scope="module")
-def machine(labs: Labs) -> Iterator[nested.Machine]:
-    """A bare machine, with the images that this host has."""
-    if os.geteuid() != 0:
-        pytest.skip("a nested engine needs root on this host")
-    images.ensure_base(Engine(), Local(), lambda _: None)
-    nested.build(nested.REMOTE)
-    with labs.one("for-remote"):  # the images are there after that
-        pass
-    with nested.machine(state.owner(), image=nested.REMOTE) as made:
-        tag = images.content_tag(definition.stack())
-        made.load([f"mailstack/{service}:{tag}" for service in SERVICES])
-        yield made
-
-
-def mailstack(
-    machine: nested.Machine, *words: str | Path, host: str = "tester", code: int = 0
-) -> subprocess.CompletedProcess[str]:
-    """A command here, on the machine."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mailstack", *words, *(["--host", host] if host else [])],
-        env={**os.environ, "HOME": str(machine.home)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-1000:]
-    return done
-
-
-def answer(machine: nested.Machine, *words: str | Path, host: str = "tester") -> Any:
-    """What it says as JSON."""
-    return json.loads(mailstack(machine, *words, "--json", host=host).stdout)
-
-
-def left(machine: nested.Machine) -> list[str]:
-    """What there is of any lab on the machine, and of its connection here, once the last who knows of it has gone."""
-    deadline = Deadline.after(15)
-    while (found := _there(machine)) and not deadline.passed():
-        time.sleep(0.1)
-    return found
-
-
-def _there(machine: nested.Machine) -> list[str]:
-    found = [each.name for each in machine.engine.containers.list(all=True)]
-    found += [each.name for each in machine.engine.volumes.list()]
-    found += [each.name for each in machine.engine.networks.list() if each.name not in ("bridge", "host", "none")]
-    found += machine.run("find", "/dev/shm", "/run/user", "/home", "-path", "*mailstack*").split()
-    return found + [str(each) for each in runtime_directory().glob("@*")]
 
 
 @pytest.mark.parametrize("user", ["tester", "sudoer"])
@@ -254,10 +197,8 @@ def test_tests_have_their_mailboxes_there(machine: nested.Machine, tmp_path: Pat
     assert left(machine) == []
 
 
-def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine, labs: Labs) -> None:
-    with nested.machine(state.owner(), image=nested.REMOTE) as other:
-        tag = images.content_tag(definition.stack())
-        other.load([f"mailstack/{service}:{tag}" for service in SERVICES])
+def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine) -> None:
+    with bare() as other:
         assert machine.home and other.home
         home = machine.home
         kept = {name: (home / ".ssh" / name).read_text() for name in ("config", "known_hosts")}

@@ -1,0 +1,64 @@
+"""A lab on another machine: a bare one with an engine and SSH, commands on it, and what is left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mailstack import definition, images, state
+from mailstack.model import SERVICES, Deadline
+from mailstack.secret import runtime_directory
+from tests.docker import nested
+
+
+@contextlib.contextmanager
+def bare(tmpfs: dict[str, str] | None = None) -> Iterator[nested.Machine]:
+    """A bare machine, as long as `with` lasts; its engine has the lab's images, which this host's has to have."""
+    with nested.machine(state.owner(), image=nested.REMOTE, tmpfs=tmpfs) as made:
+        tag = images.content_tag(definition.stack())
+        made.load([f"mailstack/{service}:{tag}" for service in SERVICES])
+        yield made
+
+
+def mailstack(
+    machine: nested.Machine, *words: str | Path, host: str = "tester", code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """A command here, on the machine."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mailstack", *words, *(["--host", host] if host else [])],
+        env={**os.environ, "HOME": str(machine.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-1000:]
+    return done
+
+
+def answer(machine: nested.Machine, *words: str | Path, host: str = "tester") -> Any:
+    """What it says as JSON."""
+    return json.loads(mailstack(machine, *words, "--json", host=host).stdout)
+
+
+def left(machine: nested.Machine) -> list[str]:
+    """What there is of any lab on the machine, and of its connection here, once the last who knows of it has gone."""
+    deadline = Deadline.after(15)
+    while (found := _there(machine)) and not deadline.passed():
+        time.sleep(0.1)
+    return found
+
+
+def _there(machine: nested.Machine) -> list[str]:
+    found = [each.name for each in machine.engine.containers.list(all=True)]
+    found += [each.name for each in machine.engine.volumes.list()]
+    found += [each.name for each in machine.engine.networks.list() if each.name not in ("bridge", "host", "none")]
+    found += machine.run("find", "/dev/shm", "/run/user", "/home", "-path", "*mailstack*").split()
+    return found + [str(each) for each in runtime_directory().glob("@*")]
