@@ -17,10 +17,11 @@ _STRAGGLER_SECONDS = 3.0
 
 
 def of_ports(name: str) -> dict[str, int]:
-    """Free ports of 127.0.0.1 for a new lab. Raises HostError when there are too few."""
+    """Free ports of 127.0.0.1 for a new lab, here and on its host. Raises HostError when there are too few."""
     promised = {port for other in state.others(name) for port in other.ports.values()}
+    if there := hosting.current():
+        promised.update(there.about["ports"])
     # Labs of one name on several hosts lead to ports of this machine, too: not all of them begin at the same ones.
-    there = hosting.current()
     numbers = ports.choose(f"{there.host} {name}" if there else name, len(PORTS), promised)
     return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
 
@@ -86,10 +87,21 @@ def of_name(engine: Engine, project: str, document: Json) -> set[str]:
     return set()
 
 
+def taken_ports(document: Json, idle: Collection[str]) -> list[str]:
+    """Of the addresses that are published for services which are `idle`: those that something on the host listens on.
+
+    Raises HostError.
+    """
+    if (there := hosting.current()) is None:
+        return ports.taken(document, idle)
+    busy = set(there.look()["ports"])
+    return ports.taken(document, idle, lambda port: port not in busy)
+
+
 def lost_ports(wanted: state.State, document: Json, idle: Collection[str]) -> list[str]:
     """Of the ports that a lab has claimed: those that something listens on, though the services behind are `idle`."""
     claimed = set(wanted.ports.values())
-    return [each for each in ports.taken(document, idle) if int(each.rpartition(":")[2]) in claimed]
+    return [each for each in taken_ports(document, idle) if int(each.rpartition(":")[2]) in claimed]
 
 
 def lost_subnets(engine: Engine, wanted: state.State, document: Json) -> list[str]:

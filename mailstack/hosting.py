@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mailstack import hosts
-from mailstack.errors import HostError
+from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json, Result
 from mailstack.runner import Local, must, program
@@ -100,6 +100,25 @@ def forget(lab: str, ports: Collection[int]) -> None:
 def forward(ports: Collection[int]) -> list[int]:
     """Have these ports of this machine lead to the host's; those that could not be had."""
     return [] if _current is None else _current.forward(ports)
+
+
+def close(ports: Collection[int]) -> None:
+    """Have these ports lead nowhere. Raises HostError."""
+    if _current is not None:
+        _current.close(ports)
+
+
+def explained(error: MailstackError) -> MailstackError:
+    """What an error comes from: once the host has gone, whatever fails meanwhile fails for that."""
+    if _current is None or isinstance(error, InputError | Interrupted):
+        return error
+    try:
+        _current.look()
+    except HostError as gone:
+        if gone.message != error.message:
+            gone.details = error.message
+        return gone
+    return error
 
 
 class Over:

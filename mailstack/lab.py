@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import claims, compose, definition, files, hosting, images, labfile, ports, state
+from mailstack import claims, compose, definition, files, hosting, images, labfile, state
 from mailstack.down import LOCK_SECONDS, Progress, remove
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import (
@@ -92,9 +92,22 @@ def up(request: Request, progress: Progress) -> Report:
     return report
 
 
+def _lead(wanted: state.State) -> None:
+    """Have the lab's ports lead to it, where it is on another host. Raises HostError."""
+    if lost := hosting.forward(wanted.ports.values()):
+        addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
+        raise HostError(
+            f"{addresses} of this machine should lead to the lab, and is taken",
+            remedy=f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others",
+        )
+
+
 def ensure(request: Request, progress: Progress) -> None:
     """Bring a lab up unless it is: of several processes that ask at once, one does it while the others wait."""
-    _up(request, progress, ENSURE_SECONDS, unless_up=True)
+    try:
+        _up(request, progress, ENSURE_SECONDS, unless_up=True)
+    except MailstackError as error:
+        raise hosting.explained(error) from None
 
 
 def _up(request: Request, progress: Progress, patience: float, *, unless_up: bool = False) -> Report | None:
@@ -252,12 +265,7 @@ class _Up:
             relay_ca=self.relay_ca,
         )
         _refuse_anothers(wanted, claimed.result())
-        if lost := hosting.forward(wanted.ports.values()):
-            addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
-            raise HostError(
-                f"{addresses} of this machine should lead to the lab, and is taken",
-                remedy=f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others",
-            )
+        _lead(wanted)
         self._done("files")
         self.progress("starting the containers")
         warm = pool.submit(_warm_up)
@@ -313,18 +321,20 @@ class _Up:
                 break
             self.progress(f"somebody else was faster at {', '.join(lost + refused)}")
             self.runner.run(there.down(), deadline=Deadline.after(UP_SECONDS))
+            hosting.close(wanted.ports.values())
             wanted = dataclasses.replace(wanted, ports=claims.of_ports(wanted.lab), subnets={})
             paths = [Path(name) for name in wanted.files]
             document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
             chosen = claims.of_subnets(wanted, document, self.engine.networks(), refused=refused)
             wanted = dataclasses.replace(wanted, subnets=chosen)
             self.directory.save(wanted)
+            _lead(wanted)
             self.progress("starting them again, elsewhere")
             there = project(self.runner, wanted, self.directory, document)
             result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
             idle = self._idle(document)
-            taken = "".join(f"; {address} is taken" for address in ports.taken(document, idle))
+            taken = "".join(f"; {address} is taken" for address in claims.taken_ports(document, idle))
             remedy = "mailstack doctor says what is missing"
             if self.before and claims.lost_ports(wanted, document, idle):
                 remedy = f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others"

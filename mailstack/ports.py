@@ -9,12 +9,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from mailstack.errors import HostError
 from mailstack.model import Json
 
 _FIRST, _LAST = 20000, 32000
+
+_LISTEN = "0A"
+# Of all addresses and of 127.0.0.1, as the kernel writes them on a machine of either byte order; ::1 is another place.
+_LOOPBACK = {"00000000", "0100007F", "7F000001", "0" * 32}
 
 
 def is_free(port: int) -> bool:
@@ -30,7 +34,17 @@ def is_free(port: int) -> bool:
     return True
 
 
-def taken(document: Json, services: Collection[str]) -> list[str]:
+def listening(table: Iterable[str]) -> set[int]:
+    """The ports on which something listens for 127.0.0.1, in the lines of /proc/net/tcp and tcp6 (proc_pid_net(5))."""
+    found = set()
+    for line in table:
+        words = line.split()
+        if len(words) > 3 and words[3] == _LISTEN and (local := words[1].rpartition(":"))[0] in _LOOPBACK:
+            found.add(int(local[2], 16))
+    return found
+
+
+def taken(document: Json, services: Collection[str], is_free: Callable[[int], bool] = is_free) -> list[str]:
     """Of the addresses that a resolved compose document publishes for `services`: those that something listens on."""
     found = []
     for service in services:
@@ -49,7 +63,7 @@ def candidates(name: str) -> Iterator[int]:
 
 
 def choose(name: str, count: int, promised: Collection[int] = ()) -> list[int]:
-    """`count` free ports for the lab `name`, none of them `promised`. Raises HostError when there are none left."""
+    """`count` ports for the lab `name` that are free here, none `promised`. Raises HostError for want of them."""
     free: list[int] = []
     for port in candidates(name):
         if len(free) == count:

@@ -28,13 +28,15 @@ from mailstack import hosts, state
 from mailstack.errors import HostError, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Json
+from mailstack.ports import listening
 from mailstack.remote import Refused, Remote
 from mailstack.secret import Secret, runtime_directory
 
 _BUFFER = 1 << 16
 
-# What has to be known of a host before anything is done there: one line each, in this order. Secrets go into shared
-# memory: where systemd runs, the user's own runtime directory goes when the user logs out.
+# What has to be known of a host before anything is done there: one line each, in this order, and all that listens
+# there (proc_pid_net(5)). Secrets go into shared memory: where systemd runs, the user's own runtime directory goes when
+# the user logs out.
 _ABOUT = """\
 umask 077
 place=/dev/shm/mailstack-$(id -u)
@@ -45,6 +47,7 @@ elif [ -e "$socket" ] && sudo -n true 2>/dev/null; then way=sudo
 elif [ -e "$socket" ]; then way=denied
 else way=absent; fi
 printf '%s\\n' "$place" "$socket" "$way" "$(id -un)" "$(id -u)" "$(date +%s)"
+cat /proc/net/tcp /proc/net/tcp6 2>/dev/null
 """
 
 
@@ -99,13 +102,21 @@ class Tunnel:
         told = self.remote.run(Command(("sh", "-c", _ABOUT))).stdout.split("\n")
         if len(told) < 6:
             raise HostError(f"{self.remote.host}: its shell does not say what there is", details="\n".join(told))
-        place, path, way, user, number, clock = told[:6]
+        place, path, way, user, number, clock, *sockets = told
         if not place:
             raise HostError(
                 f"{self.remote.host}: there is no private directory for secrets in its shared memory (/dev/shm)",
                 remedy="on that machine: is /dev/shm there, and no mailstack-… in it somebody else's?",
             )
-        self.about = {"place": place, "socket": path, "way": way, "user": user, "uid": int(number), "clock": int(clock)}
+        self.about = {
+            "place": place,
+            "socket": path,
+            "way": way,
+            "user": user,
+            "uid": int(number),
+            "clock": int(clock),
+            "ports": sorted(listening(sockets)),
+        }
 
     def engine(self) -> Any:
         """A connection to the host's engine. Raises HostError."""

@@ -97,6 +97,9 @@ def main() -> NoReturn:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
     except MailstackError as error:
+        from mailstack import hosting
+
+        error = hosting.explained(error)
         tell(error)
         code = error.exit_code
     except click.ClickException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from mailstack import hosts, state
+from mailstack.model import PORTS
+from mailstack.ports import candidates
 from mailstack.secret import runtime_directory
 from tests.docker import nested
 from tests.docker.remote import answer, bare, left, mailstack
@@ -219,6 +222,33 @@ def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine)
         finally:
             for name, text in kept.items():
                 (home / ".ssh" / name).write_text(text)
+
+
+# Listens on a port as soon as a lab's files are on the host: after the lab has chosen it, and before Compose wants it.
+FASTER = """
+use IO::Socket::INET;
+until (-d $ARGV[0]) { select undef, undef, undef, 0.002 }
+my $one = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $ARGV[1], Listen => 1) or die;
+sleep 60;
+"""
+
+
+def test_a_port_that_is_taken_on_the_host_is_not_chosen_also_when_somebody_was_faster(machine: nested.Machine) -> None:
+    ports = list(itertools.islice(candidates("tester faster"), 1 + len(PORTS)))
+    place = f"/dev/shm/mailstack-1000/{state.owner()}/faster/files"
+    machine.container.exec_run(["perl", "-e", FASTER, "/dev/shm", str(ports[0])], detach=True)
+    machine.container.exec_run(["perl", "-e", FASTER, place, str(ports[1])], detach=True)
+    try:
+        up = mailstack(machine, "up", "-n", "faster")
+        assert f"somebody else was faster at 127.0.0.1:{ports[1]}" in up.stderr
+        assert not set(ports[:2]) & {
+            each["port"] for each in answer(machine, "status", "-n", "faster")["endpoints"].values()
+        }
+        mailstack(machine, "send", "-n", "faster")
+        mailstack(machine, "down", "-n", "faster")
+    finally:
+        machine.run("pkill", "-f", "^perl -e")
+    assert left(machine) == []
 
 
 def test_a_context_of_dockers_that_leads_over_ssh_is_a_host(machine: nested.Machine) -> None:

@@ -76,7 +76,9 @@ class Machine:
             f"{api.base_url}/v{api.api_version}/images/get", params={"names": list(references)}, stream=True
         ) as saved:
             saved.raise_for_status()
-            self.engine.api.load_image(saved.iter_content(1 << 20))
+            # Which gives its news while it goes on: it is done when there are no more.
+            told = list(self.engine.api.load_image(saved.iter_content(1 << 20)))
+        assert told and not any("error" in each for each in told), told[-3:]
 
 
 def build(tag: str = IMAGE) -> None:
