@@ -106,7 +106,8 @@ def _disk(info: dict[str, Any]) -> Finding:
 
 def _base(engine: Engine) -> Finding:
     there = engine.has_image(images.BASE)
-    how = "" if there else "not there; `up` pulls it, or makes it from Debian's packages"
+    otherwise = "sends the images" if hosting.current() else "makes it from Debian's packages"
+    how = "" if there else f"not there; `up` pulls it, or {otherwise}"
     return Finding("base image", there, images.BASE + (f": {how}" if how else ""), "mailstack up", required=False)
 
 

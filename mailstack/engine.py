@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
@@ -26,13 +26,27 @@ from mailstack.unixapi import Refused, UnixApi
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_DEFAULT = "unix:///var/run/docker.sock"
 _NO_ENGINE = "start it, or run `mailstack provision`; `mailstack doctor` says what else is missing"
 
 
 def engine_url() -> str:
     """The engine's address as Docker's own command would choose it: DOCKER_HOST, the current context, the default."""
-    if host := os.environ.get("DOCKER_HOST"):
-        return host
+    return os.environ.get("DOCKER_HOST") or _of_context()
+
+
+def own_engine() -> Engine | None:
+    """This machine's own engine, which may not be there, while another host's is worked on; else None."""
+    if hosting.current() is None:
+        return None
+    try:
+        url = hosting.chosen() or _of_context()
+    except EngineError:
+        url = ""
+    return Engine(url if url.startswith("unix://") else _DEFAULT)
+
+
+def _of_context() -> str:
     home = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
     name = os.environ.get("DOCKER_CONTEXT", "")
     if not name:
@@ -41,7 +55,7 @@ def engine_url() -> str:
         except (OSError, ValueError):
             name = ""
     if not name or name == "default":
-        return "unix:///var/run/docker.sock"
+        return _DEFAULT
     for meta in (home / "contexts" / "meta").glob("*/meta.json"):
         try:
             context = json.loads(meta.read_text())
@@ -253,6 +267,39 @@ class Engine:
         digests = self._api.inspect_image(reference)["RootFS"]["Layers"]
         sizes = layers.sizes(list(reversed(self._api.history(reference))), len(digests))
         return [("/".join(digests[: n + 1]), size) for n, size in enumerate(sizes)]
+
+    @_mapped
+    def platform(self) -> str:
+        """The processor that its containers are for, in Go's words: amd64, arm64."""
+        return str(self._api.version(api_version=False)["Arch"])
+
+    @_mapped
+    def image_platform(self, reference: str) -> str:
+        """The processor that an image is for, in the same words; "" when the engine does not hold it."""
+        try:
+            return str(self._api.inspect_image(reference)["Architecture"])
+        except _sdk().errors.NotFound:
+            return ""
+
+    def save(self, references: Sequence[str]) -> Iterator[bytes]:
+        """Images as one archive, piece by piece; for an engine at a Unix socket. Raises EngineError."""
+        try:
+            yield from self._quick.save(references)
+        except (Refused, OSError) as error:
+            raise EngineError(f"the Docker engine at {self._url} does not give the images: {error}") from None
+
+    def load(self, archive: Iterable[bytes]) -> None:
+        """Take the images of an archive, which may be compressed; at a Unix socket. Raises HostError."""
+        try:
+            self._quick.load(archive)
+        except (Refused, OSError) as error:
+            there = hosting.current()
+            if there:
+                there.look()  # raises what is to be said when the host has gone
+            raise EngineError(
+                f"the Docker engine {_where()} does not take the images: {error}",
+                remedy=f"`mailstack doctor{f' --host {there.host}' if there else ''}` says how much room its disk has",
+            ) from None
 
     # ── inside containers ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -43,6 +43,7 @@ rm -f ../.taken
 _FORGET = 'rm -rf -- "$1/$2/$3" || exit; rmdir -- "$1/$2" "$1" 2>/dev/null || :'
 
 _current: Over | None = None
+_before = ""  # DOCKER_HOST as it was
 
 
 def current() -> Over | None:
@@ -50,15 +51,22 @@ def current() -> Over | None:
     return _current
 
 
+def chosen() -> str:
+    """The engine that the user has chosen by DOCKER_HOST; "" where there is no such choice."""
+    return os.environ.get("DOCKER_HOST", "") if _current is None else _before
+
+
 def use(name: str, ask: Callable[[str], Secret | None] = lambda host: None) -> Over:
     """Work on the host `name` from now on; `ask` gives a password, where the host takes one and no key will do.
 
     Raises InputError for what is no host, HostError when it cannot be reached.
     """
-    global _current  # noqa: PLW0603
+    global _before, _current  # noqa: PLW0603
     host = hosts.parse(name)
     above = runtime_directory()
-    directory = above if above.name == host.key else above / host.key
+    inherited = above.name == host.key  # from a process that works there already
+    directory = above if inherited else above / host.key
+    _before = "" if inherited else chosen()
     make_private_directory(directory)
     os.environ["MAILSTACK_RUNTIME_DIR"] = str(directory)
     os.environ["DOCKER_HOST"] = f"unix://{directory / ENGINE}"

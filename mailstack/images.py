@@ -1,6 +1,7 @@
 """The images: the tag that names their content, the base they stand on, their build and their size.
 
-The base is taken where it is found first: on the engine, in a registry, in Debian's packages (mmdebstrap(1)).
+The base is taken where it is found first: on the engine, in a registry, in Debian's packages (mmdebstrap(1)). An engine
+on another host that has no way to it is sent the images that this machine's engine has, or its base.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import platform
 import re
 import shutil
 import tarfile
@@ -17,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mailstack import hosting, transfer
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, EngineError, HostError
 from mailstack.model import Command
@@ -71,16 +74,76 @@ def content_tag(stack: Path) -> str:
 
 
 def ensure_images(
-    engine: Engine, runner: Runner, build: Command, references: Sequence[str], progress: Progress, *, base: str = BASE
+    engine: Engine,
+    runner: Runner,
+    build: Command,
+    references: Sequence[str],
+    progress: Progress,
+    *,
+    base: str = BASE,
+    here: Engine | None = None,
 ) -> bool:
-    """Make the images by `build` (`compose build`) unless all are there; say whether anything was built.
+    """Make the images by `build` (`compose build`) unless all are there; say whether anything was made.
 
-    Raises CommandFailed with the last lines of the build when it fails.
+    `here` is this machine's engine where `engine` is another host's. One that has no way to the base image, or cannot
+    build, is sent the images, if they are here. Raises CommandFailed with the last lines of the build when it fails.
     """
     if all(engine.has_image(reference) for reference in references):
         return False
-    ensure_base(engine, runner, progress, base=base)
+    if here is not None:
+        _make_there(engine, runner, build, references, progress, base, here)
+    else:
+        ensure_base(engine, runner, progress, base=base)
+        _build(engine, runner, build, references, progress)
+    return True
 
+
+def _make_there(
+    engine: Engine,
+    runner: Runner,
+    build: Command,
+    references: Sequence[str],
+    progress: Progress,
+    base: str,
+    here: Engine,
+) -> None:
+    """Have the images on another host, with as little as possible sent there."""
+    there = hosting.current()
+    where = str(there.host) if there else "the other engine"
+
+    def sent(wanted: Sequence[str]) -> bool:
+        if not transfer.possible(here, engine, wanted):
+            return False
+        transfer.send(here, engine, wanted, unique_bytes(here, wanted), progress, where)
+        return True
+
+    missing = [reference for reference in references if not engine.has_image(reference)]
+    if pulled(engine, progress, base):
+        try:
+            _build(engine, runner, build, references, progress)
+        except CommandFailed as error:
+            progress(f"they cannot be built on {where}")
+            if not sent(missing):
+                error.remedy = "have them on this machine (`mailstack up`, without --host): then they are sent"
+                raise
+    elif not sent(missing):
+        if not sent([base]):
+            _same_processor(engine, where, base)
+            make_base(engine, runner, progress, base=base)
+        _build(engine, runner, build, references, progress)
+
+
+def _same_processor(engine: Engine, where: str, base: str) -> None:
+    """What is made here is for this machine's processor. Raises HostError when that of another host is another."""
+    theirs, ours = engine.info().get("Architecture"), platform.machine()
+    if theirs != ours:
+        raise HostError(
+            f"{where}: its processor is {theirs}; {base}, which it cannot pull, could be made here for {ours} only",
+            remedy=f"bring {base} there with `docker save` and `docker load`",
+        )
+
+
+def _build(engine: Engine, runner: Runner, build: Command, references: Sequence[str], progress: Progress) -> None:
     def on_line(line: str) -> None:
         # A build says a thousand lines; its steps are what one follows. All of it is kept for when it fails.
         if _STEP.match(text := _plain(line)):
@@ -96,20 +159,30 @@ def ensure_images(
         )
     if missing := [reference for reference in references if not engine.has_image(reference)]:
         raise HostError(f"`{shown(build)}` did not make {', '.join(missing)}")
-    return True
 
 
 def ensure_base(engine: Engine, runner: Runner, progress: Progress, *, base: str = BASE) -> None:
     """Have the base image on the engine: there already, else pulled, else bootstrapped from Debian's packages."""
+    if not pulled(engine, progress, base):
+        make_base(engine, runner, progress, base=base)
+
+
+def pulled(engine: Engine, progress: Progress, base: str = BASE) -> bool:
+    """Whether the engine holds the base image, or can pull it."""
     if engine.has_image(base):
-        return
+        return True
     progress(f"pulling {base}")
     try:
         engine.pull(base)
     except EngineError as error:
-        progress(f"{base} cannot be pulled ({error.message}): making it from Debian's packages")
-    else:
-        return
+        progress(f"{base} cannot be pulled ({error.message})")
+        return False
+    return True
+
+
+def make_base(engine: Engine, runner: Runner, progress: Progress, *, base: str = BASE) -> None:
+    """Make the base image here, from Debian's packages, and have the engine import it."""
+    progress(f"making {base} from Debian's packages")
     # Open to others: mmdebstrap's user namespace is somebody else, and reads its tools here.
     with tempfile.TemporaryDirectory(prefix="mailstack-", ignore_cleanup_errors=True) as name:
         directory = Path(name)

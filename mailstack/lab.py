@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mailstack import claims, compose, definition, files, hosting, images, labfile, state
 from mailstack.down import LOCK_SECONDS, Progress, remove
-from mailstack.engine import Engine, engine_url
+from mailstack.engine import Engine, engine_url, own_engine
 from mailstack.errors import (
     CheckFailed,
     DeadlinePassed,
@@ -308,7 +308,9 @@ class _Up:
             self.proof = None
             # Not taken apart by its text: what the engine has tells why.
             references = [f"mailstack/{service}:{wanted.tag}" for service in SERVICES]
-            if images.ensure_images(self.engine, self.runner, there.build(), references, self.progress):
+            if images.ensure_images(
+                self.engine, self.runner, there.build(), references, self.progress, here=own_engine()
+            ):
                 self.progress("starting the containers")
                 # Anew: what the first attempt made before it failed may lack a network, and Compose does not see that.
                 result = self.runner.run(there.up(anew=True), deadline=Deadline.after(UP_SECONDS))

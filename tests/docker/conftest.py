@@ -101,15 +101,20 @@ def labs() -> Iterator[Labs]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def machine(labs: Labs) -> Iterator[nested.Machine]:
-    """A bare machine that is reached over SSH, with the images that this host has."""
+@pytest.fixture(scope="session")
+def for_remote(labs: Labs) -> None:
+    """What machines that are reached over SSH are made of, and the images that they are sent, are here."""
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
     images.ensure_base(Engine(), Local(), _quiet)
     nested.build(nested.REMOTE)
     with labs.one("for-remote"):  # the images are there after that
         pass
+
+
+@pytest.fixture(scope="module")
+def machine(for_remote: None) -> Iterator[nested.Machine]:
+    """A bare machine that is reached over SSH, with the images that this host has."""
     with bare() as made:
         yield made
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import platform
 import tarfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mailstack import images, layers
+from mailstack import images, layers, transfer
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, EngineError, HostError
 from mailstack.model import Command, Result
@@ -25,6 +28,26 @@ class FakeEngine(Engine):
         self.held = set(held)
         self.registry = registry
         self.imported: dict[str, list[str]] = {}
+        self.processor = "amd64"
+
+    def info(self) -> dict[str, Any]:
+        return {"Architecture": platform.machine()}
+
+    def platform(self) -> str:
+        return self.processor
+
+    def image_platform(self, reference: str) -> str:
+        return self.processor if self.has_image(reference) else ""
+
+    def image_layers(self, reference: str) -> list[tuple[str, int]]:
+        return [(reference, 1 << 20)]
+
+    def save(self, references: Sequence[str]) -> Iterator[bytes]:
+        for reference in references:
+            yield f"{reference}\n".encode()
+
+    def load(self, archive: Iterable[bytes]) -> None:
+        self.held |= set(gzip.decompress(b"".join(archive)).decode().split())
 
     def has_image(self, reference: str) -> bool:
         return reference in self.held
@@ -236,6 +259,87 @@ def test_a_build_that_fails_shows_its_last_lines() -> None:
 def test_a_build_that_makes_something_else_is_an_error() -> None:
     with pytest.raises(HostError, match="did not make a:1"):
         images.ensure_images(FakeEngine(images.BASE), FakeRunner(), BUILD, ["a:1"], lambda line: None)
+
+
+# ── on another host ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def built(engine: FakeEngine) -> FakeRunner:
+    """A runner that builds `a:1` on an engine."""
+
+    def answer(command: Command) -> Result:
+        engine.held.add("a:1")
+        return OK
+
+    return FakeRunner(answer)
+
+
+def test_a_host_that_can_pull_the_base_builds_though_the_images_are_here() -> None:
+    engine, here = FakeEngine(registry=(images.BASE,)), FakeEngine("a:1")
+    assert images.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, here=here)
+    assert engine.held == {images.BASE, "a:1"}
+
+
+def test_a_host_without_a_way_to_the_base_is_sent_the_images_that_it_lacks() -> None:
+    engine, here, runner, said = FakeEngine("b:1"), FakeEngine("a:1", "b:1"), FakeRunner(), list[str]()
+    assert images.ensure_images(engine, runner, BUILD, ["a:1", "b:1"], said.append, here=here)
+    assert engine.held == {"a:1", "b:1"} and runner.commands == []
+    assert "sending the images to the other engine: about 1 MiB" in said
+
+
+def test_a_host_that_cannot_build_is_sent_the_images() -> None:
+    engine, here = FakeEngine(images.BASE), FakeEngine("a:1")
+    runner = FakeRunner(lambda command: Result(100, "", "E: Unable to fetch some archives"))
+    assert images.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
+    assert "a:1" in engine.held
+
+
+def test_a_build_that_fails_on_a_host_to_which_nothing_can_be_sent_says_how_it_could() -> None:
+    runner = FakeRunner(lambda command: Result(100, "", "E: Unable to fetch some archives"))
+    with pytest.raises(CommandFailed, match="could not be built") as caught:
+        images.ensure_images(FakeEngine(images.BASE), runner, BUILD, ["a:1"], lambda line: None, here=FakeEngine())
+    assert "without --host" in caught.value.remedy
+
+
+def test_a_host_without_a_way_to_the_base_is_sent_that_where_the_images_are_not_here() -> None:
+    engine, here = FakeEngine(), FakeEngine(images.BASE)
+    assert images.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, here=here)
+    assert engine.held == {images.BASE, "a:1"} and not engine.imported
+
+
+def test_the_base_is_made_from_packages_where_this_machine_has_no_engine(host: Path) -> None:
+    engine = FakeEngine()
+
+    def answer(command: Command) -> Result:
+        if command.argv[-2:] == BUILD.argv:
+            engine.held.add("a:1")
+            return OK
+        return bootstraps(command)
+
+    runner = FakeRunner(answer)
+    here = Engine("unix:///nowhere/docker.sock")
+    assert images.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
+    assert images.BASE in engine.imported
+
+
+def test_images_for_another_processor_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, here = FakeEngine(), FakeEngine("a:1", images.BASE)
+    engine.processor = "riscv64"
+    monkeypatch.setattr(here, "image_platform", lambda reference: "amd64")
+    monkeypatch.setattr(engine, "info", lambda: {"Architecture": "riscv64"})
+    with pytest.raises(HostError, match="its processor is riscv64") as caught:
+        images.ensure_images(engine, FakeRunner(), BUILD, ["a:1"], lambda line: None, here=here)
+    assert platform.machine() in caught.value.message and "docker load" in caught.value.remedy
+    assert engine.held == set()
+
+
+def test_how_much_has_gone_is_told_twice_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, said, pieces = iter(range(1000)), list[str](), [bytes(1 << 20)] * 100
+    monkeypatch.setattr("time.monotonic", lambda: next(clock) / 10)
+    assert list(transfer.counted(pieces, 100 << 20, said.append, "far")) == pieces
+    assert len(said) == 2 + 100 // 5
+    assert said[1] == "sending the images to far: 5 of about 100 MiB"
+    assert said[-1] == "far unpacks the images"
 
 
 # ── the size ───────────────────────────────────────────────────────────────────────────────────────────────────────

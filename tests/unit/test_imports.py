@@ -20,7 +20,7 @@ FLOORS = (
     ("state", "remote"),
     ("hosting", "tunnel"),
     ("engine",),
-    ("mime", "attachments"),
+    ("mime", "attachments", "transfer"),
     ("figures", "figures.svg", "figures.path"),
     ("figures.sequence", "figures.timeline", "figures.topology"),
     ("page",),
