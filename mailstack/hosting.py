@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mailstack import hosts
-from mailstack.errors import HostError, InputError, Interrupted, MailstackError
+from mailstack.errors import DeadlinePassed, HostError, InputError, Interrupted, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json, Result
 from mailstack.runner import Local, must, program
@@ -41,6 +41,8 @@ rm -f ../.taken
 """
 # Directories in which others have something stay.
 _FORGET = 'rm -rf -- "$1/$2/$3" || exit; rmdir -- "$1/$2" "$1" 2>/dev/null || :'
+# How long the host may take for that; in seconds.
+_SECONDS = 60.0
 
 _current: Over | None = None
 _before = ""  # DOCKER_HOST as it was
@@ -81,7 +83,7 @@ def place_of(files: Path) -> str:
 
 
 def hand_over(files: Path) -> None:
-    """Have what the host has of a lab's files be what it is here. Raises HostError."""
+    """Have what the host has of a lab's files be what it is here. Raises HostError, DeadlinePassed."""
     if _current is None:
         return
     import tarfile
@@ -89,7 +91,8 @@ def hand_over(files: Path) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.add(files, ".", filter=_nobodys)
-    must(_current, Command(("sh", "-c", _TAKE, "mailstack", place_of(files)), input=archive.getvalue()))
+    take = Command(("sh", "-c", _TAKE, "mailstack", place_of(files)), input=archive.getvalue())
+    must(_current, take, deadline=Deadline.after(_SECONDS))
 
 
 def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -99,9 +102,10 @@ def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def forget(lab: str, ports: Collection[int]) -> None:
-    """Remove a lab's files from the host, and lead its ports there no longer. Raises HostError."""
+    """Remove a lab's files from the host, and lead its ports there no longer. Raises HostError, DeadlinePassed."""
     if _current is not None:
-        must(_current, Command(("sh", "-c", _FORGET, "mailstack", _current.place, owner(), lab)))
+        away = Command(("sh", "-c", _FORGET, "mailstack", _current.place, owner(), lab))
+        must(_current, away, deadline=Deadline.after(_SECONDS))
         _current.close(ports)
 
 
@@ -122,7 +126,7 @@ def explained(error: MailstackError) -> MailstackError:
         return error
     try:
         _current.look()
-    except HostError as gone:
+    except MailstackError as gone:
         if gone.message != error.message:
             gone.details = error.message
         return gone
@@ -132,10 +136,10 @@ def explained(error: MailstackError) -> MailstackError:
 class Over:
     """A host over SSH: runs commands there, as `runner.Local` does here."""
 
-    def __init__(self, host: hosts.Host, control: socket.socket) -> None:
+    def __init__(self, host: hosts.Host, directory: Path, control: socket.socket) -> None:
         self.host = host
-        self._lock = threading.Lock()
-        self._stream = control.makefile("rwb")
+        self._directory = directory
+        self._control = control  # open as long as this is: the connection is in use
         self.about: Json = {}
         self.look()
 
@@ -147,13 +151,18 @@ class Over:
     def run(
         self, command: Command, *, deadline: Deadline | None = None, on_line: Callable[[str], None] | None = None
     ) -> Result:
-        """Run `command` on the host; see Runner. Raises HostError when the connection is cut meanwhile."""
+        """Run `command` on the host; see Runs. On Ctrl-C or SIGTERM it is ended.
+
+        Raises HostError when the connection is cut meanwhile, DeadlinePassed when it was ended for taking too long.
+        """
         data = command.input or b""
         asked = {
             "do": "run",
             "argv": list(command.argv),
             "environment": dict(command.environment),
             "input": len(data),
+            "of": deadline and deadline.seconds,
+            "seconds": deadline and min(deadline.remaining(), threading.TIMEOUT_MAX),
         }
         told = self._ask(asked, data, on_line)
         return Result(told["code"], told["stdout"], told["stderr"])
@@ -179,13 +188,17 @@ class Over:
         )
 
     def _ask(self, asked: Json, data: bytes = b"", on_line: Callable[[str], None] | None = None) -> Json:
-        with self._lock, contextlib.suppress(OSError):
-            self._stream.write(json.dumps(asked).encode() + b"\n" + data)
-            self._stream.flush()
-            while line := self._stream.readline():
+        # Each over a connection of its own: where nobody waits for the answer any more, it ends what was asked for.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            if (control := _attempt(self._directory)) is None:
+                raise self.cut()
+            stream = stack.enter_context(stack.enter_context(control).makefile("rwb"))
+            stream.write(json.dumps(asked).encode() + b"\n" + data)
+            stream.flush()
+            while line := stream.readline():
                 told: Json = json.loads(line)
                 if "error" in told:
-                    raise HostError(told["error"], remedy=told["remedy"])
+                    raise _error(told)
                 if "line" not in told:
                     return told
                 if on_line:
@@ -212,7 +225,7 @@ def _connected(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | 
                 control = _attempt(directory)
             if control is None:
                 raise HostError(f"{host}: the connection was cut as soon as it was there", remedy="try again")
-            return Over(host, control)
+            return Over(host, directory, control)
         finally:
             os.close(fd)
 
@@ -232,7 +245,13 @@ def _started(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | No
     while told.get("password") and (password := ask(str(host))):
         told = _start(host, directory, password)
     if "error" in told:
-        raise HostError(told["error"], remedy=told["remedy"])
+        raise _error(told)
+
+
+def _error(told: Json) -> MailstackError:
+    """What the process that keeps the connection says went wrong."""
+    kind = DeadlinePassed if told["late"] else HostError
+    return kind(told["error"], remedy=told["remedy"], details=told["details"])
 
 
 def _start(host: hosts.Host, directory: Path, password: Secret | None) -> Json:

@@ -7,6 +7,7 @@ against known_hosts (sshd(8)), and a host that is not in there is refused, where
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import shlex
@@ -15,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from mailstack.errors import HostError
+from mailstack.errors import DeadlinePassed, HostError
 from mailstack.hosts import Host
-from mailstack.model import Command, Result
+from mailstack.model import Command, Deadline, Result
+from mailstack.runner import shown
 from mailstack.secret import Secret
 
 P = ParamSpec("P")
@@ -158,33 +160,53 @@ class Remote:
     # ── on the host ────────────────────────────────────────────────────────────────────────────────────────────
 
     @_mapped
-    def run(self, command: Command, on_line: Callable[[str], None] | None = None) -> Result:
-        """Run a command on the host to its end. What nobody may see goes in by `input`. Raises HostError."""
+    def session(self) -> Any:
+        """A channel on which one command can be run."""
+        return self._connection.transport.open_session(timeout=CONNECT_SECONDS)
+
+    @_mapped
+    def run(
+        self,
+        command: Command,
+        *,
+        deadline: Deadline | None = None,
+        on_line: Callable[[str], None] | None = None,
+        channel: Any = None,
+    ) -> Result:
+        """Run a command on the host to its end; see Runs. What nobody may see goes in by `input`.
+
+        `channel`: a `session` of the caller's, who may `end` it. Raises HostError, DeadlinePassed.
+        """
         import threading
 
-        channel = self._connection.transport.open_session(timeout=CONNECT_SECONDS)
-        with channel:
-            channel.exec_command(line_of(command))
-            errors: list[str] = []
+        import paramiko
 
-            def read_errors() -> None:
-                for raw in channel.makefile_stderr("rb"):
-                    line = raw.decode(errors="replace").rstrip("\n")
-                    errors.append(line)
-                    if on_line:
-                        on_line(line)
+        channel, late = channel or self.session(), threading.Event()
 
-            reader = threading.Thread(target=read_errors, daemon=True)
-            reader.start()
-            if command.input:
-                channel.sendall(command.input)
-            channel.shutdown_write()
-            output = channel.makefile("rb").read()
-            reader.join()
-            code = channel.recv_exit_status()
-        if code < 0:
-            raise EOFError
-        return Result(code, output.decode(errors="replace"), "\n".join(errors))
+        def give_up() -> None:
+            late.set()
+            self.end(channel)
+
+        timer = threading.Timer(min(deadline.remaining(), threading.TIMEOUT_MAX) if deadline else 0, give_up)
+        if deadline:
+            timer.start()
+        try:
+            with channel:
+                return _ran(channel, command, on_line)
+        except (paramiko.SSHException, OSError, EOFError):
+            if deadline and late.is_set():
+                raise DeadlinePassed(
+                    f"{self.host}: `{shown(command)}` was not done within {deadline.seconds:g} s"
+                ) from None
+            raise
+        finally:
+            timer.cancel()
+
+    def end(self, channel: Any) -> None:
+        """End what runs on a channel, and close it: `run` is over at once."""
+        if not channel.closed:  # else its number may be another's by now
+            self._connection.transport.terminate(channel)
+            channel.close()
 
     @_mapped
     def socket(self, path: str) -> Any:
@@ -228,7 +250,46 @@ def _transport() -> Any:
                 data.add_int(0)
             super()._send_user_message(data)
 
+        def terminate(self, channel: Any) -> None:
+            """Send SIGTERM to what runs on a channel (RFC 4254, section 6.9)."""
+            asked = paramiko.Message()
+            asked.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+            asked.add_int(channel.remote_chanid)
+            asked.add_string("signal")
+            asked.add_boolean(False)  # no answer is wanted
+            asked.add_string("TERM")
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):  # gone with its connection
+                self._send_user_message(asked)
+
     return Transport
+
+
+def _ran(channel: Any, command: Command, on_line: Callable[[str], None] | None) -> Result:
+    """A command run to its end on a channel. Raises EOFError when the channel ends before it."""
+    import threading
+
+    channel.exec_command(line_of(command))
+    errors: list[str] = []
+
+    def read_errors() -> None:
+        for raw in channel.makefile_stderr("rb"):
+            line = raw.decode(errors="replace").rstrip("\n")
+            errors.append(line)
+            if on_line:
+                on_line(line)
+
+    reader = threading.Thread(target=read_errors, daemon=True)
+    reader.start()
+    with contextlib.suppress(OSError):  # it ended without reading: its exit code tells
+        if command.input:
+            channel.sendall(command.input)
+        channel.shutdown_write()
+    output = channel.makefile("rb").read()
+    reader.join()
+    code = channel.recv_exit_status()
+    if code < 0:
+        raise EOFError
+    return Result(code, output.decode(errors="replace"), "\n".join(errors))
 
 
 def line_of(command: Command) -> str:

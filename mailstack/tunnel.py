@@ -20,19 +20,22 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mailstack import hosts, state
-from mailstack.errors import HostError, MailstackError
+from mailstack.errors import DeadlinePassed, HostError, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
-from mailstack.model import Command, Json
+from mailstack.model import Command, Deadline, Json
 from mailstack.ports import listening
 from mailstack.remote import Refused, Remote
 from mailstack.secret import Secret, runtime_directory
 
 _BUFFER = 1 << 16
+# How long the host's shell may take to say what there is; in seconds.
+_LOOK_SECONDS = 10.0
 
 # What has to be known of a host before anything is done there: one line each, in this order, and all that listens
 # there (proc_pid_net(5)). Secrets go into shared memory: where systemd runs, the user's own runtime directory goes when
@@ -98,8 +101,16 @@ class Tunnel:
         self._bridge: Any = None  # see _BRIDGE
 
     def look(self) -> None:
-        """Learn what there is on the host. Raises HostError."""
-        told = self.remote.run(Command(("sh", "-c", _ABOUT))).stdout.split("\n")
+        """Learn what there is on the host. Raises HostError, DeadlinePassed."""
+        try:
+            told = self.remote.run(Command(("sh", "-c", _ABOUT)), deadline=Deadline.after(_LOOK_SECONDS)).stdout.split(
+                "\n"
+            )
+        except DeadlinePassed:
+            raise DeadlinePassed(
+                f"{self.remote.host}: its shell has not said within {_LOOK_SECONDS:g} s what there is",
+                remedy=f"what does `ssh {self.remote.host} sudo -n true` wait for?",
+            ) from None
         if len(told) < 6:
             raise HostError(f"{self.remote.host}: its shell does not say what there is", details="\n".join(told))
         place, path, way, user, number, clock, *sockets = told
@@ -238,7 +249,7 @@ def join(client: socket.socket, channel: Any) -> None:
 
 
 class _Control:
-    """What a command asks for, and gets, over one connection that it keeps open as long as it lives."""
+    """What a command asks for, and gets, over a connection for each question; one is kept open as long as it lives."""
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
@@ -247,38 +258,52 @@ class _Control:
         self._tunnel.joined()
         try:
             with client.makefile("rwb") as stream:
-                while line := stream.readline():
-                    self._answer(stream, json.loads(line))
+                if line := stream.readline():
+                    self._answer(client, stream, json.loads(line))
         except (OSError, ValueError):
             pass  # it has gone
         finally:
             self._tunnel.left()
 
-    def _answer(self, stream: io.BufferedRWPair, asked: Json) -> None:
-        lock = threading.Lock()
-
-        def say(document: Json) -> None:
-            with lock:
-                stream.write(json.dumps(document).encode() + b"\n")
-                stream.flush()
-
+    def _answer(self, client: socket.socket, stream: io.BufferedRWPair, asked: Json) -> None:
         try:
             match asked["do"]:
                 case "about":
                     self._tunnel.look()
-                    say(self._tunnel.about)
+                    _say(stream, self._tunnel.about)
                 case "run":
                     data = stream.read(asked["input"]) if asked["input"] else None
                     command = Command(tuple(asked["argv"]), asked["environment"], data)
-                    result = self._tunnel.remote.run(command, lambda text: say({"line": text}))
-                    say({"code": result.code, "stdout": result.stdout, "stderr": result.stderr})
+                    deadline = Deadline(asked["of"], time.monotonic() + asked["seconds"]) if asked["of"] else None
+                    channel = self._tunnel.remote.session()
+                    threading.Thread(target=self._watch, args=(client, channel), daemon=True).start()
+                    result = self._tunnel.remote.run(
+                        command, deadline=deadline, on_line=lambda text: _say(stream, {"line": text}), channel=channel
+                    )
+                    _say(stream, {"code": result.code, "stdout": result.stdout, "stderr": result.stderr})
                 case "forward":
-                    say({"taken": self._tunnel.forward(asked["ports"])})
+                    _say(stream, {"taken": self._tunnel.forward(asked["ports"])})
                 case "close":
                     self._tunnel.close(asked["ports"])
-                    say({})
+                    _say(stream, {})
         except MailstackError as error:
-            say({"error": error.message, "remedy": error.remedy})
+            _say(stream, _told(error))
+
+    def _watch(self, client: socket.socket, channel: Any) -> None:
+        """End what runs on the channel when whoever asked for it goes: nothing more is said until then."""
+        with contextlib.suppress(OSError):
+            client.recv(1)
+        self._tunnel.remote.end(channel)
+
+
+def _told(error: MailstackError) -> Json:
+    late = isinstance(error, DeadlinePassed)
+    return {"error": error.message, "remedy": error.remedy, "details": error.details, "late": late}
+
+
+def _say(stream: io.BufferedRWPair, document: Json) -> None:
+    stream.write(json.dumps(document).encode() + b"\n")
+    stream.flush()
 
 
 def main(name: str) -> None:
@@ -301,13 +326,11 @@ def main(name: str) -> None:
                 if found := state.LabDirectory(lab).load():
                     tunnel.forward(list(found.ports.values()))
         except MailstackError as error:
-            refused = isinstance(error, Refused) and error.password
-            said: Json = {"error": error.message, "remedy": error.remedy, "password": refused}
+            said = {**_told(error), "password": isinstance(error, Refused) and error.password}
         else:
             said = {}
         # Not left by the starter: it is the first user, from now on.
-        stream.write(json.dumps(said).encode() + b"\n")
-        stream.flush()
+        _say(stream, said)
     if not said:
         remote.wait()
     tunnel.end()

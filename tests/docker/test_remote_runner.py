@@ -1,0 +1,33 @@
+"""Commands on a host over SSH: what holds of those here holds of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+
+from mailstack import hosting
+from mailstack.errors import DeadlinePassed
+from mailstack.model import Command, Deadline
+from tests.docker import nested
+from tests.runs import Commands
+
+pytestmark = [pytest.mark.docker, pytest.mark.remote]
+
+
+@pytest.fixture(scope="module")
+def runner(machine: nested.Machine) -> Iterator[hosting.Over]:
+    """The machine, used by this process as by a command."""
+    with mock.patch.dict(os.environ, {"HOME": str(machine.home)}), mock.patch.object(hosting, "_current", None):
+        yield hosting.use("tester")
+
+
+class TestThere(Commands):
+    """As here."""
+
+
+def test_a_command_that_takes_too_long_is_told_with_its_host(runner: hosting.Over) -> None:
+    with pytest.raises(DeadlinePassed, match=r"^tester: `sleep 60` was not done within 0\.1 s$"):
+        runner.run(Command(("sleep", "60")), deadline=Deadline.after(0.1))

@@ -1,0 +1,124 @@
+"""What holds of a runner of commands, wherever it runs them: here (unit), or on a host over SSH (docker)."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mailstack.errors import CommandFailed, DeadlinePassed, Interrupted
+from mailstack.model import Command, Deadline
+from mailstack.runner import Runs, must
+
+
+def sh(script: str, **more: object) -> Command:
+    """A command that every machine has."""
+    return Command(("sh", "-c", script), **more)  # type: ignore[arg-type]
+
+
+def number() -> str:
+    """What no other process has in its command line: for sleep(1) a time that never comes."""
+    return str(10**6 + secrets.randbelow(10**8))
+
+
+def running(runner: Runs, mark: str) -> bool:
+    """Whether there is a process with `mark` in its command line, where the runner runs."""
+    # A process has its mark between other characters: what looks for it is none of them.
+    found = runner.run(sh(f"cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c '[s]leep {mark} '"))
+    return found.code == 0
+
+
+def gone(runner: Runs, mark: str) -> bool:
+    """Whether there is none, soon."""
+    deadline = Deadline.after(5)
+    while running(runner, mark):
+        if deadline.passed():
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class Commands:
+    """The facts; a fixture `runner` gives what they are about."""
+
+    def test_a_result_has_the_code_and_both_outputs(self, runner: Runs) -> None:
+        result = runner.run(sh("echo out; echo err >&2; exit 7"))
+        assert (result.code, result.stdout, result.stderr) == (7, "out\n", "err")
+
+    def test_input_and_environment_reach_the_command(self, runner: Runs) -> None:
+        command = sh('read line; echo "$line $X"', input=b"in\n", environment={"X": "a b"})
+        assert runner.run(command).stdout == "in a b\n"
+
+    def test_a_command_that_reads_no_input_is_not_an_error(self, runner: Runs) -> None:
+        assert runner.run(sh("exit 0", input=b"x" * 10**7)).code == 0
+
+    def test_lines_are_seen_as_they_come(self, runner: Runs) -> None:
+        seen: list[str] = []
+        runner.run(sh("echo a >&2; echo b >&2"), on_line=seen.append)
+        assert seen == ["a", "b"]
+
+    def test_a_failed_command_is_reported_with_its_last_lines(self, runner: Runs) -> None:
+        with pytest.raises(CommandFailed, match="ended with code 3") as caught:
+            must(runner, sh("echo the reason >&2; exit 3"))
+        assert caught.value.details == "the reason"
+
+    def test_a_command_that_takes_too_long_is_ended_and_the_message_says_when(self, runner: Runs) -> None:
+        mark = number()
+        begun = time.monotonic()
+        with pytest.raises(DeadlinePassed, match=r"not done within 0\.3 s"):
+            runner.run(sh(f"echo begun; exec sleep {mark} 0"), deadline=Deadline.after(0.3))
+        assert time.monotonic() - begun < 5
+        assert gone(runner, mark)
+
+    def test_the_next_command_has_its_own_answer(self, runner: Runs) -> None:
+        with pytest.raises(DeadlinePassed):
+            runner.run(sh("echo late >&2; sleep 1; echo late"), deadline=Deadline.after(0.2))
+        assert runner.run(sh("echo mine")).stdout == "mine\n"
+
+    def test_a_command_that_is_done_in_time_has_its_result(self, runner: Runs) -> None:
+        assert runner.run(sh("echo done"), deadline=Deadline.after(60)).stdout == "done\n"
+
+    def test_commands_of_several_threads_do_not_wait_for_each_other(self, runner: Runs) -> None:
+        pipe = f"/tmp/{number()}"
+        runner.run(sh(f"mkfifo {pipe}"))
+        said: list[str] = []
+
+        def read() -> None:
+            said.append(runner.run(sh(f"cat {pipe}; rm {pipe}"), deadline=Deadline.after(20)).stdout)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        runner.run(sh(f"echo word > {pipe}"), deadline=Deadline.after(20))
+        thread.join()
+        assert said == ["word\n"]
+
+    def test_an_interruption_ends_the_command_and_goes_on(self, runner: Runs, interruption: None) -> None:
+        mark = number()
+
+        def ask() -> None:
+            while not running(runner, mark):
+                time.sleep(0.01)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        with pytest.raises(Interrupted):
+            runner.run(sh(f"exec sleep {mark} 0"))
+        asking.join()
+        assert gone(runner, mark)
+        assert runner.run(sh("echo mine")).stdout == "mine\n"
+
+    @pytest.fixture
+    def interruption(self) -> Iterator[None]:
+        """SIGUSR1 interrupts this process, as Ctrl-C would."""
+
+        def interrupt(*_: object) -> None:
+            raise Interrupted("now")
+
+        before = signal.signal(signal.SIGUSR1, interrupt)
+        yield
+        signal.signal(signal.SIGUSR1, before)
