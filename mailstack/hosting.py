@@ -15,7 +15,8 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ rm -f ../.taken
 _FORGET = 'rm -rf -- "$1/$2/$3" || exit; rmdir -- "$1/$2" "$1" 2>/dev/null || :'
 # How long the host may take for that; in seconds.
 _SECONDS = 60.0
+# How often a password is asked for (ssh_config(5), NumberOfPasswordPrompts).
+_TRIES = 3
 
 _current: Over | None = None
 _before = ""  # DOCKER_HOST as it was
@@ -58,8 +61,8 @@ def chosen() -> str:
     return os.environ.get("DOCKER_HOST", "") if _current is None else _before
 
 
-def use(name: str, ask: Callable[[str], Secret | None] = lambda host: None) -> Over:
-    """Work on the host `name` from now on; `ask` gives a password, where the host takes one and no key will do.
+def use(name: str, ask: Callable[[str], Secret | None] = lambda question: None) -> Over:
+    """Work on the host `name` from now on; `ask` gives a password, or a passphrase, where no key will do without.
 
     Raises InputError for what is no host, HostError when it cannot be reached.
     """
@@ -241,9 +244,13 @@ def _attempt(directory: Path) -> socket.socket | None:
 
 
 def _started(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | None]) -> None:
-    told = _start(host, directory, None)
-    while told.get("password") and (password := ask(str(host))):
-        told = _start(host, directory, password)
+    answers: dict[str, Secret] = {}
+    tries: Counter[str] = Counter()
+    told = _start(host, directory, answers)
+    while (question := told.get("question")) and tries[question] < _TRIES and (answer := ask(question)):
+        tries[question] += 1
+        answers[question] = answer
+        told = _start(host, directory, answers)
     if "error" in told:
         raise _error(told)
 
@@ -254,7 +261,7 @@ def _error(told: Json) -> MailstackError:
     return kind(told["error"], remedy=told["remedy"], details=told["details"])
 
 
-def _start(host: hosts.Host, directory: Path, password: Secret | None) -> Json:
+def _start(host: hosts.Host, directory: Path, answers: Mapping[str, Secret]) -> Json:
     """Start the process; what it says once it is connected, or is not."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -262,7 +269,8 @@ def _start(host: hosts.Host, directory: Path, password: Secret | None) -> Json:
         keeper = program("mailstack.tunnel", str(host), environment=environment)
         Local().release(keeper, stdin=theirs.fileno())
         theirs.close()
-        ours.sendall((password.reveal() if password else "").encode() + b"\n")
+        revealed = {question: answer.reveal() for question, answer in answers.items()}
+        ours.sendall(json.dumps(revealed).encode() + b"\n")
         with ours.makefile("rb") as stream:
             line = stream.readline()
     try:

@@ -30,7 +30,8 @@ from mailstack.errors import DeadlinePassed, HostError, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json
 from mailstack.ports import listening
-from mailstack.remote import Refused, Remote
+from mailstack.remote import Remote
+from mailstack.remote.login import Refused
 from mailstack.secret import Secret, runtime_directory
 
 _BUFFER = 1 << 16
@@ -307,10 +308,10 @@ def _say(stream: io.BufferedRWPair, document: Json) -> None:
 
 
 def main(name: str) -> None:
-    """Connect, say so on standard input (a socket, on which the password comes, if there is one), and serve."""
+    """Connect, say so on standard input (a socket, on which the user's answers come), and serve."""
     with socket.socket(fileno=os.dup(0)) as starter, starter.makefile("rwb") as stream:
-        password = stream.readline().decode().rstrip("\n")
-        remote = Remote(hosts.parse(name), Secret(password) if password else None)
+        answers = {question: Secret(text) for question, text in json.loads(stream.readline()).items()}
+        remote = Remote(hosts.parse(name), answers)
         tunnel = Tunnel(remote)
         runtime = runtime_directory()
         try:
@@ -326,7 +327,7 @@ def main(name: str) -> None:
                 if found := state.LabDirectory(lab).load():
                     tunnel.forward(list(found.ports.values()))
         except MailstackError as error:
-            said = {**_told(error), "password": isinstance(error, Refused) and error.password}
+            said = {**_told(error), "question": error.question if isinstance(error, Refused) else ""}
         else:
             said = {}
         # Not left by the starter: it is the first user, from now on.

@@ -58,7 +58,7 @@ def _use_host(context: click.Context, parameter: click.Parameter, value: tuple[s
     if not value:
         with contextlib.suppress(EngineError):  # who needs an engine says so
             if (url := engine_url()).startswith("ssh://"):  # as DOCKER_HOST, or a context, has it
-                hosting.use(url, _ask_password)
+                hosting.use(url, _ask)
         return
     if len(value) > 1 or value[0].startswith("@"):
         from mailstack.cli import several
@@ -67,7 +67,7 @@ def _use_host(context: click.Context, parameter: click.Parameter, value: tuple[s
         if len(found) > 1:
             sys.exit(several.run(found, sys.argv[1:]))
         value = tuple(found)
-    hosting.use(value[0], _ask_password)
+    hosting.use(value[0], _ask)
 
 
 def _use_context(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -76,12 +76,12 @@ def _use_context(context: click.Context, parameter: click.Parameter, value: str 
         os.environ.pop("DOCKER_HOST", None)
 
 
-def _ask_password(host: str) -> Secret | None:
-    """The user's password for a host, from the terminal; None where there is none."""
+def _ask(question: str) -> Secret | None:
+    """The user's password or passphrase, from the terminal; None where there is none."""
     import getpass
 
     from mailstack.secret import Secret
 
     if not sys.stdin.isatty():
         return None
-    return Secret(getpass.getpass(f"password for {host}: "))
+    return Secret(getpass.getpass(f"{question}: "))

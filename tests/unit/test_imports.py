@@ -17,7 +17,9 @@ FLOORS = (
     ("following", "layers", "unixapi", "news", "hosts"),
     ("faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
     ("secret", "ports", "subnets", "runner", "labfile", "report", "dialer", "faults", "dialogue"),
-    ("state", "remote"),
+    ("state", "remote.transport"),
+    ("remote.login",),
+    ("remote",),
     ("hosting", "tunnel"),
     ("engine",),
     ("mime", "attachments", "transfer"),
@@ -126,7 +128,7 @@ def test_only_remote_imports_fabric_and_what_is_below_it() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Import) and {each.name.split(".")[0] for each in node.names} & {"fabric", "paramiko"}
     }
-    assert users == {"remote"}
+    assert users == {"remote", "remote.login", "remote.transport"}
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -1,0 +1,172 @@
+"""Logging in to a host as OpenSSH would, over all hops that lead to it.
+
+Fabric reads ~/.ssh/config (names, users, ports, keys, ProxyJump); keys of hosts are verified against known_hosts
+(sshd(8)), and a host that is not in there is refused, where Fabric would add it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mailstack.errors import HostError
+from mailstack.hosts import Host
+from mailstack.remote import transport
+from mailstack.secret import Secret
+
+# Until a host has answered at all, and until it is logged in to; in seconds.
+CONNECT_SECONDS = 10
+
+_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+
+
+class Refused(HostError):
+    """The host takes none of the keys that were offered; `question` is what to ask the user for, if that may help."""
+
+    def __init__(self, message: str, *, remedy: str, question: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.question = question
+
+
+def enter(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
+    """Connections that are logged in, the last of them to the host, each through the one before it.
+
+    `answers`: what the user has said to the questions of Refused. Raises HostError; Refused when no key will do.
+    """
+    import fabric
+
+    last = fabric.Connection(
+        host.machine, user=host.user, port=host.port, connect_kwargs={"transport_factory": transport.kind()}
+    )
+    hops = _hops(last)
+    for hop in hops:
+        _Hop(host, hop, str(host) if hop is last else hop.original_host, hop is last).enter(answers)
+    return hops
+
+
+class _Hop:
+    """One of the machines on the way, the host itself in the end."""
+
+    def __init__(self, host: Host, connection: Any, called: str, last: bool) -> None:
+        self._host = host
+        self._connection = connection
+        self._name = called if last else f"{host} (on the way, {called})"
+        self._password = f"password for {called}"
+        self._passphrase = f"passphrase of the key for {called}"
+
+    def enter(self, answers: Mapping[str, Secret]) -> None:
+        """Connect and log in. Raises HostError."""
+        import paramiko
+
+        connection = self._connection
+        self._prepare(answers)
+        try:
+            connection.open()
+        except paramiko.BadHostKeyException as error:
+            known, shown = fingerprint(error.expected_key), fingerprint(error.key)
+            raise HostError(
+                f"{self._name}: its key has changed: known is {known}, shown was {shown}",
+                remedy="somebody may be in between. Where you know that the key is new: "
+                f"ssh-keygen -R {_known_name(error.hostname, connection.port)}, then connect once with ssh",
+            ) from None
+        except paramiko.PasswordRequiredException:
+            raise Refused(
+                f"{self._name}: the key for it is encrypted",
+                remedy="add it to your agent: ssh-add",
+                question=self._passphrase,
+            ) from None
+        except paramiko.AuthenticationException as error:
+            kinds = getattr(error, "allowed_types", [])
+            raise self._refused(answers, password="password" in kinds or not kinds) from None
+        except paramiko.ssh_exception.NoValidConnectionsError as error:
+            reason = next(iter(error.errors.values())).strerror
+            raise HostError(
+                f"{self._name}: nothing can be reached at {connection.host}:{connection.port}: {reason}",
+                remedy="is the machine up, and does sshd listen there?",
+            ) from None
+        except paramiko.SSHException as error:
+            if self._passphrase in answers:  # with which the key cannot be read
+                raise Refused(
+                    f"{self._name}: this is not the passphrase of the key for it",
+                    remedy="add the key to your agent: ssh-add",
+                    question=self._passphrase,
+                ) from None
+            if "No authentication methods available" in str(error):  # neither a key nor a password to offer
+                raise self._refused(answers, password=True) from None
+            raise HostError(f"{self._name}: no SSH with it: {error}") from None
+        except socket.gaierror as error:
+            raise HostError(
+                f"{self._name}: there is no machine of that name: {error.strerror}",
+                remedy="write ssh://user@machine, or a Host of ~/.ssh/config",
+            ) from None
+        except (OSError, EOFError) as error:  # TimeoutError is one
+            reason = getattr(error, "strerror", None) or str(error) or "it does not answer"
+            raise HostError(
+                f"{self._name}: {reason}", remedy="is the machine up, and does sshd listen there?"
+            ) from None
+
+    def _prepare(self, answers: Mapping[str, Secret]) -> None:
+        """What the library is to do otherwise than it would."""
+        connection = self._connection
+        connection.connect_timeout = CONNECT_SECONDS
+        asked = dict(connection.connect_kwargs, banner_timeout=CONNECT_SECONDS, auth_timeout=CONNECT_SECONDS)
+        # As ssh(1) does, one that is not there is left out.
+        asked["key_filename"] = [name for name in asked.get("key_filename", []) if Path(name).expanduser().is_file()]
+        for word, question in (("password", self._password), ("passphrase", self._passphrase)):
+            if question in answers:
+                asked[word] = answers[question].reveal()
+        connection.connect_kwargs = asked
+        _verify(connection, self._name, self._host)
+
+    def _refused(self, answers: Mapping[str, Secret], *, password: bool) -> Refused:
+        how = " with this password" if self._password in answers else ": none of your keys will do"
+        return Refused(
+            f"{self._name}: {self._connection.user} is refused{how}",
+            remedy=f"see whether `ssh {self._host}` works: the keys in your agent and in ~/.ssh/config are taken",
+            question=self._password if password else "",
+        )
+
+
+def _hops(connection: Any) -> list[Any]:
+    """The connections that lead to a host, its own the last of them."""
+    hops: list[Any] = []
+    while connection and not isinstance(connection, str):  # of ProxyCommand
+        hops.insert(0, connection)
+        connection = connection.gateway
+    return hops
+
+
+def _verify(connection: Any, name: str, host: Host) -> None:
+    """Have a connection verify its host's key."""
+    import paramiko
+
+    class Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+        """Refuse a key that is in no known_hosts."""
+
+        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+            raise HostError(
+                f"{name}: its key is not known: {fingerprint(key)}",
+                remedy="compare it with what the machine's owner says, and connect once with "
+                f"`ssh {host}`: that adds it to ~/.ssh/known_hosts",
+            )
+
+    connection.client.set_missing_host_key_policy(Unknown())
+    said = str(connection.ssh_config.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"))
+    for each in (*_KNOWN_HOSTS, *said.split()):
+        path = Path(each).expanduser()
+        if path.is_file():
+            connection.client.load_system_host_keys(str(path))
+
+
+def fingerprint(key: Any) -> str:
+    """A host key's fingerprint as ssh(1) shows it."""
+    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+    return f"SHA256:{digest} ({key.get_name()})"
+
+
+def _known_name(hostname: str, port: int) -> str:
+    return hostname if port == 22 or hostname.startswith("[") else f"'[{hostname}]:{port}'"

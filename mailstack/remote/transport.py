@@ -1,0 +1,42 @@
+"""A kind of SSH connection that can do what paramiko's own cannot: lead to a Unix socket, and end a program."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+# OpenSSH's PROTOCOL, section 2.4.
+STREAM_LOCAL = "direct-streamlocal@openssh.com"
+
+
+def kind() -> Any:
+    """A kind of connection that can lead to a Unix socket: the library knows the shape of fewer kinds of channel."""
+    import threading
+
+    import paramiko
+
+    class Transport(paramiko.Transport):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.socket_path = ""
+            self.socket_lock = threading.Lock()
+
+        def _send_user_message(self, data: Any) -> None:
+            if STREAM_LOCAL.encode() in data.asbytes()[:64]:  # what comes after the part that all kinds share
+                data.add_string(self.socket_path)
+                data.add_string("")
+                data.add_int(0)
+            super()._send_user_message(data)
+
+        def terminate(self, channel: Any) -> None:
+            """Send SIGTERM to what runs on a channel (RFC 4254, section 6.9)."""
+            asked = paramiko.Message()
+            asked.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+            asked.add_int(channel.remote_chanid)
+            asked.add_string("signal")
+            asked.add_boolean(False)  # no answer is wanted
+            asked.add_string("TERM")
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):  # gone with its connection
+                self._send_user_message(asked)
+
+    return Transport

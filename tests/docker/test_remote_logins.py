@@ -1,0 +1,268 @@
+"""Logging in over SSH as `ssh` would: hops, encrypted keys, an agent, passwords; with a real sshd and a real agent."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pty
+import re
+import secrets
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_ssh_private_key,
+)
+
+from mailstack.model import Deadline
+from mailstack.secret import runtime_directory, write_private
+from tests.docker import nested
+from tests.docker.remote import answer, left, mailstack
+
+pytestmark = [pytest.mark.docker, pytest.mark.remote]
+
+PASSPHRASE = secrets.token_urlsafe(12)
+
+
+def key_of(machine: nested.Machine) -> Path:
+    """The private key with which its users log in."""
+    assert machine.home
+    return machine.home.parent / "id"
+
+
+def port_of(machine: nested.Machine) -> str:
+    """Where its sshd listens, on this machine."""
+    assert machine.home
+    return (machine.home / ".ssh" / "config").read_text().split("Port ")[1].split()[0]
+
+
+def at(machine: nested.Machine, home: Path, config: str, *known: str) -> nested.Machine:
+    """The machine, for somebody whose ~/.ssh/config is this, and who knows its key under these names."""
+    assert machine.home
+    ssh = home / ".ssh"
+    ssh.mkdir(mode=0o700)
+    key = (machine.home / ".ssh" / "known_hosts").read_text().partition(" ")[2]
+    (ssh / "known_hosts").write_text("".join(f"{name} {key}" for name in known))
+    (ssh / "config").write_text(config)
+    return dataclasses.replace(machine, home=home)
+
+
+def entry(name: str, machine: nested.Machine, *more: str, user: str = "tester") -> str:
+    """A Host of ~/.ssh/config."""
+    lines = (f"Host {name}", "HostName 127.0.0.1", f"Port {port_of(machine)}", f"User {user}", *more)
+    return "\n  ".join(lines) + "\n"
+
+
+def outside(machine: nested.Machine) -> str:
+    """What known_hosts calls it."""
+    return f"[127.0.0.1]:{port_of(machine)}"
+
+
+# ── hops ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def jump(machine: nested.Machine, hop: str = "", inner: str = "") -> str:
+    """`inner` is the same sshd, as the hop sees it; the hop's user may not use the engine."""
+    key = f"IdentityFile {key_of(machine)}"
+    return entry("hop", machine, hop or key, user="stranger") + (
+        f"Host inner\n  HostName 127.0.0.1\n  Port 22\n  User tester\n  {inner or key}\n  ProxyJump hop\n"
+    )
+
+
+def test_a_lab_comes_up_behind_a_hop(machine: nested.Machine, tmp_path: Path) -> None:
+    there = at(machine, tmp_path, jump(machine), outside(machine), "127.0.0.1")
+    try:
+        mailstack(there, "up", "-n", "behind", host="inner")
+        sessions = machine.run("ps", "-eo", "args=")
+        assert "sshd-session: stranger" in sessions and "sshd-session: tester" in sessions
+        mailstack(there, "send", "-n", "behind", host="inner")
+    finally:
+        mailstack(there, "down", "-n", "behind", host="inner")
+    assert left(machine) == []
+
+
+def test_a_hop_whose_key_is_not_known_is_refused_by_name(machine: nested.Machine, tmp_path: Path) -> None:
+    there = at(machine, tmp_path, jump(machine), "127.0.0.1")
+    said = mailstack(there, "version", host="inner", code=3).stderr
+    assert "inner (on the way, hop): its key is not known: SHA256:" in said
+
+
+def test_a_host_behind_a_hop_whose_key_is_not_known_is_refused(machine: nested.Machine, tmp_path: Path) -> None:
+    there = at(machine, tmp_path, jump(machine), outside(machine))
+    said = mailstack(there, "version", host="inner", code=3).stderr
+    assert "mailstack: inner: its key is not known: SHA256:" in said
+
+
+def test_a_hop_that_refuses_is_named(machine: nested.Machine, tmp_path: Path) -> None:
+    there = at(machine, tmp_path, jump(machine, hop="IdentitiesOnly yes"), outside(machine), "127.0.0.1")
+    said = mailstack(there, "version", host="inner", code=3).stderr
+    assert "inner (on the way, hop): stranger is refused: none of your keys will do" in said
+
+
+# ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def encrypted(machine: nested.Machine, tmp_path: Path) -> nested.Machine:
+    """The machine, for somebody whose key for it is encrypted."""
+    key = load_ssh_private_key(key_of(machine).read_bytes(), None)
+    how = BestAvailableEncryption(PASSPHRASE.encode())
+    write_private(tmp_path / "key", key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, how).decode())
+    return at(machine, tmp_path, entry("far", machine, f"IdentityFile {tmp_path / 'key'}"), outside(machine))
+
+
+def test_an_encrypted_key_without_an_agent_is_told(encrypted: nested.Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    said = mailstack(encrypted, "version", host="far", code=3).stderr
+    assert "far: the key for it is encrypted\n" in said
+    assert "ssh-add" in said
+
+
+def test_the_passphrase_of_an_encrypted_key_is_asked_for(encrypted: nested.Machine) -> None:
+    code, said = at_a_terminal(encrypted, "version", host="far", types=["wrong", PASSPHRASE])
+    assert code == 0, said
+    assert said.count("passphrase of the key for far: ") == 2
+    assert PASSPHRASE not in said and "26." in said
+
+
+def test_a_key_of_an_agent_will_do(
+    machine: nested.Machine, encrypted: nested.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with agent(tmp_path / "agent", key_of(machine)) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        assert answer(encrypted, "version", host="far")["engine"].startswith("26.")
+
+
+def test_an_agent_without_a_key_for_it_does_not_help(
+    machine: nested.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = at(machine, tmp_path, entry("far", machine), outside(machine))
+    with agent(tmp_path / "agent", None) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        said = mailstack(there, "version", host="far", code=3).stderr
+    assert "far: tester is refused: none of your keys will do" in said
+
+
+def test_a_key_file_that_is_not_there_is_left_out_as_ssh_does(machine: nested.Machine, tmp_path: Path) -> None:
+    keys = ("IdentityFile ~/.ssh/nothing", f"IdentityFile {key_of(machine)}")
+    there = at(machine, tmp_path, entry("far", machine, *keys), outside(machine))
+    assert answer(there, "version", host="far")["engine"].startswith("26.")
+
+
+@contextlib.contextmanager
+def agent(path: Path, key: Path | None) -> Iterator[Path]:
+    """An ssh-agent(1) with a key, or without one."""
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as process:
+        deadline = Deadline.after(5)
+        while not path.exists() and not deadline.passed():
+            select.select([], [], [], 0.01)
+        try:
+            if key:
+                subprocess.run(
+                    ["ssh-add", str(key)],
+                    check=True,
+                    capture_output=True,
+                    env={**os.environ, "SSH_AUTH_SOCK": str(path)},
+                )
+            yield path
+        finally:
+            process.terminate()
+
+
+# ── passwords ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def password(machine: nested.Machine) -> Iterator[str]:
+    """That of `tester`, for as long as these tests last."""
+    made = secrets.token_urlsafe(12)
+    change = ["docker", "exec", "-i", machine.container.id, "chpasswd"]
+    subprocess.run(change, input=f"tester:{made}\nstranger:{made}x\n", text=True, check=True)
+    yield made
+    machine.run("passwd", "--lock", "tester")
+    machine.run("passwd", "--lock", "stranger")
+
+
+@pytest.fixture
+def keyless(machine: nested.Machine, tmp_path: Path, password: str) -> nested.Machine:
+    """The machine, for somebody who has a password for it and no key."""
+    return at(machine, tmp_path, entry("far", machine), outside(machine))
+
+
+def test_a_password_is_asked_for_and_is_nowhere_but_there(keyless: nested.Machine, password: str) -> None:
+    code, said = at_a_terminal(keyless, "up", "-n", "typed", host="far", types=[password])
+    try:
+        assert code == 0, said
+        assert said.count("password for far: ") == 1 and password not in said
+        assert holding(password) == []
+        assert holding(str(keyless.home))  # which the process that keeps the connection has in its environment
+        mailstack(keyless, "send", "-n", "typed", host="far")  # the connection is there: nobody is asked
+    finally:
+        mailstack(keyless, "down", "-n", "typed", host="far")
+    assert left(keyless) == []
+
+
+def test_a_wrong_password_is_asked_for_three_times_and_refused_in_the_end(
+    keyless: nested.Machine, password: str
+) -> None:
+    code, said = at_a_terminal(keyless, "version", host="far", types=["wrong", "wrong", "wrong", "wrong"])
+    assert code == 3
+    assert said.count("password for far: ") == 3
+    assert "far: tester is refused with this password" in said
+    code, said = at_a_terminal(keyless, "version", host="far", types=["wrong", password])
+    assert code == 0, said
+
+
+def test_a_password_is_not_asked_for_where_there_is_no_terminal(keyless: nested.Machine) -> None:
+    said = mailstack(keyless, "version", host="far", code=3).stderr
+    assert "far: tester is refused: none of your keys will do" in said
+
+
+def test_each_hop_is_given_its_own_password(machine: nested.Machine, tmp_path: Path, password: str) -> None:
+    config = jump(machine, hop="IdentitiesOnly yes", inner="IdentitiesOnly yes")
+    there = at(machine, tmp_path, config, outside(machine), "127.0.0.1")
+    code, said = at_a_terminal(there, "version", host="inner", types=[f"{password}x", password])
+    assert code == 0, said
+    assert re.findall(r"password for (\w+): ", said) == ["hop", "inner"]
+
+
+def holding(text: str) -> list[str]:
+    """What on this machine has `text` in its command line, its environment, or its file of a lab or a connection."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):
+                if text.encode() in (place / name).read_bytes():
+                    found.append(str(place / name))
+    for file in runtime_directory().rglob("*"):
+        if file.is_file() and text.encode() in file.read_bytes():
+            found.append(str(file))
+    return found
+
+
+def at_a_terminal(machine: nested.Machine, *words: str, host: str, types: list[str]) -> tuple[int, str]:
+    """A command at a terminal, where somebody types an answer to each question: its code, and all it says."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "mailstack", *words, "--host", host],
+            {**{k: v for k, v in os.environ.items() if k != "SSH_AUTH_SOCK"}, "HOME": str(machine.home)},
+        )
+    said, asked, deadline = "", 0, Deadline.after(60)
+    with contextlib.suppress(OSError):  # the terminal ends with who uses it
+        while select.select([terminal], [], [], deadline.remaining())[0] and (data := os.read(terminal, 4096)):
+            said += data.decode(errors="replace")
+            if len(re.findall(r"(?:password|passphrase) [^:]*: ", said)) > asked:
+                os.write(terminal, types[asked].encode() + b"\n")
+                asked += 1
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
