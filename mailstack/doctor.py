@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mailstack import compose, definition, hosting, images, ports
+from mailstack import compose, definition, hosting, images, needs, ports
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import MailstackError
 from mailstack.model import PORTS, SERVICES, Command
 from mailstack.runner import Runner
 from mailstack.secret import runtime_directory
 
-OLDEST_ENGINE = (20, 10)
-# What a build needs: the base, its packages, and the layers while they are made.
-FREE_BYTES = 1024**3
-# By how much the clock of another host may differ; it is told in whole seconds.
-SKEW_SECONDS = 3.0
 WAYS = {"sudo": ", by sudo"}
 
 
@@ -55,9 +48,8 @@ def _engine(engine: Engine) -> dict[str, Any] | Finding:
 
 def _version(info: dict[str, Any]) -> Finding:
     said = str(info.get("ServerVersion", ""))
-    numbers = tuple(int(part) for part in said.split("+", maxsplit=1)[0].split(".")[:2] if part.isdecimal())
-    needed = ".".join(map(str, OLDEST_ENGINE))
-    return Finding("engine version", numbers >= OLDEST_ENGINE, said, f"install Docker Engine {needed} or newer")
+    remedy = f"install Docker Engine {needs.oldest()} or newer"
+    return Finding("engine version", needs.new_enough(said), said, remedy)
 
 
 def _kernel(info: dict[str, Any]) -> Finding:
@@ -85,20 +77,10 @@ def _place() -> str:
 
 
 def _disk(info: dict[str, Any]) -> Finding:
-    root = Path(str(info.get("DockerRootDir", "/var/lib/docker")))
-    if there := hosting.current():
-        # POSIX: blocks of 1024 bytes; the fourth column of the last line is what is available. Its parent where the
-        # user may not see the directory itself.
-        script = 'df -Pk "$1" 2>/dev/null || df -Pk "${1%/*}"'
-        told = there.run(Command(("sh", "-c", script, "df", str(root)))).stdout.splitlines()[-1:]
-        free = int(told[0].split()[3]) * 1024 if told else 0
-    else:
-        while not root.exists():
-            root = root.parent
-        free = shutil.disk_usage(root).free
+    root, free = needs.disk(info)
     return Finding(
         "disk",
-        free >= FREE_BYTES,
+        free >= needs.FREE_BYTES,
         f"{free / 1024**3:.1f} GiB free at {root}",
         "docker system prune frees what is unused",
     )
@@ -161,15 +143,13 @@ def _far_secrets(there: hosting.Over) -> Finding:
 
 
 def _clock(there: hosting.Over) -> Finding:
-    """Times in a journey are the host's: where clocks differ, they are not those of what was done here."""
-    before = time.time()
-    ahead = there.look()["clock"] - (before + time.time()) / 2
-    found = "as here" if abs(ahead) < SKEW_SECONDS else f"{abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"
+    there.look()
+    same = abs(there.ahead) < needs.SKEW_SECONDS
     return Finding(
         "clock there",
-        abs(ahead) < SKEW_SECONDS,
-        found,
-        "set both by NTP: until then the times in traces are the host's, and an expiry comes too early or too late",
+        same,
+        "as here" if same else needs.difference(there.ahead),
+        "set both by NTP: times in traces and mails are the host's, and its servers look at certificates made here",
         required=False,
     )
 

@@ -86,10 +86,10 @@ def _told(error: Exception) -> Exception:
     if isinstance(error.__context__, Interrupted):  # which the SDK has taken for the engine's silence
         return error.__context__
     if isinstance(error, Refused):
-        return EngineError(f"the Docker engine {_where()} refused: {error}")
+        return EngineError(f"the Docker engine {where()} refused: {error}")
     sdk = _sdk() if "docker" in sys.modules else None
     if sdk and isinstance(error, sdk.errors.APIError):
-        return EngineError(f"the Docker engine {_where()} refused: {error.explanation or error}")
+        return EngineError(f"the Docker engine {where()} refused: {error.explanation or error}")
     # ValueError: an address or an answer that cannot be read.
     if not isinstance(error, OSError | ValueError) and not (sdk and isinstance(error, sdk.errors.DockerException)):
         return error
@@ -129,12 +129,12 @@ class Engine:
     @_mapped
     def version(self) -> dict[str, Any]:
         """The engine's version document."""
-        return dict(self._api.version(api_version=False))
+        return dict(self._quick.version(api_version=False))
 
     @_mapped
     def info(self) -> dict[str, Any]:
         """The engine's description of its host."""
-        return dict(self._api.info())
+        return dict(self._quick.info())
 
     @_mapped
     def services(self, project: str, name: str = "") -> list[ServiceState]:
@@ -297,7 +297,7 @@ class Engine:
             if there:
                 there.look()  # raises what is to be said when the host has gone
             raise EngineError(
-                f"the Docker engine {_where()} does not take the images: {error}",
+                f"the Docker engine {where()} does not take the images: {error}",
                 remedy=f"`mailstack doctor{f' --host {there.host}' if there else ''}` says how much room its disk has",
             ) from None
 
@@ -459,8 +459,8 @@ def _gone() -> Iterator[None]:
             raise
 
 
-def _where() -> str:
-    """The engine's place, for people."""
+def where() -> str:
+    """Where the engine is that this process works on, for people."""
     there = hosting.current()
     return f"on {there.host}" if there else f"at {engine_url()}"
 
@@ -468,7 +468,7 @@ def _where() -> str:
 def _denied() -> EngineError:
     who = there.about["user"] if (there := hosting.current()) else "this user"
     return EngineError(
-        f"{who} may not use the Docker engine {_where()}",
+        f"{who} may not use the Docker engine {where()}",
         remedy="add the user to the group `docker` and log in again, or use sudo",
     )
 
@@ -477,7 +477,7 @@ def _absent() -> HostError:
     if there := hosting.current():
         if there.look()["way"] == "denied":  # raises what is to be said when the host has gone
             return _denied()
-        return EngineError(f"no Docker engine answers {_where()}", remedy=f"mailstack provision --host {there.host}")
+        return EngineError(f"no Docker engine answers {where()}", remedy=f"mailstack provision --host {there.host}")
     return EngineError(f"no Docker engine answers at {engine_url()}", remedy=_NO_ENGINE)
 
 

@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from mailstack import hosts
 from mailstack.errors import DeadlinePassed, HostError, InputError, Interrupted, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json, Result
-from mailstack.runner import Local, must, program
+from mailstack.runner import Local, last_lines, must, program
 from mailstack.secret import Secret, make_private_directory, runtime_directory
 from mailstack.state import known_labs, owner, same_file
 
@@ -35,11 +36,18 @@ if TYPE_CHECKING:
 
 # What is handed over takes the place of what is there, file by file and in place: containers know a file by its inode.
 _TAKE = """\
+set -e
 umask 077
-mkdir -p "$1" && cd "$1" || exit
-tar --overwrite -xvf - | sort > ../.taken && find . -type f | sort | comm -23 - ../.taken | xargs -r -d '\\n' rm -f --
-rm -f ../.taken
+mkdir -p "$1"
+cd "$1"
+trap 'rm -f ../.told ../.taken' EXIT
+tar --overwrite -xvf - > ../.told
+sort ../.told > ../.taken
+find . -type f | sort | comm -23 - ../.taken | xargs -r -d '\\n' rm -f --
 """
+# POSIX: blocks of 1024 bytes; the fourth column of the last line is what is available. Its parent where the user may
+# not see the directory itself.
+_FREE = 'df -Pk "$1" 2>/dev/null || df -Pk "${1%/*}"'
 # Directories in which others have something stay.
 _FORGET = 'rm -rf -- "$1/$2/$3" || exit; rmdir -- "$1/$2" "$1" 2>/dev/null || :'
 # How long the host may take for that; in seconds.
@@ -95,7 +103,16 @@ def hand_over(files: Path) -> None:
     with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.add(files, ".", filter=_nobodys)
     take = Command(("sh", "-c", _TAKE, "mailstack", place_of(files)), input=archive.getvalue())
-    must(_current, take, deadline=Deadline.after(_SECONDS))
+    result = _current.run(take, deadline=Deadline.after(_SECONDS))
+    if result.code == 0:
+        return
+    free, size = _current.free(_current.place), len(archive.getvalue())
+    full = f": its shared memory is full, {free // 1024} KiB are free and {size // 1024} are needed"
+    raise HostError(
+        f"{_current.host}: the lab's files cannot be put into {_current.place}" + (full if free < size else ""),
+        remedy="make room there: `df /dev/shm` shows how much there is",
+        details=last_lines(result.stderr, 3),
+    )
 
 
 def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -144,6 +161,7 @@ class Over:
         self._directory = directory
         self._control = control  # open as long as this is: the connection is in use
         self.about: Json = {}
+        self.ahead = 0.0  # by how many seconds its clock is, of which it tells whole ones
         self.look()
 
     @property
@@ -172,8 +190,16 @@ class Over:
 
     def look(self) -> Json:
         """What there is on the host now: see `tunnel`. Raises HostError."""
+        before = time.time()
         self.about = self._ask({"do": "about"})
+        self.ahead = self.about["clock"] - (before + time.time()) / 2
         return self.about
+
+    def free(self, place: str) -> int:
+        """How many bytes are free on the host's file system that has `place`. Raises HostError."""
+        told = self.run(Command(("sh", "-c", _FREE, "df", place)), deadline=Deadline.after(_SECONDS)).stdout
+        words = told.strip().rpartition("\n")[2].split()
+        return int(words[3]) * 1024 if len(words) > 3 else 0
 
     def forward(self, ports: Collection[int]) -> list[int]:
         """See `hosting.forward`."""

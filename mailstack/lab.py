@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import claims, compose, definition, files, hosting, images, labfile, state
+from mailstack import claims, compose, definition, files, hosting, images, labfile, needs, state
 from mailstack.down import LOCK_SECONDS, Progress, remove
 from mailstack.engine import Engine, engine_url, own_engine
 from mailstack.errors import (
@@ -190,6 +190,8 @@ class _Up:
                 return self._make(wanted, lab, document, pool, fresh.result() if fresh else None, claimed)
             except BaseException as error:
                 self.countdown.cancel()
+                if isinstance(error, HostError | DeadlinePassed | CheckFailed):
+                    error.message += needs.short_of_disk(self.engine)
                 if made_here and not self.request.keep:
                     self.progress("removing what was made")
                     with contextlib.suppress(HostError):  # what went wrong first is what the user is told
@@ -203,6 +205,7 @@ class _Up:
 
     def _around(self) -> tuple[list[Network], set[str]]:
         """What the engine has of others: all networks, and whose labs of this name."""
+        needs.refuse_old(self.engine)
         networks = self.engine.networks()
         return networks, self.engine.owners(self.request.name, networks)
 
@@ -292,7 +295,7 @@ class _Up:
             accounts=tuple(lab.addresses()),
             verified=verified,
             seconds={**self.seconds, "total": sum(self.seconds.values())},
-            notes=tuple(self.notes),
+            notes=tuple(filter(None, (*self.notes, needs.clock()))),
         )
 
     def _done(self, part: str) -> None:
@@ -337,7 +340,7 @@ class _Up:
         if result.code != 0:
             idle = self._idle(document)
             taken = "".join(f"; {address} is taken" for address in claims.taken_ports(document, idle))
-            remedy = "mailstack doctor says what is missing"
+            remedy = f"`{needs.look()}` says what is missing"
             if self.before and claims.lost_ports(wanted, document, idle):
                 remedy = f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others"
             raise HostError(

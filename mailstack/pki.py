@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mailstack.secret import Secret
 
 VALID_DAYS = 30
-_CLOCK_SKEW = datetime.timedelta(hours=1)
+EARLY_SECONDS = 3600.0  # from before the moment they are made: clocks differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def make(names: Mapping[str, Sequence[str]], *, days: int = VALID_DAYS) -> Pki:
         except ValueError:
             return x509.DNSName(name)
 
-    now = datetime.datetime.now(datetime.UTC)
+    begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=EARLY_SECONDS)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = named("mailstack lab CA")
     key_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
@@ -55,8 +55,8 @@ def make(names: Mapping[str, Sequence[str]], *, days: int = VALID_DAYS) -> Pki:
             .issuer_name(ca_name)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _CLOCK_SKEW)
-            .not_valid_after(now - _CLOCK_SKEW + datetime.timedelta(days=days))
+            .not_valid_before(begin)
+            .not_valid_after(begin + datetime.timedelta(days=days))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id),

@@ -43,14 +43,14 @@ _LOOK_SECONDS = 10.0
 # the user logs out.
 _ABOUT = """\
 umask 077
-place=/dev/shm/mailstack-$(id -u)
-mkdir -p "$place" && [ -O "$place" ] && chmod 0700 "$place" || place=
 socket=${DOCKER_HOST:-unix:///var/run/docker.sock}; socket=${socket#unix://}
 if [ -r "$socket" ] && [ -w "$socket" ]; then way=socket
 elif [ -e "$socket" ] && sudo -n true 2>/dev/null; then way=sudo
 elif [ -e "$socket" ]; then way=denied
 else way=absent; fi
-printf '%s\\n' "$place" "$socket" "$way" "$(id -un)" "$(id -u)" "$(date +%s)"
+user=$(id -un) uid=$(id -u) clock=$(date +%s) place=/dev/shm/mailstack-$(id -u)
+mkdir -p "$place" && [ -O "$place" ] && chmod 0700 "$place" || place=
+printf '%s\\n' "$place" "$socket" "$way" "$user" "$uid" "$clock"
 cat /proc/net/tcp /proc/net/tcp6 2>/dev/null
 """
 

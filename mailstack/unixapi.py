@@ -37,6 +37,15 @@ class UnixApi:
     def __init__(self, path: str) -> None:
         self._path = path
 
+    def version(self, *, api_version: bool) -> dict[str, Any]:
+        """The engine's version; asked in no version of the API, so that every engine answers."""
+        assert not api_version
+        return dict(self._ask("GET", "/version"))
+
+    def info(self) -> dict[str, Any]:
+        """The engine's description of its host."""
+        return dict(self._ask("GET", "/info"))
+
     def containers(self, *, all: bool, filters: Filters) -> list[dict[str, Any]]:
         """The containers that fit; without `all`, only those that run."""
         return list(self._ask("GET", f"/containers/json?all={all:d}&{_query(filters)}"))

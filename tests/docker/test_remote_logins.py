@@ -66,6 +66,53 @@ def outside(machine: nested.Machine) -> str:
     return f"[127.0.0.1]:{port_of(machine)}"
 
 
+# ── the host's key, and the user's ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_host_whose_key_is_not_known_is_refused_with_its_fingerprint(machine: nested.Machine) -> None:
+    assert machine.home
+    known = machine.home / ".ssh" / "known_hosts"
+    kept = known.read_text()
+    known.write_text("")
+    try:
+        said = mailstack(machine, "up", code=3).stderr
+    finally:
+        known.write_text(kept)
+    assert "its key is not known: SHA256:" in said
+    assert "~/.ssh/known_hosts" in said
+    assert left(machine) == []
+
+
+def test_a_host_whose_key_has_changed_is_refused_with_both_fingerprints(machine: nested.Machine) -> None:
+    assert machine.home
+    known = machine.home / ".ssh" / "known_hosts"
+    kept = known.read_text()
+    other = nested.public_key().split()[1]
+    known.write_text(f"{kept.split()[0]} ssh-ed25519 {other}\n")
+    try:
+        said = mailstack(machine, "up", code=3).stderr
+    finally:
+        known.write_text(kept)
+    assert "its key has changed" in said
+    assert said.count("SHA256:") == 2
+    assert "ssh-keygen -R" in said
+    assert left(machine) == []
+
+
+def test_a_user_whose_key_is_refused_is_told(machine: nested.Machine) -> None:
+    assert machine.home
+    config = machine.home / ".ssh" / "config"
+    kept = config.read_text()
+    port = kept.split("Port ")[1].split()[0]
+    config.write_text("")
+    try:
+        said = mailstack(machine, "up", host=f"ssh://tester@127.0.0.1:{port}", code=3).stderr
+    finally:
+        config.write_text(kept)
+    assert f"ssh://tester@127.0.0.1:{port}: tester is refused" in said
+    assert left(machine) == []
+
+
 # ── hops ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

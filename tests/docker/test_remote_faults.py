@@ -1,0 +1,153 @@
+"""Faults of a host over SSH, caused for real: each has a message of its own, and leaves nothing there."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mailstack.model import Deadline
+from tests.docker import nested
+from tests.docker.remote import answer, bare, left, mailstack
+
+pytestmark = [pytest.mark.docker, pytest.mark.remote]
+
+
+@contextlib.contextmanager
+def filled(machine: nested.Machine, place: str) -> Iterator[None]:
+    """Nothing is free there, as long as `with` lasts."""
+    machine.run("dd", "if=/dev/zero", f"of={place}/filled", "bs=64K", code=1)  # to the end
+    try:
+        yield
+    finally:
+        machine.run("rm", f"{place}/filled")
+
+
+def test_a_full_shared_memory_is_told_with_what_is_wanted_of_it(machine: nested.Machine) -> None:
+    with filled(machine, "/dev/shm"):
+        said = mailstack(machine, "up", "-n", "full", code=3).stderr
+        assert "tester: the lab's files cannot be put into /dev/shm/mailstack-1000: its shared memory is full" in said
+        assert "No space left on device" in said
+        assert left(machine) == []
+
+
+def test_a_full_disk_is_told() -> None:
+    with bare(tmpfs={"/var/lib/docker": "size=2g"}) as small:
+        with filled(small, "/var/lib/docker"):
+            said = mailstack(small, "up", "-n", "full", code=3).stderr
+            assert "MiB are free at /var/lib/docker on tester" in said
+            assert "no space left on device" in said
+            assert left(small) == []
+        mailstack(small, "up", "-n", "full")
+        mailstack(small, "down", "-n", "full")
+        assert left(small) == []
+
+
+# An engine of long ago, as far as it says itself what it is: one that really is so old is not to be had.
+OLD = """
+use IO::Socket::UNIX;
+unlink $ARGV[0];
+my $listener = IO::Socket::UNIX->new(Local => $ARGV[0], Listen => 9) or die;
+chmod 0666, $ARGV[0];
+while (my $one = $listener->accept) {
+  my $first = <$one>;
+  while (<$one> =~ /\\S/) { }
+  my ($code, $text) = $first =~ m{^GET /version }
+    ? (200, '{"Version":"19.03.15","ApiVersion":"1.40","MinAPIVersion":"1.12","Os":"linux","Arch":"amd64"}')
+    : (400, '{"message":"client version is too new. Maximum supported API version is 1.40"}');
+  printf $one "HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n%s", $code, length $text, $text;
+  close $one;
+}
+"""
+
+
+def test_an_engine_that_is_too_old_is_told_with_its_version(machine: nested.Machine) -> None:
+    machine.container.exec_run(["perl", "-e", OLD, "/run/old.sock"], detach=True)
+    # Which every log-in has for its environment (pam_env(8)).
+    machine.run("sh", "-c", "echo DOCKER_HOST=unix:///run/old.sock > /etc/environment")
+    try:
+        said = mailstack(machine, "up", "-n", "old", code=3).stderr
+    finally:
+        machine.run("rm", "/etc/environment", "/run/old.sock")
+        machine.run("pkill", "-f", "^perl -e")
+    assert "mailstack: the Docker engine on tester is 19.03.15: 20.10 or newer is needed\n" in said
+    assert "→ install Docker Engine 20.10 or newer there, or choose another host" in said
+    assert left(machine) == []
+
+
+@contextlib.contextmanager
+def clock(machine: nested.Machine, says: str) -> Iterator[None]:
+    """What the host's shell says of the time; its clock itself is this machine's, and cannot be set."""
+    program = f"#!/bin/sh\n{says}\n"
+    machine.run("sh", "-c", 'printf %s "$1" > /usr/local/bin/date; chmod 755 /usr/local/bin/date', "date", program)
+    try:
+        yield
+    finally:
+        machine.run("rm", "/usr/local/bin/date")
+
+
+def test_a_clock_that_differs_is_told_by_doctor_and_up(machine: nested.Machine) -> None:
+    with clock(machine, "echo 86400"):
+        found = {each["name"]: each for each in answer(machine, "doctor")["findings"]}
+        said = mailstack(machine, "up", "-n", "late").stderr
+    mailstack(machine, "down", "-n", "late")
+    assert not found["clock there"]["ok"] and found["clock there"]["found"].endswith(" s behind")
+    assert "mailstack: the clock of tester is " in said and "certificates are not valid" in said
+    with clock(machine, "echo $(($(/usr/bin/date +%s) + 60))"):
+        said = mailstack(machine, "up", "-n", "early").stderr
+    assert " s ahead: times in traces and mails are the host's; set both by NTP" in said
+    said = mailstack(machine, "up", "-n", "early").stderr
+    assert "the clock of" not in said
+    mailstack(machine, "down", "-n", "early")
+    assert left(machine) == []
+
+
+def test_a_shell_that_says_nothing_is_not_waited_for_for_ever(machine: nested.Machine) -> None:
+    with clock(machine, "exec sleep 1000"):
+        said = mailstack(machine, "up", code=4).stderr
+    assert "tester: its shell has not said within 10 s what there is" in said
+    assert left(machine) == []
+
+
+def test_a_port_of_this_machine_that_is_taken_is_told(machine: nested.Machine) -> None:
+    mailstack(machine, "up", "-n", "taken")
+    try:
+        port = answer(machine, "status", "-n", "taken")["endpoints"]["imap"]["port"]
+        machine.run("pkill", "-KILL", "-f", "^sshd-session")  # with the connection go its ports here
+        with listening(port):
+            said = mailstack(machine, "up", "-n", "taken", code=3).stderr
+        assert f"127.0.0.1:{port} of this machine should lead to the lab, and is taken" in said
+        assert "end what listens there" in said
+        mailstack(machine, "send", "-n", "taken")
+    finally:
+        mailstack(machine, "down", "-n", "taken")
+    assert left(machine) == []
+
+
+@contextlib.contextmanager
+def listening(port: int) -> Iterator[None]:
+    """Something else listens on a port of this machine, as soon as nothing does."""
+    deadline = Deadline.after(10)
+    while True:
+        try:
+            listener = socket.create_server(("127.0.0.1", port))
+            break
+        except OSError:
+            assert not deadline.passed()
+            time.sleep(0.01)
+    with listener:
+        yield
+
+
+def test_a_user_who_may_not_use_the_engine_is_told(machine: nested.Machine) -> None:
+    said = mailstack(machine, "up", host="stranger", code=3).stderr
+    assert "stranger may not use the Docker engine on stranger" in said
+    assert left(machine) == []
+
+
+def test_a_machine_that_does_not_answer_is_told(machine: nested.Machine) -> None:
+    said = mailstack(machine, "up", host="ssh://tester@127.0.0.1:1", code=3).stderr
+    assert "nothing can be reached at 127.0.0.1:1: Connection refused" in said
