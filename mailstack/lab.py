@@ -318,7 +318,7 @@ class _Up:
                 # Anew: what the first attempt made before it failed may lack a network, and Compose does not see that.
                 result = self.runner.run(there.up(anew=True), deadline=Deadline.after(UP_SECONDS))
         for _ in range(claims.CLAIMS):
-            if result.code == 0 or self.before:  # a lab that is up keeps what it has
+            if result.code == 0 or self.before or needs.disk_is_full(self.engine):  # a lab that is up keeps what it has
                 break
             lost = claims.lost_ports(wanted, document, self._idle(document))
             refused = claims.lost_subnets(self.engine, wanted, document)

@@ -13,6 +13,8 @@ from mailstack.errors import EngineError, MailstackError
 OLDEST_ENGINE = (20, 10)
 # What a build needs: the base, its packages, and the layers while they are made.
 FREE_BYTES = 1024**3
+# With less than that the engine can make neither a network nor a volume.
+FULL_BYTES = 1024**2
 # By how much the clock of another host may differ; it is told in whole seconds.
 SKEW_SECONDS = 3.0
 
@@ -57,8 +59,16 @@ def disk(info: dict[str, Any]) -> tuple[str, int]:
     return str(root), shutil.disk_usage(above).free
 
 
+def disk_is_full(engine: Engine) -> bool:
+    """Whether that is why nothing can be made."""
+    try:
+        return disk(engine.info())[1] < FULL_BYTES
+    except MailstackError:
+        return False
+
+
 def short_of_disk(engine: Engine) -> str:
-    """What to add to the message of something that has failed where the disk is as good as full; "" where it is not."""
+    """What to add to the message of something that has failed where little is free; "" where enough is."""
     try:
         root, free = disk(engine.info())
     except MailstackError:
@@ -66,7 +76,8 @@ def short_of_disk(engine: Engine) -> str:
     if free >= FREE_BYTES:
         return ""
     there = hosting.current()
-    return f"; {free // 1024**2} MiB are free at {root}" + (f" on {there.host}" if there else "")
+    place = root + (f" on {there.host}" if there else "")
+    return f"; the disk is full: {place}" if free < FULL_BYTES else f"; only {free // 1024**2} MiB are free at {place}"
 
 
 def clock() -> str:
