@@ -80,6 +80,8 @@ class _Hop:
                 question=self._passphrase,
             ) from None
         except paramiko.AuthenticationException as error:
+            if self._gone():
+                raise self._cut() from None
             kinds = getattr(error, "allowed_types", [])
             raise self._refused(answers, password="password" in kinds or not kinds) from None
         except paramiko.ssh_exception.NoValidConnectionsError as error:
@@ -97,6 +99,8 @@ class _Hop:
                 ) from None
             if "No authentication methods available" in str(error):  # neither a key nor a password to offer
                 raise self._refused(answers, password=True) from None
+            if self._gone():
+                raise self._cut() from None
             raise HostError(f"{self._name}: no SSH with it: {error}") from None
         except socket.gaierror as error:
             raise HostError(
@@ -121,6 +125,18 @@ class _Hop:
                 asked[word] = answers[question].reveal()
         connection.connect_kwargs = asked
         _verify(connection, self._name, self._host)
+
+    def _gone(self) -> bool:
+        """Whether the connection was there, and is no more: then what could not be done says nothing of the keys."""
+        transport = self._connection.client.get_transport()
+        return transport is not None and transport.remote_version != "" and not transport.is_active()
+
+    def _cut(self) -> HostError:
+        return HostError(
+            f"{self._name}: the connection was cut while logging in",
+            remedy="try again; where your agent has many keys, sshd gives up before the right one comes: "
+            "name it in ~/.ssh/config by IdentityFile, with IdentitiesOnly yes",
+        )
 
     def _refused(self, answers: Mapping[str, Secret], *, password: bool) -> Refused:
         how = " with this password" if self._password in answers else ": none of your keys will do"

@@ -192,10 +192,25 @@ def test_an_agent_without_a_key_for_it_does_not_help(
     machine: nested.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = at(machine, tmp_path, entry("far", machine), outside(machine))
-    with agent(tmp_path / "agent", None) as path:
+    with agent(tmp_path / "agent") as path:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
         said = mailstack(there, "version", host="far", code=3).stderr
     assert "far: tester is refused: none of your keys will do" in said
+
+
+def test_an_agent_with_too_many_keys_is_told(
+    machine: nested.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd(8) ends the connection after so many: sshd_config(5), MaxAuthTries."""
+    there = at(machine, tmp_path, entry("far", machine), outside(machine))
+    keys = [tmp_path / f"key{number}" for number in range(8)]
+    for key in keys:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    with agent(tmp_path / "agent", *keys) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        said = mailstack(there, "version", host="far", code=3).stderr
+    assert "far: the connection was cut while logging in" in said
+    assert "IdentitiesOnly" in said
 
 
 def test_a_key_file_that_is_not_there_is_left_out_as_ssh_does(machine: nested.Machine, tmp_path: Path) -> None:
@@ -205,20 +220,16 @@ def test_a_key_file_that_is_not_there_is_left_out_as_ssh_does(machine: nested.Ma
 
 
 @contextlib.contextmanager
-def agent(path: Path, key: Path | None) -> Iterator[Path]:
-    """An ssh-agent(1) with a key, or without one."""
+def agent(path: Path, *keys: Path) -> Iterator[Path]:
+    """An ssh-agent(1) with these keys."""
+    environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as process:
-        deadline = Deadline.after(5)
-        while not path.exists() and not deadline.passed():
-            select.select([], [], [], 0.01)
         try:
-            if key:
-                subprocess.run(
-                    ["ssh-add", str(key)],
-                    check=True,
-                    capture_output=True,
-                    env={**os.environ, "SSH_AUTH_SOCK": str(path)},
-                )
+            deadline = Deadline.after(5)
+            while not path.exists() and not deadline.passed():
+                select.select([], [], [], 0.01)
+            if keys:
+                subprocess.run(["ssh-add", *map(str, keys)], check=True, capture_output=True, env=environment)
             yield path
         finally:
             process.terminate()

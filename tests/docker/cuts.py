@@ -1,0 +1,115 @@
+"""Cuts the connection to a host over SSH at random moments of `up`, and looks at what is said and what is left.
+
+    python -m tests.docker.cuts [COUNT] [SEED]      20 of them, where nothing is said
+
+The connection is cut on the machine: what sshd has for it is killed. A moment before there is a connection, or after
+`up` has ended, is another one's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mailstack import images
+from mailstack.engine import Engine
+from mailstack.runner import Local
+from tests.docker import nested
+from tests.docker.bad import alone, run
+from tests.docker.remote import bare, left, mailstack
+
+HOST = "tester"
+LAB = "cut"
+SECONDS = 15.0  # how long it may take until it is told
+UP = [sys.executable, "-m", "mailstack", "up", "-n", LAB, "--host", HOST]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One cut, and what came of it."""
+
+    moment: float  # as a part of how long the whole takes
+    code: int
+    seconds: float  # from the cut until the command had ended
+    message: str  # the last
+    left: tuple[str, ...]  # after `down`
+
+    @property
+    def good(self) -> bool:
+        """Whether it was told in time, and left nothing; or came when all was done."""
+        told = self.code == 3 and self.seconds < SECONDS and HOST in self.message
+        return not self.left and (told or self.code == 0)
+
+    def __str__(self) -> str:
+        end = f"LEFT: {', '.join(self.left)}" if self.left else "nothing left"
+        words = " ".join(self.message.split())
+        return f"at {self.moment:4.0%}: code {self.code} after {self.seconds:5.2f} s, {end}: {words[:110]}".rstrip(": ")
+
+
+def cuts(machine: nested.Machine, count: int, seed: int) -> Iterator[Cut]:
+    """Cut `count` times; every moment follows from the seed."""
+    chance = random.Random(seed)
+    whole = _whole(machine)
+    for _ in range(count):
+        moment = chance.random()
+        while (done := _cut(machine, moment, whole)) is None:
+            moment = chance.random()
+        yield done
+
+
+def _whole(machine: nested.Machine) -> float:
+    """How long it takes when nobody cuts the connection, in seconds."""
+    begun = time.monotonic()
+    mailstack(machine, "up", "-n", LAB)
+    taken = time.monotonic() - begun
+    mailstack(machine, "down", "-n", LAB)
+    assert left(machine) == []
+    return taken
+
+
+def _cut(machine: nested.Machine, moment: float, whole: float) -> Cut | None:
+    """Cut once; None when there was nothing to cut."""
+    environment = {**os.environ, "HOME": str(machine.home)}
+    with subprocess.Popen(UP, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(moment * whole)  # a moment of its own, not one that is waited for
+        running = process.poll() is None
+        killed, _ = machine.container.exec_run(["pkill", "-KILL", "-f", "^sshd-session"])
+        cut = time.monotonic()
+        _, said = process.communicate(timeout=60)
+        seconds = time.monotonic() - cut
+    mailstack(machine, "down", "-n", LAB)
+    remains = tuple(left(machine))
+    if not running or killed != 0:
+        assert not remains, remains
+        return None
+    return Cut(
+        moment, process.returncode, seconds, said.rpartition("mailstack: ")[2] if process.returncode else "", remains
+    )
+
+
+def main(count: int = 20, seed: int | None = None) -> int:
+    """Show each cut, and the slowest; 1 when one was no good."""
+    seed = random.randrange(10**6) if seed is None else seed
+    print(f"seed {seed}", flush=True)
+    every = []
+    with alone("cuts"):
+        images.ensure_base(Engine(), Local(), print)
+        nested.build(nested.REMOTE)
+        run(["up", "-n", LAB])  # the images are there after that
+        run(["down", "-n", LAB])
+        with bare() as machine:
+            for cut in cuts(machine, count, seed):
+                every.append(cut)
+                print(cut, flush=True)
+    bad = [cut for cut in every if not cut.good]
+    print(f"{len(every)} cuts, {len(bad)} of them no good; slowest {max(cut.seconds for cut in every):.2f} s")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))
