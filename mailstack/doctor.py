@@ -97,7 +97,8 @@ def _images(engine: Engine) -> Finding:
     tag = images.content_tag(definition.stack())
     missing = [service for service in SERVICES if not engine.has_image(f"mailstack/{service}:{tag}")]
     found = f"mailstack/…:{tag}" + (f": {', '.join(missing)} not built yet" if missing else "")
-    return Finding("images", not missing, found, "mailstack up builds them", required=False)
+    how = "mailstack up builds them" + (", or sends them there" if hosting.current() else "")
+    return Finding("images", not missing, found, how, required=False)
 
 
 def _compose(runner: Runner) -> Finding:

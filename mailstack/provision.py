@@ -1,35 +1,25 @@
 """Making a machine's Docker engine usable: installed where it is missing, started where it stands still.
 
-What is to be done is computed from facts (`plan`); `provision` gathers them, does it, and waits for the engine.
+What is to be done is computed from facts (`plan`); `provision` has it agreed to, does it, and waits for the engine.
 Where an engine answers nothing is changed.
 """
 
 from __future__ import annotations
 
-import os
-import socket
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mailstack.engine import Engine, engine_url
-from mailstack.errors import CommandFailed, DeadlinePassed, EngineError, HostError
+from mailstack.errors import CommandFailed, DeadlinePassed, HostError
+from mailstack.machine import LOCAL, UNKNOWN, Ended, Facts, Machine
 from mailstack.model import Command, Deadline
-from mailstack.runner import Runner, last_lines, shown
+from mailstack.runner import last_lines, shown
 
 Progress = Callable[[str], None]
 
-LOCAL = "unix:///var/run/docker.sock"
 PACKAGES = ("docker.io", "iptables")
-
-# Relative to the root directory, so that tests have one of their own.
-_SOCKET = Path("var/run/docker.sock")
-_PROCESS_ID = Path("var/run/docker.pid")
-_LOG = Path("var/log/mailstack-dockerd.log")
-_SYSTEMD = Path("run/systemd/system")  # sd_booted(3)
-_RELEASE = Path("etc/os-release")
-_BINARIES = tuple(Path(place) / "dockerd" for place in ("usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin"))
 
 _WAIT = 60.0  # seconds from the last step until the engine answers
 _PAUSE = 0.1  # seconds between two questions
@@ -41,22 +31,7 @@ _ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of this machine before anything is changed."""
-
-    url: str = LOCAL  # where the engine is looked for
-    answers: bool = False
-    denied: bool = False  # there is a socket, and this user may not use it
-    installed: bool = False
-    daemon: int | None = None  # the process id of a dockerd that runs
-    systemd: bool = False
-    debian: bool = True  # or made from it
-    distribution: str = "Debian"
-    root: bool = True
-    sudo: bool = False  # without being asked for a password
-    user: int = 0
-    log: Path = Path("/") / _LOG
+_SUDO = ("sudo", "-n", "env")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +53,7 @@ def plan(facts: Facts) -> list[Step]:
         return []
     if facts.url != LOCAL:
         raise HostError(
-            f"no Docker engine answers at {facts.url}, and only this machine's own can be set up",
+            f"no Docker engine answers at {facts.url}, and only a machine's own can be set up",
             remedy="start that one; or unset DOCKER_HOST and DOCKER_CONTEXT, and choose `docker context use default`",
         )
     if facts.denied and (facts.daemon or facts.systemd):
@@ -94,10 +69,17 @@ def plan(facts: Facts) -> list[Step]:
         steps = plan(replace(facts, root=True))
         raise HostError(
             "installing or starting the Docker engine takes root, and sudo asks for a password or is not there",
-            remedy="run as root: "
-            + " && ".join(f"({shown(step.command)} &)" if step.log else shown(step.command) for step in steps),
+            remedy="run as root: " + " && ".join(f"({told(step)})" if step.log else told(step) for step in steps),
         )
     return [*([] if facts.installed else _install(facts)), *_start(facts)]
+
+
+def told(step: Step) -> str:
+    """A step's command as a person would type it."""
+    argv = step.command.argv
+    if argv[:3] == _SUDO:
+        argv = ("sudo", *argv[len(_SUDO) + len(_ENVIRONMENT) :])
+    return shown(Command(argv)) + (f" >> {step.log} 2>&1 &" if step.log else "")
 
 
 def _install(facts: Facts) -> list[Step]:
@@ -126,155 +108,101 @@ def _as_root(facts: Facts, *argv: str) -> Command:
     if facts.root:
         return Command(argv, _ENVIRONMENT)
     settings = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]  # sudo passes no environment on
-    return Command(("sudo", "-n", "env", *settings, *argv))
+    return Command((*_SUDO, *settings, *argv))
 
 
-def gather(runner: Runner, root: Path = Path("/")) -> Facts:
-    """Look at this machine."""
-    url = engine_url()
-    answers, denied = _asked(root / _SOCKET, 5.0) if url == LOCAL else (_answers(url), False)
-    if answers:
-        return Facts(url=url, answers=True)
-    release = _release(root / _RELEASE)
-    superuser = os.geteuid() == 0
-    return Facts(
-        url=url,
-        denied=denied,
-        installed=any((root / binary).exists() for binary in _BINARIES),
-        daemon=_daemon(root),
-        systemd=(root / _SYSTEMD).is_dir(),
-        debian="debian" in (release.get("ID"), *release.get("ID_LIKE", "").split()),
-        distribution=release.get("PRETTY_NAME", "this system"),
-        root=superuser,
-        sudo=not superuser and _sudo(runner),
-        user=os.getuid(),
-        log=root / _LOG,
-    )
+def provision(
+    machine: Machine,
+    progress: Progress,
+    *,
+    agree: Callable[[Facts, list[Step]], None] = lambda facts, steps: None,
+    seconds: float = _WAIT,
+) -> None:
+    """Make a machine's engine usable, and come back when it answers.
 
-
-def provision(runner: Runner, progress: Progress, *, root: Path = Path("/"), seconds: float = _WAIT) -> None:
-    """Make this machine's engine usable, and come back when it answers.
-
-    Raises HostError (with the engine's last lines, if it was started here) when it cannot be done.
+    `agree` is shown what is to be done, before it is, and raises what is not agreed to. Raises HostError (with the
+    engine's last lines, if it was started here) when it cannot be done.
     """
-    facts = gather(runner, root)
-    if facts.answers:
-        progress(f"the Docker engine at {facts.url} answers: nothing to do")
-        return
-    ended: Callable[[], int | None] = _runs
-    for step in plan(facts):
-        # Installing may have started the engine (a service manager other than systemd): never start a second one.
-        if step.log and _daemon(root):
-            continue
-        progress(step.title)
-        if step.log:
-            ended = runner.detach(step.command, step.log)
-        else:
-            _do(runner, step, progress)
-    progress("waiting for the engine's answer")
-    if not _await(root, ended, Deadline.after(seconds), facts.daemon):
-        provision(runner, progress, root=root, seconds=seconds)
-        return
-    progress("the Docker engine answers")
+    with _named(machine):
+        facts = machine.facts()
+        if facts.answers:
+            where = f"on {machine.name}" if machine.name else f"at {facts.url}"
+            progress(f"the Docker engine {where} answers: nothing to do")
+            return
+        if steps := plan(facts):
+            agree(facts, steps)
+        ended: Ended = _runs
+        for step in steps:
+            # Installing may have started the engine (a service manager other than systemd): never start a second one.
+            if step.log and machine.daemon():
+                continue
+            progress(step.title)
+            if step.log:
+                ended = machine.start(step.command, step.log)
+            else:
+                _do(machine, step, progress)
+        progress("waiting for the engine's answer")
+        if not _await(machine, ended, Deadline.after(seconds), facts):
+            provision(machine, progress, agree=agree, seconds=seconds)
+            return
+        progress("the Docker engine answers")
 
 
-def _do(runner: Runner, step: Step, progress: Progress) -> None:
-    result = runner.run(step.command)
+@contextlib.contextmanager
+def _named(machine: Machine) -> Iterator[None]:
+    """Errors of what is done on another machine begin with its name."""
+    try:
+        yield
+    except (HostError, DeadlinePassed) as error:
+        if machine.name and not error.message.startswith(machine.name):
+            error.message = f"{machine.name}: {error.message}"
+        raise
+
+
+def _do(machine: Machine, step: Step, progress: Progress) -> None:
+    result = machine.run(step.command)
     if result.code == 0:
         return
     lines = last_lines(f"{result.stdout}\n{result.stderr}")
     if not step.may_fail:
+        again = f"mailstack provision{f' --host {machine.name}' if machine.name else ''}"
         raise CommandFailed(
             f"{step.title} failed: `{shown(step.command)}` ended with code {result.code}",
-            remedy="put right what it says, and run `mailstack provision` again",
+            remedy=f"put right what it says, and run `{again}` again",
             details=lines,
         )
     progress(f"{step.title} failed, going on: {lines.rpartition(chr(10))[2]}")
 
 
-def _await(root: Path, ended: Callable[[], int | None], deadline: Deadline, found: int | None) -> bool:
+def _await(machine: Machine, ended: Ended, deadline: Deadline, facts: Facts) -> bool:
     """Wait for the engine's answer; give up at once when the one that was started has ended.
 
-    False when the one that was `found` is gone: it had been killed a moment before.
+    False when the one that was there is gone: it had been killed a moment before.
     """
     before = False
     while not deadline.passed():
-        answers, denied = _asked(root / _SOCKET, deadline.remaining())
+        answers, denied = machine.asked(deadline.remaining())
         if answers:
             return True
-        if found and _daemon(root) is None:
+        if facts.daemon and machine.daemon() is None:
             return False
         if denied and before:  # once may be the moment between the making of the socket and its permissions
             raise _denied()
         before = denied
         code = ended()
-        if code is not None and not _daemon(root):
+        if code is not None and not machine.daemon():
+            how = "" if code == UNKNOWN else f", with code {code}"
             raise HostError(
-                f"the Docker engine ended as soon as it was started, with code {code}",
-                remedy=f"its log is {root / _LOG}",
-                details=_tail(root / _LOG),
+                f"the Docker engine ended as soon as it was started{how}",
+                remedy=f"its log is {facts.log}",
+                details=machine.tail(),
             )
         time.sleep(min(_PAUSE, deadline.remaining()))
     raise DeadlinePassed(
         f"the Docker engine did not answer within {deadline.seconds:g} s",
         remedy="see below; with systemd: `journalctl -u docker`",
-        details=_tail(root / _LOG),
+        details=machine.tail(),
     )
-
-
-def _asked(path: Path, seconds: float) -> tuple[bool, bool]:
-    """Ask the engine behind this socket for a sign of life: (whether it answered, whether this user may not ask)."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(seconds)
-        try:
-            connection.connect(str(path))
-            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-            return b" 200 " in connection.recv(64), False
-        except PermissionError:
-            return False, True
-        except OSError:
-            return False, False
-
-
-def _answers(url: str) -> bool:
-    try:
-        Engine(url).version()
-    except EngineError:
-        return False
-    return True
-
-
-def _daemon(root: Path) -> int | None:
-    """The process id of the dockerd that runs, by its own record; a record that a dead one left does not count."""
-    try:
-        process = int((root / _PROCESS_ID).read_text())
-        name = (root / "proc" / str(process) / "comm").read_text().strip()
-    except (OSError, ValueError):
-        return None
-    return process if name == "dockerd" else None
-
-
-def _sudo(runner: Runner) -> bool:
-    try:
-        return runner.run(Command(("sudo", "-n", "true"))).code == 0
-    except HostError:  # there is no sudo
-        return False
-
-
-def _release(path: Path) -> dict[str, str]:
-    """What os-release(5) says."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return {}
-    return {name: value.strip("\"'") for name, _, value in (line.partition("=") for line in lines)}
-
-
-def _tail(log: Path) -> str:
-    try:
-        return last_lines(log.read_text(errors="replace"))
-    except OSError:
-        return ""
 
 
 def _denied() -> HostError:

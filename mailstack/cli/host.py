@@ -7,9 +7,9 @@ import sys
 import click
 
 from mailstack import __version__
-from mailstack.cli.output import Progress, json_option, print_json, table
+from mailstack.cli.output import Progress, json_option, print_json, printable, table
 from mailstack.cli.where import host_option
-from mailstack.errors import HostError, MailstackError
+from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 
 
 @click.command()
@@ -53,17 +53,44 @@ def doctor(as_json: bool) -> None:
 
 
 @click.command()
+@host_option
+@click.option("--yes", is_flag=True, help="On another host: do it without asking.")
 @click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
-def provision(progress: str) -> None:
+def provision(yes: bool, progress: str) -> None:
     """Have a Docker engine: nothing to do where one answers, else install and start it.
 
-    On Debian and Ubuntu, as root or with sudo; elsewhere it says what to install.
+    On Debian and Ubuntu, as root or with sudo; elsewhere it says what to install. On another host it shows
+    first what it will do there, and asks.
     """
+    from mailstack import hosting
     from mailstack import provision as setting_up
+    from mailstack.machine import Facts, Here, There
     from mailstack.runner import Local
 
+    there = hosting.current()
     with Progress(progress) as show:
-        setting_up.provision(Local(), show)
+        if there is None:
+            setting_up.provision(Here(Local()), show)
+            return
+
+        def agree(facts: Facts, steps: list[setting_up.Step]) -> None:
+            click.echo(f"On {there.host} ({printable(facts.distribution)}), as {there.about['user']}:")
+            for number, step in enumerate(steps, 1):
+                click.echo(f"  {number}. {step.title}\n     {setting_up.told(step)}")
+            if not yes:
+                _asked("Do this?")
+
+        setting_up.provision(There(there), show, agree=agree)
+    if there.about["way"] == "sudo":
+        click.echo(f"{there.about['user']} is not in the group `docker` there: mailstack gets to the engine by sudo")
+
+
+def _asked(question: str) -> None:
+    """Raise what ends the command, unless somebody at the terminal says yes."""
+    if not sys.stdin.isatty():
+        raise InputError("nothing was done: there is no terminal to ask at", remedy="--yes does it without asking")
+    if not click.confirm(question):
+        raise Interrupted("nothing was done")
 
 
 @click.command()

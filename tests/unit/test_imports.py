@@ -22,7 +22,7 @@ FLOORS = (
     ("remote",),
     ("hosting", "tunnel"),
     ("engine",),
-    ("mime", "attachments", "transfer"),
+    ("mime", "attachments", "transfer", "machine"),
     ("figures", "figures.svg", "figures.path"),
     ("figures.sequence", "figures.timeline", "figures.topology"),
     ("page",),

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mailstack.errors import CommandFailed, DeadlinePassed, HostError
+from mailstack.errors import CommandFailed, DeadlinePassed, HostError, InputError
+from mailstack.machine import LOCAL, Ended, Facts, Here, facts_of
 from mailstack.model import Command, Result
-from mailstack.provision import LOCAL, Facts, plan, provision
-from mailstack.runner import Local
+from mailstack.provision import Step, plan, provision, told
+from mailstack.runner import LineSink, Local
 from tests.unit.fakes import OK, FakeRunner
 
 
@@ -77,7 +78,10 @@ def test_the_log_of_an_engine_started_through_sudo_belongs_to_the_user_who_opens
 def test_with_neither_root_nor_sudo_the_remedy_is_the_commands_to_run() -> None:
     with pytest.raises(HostError) as caught:
         plan(Facts(root=False))
-    assert "--no-install-recommends docker.io iptables && (dockerd &)" in caught.value.remedy
+    assert (
+        "--no-install-recommends docker.io iptables && (dockerd >> /var/log/mailstack-dockerd.log 2>&1 &)"
+        in caught.value.remedy
+    )
 
 
 def test_an_engine_that_this_user_may_not_use_is_left_as_it_is() -> None:
@@ -155,7 +159,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 def test_a_running_engine_is_found_and_no_command_is_run(machine: Machine) -> None:
     machine.answer()
     runner, said = FakeRunner(), list[str]()
-    provision(runner, said.append, root=machine.root)
+    provision(Here(runner, machine.root), said.append)
     assert runner.commands == []
     assert "nothing to do" in said[0]
 
@@ -167,7 +171,7 @@ def test_a_bare_machine_ends_with_an_engine_that_answers(machine: Machine) -> No
             return super().detach(command, log)
 
     runner = Runner()
-    provision(runner, lambda line: None, root=machine.root)
+    provision(Here(runner, machine.root), lambda line: None)
     assert [command.argv[2] for command in runner.commands] == ["update", "install"]
     ((command, log),) = runner.detached
     assert command.argv == ("dockerd",)
@@ -183,14 +187,14 @@ def test_a_failing_package_source_does_not_matter_when_the_installation_succeeds
         return OK
 
     said: list[str] = []
-    provision(FakeRunner(answer), said.append, root=machine.root)
+    provision(Here(FakeRunner(answer), machine.root), said.append)
     assert any("going on: E: the source of somebody else" in line for line in said)
 
 
 def test_a_failing_installation_shows_its_last_lines(machine: Machine) -> None:
     runner = FakeRunner(lambda command: Result(100, "", "E: Unable to locate package docker.io"))
     with pytest.raises(CommandFailed, match="ended with code 100") as caught:
-        provision(runner, lambda line: None, root=machine.root)
+        provision(Here(runner, machine.root), lambda line: None)
     assert "Unable to locate" in caught.value.details
     assert runner.detached == []
 
@@ -203,7 +207,7 @@ def test_an_engine_that_the_installation_started_is_not_started_again(machine: M
         return OK
 
     runner = FakeRunner(answer)
-    provision(runner, lambda line: None, root=machine.root)
+    provision(Here(runner, machine.root), lambda line: None)
     assert runner.detached == []
 
 
@@ -213,7 +217,7 @@ def test_the_record_of_a_dead_engine_does_not_count(machine: Machine) -> None:
     (machine.root / "usr/sbin/dockerd").touch()
     runner = FakeRunner(ended=lambda: 1)
     with pytest.raises(HostError, match="ended as soon as"):
-        provision(runner, lambda line: None, root=machine.root)
+        provision(Here(runner, machine.root), lambda line: None)
     assert len(runner.detached) == 1
 
 
@@ -221,14 +225,14 @@ def test_an_engine_that_dies_at_its_start_is_reported_at_once_with_its_log(machi
     (machine.root / "usr/sbin/dockerd").touch()
     (machine.root / "var/log/mailstack-dockerd.log").write_text("failed to start daemon: iptables not found\n")
     with pytest.raises(HostError, match="with code 1") as caught:
-        provision(FakeRunner(ended=lambda: 1), lambda line: None, root=machine.root)
+        provision(Here(FakeRunner(ended=lambda: 1), machine.root), lambda line: None)
     assert "iptables not found" in caught.value.details
 
 
 def test_an_engine_that_stays_silent_is_waited_for_until_the_deadline(machine: Machine) -> None:
     machine.run_dockerd()
     with pytest.raises(DeadlinePassed, match=r"within 0\.2 s"):
-        provision(FakeRunner(), lambda line: None, root=machine.root, seconds=0.2)
+        provision(Here(FakeRunner(), machine.root), lambda line: None, seconds=0.2)
 
 
 def test_an_engine_that_was_killed_a_moment_before_is_started_again(
@@ -241,9 +245,9 @@ def test_an_engine_that_was_killed_a_moment_before_is_started_again(
         (machine.root / "var/run/docker.pid").unlink(missing_ok=True)  # it is gone while it is waited for
         return bool(runner.detached), False
 
-    monkeypatch.setattr("mailstack.provision._asked", asked)
+    monkeypatch.setattr("mailstack.machine._asked", asked)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    provision(runner, lambda line: None, root=machine.root)
+    provision(Here(runner, machine.root), lambda line: None)
     assert [command.argv for command, _ in runner.detached] == [("dockerd",)]
 
 
@@ -253,7 +257,7 @@ def test_a_user_without_sudo_is_told_what_root_must_run(machine: Machine, monkey
 
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(HostError, match="takes root") as caught:
-        provision(FakeRunner(answer), lambda line: None, root=machine.root)
+        provision(Here(FakeRunner(answer), machine.root), lambda line: None)
     assert "run as root: apt-get" in caught.value.remedy
 
 
@@ -262,11 +266,90 @@ def test_an_engine_that_answers_root_alone_is_told_from_one_whose_socket_is_bein
 ) -> None:
     machine.run_dockerd()
     said = iter([(False, False), (False, True), (True, False)])
-    monkeypatch.setattr("mailstack.provision._asked", lambda path, seconds: next(said))
-    provision(FakeRunner(), lambda line: None, root=machine.root)
+    monkeypatch.setattr("mailstack.machine._asked", lambda path, seconds: next(said))
+    provision(Here(FakeRunner(), machine.root), lambda line: None)
     said = iter([(False, False), (False, True), (False, True)])
     with pytest.raises(HostError, match="may not use it"):
-        provision(FakeRunner(), lambda line: None, root=machine.root)
+        provision(Here(FakeRunner(), machine.root), lambda line: None)
+
+
+# ── on another host ────────────────────────────────────────────────────────────────────────────────────────────────
+
+SAID = '1000\n\n\nyes\nyes\nPRETTY_NAME="Ubuntu 24.04"\nID=ubuntu\nID_LIKE=debian\n'
+
+
+def test_the_facts_of_another_host_are_what_its_shell_tells() -> None:
+    assert facts_of(SAID, LOCAL, denied=False) == Facts(
+        systemd=True, distribution="Ubuntu 24.04", root=False, sudo=True, user=1000
+    )
+    assert facts_of("0\n812\nyes\n\n\n", LOCAL, denied=True) == Facts(
+        denied=True, installed=True, daemon=812, debian=False, distribution="its system"
+    )
+
+
+def test_a_shell_that_tells_something_else_is_an_error() -> None:
+    with pytest.raises(HostError, match="does not say") as caught:
+        facts_of("This account is not available.\n", LOCAL, denied=False)
+    assert "not available" in caught.value.details
+
+
+class Far:
+    """A machine over SSH, whose engine answers as soon as it was started."""
+
+    name = "far"
+
+    def __init__(self, said: str = SAID) -> None:
+        self.done: list[str] = []
+        self._said = said
+
+    def facts(self) -> Facts:
+        return facts_of(self._said, LOCAL, denied=False)
+
+    def run(self, command: Command, on_line: LineSink | None = None) -> Result:
+        self.done.append(command.argv[-1])
+        return OK
+
+    def start(self, command: Command, log: Path) -> Ended:
+        self.done.append("start")
+        return lambda: None
+
+    def asked(self, seconds: float) -> tuple[bool, bool]:
+        return bool(self.done), False
+
+    def daemon(self) -> int | None:
+        return None
+
+    def tail(self) -> str:
+        return ""
+
+
+def test_what_is_to_be_done_on_another_host_is_shown_before_it_is() -> None:
+    far, shown = Far(), list[str]()
+
+    def agree(facts: Facts, steps: list[Step]) -> None:
+        assert not far.done
+        shown.extend(map(told, steps))
+
+    provision(far, lambda line: None, agree=agree)
+    assert shown[0] == "sudo apt-get -oDPkg::Lock::Timeout=120 update"
+    assert shown[-1] == "sudo systemctl enable --now docker"
+    assert far.done == ["update", "iptables", "docker"]
+
+
+def test_what_is_not_agreed_to_is_not_done() -> None:
+    def agree(facts: Facts, steps: list[Step]) -> None:
+        raise InputError("nothing was done")
+
+    far = Far()
+    with pytest.raises(InputError):
+        provision(far, lambda line: None, agree=agree)
+    assert far.done == []
+
+
+def test_an_error_of_another_host_begins_with_its_name() -> None:
+    with pytest.raises(HostError) as caught:
+        provision(Far("1000\n\n\n\n\nID=debian\n"), lambda line: None)
+    assert caught.value.message.startswith("far: installing or starting the Docker engine takes root")
 
 
 # ── the runner's part ──────────────────────────────────────────────────────────────────────────────────────────────

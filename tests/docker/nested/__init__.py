@@ -9,6 +9,7 @@ import os
 import platform
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -32,7 +33,9 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parents[2]
 IMAGE = "mailstack/nested:tests"
 REMOTE = "mailstack/remote:tests"  # a bare machine with SSH
-USERS = ("tester", "sudoer", "stranger")  # of it: in the group `docker`; may use the engine by sudo alone; may not
+BARE = "mailstack/bare:tests"  # one that has no engine either
+# Of it: in the group `docker`, where there is one; may use the engine by sudo alone; may not.
+USERS = ("tester", "sudoer", "stranger", "root")
 PYTHON = "3.13"  # Debian trixie's
 START_SECONDS = 60.0
 
@@ -50,7 +53,7 @@ class Machine:
     """A nested machine that runs."""
 
     container: Any  # of the host's engine
-    engine: docker.DockerClient  # its own
+    engine: Any  # its own, a docker.DockerClient; None where there is none
     socket: str
     home: Path | None = None  # of somebody here who may log in to it: with ~/.ssh
 
@@ -122,8 +125,8 @@ def wheels(directory: Path) -> None:
 def machine(owner: str, *mounts: Path, image: str = IMAGE, tmpfs: dict[str, str] | None = None) -> Iterator[Machine]:
     """A nested machine for as long as `with` lasts, with folders of this host's at the same places, to be read.
 
-    One that is made from REMOTE can be reached by SSH, by its users' names as Host. Skips the test where the host does
-    not allow one.
+    One that is made from REMOTE or BARE can be reached by SSH, by its users' names as Host. Skips the test where the
+    host does not allow one.
     """
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
@@ -133,9 +136,9 @@ def machine(owner: str, *mounts: Path, image: str = IMAGE, tmpfs: dict[str, str]
         # Short: a socket's name has 107 characters at most (unix(7)).
         shared = Path(tempfile.mkdtemp(prefix="nested-", dir="/tmp"))
         undo.callback(shutil.rmtree, shared, ignore_errors=True)
-        socket = shared / "docker.sock"
+        path = shared / "docker.sock"
         places = [f"{place}:{place}:ro" for place in mounts] + [f"{each}:{each}" for each in (shared, "/sys/fs/cgroup")]
-        ssh = image == REMOTE
+        ssh = image in (REMOTE, BARE)
         if ssh:
             _key(shared)
         host = {
@@ -152,7 +155,7 @@ def machine(owner: str, *mounts: Path, image: str = IMAGE, tmpfs: dict[str, str]
         labels = {LABEL_LAB: name, LABEL_OWNER: owner, LABEL_EXPIRES: "never"}
         made = client.api.create_container(
             image,
-            [str(socket), name, *([str(shared)] if ssh else [])],
+            [str(path), name, *([str(shared)] if ssh else [])],
             name=name,
             hostname="nested",
             labels=labels,
@@ -163,8 +166,12 @@ def machine(owner: str, *mounts: Path, image: str = IMAGE, tmpfs: dict[str, str]
         undo.callback(_remove_control_groups, name)
         undo.callback(_end, container)
         container.start()
-        engine = _answering(container, socket)
-        yield Machine(container, engine, str(socket), _home(container, shared) if ssh else None)
+        if image == BARE:
+            _listening(container)
+            engine = None
+        else:
+            engine = answering(container, str(path))
+        yield Machine(container, engine, str(path), _home(container, shared) if ssh else None)
 
 
 def _key(shared: Path) -> None:
@@ -197,14 +204,29 @@ def _home(container: Any, shared: Path) -> Path:
     return shared / "home"
 
 
-def _answering(container: Any, socket: Path) -> docker.DockerClient:
+def _listening(container: Any) -> None:
+    """Wait until sshd(8) greets."""
+    deadline = Deadline.after(START_SECONDS)
+    while True:
+        container.reload()
+        assert container.status == "running", f"the machine ended: {container.logs().decode()[-2000:]}"
+        with contextlib.suppress(OSError, KeyError, IndexError, TypeError):
+            port = int(container.ports["22/tcp"][0]["HostPort"])
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                if connection.recv(4) == b"SSH-":  # RFC 4253, section 4.2
+                    return
+        assert not deadline.passed(), f"no sshd after {START_SECONDS:g} s: {container.logs().decode()[-2000:]}"
+        time.sleep(0.05)  # its port is the engine's before it is sshd's
+
+
+def answering(container: Any, path: str) -> docker.DockerClient:
     """The machine's engine, once it answers."""
     deadline = Deadline.after(START_SECONDS)
     while True:
         container.reload()
         assert container.status == "running", f"the nested engine ended: {container.logs().decode()[-2000:]}"
         with contextlib.suppress(docker.errors.DockerException, OSError):
-            engine = docker.DockerClient(base_url=f"unix://{socket}", timeout=120)
+            engine = docker.DockerClient(base_url=f"unix://{path}", timeout=120)
             if engine.ping():
                 return engine
         assert not deadline.passed(), f"no nested engine after {START_SECONDS:g} s: {container.logs().decode()[-2000:]}"
