@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from mailstack import hosting
-from mailstack.errors import EngineError
+from mailstack.errors import EngineError, HostError
 from mailstack.model import Deadline
 from mailstack.state import LabDirectory, owner
 from mailstack.users import Users
@@ -25,6 +25,8 @@ _PATIENCE = 3600.0
 # How long the engine may be away, and how long to wait before it is asked again: at first, and at most; in seconds.
 _AWAY = 600.0
 _PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+# The same for one on another machine: this one may be on a journey.
+_FAR, _LONGEST_FAR = 86400.0, 30.0
 # How often to look whether the lab is still there, where the kernel does not tell; in seconds.
 _LOOK = 2.0
 
@@ -71,16 +73,20 @@ def after_users(lab: str) -> None:
 
 
 def _take_down(lab: str, wanted: Callable[[], bool]) -> bool:
-    """As `_try`, again and again while the engine does not answer: it may be on its way down, or up."""
-    deadline, pause = Deadline.after(_AWAY), _PAUSE
+    """As `_try`, again and again while the engine does not answer, or its host: it may be on its way down, or up."""
+    host = os.environ.get(hosting.VARIABLE)
+    deadline, longest = Deadline.after(_FAR if host else _AWAY), _LONGEST_FAR if host else _LONGEST_PAUSE
+    pause = _PAUSE
     while True:
         try:
+            if host:
+                hosting.use(host)  # anew: the connection may have ended since
             return _try(lab, wanted)
-        except EngineError:
-            if deadline.passed():
+        except HostError as error:
+            if deadline.passed() or not (host or isinstance(error, EngineError)):
                 raise
         time.sleep(pause)  # an engine that is away has no event for its return
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, longest)
 
 
 def _try(lab: str, wanted: Callable[[], bool]) -> bool:
@@ -103,8 +109,6 @@ def _try(lab: str, wanted: Callable[[], bool]) -> bool:
 def main(kind: str, lab: str) -> None:
     """Wait, then take the lab down."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])  # taken by `wait`
-    if host := os.environ.get(hosting.VARIABLE):
-        hosting.use(host)
     {"up": after_up, "users": after_users}[kind](lab)
 
 

@@ -57,7 +57,7 @@ def left(machine: nested.Machine) -> list[str]:
 
 
 def _there(machine: nested.Machine) -> list[str]:
-    found = [each.name for each in machine.engine.containers.list(all=True)]
+    found = [each.name for each in machine.engine.containers.list(all=True, ignore_removed=True)]
     found += [each.name for each in machine.engine.volumes.list()]
     found += [each.name for each in machine.engine.networks.list() if each.name not in ("bridge", "host", "none")]
     found += machine.run("find", "/dev/shm", "/run/user", "/home", "-path", "*mailstack*").split()

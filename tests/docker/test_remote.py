@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,40 @@ def test_a_connection_that_is_cut_while_a_lab_comes_up_is_told_and_down_leaves_n
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # `python -m tests.docker.cuts` does more of them
     assert [str(cut) for cut in cuts(machine, 4, seed) if not cut.good] == []
+
+
+def test_mails_are_seen_as_they_come_and_logs_and_shells_are_those_there(machine: nested.Machine) -> None:
+    mailstack(machine, "up", "-n", "thin")
+    try:
+        words = ("inbox", "bob@example.com", "-n", "thin", "--watch", "--count", "1", "--timeout", "60s")
+        with subprocess.Popen(
+            [sys.executable, "-m", "mailstack", *words, "--host", "tester"],
+            env={**os.environ, "HOME": str(machine.home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as watching:
+            assert watching.stderr and watching.stderr.readline().startswith("watching")
+            mailstack(machine, "send", "-n", "thin", "--to", "bob@example.com", "--subject", "seen from afar")
+            shown, _ = watching.communicate(timeout=70)
+        assert watching.returncode == 0 and "seen from afar" in shown
+        assert "to=<bob@example.com>" in mailstack(machine, "logs", "-n", "thin", "postfix").stdout
+        # Its options before the service: what follows that is the program's.
+        shell = ("shell", "-n", "thin", "--host", "tester")
+        inside = mailstack(machine, *shell, "postfix", "postconf", "-h", "mail_version", host="").stdout
+        assert inside.startswith("3.")
+        mailstack(machine, *shell, "sender", "sh", "-c", "exit 7", host="", code=7)
+    finally:
+        mailstack(machine, "down", "-n", "thin")
+    assert left(machine) == []
+
+
+def test_a_lab_of_which_nothing_is_known_here_any_more_is_removed_by_its_labels(machine: nested.Machine) -> None:
+    mailstack(machine, "up", "-n", "lost")
+    machine.run("pkill", "-KILL", "-f", "^sshd-session")
+    shutil.rmtree(runtime_directory() / hosts.parse("tester").key)
+    assert mailstack(machine, "down", "-n", "lost").stdout == "removed: lost\n"
+    assert left(machine) == []
 
 
 def test_tests_have_their_mailboxes_there(machine: nested.Machine, tmp_path: Path) -> None:

@@ -151,3 +151,14 @@ def test_a_user_who_may_not_use_the_engine_is_told(machine: nested.Machine) -> N
 def test_a_machine_that_does_not_answer_is_told(machine: nested.Machine) -> None:
     said = mailstack(machine, "up", host="ssh://tester@127.0.0.1:1", code=3).stderr
     assert "nothing can be reached at 127.0.0.1:1: Connection refused" in said
+
+
+def test_a_lab_expires_also_when_the_connection_was_cut_meanwhile(machine: nested.Machine) -> None:
+    mailstack(machine, "up", "-n", "brief", "--ttl", "8s")
+    cut, deadline = 0, Deadline.after(4)
+    while not deadline.passed():  # whoever waits for the moment connects when `up` has ended
+        cut += machine.container.exec_run(["pkill", "-KILL", "-f", "^sshd-session"])[0] == 0
+        time.sleep(0.1)
+    assert cut >= 2
+    assert machine.engine.containers.list(ignore_removed=True)
+    assert left(machine) == []
