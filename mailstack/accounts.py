@@ -27,6 +27,9 @@ _LONGEST = 254
 # Lines that Postfix's program is given before it has answered.
 _AT_ONCE = 50
 
+# What Dovecot keeps of an account: its mail_home, and its mail_volatile_path.
+_PLACES = ("/srv/mail", "/tmp/locks")
+
 
 class Accounts:
     """The accounts of a running lab, to be changed; closes its connection at the end of `with`."""
@@ -150,7 +153,7 @@ class Accounts:
     def _empty(self, addresses: Sequence[str]) -> None:
         """Remove the mailboxes of accounts that are no more."""
         dovecot = self.lab.service("dovecot").container
-        names = "".join(f"/srv/mail/{address}\0" for address in addresses)
+        names = "".join(f"{place}/{address}\0" for address in addresses for place in _PLACES)
         result = self.lab.engine.execute(dovecot, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
         if result.code != 0:
             what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
