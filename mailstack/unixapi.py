@@ -11,9 +11,11 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection, HTTPResponse
 
 ANSWER_SECONDS = 60.0
 # An engine unpacks images when it has all of them, and says nothing meanwhile.
@@ -126,6 +128,8 @@ class UnixApi:
                     raise Refused(answer.status, str(error))
 
     def _connect(self) -> HTTPConnection:
+        from http.client import HTTPConnection  # `up` asks its first question while it waits for Compose
+
         connection = HTTPConnection("localhost", timeout=ANSWER_SECONDS)
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.sock.settimeout(ANSWER_SECONDS)
@@ -155,6 +159,8 @@ class UnixApi:
 
 @contextlib.contextmanager
 def _http() -> Iterator[None]:
+    from http.client import HTTPException
+
     try:
         yield
     except HTTPException as error:
