@@ -96,7 +96,7 @@ class Tunnel:
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
         self.about: Json = {}
-        self._forwarded: dict[int, socketserver.BaseServer] = {}
+        self._forwarded: dict[int, _Ports] = {}
         self._lock = threading.Lock()
         self._users = 0
         self._bridge: Any = None  # see _BRIDGE
@@ -161,6 +161,8 @@ class Tunnel:
         with self._lock:
             servers = [self._forwarded.pop(port) for port in ports if port in self._forwarded]
         for server in servers:
+            with contextlib.suppress(OSError):
+                server.socket.shutdown(socket.SHUT_RDWR)  # it wakes up; else it looks every half a second
             server.shutdown()
             server.server_close()
 
