@@ -20,7 +20,7 @@ from tests.bench.measuring import LEAST, Figures, run
 # Each is a module of this package, with a TITLE and a function `measure(runs) -> Figures`.
 BENCHMARKS = (
     *("startup", "accounts", "checks", "traces", "latency", "fixture", "suite", "idle", "labs", "throughput"),
-    "rivals",
+    *("remote", "rivals"),
 )
 
 

@@ -121,10 +121,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
-def timed(*argv: str | Path) -> float:
+def timed(*argv: str | Path, environment: Mapping[str, str] | None = None) -> float:
     """How long a command takes, as a whole process, in seconds."""
     begun = time.perf_counter()
-    run(list(argv))
+    run(list(argv), environment)
     return time.perf_counter() - begun
 
 

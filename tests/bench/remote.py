@@ -1,0 +1,129 @@
+"""A lab on another machine: how long it takes to come up there, next to one here; and on two machines at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mailstack import definition, images, state
+from mailstack.engine import Engine
+from mailstack.model import SERVICES
+from mailstack.runner import Local
+from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run, timed
+from tests.docker import nested
+
+TITLE = "a lab over SSH, against one here; two hosts at once"
+NAME = "bench-remote"
+HOSTS = ("one", "two")
+
+_PARTS = {
+    "the process": "Python, its modules, the connection, its end",
+    "definition": "reading the definition, choosing ports",
+    "files": "certificates, passwords, tables",
+    "compose": "docker compose up -d",
+    "ready": "the rest of the proof by a mail",
+}
+
+
+class Side:
+    """`up` and `down`, on some hosts, or here."""
+
+    def __init__(self, environment: Mapping[str, str], *hosts: str) -> None:
+        self._environment = environment
+        self._hosts = [word for host in hosts for word in ("--host", host)]
+        self.downs: list[float] = []
+        self.parts: dict[str, list[float]] = {}
+
+    def __call__(self) -> float:
+        """How long `up` takes, in seconds, as a whole process."""
+        begun = time.perf_counter()
+        answer = run([MAILSTACK, "up", "-n", NAME, "--json", *self._hosts], self._environment)
+        taken = time.perf_counter() - begun
+        told = json.loads(answer)
+        assert all(each["answer"]["verified"] for each in told.get("hosts", [{"answer": told}]))
+        if "seconds" in told:
+            total = told["seconds"].pop("total")
+            for part, seconds in {"the process": taken - total, **told["seconds"]}.items():
+                self.parts.setdefault(_PARTS[part], []).append(seconds)
+        self.downs.append(timed(MAILSTACK, "down", "-n", NAME, *self._hosts, environment=self._environment))
+        return taken
+
+
+def measure(runs: int) -> Figures:
+    """All sides in turn; then once more with a connection that is there already."""
+    images.ensure_base(Engine(), Local(), lambda _: None)
+    nested.build(nested.REMOTE)
+    run([MAILSTACK, "up", "-n", NAME])  # the images are there after that
+    run([MAILSTACK, "down", "-n", NAME])
+    with _hosts() as environment:
+        here, there, both = Side({}), Side(environment, "one"), Side(environment, *HOSTS)
+        ups = alternate({"here": here, "there": there, "both": both}, runs)
+        again = Side(environment, "one")
+        keeper = ("-n", f"{NAME}-keeper", "--host", "one")
+        run([MAILSTACK, "up", *keeper], environment)
+        try:
+            kept = alternate({"here": Side({}), "there": again}, runs)
+        finally:
+            run([MAILSTACK, "down", *keeper], environment)
+    return Figures(
+        (
+            Row("up here", ups["here"]),
+            *_of(here),
+            Row("up there", ups["there"]),
+            *_of(there),
+            Row("up there, by a connection that is kept", kept["there"]),
+            *_of(again),
+            Row("up on two hosts at once", ups["both"]),
+            Row("down here", tuple(here.downs[1:])),
+            Row("down there", tuple(there.downs[1:])),
+            Row("down on two hosts at once", tuple(both.downs[1:])),
+        ),
+        (
+            Ratio("up there ÷ here, pair by pair", paired(ups["there"], ups["here"]), bar=2.0),
+            Ratio("the same, by a connection that is kept", paired(kept["there"], kept["here"])),
+            Ratio("up on two hosts at once ÷ on one, pair by pair", paired(ups["both"], ups["there"]), bar=1.3),
+            Ratio("down there ÷ here, pair by pair", paired(there.downs[1:], here.downs[1:])),
+        ),
+        (
+            (
+                "The hosts are containers of this machine with sshd and an engine (26.1) each, reached by 127.0.0.1: "
+                "they have the images, and share its processors with each other, with the engine here, and with what "
+                "measures."
+            ),
+            "A connection is made by `up` and ends with `down`, unless it is said to be kept: by another lab there.",
+        ),
+    )
+
+
+def _of(side: Side) -> list[Row]:
+    return [Row(f"  of it: {part}", tuple(values[1:])) for part, values in side.parts.items()]
+
+
+@contextlib.contextmanager
+def _hosts() -> Iterator[Mapping[str, str]]:
+    """Machines that are reached by SSH, with the images; gives the environment in which they have names."""
+    tag = images.content_tag(definition.stack())
+    with contextlib.ExitStack() as machines:
+        made = [machines.enter_context(nested.machine(state.owner(), image=nested.REMOTE)) for _ in HOSTS]
+        for name, machine in zip(HOSTS, made, strict=True):
+            machine.load([f"mailstack/{service}:{tag}" for service in SERVICES])
+            _rename(machine, name)
+        home = _home(made[0])
+        for other in made[1:]:
+            for name in ("config", "known_hosts"):
+                with (home / ".ssh" / name).open("a") as file:
+                    file.write((_home(other) / ".ssh" / name).read_text())
+        yield {"HOME": str(home)}
+
+
+def _rename(machine: nested.Machine, name: str) -> None:
+    config = _home(machine) / ".ssh" / "config"
+    config.write_text(config.read_text().replace("Host tester\n", f"Host {name}\n"))
+
+
+def _home(machine: nested.Machine) -> Path:
+    assert machine.home
+    return machine.home
