@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,10 @@ def send(settings, to, subject):
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What became of a run: how long it took as a whole process, in seconds, and what its tests left in `directory`."""
+    """What became of a run: how long it took as a whole process, and what its tests left behind."""
 
     seconds: float
+    processor: float  # seconds that this machine's processors were busy meanwhile, with whatever
     left: dict[str, str]
 
 
@@ -42,9 +44,16 @@ def run_suite(source: str, *options: str, conftest: str = "") -> Ran:
         directory = Path(name)
         (directory / "test_suite.py").write_text(source)
         (directory / "conftest.py").write_text(conftest)
-        begun = time.perf_counter()
+        begun, busy = time.perf_counter(), busy_seconds()
         result = subprocess.run([*_PYTEST, *options], cwd=directory, capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - begun
+        seconds, processor = time.perf_counter() - begun, busy_seconds() - busy
         if result.returncode != 0:
             sys.exit(f"a suite of the benchmarks failed:\n{result.stdout[-4000:]}{result.stderr[-2000:]}")
-        return Ran(seconds, {path.name: path.read_text() for path in directory.glob("*.json")})
+        return Ran(seconds, processor, {path.name: path.read_text() for path in directory.glob("*.json")})
+
+
+def busy_seconds() -> float:
+    """How long this machine's processors have been busy since it started (proc_stat(5))."""
+    user, nice, system, _, _, interrupts, soft_interrupts, *_ = Path("/proc/stat").read_text().split()[1:]
+    ticks = sum(map(int, (user, nice, system, interrupts, soft_interrupts)))
+    return ticks / os.sysconf("SC_CLK_TCK")
