@@ -1,5 +1,18 @@
-"""`python -m mailstack`."""
+"""The command's beginning: `mailstack`, and `python -m mailstack`."""
 
-from mailstack.cli import main
+from __future__ import annotations
 
-main()
+import signal
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line; who interrupts while it is still being read in sees it end, and no traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from mailstack import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -147,3 +148,16 @@ def test_whatever_a_duration_is_it_is_taken_or_told(text: str) -> None:
         assert 1 <= duration(text) <= 366 * 86400
     except click.BadParameter as error:
         assert repr(text) in error.message
+
+
+def test_who_interrupts_before_anything_is_read_in_sees_no_traceback() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "mailstack", "doctor"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "click." in line:  # a part of it is there: not all of it
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    # 130 where it was read in meanwhile, after all.
+    assert process.returncode in (-signal.SIGINT, Interrupted.exit_code) and "Traceback" not in rest
