@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mailstack import definition, images, state
@@ -31,16 +32,22 @@ _PARTS = {
 class Side:
     """`up` and `down`, on some hosts, or here."""
 
-    def __init__(self, environment: Mapping[str, str], *hosts: str) -> None:
+    def __init__(self, environment: Mapping[str, str], *hosts: str, name: str = NAME) -> None:
         self._environment = environment
-        self._hosts = [word for host in hosts for word in ("--host", host)]
+        self._words = ["-n", name, *(word for host in hosts for word in ("--host", host))]
         self.downs: list[float] = []
         self.parts: dict[str, list[float]] = {}
 
     def __call__(self) -> float:
-        """How long `up` takes, in seconds, as a whole process."""
+        """How long `up` takes, in seconds, as a whole process; then `down`, which is counted by itself."""
+        taken = self.up()
+        self.down()
+        return taken
+
+    def up(self) -> float:
+        """How long it takes."""
         begun = time.perf_counter()
-        answer = run([MAILSTACK, "up", "-n", NAME, "--json", *self._hosts], self._environment)
+        answer = run([MAILSTACK, "up", "--json", *self._words], self._environment)
         taken = time.perf_counter() - begun
         told = json.loads(answer)
         assert all(each["answer"]["verified"] for each in told.get("hosts", [{"answer": told}]))
@@ -48,8 +55,20 @@ class Side:
             total = told["seconds"].pop("total")
             for part, seconds in {"the process": taken - total, **told["seconds"]}.items():
                 self.parts.setdefault(_PARTS[part], []).append(seconds)
-        self.downs.append(timed(MAILSTACK, "down", "-n", NAME, *self._hosts, environment=self._environment))
         return taken
+
+    def down(self) -> None:
+        """The lab goes."""
+        self.downs.append(timed(MAILSTACK, "down", *self._words, environment=self._environment))
+
+
+def _two_here() -> float:
+    """Two labs here at once: what the machine's processors make of it."""
+    sides = [Side({}, name=name) for name in (NAME, f"{NAME}-2")]
+    with ThreadPoolExecutor(len(sides)) as pool:
+        taken = max(pool.map(Side.up, sides))
+        list(pool.map(Side.down, sides))
+    return taken
 
 
 def measure(runs: int) -> Figures:
@@ -60,7 +79,7 @@ def measure(runs: int) -> Figures:
     run([MAILSTACK, "down", "-n", NAME])
     with _hosts() as environment:
         here, there, both = Side({}), Side(environment, "one"), Side(environment, *HOSTS)
-        ups = alternate({"here": here, "there": there, "both": both}, runs)
+        ups = alternate({"here": here, "there": there, "both": both, "two here": _two_here}, runs)
         again = Side(environment, "one")
         keeper = ("-n", f"{NAME}-keeper", "--host", "one")
         run([MAILSTACK, "up", *keeper], environment)
@@ -77,6 +96,7 @@ def measure(runs: int) -> Figures:
             Row("up there, by a connection that is kept", kept["there"]),
             *_of(again),
             Row("up on two hosts at once", ups["both"]),
+            Row("up of two labs here at once", ups["two here"]),
             Row("down here", tuple(here.downs[1:])),
             Row("down there", tuple(there.downs[1:])),
             Row("down on two hosts at once", tuple(both.downs[1:])),
@@ -85,6 +105,7 @@ def measure(runs: int) -> Figures:
             Ratio("up there ÷ here, pair by pair", paired(ups["there"], ups["here"]), bar=2.0),
             Ratio("the same, by a connection that is kept", paired(kept["there"], kept["here"])),
             Ratio("up on two hosts at once ÷ on one, pair by pair", paired(ups["both"], ups["there"]), bar=1.3),
+            Ratio("up of two labs here at once ÷ of one, pair by pair", paired(ups["two here"], ups["here"])),
             Ratio("down there ÷ here, pair by pair", paired(there.downs[1:], here.downs[1:])),
         ),
         (
