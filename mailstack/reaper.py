@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from mailstack import hosting
 from mailstack.errors import EngineError, HostError
@@ -78,6 +79,8 @@ def _take_down(lab: str, wanted: Callable[[], bool]) -> bool:
     deadline, longest = Deadline.after(_FAR if host else _AWAY), _LONGEST_FAR if host else _LONGEST_PAUSE
     pause = _PAUSE
     while True:
+        if host and not Path(os.environ["MAILSTACK_RUNTIME_DIR"]).is_dir():
+            sys.exit()  # nothing is known here any more of any lab there
         try:
             if host:
                 hosting.use(host)  # anew: the connection may have ended since

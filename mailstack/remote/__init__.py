@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import shlex
 import socket
+import termios
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -69,13 +72,31 @@ class Remote:
         self._watch_the_line()
 
     def _watch_the_line(self) -> None:
-        """Have the kernel give the connection up when the host answers no more (tcp(7), TCP_USER_TIMEOUT)."""
-        for hop in self._hops:
-            hop.transport.set_keepalive(_KEEPALIVE_SECONDS)
-            line = hop.transport.sock
-            if isinstance(line, socket.socket):  # else it leads through the hop before it
-                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
-                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        """Have the connection end when the host answers no more, whether or not what lies between still does."""
+        import threading
+
+        line = self._hops[0].transport.sock
+        if isinstance(line, socket.socket):  # else a program's, of ProxyCommand
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)  # tcp(7)
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=self._ask_for_life, daemon=True).start()
+        threading.Thread(target=self._listen_for_life, args=(line,), daemon=True).start()
+
+    def _ask_for_life(self) -> None:
+        """As ssh_config(5), ServerAliveInterval: every host answers, if only that it knows no such request."""
+        transport = self._connection.transport
+        with contextlib.suppress(OSError, EOFError):
+            while transport.is_active():
+                transport.global_request("keepalive@openssh.com", wait=True)
+                time.sleep(_KEEPALIVE_SECONDS)
+
+    def _listen_for_life(self, line: Any) -> None:
+        transport = self._connection.transport
+        while transport.is_active():
+            # What has not left this machine yet cannot be answered: then it is for TCP to say.
+            if time.monotonic() - transport.heard > SILENCE_SECONDS and not _unsent(line):
+                transport.close()
+            time.sleep(1)
 
     def wait(self) -> None:
         """Until the connection has ended, however it does."""
@@ -186,6 +207,13 @@ def _ran(channel: Any, command: Command, on_line: Callable[[str], None] | None) 
     if code < 0:
         raise EOFError
     return Result(code, output.decode(errors="replace"), "\n".join(errors))
+
+
+def _unsent(line: Any) -> bool:
+    """Whether something stands in a socket's way out (tcp(7), SIOCOUTQ)."""
+    if not isinstance(line, socket.socket):
+        return False
+    return any(fcntl.ioctl(line.fileno(), termios.TIOCOUTQ, bytes(4)))
 
 
 def line_of(command: Command) -> str:

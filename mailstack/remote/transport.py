@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 # OpenSSH's PROTOCOL, section 2.4.
@@ -18,6 +19,15 @@ def kind() -> Any:
     class Transport(paramiko.Transport):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
+            self.heard = time.monotonic()  # when the host last said anything
+            read = self.packetizer.read_message
+
+            def read_message() -> Any:
+                message = read()
+                self.heard = time.monotonic()
+                return message
+
+            self.packetizer.read_message = read_message
             self.socket_path = ""
             self.socket_lock = threading.Lock()
 

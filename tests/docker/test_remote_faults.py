@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -161,4 +164,28 @@ def test_a_lab_expires_also_when_the_connection_was_cut_meanwhile(machine: neste
         time.sleep(0.1)
     assert cut >= 2
     assert machine.engine.containers.list(ignore_removed=True)
+    assert left(machine) == []
+
+
+def test_a_host_that_says_nothing_any_more_is_given_up_though_its_kernel_still_answers(machine: nested.Machine) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "mailstack", "up", "-n", "silent", "--host", "tester"],
+        env={**os.environ, "HOME": str(machine.home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        while not process.stderr.readline().startswith("starting the containers"):
+            assert process.poll() is None
+        machine.run("pkill", "-STOP", "-f", "^sshd-session")
+        begun = time.monotonic()
+        try:
+            _, said = process.communicate(timeout=60)
+            seconds = time.monotonic() - begun
+        finally:
+            machine.run("pkill", "-KILL", "-f", "^sshd-session")
+    assert (process.returncode, seconds < 15) == (3, True), (seconds, said)
+    assert "mailstack: tester: the connection was cut" in said
+    mailstack(machine, "down", "-n", "silent")
     assert left(machine) == []

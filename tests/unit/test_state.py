@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import reaper
-from mailstack.errors import DeadlinePassed, InputError
+from mailstack import hosting, reaper
+from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline
 from mailstack.state import LabDirectory, State, check_name, known_labs
 
@@ -117,3 +117,25 @@ def test_the_reaper_that_waits_for_a_moment_ends_as_soon_as_the_lab_is_gone(dire
             process.wait(0.1)
         directory.remove()
         assert process.communicate(timeout=10)[0] == "False\n"
+
+
+def test_the_reaper_tries_a_host_again_until_nothing_is_known_of_it_any_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = tmp_path / "@host"
+    there.mkdir()
+    asked = []
+
+    def use(host: str) -> None:
+        asked.append(host)
+        if len(asked) == 2:
+            there.rmdir()
+        raise HostError("it does not answer")
+
+    monkeypatch.setenv("MAILSTACK_HOST", "far")
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(there))
+    monkeypatch.setattr(hosting, "use", use)
+    monkeypatch.setattr(reaper, "_PAUSE", 0.01)
+    with pytest.raises(SystemExit):
+        reaper.after_up("lab")
+    assert asked == ["far", "far"]
