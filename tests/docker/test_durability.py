@@ -119,6 +119,18 @@ def test_a_delivered_mail_outlives_dovecots_sigkill(lab: RunningLab) -> None:
     assert arrived_once(up_again(lab), message_id)
 
 
+def test_a_lock_that_a_killed_dovecot_left_behind_keeps_no_mail_waiting(lab: RunningLab) -> None:
+    """Its file names a process by a number that another one has after the restart, and would be waited for for minutes."""
+    dovecot = container(lab, "dovecot")
+    index = "/srv/mail/bob@example.com/sdbox/mailboxes/INBOX/dbox-Mails"
+    plant = f"mkdir -p -m 0700 {index} && printf 1:dovecot > {index}/dovecot.index.log.newlock"
+    result = dovecot.exec_run(["sh", "-c", plant], user="2000")
+    assert result.exit_code == 0, result.output
+    dovecot.kill("SIGKILL")
+    again = up_again(lab)
+    assert arrived_once(again, accepted(again, "Not locked out"))
+
+
 def test_of_mails_that_are_accepted_while_everything_is_killed_none_is_lost(lab: RunningLab) -> None:
     """Killed in the middle of its work, Postfix may refuse a mail, but has lost none that it answered 250 to."""
     context = mail.tls_context(lab.ca_file)
