@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError, Interrupted
 from mailstack.model import Command, Deadline, Result
@@ -52,22 +52,36 @@ class Local:
 
         Raises HostError when it cannot be started, DeadlinePassed when it was ended for taking too long.
         """
-        process = self._start(command)
+        begun: list[subprocess.Popen[bytes] | HostError] = []
         lines: list[str] = []
         output: list[bytes] = []
 
-        def read_errors() -> None:
-            for raw in process.stderr or ():
+        def start() -> None:
+            try:
+                begun.append(self._start(command))
+            except HostError as error:
+                begun.append(error)
+
+        def read_errors(stream: IO[bytes] | None) -> None:
+            for raw in stream or ():
                 line = raw.decode(errors="replace").rstrip("\n")
                 lines.append(line)
                 if on_line:
                     on_line(line)
 
-        def read_output() -> None:
-            output.append(process.stdout.read() if process.stdout else b"")
+        def read_output(stream: IO[bytes] | None) -> None:
+            output.append(stream.read() if stream else b"")
 
-        readers = [threading.Thread(target=target, daemon=True) for target in (read_errors, read_output)]
+        # By a thread, since an interruption comes to the main one: never between a process's birth and its being known.
+        starter = threading.Thread(target=start, daemon=True)
         try:
+            starter.start()
+            starter.join()
+            process = begun[0]
+            if isinstance(process, HostError):
+                raise process
+            streams = ((process.stderr, read_errors), (process.stdout, read_output))
+            readers = [threading.Thread(target=read, args=(stream,), daemon=True) for stream, read in streams]
             for reader in readers:
                 reader.start()
             if process.stdin:
@@ -78,13 +92,15 @@ class Local:
                     pass  # it ended without reading: its exit code tells
             code = process.wait(deadline.remaining() if deadline else None)
         except subprocess.TimeoutExpired:
-            _end(process)
+            _end(begun[0])
             seconds = deadline.seconds if deadline else 0
             raise DeadlinePassed(f"`{shown(command)}` was not done within {seconds:g} s") from None
         except (KeyboardInterrupt, Interrupted):
-            _end(process)
+            if starter.ident is not None:
+                starter.join()
+                _end(begun[0])
             raise
-        for reader, stream in zip(readers, (process.stderr, process.stdout), strict=True):
+        for reader, (stream, _) in zip(readers, streams, strict=True):
             reader.join()
             if stream:
                 stream.close()
@@ -147,7 +163,9 @@ class Local:
             raise HostError(f"{command.argv[0]}: cannot be run: {error.strerror}") from None
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes] | HostError) -> None:
+    if isinstance(process, HostError):
+        return
     with contextlib.suppress(PermissionError):  # sudo's child is root's: it ends by itself, or not at all
         process.terminate()
         try:

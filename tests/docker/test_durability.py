@@ -120,7 +120,7 @@ def test_a_delivered_mail_outlives_dovecots_sigkill(lab: RunningLab) -> None:
 
 
 def test_a_lock_that_a_killed_dovecot_left_behind_keeps_no_mail_waiting(lab: RunningLab) -> None:
-    """Its file names a process by a number that another one has after the restart, and would be waited for for minutes."""
+    """It names a process by a number that another has after the restart: minutes would be waited for that one."""
     dovecot = container(lab, "dovecot")
     index = "/srv/mail/bob@example.com/sdbox/mailboxes/INBOX/dbox-Mails"
     plant = f"mkdir -p -m 0700 {index} && printf 1:dovecot > {index}/dovecot.index.log.newlock"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mailstack.errors import HostError
+from mailstack.errors import HostError, Interrupted
 from mailstack.model import Command
 from mailstack.runner import Local, shown
-from tests.runs import Commands
+from tests.runs import Commands, gone, number, sh
 
 
 @pytest.fixture
@@ -20,6 +23,28 @@ def runner() -> Local:
 
 class TestHere(Commands):
     """As over SSH."""
+
+
+def test_an_interruption_while_a_command_is_started_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, popen = number(), subprocess.Popen
+
+    def interrupted(*argv: Any, **how: Any) -> Any:
+        process = popen(*argv, **how)
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGUSR1)  # it is there, and nobody has been told of it
+        return process
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted("now")
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            Local().run(sh(f"exec sleep {mark} 0"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert gone(Local(), mark)
 
 
 def python(code: str) -> Command:
