@@ -62,12 +62,16 @@ class Domain:
     catch_all: str | None = None
 
 
+# The quota of an account whose mailbox may hold whatever comes: Dovecot need not count what is in it.
+UNLIMITED = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """A mailbox with a password."""
 
     address: str
-    quota: int | None = None  # bytes; None is the lab's `mailbox_quota`
+    quota: int | None = None  # bytes, or UNLIMITED; None is the lab's `mailbox_quota`
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mailstack.model import Account, Lab
+from mailstack.model import UNLIMITED, Account, Lab
 from mailstack.secret import Secret
 
 POSTFIX_HOST = "postfix"
@@ -25,15 +25,18 @@ def accounts_file(lab: Lab, passwords: Mapping[str, Secret]) -> Secret:
 
 def account_line(account: Account, password: Secret) -> Secret:
     """One account's line in a passwd-file."""
-    extra = f"userdb_quota_storage_size={account.quota}B" if account.quota is not None else ""
+    size = "unlimited" if account.quota == UNLIMITED else f"{account.quota}B"
+    extra = f"userdb_quota_storage_size={size}" if account.quota is not None else ""
     return Secret(f"{account.address}:{{PLAIN}}{password.reveal()}::::::{extra}\n")
 
 
 def account_of(line: str) -> Account:
     """The other way round, without the password."""
     address, _, rest = line.strip().partition(":")
-    size = rest.rpartition("userdb_quota_storage_size=")[2].removesuffix("B") if "userdb_quota" in rest else ""
-    return Account(address, int(size) if size else None)
+    _, given, size = rest.partition("userdb_quota_storage_size=")
+    if not given:
+        return Account(address)
+    return Account(address, UNLIMITED if size == "unlimited" else int(size.removesuffix("B")))
 
 
 def addition(address: str) -> str:

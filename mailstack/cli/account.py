@@ -7,6 +7,7 @@ import click
 from mailstack.cli.output import Progress, json_option, print_json, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
+from mailstack.model import UNLIMITED
 
 
 @click.group()
@@ -53,12 +54,17 @@ def list_(name: str, as_json: bool) -> None:
         print_json({"lab": name, "accounts": accounts})
         return
     limit = lab.definition.limits.mailbox_quota
-    rows = [(address, _as_written(quota or limit), "added" if later else "") for address, quota, later in every]
+    rows = [
+        (address, _as_written(limit if quota is None else quota), "added" if later else "")
+        for address, quota, later in every
+    ]
     table(("address", "holds", ""), rows, flexible=0)
 
 
 def _as_written(size: int) -> str:
     """Bytes as a definition has them: `100M`, in units of 1024."""
+    if size == UNLIMITED:
+        return "any amount"
     for unit, each in (("G", 1024**3), ("M", 1024**2), ("K", 1024)):
         if size % each == 0:
             return f"{size // each}{unit}"

@@ -17,7 +17,7 @@ from mailstack.load.ledger import Outcome, Seen, settle
 from mailstack.load.plan import Mails, Plan
 from mailstack.load.sending import Sending
 from mailstack.mail import ANSWER_SECONDS
-from mailstack.model import Deadline
+from mailstack.model import UNLIMITED, Deadline
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 
@@ -25,8 +25,6 @@ from mailstack.secret import Secret
 TICK_SECONDS = 0.25
 # Where nothing has arrived for so long, the queue is looked into: what has left it comes no more.
 QUIET_SECONDS = 1.0
-# What a mailbox may hold: more than any load brings, so that it is not the quota that is measured.
-QUOTA = 2**40
 # How long the last lines of Dovecot's log may take: it wrote them before its mailboxes were read.
 LOG_SECONDS = 5.0
 # How long mails that were begun are waited for when somebody wants it to end.
@@ -204,7 +202,7 @@ def _own_accounts(
     try:
         progress(f"adding {plan.mailboxes} mailboxes")
         with Accounts(lab, progress) as accounts:
-            users = accounts.add_several(addresses, quota=QUOTA)
+            users = accounts.add_several(addresses, quota=UNLIMITED)
         yield users
     finally:
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailstack import files, render
-from mailstack.model import Account, Domain, Lab
+from mailstack.model import UNLIMITED, Account, Domain, Lab
 from mailstack.secret import Secret
 
 LAB = Lab("example.com", (Domain("example.com"),), (Account("alice@example.com"),))
@@ -19,7 +19,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("quota", [None, 5 * 1024**2])
+@pytest.mark.parametrize("quota", [None, UNLIMITED, 5 * 1024**2])
 def test_an_account_s_line_is_read_as_it_was_written(quota: int | None) -> None:
     account = Account("dora@example.com", quota)
     assert render.account_of(render.account_line(account, Secret("a:b")).reveal()) == account

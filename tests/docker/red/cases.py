@@ -186,7 +186,7 @@ CASES = (
             Broken(
                 "the mailbox has no folder for junk",
                 {"delivery.special-use": r"^missing: \\Junk$"},
-                dovecot="namespace inbox {\n mailbox Junk {\n special_use =\n }\n}",
+                dovecot="protocol imap {\n namespace inbox {\n mailbox Junk {\n special_use =\n }\n }\n}",
             ),
             Broken(
                 "the mailbox has another quota",
