@@ -37,10 +37,7 @@ def to(endpoint: Endpoint) -> Dial:
     """Dial an address of this machine's network."""
 
     def dial() -> socket.socket:
-        connection = socket.create_connection((endpoint.host, endpoint.port), timeout=ANSWER_SECONDS)
-        # The end of a long mail would wait up to 40 ms for a delayed acknowledgement (RFC 1122, 4.2.3.2).
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
+        return socket.create_connection((endpoint.host, endpoint.port), timeout=ANSWER_SECONDS)
 
     return dial
 
@@ -94,6 +91,10 @@ class Smtp(smtplib.SMTP):
             self.ehlo_or_helo_if_needed()
             self.starttls(context=context)
             self.ehlo()
+        # Only now: the end of a long mail would wait up to 40 ms for a delayed acknowledgement (RFC 1122, 4.2.3.2). An
+        # EHLO that does not wait for the server's last word of the handshake has its reply wait for just that.
+        if self.sock and self.sock.family != socket.AF_UNIX:  # which a Dialer's is
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         connection = self._dial()
