@@ -52,15 +52,19 @@ class Local:
 
         Raises HostError when it cannot be started, DeadlinePassed when it was ended for taking too long.
         """
-        begun: list[subprocess.Popen[bytes] | HostError] = []
+        begun: list[subprocess.Popen[bytes] | Exception] = []
+        started = threading.Event()
         lines: list[str] = []
         output: list[bytes] = []
 
-        def start() -> None:
+        def child() -> None:
             try:
                 begun.append(self._start(command))
-            except HostError as error:
+            except Exception as error:  # for the thread that waits
                 begun.append(error)
+            started.set()
+            if isinstance(begun[0], subprocess.Popen):
+                begun[0].wait()
 
         def read_errors(stream: IO[bytes] | None) -> None:
             for raw in stream or ():
@@ -73,12 +77,13 @@ class Local:
             output.append(stream.read() if stream else b"")
 
         # By a thread, since an interruption comes to the main one: never between a process's birth and its being known.
-        starter = threading.Thread(target=start, daemon=True)
+        # And it is told of its end at once, where `Popen.wait` with a timeout would look each 50 ms.
+        life = threading.Thread(target=child, daemon=True)
         try:
-            starter.start()
-            starter.join()
+            life.start()
+            started.wait()
             process = begun[0]
-            if isinstance(process, HostError):
+            if isinstance(process, Exception):
                 raise process
             streams = ((process.stderr, read_errors), (process.stdout, read_output))
             readers = [threading.Thread(target=read, args=(stream,), daemon=True) for stream, read in streams]
@@ -90,21 +95,20 @@ class Local:
                     process.stdin.close()
                 except BrokenPipeError:
                     pass  # it ended without reading: its exit code tells
-            code = process.wait(deadline.remaining() if deadline else None)
-        except subprocess.TimeoutExpired:
-            _end(begun[0])
-            seconds = deadline.seconds if deadline else 0
-            raise DeadlinePassed(f"`{shown(command)}` was not done within {seconds:g} s") from None
+            life.join(deadline.remaining() if deadline else None)
         except (KeyboardInterrupt, Interrupted):
-            if starter.ident is not None:
-                starter.join()
+            if life.ident is not None:
+                started.wait()
                 _end(begun[0])
             raise
+        if deadline and life.is_alive():
+            _end(process)
+            raise DeadlinePassed(f"`{shown(command)}` was not done within {deadline.seconds:g} s")
         for reader, (stream, _) in zip(readers, streams, strict=True):
             reader.join()
             if stream:
                 stream.close()
-        return Result(code, b"".join(output).decode(errors="replace"), "\n".join(lines))
+        return Result(process.returncode, b"".join(output).decode(errors="replace"), "\n".join(lines))
 
     def attach(self, command: Command) -> int:
         """Run `command` with this process's own standard streams."""
@@ -163,8 +167,8 @@ class Local:
             raise HostError(f"{command.argv[0]}: cannot be run: {error.strerror}") from None
 
 
-def _end(process: subprocess.Popen[bytes] | HostError) -> None:
-    if isinstance(process, HostError):
+def _end(process: subprocess.Popen[bytes] | Exception) -> None:
+    if isinstance(process, Exception):
         return
     with contextlib.suppress(PermissionError):  # sudo's child is root's: it ends by itself, or not at all
         process.terminate()
