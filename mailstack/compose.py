@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mailstack.errors import HostError
@@ -76,6 +76,7 @@ def find(runner: Runner) -> Path:
 
 # “ Container mailstack-lab-postfix-1  Started”: one line of many, by which it is followed what `up` does.
 _STEP = re.compile(r" ?(?:Container|Network|Volume) \S+ +\S")
+_MADE = re.compile(r" ?(Container|Network|Volume) (\S+) +(Creating|Created|Removed)")
 _STARTED = re.compile(r" ?Container \S+-([a-z]+)-1 +Started")
 
 
@@ -83,6 +84,21 @@ def started(line: str) -> str:
     """The service of the lab that `up` has started when it says this; "" when it says something else."""
     match = _STARTED.match(line)
     return match[1] if match and match[1] in SERVICES else ""
+
+
+def being_made(said: Iterable[str], before: Iterable[str] = ()) -> frozenset[str]:
+    """What Compose has begun to make, and has not said that it is there or gone: `network NAME`, and so on.
+
+    `before` was being made already when it said this.
+    """
+    found = set(before)
+    for match in filter(None, map(_MADE.match, said)):
+        thing = f"{match[1].lower()} {match[2]}"
+        if match[3] == "Creating":
+            found.add(thing)
+        else:
+            found.discard(thing)
+    return frozenset(found)
 
 
 def complaints(said: str) -> str:

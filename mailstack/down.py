@@ -19,6 +19,8 @@ Progress = Callable[[str], None]
 # How long it may take, in seconds: many times what a slow machine needs.
 DOWN_SECONDS = 60.0
 LOCK_SECONDS = 60.0
+# How long the engine may take to make what it was asked for by somebody who has gone; it may never have been asked.
+LATE_SECONDS = 3.0
 
 
 def down(
@@ -113,9 +115,16 @@ def _here() -> set[str]:
     return {*state.known_labs(), *state.locked_labs(), *used_labs()}
 
 
-def remove(directory: state.LabDirectory, runner: Runner, engine: Engine, owners: set[str] | None = None) -> None:
+def remove(
+    directory: state.LabDirectory,
+    runner: Runner,
+    engine: Engine,
+    owners: set[str] | None = None,
+    late: frozenset[str] = frozenset(),
+) -> None:
     """Everything of the lab: Compose takes its project down; what it left, by its labels; the secrets last.
 
+    `late` may still come: a Compose that was ended had asked the engine for it, which goes on with it all the same.
     Compose does not know owners: it is called only where all that the engine has by this name is of one, this user.
     """
     bare = compose.Compose(
@@ -127,8 +136,11 @@ def remove(directory: state.LabDirectory, runner: Runner, engine: Engine, owners
         said = ""
         if (engine.owners(directory.name) if owners is None else owners) == {mine}:
             said = runner.run(bare.down(), deadline=deadline).stderr
-        while left := engine.leftovers(directory.name, mine):
-            if deadline.passed():
+        late = compose.being_made(said.splitlines(), late)
+        coming = Deadline.after(LATE_SECONDS)
+        while (left := engine.leftovers(directory.name, mine)) or (late and not coming.passed()):
+            late -= set(left)  # it has come
+            if left and deadline.passed():
                 raise EngineError(
                     f"lab “{directory.name}” could not be removed whole: {', '.join(left)} is still there",
                     details=last_lines(said, 5),

@@ -195,7 +195,7 @@ class _Up:
                 if made_here and not self.request.keep:
                     self.progress("removing what was made")
                     with contextlib.suppress(HostError):  # what went wrong first is what the user is told
-                        remove(self.directory, self.runner, self.engine)
+                        remove(self.directory, self.runner, self.engine, late=self.starts.being_made())
                         self.watched = False
                 elif self.before is not None and not self.request.keep:
                     self._go_back(self.before, handed)

@@ -79,6 +79,7 @@ class Local:
         # By a thread, since an interruption comes to the main one: never between a process's birth and its being known.
         # And it is told of its end at once, where `Popen.wait` with a timeout would look each 50 ms.
         life = threading.Thread(target=child, daemon=True)
+        readers: list[threading.Thread] = []
         try:
             life.start()
             started.wait()
@@ -86,9 +87,9 @@ class Local:
             if isinstance(process, Exception):
                 raise process
             streams = ((process.stderr, read_errors), (process.stdout, read_output))
-            readers = [threading.Thread(target=read, args=(stream,), daemon=True) for stream, read in streams]
-            for reader in readers:
-                reader.start()
+            for stream, read in streams:
+                readers.append(threading.Thread(target=read, args=(stream,), daemon=True))
+                readers[-1].start()
             if process.stdin:
                 try:
                     process.stdin.write(command.input or b"")
@@ -100,6 +101,8 @@ class Local:
             if life.ident is not None:
                 started.wait()
                 _end(begun[0])
+                for reader in filter(threading.Thread.is_alive, readers):
+                    reader.join(1)  # its last words, unless a child of its own has yet to speak
             raise
         if deadline and life.is_alive():
             _end(process)

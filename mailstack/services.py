@@ -15,9 +15,11 @@ class Starts:
 
     def __init__(self) -> None:
         self._started = {service: threading.Event() for service in SERVICES}
+        self._said: list[str] = []
 
     def hear(self, line: str) -> None:
         """Take note of what Compose says as it goes."""
+        self._said.append(line)
         if service := compose.started(line):
             self._started[service].set()
 
@@ -25,6 +27,10 @@ class Starts:
         """Compose has ended: there is nothing more to wait for."""
         for event in self._started.values():
             event.set()
+
+    def being_made(self) -> frozenset[str]:
+        """What Compose had asked the engine for and not been given when it ended; see `compose.being_made`."""
+        return compose.being_made(self._said)
 
     def wait(self, service: str) -> None:
         """Until the service has been started, or Compose has ended."""

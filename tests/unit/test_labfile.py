@@ -182,7 +182,7 @@ locals_ = some.lists(atoms, min_size=1, max_size=3).map(".".join)
 @given(local=locals_, domain=domains)
 def test_an_address_is_what_rfc_5321_has_as_a_dot_string(local: str, domain: str) -> None:
     assert is_address(f"{local}@{domain}")
-    assert is_address(f"{local}+more@{domain}".upper())
+    assert is_address(f"{local[:50].rstrip('.')}+more@{domain}".upper())  # 64 characters at most
 
 
 @given(

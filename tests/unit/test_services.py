@@ -37,6 +37,16 @@ def test_of_what_compose_says_its_steps_are_no_complaints() -> None:
     assert compose.complaints(SAID) == SAID.splitlines()[-1]
 
 
+def test_what_compose_asked_for_and_was_not_given_is_known_by_its_words() -> None:
+    starts = Starts()
+    for line in (*SAID.splitlines(), " Network mailstack-a_edge Creating ", " Volume mailstack-a_queue  Creating"):
+        starts.hear(line)
+    assert starts.being_made() == {"network mailstack-a_mail", "network mailstack-a_edge", "volume mailstack-a_queue"}
+    starts.hear(" Network mailstack-a_mail  Created ")
+    starts.hear(" Volume mailstack-a_queue  Removed")
+    assert starts.being_made() == {"network mailstack-a_edge"}
+
+
 def test_a_service_is_waited_for_until_it_has_been_started() -> None:
     starts, waited = Starts(), threading.Event()
 
