@@ -154,7 +154,9 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
     with Accounts(mailstack_lab) as accounts:
         yield accounts
         made = request.config.stash.get(_ADDRESSES, set())
-        if made and not own and not request.config.getoption("--mailstack-keep"):
+        if request.config.getoption("--mailstack-keep"):
+            mailstack_lab.guest.disown()
+        elif made and not own:
             with contextlib.suppress(MailstackError):  # a test may have broken the lab
                 accounts.remove_several(sorted(made))
 
