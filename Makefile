@@ -43,7 +43,7 @@ lint: .venv/.developing ## Check form and types.
 
 bench: .venv/.developing ## Measure start-up, latency, throughput and more: docs/benchmarks.md.
 	@$(BIN)/mailstack provision
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench --json artifacts/bench.json
 
 clean: ## Take the lab down, and remove what was made in this folder.
 	@if [ -x $(BIN)/mailstack ]; then $(BIN)/mailstack down || true; fi

@@ -7,13 +7,14 @@ wanted.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from mailstack import credentials, files
-from mailstack.errors import HostError, InputError
+from mailstack import credentials, files, guests
+from mailstack.errors import HostError, InputError, MailstackError
 from mailstack.labfile import is_address
 from mailstack.model import Account, Deadline
 from mailstack.running import RunningLab
@@ -38,6 +39,7 @@ class Accounts:
         self.lab = lab
         self._progress = progress
         self._postfix: socket.socket | None = None
+        self._looked = False  # for what others have left
 
     def __enter__(self) -> Accounts:
         return self
@@ -49,20 +51,31 @@ class Accounts:
             self._postfix.close()
 
     def add(
-        self, address: str, *, password: Secret | None = None, quota: int | None = None, fresh: bool = False
+        self,
+        address: str,
+        *,
+        password: Secret | None = None,
+        quota: int | None = None,
+        fresh: bool = False,
+        temporary: bool = False,
     ) -> Secret:
         """Add an account; when this returns, it can log in, send and receive. `quota` is in bytes.
 
         `fresh` says that nobody has tried to log in as it before, so that it need not be tried whether it holds: what
-        was not there is looked for again in the next second. Gives its password, which is a new one unless it was said.
+        was not there is looked for again in the next second. One that is `temporary` is for as long as this process
+        has the lab: if that is killed, the next that adds one removes it. Gives its password, a new one unless said.
         Raises InputError where the address cannot be an account's, HostError where Postfix did not take it.
         """
         address = self._fitting(address)
         password = password or new_password()
+        if temporary:
+            self._remove_left()
         with self._locked():
             # Not the whole list of accounts, which grows with every test of a suite.
             if files.is_added(self.lab.directory.files, address) or address in self.lab.defined.addresses():
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
+            if temporary:
+                self.lab.guest.note([address])
             line = files.add(self.lab.directory.files, Account(address, quota), password)
             try:
                 self._tell([line], [f"add {address}"])
@@ -74,17 +87,19 @@ class Accounts:
         return password
 
     def add_several(self, addresses: Sequence[str], *, quota: int | None = None) -> dict[str, Secret]:
-        """Add accounts that nobody has tried to log in as before; when this returns, they hold. Their new passwords.
+        """Add temporary accounts that nobody has tried to log in as before; when this returns, they hold.
 
-        Either all of them are there, or none. Raises what `add` does.
+        Gives their new passwords. Either all of them are there, or none. Raises what `add` does.
         """
         addresses = [self._fitting(address) for address in addresses]
         added = {address: new_password() for address in addresses}
+        self._remove_left()
         with self._locked():
             there = set(self.lab.definition.addresses())
             for address in addresses:
                 if address in there:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
+            self.lab.guest.note(addresses)
             try:
                 lines = [
                     files.add(self.lab.directory.files, Account(address, quota), password)
@@ -108,6 +123,7 @@ class Accounts:
                 self._tell([f"remove {each}\n" for each in addresses], [f"remove {each}" for each in addresses])
             finally:
                 self._empty(addresses)
+        self.lab.guest.removed(addresses)
 
     def remove(self, address: str) -> None:
         """Take an added account from the lab, with its mailbox; when this returns, its password holds no more.
@@ -144,6 +160,15 @@ class Accounts:
         if address in [alias.address for alias in definition.aliases]:
             raise InputError(f"{address} is an alias of lab “{self.lab.name}”")
         return address
+
+    def _remove_left(self) -> None:
+        """Remove what those who were killed have left; that it cannot be done is no trouble of this process."""
+        if self._looked:
+            return
+        self._looked = True
+        with contextlib.suppress(MailstackError):
+            for addresses in guests.left(self.lab.directory.path):
+                self.remove_several(addresses)
 
     def _locked(self) -> AbstractContextManager[int]:
         return self.lab.directory.locked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from mailstack.engine import Engine, engine_url
 from mailstack.errors import DeadlinePassed, EngineError, InputError
 from mailstack.model import Deadline
 from mailstack.runner import Local, Runner, last_lines
-from mailstack.users import Users, used_labs
+from mailstack.users import Users, Watch, used_labs
 
 Progress = Callable[[str], None]
 
@@ -55,7 +56,13 @@ def down(
                 f"the lab “{name}” on this engine belongs to {', '.join(sorted(owners))}",
                 remedy="mailstack down removes your own",
             )
-        remove(directory, Local((lock,)), engine, owners)
+        watch = Watch(name, Local())  # finishes this if it is killed
+        try:
+            if found := directory.load():
+                directory.save(dataclasses.replace(found, stays=False))
+            remove(directory, Local((lock,)), engine, owners)
+        finally:
+            watch.dismiss()
         Users(name).forget()
         return there
 
@@ -83,7 +90,7 @@ def everything(progress: Progress) -> list[str]:
 def stale(progress: Progress) -> list[str]:
     """Remove what has been left of this user's labs, on this engine; the names of what was removed.
 
-    That is a lab whose time has passed; one whose `up` or whose users were killed, and their guard as well; and files
+    That is a lab whose time has passed; one whose `up`, `down` or users were killed, and their guard as well; and files
     of a lab that has nothing on the engine. A lab that somebody is working on is not looked at.
     """
     removed = []

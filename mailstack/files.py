@@ -13,6 +13,7 @@ postfix.cf sender.cf dovecot.conf mailboxes aliases owners   not secret; see ren
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets as _random
@@ -140,12 +141,21 @@ def passwords(directory: Path) -> dict[str, Secret]:
         text = (directory / "accounts").read_text()
     except FileNotFoundError:
         return {}
-    return render.passwords_of(text + "".join(path.read_text() for path in (directory / "added").glob("*@*")))
+    return render.passwords_of(text + "".join(_added_lines(directory)))
 
 
 def added(directory: Path) -> list[Account]:
     """The accounts that were added to the running lab, by address."""
-    return [render.account_of(path.read_text()) for path in sorted((directory / "added").glob("*@*"))]
+    return [render.account_of(line) for line in _added_lines(directory)]
+
+
+def _added_lines(directory: Path) -> list[str]:
+    """The line of each account that was added; others may add some, and remove some, meanwhile."""
+    lines = []
+    for path in sorted((directory / "added").glob("*@*")):
+        with contextlib.suppress(FileNotFoundError):
+            lines.append(path.read_text())
+    return [line for line in lines if line.endswith("\n")]  # a file is there a moment before its line
 
 
 def is_added(directory: Path, address: str) -> bool:

@@ -119,6 +119,7 @@ def mailstack_lab(
         return
 
     from mailstack import down
+    from mailstack.errors import MailstackError
     from mailstack.lab import Request, ensure
     from mailstack.runner import Local
     from mailstack.users import Users, guard
@@ -126,7 +127,7 @@ def mailstack_lab(
     name = _own_name(request.config)
     keep = request.config.getoption("--mailstack-keep")
     wanted = Request(name, tuple(Path(path) for path in mailstack_overlays), ttl=mailstack_ttl)
-    users = Users(name)
+    users, end = Users(name), _nothing if keep else lambda: down.down(name, _silent)
     with _for_people():
         users.join()
         try:
@@ -135,13 +136,15 @@ def mailstack_lab(
             ensure(wanted, _silent)
             found = RunningLab(name)
         except BaseException:
-            users.leave()
+            # Interrupted when the lab was just up: who leaves without taking it down sends the guard away, too.
+            with contextlib.suppress(MailstackError):  # what went wrong first is what is told
+                users.leave(end)
             raise
     try:
         yield found
     finally:
         with _for_people():
-            users.leave(_nothing if keep else lambda: down.down(name, _silent))
+            users.leave(end)
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +157,9 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
     with Accounts(mailstack_lab) as accounts:
         yield accounts
         made = request.config.stash.get(_ADDRESSES, set())
-        if made and not own and not request.config.getoption("--mailstack-keep"):
+        if request.config.getoption("--mailstack-keep"):
+            mailstack_lab.guest.disown()
+        elif made and not own:
             with contextlib.suppress(MailstackError):  # a test may have broken the lab
                 accounts.remove_several(sorted(made))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mailstack import compose, files, hosting, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import HostError, InputError
+from mailstack.guests import Guest
 from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
 from mailstack.runner import Runner
 from mailstack.secret import Secret
@@ -35,6 +36,7 @@ class RunningLab:
         self.name = name
         self.engine = engine or Engine()
         self.defined: Lab = found.definition()  # as it was brought up
+        self.guest = Guest(self.directory.path)  # this process, where it adds accounts for a while
 
     @property
     def definition(self) -> Lab:

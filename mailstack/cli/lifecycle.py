@@ -150,8 +150,8 @@ def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool)
     """Remove a lab: containers, networks, volumes and secrets.
 
     With --all every lab of yours, also one whose `up` was killed. With --stale
-    those whose --ttl has passed, whose `up` or last user was killed, or of
-    which there are only files. Nobody else's, either way.
+    those whose --ttl has passed, whose `up`, `down` or last user was killed,
+    or of which there are only files. Nobody else's, either way.
     """
     from mailstack import down as removal
 

@@ -18,10 +18,12 @@ from mailstack.errors import EngineError, InputError, Interrupted, MailstackErro
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
 from mailstack.experiment.evidence import Unmet
 from mailstack.experiment.facts import facts
-from mailstack.experiment.scene import LIFE_SECONDS, Scene, second_lab
+from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Outcome, Step, run
 from mailstack.model import Json, Verdict
+from mailstack.runner import Local
 from mailstack.running import RunningLab
+from mailstack.users import Users, guard
 
 # Many times what a lab needs until a mail has crossed it; one that needs more does not get through the steps, either.
 PATIENCE_SECONDS = 12.0
@@ -90,12 +92,14 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
 def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Iterator[Scene]:
     """A lab as long as `with` lasts, or, with `keep`, longer, when that ended well.
 
-    When `up` cannot prove it, the steps tell where that shows.
+    When `up` cannot prove it, the steps tell where that shows. When this process is killed, the guard removes it.
     """
     name = f"experiment-{secrets.token_hex(4)}"
-    scene, done = None, False
+    scene, done, users = None, False, Users(name)
     Engine().owners(name)  # before anything is made: where no engine answers, nothing could be removed
     try:
+        users.join()
+        guard(name, Local())
         roles.prepare(name)
         found: lab.Report | MailstackError
         try:
@@ -113,13 +117,8 @@ def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) 
         done = True
     finally:
         with ThreadPoolExecutor() as pool:
-            second = pool.submit(_remove_second, name, scene)
-            if not (keep and done):
-                down.down(name, progress)
-            second.result()
-
-
-def _remove_second(name: str, scene: Scene | None) -> None:
-    if scene:
-        scene.end()
-    down.down(second_lab(name), lambda text: None)
+            second = pool.submit(scene.end) if scene else None
+            # Who keeps the lab leaves as well: then no guard waits for the end of this process.
+            users.leave(lambda: None if keep and done else down.down(name, progress))
+            if second:
+                second.result()

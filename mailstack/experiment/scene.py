@@ -12,15 +12,17 @@ from email.utils import make_msgid
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mailstack import files, mail, mailboxes, post, queues, tracing
+from mailstack import down, files, mail, mailboxes, post, queues, tracing
 from mailstack.errors import DeadlinePassed, HostError, MailstackError
 from mailstack.experiment.evidence import Unmet, expect
 from mailstack.lab import Report, Request, up
 from mailstack.message import Message
 from mailstack.model import Deadline, Json, Result, ServiceState
+from mailstack.runner import Local
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 from mailstack.trace.journey import Journey
+from mailstack.users import Users, guard
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox, MailMessage
@@ -29,7 +31,7 @@ T = TypeVar("T")
 
 # A mail that has not arrived by then will not: deliveries take hundredths of a second.
 ARRIVAL_SECONDS = 8.0
-# A lab that nobody could remove, because this process was killed, goes by itself after this time.
+# A lab that nobody could remove, because this process and the guard were killed, goes by itself after this time.
 LIFE_SECONDS = 900.0
 
 
@@ -42,6 +44,7 @@ class Scene:
         self.engine = lab.engine
         self.second = second_lab(lab.name)
         self._second_turn, self._over = threading.Lock(), False
+        self._second_users = Users(self.second)
         self._services = {state.name: state for state in lab.services()}
         self.journeys: dict[str, Journey] = {}  # model → the mail's
         self.dialogue: Json = {}
@@ -59,13 +62,16 @@ class Scene:
         """The second lab, which is removed with the first. Unmet when the experiment was interrupted meanwhile."""
         with self._second_turn:
             expect(not self._over, "the experiment was interrupted")
+            self._second_users.join()
+            guard(self.second, Local())
             up(request, lambda text: None)
         return RunningLab(self.second, self.engine)
 
     def end(self) -> None:
-        """No second lab is brought up any more; one that is being brought up is waited for."""
+        """Remove the second lab: one that is being brought up is waited for, and none is brought up any more."""
         with self._second_turn:
             self._over = True
+            self._second_users.leave(lambda: down.down(self.second, lambda text: None))
 
     # ── its machines ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -33,9 +33,9 @@ class MailboxFactory:
         """
         lab = self._accounts.lab
         stem = re.sub(r"[^a-z0-9]+", "-", (name or self._stem).lower())[:30].strip("-") or "mailbox"
-        domain = domain or lab.definition.domains[0].name
+        domain = domain or lab.defined.domains[0].name  # `definition` reads every account that was added
         address = f"{stem}-{_random.token_hex(4)}@{domain}"
-        password = self._accounts.add(address, quota=quota, fresh=True)
+        password = self._accounts.add(address, quota=quota, fresh=True, temporary=True)
         mailbox = Mailbox(lab, address, Password(password.reveal()), self._queues, self._patience)
         self.made.append(mailbox)
         return mailbox

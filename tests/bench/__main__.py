@@ -45,8 +45,16 @@ def main() -> None:
         taken = time.monotonic() - begun
         print(f"\n{name}: {module.TITLE} ({taken:.0f} s)\n\n{figures.table()}", flush=True)
         found[name] = {"title": module.TITLE, "seconds": round(taken, 1), **figures.json()}
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "benchmarks": found}, indent=2) + "\n")
+        if options.json:  # after each: one that fails, or is interrupted, takes nothing of those before it along
+            _write(options.json, {"machine": machine, "benchmarks": found})
+
+
+def _write(path: Path, document: Json) -> None:
+    """Write it as a whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps(document, indent=2) + "\n")
+    new.replace(path)
 
 
 def _machine() -> Json:

@@ -2,8 +2,8 @@
 
     python -m tests.docker.kills [COUNT] [SEED]      30 of them, where nothing is said
 
-The controller is `mailstack up`; the master is pytest, alone or with two workers; a worker is one of those two: then
-the run has to go on without it, and what is left is looked at when it has ended.
+The controller is `mailstack up`; the experiment is the command; the master is pytest, alone or with two workers; a
+worker is one of those two: then the run has to go on without it, and what is left is looked at when it has ended.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mailstack.state import LabDirectory
 from tests.docker.bad import MAILSTACK, Traces, alone, run
 from tests.docker.suites import PLUGIN
 
-KINDS = ("controller", "master", "master of workers", "worker")
+KINDS = ("controller", "experiment", "master", "master of workers", "worker")
 SECONDS = 15.0  # how long it may take until nothing is left
 RUN_SECONDS = 120.0  # how long a run of pytest may take
 LAB = "killed"
@@ -88,6 +88,8 @@ def _start(kind: str, suite: Path) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "pytest", "-q", *PLUGIN, "-p", "no:cacheprovider", str(suite)]
     if kind == "controller":
         words = [MAILSTACK, "up", "-n", LAB]
+    elif kind == "experiment":
+        words = [MAILSTACK, "experiment"]
     elif kind != "master":
         words += ["-n", "2"]
     return subprocess.Popen(words, cwd=suite.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

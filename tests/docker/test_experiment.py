@@ -7,7 +7,8 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ import pytest
 
 from mailstack import files, state
 from mailstack.experiment.performance import all_steps
+from mailstack.model import Deadline
 from tests.docker.bad import MAILSTACK, Traces, alone, run
 
 pytestmark = pytest.mark.docker
+
+SECONDS = 15.0  # how long it may take until nothing is left of one that was killed
 
 # What the experiment says, row by row, and the steps that show it.
 ROWS = {
@@ -251,3 +255,43 @@ def test_interrupted_half_way_it_leaves_nothing(moment: str, traces: Traces, tmp
     assert "Traceback" not in err
     assert traces.all() == before
     assert not report.exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--keep",)], ids=["", "keep"])
+@pytest.mark.parametrize("moment", ["starting the containers", "second lab"])
+def test_killed_half_way_it_leaves_nothing_also_where_its_lab_was_to_be_kept(
+    moment: str, options: tuple[str, ...], traces: Traces
+) -> None:
+    before = traces.all()
+    with subprocess.Popen((MAILSTACK, "experiment", *options), stderr=-1, stdout=-3, text=True) as process:
+        assert process.stderr
+        if moment == "second lab":
+            assert _until(lambda: any(re.match(r"container .*-out-", thing) for thing in traces.engine()), 60)
+        else:
+            assert any(moment in line for line in process.stderr)
+        process.kill()
+    assert traces.all() > before
+    _until(lambda: traces.all() == before and not traces.processes(), SECONDS)
+    assert (traces.all(), traces.processes()) == (before, {})
+
+
+def test_a_lab_that_is_kept_is_guarded_by_nobody(traces: Traces) -> None:
+    outcome = run(["experiment", "--keep", "--json"])
+    assert outcome.code == 0, outcome
+    name = re.search(r"mailstack down -n (\S+) removes it", outcome.err)
+    assert name
+    try:
+        assert _until(lambda: not traces.processes(), 2)
+        assert sum(thing.startswith(f"container /mailstack-{name[1]}-") for thing in traces.engine()) == 3
+        assert run(["down", "--stale"]).out == "there was nothing to remove\n"
+    finally:
+        assert run(["down", "-n", name[1]]).code == 0
+
+
+def _until(done: Callable[[], bool], seconds: float) -> bool:
+    deadline = Deadline.after(seconds)
+    while not done():
+        if deadline.passed():
+            return False
+        time.sleep(0.02)
+    return True

@@ -180,6 +180,65 @@ def test_a_lab_that_is_up_is_watched_by_nobody_and_survives_an_up_that_is_killed
     assert sum(thing.startswith("container") for thing in traces.engine()) == 3
 
 
+# ── down is killed ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=[f"{moment:.0%}" for moment in MOMENTS])
+def test_a_down_that_is_killed_is_finished(moment: float, traces: Traces) -> None:
+    assert run(["up", "-n", NAME]).code == 0
+    begun = time.monotonic()
+    assert run(["down", "-n", NAME]).code == 0
+    seconds = time.monotonic() - begun
+    assert run(["up", "-n", NAME]).code == 0
+    with subprocess.Popen((MAILSTACK, "down", "-n", NAME), stdout=-3, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any("removing lab" in line for line in process.stderr)  # from here on
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moment * seconds)
+        process.kill()
+    _gone(traces)
+
+
+# Killed when the engine has nothing any more of the lab, and the secrets are still there.
+KILLED_DOWN = f"""
+import os, signal
+from mailstack import down, state
+state.LabDirectory.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+down.down("{NAME}", lambda text: None)
+"""
+
+
+def test_a_down_that_is_killed_before_it_removes_the_secrets_leaves_none(traces: Traces) -> None:
+    assert run(["up", "-n", NAME]).code == 0
+    assert subprocess.run([sys.executable, "-c", KILLED_DOWN], check=False).returncode == -signal.SIGKILL
+    _gone(traces)
+
+
+def test_what_a_killed_down_left_whose_guard_was_killed_too_is_stale(traces: Traces) -> None:
+    assert run(["up", "-n", NAME]).code == 0
+    with subprocess.Popen((MAILSTACK, "down", "-n", NAME), stdout=-3, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any("removing lab" in line for line in process.stderr)
+        assert _until(lambda: any("mailstack.reaper" in line for line in traces.processes().values()), 2)
+        _end_guards(traces)
+        process.kill()
+    assert _until(lambda: not traces.processes())  # its Compose may go on
+    assert _stale() == [NAME]
+    _gone(traces)
+
+
+def test_a_lab_that_is_brought_up_again_after_a_killed_down_stays(traces: Traces) -> None:
+    assert run(["up", "-n", NAME]).code == 0
+    with subprocess.Popen((MAILSTACK, "down", "-n", NAME), stdout=-3, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any("removing lab" in line for line in process.stderr)
+        process.kill()
+    assert run(["up", "-n", NAME]).code == 0
+    assert _until(lambda: not traces.processes())
+    assert sum(thing.startswith("container") for thing in traces.engine()) == 3
+    assert run(["check", "-n", NAME, "auth"]).code == 0
+
+
 # ── its users ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -66,6 +66,18 @@ def with_mishap(lab: RunningLab, plan: Plan, *argv: str, user: str = "") -> Outc
 ONE = Plan(messages=20, seconds=None, rate=25.0, mailboxes=1, connections=2, patience=4.0)
 
 
+def test_what_a_killed_load_left_the_next_one_removes(lab: RunningLab) -> None:
+    words = (MAILSTACK, "load", "-n", lab.name, "--seconds", "60", "--mailboxes", "5")
+    with subprocess.Popen(words, stdout=-3, stderr=-3) as process:
+        deadline = Deadline.after(30)
+        while len(Accounts(lab).added()) < 5:
+            assert process.poll() is None and not deadline.passed()
+            time.sleep(0.02)
+        process.kill()
+    assert answer("load", "-n", lab.name, "--messages", "5", "--mailboxes", "1")["delivered"] == 5
+    assert Accounts(lab).added() == []
+
+
 def test_of_a_load_nothing_is_lost_and_nothing_is_doubled(lab: RunningLab) -> None:
     document = answer("load", "-n", lab.name, "--messages", "200", "--mailboxes", "20")
     wrong = ("refused", "lost", "doubled", "waiting", "unseen")

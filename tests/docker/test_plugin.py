@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mailstack.accounts import Accounts
+from mailstack.model import Deadline
 from mailstack.running import RunningLab
 from tests.docker.conftest import Labs
-from tests.docker.suites import SEND, Run
+from tests.docker.suites import PLUGIN, SEND, Run
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.docker
@@ -124,6 +129,48 @@ def test_a_lab_that_is_used_by_its_name_is_left_as_it_was(on_lab: Run, lab: Runn
     before = lab.definition.addresses()
     on_lab("def test_it(mailbox): assert mailbox.messages() == []").assert_outcomes(passed=1)
     assert lab.definition.addresses() == before and len(lab.services()) == 3
+
+
+def test_what_a_killed_run_left_in_a_lab_of_another_the_next_one_removes(
+    pytester: pytest.Pytester, on_lab: Run, lab: RunningLab
+) -> None:
+    before = lab.definition.addresses()
+    pytester.makepyfile(
+        test_killed="""
+        import threading
+        from pathlib import Path
+
+        def test_endless(mailbox_factory):
+            for _ in range(3):
+                mailbox_factory("left")
+            Path("ready").touch()
+            threading.Event().wait()
+        """
+    )
+    words = (*PLUGIN, "-p", "no:cacheprovider", "--mailstack-name", lab.name, "test_killed.py")
+    short = "def test_it(mailbox): assert mailbox.messages() == []"
+    with subprocess.Popen((sys.executable, "-m", "pytest", *words), cwd=pytester.path, stdout=-3, stderr=-3) as process:
+        deadline = Deadline.after(60)
+        while not (pytester.path / "ready").exists():
+            assert process.poll() is None and not deadline.passed()
+            time.sleep(0.02)
+        on_lab(short, "test_suite.py").assert_outcomes(passed=1)
+        assert len(lab.definition.addresses()) == len(before) + 3  # who lives keeps what is his
+        process.kill()
+    assert len(lab.definition.addresses()) == len(before) + 3
+    on_lab(short, "test_suite.py").assert_outcomes(passed=1)
+    assert lab.definition.addresses() == before
+
+
+def test_accounts_that_were_to_be_kept_are_kept(on_lab: Run, lab: RunningLab) -> None:
+    before = set(lab.definition.addresses())
+    short = "def test_it(mailbox): assert mailbox.messages() == []"
+    on_lab(short, "--mailstack-keep").assert_outcomes(passed=1)
+    (kept,) = set(lab.definition.addresses()) - before
+    on_lab(short).assert_outcomes(passed=1)
+    assert set(lab.definition.addresses()) - before == {kept}
+    with Accounts(lab) as accounts:
+        accounts.remove(kept)
 
 
 def test_a_lab_that_is_not_there_is_an_error_of_usage(run: Run) -> None:

@@ -141,6 +141,43 @@ def test_a_mail_that_stands_in_a_queue_is_no_mail_that_was_not_sent(on_lab: Run)
     )
 
 
+def test_one_that_was_taken_out_of_the_mailbox_unseen_is_not_on_its_way(on_lab: Run) -> None:
+    """Postfix removes a mail from its queue a moment after it was delivered: here that moment is a long one."""
+    result = on_lab(
+        SEND
+        + """
+    def test_it(mailbox, smtp_settings, mailstack_lab):
+        from mailstack import mail as post
+        from mailstack.model import Deadline
+        from mailstack.secret import Secret
+
+        def run(script, user):
+            container = mailstack_lab.service("postfix").container
+            result = mailstack_lab.engine.execute(container, ["sh", "-euc", script], user=user)
+            assert result.code == 0, result
+
+        mail = EmailMessage()
+        mail["From"], mail["To"], mail["Subject"], mail["X-Held"] = "shop@example.com", mailbox.address, "Hello", "yes"
+        mail["Message-ID"] = f"<{mailbox.address}>"
+        with smtp_settings.connect() as session:
+            session.send_message(mail)
+        held = "/var/spool/postfix/hold"
+        run(f"mkdir /tmp/kept; cp -p $(grep -l {mailbox.address} {held}/*) /tmp/kept", "postfix")
+        run("postsuper -H $(ls /tmp/kept) && postqueue -f", "root")
+        context = post.tls_context(mailstack_lab.ca_file)
+        with post.mailbox(mailstack_lab.endpoints["imaps"], context, mailbox.address, Secret(mailbox.password)) as box:
+            post.wait_for(box, mail["Message-ID"], Deadline.after(10))
+        mailbox.clear()
+        run(f"cp -p /tmp/kept/* {held}", "postfix")
+        try:
+            mailbox.assert_no_message(within=0)
+        finally:
+            run(f"rm {held}/$(ls /tmp/kept); rm -r /tmp/kept", "postfix")
+"""
+    )
+    result.assert_outcomes(passed=1)
+
+
 # The last one on the shared lab: Postfix answers 454 once when its Dovecot was started again.
 def test_a_wait_in_vain_tells_why_the_queue_has_not_delivered_it(on_lab: Run) -> None:
     result = on_lab(

@@ -81,6 +81,28 @@ def test_a_run_that_is_killed_leaves_nothing(pytester: pytest.Pytester, workers:
     nothing_is_left(lab)
 
 
+def test_a_run_that_is_interrupted_as_soon_as_its_lab_is_up_leaves_nothing(pytester: pytest.Pytester, run: Run) -> None:
+    result = run(
+        "def test_it(mailstack_lab): pass",
+        conftest="""
+        import signal
+        from pathlib import Path
+        from mailstack import lab
+
+        ensure = lab.ensure
+
+        def interrupted(wanted, progress):
+            ensure(wanted, progress)
+            Path("lab").write_text(wanted.name)
+            signal.raise_signal(signal.SIGINT)
+
+        lab.ensure = interrupted
+        """,
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    nothing_is_left((pytester.path / "lab").read_text())
+
+
 def test_decisions_are_fixtures_and_a_lab_can_be_kept(run: Run, labs: Labs) -> None:
     source = (
         SEND

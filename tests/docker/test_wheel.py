@@ -21,6 +21,13 @@ pytestmark = [pytest.mark.docker, pytest.mark.wheel]
 PROJECT = Path(__file__).parents[2]
 CONSTRAINTS = PROJECT / "requirements-dev.txt"
 
+SUITE = """
+def test_hello(mailbox, smtp_settings):
+    with smtp_settings.connect() as session:
+        session.sendmail("shop@example.com", [mailbox.address], b"Subject: hello\\n\\nhello\\n")
+    assert mailbox.wait_for_message(subject="hello").text.strip() == "hello"
+"""
+
 
 def run(*words: str | Path, cwd: Path, environment: dict[str, str] | None = None, code: int = 0) -> str:
     """A command's standard output; it must end with `code`."""
@@ -87,6 +94,23 @@ def test_the_wheel_has_every_file_of_the_definitions_and_the_images_executable_a
         if path.is_file()
     }
     assert inside == checkout
+
+
+def test_the_wheel_says_that_its_types_are_to_be_used(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert "mailstack/py.typed" in archive.namelist()  # PEP 561
+
+
+def test_the_fixtures_are_there_for_a_suite_that_does_nothing_but_use_them(
+    installed: Path, environment: dict[str, str], folder: Path
+) -> None:
+    (folder / "test_hello.py").write_text(SUITE)
+    words = ("--quiet", "--no-input", "--disable-pip-version-check", "--constraint", CONSTRAINTS)
+    run(installed / "python", "-m", "pip", "install", *words, "pytest", cwd=folder, environment=environment)
+    shown = run(installed / "pytest", "-v", cwd=folder, environment=environment)
+    assert "1 passed" in shown and "plugins: mailstack-" in shown
+    place = run(installed / "python", "-c", "import mailstack; print(mailstack.__file__)", cwd=folder).strip()
+    assert Path(place).is_relative_to(installed.parent)
 
 
 def test_the_report_s_page_is_made_from_what_the_wheel_brings(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from mailstack import files, render
+from mailstack.accounts import Accounts
+from mailstack.looks import Looks
 from mailstack.model import UNLIMITED, Account, Domain, Lab
 from mailstack.secret import Secret
+from mailstack.testing import MailboxFactory
 
 LAB = Lab("example.com", (Domain("example.com"),), (Account("alice@example.com"),))
 
@@ -66,3 +70,35 @@ def test_a_change_that_is_taken_back_leaves_the_added_accounts(directory: Path) 
     files.put_back(directory, before)
     assert files.added(directory) == [Account("dora@example.com")]
     assert files.kept(directory) == before
+
+
+def test_accounts_that_others_add_and_remove_meanwhile_are_passed_over(directory: Path) -> None:
+    for name in ("dora", "erik"):
+        files.add(directory, Account(f"{name}@example.com"), Secret(name))
+    # One whose file goes between the listing and the reading, and one whose line is still to be written.
+    (directory / "added" / "gone@example.com").symlink_to(directory / "nowhere")
+    (directory / "added" / "coming@example.com").touch()
+    there = ["dora@example.com", "erik@example.com"]
+    assert [account.address for account in files.added(directory)] == there
+    assert set(there) < set(files.passwords(directory))
+    assert not {"", "gone@example.com", "coming@example.com"} & set(files.passwords(directory))
+
+
+def test_a_mailbox_is_made_without_a_look_at_those_that_were_made_before(directory: Path) -> None:
+    """What it costs does not grow with the tests of a suite."""
+
+    class Running:
+        name, defined = "lab", LAB
+
+        @property
+        def definition(self) -> Lab:
+            raise AssertionError("every account was read")
+
+    class Adding:
+        lab = Running()
+
+        def add(self, address: str, **how: object) -> Secret:
+            return Secret(address)
+
+    factory = MailboxFactory(cast(Accounts, Adding()), "test", queues=cast(Looks, None))
+    assert factory("dora").address.endswith("@example.com")

@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from mailstack import plugin
+from mailstack import __version__, plugin
 from mailstack.cli import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
@@ -60,3 +60,13 @@ def test_commands_and_options_are_those_that_there_are() -> None:
         assert set(re.findall(r" (--[a-z-]+)", words)) <= known, (name, words)
     options = set(re.findall(r"--mailstack-[a-z]+", TEXT))
     assert options and all(f'"{option}"' in Path(plugin.__file__).read_text() for option in options)
+
+
+def test_images_are_kept_under_a_key_that_changes_with_the_version_of_mailstack() -> None:
+    (installed,) = {line for script in SCRIPTS for line in script.splitlines() if "pip install" in line}
+    assert installed == "pip install --requirement requirements.txt"
+    requirements = (ROOT / "docs" / "sample" / "requirements.txt").read_text().splitlines()
+    assert requirements[0] == f"mailstack[compose]=={__version__}"
+    (cache,) = [step["with"] for step in WORKFLOW["steps"] if step.get("id") == "images"]
+    assert "hashFiles('requirements.txt')" in cache["key"]
+    assert [job["cache"]["key"]["files"] for job in JOBS if "cache" in job] == [["requirements.txt"]]

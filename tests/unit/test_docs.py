@@ -12,7 +12,7 @@ import click
 import click.testing
 import pytest
 
-from mailstack import doctor, labfile
+from mailstack import doctor, labfile, plugin
 from mailstack.cli import COMMANDS, cli
 from mailstack.definition import compose_file
 
@@ -107,6 +107,16 @@ def test_links_in_the_documents_lead_somewhere() -> None:
     for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_each_option_of_the_plugin_is_in_its_document_and_no_other() -> None:
+    text = (ROOT / "docs" / "pytest.md").read_text()
+    parser = pytest.Parser(_ispytest=True)
+    plugin.pytest_addoption(parser)
+    (group,) = [group for group in parser._groups if group.name == "mailstack"]
+    options = {(option.names()[0], option.attrs().get("metavar")) for option in group.options}
+    told = re.findall(r"^\| `(--mailstack-\S+?)(?: (\S+))?` \|", text, re.MULTILINE)
+    assert {(name, metavar or None) for name, metavar in told} == options
 
 
 def test_help_fits_eighty_columns() -> None:

@@ -28,7 +28,7 @@ FLOORS = (
     ("page",),
     ("pki", "render", "compose", "images", "mail", "places", "message"),
     ("trace", "trace.lines", "load", "load.plan"),
-    ("files", "provision", "mailboxes", "users", "claims", "trace.events"),
+    ("files", "provision", "mailboxes", "users", "guests", "claims", "trace.events"),
     ("trace.collect", "trace.journey", "trace.stations"),
     ("trace.described",),
     ("trace.outcomes",),

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+from tests.bench import __main__ as bench
 from tests.bench.measuring import Figures, Ratio, Row, alternate, paired
 
 
@@ -49,3 +55,24 @@ def test_a_table_fits_80_columns_whatever_its_titles() -> None:
 def test_json_has_every_value_and_the_median() -> None:
     (row,) = Figures((Row("it", (3.0, 1.0, 2.0)),)).json()["rows"]
     assert row == {"title": "it", "unit": "s", "median": 2.0, "values": [3.0, 1.0, 2.0]}
+
+
+def test_a_benchmark_that_fails_takes_nothing_of_those_before_it_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(runs: int) -> Figures:
+        sys.exit("the engine has gone")
+
+    one = SimpleNamespace(TITLE="one", measure=lambda runs: Figures((Row("it", (1.0,)),)))
+    monkeypatch.setitem(sys.modules, "tests.bench.one", one)
+    monkeypatch.setitem(sys.modules, "tests.bench.other", SimpleNamespace(TITLE="other", measure=fails))
+    monkeypatch.setattr(bench, "BENCHMARKS", ("one", "other"))
+    monkeypatch.setattr(bench, "_machine", lambda: {"processors": 2})
+    written = tmp_path / "artifacts" / "bench.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--json", str(written)])
+    with pytest.raises(SystemExit, match="the engine has gone"):
+        bench.main()
+    document = json.loads(written.read_text())
+    assert document["machine"] == {"processors": 2}
+    assert document["benchmarks"]["one"]["rows"][0]["values"] == [1.0]
+    assert [path.name for path in written.parent.iterdir()] == ["bench.json"]
