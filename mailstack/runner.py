@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ from mailstack.errors import CommandFailed, DeadlinePassed, HostError, Interrupt
 from mailstack.model import Command, Deadline, Result
 
 LineSink = Callable[[str], None]
+
+_AGAIN_SECONDS = 1.0  # between two interruptions of what goes on
 
 
 class Runs(Protocol):
@@ -46,20 +49,23 @@ class Local:
     def __init__(self, inherited: Sequence[int] = ()) -> None:
         # File descriptors that each child keeps open: a lab's lock is held until the last of them has ended.
         self._inherited = tuple(inherited)
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._interrupted = False
+        self._lock = threading.Lock()
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
         """Run `command`; on Ctrl-C or SIGTERM end it, wait for it, and pass the interruption on.
 
         Raises HostError when it cannot be started, DeadlinePassed when it was ended for taking too long.
         """
-        begun: list[subprocess.Popen[bytes] | HostError] = []
+        begun: list[subprocess.Popen[bytes] | HostError | Interrupted] = []
         lines: list[str] = []
         output: list[bytes] = []
 
         def start() -> None:
             try:
                 begun.append(self._start(command))
-            except HostError as error:
+            except (HostError, Interrupted) as error:
                 begun.append(error)
 
         def read_errors(stream: IO[bytes] | None) -> None:
@@ -78,7 +84,7 @@ class Local:
             starter.start()
             starter.join()
             process = begun[0]
-            if isinstance(process, HostError):
+            if isinstance(process, HostError | Interrupted):
                 raise process
             streams = ((process.stderr, read_errors), (process.stdout, read_output))
             readers = [threading.Thread(target=read, args=(stream,), daemon=True) for stream, read in streams]
@@ -105,6 +111,24 @@ class Local:
             if stream:
                 stream.close()
         return Result(code, b"".join(output).decode(errors="replace"), "\n".join(lines))
+
+    def interrupt(self, deadline: Deadline) -> None:
+        """Pass Ctrl-C on to what runs in other threads, which no signal reaches; what has not ended in time is killed.
+
+        Nothing is started any more: `run` raises Interrupted.
+        """
+        with self._lock:
+            self._interrupted = True
+            running = list(self._running)
+        while running and not deadline.passed():
+            # Again and again: one that has just been started may not listen yet. Who has heard it does not mind.
+            for process in running:
+                process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running[0].wait(min(_AGAIN_SECONDS, deadline.remaining()))
+            running = [process for process in running if process.poll() is None]
+        for process in running:
+            process.kill()
 
     def attach(self, command: Command) -> int:
         """Run `command` with this process's own standard streams."""
@@ -149,22 +173,28 @@ class Local:
             raise HostError(f"{command.argv[0]}: cannot be run: {error}") from None
 
     def _start(self, command: Command) -> subprocess.Popen[bytes]:
-        try:
-            return subprocess.Popen(
-                command.argv,
-                env={**os.environ, **command.environment},
-                stdin=subprocess.PIPE if command.input is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=self._inherited,
-                start_new_session=True,  # Ctrl-C is this process's to handle: it ends the child, then tidies up
-            )
-        except OSError as error:
-            raise HostError(f"{command.argv[0]}: cannot be run: {error.strerror}") from None
+        with self._lock:
+            if self._interrupted:
+                raise Interrupted("interrupted")
+            try:
+                process = subprocess.Popen(
+                    command.argv,
+                    env={**os.environ, **command.environment},
+                    stdin=subprocess.PIPE if command.input is not None else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=self._inherited,
+                    start_new_session=True,  # Ctrl-C is this process's to handle: it ends the child, then tidies up
+                )
+            except OSError as error:
+                raise HostError(f"{command.argv[0]}: cannot be run: {error.strerror}") from None
+            self._running = [each for each in self._running if each.returncode is None]
+            self._running.append(process)
+            return process
 
 
-def _end(process: subprocess.Popen[bytes] | HostError) -> None:
-    if isinstance(process, HostError):
+def _end(process: subprocess.Popen[bytes] | HostError | Interrupted) -> None:
+    if isinstance(process, HostError | Interrupted):
         return
     with contextlib.suppress(PermissionError):  # sudo's child is root's: it ends by itself, or not at all
         process.terminate()

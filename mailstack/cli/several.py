@@ -15,12 +15,14 @@ from typing import Any
 import click
 
 from mailstack.cli.output import Progress, print_json, table
-from mailstack.errors import InputError
-from mailstack.model import Command
+from mailstack.errors import InputError, Interrupted
+from mailstack.model import Command, Deadline
 from mailstack.runner import Local
 
 # Those that answer once, in JSON, and ask nothing.
 COMMANDS = ("up", "down", "status", "check", "experiment", "send", "doctor", "version")
+# What an interrupted command may take to leave nothing behind on its host.
+_TIDYING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,15 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
         raise InputError(
             f"`mailstack {argv[0]}` works on one host at a time", remedy=f"on several: {', '.join(COMMANDS)}"
         )
+    runner = Local()
     with Progress() as show, ThreadPoolExecutor(len(hosts)) as pool:
         show(f"{argv[0]} on {len(hosts)} hosts")
-        ended = list(pool.map(lambda host: _on(host, argv), hosts))
+        try:
+            ended = list(pool.map(lambda host: _on(host, argv, runner), hosts))
+        except (KeyboardInterrupt, Interrupted):
+            show(f"interrupting {argv[0]} on {len(hosts)} hosts")
+            runner.interrupt(Deadline.after(_TIDYING_SECONDS))
+            raise
     if "--json" in argv:
         print_json(
             {
@@ -102,10 +110,10 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
     return max(each.code for each in ended)
 
 
-def _on(host: str, argv: Sequence[str]) -> Ended:
+def _on(host: str, argv: Sequence[str], runner: Local) -> Ended:
     begun = time.monotonic()
     command = Command((sys.executable, "-m", "mailstack", *alone(argv, host)), {"MAILSTACK_HOST": ""})
-    result = Local().run(command)
+    result = runner.run(command)
     try:
         answer = json.loads(result.stdout)
     except ValueError:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +41,24 @@ def test_each_host_gets_the_command_line_with_itself_alone_and_a_folder_of_its_o
 def test_a_command_that_converses_is_for_one_host() -> None:
     with pytest.raises(InputError, match="one host at a time"):
         several.run(["a", "b"], ["shell", "--host", "a", "--host", "b"])
+
+
+def test_ctrl_c_ends_the_command_on_every_host(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        hosts = [f"ssh://{user}@127.0.0.1:{silent.getsockname()[1]}" for user in "ab"]
+        with (
+            subprocess.Popen(
+                [sys.executable, "-m", "mailstack", "version", *(word for host in hosts for word in ("--host", host))],
+                env={**os.environ, "HOME": str(tmp_path), "MAILSTACK_RUNTIME_DIR": str(tmp_path / "run")},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as process,
+            silent.accept()[0],
+            silent.accept()[0],
+        ):
+            process.send_signal(signal.SIGINT)
+            output, said = process.communicate(timeout=8)  # a host that says nothing is waited for longer than that
+    assert (process.returncode, output) == (130, "")
+    assert said.endswith("mailstack: interrupted\n")
