@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from mailstack.errors import EngineError
+from mailstack.errors import EngineError, InputError
 
 if TYPE_CHECKING:
     from mailstack.secret import Secret
@@ -35,7 +36,7 @@ def host_option(function: F) -> F:
         is_eager=True,  # before --host is looked at
         expose_value=False,
         callback=_use_context,
-        help="A context of Docker's (see `docker context ls`).",
+        help="A context of Docker's (see `docker context ls`), instead of --host.",
     )(function)
     return click.option(
         "--host",
@@ -55,6 +56,11 @@ def _use_host(context: click.Context, parameter: click.Parameter, value: tuple[s
     from mailstack import hosting
     from mailstack.engine import engine_url
 
+    if context.get_parameter_source("context") is ParameterSource.COMMANDLINE:
+        if context.get_parameter_source("host") is ParameterSource.COMMANDLINE:
+            raise InputError("--host and --context each say where the lab is", remedy="give one of them")
+        os.environ.pop(hosting.VARIABLE, None)  # which processes that this one starts would go by
+        value = ()
     if not value:
         with contextlib.suppress(EngineError):  # who needs an engine says so
             if (url := engine_url()).startswith("ssh://"):  # as DOCKER_HOST, or a context, has it
