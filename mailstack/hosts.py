@@ -31,7 +31,9 @@ class Host:
         """As a person would type it."""
         user = f"{self.user}@" if self.user else ""
         port = f":{self.port}" if self.port else ""
-        return f"{'ssh://' if user or port else ''}{user}{self.machine}{port}"
+        address = ":" in self.machine  # of IPv6: in brackets, which ssh(1) takes after ssh:// alone
+        machine = f"[{self.machine}]" if address else self.machine
+        return f"{'ssh://' if user or port or address else ''}{user}{machine}{port}"
 
     @property
     def key(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from mailstack import hosts
 from mailstack.errors import InputError
@@ -33,6 +35,25 @@ def test_what_is_no_host_is_refused_with_the_form(text: str) -> None:
     with pytest.raises(InputError) as caught:
         hosts.parse(text)
     assert "ssh://user@machine" in caught.value.remedy
+
+
+MACHINES = some.one_of(
+    some.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,20}\Z"),
+    some.ip_addresses(v=4).map(str),
+    some.ip_addresses(v=6).map(str),
+)
+
+
+@given(
+    some.builds(
+        Host,
+        MACHINES,
+        some.none() | some.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9._@+-]{0,20}\Z"),
+        some.none() | some.integers(1, 65535),
+    )
+)
+def test_a_host_can_be_given_as_it_is_told(host: Host) -> None:
+    assert hosts.parse(str(host)) == host
 
 
 def test_a_hosts_files_have_a_name_that_no_lab_can_have() -> None:
