@@ -14,7 +14,8 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,63}")
 # What a connection that is kept open has in a directory of its own (see `tunnel`).
 ENGINE = "docker.sock"
 CONTROL = "control.sock"
-LOCK = "tunnel.lock"  # held by a command that joins, and by the process that keeps the connection when it ends
+# Held by a command that joins, and by the process that keeps the connection when it ends; no lab's lock is called so.
+LOCK = "@tunnel.lock"
 
 _FORM = "write ssh://user@machine, ssh://user@machine:2222, or a Host of ~/.ssh/config"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -60,3 +62,4 @@ def test_a_hosts_files_have_a_name_that_no_lab_can_have() -> None:
     key = hosts.parse("ssh://tester@machine:2222").key
     assert not is_name(key)
     assert key != hosts.parse("ssh://tester@machine:2223").key
+    assert not is_name(Path(hosts.LOCK).stem)  # else `down --all` would take it for a lab's, and away
