@@ -167,6 +167,40 @@ def test_a_lab_expires_also_when_the_connection_was_cut_meanwhile(machine: neste
     assert left(machine) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "begins"),
+    [
+        (("check", "--host", "tester"), "running"),
+        (("logs", "-f", "--host", "tester"), ""),
+        (("shell", "--host", "tester", "sender", "sh", "-c", "echo there >&2; exec sleep 60"), "there"),
+        (("experiment", "--host", "tester"), "1 of"),
+    ],
+)
+def test_a_connection_that_is_cut_is_told_by_what_looks_or_judges(
+    machine: nested.Machine, words: tuple[str, ...], begins: str
+) -> None:
+    """And not as checks, or steps, that have failed."""
+    mailstack(machine, "up")
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "mailstack", *words],
+            env={**os.environ, "HOME": str(machine.home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout and process.stderr
+            stream = process.stderr if begins else process.stdout
+            while not (line := stream.readline()).startswith(begins):
+                assert line and process.poll() is None
+            machine.run("pkill", "-KILL", "-f", "^sshd-session")
+            _, said = process.communicate(timeout=60)
+        assert (process.returncode, "mailstack: tester: the connection was cut" in said) == (3, True), said
+    finally:
+        mailstack(machine, "down", "--all")
+    assert left(machine) == []
+
+
 def test_a_host_that_says_nothing_any_more_is_given_up_though_its_kernel_still_answers(machine: nested.Machine) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "mailstack", "up", "-n", "silent", "--host", "tester"],
