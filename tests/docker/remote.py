@@ -48,10 +48,13 @@ def answer(machine: nested.Machine, *words: str | Path, host: str = "tester") ->
     return json.loads(mailstack(machine, *words, "--json", host=host).stdout)
 
 
-def left(machine: nested.Machine) -> list[str]:
-    """What there is of any lab on the machine, and of its connection here, once the last who knows of it has gone."""
+def left(machine: nested.Machine, there: bool = True) -> list[str]:
+    """What there is of any lab on the machine, and of its connection here, once the last who knows of it has gone.
+
+    With `there=False` of the connection alone.
+    """
     deadline = Deadline.after(15)
-    while (found := _there(machine)) and not deadline.passed():
+    while (found := [*(_there(machine) if there else ()), *_here()]) and not deadline.passed():
         time.sleep(0.1)
     return found
 
@@ -61,4 +64,8 @@ def _there(machine: nested.Machine) -> list[str]:
     found += [each.name for each in machine.engine.volumes.list()]
     found += [each.name for each in machine.engine.networks.list() if each.name not in ("bridge", "host", "none")]
     found += machine.run("find", "/dev/shm", "/run/user", "/home", "-path", "*mailstack*").split()
-    return found + [str(each) for each in runtime_directory().glob("@*")]
+    return found
+
+
+def _here() -> list[str]:
+    return [str(each) for each in runtime_directory().glob("@*")]

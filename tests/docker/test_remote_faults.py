@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +149,41 @@ def listening(port: int) -> Iterator[None]:
 def test_a_user_who_may_not_use_the_engine_is_told(machine: nested.Machine) -> None:
     said = mailstack(machine, "up", host="stranger", code=3).stderr
     assert "stranger may not use the Docker engine on stranger" in said
+    assert left(machine) == []
+
+
+def test_two_connections_of_one_user_get_to_the_engine_by_sudo_each_on_its_own(
+    machine: nested.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What somebody else has left there: a socket at which nobody listens.
+    place, old = "/dev/shm/mailstack-1001", "/dev/shm/mailstack-1001/engine-0"
+    leave = f"use IO::Socket::UNIX; mkdir '{place}', 0700; IO::Socket::UNIX->new(Local => '{old}', Listen => 1)"
+    machine.run("perl", "-e", leave)
+    machine.run("chown", "-R", "sudoer:", place)
+    machine.run("touch", "-d", "1 hour ago", old)
+    mailstack(machine, "up", "-n", "first", host="sudoer")
+    try:
+        with monkeypatch.context() as other:
+            other.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
+            assert answer(machine, "version", host="sudoer")["engine"].startswith("26.")
+            assert left(machine, there=False) == []
+        assert len(answer(machine, "status", "-n", "first", host="sudoer")["services"]) == 3
+        machine.run("pkill", "-KILL", "-f", "^perl -e")
+        assert len(answer(machine, "status", "-n", "first", host="sudoer")["services"]) == 3
+        machine.run("pkill", "-KILL", "-f", "^perl -e")
+    finally:
+        mailstack(machine, "down", "-n", "first", host="sudoer")
+    assert left(machine) == []
+
+
+def test_a_machine_without_perl_is_told_where_the_engine_is_reached_by_sudo(machine: nested.Machine) -> None:
+    machine.run("mv", "/usr/bin/perl", "/usr/bin/away")
+    try:
+        said = mailstack(machine, "up", host="sudoer", code=3).stderr
+    finally:
+        machine.run("mv", "/usr/bin/away", "/usr/bin/perl")
+    assert said.startswith("mailstack: sudoer: what leads to its engine by sudo cannot be run\n")
+    assert "perl: command not found" in said and "it takes Perl there" in said
     assert left(machine) == []
 
 
