@@ -28,12 +28,13 @@ def bare(tmpfs: dict[str, str] | None = None) -> Iterator[nested.Machine]:
 
 
 def mailstack(
-    machine: nested.Machine, *words: str | Path, host: str = "tester", code: int = 0
+    machine: nested.Machine, *words: str | Path, host: str = "tester", code: int = 0, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """A command here, on the machine."""
+    """A command here, on the machine; `text` is on its standard input."""
     done = subprocess.run(
         [sys.executable, "-m", "mailstack", *words, *(["--host", host] if host else [])],
         env={**os.environ, "HOME": str(machine.home)},
+        input=text,
         capture_output=True,
         text=True,
         check=False,

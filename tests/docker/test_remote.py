@@ -148,7 +148,7 @@ def test_tests_have_their_mailboxes_there(machine: nested.Machine, tmp_path: Pat
     assert left(machine) == []
 
 
-def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine) -> None:
+def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine, tmp_path: Path) -> None:
     with bare() as other:
         assert machine.home and other.home
         home = machine.home
@@ -162,6 +162,14 @@ def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine)
             up = answer(machine, "up", "-n", "both", *both, host="")
             assert [(each["host"], each["code"]) for each in up["hosts"]] == [("tester", 0), ("other", 0)], up
             assert len({each["answer"]["verified"]["message_id"] for each in up["hosts"]}) == 2
+            send = ("send", "-n", "both", "--to", "bob@example.com", "--body", "-")
+            sent = mailstack(machine, *send, "--json", *both, host="", text="one for each").stdout
+            assert [each["code"] for each in json.loads(sent)["hosts"]] == [0, 0]
+            for host in ("tester", "other"):
+                assert "one for each" in mailstack(machine, "read", "-n", "both", "bob@example.com", host=host).stdout
+            results = tmp_path / "results.xml"
+            mailstack(machine, "check", "-n", "both", "auth.plain-587", "--junit", results, *both, host="")
+            assert sorted(each.name for each in tmp_path.iterdir()) == ["results-other.xml", "results-tester.xml"]
             said = mailstack(machine, "down", "-n", "both", *both, host="").stdout
             assert said.count("both") == 2 and "2 of 2 hosts: down is done" in said
             failed = mailstack(machine, "status", "-n", "both", *both, host="", code=2).stdout
