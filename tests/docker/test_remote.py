@@ -123,7 +123,18 @@ def test_a_lab_of_which_nothing_is_known_here_any_more_is_removed_by_its_labels(
     assert left(machine) == []
 
 
-def test_tests_have_their_mailboxes_there(machine: nested.Machine, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        (["--mailstack-host", "tester"], {}),
+        ([], {"DOCKER_HOST": "ssh://tester"}),
+        ([], {"DOCKER_CONTEXT": "far"}),
+    ],
+)
+def test_tests_have_their_mailboxes_there(
+    machine: nested.Machine, tmp_path: Path, options: list[str], environment: dict[str, str]
+) -> None:
+    context(machine, "far", "ssh://tester")
     (tmp_path / "test_it.py").write_text(
         "from email.message import EmailMessage\n"
         "def test_it(mailstack_lab, mailbox, smtp_settings):\n"
@@ -136,8 +147,8 @@ def test_tests_have_their_mailboxes_there(machine: nested.Machine, tmp_path: Pat
         "    assert mailstack_lab.engine.version()['Version'].startswith('26.')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--mailstack-host", "tester", "."],
-        env={**os.environ, "HOME": str(machine.home)},
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "."],
+        env={**os.environ, "HOME": str(machine.home), **environment},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -208,12 +219,16 @@ def test_a_port_that_is_taken_on_the_host_is_not_chosen_also_when_somebody_was_f
 
 
 def test_a_context_of_dockers_that_leads_over_ssh_is_a_host(machine: nested.Machine) -> None:
-    assert machine.home
-    meta = machine.home / ".docker" / "contexts" / "meta" / "far"
-    meta.mkdir(parents=True)
-    endpoint = {"Host": "ssh://tester"}
-    (meta / "meta.json").write_text(json.dumps({"Name": "far", "Endpoints": {"docker": endpoint}}))
+    context(machine, "far", "ssh://tester")
     found = json.loads(mailstack(machine, "version", "--json", "--context", "far", host="").stdout)
     assert found["engine"].startswith("26.")
     assert "is not known" in mailstack(machine, "up", "--context", "near", host="", code=3).stderr
     assert left(machine) == []
+
+
+def context(machine: nested.Machine, name: str, url: str) -> None:
+    """A context of Docker's, for whoever has the machine."""
+    assert machine.home
+    meta = machine.home / ".docker" / "contexts" / "meta" / name
+    meta.mkdir(parents=True, exist_ok=True)
+    (meta / "meta.json").write_text(json.dumps({"Name": name, "Endpoints": {"docker": {"Host": url}}}))

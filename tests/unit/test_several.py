@@ -106,7 +106,10 @@ def test_ctrl_c_ends_the_command_on_every_host(tmp_path: Path) -> None:
     assert said.endswith("mailstack: interrupted\n")
 
 
-def test_the_folder_of_the_reports_is_made_and_one_that_cannot_be_is_the_users_mistake(tmp_path: Path) -> None:
+def test_the_folder_of_the_reports_is_made_and_one_that_cannot_be_is_the_users_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
     nobody = ("ssh://a@127.0.0.1:1", "ssh://b@127.0.0.1:1")
     assert several.run(nobody, ["experiment", "--out", str(tmp_path / "report")]) == 3
     assert (tmp_path / "report").is_dir()
