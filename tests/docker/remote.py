@@ -65,6 +65,8 @@ def _there(machine: nested.Machine) -> list[str]:
     found += [each.name for each in machine.engine.volumes.list()]
     found += [each.name for each in machine.engine.networks.list() if each.name not in ("bridge", "host", "none")]
     found += machine.run("find", "/dev/shm", "/run/user", "/home", "-path", "*mailstack*").split()
+    # What is there from the start is its image's, and the folder that it shares with this host.
+    found += machine.run("find", "/tmp", "/var/tmp", "-mindepth", "1", "-not", "-path", "/tmp/nested-*").split()
     return found
 
 
