@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -133,12 +134,13 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
     _make_folder(argv)
     with Progress() as show, ThreadPoolExecutor(len(hosts)) as pool:
         show(f"{argv[0]} on {len(hosts)} hosts")
+        tasks = [pool.submit(_on, host, names[host], argv, text, runner) for host in hosts]
         try:
-            ended = list(pool.map(lambda host: _on(host, names[host], argv, text, runner), hosts))
+            ended = [task.result() for task in tasks]
         except (KeyboardInterrupt, Interrupted):
             show(f"interrupting {argv[0]} on {len(hosts)} hosts")
             runner.interrupt(Deadline.after(_TIDYING_SECONDS))
-            raise
+            raise Interrupted("interrupted", details="\n".join(otherwise(tasks))) from None
     if "--json" in argv:
         print_json(
             {
@@ -162,6 +164,17 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
         table(("host", "", "seconds", "what came of it"), rows, flexible=3)
         click.echo(f"\n{sum(not each.code for each in ended)} of {len(ended)} hosts: {argv[0]} is done")
     return max(each.code for each in ended)
+
+
+def otherwise(tasks: Sequence[Future[Ended]]) -> Iterator[str]:
+    """What came of it where it did not end by the interruption: it was done before, or could not tidy up."""
+    for task in tasks:
+        with contextlib.suppress(Interrupted):  # it was not even started
+            ended = task.result()
+            if ended.code == 0:
+                yield f"{ended.host}: was done before"
+            elif ended.code != Interrupted.exit_code:
+                yield f"{ended.host}: ended with code {ended.code}: {' '.join(_told(ended))}"
 
 
 def _make_folder(argv: Sequence[str]) -> None:

@@ -85,9 +85,8 @@ class _Hop:
 
     def _give_up(self, late: threading.Event) -> None:
         late.set()
-        for connection in (self._connection, self._connection.gateway):
-            transport = getattr(getattr(connection, "client", None), "get_transport", lambda: None)()
-            if transport is not None:
+        for each in _hops(self._connection):
+            if (transport := each.client.get_transport()) is not None:
                 transport.close()
 
     def enter(self, answers: Mapping[str, Secret]) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import smtplib
 import ssl
 import subprocess
@@ -20,7 +21,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mailstack import hosts, state
-from mailstack.model import PORTS, SERVICES
+from mailstack.model import PORTS, SERVICES, Deadline
 from mailstack.ports import candidates
 from mailstack.secret import runtime_directory
 from tests.docker import nested
@@ -295,9 +296,26 @@ def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine,
             failed = mailstack(machine, "status", "-n", "both", *both, host="", code=2).stdout
             assert "there is no lab “both”" in failed and "0 of 2 hosts" in failed
             assert left(machine) == [] and left(other) == []
+            assert interrupted(machine, other, "up", "-n", "both", *both) == 130
+            assert left(machine) == [] and left(other) == []
         finally:
             for name, text in kept.items():
                 (home / ".ssh" / name).write_text(text)
+
+
+def interrupted(machine: nested.Machine, other: nested.Machine, *words: str) -> int:
+    """The code of a command that gets Ctrl-C when it has begun to make something on both machines."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "mailstack", *words],
+        env={**os.environ, "HOME": str(machine.home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = Deadline.after(30)
+        while not all(each.engine.containers.list(all=True, ignore_removed=True) for each in (machine, other)):
+            assert process.poll() is None and not deadline.passed()
+        process.send_signal(signal.SIGINT)
+        return process.wait(60)
 
 
 # Listens on a port as soon as a lab's files are on the host: after the lab has chosen it, and before Compose wants it.

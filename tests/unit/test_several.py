@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from mailstack.cli import several
-from mailstack.errors import InputError
+from mailstack.errors import InputError, Interrupted
 
 
 def test_hosts_are_named_one_by_one_or_by_a_file_and_each_counts_once(tmp_path: Path) -> None:
@@ -104,6 +105,21 @@ def test_ctrl_c_ends_the_command_on_every_host(tmp_path: Path) -> None:
             output, said = process.communicate(timeout=8)  # a host that says nothing is waited for longer than that
     assert (process.returncode, output) == (130, "")
     assert said.endswith("mailstack: interrupted\n")
+
+
+def test_an_interruption_tells_where_it_came_too_late_and_what_could_not_be_tidied_up() -> None:
+    def ended(host: str, code: int, *messages: str) -> Future[several.Ended]:
+        future: Future[several.Ended] = Future()
+        future.set_result(several.Ended(host, code, 1.0, None, messages))
+        return future
+
+    unborn: Future[several.Ended] = Future()
+    unborn.set_exception(Interrupted("interrupted"))
+    tasks = [ended("a", 0), ended("b", 130), ended("c", 3, "mailstack: c: the connection was cut"), unborn]
+    assert list(several.otherwise(tasks)) == [
+        "a: was done before",
+        "c: ended with code 3: c: the connection was cut",
+    ]
 
 
 def test_the_folder_of_the_reports_is_made_and_one_that_cannot_be_is_the_users_mistake(
