@@ -35,6 +35,14 @@ def engine_url() -> str:
     return os.environ.get("DOCKER_HOST") or _of_context()
 
 
+def over_ssh() -> str:
+    """The host over SSH that DOCKER_HOST, or a context, leads to; "" where there is none, or no such context."""
+    with contextlib.suppress(EngineError):  # who needs an engine says so
+        if (url := engine_url()).startswith("ssh://"):
+            return url
+    return ""
+
+
 def own_engine() -> Engine | None:
     """This machine's own engine, which may not be there, while another host's is worked on; else None."""
     if hosting.current() is None:

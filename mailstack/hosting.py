@@ -140,6 +140,12 @@ def close(ports: Collection[int]) -> None:
         _current.close(ports)
 
 
+def still_there() -> None:
+    """Raise HostError when the host has gone: what failed meanwhile has failed for that, and is no verdict on a lab."""
+    if _current is not None:
+        _current.look()
+
+
 def explained(error: MailstackError) -> MailstackError:
     """What an error comes from: once the host has gone, whatever fails meanwhile fails for that."""
     if _current is None or isinstance(error, InputError | Interrupted):

@@ -14,7 +14,8 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,63}")
 # What a connection that is kept open has in a directory of its own (see `tunnel`).
 ENGINE = "docker.sock"
 CONTROL = "control.sock"
-LOCK = "tunnel.lock"  # held by a command that joins, and by the process that keeps the connection when it ends
+# Held by a command that joins, and by the process that keeps the connection when it ends; no lab's lock is called so.
+LOCK = "@tunnel.lock"
 
 _FORM = "write ssh://user@machine, ssh://user@machine:2222, or a Host of ~/.ssh/config"
 
@@ -31,7 +32,9 @@ class Host:
         """As a person would type it."""
         user = f"{self.user}@" if self.user else ""
         port = f":{self.port}" if self.port else ""
-        return f"{'ssh://' if user or port else ''}{user}{self.machine}{port}"
+        address = ":" in self.machine  # of IPv6: in brackets, which ssh(1) takes after ssh:// alone
+        machine = f"[{self.machine}]" if address else self.machine
+        return f"{'ssh://' if user or port or address else ''}{user}{machine}{port}"
 
     @property
     def key(self) -> str:

@@ -250,9 +250,10 @@ def _own_name(config: pytest.Config) -> str:
 
 def _use_host(config: pytest.Config) -> None:
     """Where the lab is, if it is not on this machine. Raises MailstackError."""
-    if host := config.getoption("--mailstack-host") or os.environ.get("MAILSTACK_HOST"):
-        from mailstack import hosting
+    from mailstack import hosting
+    from mailstack.engine import over_ssh
 
+    if host := config.getoption("--mailstack-host") or os.environ.get(hosting.VARIABLE) or over_ssh():
         hosting.use(host)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ from mailstack.errors import CommandFailed, DeadlinePassed, HostError, Interrupt
 from mailstack.model import Command, Deadline, Result
 
 LineSink = Callable[[str], None]
+
+_AGAIN_SECONDS = 1.0  # between two interruptions of what goes on
 
 
 class Runs(Protocol):
@@ -46,6 +49,9 @@ class Local:
     def __init__(self, inherited: Sequence[int] = ()) -> None:
         # File descriptors that each child keeps open: a lab's lock is held until the last of them has ended.
         self._inherited = tuple(inherited)
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._interrupted = False
+        self._lock = threading.Lock()
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
         """Run `command`; on Ctrl-C or SIGTERM end it, wait for it, and pass the interruption on.
@@ -113,6 +119,24 @@ class Local:
                 stream.close()
         return Result(process.returncode, b"".join(output).decode(errors="replace"), "\n".join(lines))
 
+    def interrupt(self, deadline: Deadline) -> None:
+        """Pass Ctrl-C on to what runs in other threads, which no signal reaches; what has not ended in time is killed.
+
+        Nothing is started any more: `run` raises Interrupted.
+        """
+        with self._lock:
+            self._interrupted = True
+            running = list(self._running)
+        while running and not deadline.passed():
+            # Again and again: one that has just been started may not listen yet. Who has heard it does not mind.
+            for process in running:
+                process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running[0].wait(min(_AGAIN_SECONDS, deadline.remaining()))
+            running = [process for process in running if process.poll() is None]
+        for process in running:
+            process.kill()
+
     def attach(self, command: Command) -> int:
         """Run `command` with this process's own standard streams."""
         try:
@@ -156,18 +180,24 @@ class Local:
             raise HostError(f"{command.argv[0]}: cannot be run: {error}") from None
 
     def _start(self, command: Command) -> subprocess.Popen[bytes]:
-        try:
-            return subprocess.Popen(
-                command.argv,
-                env={**os.environ, **command.environment},
-                stdin=subprocess.PIPE if command.input is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=self._inherited,
-                start_new_session=True,  # Ctrl-C is this process's to handle: it ends the child, then tidies up
-            )
-        except OSError as error:
-            raise HostError(f"{command.argv[0]}: cannot be run: {error.strerror}") from None
+        with self._lock:
+            if self._interrupted:
+                raise Interrupted("interrupted")
+            try:
+                process = subprocess.Popen(
+                    command.argv,
+                    env={**os.environ, **command.environment},
+                    stdin=subprocess.PIPE if command.input is not None else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=self._inherited,
+                    start_new_session=True,  # Ctrl-C is this process's to handle: it ends the child, then tidies up
+                )
+            except OSError as error:
+                raise HostError(f"{command.argv[0]}: cannot be run: {error.strerror}") from None
+            self._running = [each for each in self._running if each.returncode is None]
+            self._running.append(process)
+            return process
 
 
 def _end(process: subprocess.Popen[bytes] | Exception) -> None:

@@ -15,6 +15,7 @@ import functools
 import io
 import json
 import os
+import secrets
 import shutil
 import socket
 import socketserver
@@ -56,12 +57,17 @@ cat /proc/net/tcp /proc/net/tcp6 2>/dev/null
 
 
 # What SSH leads to when the user may not use the engine's socket, but root may: a socket of the user's beside it, until
-# this program's standard input ends. One program for all connections: sshd_config(5), MaxSessions. Perl is part of
-# every Debian (perl-base is essential); Docker's own command need not be there.
+# this program's standard input ends. One program for all that a connection leads there: sshd_config(5), MaxSessions.
+# What another one has left that was killed goes first. Perl is part of every Debian (perl-base is essential); Docker's
+# own command need not be there.
 _BRIDGE = """\
 use strict; use IO::Socket::UNIX; use IO::Select;
 my ($ours, $engine, $user) = @ARGV;
-$SIG{CHLD} = "IGNORE"; umask 0077; unlink $ours; $| = 1;
+$SIG{CHLD} = "IGNORE"; umask 0077; $| = 1;
+for (glob $ours =~ s/[^-]*$/*/r) {
+  next if -M $_ > 1 / 1440 ? IO::Socket::UNIX->new(Peer => $_) || !$!{ECONNREFUSED} : $_ ne $ours;
+  unlink;
+}
 my $listener = IO::Socket::UNIX->new(Local => $ours, Listen => 64) or die "$ours: $!\\n";
 chown $user, -1, $ours; print "ready\\n";
 my $all = IO::Select->new(\\*STDIN, $listener);
@@ -88,6 +94,8 @@ sub serve {
   exit;
 }
 """
+# The socket, should what has listened there have been killed; the directory stays where others have labs.
+_LEAVE = 'rm -f -- "$1/$2"; rmdir -- "$1"'
 
 
 class Tunnel:
@@ -100,6 +108,8 @@ class Tunnel:
         self._lock = threading.Lock()
         self._users = 0
         self._bridge: Any = None  # see _BRIDGE
+        self._bridge_lock = threading.Lock()
+        self._bridge_name = f"engine-{secrets.token_hex(4)}"  # its socket: other connections of the user's have theirs
 
     def look(self) -> None:
         """Learn what there is on the host. Raises HostError, DeadlinePassed."""
@@ -129,18 +139,38 @@ class Tunnel:
             "clock": int(clock),
             "ports": sorted(listening(sockets)),
         }
+        if way == "sudo":
+            self._lead_by_sudo()
 
     def engine(self) -> Any:
         """A connection to the host's engine. Raises HostError."""
         if self.about["way"] != "sudo":
             return self.remote.socket(self.about["socket"])
-        with self._lock:
-            if self._bridge is None:
-                path = f"{self.about['place']}/{ENGINE}"
-                bridge = ("sudo", "-n", "perl", "-e", _BRIDGE, path, self.about["socket"], str(self.about["uid"]))
-                self._bridge = self.remote.program(Command(bridge))
-                self._bridge.recv(1)  # it is ready
-        return self.remote.socket(f"{self.about['place']}/{ENGINE}")
+        return self.remote.socket(self._lead_by_sudo())
+
+    def _lead_by_sudo(self) -> str:
+        """The socket that leads to the engine by sudo; what leads there is started where it does not run (any more)."""
+        path = f"{self.about['place']}/{self._bridge_name}"
+        with self._bridge_lock:
+            if self._bridge is not None and not self._bridge.exit_status_ready():
+                return path
+            bridge = ("sudo", "-n", "perl", "-e", _BRIDGE, path, self.about["socket"], str(self.about["uid"]))
+            channel = self.remote.program(Command(bridge))
+            channel.settimeout(_LOOK_SECONDS)
+            with contextlib.suppress(OSError):
+                if channel.recv(1):  # it is ready
+                    channel.settimeout(None)
+                    self._bridge = channel
+                    return path
+            said = b""
+            with contextlib.suppress(OSError):
+                said = channel.recv_stderr(_BUFFER)
+            channel.close()
+        raise HostError(
+            f"{self.remote.host}: what leads to its engine by sudo cannot be run",
+            remedy="it takes Perl there (Debian: apt-get install perl-base); or have the user be in the group `docker`",
+            details=said.decode(errors="replace"),
+        )
 
     def forward(self, ports: list[int]) -> list[int]:
         """Listen on these ports of the loopback; those that could not be had."""
@@ -180,13 +210,18 @@ class Tunnel:
         with contextlib.suppress(FileNotFoundError), (runtime_directory() / LOCK).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # no command comes meanwhile
             if self._users == 0 and not state.known_labs():
-                if self._bridge is not None:
-                    self._bridge.shutdown_write()  # its end: it removes its socket
-                    self._bridge.recv_exit_status()
-                with contextlib.suppress(HostError):
-                    self.remote.run(Command(("rmdir", self.about["place"])))  # where others have labs, it stays
+                self.leave()
                 shutil.rmtree(runtime_directory(), ignore_errors=True)
                 self.end()
+
+    def leave(self) -> None:
+        """Remove from the host what this connection has there."""
+        if self._bridge is not None:
+            self._bridge.shutdown_write()  # its end
+            self._bridge.recv_exit_status()
+        if self.about:
+            with contextlib.suppress(HostError):
+                self.remote.run(Command(("sh", "-c", _LEAVE, "sh", self.about["place"], self._bridge_name)))
 
     def end(self) -> NoReturn:
         """End this process: the connection has ended. What is kept of labs is for the next command to look at."""
@@ -329,6 +364,7 @@ def main(name: str) -> None:
                 if found := state.LabDirectory(lab).load():
                     tunnel.forward(list(found.ports.values()))
         except MailstackError as error:
+            tunnel.leave()
             said = {**_told(error), "question": error.question if isinstance(error, Refused) else ""}
         else:
             said = {}

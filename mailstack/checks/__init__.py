@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from mailstack import hosting
 from mailstack.errors import InputError, Interrupted, MailstackError
 from mailstack.model import CheckResult, Verdict
 
@@ -126,7 +127,7 @@ def run(bench: Bench, checks: Iterable[Check], on_result: Callable[[CheckResult]
 
 
 def judge(check: Check, bench: Bench) -> CheckResult:
-    """Run one check, and turn whatever happens into a verdict with evidence."""
+    """Run one check: whatever happens becomes a verdict with evidence. Raises HostError when the host has gone."""
     begun = time.monotonic()
     try:
         verdict, evidence = Verdict.PASS, check.function(bench)
@@ -148,4 +149,6 @@ def judge(check: Check, bench: Bench) -> CheckResult:
             raise
         verdict, evidence = Verdict.FAIL, f"{type(error).__name__}: {error}"
     milliseconds = (time.monotonic() - begun) * 1000
+    if verdict is Verdict.FAIL:
+        hosting.still_there()
     return CheckResult(check.id, check.title, check.source, verdict, bench.blot(evidence), round(milliseconds, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -12,7 +13,10 @@ from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.output import Progress, json_option, print_json
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
-from mailstack.model import SERVICES
+from mailstack.model import SERVICES, Command
+
+if TYPE_CHECKING:
+    from mailstack.runner import Runner
 
 service_argument = click.argument("services", nargs=-1, type=click.Choice(SERVICES), metavar="[SERVICE]…")
 
@@ -38,7 +42,7 @@ def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> N
     lab.services()  # says so in our words if there is no engine to ask
     runner = Local()
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    sys.exit(runner.attach(lab.compose(runner).logs(services, follow=follow, colour=colour)))
+    _attached(runner, lab.compose(runner).logs(services, follow=follow, colour=colour))
 
 
 # What follows SERVICE is the command's own, options and all.
@@ -54,7 +58,16 @@ def shell(name: str, service: str, words: tuple[str, ...]) -> None:
     lab = RunningLab(name)
     lab.service(service)
     runner = Local()
-    sys.exit(runner.attach(lab.compose(runner).shell(service, words or ("bash",))))
+    _attached(runner, lab.compose(runner).shell(service, words or ("bash",)))
+
+
+def _attached(runner: Runner, command: Command) -> NoReturn:
+    """Run with this process's own streams, and end with the command's code, unless its host has gone meanwhile."""
+    from mailstack import hosting
+
+    code = runner.attach(command)
+    hosting.still_there()
+    sys.exit(code)
 
 
 @click.group()

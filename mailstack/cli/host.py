@@ -72,9 +72,10 @@ def provision(yes: bool, progress: str) -> None:
         if there is None:
             setting_up.provision(Here(Local()), show)
             return
+        user = printable(there.about["user"])  # as the host has it
 
         def agree(facts: Facts, steps: list[setting_up.Step]) -> None:
-            click.echo(f"On {there.host} ({printable(facts.distribution)}), as {there.about['user']}:")
+            click.echo(f"On {there.host} ({printable(facts.distribution)}), as {user}:")
             for number, step in enumerate(steps, 1):
                 click.echo(f"  {number}. {step.title}\n     {setting_up.told(step)}")
             if not yes:
@@ -82,7 +83,7 @@ def provision(yes: bool, progress: str) -> None:
 
         setting_up.provision(There(there), show, agree=agree)
     if there.about["way"] == "sudo":
-        click.echo(f"{there.about['user']} is not in the group `docker` there: mailstack gets to the engine by sudo")
+        click.echo(f"{user} is not in the group `docker` there: mailstack gets to the engine by sudo")
 
 
 def _asked(question: str) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mailstack.cli.output import Progress, print_json, table
-from mailstack.errors import InputError
-from mailstack.model import Command
+from mailstack.errors import InputError, Interrupted
+from mailstack.model import Command, Deadline
 from mailstack.runner import Local
 
 # Those that answer once, in JSON, and ask nothing.
 COMMANDS = ("up", "down", "status", "check", "experiment", "send", "doctor", "version")
+# What an interrupted command may take to leave nothing behind on its host.
+_TIDYING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +57,70 @@ def named(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def alone(argv: Sequence[str], host: str) -> list[str]:
-    """The command line of one host; what it writes to a folder goes to a folder of the host's own in there."""
+def called(hosts: Sequence[str]) -> dict[str, str]:
+    """What each host's own files are called; no two alike."""
+    names: dict[str, str] = {}
+    for host in hosts:
+        name = stem = re.sub(r"[^A-Za-z0-9._-]+", "-", host.removeprefix("ssh://")).strip("-.") or "host"
+        number = 1
+        while name in names.values():
+            number += 1
+            name = f"{stem}-{number}"
+        names[host] = name
+    return names
+
+
+def alone(argv: Sequence[str], host: str, name: str) -> list[str]:
+    """The command line of one host; what it writes goes to a place of the host's own, by its `name`."""
     words: list[str] = []
     given = iter(argv)
     for word in given:
-        if word == "--host":
-            next(given, None)
-        elif word == "--out":
-            words += [word, str(Path(next(given, "")) / _as_file(host))]
-        elif word.startswith("--out="):
-            words.append(f"--out={Path(word.removeprefix('--out=')) / _as_file(host)}")
-        elif not word.startswith("--host=") and word != "--json":
+        option, equals, value = word.partition("=")
+        if option in _WRITTEN:
+            own = _WRITTEN[option](Path(value if equals else next(given, "")), name)
+            words += [f"{option}={own}"] if equals else [option, str(own)]
+        elif option == "--host":
+            if not equals:
+                next(given, None)
+        elif word != "--json":
             words.append(word)
     return [*words, "--json", "--host", host]
+
+
+def settings(command: str, environment: Mapping[str, str], name: str) -> dict[str, str]:
+    """The same for what stands in variables (MAILSTACK_EXPERIMENT_OUT); and no host but the one on the command line."""
+    found = {"MAILSTACK_HOST": ""}
+    for option, own in _WRITTEN.items():
+        variable = _variable(command, option)
+        if value := environment.get(variable):
+            found[variable] = str(own(Path(value), name))
+    return found
+
+
+def reads_input(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether the command's text is on standard input: that is read once, for all hosts."""
+    return _given(argv, environment, "--body") == "-"
+
+
+def _given(argv: Sequence[str], environment: Mapping[str, str], option: str) -> str:
+    """The value of an option; "" where it has none."""
+    values = [
+        after if word == option else word.removeprefix(f"{option}=")
+        for word, after in pairwise([*argv, ""])
+        if word == option or word.startswith(f"{option}=")
+    ]
+    return values[-1] if values else environment.get(_variable(argv[0], option), "")
+
+
+def _variable(command: str, option: str) -> str:
+    return f"MAILSTACK_{command.upper()}_{option.removeprefix('--').upper()}"
+
+
+# What a command writes to, and what each host has instead: a folder in the folder, a file beside the file.
+_WRITTEN: dict[str, Callable[[Path, str], Path]] = {
+    "--out": lambda folder, name: folder / name,
+    "--junit": lambda file, name: file.parent / f"{file.stem}-{name}{file.suffix}",
+}
 
 
 def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
@@ -74,9 +129,18 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
         raise InputError(
             f"`mailstack {argv[0]}` works on one host at a time", remedy=f"on several: {', '.join(COMMANDS)}"
         )
+    names, runner = called(hosts), Local()
+    text = sys.stdin.buffer.read() if reads_input(argv, os.environ) else None
+    _make_folder(argv)
     with Progress() as show, ThreadPoolExecutor(len(hosts)) as pool:
         show(f"{argv[0]} on {len(hosts)} hosts")
-        ended = list(pool.map(lambda host: _on(host, argv), hosts))
+        tasks = [pool.submit(_on, host, names[host], argv, text, runner) for host in hosts]
+        try:
+            ended = [task.result() for task in tasks]
+        except (KeyboardInterrupt, Interrupted):
+            show(f"interrupting {argv[0]} on {len(hosts)} hosts")
+            runner.interrupt(Deadline.after(_TIDYING_SECONDS))
+            raise Interrupted("interrupted", details="\n".join(otherwise(tasks))) from None
     if "--json" in argv:
         print_json(
             {
@@ -102,10 +166,31 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
     return max(each.code for each in ended)
 
 
-def _on(host: str, argv: Sequence[str]) -> Ended:
+def otherwise(tasks: Sequence[Future[Ended]]) -> Iterator[str]:
+    """What came of it where it did not end by the interruption: it was done before, or could not tidy up."""
+    for task in tasks:
+        with contextlib.suppress(Interrupted):  # it was not even started
+            ended = task.result()
+            if ended.code == 0:
+                yield f"{ended.host}: was done before"
+            elif ended.code != Interrupted.exit_code:
+                yield f"{ended.host}: ended with code {ended.code}: {' '.join(_told(ended))}"
+
+
+def _make_folder(argv: Sequence[str]) -> None:
+    """Make the folder in which each host has one of its own."""
+    if folder := _given(argv, os.environ, "--out"):
+        try:
+            Path(folder).mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made, for a report of each host: {error.strerror}") from None
+
+
+def _on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: Local) -> Ended:
     begun = time.monotonic()
-    command = Command((sys.executable, "-m", "mailstack", *alone(argv, host)), {"MAILSTACK_HOST": ""})
-    result = Local().run(command)
+    words = (sys.executable, "-m", "mailstack", *alone(argv, host, name))
+    command = Command(words, settings(argv[0], os.environ, name), text)
+    result = runner.run(command)
     try:
         answer = json.loads(result.stdout)
     except ValueError:
@@ -126,7 +211,3 @@ def _told(ended: Ended) -> tuple[str, ...]:
     if "removed" in answer:
         return (", ".join(answer["removed"]) or "there was nothing to remove",)
     return ("done" if ended.code == 0 else "see its --json",)
-
-
-def _as_file(host: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", host.removeprefix("ssh://")).strip("-.") or "host"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from mailstack.errors import EngineError
+from mailstack.errors import InputError
 
 if TYPE_CHECKING:
     from mailstack.secret import Secret
@@ -35,7 +35,7 @@ def host_option(function: F) -> F:
         is_eager=True,  # before --host is looked at
         expose_value=False,
         callback=_use_context,
-        help="A context of Docker's (see `docker context ls`).",
+        help="A context of Docker's (see `docker context ls`), instead of --host.",
     )(function)
     return click.option(
         "--host",
@@ -53,12 +53,16 @@ def _use_host(context: click.Context, parameter: click.Parameter, value: tuple[s
     if context.resilient_parsing:
         return
     from mailstack import hosting
-    from mailstack.engine import engine_url
+    from mailstack.engine import over_ssh
 
+    if context.get_parameter_source("context") is ParameterSource.COMMANDLINE:
+        if context.get_parameter_source("host") is ParameterSource.COMMANDLINE:
+            raise InputError("--host and --context each say where the lab is", remedy="give one of them")
+        os.environ.pop(hosting.VARIABLE, None)  # which processes that this one starts would go by
+        value = ()
     if not value:
-        with contextlib.suppress(EngineError):  # who needs an engine says so
-            if (url := engine_url()).startswith("ssh://"):  # as DOCKER_HOST, or a context, has it
-                hosting.use(url, _ask)
+        if url := over_ssh():
+            hosting.use(url, _ask)
         return
     if len(value) > 1 or value[0].startswith("@"):
         from mailstack.cli import several

@@ -7,19 +7,24 @@ Fabric reads ~/.ssh/config (names, users, ports, keys, ProxyJump); keys of hosts
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mailstack.errors import HostError
 from mailstack.hosts import Host
+from mailstack.model import Deadline
 from mailstack.remote import transport
 from mailstack.secret import Secret
 
-# Until a host has answered at all, and until it is logged in to; in seconds.
+# Until a machine has answered at all, and until the host is logged in to, over all hops and with whichever key; in
+# seconds.
 CONNECT_SECONDS = 10
+LOGIN_SECONDS = 12
 
 _KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 
@@ -42,9 +47,11 @@ def enter(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
     last = fabric.Connection(
         host.machine, user=host.user, port=host.port, connect_kwargs={"transport_factory": transport.kind()}
     )
-    hops = _hops(last)
+    hops, deadline = _hops(last), Deadline.after(LOGIN_SECONDS)
     for hop in hops:
-        _Hop(host, hop, str(host) if hop is last else hop.original_host, hop is last).enter(answers)
+        one = _Hop(host, hop, str(host) if hop is last else hop.original_host, hop is last)
+        with one.in_time(deadline):
+            one.enter(answers)
     return hops
 
 
@@ -57,6 +64,30 @@ class _Hop:
         self._name = called if last else f"{host} (on the way, {called})"
         self._password = f"password for {called}"
         self._passphrase = f"passphrase of the key for {called}"
+
+    @contextlib.contextmanager
+    def in_time(self, deadline: Deadline) -> Iterator[None]:
+        """Give up what is done meanwhile when the deadline passes. Raises HostError."""
+        late = threading.Event()
+        timer = threading.Timer(deadline.remaining(), self._give_up, (late,))
+        timer.start()
+        try:
+            yield
+        except HostError:
+            if not late.is_set():
+                raise
+            raise HostError(
+                f"{self._name}: silent while logging in, and given up after {deadline.seconds:g} s",
+                remedy=f"see what `ssh {self._host}` waits for: it, or what it asks about its users, may be down",
+            ) from None
+        finally:
+            timer.cancel()
+
+    def _give_up(self, late: threading.Event) -> None:
+        late.set()
+        for each in _hops(self._connection):
+            if (transport := each.client.get_transport()) is not None:
+                transport.close()
 
     def enter(self, answers: Mapping[str, Secret]) -> None:
         """Connect and log in. Raises HostError."""
@@ -117,7 +148,8 @@ class _Hop:
         """What the library is to do otherwise than it would."""
         connection = self._connection
         connection.connect_timeout = CONNECT_SECONDS
-        asked = dict(connection.connect_kwargs, banner_timeout=CONNECT_SECONDS, auth_timeout=CONNECT_SECONDS)
+        asked = dict(connection.connect_kwargs, banner_timeout=CONNECT_SECONDS)
+        asked["auth_timeout"] = 2 * LOGIN_SECONDS  # of each key: the deadline of all of them is the shorter one
         # As ssh(1) does, one that is not there is left out.
         asked["key_filename"] = [name for name in asked.get("key_filename", []) if Path(name).expanduser().is_file()]
         for word, question in (("password", self._password), ("passphrase", self._passphrase)):
@@ -135,7 +167,7 @@ class _Hop:
         return HostError(
             f"{self._name}: the connection was cut while logging in",
             remedy="try again; where your agent has many keys, sshd gives up before the right one comes: "
-            "name it in ~/.ssh/config by IdentityFile, with IdentitiesOnly yes",
+            "name its file in ~/.ssh/config by IdentityFile, then it comes first",
         )
 
     def _refused(self, answers: Mapping[str, Secret], *, password: bool) -> Refused:

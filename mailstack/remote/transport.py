@@ -16,6 +16,10 @@ def kind() -> Any:
 
     import paramiko
 
+    opening = paramiko.Message()
+    opening.add_byte(paramiko.common.cMSG_CHANNEL_OPEN)  # RFC 4254, section 5.1
+    opening.add_string(STREAM_LOCAL)
+
     class Transport(paramiko.Transport):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -32,7 +36,7 @@ def kind() -> Any:
             self.socket_lock = threading.Lock()
 
         def _send_user_message(self, data: Any) -> None:
-            if STREAM_LOCAL.encode() in data.asbytes()[:64]:  # what comes after the part that all kinds share
+            if data.asbytes().startswith(opening.asbytes()):  # what comes after the part that all kinds share
                 data.add_string(self.socket_path)
                 data.add_string("")
                 data.add_int(0)

@@ -28,12 +28,13 @@ def bare(tmpfs: dict[str, str] | None = None) -> Iterator[nested.Machine]:
 
 
 def mailstack(
-    machine: nested.Machine, *words: str | Path, host: str = "tester", code: int = 0
+    machine: nested.Machine, *words: str | Path, host: str = "tester", code: int = 0, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """A command here, on the machine."""
+    """A command here, on the machine; `text` is on its standard input."""
     done = subprocess.run(
         [sys.executable, "-m", "mailstack", *words, *(["--host", host] if host else [])],
         env={**os.environ, "HOME": str(machine.home)},
+        input=text,
         capture_output=True,
         text=True,
         check=False,
@@ -48,10 +49,13 @@ def answer(machine: nested.Machine, *words: str | Path, host: str = "tester") ->
     return json.loads(mailstack(machine, *words, "--json", host=host).stdout)
 
 
-def left(machine: nested.Machine) -> list[str]:
-    """What there is of any lab on the machine, and of its connection here, once the last who knows of it has gone."""
+def left(machine: nested.Machine, there: bool = True) -> list[str]:
+    """What there is of any lab on the machine, and of its connection here, once the last who knows of it has gone.
+
+    With `there=False` of the connection alone.
+    """
     deadline = Deadline.after(15)
-    while (found := _there(machine)) and not deadline.passed():
+    while (found := [*(_there(machine) if there else ()), *_here()]) and not deadline.passed():
         time.sleep(0.1)
     return found
 
@@ -61,4 +65,10 @@ def _there(machine: nested.Machine) -> list[str]:
     found += [each.name for each in machine.engine.volumes.list()]
     found += [each.name for each in machine.engine.networks.list() if each.name not in ("bridge", "host", "none")]
     found += machine.run("find", "/dev/shm", "/run/user", "/home", "-path", "*mailstack*").split()
-    return found + [str(each) for each in runtime_directory().glob("@*")]
+    # What is there from the start is its image's, and the folder that it shares with this host.
+    found += machine.run("find", "/tmp", "/var/tmp", "-mindepth", "1", "-not", "-path", "/tmp/nested-*").split()
+    return found
+
+
+def _here() -> list[str]:
+    return [str(each) for each in runtime_directory().glob("@*")]

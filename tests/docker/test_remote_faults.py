@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -151,6 +152,41 @@ def test_a_user_who_may_not_use_the_engine_is_told(machine: nested.Machine) -> N
     assert left(machine) == []
 
 
+def test_two_connections_of_one_user_get_to_the_engine_by_sudo_each_on_its_own(
+    machine: nested.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What somebody else has left there: a socket at which nobody listens.
+    place, old = "/dev/shm/mailstack-1001", "/dev/shm/mailstack-1001/engine-0"
+    leave = f"use IO::Socket::UNIX; mkdir '{place}', 0700; IO::Socket::UNIX->new(Local => '{old}', Listen => 1)"
+    machine.run("perl", "-e", leave)
+    machine.run("chown", "-R", "sudoer:", place)
+    machine.run("touch", "-d", "1 hour ago", old)
+    mailstack(machine, "up", "-n", "first", host="sudoer")
+    try:
+        with monkeypatch.context() as other:
+            other.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
+            assert answer(machine, "version", host="sudoer")["engine"].startswith("26.")
+            assert left(machine, there=False) == []
+        assert len(answer(machine, "status", "-n", "first", host="sudoer")["services"]) == 3
+        machine.run("pkill", "-KILL", "-f", "^perl -e")
+        assert len(answer(machine, "status", "-n", "first", host="sudoer")["services"]) == 3
+        machine.run("pkill", "-KILL", "-f", "^perl -e")
+    finally:
+        mailstack(machine, "down", "-n", "first", host="sudoer")
+    assert left(machine) == []
+
+
+def test_a_machine_without_perl_is_told_where_the_engine_is_reached_by_sudo(machine: nested.Machine) -> None:
+    machine.run("mv", "/usr/bin/perl", "/usr/bin/away")
+    try:
+        said = mailstack(machine, "up", host="sudoer", code=3).stderr
+    finally:
+        machine.run("mv", "/usr/bin/away", "/usr/bin/perl")
+    assert said.startswith("mailstack: sudoer: what leads to its engine by sudo cannot be run\n")
+    assert "perl: command not found" in said and "it takes Perl there" in said
+    assert left(machine) == []
+
+
 def test_a_machine_that_does_not_answer_is_told(machine: nested.Machine) -> None:
     said = mailstack(machine, "up", host="ssh://tester@127.0.0.1:1", code=3).stderr
     assert "nothing can be reached at 127.0.0.1:1: Connection refused" in said
@@ -164,6 +200,40 @@ def test_a_lab_expires_also_when_the_connection_was_cut_meanwhile(machine: neste
         time.sleep(0.1)
     assert cut
     assert machine.engine.containers.list(ignore_removed=True)
+    assert left(machine) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "begins"),
+    [
+        (("check", "--host", "tester"), "running"),
+        (("logs", "-f", "--host", "tester"), ""),
+        (("shell", "--host", "tester", "sender", "sh", "-c", "echo there >&2; exec sleep 60"), "there"),
+        (("experiment", "--host", "tester"), "1 of"),
+    ],
+)
+def test_a_connection_that_is_cut_is_told_by_what_looks_or_judges(
+    machine: nested.Machine, words: tuple[str, ...], begins: str
+) -> None:
+    """And not as checks, or steps, that have failed."""
+    mailstack(machine, "up")
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "mailstack", *words],
+            env={**os.environ, "HOME": str(machine.home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout and process.stderr
+            stream = process.stderr if begins else process.stdout
+            while not (line := stream.readline()).startswith(begins):
+                assert line and process.poll() is None
+            machine.run("pkill", "-KILL", "-f", "^sshd-session")
+            _, said = process.communicate(timeout=60)
+        assert (process.returncode, "mailstack: tester: the connection was cut" in said) == (3, True), said
+    finally:
+        mailstack(machine, "down", "--all")
     assert left(machine) == []
 
 

@@ -203,20 +203,34 @@ def test_an_agent_with_too_many_keys_is_told(
 ) -> None:
     """sshd(8) ends the connection after so many: sshd_config(5), MaxAuthTries."""
     there = at(machine, tmp_path, entry("far", machine), outside(machine))
-    keys = [tmp_path / f"key{number}" for number in range(8)]
-    for key in keys:
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    with agent(tmp_path / "agent", *keys) as path:
+    with agent(tmp_path / "agent", *keys_in(tmp_path, 8)) as path:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
         said = mailstack(there, "version", host="far", code=3).stderr
     assert "far: the connection was cut while logging in" in said
-    assert "IdentitiesOnly" in said
+    assert "by IdentityFile, then it comes first" in said
+
+
+def test_a_key_that_is_named_comes_before_the_many_of_an_agent(
+    machine: nested.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = at(machine, tmp_path, entry("far", machine, f"IdentityFile {key_of(machine)}"), outside(machine))
+    with agent(tmp_path / "agent", *keys_in(tmp_path, 8)) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        assert answer(there, "version", host="far")["engine"].startswith("26.")
 
 
 def test_a_key_file_that_is_not_there_is_left_out_as_ssh_does(machine: nested.Machine, tmp_path: Path) -> None:
     keys = ("IdentityFile ~/.ssh/nothing", f"IdentityFile {key_of(machine)}")
     there = at(machine, tmp_path, entry("far", machine, *keys), outside(machine))
     assert answer(there, "version", host="far")["engine"].startswith("26.")
+
+
+def keys_in(directory: Path, count: int) -> list[Path]:
+    """Keys that nobody knows."""
+    keys = [directory / f"key{number}" for number in range(count)]
+    for key in keys:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    return keys
 
 
 @contextlib.contextmanager

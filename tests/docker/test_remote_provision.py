@@ -52,6 +52,16 @@ def test_what_it_would_do_is_shown_and_not_done_where_nobody_can_be_asked(bare: 
     assert not installed(bare)
 
 
+def test_a_users_name_that_the_host_tells_does_not_drive_the_terminal(bare: nested.Machine) -> None:
+    program = '#!/bin/sh\n[ "$1" != -un ] || exec printf "a\\033[2Jb"\nexec /usr/bin/id "$@"\n'
+    bare.run("sh", "-c", 'printf %s "$1" > /usr/local/bin/id; chmod 755 /usr/local/bin/id', "id", program)
+    try:
+        said = mailstack(bare, "provision", host="sudoer", code=2).stdout
+    finally:
+        bare.run("rm", "/usr/local/bin/id")
+    assert "(Debian GNU/Linux 13 (trixie)), as a?[2Jb:\n" in said
+
+
 def test_who_says_no_at_the_terminal_has_nothing_done(bare: nested.Machine) -> None:
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "r+b", buffering=0) as terminal:

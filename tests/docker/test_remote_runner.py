@@ -11,6 +11,7 @@ import pytest
 from mailstack import hosting
 from mailstack.errors import DeadlinePassed
 from mailstack.model import Command, Deadline
+from mailstack.remote.transport import STREAM_LOCAL
 from tests.docker import nested
 from tests.runs import Commands
 
@@ -26,6 +27,12 @@ def runner(machine: nested.Machine) -> Iterator[hosting.Over]:
 
 class TestThere(Commands):
     """As here."""
+
+
+def test_what_is_said_may_name_the_kind_of_channel_that_leads_to_a_socket(runner: hosting.Over) -> None:
+    """To which alone something is added as it goes out."""
+    assert runner.run(Command(("cat",), input=STREAM_LOCAL.encode())).stdout == STREAM_LOCAL
+    assert runner.run(Command(("echo", STREAM_LOCAL))).stdout == f"{STREAM_LOCAL}\n"
 
 
 def test_a_command_that_takes_too_long_is_told_with_its_host(runner: hosting.Over) -> None:

@@ -53,13 +53,17 @@ class Search:
 
     def of(self, lab: RunningLab) -> None:
         """All that are in a lab's directory now."""
-        for address, password in files.passwords(lab.directory.files).items():
+        self.in_directory(lab.directory.files)
+
+    def in_directory(self, directory: Path) -> None:
+        """All that are in what a lab's containers are handed now."""
+        for address, password in files.passwords(directory).items():
             self.add(address, password.reveal(), [address])
-        relay = files.read_relay(lab.directory.files)
+        relay = files.read_relay(directory)
         assert relay
         self.add("relay", relay[1].reveal(), [relay[0]])
         for service in files.SERVER_NAMES:
-            pem = (lab.directory.files / f"{service}.pem").read_text()
+            pem = (directory / f"{service}.pem").read_text()
             key = re.search(r"BEGIN PRIVATE KEY-----\n(.*?)\n-----END", pem, re.S)
             assert key
             for line in key[1].splitlines()[1:]:  # the first line of every P-256 key is much the same
@@ -105,9 +109,9 @@ class Search:
             os.close(fd)
 
 
-def of_engine(container_ids: Iterable[str]) -> dict[str, bytes]:
+def of_engine(container_ids: Iterable[str], api: docker.APIClient | None = None) -> dict[str, bytes]:
     """What anyone may ask the engine about containers, with their networks, volumes and images."""
-    api = docker.from_env().api
+    api = api or docker.from_env().api
     found: dict[str, bytes] = {}
 
     def put(place: str, document: object) -> None:

@@ -77,6 +77,13 @@ def test_options_named_in_the_documents_exist() -> None:
             assert option in known, option
 
 
+def test_every_option_of_the_plugin_is_in_its_table() -> None:
+    plugin = (ROOT / "mailstack" / "plugin.py").read_text()
+    table = (ROOT / "docs" / "pytest.md").read_text().partition("## Options")[2]
+    options = re.findall(r'"(--mailstack-[a-z]+)"[,\s]*(?:metavar|action)', plugin)
+    assert options == re.findall(r"^\| `(--mailstack-[a-z]+)", table, re.MULTILINE) and len(options) == 4
+
+
 def test_every_key_of_the_definition_is_written_down() -> None:
     for key in ("mailname", "domains", "accounts", "aliases", "limits.message_size", "limits.mailbox_quota"):
         assert f"| `{key}` |" in DEFINITION

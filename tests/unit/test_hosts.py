@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from mailstack import hosts
 from mailstack.errors import InputError
@@ -35,7 +39,27 @@ def test_what_is_no_host_is_refused_with_the_form(text: str) -> None:
     assert "ssh://user@machine" in caught.value.remedy
 
 
+MACHINES = some.one_of(
+    some.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,20}\Z"),
+    some.ip_addresses(v=4).map(str),
+    some.ip_addresses(v=6).map(str),
+)
+
+
+@given(
+    some.builds(
+        Host,
+        MACHINES,
+        some.none() | some.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9._@+-]{0,20}\Z"),
+        some.none() | some.integers(1, 65535),
+    )
+)
+def test_a_host_can_be_given_as_it_is_told(host: Host) -> None:
+    assert hosts.parse(str(host)) == host
+
+
 def test_a_hosts_files_have_a_name_that_no_lab_can_have() -> None:
     key = hosts.parse("ssh://tester@machine:2222").key
     assert not is_name(key)
     assert key != hosts.parse("ssh://tester@machine:2223").key
+    assert not is_name(Path(hosts.LOCK).stem)  # else `down --all` would take it for a lab's, and away

@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mailstack.errors import HostError, Interrupted
-from mailstack.model import Command
+from mailstack.model import Command, Deadline
 from mailstack.runner import Local, shown
 from tests.runs import Commands, gone, number, sh
 
@@ -66,3 +68,25 @@ def test_a_child_keeps_the_descriptors_that_it_is_to_inherit(tmp_path: Path) -> 
         code = f"import os; os.write({file.fileno()}, b'x')"
         assert Local((file.fileno(),)).run(python(code)).code == 0
         assert Local().run(python(code)).code == 1
+
+
+# What Ctrl-C ends, and what is deaf to it; either says that it is there.
+LISTENS = (
+    "import signal, sys\ntry: print(file=sys.stderr, flush=True); signal.pause()\nexcept KeyboardInterrupt: exit(130)"
+)
+DEAF = "import signal, sys\nsignal.signal(2, signal.SIG_IGN); print(file=sys.stderr, flush=True); signal.pause()"
+
+
+def test_an_interruption_is_passed_on_to_what_runs_in_other_threads_and_nothing_starts_after_it() -> None:
+    runner, there = Local(), threading.Barrier(3)
+
+    def run(code: str) -> int:
+        return runner.run(python(code), on_line=lambda line: there.wait(20) and None).code
+
+    with ThreadPoolExecutor(2) as pool:
+        codes = [pool.submit(run, code) for code in (LISTENS, DEAF)]
+        there.wait(20)
+        runner.interrupt(Deadline.after(0.5))
+        assert [code.result(20) for code in codes] == [130, -signal.SIGKILL]
+    with pytest.raises(Interrupted):
+        runner.run(python("pass"))

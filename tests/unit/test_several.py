@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from mailstack.cli import several
-from mailstack.errors import InputError
+from mailstack.errors import InputError, Interrupted
 
 
 def test_hosts_are_named_one_by_one_or_by_a_file_and_each_counts_once(tmp_path: Path) -> None:
@@ -27,12 +36,98 @@ def test_a_file_without_hosts_is_the_users_mistake(tmp_path: Path, text: str | b
 
 def test_each_host_gets_the_command_line_with_itself_alone_and_a_folder_of_its_own() -> None:
     argv = ["experiment", "--host", "a", "--host=ssh://b@c:22", "--out", "report", "--json"]
-    assert several.alone(argv, "ssh://b@c:22") == [
+    assert several.alone(argv, "ssh://b@c:22", "b-c-22") == [
         *("experiment", "--out", "report/b-c-22", "--json", "--host", "ssh://b@c:22")
     ]
-    assert several.alone(["up", "--out=x"], "a") == ["up", "--out=x/a", "--json", "--host", "a"]
+    assert several.alone(["up", "--out=x"], "a", "a") == ["up", "--out=x/a", "--json", "--host", "a"]
+
+
+def test_each_host_has_files_of_its_own_whichever_way_they_are_named() -> None:
+    words = several.alone(["check", "--junit", "there/results.xml", "auth"], "a", "a")
+    assert words[:4] == ["check", "--junit", "there/results-a.xml", "auth"]
+    environment = {
+        "MAILSTACK_EXPERIMENT_OUT": "report",
+        "MAILSTACK_CHECK_JUNIT": "results.xml",
+        "MAILSTACK_HOST": "a b",
+    }
+    assert several.settings("experiment", environment, "a") == {
+        "MAILSTACK_HOST": "",
+        "MAILSTACK_EXPERIMENT_OUT": "report/a",
+    }
+    assert several.settings("check", environment, "a")["MAILSTACK_CHECK_JUNIT"] == "results-a.xml"
+
+
+@given(some.lists(some.text(), unique=True))
+def test_no_two_hosts_have_the_same_files_and_none_leads_elsewhere(hosts: list[str]) -> None:
+    names = several.called(hosts)
+    assert len(set(names.values())) == len(hosts) == len(names)
+    assert all(re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", name) for name in names.values())
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "reads"),
+    [
+        (["send", "--body", "-"], {}, True),
+        (["send", "--body=-"], {}, True),
+        (["send"], {"MAILSTACK_SEND_BODY": "-"}, True),
+        (["send", "--body", "hello"], {"MAILSTACK_SEND_BODY": "-"}, False),
+        (["send", "--subject", "-"], {}, False),
+        (["up", "--body"], {}, False),
+    ],
+)
+def test_a_text_on_standard_input_is_read_once_for_all_hosts(
+    argv: list[str], environment: dict[str, str], reads: bool
+) -> None:
+    assert several.reads_input(argv, environment) is reads
 
 
 def test_a_command_that_converses_is_for_one_host() -> None:
     with pytest.raises(InputError, match="one host at a time"):
         several.run(["a", "b"], ["shell", "--host", "a", "--host", "b"])
+
+
+def test_ctrl_c_ends_the_command_on_every_host(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        hosts = [f"ssh://{user}@127.0.0.1:{silent.getsockname()[1]}" for user in "ab"]
+        with (
+            subprocess.Popen(
+                [sys.executable, "-m", "mailstack", "version", *(word for host in hosts for word in ("--host", host))],
+                env={**os.environ, "HOME": str(tmp_path), "MAILSTACK_RUNTIME_DIR": str(tmp_path / "run")},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as process,
+            silent.accept()[0],
+            silent.accept()[0],
+        ):
+            process.send_signal(signal.SIGINT)
+            output, said = process.communicate(timeout=8)  # a host that says nothing is waited for longer than that
+    assert (process.returncode, output) == (130, "")
+    assert said.endswith("mailstack: interrupted\n")
+
+
+def test_an_interruption_tells_where_it_came_too_late_and_what_could_not_be_tidied_up() -> None:
+    def ended(host: str, code: int, *messages: str) -> Future[several.Ended]:
+        future: Future[several.Ended] = Future()
+        future.set_result(several.Ended(host, code, 1.0, None, messages))
+        return future
+
+    unborn: Future[several.Ended] = Future()
+    unborn.set_exception(Interrupted("interrupted"))
+    tasks = [ended("a", 0), ended("b", 130), ended("c", 3, "mailstack: c: the connection was cut"), unborn]
+    assert list(several.otherwise(tasks)) == [
+        "a: was done before",
+        "c: ended with code 3: c: the connection was cut",
+    ]
+
+
+def test_the_folder_of_the_reports_is_made_and_one_that_cannot_be_is_the_users_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
+    nobody = ("ssh://a@127.0.0.1:1", "ssh://b@127.0.0.1:1")
+    assert several.run(nobody, ["experiment", "--out", str(tmp_path / "report")]) == 3
+    assert (tmp_path / "report").is_dir()
+    with pytest.raises(InputError, match="cannot be made, for a report of each host"):
+        several.run(nobody, ["experiment", "--out", str(tmp_path / "nowhere" / "report")])

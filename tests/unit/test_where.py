@@ -1,0 +1,54 @@
+"""Which host a command works on, where several ways of saying so are used at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NOBODY = "ssh://nobody@127.0.0.1:1"  # where nothing listens
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Of somebody who has a context `near`, whose engine is on this machine and does not run."""
+    meta = tmp_path / ".docker" / "contexts" / "meta" / "near"
+    meta.mkdir(parents=True)
+    endpoint = {"Host": f"unix://{tmp_path}/nothing.sock"}
+    (meta / "meta.json").write_text(json.dumps({"Name": "near", "Endpoints": {"docker": endpoint}}))
+    return tmp_path
+
+
+def told(home: Path, *words: str, **environment: str) -> tuple[int, str]:
+    """What `mailstack` says on standard error, and its code."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAILSTACK", "DOCKER"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "mailstack", *words],
+        env={**inherited, "HOME": str(home), "MAILSTACK_RUNTIME_DIR": str(home / "run"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("hosts", [NOBODY, f"{NOBODY} {NOBODY}2"])
+def test_a_context_on_the_command_line_wins_over_a_host_in_the_environment(home: Path, hosts: str) -> None:
+    code, said = told(home, "version", "--context", "near", MAILSTACK_HOST=hosts)
+    assert code == 0 and f"{home}/nothing.sock" in said
+
+
+def test_a_host_on_the_command_line_wins_over_a_context_in_the_environment(home: Path) -> None:
+    code, said = told(home, "version", "--host", NOBODY, MAILSTACK_VERSION_CONTEXT="near")
+    assert code == 3 and said.startswith(f"mailstack: {NOBODY}: ")
+
+
+def test_a_host_and_a_context_on_one_command_line_are_the_users_mistake(home: Path) -> None:
+    code, said = told(home, "version", "--host", NOBODY, "--context", "near")
+    assert (code, said.splitlines()[0]) == (2, "mailstack: --host and --context each say where the lab is")
+    assert "give one of them" in said
