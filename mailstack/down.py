@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from mailstack import compose, hosting, state
 from mailstack.engine import Engine, engine_url
-from mailstack.errors import DeadlinePassed, EngineError, InputError
+from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.model import Deadline
 from mailstack.runner import Local, Runner, last_lines
 from mailstack.users import Users, Watch, used_labs
@@ -58,8 +58,9 @@ def down(
             )
         watch = Watch(name, Local())  # finishes this if it is killed
         try:
-            if found := directory.load():
-                directory.save(dataclasses.replace(found, stays=False))
+            with contextlib.suppress(HostError):  # shared memory that is full is a reason to go on
+                if found := directory.load():
+                    directory.save(dataclasses.replace(found, stays=False))
             remove(directory, Local((lock,)), engine, owners)
         finally:
             watch.dismiss()

@@ -227,6 +227,15 @@ def test_what_a_killed_down_left_whose_guard_was_killed_too_is_stale(traces: Tra
     _gone(traces)
 
 
+def test_a_down_that_can_write_no_file_goes_on_all_the_same(traces: Traces) -> None:
+    """As where shared memory is full: who wants it free has to be able to."""
+    assert run(["up", "-n", NAME]).code == 0
+    full = ("prlimit", "--fsize=0", MAILSTACK, "down", "-n", NAME)
+    done = subprocess.run(full, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"removed: {NAME}\n"), done.stderr
+    _gone(traces)
+
+
 def test_a_lab_that_is_brought_up_again_after_a_killed_down_stays(traces: Traces) -> None:
     assert run(["up", "-n", NAME]).code == 0
     with subprocess.Popen((MAILSTACK, "down", "-n", NAME), stdout=-3, stderr=subprocess.PIPE, text=True) as process:

@@ -1,0 +1,76 @@
+"""Who has added accounts to a lab for a while: real processes, real locks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mailstack.errors import HostError
+from mailstack.guests import Guest, left
+
+ADDS = (
+    "import sys; from pathlib import Path; from mailstack.guests import Guest; "
+    "guest = Guest(Path(sys.argv[1])); guest.note(['a@example.com', 'b@example.com']); "
+)
+
+
+@contextmanager
+def other(lab: Path, then: str = "print(flush=True)") -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has added two accounts, until it is killed."""
+    words = [sys.executable, "-c", f"{ADDS}{then}; sys.stdin.read()", str(lab)]
+    with subprocess.Popen(words, stdin=-1, stdout=-1) as process:
+        assert process.stdout and process.stdout.readline() == b"\n"
+        yield process
+        process.kill()
+
+
+def test_what_a_killed_process_has_added_is_left_and_is_told_once(tmp_path: Path) -> None:
+    with other(tmp_path):
+        assert list(left(tmp_path)) == []
+    assert list(left(tmp_path)) == [["a@example.com", "b@example.com"]]
+    assert list(left(tmp_path)) == []
+
+
+def test_what_could_not_be_removed_is_told_again(tmp_path: Path) -> None:
+    with other(tmp_path):
+        pass
+    next(left(tmp_path))  # and no further: an error, say
+    assert len(list(left(tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    "then",
+    ["guest.removed(['a@example.com', 'b@example.com']); print(flush=True)", "guest.disown(); print(flush=True)"],
+)
+def test_what_was_removed_or_is_to_stay_is_not_left(then: str, tmp_path: Path) -> None:
+    with other(tmp_path, then):
+        pass
+    assert list(left(tmp_path)) == []
+    assert list((tmp_path / "guests").iterdir()) == []
+
+
+def test_a_child_that_was_forked_owns_nothing(tmp_path: Path) -> None:
+    with other(tmp_path, "import os; os.fork() and print(flush=True)") as parent:
+        parent.kill()
+        parent.wait()
+        assert len(list(left(tmp_path))) == 1
+
+
+def test_one_s_own_accounts_are_not_left_as_long_as_one_lives(tmp_path: Path) -> None:
+    guest = Guest(tmp_path)
+    guest.note(["a@example.com"])
+    guest.removed(["b@example.com"])
+    assert list(left(tmp_path)) == []
+    guest.disown()
+
+
+def test_a_lab_that_has_gone_is_not_made_again_for_its_guests(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="cannot be written"):
+        Guest(tmp_path / "gone").note(["a@example.com"])
+    assert list(tmp_path.iterdir()) == []
+    assert list(left(tmp_path / "gone")) == []
