@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
@@ -348,6 +349,21 @@ class Engine:
         if since is not None:
             options["since"] = since
         return bytes(self._api.logs(container, **options)).decode(errors="replace")
+
+    @_mapped
+    def says(self, container: str, text: str, seconds: float) -> bool:
+        """Whether the container prints this within so many seconds, or has since its last start; False at its end."""
+        begun = self._quick.inspect_container(container)["State"]["StartedAt"]
+        since = datetime.fromisoformat(begun).timestamp()
+        log = self._quick.logs(container, stream=True, follow=True, since=since)
+        watch = threading.Timer(seconds, log.close)
+        watch.daemon = True
+        watch.start()
+        try:
+            return any(text.encode() in piece for piece in log)
+        finally:
+            watch.cancel()
+            log.close()
 
     def follow(
         self, containers: Mapping[str, str], *, since: float | None = None, deadline: Deadline

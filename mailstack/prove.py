@@ -59,29 +59,25 @@ def transaction(
 
 
 def sender(lab: RunningLab, deadline: Deadline, started: Callable[[str], None] = lambda service: None) -> str:
-    """Wait until the sender's Postfix takes mails, and knows the way to the provider's; gives the container's id.
+    """Wait until the sender's Postfix listens, and the provider's has been started; gives the container's id.
 
-    One program in the container waits for both. `started` is as in `transaction`. Raises CheckFailed when the container
-    has ended, DeadlinePassed.
+    Its master(8) says so when it does: a program in the container that looks would be one more for the engine to start,
+    while it starts the others. The provider's name is known to the engine's DNS once it has been started. `started` is
+    as in `transaction`. Raises CheckFailed when the container has ended, DeadlinePassed.
     """
-    for service in ("sender", "postfix"):
-        started(service)
-    ready = "healthcheck" if lab.state.relay else "healthcheck && getent ahostsv4 postfix"
-    waiting = f"until {ready}; do sleep 0.02; done >/dev/null 2>&1"
-    seconds = min(deadline.remaining(), deadline.seconds)
+    started("sender")
+    patience = Deadline.after(min(deadline.remaining(), deadline.seconds))
     try:
         container = lab.service("sender").container
-        result = lab.engine.execute(container, ["timeout", f"{seconds:.1f}", "sh", "-c", waiting])
+        listens = lab.engine.says(container, "daemon started", patience.seconds)
     except HostError:  # it does not run, or ended between the two questions
         raise CheckFailed(f"lab “{lab.name}” did not come up") from None
-    if result.code == _TIMED_OUT:
-        raise DeadlinePassed(f"the sender did not find its provider within {deadline.seconds:g} s")
-    if result.code != 0:
+    if not listens and patience.passed():
+        raise DeadlinePassed(f"the sender's Postfix did not listen within {patience.seconds:g} s")
+    if not listens:
         raise CheckFailed(f"lab “{lab.name}” did not come up")
+    started("postfix")
     return container
-
-
-_TIMED_OUT = 124  # timeout(1)
 
 
 def _until_it_answers(

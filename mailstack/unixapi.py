@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from mailstack.streams import shut
+
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
@@ -31,6 +33,24 @@ class Refused(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Printed:
+    """What a container prints, piece by piece, until it stops; whoever reads comes to the end when it is closed."""
+
+    def __init__(self, connection: HTTPConnection, sock: socket.socket, answer: HTTPResponse) -> None:
+        self._connection, self._sock, self._answer = connection, sock, answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        # Docker Engine API, “Attach to a container”, stream format.
+        with contextlib.suppress(OSError), _http():
+            while len(head := self._answer.read(8)) == 8:
+                yield self._answer.read(int.from_bytes(head[4:], "big"))
+
+    def close(self) -> None:
+        """End the connection."""
+        shut(self._sock)
+        self._connection.close()
 
 
 class UnixApi:
@@ -67,6 +87,25 @@ class UnixApi:
     def inspect_container(self, container: str) -> dict[str, Any]:
         """All about a container."""
         return dict(self._ask("GET", f"/containers/{quote(container)}/json"))
+
+    def logs(self, container: str, *, stream: bool, follow: bool, since: float) -> Printed:
+        """What the container prints, and has since `since`, in seconds of the epoch. There is only the stream."""
+        assert stream
+        assert follow
+        connection = self._connect()
+        sock = connection.sock
+        sock.settimeout(None)  # it may print nothing for as long as it likes
+        try:
+            with _http():
+                asked = f"/containers/{quote(container)}/logs?stdout=1&stderr=1&follow=1&since={since:.6f}"
+                self._send(connection, "GET", asked, None)
+                answer = connection.getresponse()
+            if answer.status >= 300:
+                _found(answer)
+        except BaseException:
+            connection.close()
+            raise
+        return Printed(connection, sock, answer)
 
     def exec_create(
         self, container: str, cmd: Sequence[str], *, user: str = "", stdin: bool = False, stderr: bool = True

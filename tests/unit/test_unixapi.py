@@ -99,3 +99,59 @@ def test_a_container_that_goes_between_two_questions_is_left_out(server: Server)
     engine = Engine(f"unix://{server.path}")
     engine.__dict__["_quick"] = Going(str(server.path))
     assert engine.services("mailstack-a") == []
+
+
+def frame(text: str) -> bytes:
+    return b"\x01\0\0\0" + len(text).to_bytes(4, "big") + text.encode()
+
+
+STATE = {"State": {"StartedAt": "2026-11-28T22:41:46.703389664Z"}}
+
+
+@pytest.fixture
+def printing(tmp_path: Path) -> Iterator[Callable[[bytes], tuple[Engine, list[str]]]]:
+    """An engine whose container has printed something; it goes on, unless what it printed is followed by nothing."""
+    servers = []
+
+    def serve(log: bytes) -> tuple[Engine, list[str]]:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(tmp_path / "printing.sock"))
+        listener.listen()
+        servers.append(listener)
+        asked: list[str] = []
+
+        def answer() -> None:
+            for text in (_answer("200 OK", STATE), b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + log):
+                connection, _ = listener.accept()
+                with connection:
+                    asked.append(connection.recv(65536).decode())
+                    connection.sendall(text)
+                    if not log:
+                        connection.recv(1)  # until the other side closes
+
+        threading.Thread(target=answer, daemon=True).start()
+        return Engine(f"unix://{tmp_path}/printing.sock"), asked
+
+    yield serve
+    for each in servers:
+        each.close()
+
+
+def test_what_a_container_prints_after_its_start_is_heard(
+    printing: Callable[[bytes], tuple[Engine, list[str]]],
+) -> None:
+    engine, asked = printing(frame("postfix/postlog: starting\n") + frame("master[1]: daemon started -- version 3\n"))
+    assert engine.says("abc", "daemon started", 60)
+    assert "since=1795905706.703389" in asked[1]
+
+
+def test_a_container_that_ends_has_not_said_it(printing: Callable[[bytes], tuple[Engine, list[str]]]) -> None:
+    engine, _ = printing(frame("fatal: no such file\n"))
+    assert not engine.says("abc", "daemon started", 60)
+
+
+def test_a_container_that_prints_nothing_is_not_waited_for_any_longer(
+    printing: Callable[[bytes], tuple[Engine, list[str]]],
+) -> None:
+    engine, _ = printing(b"")
+    assert not engine.says("abc", "daemon started", 0.05)
