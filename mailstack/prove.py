@@ -33,21 +33,18 @@ def transaction(
     )
     message_id = str(message["Message-ID"])
 
-    def answers(service: str, name: str, farewell: bytes) -> None:
-        started(service)
-        _until_it_answers(lab, name, farewell, deadline, dead)
-
     def submit() -> float:
-        submission.result()
+        started("postfix")
+        _until_it_answers(lab, "submission", b"QUIT\r\n", deadline, dead)
         begun = time.monotonic()
         mail.submit(mail.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
         return begun
 
-    # Side by side, for a server's first answer takes some hundredths of a second; and Postfix asks Dovecot who it is.
-    with ThreadPoolExecutor(2) as pool:
-        imap = pool.submit(answers, "dovecot", "imap", b"a LOGOUT\r\n")
-        submission = pool.submit(answers, "postfix", "submission", b"QUIT\r\n")
-        imap.result()
+    started("dovecot")
+    # Before Postfix is asked: an smtpd(8) that finds no SASL server may end, and then none is tried for a minute.
+    _until_it_answers(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
+    # Side by side, for a server's first answer and its first log-in take some hundredths of a second.
+    with ThreadPoolExecutor(1) as pool:
         submitted = pool.submit(submit)
         with mail.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
             begun = submitted.result()
