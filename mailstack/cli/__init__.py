@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -116,6 +117,7 @@ def main() -> NoReturn:
         # What no room has turned into something more precise: a full disk, a file that cannot be opened, …
         tell(HostError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
         code = HostError.exit_code
+    gc.freeze()  # to look for cycles in what is about to end anyway takes a hundredth of a second or two
     sys.exit(code if isinstance(code, int) else 0)
 
 
