@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +78,7 @@ def measure(runs: int) -> Figures:
     nested.build(nested.REMOTE)
     run([MAILSTACK, "up", "-n", NAME])  # the images are there after that
     run([MAILSTACK, "down", "-n", NAME])
-    with _hosts() as environment:
+    with _hosts() as (environment, machines):
         here, there, both = Side({}), Side(environment, "one"), Side(environment, *HOSTS)
         ups = alternate({"here": here, "there": there, "both": both, "two here": _two_here}, runs)
         again = Side(environment, "one")
@@ -87,6 +88,9 @@ def measure(runs: int) -> Figures:
             kept = alternate({"here": Side({}), "there": again}, runs)
         finally:
             run([MAILSTACK, "down", *keeper], environment)
+        for number, machine in enumerate(machines):
+            run(["docker", "update", "--cpuset-cpus", f"{number % (os.cpu_count() or 1)}", machine])
+        alone = alternate({"there": Side(environment, "one"), "both": Side(environment, *HOSTS)}, runs)
     return Figures(
         (
             Row("up here", ups["here"]),
@@ -97,6 +101,8 @@ def measure(runs: int) -> Figures:
             *_of(again),
             Row("up on two hosts at once", ups["both"]),
             Row("up of two labs here at once", ups["two here"]),
+            Row("up there, a host with one processor of its own", alone["there"]),
+            Row("up on two such hosts at once", alone["both"]),
             Row("down here", tuple(here.downs[1:])),
             Row("down there", tuple(there.downs[1:])),
             Row("down on two hosts at once", tuple(both.downs[1:])),
@@ -105,6 +111,7 @@ def measure(runs: int) -> Figures:
             Ratio("up there ÷ here, pair by pair", paired(ups["there"], ups["here"]), bar=2.0),
             Ratio("the same, by a connection that is kept", paired(kept["there"], kept["here"])),
             Ratio("up on two hosts at once ÷ on one, pair by pair", paired(ups["both"], ups["there"]), bar=1.3),
+            Ratio("up on two hosts at once ÷ on one, a processor each", paired(alone["both"], alone["there"]), bar=1.3),
             Ratio("up of two labs here at once ÷ of one, pair by pair", paired(ups["two here"], ups["here"])),
             Ratio("down there ÷ here, pair by pair", paired(there.downs[1:], here.downs[1:])),
         ),
@@ -112,7 +119,8 @@ def measure(runs: int) -> Figures:
             (
                 "The hosts are containers of this machine with sshd and an engine (26.1) each, reached by 127.0.0.1: "
                 "they have the images, and share its processors with each other, with the engine here, and with what "
-                "measures."
+                "measures. With a processor each, as machines have, they take nothing from each other but what "
+                "measures takes."
             ),
             "A connection is made by `up` and ends with `down`, unless it is said to be kept: by another lab there.",
         ),
@@ -124,8 +132,8 @@ def _of(side: Side) -> list[Row]:
 
 
 @contextlib.contextmanager
-def _hosts() -> Iterator[Mapping[str, str]]:
-    """Machines that are reached by SSH, with the images; gives the environment in which they have names."""
+def _hosts() -> Iterator[tuple[Mapping[str, str], list[str]]]:
+    """Machines that are reached by SSH, with the images: the environment in which they have names, their containers."""
     tag = images.content_tag(definition.stack())
     with contextlib.ExitStack() as machines:
         made = [machines.enter_context(nested.machine(state.owner(), image=nested.REMOTE)) for _ in HOSTS]
@@ -137,7 +145,7 @@ def _hosts() -> Iterator[Mapping[str, str]]:
             for name in ("config", "known_hosts"):
                 with (home / ".ssh" / name).open("a") as file:
                     file.write((_home(other) / ".ssh" / name).read_text())
-        yield {"HOME": str(home)}
+        yield {"HOME": str(home)}, [machine.container.name for machine in made]
 
 
 def _rename(machine: nested.Machine, name: str) -> None:
