@@ -10,13 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from mailstack import cli
+from mailstack.model import Deadline
 from mailstack.secret import runtime_directory
 
 MAILSTACK = str(Path(sys.executable).parent / "mailstack")
@@ -113,6 +115,16 @@ class Traces:
                 if f"MAILSTACK_OWNER={self.owner}".encode() in (process / "environ").read_bytes().split(b"\0"):
                     found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         return found
+
+
+def until(done: Callable[[], bool], seconds: float = 15.0) -> bool:
+    """Whether it is done, within so many seconds: what ends by itself tells nobody."""
+    deadline = Deadline.after(seconds)
+    while not done():
+        if deadline.passed():
+            return False
+        time.sleep(0.02)
+    return True
 
 
 @contextlib.contextmanager

@@ -17,13 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack.model import Deadline
 from mailstack.state import LabDirectory
-from tests.docker.bad import MAILSTACK, Traces, alone, run
+from tests.docker.bad import MAILSTACK, Traces, alone, run, until
 from tests.docker.suites import PLUGIN
 
 KINDS = ("controller", "experiment", "master", "master of workers", "worker")
@@ -127,10 +126,10 @@ def _kill(kind: str, moment: float, whole: float, suite: Path, traces: Traces, c
         run(["down", "-n", LAB])
         return _kill(kind, moment * 0.7, whole, suite, traces, chance)
     begun = time.monotonic()
-    gone = _until(lambda: not traces.all(), SECONDS)
+    gone = until(lambda: not traces.all(), SECONDS)
     seconds = time.monotonic() - begun
     left = frozenset() if gone else frozenset(traces.all())
-    if not _until(lambda: not traces.processes(), SECONDS):
+    if not until(lambda: not traces.processes(), SECONDS):
         said += f" still running: {sorted(traces.processes().values())}"
     run(["down", "--all"])
     return Kill(kind, moment, found, seconds, left, said)
@@ -158,15 +157,6 @@ def _judged(output: str) -> str:
     if counted.get("passed", 0) >= TESTS - 1 and lost <= 1:
         return ""
     return "the others were disturbed: " + output[-1500:]
-
-
-def _until(done: Callable[[], bool], seconds: float) -> bool:
-    deadline = Deadline.after(seconds)
-    while not done():
-        if deadline.passed():
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def main(count: int = 30, seed: int | None = None) -> int:

@@ -7,8 +7,7 @@ import json
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ import pytest
 
 from mailstack import files, state
 from mailstack.experiment.performance import all_steps
-from mailstack.model import Deadline
-from tests.docker.bad import MAILSTACK, Traces, alone, run
+from tests.docker.bad import MAILSTACK, Traces, alone, run, until
 
 pytestmark = pytest.mark.docker
 
@@ -266,12 +264,12 @@ def test_killed_half_way_it_leaves_nothing_also_where_its_lab_was_to_be_kept(
     with subprocess.Popen((MAILSTACK, "experiment", *options), stderr=-1, stdout=-3, text=True) as process:
         assert process.stderr
         if moment == "second lab":
-            assert _until(lambda: any(re.match(r"container .*-out-", thing) for thing in traces.engine()), 60)
+            assert until(lambda: any(re.match(r"container .*-out-", thing) for thing in traces.engine()), 60)
         else:
             assert any(moment in line for line in process.stderr)
         process.kill()
     assert traces.all() > before
-    _until(lambda: traces.all() == before and not traces.processes(), SECONDS)
+    until(lambda: traces.all() == before and not traces.processes(), SECONDS)
     assert (traces.all(), traces.processes()) == (before, {})
 
 
@@ -281,17 +279,8 @@ def test_a_lab_that_is_kept_is_guarded_by_nobody(traces: Traces) -> None:
     name = re.search(r"mailstack down -n (\S+) removes it", outcome.err)
     assert name
     try:
-        assert _until(lambda: not traces.processes(), 2)
+        assert until(lambda: not traces.processes(), 2)
         assert sum(thing.startswith(f"container /mailstack-{name[1]}-") for thing in traces.engine()) == 3
         assert run(["down", "--stale"]).out == "there was nothing to remove\n"
     finally:
         assert run(["down", "-n", name[1]]).code == 0
-
-
-def _until(done: Callable[[], bool], seconds: float) -> bool:
-    deadline = Deadline.after(seconds)
-    while not done():
-        if deadline.passed():
-            return False
-        time.sleep(0.02)
-    return True

@@ -11,20 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import EngineError
-from mailstack.model import Deadline
 from mailstack.state import LabDirectory
-from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run
+from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run, until
 
 pytestmark = pytest.mark.docker
 
-SECONDS = 15.0  # how long it may take until nothing is left
 # One in each fifth of an `up`; changed by hand only: a moment that fails should fail again.
 MOMENTS = [(number + random.Random(number).random()) / 5 for number in range(5)]
 
@@ -70,18 +68,9 @@ def seconds(traces: Traces) -> float:
     return taken
 
 
-def _until(done: Callable[[], bool], seconds: float = SECONDS) -> bool:
-    deadline = Deadline.after(seconds)
-    while not done():
-        if deadline.passed():
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def _gone(traces: Traces) -> None:
     """Nothing is left in the end: on the engine, of files, of processes."""
-    _until(lambda: not traces.processes() and not traces.all())
+    until(lambda: not traces.processes() and not traces.all())
     assert (traces.all(), traces.processes()) == (set(), {})
 
 
@@ -91,7 +80,7 @@ def _end_guards(traces: Traces) -> None:
     assert guards
     for pid in guards:
         os.kill(pid, signal.SIGKILL)
-    assert _until(lambda: not set(guards) & set(traces.processes()))
+    assert until(lambda: not set(guards) & set(traces.processes()))
 
 
 @contextlib.contextmanager
@@ -152,7 +141,7 @@ def test_an_up_that_is_killed_while_the_engine_is_away_leaves_nothing_when_it_is
         socket.unlink()
         process.kill()
     # The guard tries, and waits.
-    assert not _until(lambda: not traces.engine(), 1.5)
+    assert not until(lambda: not traces.engine(), 1.5)
     socket.symlink_to(engine_url().removeprefix("unix://"))
     _gone(traces)
 
@@ -170,17 +159,26 @@ def test_a_failed_up_that_is_killed_as_it_tidies_up_leaves_nothing(traces: Trace
 
 def test_a_lab_that_is_up_is_watched_by_nobody_and_survives_an_up_that_is_killed(traces: Traces) -> None:
     assert run(["up", "-n", NAME]).code == 0
-    assert _until(lambda: not traces.processes(), 2)
+    assert until(lambda: not traces.processes(), 2)
     with subprocess.Popen((MAILSTACK, "up", "-n", NAME), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         assert any("starting the containers" in line for line in process.stderr)
         process.kill()
-    assert _until(lambda: not traces.processes())
+    assert until(lambda: not traces.processes())
     assert run(["up", "-n", NAME]).code == 0
     assert sum(thing.startswith("container") for thing in traces.engine()) == 3
 
 
 # ── down is killed ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def _going_down() -> Iterator[subprocess.Popen[str]]:
+    """A `down` that has begun to remove the lab."""
+    with subprocess.Popen((MAILSTACK, "down", "-n", NAME), stdout=-3, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any("removing lab" in line for line in process.stderr)
+        yield process
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=[f"{moment:.0%}" for moment in MOMENTS])
@@ -190,9 +188,7 @@ def test_a_down_that_is_killed_is_finished(moment: float, traces: Traces) -> Non
     assert run(["down", "-n", NAME]).code == 0
     seconds = time.monotonic() - begun
     assert run(["up", "-n", NAME]).code == 0
-    with subprocess.Popen((MAILSTACK, "down", "-n", NAME), stdout=-3, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        assert any("removing lab" in line for line in process.stderr)  # from here on
+    with _going_down() as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(moment * seconds)
         process.kill()
@@ -216,13 +212,11 @@ def test_a_down_that_is_killed_before_it_removes_the_secrets_leaves_none(traces:
 
 def test_what_a_killed_down_left_whose_guard_was_killed_too_is_stale(traces: Traces) -> None:
     assert run(["up", "-n", NAME]).code == 0
-    with subprocess.Popen((MAILSTACK, "down", "-n", NAME), stdout=-3, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        assert any("removing lab" in line for line in process.stderr)
-        assert _until(lambda: any("mailstack.reaper" in line for line in traces.processes().values()), 2)
+    with _going_down() as process:
+        assert until(lambda: any("mailstack.reaper" in line for line in traces.processes().values()), 2)
         _end_guards(traces)
         process.kill()
-    assert _until(lambda: not traces.processes())  # its Compose may go on
+    assert until(lambda: not traces.processes())  # its Compose may go on
     assert _stale() == [NAME]
     _gone(traces)
 
@@ -238,12 +232,10 @@ def test_a_down_that_can_write_no_file_goes_on_all_the_same(traces: Traces) -> N
 
 def test_a_lab_that_is_brought_up_again_after_a_killed_down_stays(traces: Traces) -> None:
     assert run(["up", "-n", NAME]).code == 0
-    with subprocess.Popen((MAILSTACK, "down", "-n", NAME), stdout=-3, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        assert any("removing lab" in line for line in process.stderr)
+    with _going_down() as process:
         process.kill()
     assert run(["up", "-n", NAME]).code == 0
-    assert _until(lambda: not traces.processes())
+    assert until(lambda: not traces.processes())
     assert sum(thing.startswith("container") for thing in traces.engine()) == 3
     assert run(["check", "-n", NAME, "auth"]).code == 0
 
@@ -256,11 +248,11 @@ def test_a_lab_stays_until_its_second_user_is_killed(traces: Traces) -> None:
         assert run(["up", "-n", NAME]).code == 0
         there = traces.engine()
         with _user() as second:
-            assert _until(lambda: sum("reaper users" in line for line in traces.processes().values()) == 1, 2)
+            assert until(lambda: sum("reaper users" in line for line in traces.processes().values()) == 1, 2)
             # All of its session, as at the end of a terminal: the guard is elsewhere.
             os.killpg(first.pid, signal.SIGKILL)
             first.wait()
-            assert not _until(lambda: traces.engine() != there, 1)
+            assert not until(lambda: traces.engine() != there, 1)
             os.killpg(second.pid, signal.SIGKILL)
             second.wait()
             _gone(traces)
@@ -289,7 +281,7 @@ def test_who_waits_for_an_expiry_ends_as_soon_as_the_lab_is_gone(traces: Traces)
     assert run(["up", "-n", NAME, "--ttl", "1h"]).code == 0
     assert [line for line in traces.processes().values() if "mailstack.reaper" in line]
     assert run(["down", "-n", NAME]).code == 0
-    assert _until(lambda: not traces.processes(), 2)
+    assert until(lambda: not traces.processes(), 2)
 
 
 # ── down --stale ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -306,7 +298,7 @@ def test_what_has_expired_is_stale_but_no_other_lab_and_nobody_else_s(traces: Tr
         assert run(["up", "-n", standing], mine).code == 0
         theirs = stranger.all()
         found = LabDirectory(OTHER).load()
-        assert found and _until(lambda: time.time() >= float(found.expires))
+        assert found and until(lambda: time.time() >= float(found.expires))
         assert _stale(mine) == [expiring]
         assert _stale(mine) == []
         assert stranger.all() == theirs
