@@ -353,17 +353,18 @@ class Engine:
     @_mapped
     def says(self, container: str, text: str, seconds: float) -> bool:
         """Whether the container prints this within so many seconds, or has since its last start; False at its end."""
-        begun = self._quick.inspect_container(container)["State"]["StartedAt"]
-        since = datetime.fromisoformat(begun).timestamp()
-        log = self._quick.logs(container, stream=True, follow=True, since=since)
-        watch = threading.Timer(seconds, log.close)
-        watch.daemon = True
-        watch.start()
-        try:
-            return any(text.encode() in piece for piece in log)
-        finally:
-            watch.cancel()
-            log.close()
+        # Since it ended before: the time of its start is taken when it has been started, and that may be so late that
+        # it has printed what is waited for.
+        ended = self._quick.inspect_container(container)["State"]["FinishedAt"]
+        since = max(0.0, datetime.fromisoformat(ended).timestamp())  # of the year 1, where it never has
+        with contextlib.closing(self._quick.logs(container, stream=True, follow=True, since=since)) as log:
+            watch = threading.Timer(seconds, log.end)
+            watch.daemon = True
+            watch.start()
+            try:
+                return any(text.encode() in piece for piece in log)
+            finally:
+                watch.cancel()
 
     def follow(
         self, containers: Mapping[str, str], *, since: float | None = None, deadline: Deadline

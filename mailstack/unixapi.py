@@ -36,7 +36,7 @@ class Refused(Exception):
 
 
 class Printed:
-    """What a container prints, piece by piece, until it stops; whoever reads comes to the end when it is closed."""
+    """What a container prints, piece by piece, until it stops."""
 
     def __init__(self, connection: HTTPConnection, sock: socket.socket, answer: HTTPResponse) -> None:
         self._connection, self._sock, self._answer = connection, sock, answer
@@ -47,9 +47,13 @@ class Printed:
             while len(head := self._answer.read(8)) == 8:
                 yield self._answer.read(int.from_bytes(head[4:], "big"))
 
+    def end(self) -> None:
+        """Nothing more is to come: for another thread than the one that reads, which comes to the end, and closes."""
+        shut(self._sock)
+
     def close(self) -> None:
         """End the connection."""
-        shut(self._sock)
+        self.end()
         self._connection.close()
 
 

@@ -55,7 +55,8 @@ def test_what_was_removed_or_is_to_stay_is_not_left(then: str, tmp_path: Path) -
 
 
 def test_a_child_that_was_forked_owns_nothing(tmp_path: Path) -> None:
-    with other(tmp_path, "import os; os.fork() and print(flush=True)") as parent:
+    # The child is the one that speaks: by then it has let go of what it was born with.
+    with other(tmp_path, "import os; os.fork() or print(flush=True)") as parent:
         parent.kill()
         parent.wait()
         assert len(list(left(tmp_path))) == 1
