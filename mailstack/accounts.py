@@ -25,8 +25,9 @@ LOCK_SECONDS = 30.0
 # A file is named after the address (NAME_MAX of Linux); RFC 5321, section 4.5.3.1 allows as much.
 _LONGEST = 254
 
-# Lines that Postfix's program is given before it has answered.
-_AT_ONCE = 50
+# Addresses that Postfix's program is given before it has answered: they and its answer fit into a pipe (pipe(7)), so
+# that nobody waits for somebody who waits for them.
+_AT_ONCE = 200
 
 # What Dovecot keeps of an account: its mail_home, and its mail_volatile_path.
 _PLACES = ("/srv/mail", "/tmp/locks")
@@ -76,9 +77,9 @@ class Accounts:
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             if temporary:
                 self.lab.guest.note([address])
-            line = files.add(self.lab.directory.files, Account(address, quota), password)
+            files.add(self.lab.directory.files, {Account(address, quota): password})
             try:
-                self._tell([line], [f"add {address}"])
+                self._tell("add", [address])
             except BaseException:
                 files.remove(self.lab.directory.files, [address])
                 raise
@@ -101,11 +102,9 @@ class Accounts:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             self.lab.guest.note(addresses)
             try:
-                lines = [
-                    files.add(self.lab.directory.files, Account(address, quota), password)
-                    for address, password in added.items()
-                ]
-                self._tell(lines, [f"add {address}" for address in addresses])
+                given = {Account(address, quota): password for address, password in added.items()}
+                files.add(self.lab.directory.files, given)
+                self._tell("add", addresses)
             except BaseException:
                 files.remove(self.lab.directory.files, addresses)
                 raise
@@ -120,7 +119,7 @@ class Accounts:
         with self._locked():
             files.remove(self.lab.directory.files, addresses)
             try:
-                self._tell([f"remove {each}\n" for each in addresses], [f"remove {each}" for each in addresses])
+                self._tell("remove", addresses)
             finally:
                 self._empty(addresses)
         self.lab.guest.removed(addresses)
@@ -141,7 +140,7 @@ class Accounts:
                 )
             password = self.lab.password(address)
             files.remove(self.lab.directory.files, [address])
-            self._tell([f"remove {address}\n"], [f"remove {address}"])
+            self._tell("remove", [address])
             credentials.await_password(self.lab, address, password, holds=False)
             self._empty([address])
 
@@ -184,27 +183,27 @@ class Accounts:
             what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
             raise HostError(f"{what} could not be removed: {result.stderr.strip()}")
 
-    def _tell(self, lines: Sequence[str], answers: Sequence[str]) -> None:
-        """Have Postfix take lines, each with its answer; returns when they hold."""
+    def _tell(self, action: str, addresses: Sequence[str]) -> None:
+        """Have Postfix `add` or `remove` addresses; returns when they hold, or hold no more.
+
+        Never by two at once: of two postmap(1) that add to one table, one may undo what the other did.
+        """
         if self._postfix is None:
             self._postfix = self.lab.engine.stream(self.lab.service("postfix").container, ["accounts"])
             self._postfix.settimeout(LOCK_SECONDS)
-        # As many at once as fit into a pipe, so that nobody waits for somebody who waits for them.
         try:
-            for first in range(0, len(lines), _AT_ONCE):
-                self._exchange(
-                    self._postfix, "".join(lines[first : first + _AT_ONCE]), answers[first : first + _AT_ONCE]
-                )
+            for first in range(0, len(addresses), _AT_ONCE):
+                self._exchange(self._postfix, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")
         except BaseException:
-            self._postfix.close()  # with answers to come that nobody would expect
+            self._postfix.close()  # with an answer to come that nobody would expect
             self._postfix = None
             raise
 
-    def _exchange(self, postfix: socket.socket, lines: str, answers: Sequence[str]) -> None:
+    def _exchange(self, postfix: socket.socket, line: str) -> None:
         said = b""
         try:
-            postfix.sendall(lines.encode())
-            while said.count(b"\n") < len(answers):
+            postfix.sendall(line.encode())
+            while not said.endswith(b"\n"):
                 more = postfix.recv(4096)
                 if not more:
                     raise HostError(
@@ -213,5 +212,5 @@ class Accounts:
                 said += more
         except OSError as error:
             raise HostError(f"postfix did not take the account: {error}") from None
-        if said.decode(errors="replace").splitlines() != list(answers):
+        if said.decode(errors="replace") != line:
             raise HostError(f"postfix did not take the account: {said.decode(errors='replace').strip()}")

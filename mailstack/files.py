@@ -163,27 +163,27 @@ def is_added(directory: Path, address: str) -> bool:
     return (directory / "added" / address).exists()
 
 
-def add(directory: Path, account: Account, password: Secret) -> str:
-    """Keep an added account for Dovecot, which takes it at once, and for Postfix's next start; gives Postfix's line."""
-    line = render.addition(account.address)
-    write_private(directory / "added" / account.address, render.account_line(account, password).reveal())
-    addresses = directory / "addresses"
-    write_private(addresses, _without(addresses.read_text(), {account.address}) + line)
+def add(directory: Path, accounts: Mapping[Account, Secret]) -> None:
+    """Keep added accounts for Dovecot, which takes them at once, and for Postfix's next start."""
+    for account, password in accounts.items():
+        write_private(directory / "added" / account.address, render.account_line(account, password).reveal())
+    table = directory / "addresses"
+    names = [account.address for account in accounts]
+    write_private(table, _without(table.read_text(), names) + "".join(map(render.own_line, names)))
     hosting.hand_over(directory)
-    return line
 
 
 def remove(directory: Path, removed: Collection[str]) -> None:
     """Keep these accounts no longer."""
-    addresses = directory / "addresses"
-    write_private(addresses, _without(addresses.read_text(), removed))
+    table = directory / "addresses"
+    write_private(table, _without(table.read_text(), removed))
     for address in removed:
         (directory / "added" / address).unlink(missing_ok=True)
     hosting.hand_over(directory)
 
 
-def _without(addresses: str, removed: Collection[str]) -> str:
-    return "".join(line for line in addresses.splitlines(keepends=True) if line.split()[1] not in removed)
+def _without(table: str, removed: Collection[str]) -> str:
+    return "".join(line for line in table.splitlines(keepends=True) if line.split()[0] not in removed)
 
 
 def read_relay(directory: Path) -> tuple[str, Secret] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ from mailstack.users import Watch
 UP_SECONDS = 120.0
 READY_SECONDS = 30.0
 ENSURE_SECONDS = 900.0  # somebody else's `up`, with images that are built
+
+_WAITING = "waiting for another command on this lab"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Report:
 
 def up(request: Request, progress: Progress) -> Report:
     """Bring a lab to its definition, and prove it with a mail; if that fails, remove what was made (see `keep`)."""
-    report = _up(request, progress, LOCK_SECONDS)
+    report = _up(request, progress, LOCK_SECONDS, lambda: progress(_WAITING))
     assert report is not None
     return report
 
@@ -102,15 +104,25 @@ def _lead(wanted: state.State) -> None:
         )
 
 
-def ensure(request: Request, progress: Progress) -> None:
-    """Bring a lab up unless it is: of several processes that ask at once, one does it while the others wait."""
+def ensure(request: Request, progress: Progress, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Bring a lab up unless it is: of several processes that ask at once, one does it while the others wait.
+
+    Those call `meanwhile` before they do, for what is to be done anyway.
+    """
+
+    def waits() -> None:
+        progress(_WAITING)
+        meanwhile()
+
     try:
-        _up(request, progress, ENSURE_SECONDS, unless_up=True)
+        _up(request, progress, ENSURE_SECONDS, waits, unless_up=True)
     except MailstackError as error:
         raise hosting.explained(error) from None
 
 
-def _up(request: Request, progress: Progress, patience: float, *, unless_up: bool = False) -> Report | None:
+def _up(
+    request: Request, progress: Progress, patience: float, waits: Callable[[], None], *, unless_up: bool = False
+) -> Report | None:
     started = time.monotonic()
     directory = state.LabDirectory(request.name)
     outside = files.read_credentials(request.credentials) if request.credentials else None
@@ -118,9 +130,7 @@ def _up(request: Request, progress: Progress, patience: float, *, unless_up: boo
     watch = Watch(request.name, Local())
     work = None
     try:
-        with directory.locked(
-            Deadline.after(patience), lambda: progress("waiting for another command on this lab")
-        ) as lock:
+        with directory.locked(Deadline.after(patience), waits) as lock:
             if unless_up and (found := directory.load()) is not None and found.stays:
                 return None
             work = _Up(request, directory, Local((lock,)), outside, relay_ca, progress, started)

@@ -133,7 +133,7 @@ def mailstack_lab(
         try:
             if not keep:
                 guard(name, Local())  # takes the lab down if this process and those that share it are killed
-            ensure(wanted, _silent)
+            ensure(wanted, _silent, _warm_up)
             found = RunningLab(name)
         except BaseException:
             # Interrupted when the lab was just up: who leaves without taking it down sends the guard away, too.
@@ -255,6 +255,20 @@ def _use_host(config: pytest.Config) -> None:
 
     if host := config.getoption("--mailstack-host") or os.environ.get(hosting.VARIABLE) or over_ssh():
         hosting.use(host)
+
+
+def _warm_up() -> None:
+    """Read in what tests use, as long as another worker brings the lab up: here is nothing else to do."""
+    import email.headerregistry
+    import email.policy
+
+    import imap_tools
+
+    import mailstack.accounts
+    import mailstack.looks
+    import mailstack.testing
+
+    del email, imap_tools, mailstack
 
 
 def _silent(_: str) -> None:

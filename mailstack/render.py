@@ -39,9 +39,9 @@ def account_of(line: str) -> Account:
     return Account(address, UNLIMITED if size == "unlimited" else int(size.removesuffix("B")))
 
 
-def addition(address: str) -> str:
-    """What Postfix is told of an account that is added (stack/postfix/accounts)."""
-    return f"add {address}\n"
+def own_line(address: str) -> str:
+    """The line of a table (postmap(1)) in which an address leads to itself: Postfix's of an account that was added."""
+    return f"{address} {address}\n"
 
 
 def passwords_of(accounts_file: str) -> dict[str, Secret]:

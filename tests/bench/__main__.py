@@ -33,6 +33,9 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    # As for everybody who has installed it: modules are compiled once, and not by each process again. (Some images of
+    # Python set this for the sake of their size.)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     machine = _machine()
     runs = max(LEAST, options.runs)
     print(", ".join(f"{name} {value}" for name, value in machine.items()))

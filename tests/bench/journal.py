@@ -22,15 +22,15 @@ SIZE = 4 * 2**30
 VOLUMES = ("queue", "mailboxes", "outbox")
 
 
-def has_journal(directory: Path) -> bool:
-    """Whether the file system of a directory is another than ext4, or one with a journal."""
+def has_journal(directory: Path, proc: Path = Path("/proc")) -> bool:
+    """Whether the file system of a directory is another than ext4, or one with a journal (proc_pid_mountinfo(5))."""
     device = directory.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in (proc / "self/mountinfo").read_text().splitlines():
         fields = line.split()
         if fields[2] == number:
             kind, source = fields[fields.index("-") + 1 :][:2]
-            return kind != "ext4" or any(Path("/proc/fs/jbd2").glob(f"{Path(source).resolve().name}-*"))
+            return kind != "ext4" or any((proc / "fs/jbd2").glob(f"{Path(source).resolve().name}-*"))
     return True
 
 

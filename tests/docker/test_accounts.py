@@ -130,6 +130,21 @@ def test_added_accounts_outlive_the_containers_and_a_changed_definition(labs: La
         assert "stays@example.com" in RunningLab(lab.name).definition.addresses()
 
 
+def test_many_accounts_come_and_go_at_once(lab: RunningLab, accounts: Accounts) -> None:
+    """More than Postfix is told of in one line."""
+    many = [f"many-{number}@example.com" for number in range(250)]
+    accounts.add_several(many)
+    table = lab.engine.execute(lab.service("postfix").container, ["postmap", "-s", "lmdb:/etc/postfix/added"]).stdout
+    assert {f"{address}\t{address}" for address in many} <= set(table.splitlines())
+    for address in (many[0], many[-1]):
+        crosses(lab, address, address)
+    accounts.remove_several(many)
+    table = lab.engine.execute(lab.service("postfix").container, ["postmap", "-s", "lmdb:/etc/postfix/added"]).stdout
+    assert "many-" not in table
+    mails = lab.engine.execute(lab.service("dovecot").container, ["ls", "/srv/mail"]).stdout
+    assert "many-" not in mails
+
+
 @pytest.mark.parametrize(
     ("address", "says"),
     [

@@ -91,8 +91,8 @@ def test_a_run_that_is_interrupted_as_soon_as_its_lab_is_up_leaves_nothing(pytes
 
         ensure = lab.ensure
 
-        def interrupted(wanted, progress):
-            ensure(wanted, progress)
+        def interrupted(wanted, *others):
+            ensure(wanted, *others)
             Path("lab").write_text(wanted.name)
             signal.raise_signal(signal.SIGINT)
 

@@ -30,20 +30,19 @@ def test_an_account_s_line_is_read_as_it_was_written(quota: int | None) -> None:
 
 
 def test_an_added_account_is_a_file_of_its_own_that_nobody_else_may_read(directory: Path) -> None:
-    files.add(directory, Account("dora@example.com", 4096), Secret("hers"))
+    files.add(directory, {Account("dora@example.com", 4096): Secret("hers")})
     path = directory / "added" / "dora@example.com"
     assert path.read_text() == "dora@example.com:{PLAIN}hers::::::userdb_quota_storage_size=4096B\n"
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
 def test_what_postfix_is_told_has_no_password_in_it(directory: Path) -> None:
-    line = files.add(directory, Account("dora@example.com"), Secret("hers"))
-    assert line == "add dora@example.com\n"
-    assert (directory / "addresses").read_text() == line
+    files.add(directory, {Account("dora@example.com"): Secret("hers")})
+    assert (directory / "addresses").read_text() == "dora@example.com dora@example.com\n"
 
 
 def test_added_accounts_stay_when_the_definition_is_written_again(directory: Path) -> None:
-    files.add(directory, Account("dora@example.com"), Secret("hers"))
+    files.add(directory, {Account("dora@example.com"): Secret("hers")})
     files.write(directory, LAB)
     assert files.added(directory) == [Account("dora@example.com")]
     assert files.passwords(directory)["dora@example.com"].reveal() == "hers"
@@ -51,7 +50,7 @@ def test_added_accounts_stay_when_the_definition_is_written_again(directory: Pat
 
 def test_an_account_that_is_removed_leaves_nothing(directory: Path) -> None:
     for name in ("dora", "erik"):
-        files.add(directory, Account(f"{name}@example.com"), Secret(name))
+        files.add(directory, {Account(f"{name}@example.com"): Secret(name)})
     files.remove(directory, {"dora@example.com"})
     assert [account.address for account in files.added(directory)] == ["erik@example.com"]
     assert "dora" not in (directory / "addresses").read_text()
@@ -59,12 +58,12 @@ def test_an_account_that_is_removed_leaves_nothing(directory: Path) -> None:
 
 
 def test_passwords_of_added_accounts_are_blotted_out_too(directory: Path) -> None:
-    files.add(directory, Account("dora@example.com"), Secret("hers-and-hers-alone"))
+    files.add(directory, {Account("dora@example.com"): Secret("hers-and-hers-alone")})
     assert "hers-and" not in files.blot(directory, "it was hers-and-hers-alone")
 
 
 def test_a_change_that_is_taken_back_leaves_the_added_accounts(directory: Path) -> None:
-    files.add(directory, Account("dora@example.com"), Secret("hers"))
+    files.add(directory, {Account("dora@example.com"): Secret("hers")})
     before = files.kept(directory)
     (directory / "mailboxes").write_text("something else")
     files.put_back(directory, before)
@@ -74,7 +73,7 @@ def test_a_change_that_is_taken_back_leaves_the_added_accounts(directory: Path) 
 
 def test_accounts_that_others_add_and_remove_meanwhile_are_passed_over(directory: Path) -> None:
     for name in ("dora", "erik"):
-        files.add(directory, Account(f"{name}@example.com"), Secret(name))
+        files.add(directory, {Account(f"{name}@example.com"): Secret(name)})
     # One whose file goes between the listing and the reading, and one whose line is still to be written.
     (directory / "added" / "gone@example.com").symlink_to(directory / "nowhere")
     (directory / "added" / "coming@example.com").touch()

@@ -1,0 +1,39 @@
+"""Of those who want one lab at once, one brings it up. Real locks; the lab is one that is said to be up."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from mailstack import lab, state
+from mailstack.model import Deadline
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.LabDirectory:
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
+    found = state.LabDirectory("shared")
+    found.make()
+    found.save(state.State("shared", state.owner(), "never", "", (), {}, stays=True))
+    return found
+
+
+def test_who_waits_for_another_s_up_does_meanwhile_what_is_to_be_done_anyway(directory: state.LabDirectory) -> None:
+    said: list[str] = []
+    with contextlib.ExitStack() as up:
+        up.enter_context(directory.locked(Deadline.after(5)))
+
+        def meanwhile() -> None:
+            said.append("meanwhile")
+            up.close()  # the other one's `up` has ended
+
+        lab.ensure(lab.Request("shared"), said.append, meanwhile)
+    assert said == ["waiting for another command on this lab", "meanwhile"]
+
+
+def test_who_need_not_wait_does_nothing_meanwhile(directory: state.LabDirectory) -> None:
+    said: list[str] = []
+    lab.ensure(lab.Request("shared"), said.append, lambda: said.append("meanwhile"))
+    assert said == []
