@@ -10,14 +10,20 @@ import signal
 import smtplib
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
+from mailstack import compose, state
+from mailstack.down import remove
+from mailstack.engine import Engine
 from mailstack.model import Deadline
+from mailstack.runner import Local
 from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run
 
 pytestmark = pytest.mark.docker
@@ -315,3 +321,22 @@ def test_down_of_a_lab_that_is_not_there_is_done(nothing_before: Traces) -> None
     assert (outcome.code, outcome.out, outcome.err) == (0, "there was nothing to remove\n", "")
     assert run(["down", "--all"]).code == 0
     assert nothing_before.all() == set()
+
+
+def test_what_the_engine_is_still_making_for_a_compose_that_was_ended_goes_too(traces: Traces) -> None:
+    """The engine finishes what it was asked for; here it is somebody else who asks, half a second after the end."""
+    name = f"late-{secrets.token_hex(3)}"
+    network = f"{compose.project_name(name)}_mail"
+    directory = state.LabDirectory(name)
+    directory.make()
+    made: list[str] = []
+
+    def make() -> None:
+        labels = {"mailstack.lab": name, "mailstack.owner": traces.owner}
+        made.append(docker.from_env().api.create_network(network, labels=labels)["Id"])
+
+    engine = threading.Timer(0.5, make)
+    engine.start()
+    remove(directory, Local(), Engine(), late=frozenset({f"network {network}"}))
+    engine.join()
+    assert (len(made), traces.all()) == (1, set())
