@@ -132,7 +132,11 @@ class _Hop:
                 raise self._refused(answers, password=True) from None
             if self._gone():
                 raise self._cut() from None
-            raise HostError(f"{self._name}: no SSH with it: {error}") from None
+            raise HostError(
+                f"{self._name}: no SSH with it: {error}",
+                remedy="does sshd listen there? After log-ins that failed it turns away whoever comes from the same "
+                "address (PerSourcePenalties in sshd_config(5)): then try again in a minute",
+            ) from None
         except socket.gaierror as error:
             raise HostError(
                 f"{self._name}: there is no machine of that name: {error.strerror}",

@@ -306,6 +306,23 @@ def test_each_hop_is_given_its_own_password(machine: nested.Machine, tmp_path: P
     assert re.findall(r"password for (\w+): ", said) == ["hop", "inner"]
 
 
+def test_who_is_turned_away_after_log_ins_that_failed_is_told_so(
+    machine: nested.Machine, tmp_path: Path, password: str
+) -> None:
+    """By another sshd on the machine, which punishes as Debian's does, and sooner."""
+    machine.container.reload()
+    address = next(iter(machine.container.attrs["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    there = at(machine, tmp_path, f"Host far\n  HostName {address}\n  Port 2222\n  User tester\n", f"[{address}]:2222")
+    options = ("PerSourcePenalties=authfail:60s min:30s", "PidFile=/run/strict.pid", "Port=2222")
+    machine.run("/usr/sbin/sshd", *(word for option in options for word in ("-o", option)))
+    try:
+        code, said = at_a_terminal(there, "version", host="far", types=["wrong", "wrong", "wrong"])
+    finally:
+        machine.run("sh", "-c", "kill $(cat /run/strict.pid)")
+    assert code == 3
+    assert "far: no SSH with it: " in said and "try again in a minute" in " ".join(said.split())
+
+
 def holding(text: str) -> list[str]:
     """What on this machine has `text` in its command line, its environment, or its file of a lab or a connection."""
     found = []
