@@ -167,7 +167,8 @@ class Accounts:
         self._looked = True
         with contextlib.suppress(MailstackError):
             for addresses in guests.left(self.lab.directory.path):
-                self.remove_several(addresses)
+                if addresses:
+                    self.remove_several(addresses)
 
     def _locked(self) -> AbstractContextManager[int]:
         return self.lab.directory.locked(

@@ -18,6 +18,8 @@ from pathlib import Path
 from mailstack import state
 from mailstack.errors import HostError
 
+_COMING = ".coming"
+
 
 class Guest:
     """The accounts that this process has added to a lab for a while."""
@@ -30,18 +32,19 @@ class Guest:
 
     def note(self, addresses: Sequence[str]) -> None:
         """These are about to be added."""
-        while self._fd is None:
+        if self._fd is None:
+            # Locked before it has its name: who found it sooner would take it for one that was left, and wait for the
+            # lab's lock with this one in hand, while this process, which has that one, waited for this.
+            coming = self._path.with_suffix(_COMING)
             try:
                 self._directory.mkdir(mode=0o700, exist_ok=True)  # without its parent: that one goes with the lab
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise HostError(f"{self._directory}: cannot be written: {error.strerror}") from None
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if state.same_file(fd, self._path):
-                self._fd = fd
+                self._fd = os.open(coming, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
                 os.register_at_fork(after_in_child=self._close)  # a child may outlive this process
-            else:  # somebody took it for one that was left
-                os.close(fd)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                coming.rename(self._path)
+            except OSError as error:
+                self._close()
+                raise HostError(f"{self._directory}: cannot be written: {error.strerror}") from None
         os.write(self._fd, "".join(f"{address}\n" for address in addresses).encode())
         self._addresses.update(addresses)
 
@@ -67,6 +70,8 @@ class Guest:
 def left(lab: Path) -> Iterator[list[str]]:
     """What each guest that has been killed has left: it is forgotten when the next one is asked for."""
     for path in (lab / "guests").glob("*"):
+        if path.suffix == _COMING:
+            continue
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if state.same_file(file.fileno(), path):

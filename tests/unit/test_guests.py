@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,26 @@ def test_a_child_that_was_forked_owns_nothing(tmp_path: Path) -> None:
         parent.kill()
         parent.wait()
         assert len(list(left(tmp_path))) == 1
+
+
+def test_nobody_takes_a_guest_that_is_only_just_coming_for_one_that_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who did would wait for the lab's lock, which this one has, and this one for the other's."""
+    lock, seen = fcntl.flock, []
+
+    def late(fd: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:  # others look a moment before
+            seen.append(list(left(tmp_path)))
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    guest = Guest(tmp_path)
+    guest.note(["a@example.com"])
+    assert seen == [[]]
+    assert list(left(tmp_path)) == []
+    guest.removed(["a@example.com"])
+    assert list((tmp_path / "guests").iterdir()) == []
 
 
 def test_one_s_own_accounts_are_not_left_as_long_as_one_lives(tmp_path: Path) -> None:
