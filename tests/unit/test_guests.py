@@ -70,7 +70,7 @@ def test_nobody_takes_a_guest_that_is_only_just_coming_for_one_that_was_left(
     lock, seen = fcntl.flock, []
 
     def late(fd: int, operation: int) -> None:
-        if operation == fcntl.LOCK_EX:  # others look a moment before
+        if operation == fcntl.LOCK_EX and not seen:  # others look a moment before
             seen.append(list(left(tmp_path)))
         lock(fd, operation)
 
