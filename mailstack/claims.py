@@ -9,6 +9,7 @@ from mailstack import hosting, ports, state, subnets
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import EngineError
 from mailstack.model import PORTS, Deadline, Json, Network
+from mailstack.state import Home
 from mailstack.subnets import Taken
 
 CLAIMS = 2  # how often something else is chosen, when somebody was faster
@@ -16,9 +17,9 @@ CLAIMS = 2  # how often something else is chosen, when somebody was faster
 _STRAGGLER_SECONDS = 3.0
 
 
-def of_ports(name: str) -> dict[str, int]:
+def of_ports(home: Home, name: str) -> dict[str, int]:
     """Free ports of 127.0.0.1 for a new lab, here and on its host. Raises HostError when there are too few."""
-    promised = {port for other in state.others(name) for port in other.ports.values()}
+    promised = state.promised_ports(home, name)
     if there := hosting.current():
         promised.update(there.about["ports"])
     # Labs of one name on several hosts lead to ports of this machine, too: not all of them begin at the same ones.
@@ -27,6 +28,7 @@ def of_ports(name: str) -> dict[str, int]:
 
 
 def of_subnets(
+    home: Home,
     wanted: state.State,
     document: Json,
     networks: Sequence[Network],
@@ -43,7 +45,7 @@ def of_subnets(
         return {}
     own = {document["networks"][name]["name"] for name in names}
     others = _others(networks, own)
-    for lab in state.others(wanted.lab):
+    for lab in state.others(home, wanted.lab):
         others += subnets.taken(lab.subnets.values(), f"the lab {lab.lab}")
     others += subnets.taken(refused, "somebody who was faster")
     return subnets.choose(f"{wanted.owner} {wanted.lab}", names, others, kept)

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mailstack import storage
 from mailstack.errors import HostError
 from mailstack.model import SERVICES, Command, Json
 from mailstack.runner import Runner
-from mailstack.secret import runtime_directory
+from mailstack.secret import write_private
+from mailstack.state import COMPOSE
 
 # `!reset` and `!override` in relay.yaml (2.24), file secrets on read-only services.
 OLDEST = (2, 24)
@@ -44,7 +46,7 @@ def candidates() -> list[Path]:
 
 def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
     """The version of a Compose binary, () where it does not say; remembered until the binary changes."""
-    memory = runtime_directory() / "compose.json"
+    memory = storage.root() / COMPOSE
     status = binary.stat()
     key = f"{binary} {status.st_size} {status.st_mtime_ns}"
     try:
@@ -54,8 +56,10 @@ def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
     if key not in known:
         said = runner.run(Command((str(binary), "version", "--short"))).stdout
         known[key] = [int(number) for number in re.findall(r"\d+", said)[:3]]
-        with contextlib.suppress(OSError):  # then it is asked again next time
-            memory.write_text(json.dumps(known))
+        # Where nothing is kept yet, or cannot be written, it is asked again next time.
+        with contextlib.suppress(HostError):
+            if storage.read(memory.parent):
+                write_private(memory, json.dumps(known))
     return tuple(known[key])
 
 

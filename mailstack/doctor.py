@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mailstack import compose, definition, hosting, images, needs, ports
+from mailstack import compose, definition, hosting, images, needs, ports, storage
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import MailstackError
 from mailstack.model import PORTS, SERVICES, Command
 from mailstack.runner import Runner
-from mailstack.secret import runtime_directory
 
 WAYS = {"sudo": ", by sudo"}
 
@@ -119,7 +118,7 @@ def _free_ports() -> Finding:
 
 def _secrets() -> Finding:
     try:
-        directory = runtime_directory()
+        directory = storage.base()
     except MailstackError as error:
         return Finding("secrets", False, error.message, error.remedy)
     kind = _file_system(directory)

@@ -7,13 +7,14 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-from mailstack import compose, hosting, state
+from mailstack import compose, elsewhere, home, hosting, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.model import Deadline
 from mailstack.runner import Local, Runner, last_lines
-from mailstack.users import Users, Watch, used_labs
+from mailstack.users import Users, Watch
 
 Progress = Callable[[str], None]
 
@@ -38,7 +39,8 @@ def down(
     `wanted` is asked when nobody else works on the lab any more, for which it waits `patience` seconds. Raises
     FileNotFoundError when there is no lock, and none is to be made: then nobody has worked on the lab.
     """
-    directory = state.LabDirectory(name)
+    here = home.current()
+    directory = state.LabDirectory(here, name)
     with directory.locked(
         Deadline.after(patience), lambda: progress(f"waiting for another command on lab “{name}”"), make=make_lock
     ) as lock:
@@ -46,7 +48,7 @@ def down(
             return False
         engine = Engine()
         owners = engine.owners(name)
-        there = directory.path.exists() or state.owner() in owners
+        there = directory.is_made() or state.owner() in owners
         if there:
             progress(f"removing lab “{name}”")
         if owners and state.owner() not in owners:
@@ -56,7 +58,7 @@ def down(
                 f"the lab “{name}” on this engine belongs to {', '.join(sorted(owners))}",
                 remedy="mailstack down removes your own",
             )
-        watch = Watch(name, Local())  # finishes this if it is killed
+        watch = Watch(here, name, Local())  # finishes this if it is killed
         try:
             with contextlib.suppress(HostError):  # shared memory that is full is a reason to go on
                 if found := directory.load():
@@ -64,15 +66,16 @@ def down(
             remove(directory, Local((lock,)), engine, owners)
         finally:
             watch.dismiss()
-        Users(name).forget()
+        Users(here, name).forget()
         return there
 
 
 def mine() -> list[str]:
     """The names of this user's labs: those on the engine, and those that have a directory."""
     found = set(Engine().labs(state.owner()))
-    for name in _here():
-        kept = state.LabDirectory(name).load()
+    here = home.current()
+    for name in {*here.labs(), *here.files(".lock"), *here.files(".users")}:
+        kept = state.LabDirectory(here, name).load()
         if kept is None or kept.owner == state.owner():
             found.add(name)
     return sorted(found)
@@ -106,21 +109,15 @@ def stale(progress: Progress) -> list[str]:
 
 def _is_stale(name: str, engine: Engine) -> bool:
     """See `stale`; asked by who holds the lab's lock."""
-    found = state.LabDirectory(name).load()
-    if found and found.engine not in ("", engine_url()):
-        return False  # it is on another engine
+    here = home.current()
+    found = state.LabDirectory(here, name).load()
     expires = engine.expires(name, state.owner())
-    used = Users(name).used()
+    used = Users(here, name).used()
     if expires is None:
         return not used
     if expires.isdigit() and int(expires) <= time.time():
         return True
     return used is False or (found is not None and not found.stays)
-
-
-def _here() -> set[str]:
-    """The names of the labs of which there is any file here."""
-    return {*state.known_labs(), *state.locked_labs(), *used_labs()}
 
 
 def remove(
@@ -140,9 +137,12 @@ def remove(
     )
     deadline = Deadline.after(DOWN_SECONDS)
     mine = state.owner()
+    owners = engine.owners(directory.name) if owners is None else owners
+    others: list[Path] = []
     try:
+        others = elsewhere.find(engine, directory) if mine in owners else []
         said = ""
-        if (engine.owners(directory.name) if owners is None else owners) == {mine}:
+        if owners == {mine}:
             said = runner.run(bare.down(), deadline=deadline).stderr
         late = compose.being_made(said.splitlines(), late)
         coming = Deadline.after(LATE_SECONDS)
@@ -162,4 +162,6 @@ def remove(
         # Whatever the engine said: no secret stays behind, and `down` finds the rest by its labels.
         known = directory.load()
         directory.remove()
+        for other in others:
+            elsewhere.remove(other)
         hosting.forget(directory.name, known.ports.values() if known else ())

@@ -217,6 +217,13 @@ class Engine:
         return found
 
     @_mapped
+    def sources(self, lab: str, owner: str) -> set[str]:
+        """Where on the engine's host the files are that the containers of a lab are handed."""
+        wanted = {"label": [f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}"]}
+        mounts = [m for c in self._quick.containers(all=True, filters=wanted) for m in c.get("Mounts") or ()]
+        return {str(mount["Source"]) for mount in mounts if mount.get("Type") == "bind"}
+
+    @_mapped
     def remove(self, thing: str) -> None:
         """Remove one of `leftovers`, by force; one that has gone in the meantime is fine."""
         kind, name = thing.split(" ", 1)

@@ -25,7 +25,8 @@ from pathlib import Path
 from mailstack import hosting, pki, render, secret
 from mailstack.errors import CredentialsError, InputError
 from mailstack.model import Account, Lab
-from mailstack.secret import Secret, make_private_directory, new_password, write_private
+from mailstack.secret import Secret, new_password, write_private
+from mailstack.storage import make_subdirectory
 
 SERVER_NAMES: Mapping[str, tuple[str, ...]] = {
     # `localhost` and 127.0.0.1 are what a client on this machine connects to.
@@ -84,7 +85,7 @@ def write(
     wanted = {address: known.get(address) or new_password() for address in lab.addresses()}
     put("accounts", render.accounts_file(lab, wanted).reveal())
 
-    make_private_directory(directory / "added")
+    make_subdirectory(directory / "added")
     if not (directory / "addresses").exists():
         put("addresses", "")
 

@@ -12,7 +12,6 @@ import fcntl
 import io
 import json
 import os
-import shutil
 import socket
 import threading
 import time
@@ -21,13 +20,14 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailstack import hosts
+from mailstack import hosts, state, storage
 from mailstack.errors import DeadlinePassed, HostError, InputError, Interrupted, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json, Result
 from mailstack.runner import Local, last_lines, must, program
-from mailstack.secret import Secret, make_private_directory, runtime_directory
-from mailstack.state import known_labs, owner, same_file
+from mailstack.secret import Secret
+from mailstack.state import owner, same_file
+from mailstack.storage import Marker
 
 VARIABLE = "MAILSTACK_HOST"
 
@@ -76,13 +76,10 @@ def use(name: str, ask: Callable[[str], Secret | None] = lambda question: None) 
     """
     global _before, _current  # noqa: PLW0603
     host = hosts.parse(name)
-    above = runtime_directory()
-    inherited = above.name == host.key  # from a process that works there already
-    directory = above if inherited else above / host.key
-    _before = "" if inherited else chosen()
-    make_private_directory(directory)
-    os.environ["MAILSTACK_RUNTIME_DIR"] = str(directory)
-    os.environ["DOCKER_HOST"] = f"unix://{directory / ENGINE}"
+    directory = storage.root() / host.key
+    engine = f"unix://{directory / ENGINE}"
+    _before = "" if chosen() == engine else chosen()  # inherited from a process that works there already
+    os.environ["DOCKER_HOST"] = engine
     os.environ[VARIABLE] = str(host)
     _current = _connected(host, directory, ask)
     return _current
@@ -244,8 +241,7 @@ class Over:
 def _connected(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | None]) -> Over:
     """Join the process that keeps the connection; it is started where there is none."""
     while True:
-        make_private_directory(directory)
-        fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = _open_lock(directory)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # of several commands that begin at once, one starts it
             if not same_file(fd, directory / LOCK):
@@ -254,8 +250,7 @@ def _connected(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | 
                 try:
                     _started(host, directory, ask)
                 except BaseException:
-                    if not known_labs():
-                        shutil.rmtree(directory, ignore_errors=True)
+                    discard(directory)
                     raise
                 control = _attempt(directory)
             if control is None:
@@ -263,6 +258,29 @@ def _connected(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | 
             return Over(host, directory, control)
         finally:
             os.close(fd)
+
+
+def _open_lock(directory: Path) -> int:
+    """Open the lock of a host's directory, which is made if it is not there. Raises HostError."""
+    root = directory.parent
+    while True:
+        storage.make(root, Marker(storage.ROOT))
+        with contextlib.suppress(FileNotFoundError), storage.held(root):
+            storage.make(directory, Marker(storage.HOST))
+            return storage.open_file(directory / LOCK, os.O_RDWR | os.O_CREAT)
+
+
+def labs(directory: Path) -> list[state.State]:
+    """Return how this user's labs on the host of a directory were brought up."""
+    homes = [home for home in state.homes(directory.parent) if home.endpoint == f"unix://{directory / ENGINE}"]
+    return [lab for home in homes for lab in state.others(home, "")]
+
+
+def discard(directory: Path) -> None:
+    """Remove a host's directory, unless there is a lab on that host."""
+    if not labs(directory):
+        with contextlib.suppress(OSError), storage.held(directory.parent):
+            storage.remove(directory)
 
 
 def _attempt(directory: Path) -> socket.socket | None:
@@ -297,7 +315,7 @@ def _start(host: hosts.Host, directory: Path, answers: Mapping[str, Secret]) -> 
     """Start the process; what it says once it is connected, or is not."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        environment = {"MAILSTACK_RUNTIME_DIR": str(directory)}
+        environment = {storage.VARIABLE: str(directory.parent.parent)}
         keeper = program("mailstack.tunnel", str(host), environment=environment)
         Local().release(keeper, stdin=theirs.fileno())
         theirs.close()

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import claims, compose, definition, files, hosting, images, labfile, needs, state
+from mailstack import claims, compose, definition, elsewhere, files, home, hosting, images, labfile, needs, state
 from mailstack.down import LOCK_SECONDS, Progress, remove
 from mailstack.engine import Engine, engine_url, own_engine
 from mailstack.errors import (
@@ -124,10 +124,10 @@ def _up(
     request: Request, progress: Progress, patience: float, waits: Callable[[], None], *, unless_up: bool = False
 ) -> Report | None:
     started = time.monotonic()
-    directory = state.LabDirectory(request.name)
+    directory = home.directory(request.name)
     outside = files.read_credentials(request.credentials) if request.credentials else None
     relay_ca = files.read_authorities(request.relay_ca) if request.relay_ca else ""
-    watch = Watch(request.name, Local())
+    watch = Watch(directory.home, request.name, Local())
     work = None
     try:
         with directory.locked(Deadline.after(patience), waits) as lock:
@@ -189,7 +189,7 @@ class _Up:
             networks, owners = around.result()
             _refuse_anothers(wanted, owners)
             kept = self.before.subnets if self.before else {}
-            chosen = claims.of_subnets(wanted, document, networks, kept)
+            chosen = claims.of_subnets(self.directory.home, wanted, document, networks, kept)
             wanted = dataclasses.replace(wanted, document=document[labfile.BLOCK], subnets=chosen)
             self._done("definition")
             made_here = self.before is None
@@ -217,7 +217,19 @@ class _Up:
         """What the engine has of others: all networks, and whose labs of this name."""
         needs.refuse_old(self.engine)
         networks = self.engine.networks()
-        return networks, self.engine.owners(self.request.name, networks)
+        owners = self.engine.owners(self.request.name, networks)
+        if self.before is None and state.owner() in owners:
+            self._refuse_elsewhere()
+        return networks, owners
+
+    def _refuse_elsewhere(self) -> None:
+        """Raise InputError where the lab has files that this command would not find again: its secrets would stay."""
+        if found := elsewhere.find(self.engine, self.directory):
+            name = self.request.name
+            raise InputError(
+                f"lab “{name}” is on this engine already, and its files are in {found[0]}",
+                remedy=f"`mailstack down{'' if name == 'lab' else f' -n {name}'}` removes it",
+            )
 
     def _go_back(self, before: state.State, kept: Mapping[str, Secret]) -> None:
         """What was to take the place of a lab that is up does not come up: the lab is made what it was."""
@@ -250,7 +262,7 @@ class _Up:
             expires=expires,
             tag=images.content_tag(definition.stack()),
             files=tuple(str(path) for path in paths),
-            ports=before.ports if before else claims.of_ports(request.name),
+            ports=before.ports if before else claims.of_ports(self.directory.home, request.name),
             relay=f"{request.relay.host}:{request.relay.port}" if request.relay else "",
             engine=engine_url(),
             stays=before.stays if before else request.keep,
@@ -337,10 +349,10 @@ class _Up:
             self.progress(f"somebody else was faster at {', '.join(lost + refused)}")
             self.runner.run(there.down(), deadline=Deadline.after(UP_SECONDS))
             hosting.close(wanted.ports.values())
-            wanted = dataclasses.replace(wanted, ports=claims.of_ports(wanted.lab), subnets={})
+            wanted = dataclasses.replace(wanted, ports=claims.of_ports(self.directory.home, wanted.lab), subnets={})
             paths = [Path(name) for name in wanted.files]
             document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
-            chosen = claims.of_subnets(wanted, document, self.engine.networks(), refused=refused)
+            chosen = claims.of_subnets(self.directory.home, wanted, document, self.engine.networks(), refused=refused)
             wanted = dataclasses.replace(wanted, subnets=chosen)
             self.directory.save(wanted)
             _lead(wanted)

@@ -118,7 +118,7 @@ def mailstack_lab(
         yield lab
         return
 
-    from mailstack import down
+    from mailstack import down, home
     from mailstack.errors import MailstackError
     from mailstack.lab import Request, ensure
     from mailstack.runner import Local
@@ -127,12 +127,14 @@ def mailstack_lab(
     name = _own_name(request.config)
     keep = request.config.getoption("--mailstack-keep")
     wanted = Request(name, tuple(Path(path) for path in mailstack_overlays), ttl=mailstack_ttl)
-    users, end = Users(name), _nothing if keep else lambda: down.down(name, _silent)
+    end = _nothing if keep else lambda: down.down(name, _silent)
     with _for_people():
+        there = home.current()  # before anything is made: where no engine answers, nothing could be removed
+        users = Users(there, name)
         users.join()
         try:
             if not keep:
-                guard(name, Local())  # takes the lab down if this process and those that share it are killed
+                guard(there, name, Local())  # takes the lab down if this process and those that share it are killed
             ensure(wanted, _silent, _warm_up)
             found = RunningLab(name)
         except BaseException:

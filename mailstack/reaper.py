@@ -1,4 +1,4 @@
-"""Takes a lab down when its time has come: `python -m mailstack.reaper up|users LAB`, started by `users`.
+"""Takes a lab down when its time has come: `python -m mailstack.reaper up|users LAB ENGINE-ID`.
 
 A process of its own, which outlives the one that makes the lab, or uses it, however that one ends.
 """
@@ -13,12 +13,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from mailstack import hosting
+from mailstack import home, hosting
 from mailstack.errors import EngineError, HostError
 from mailstack.model import Deadline
-from mailstack.state import LabDirectory, owner
+from mailstack.state import Home, LabDirectory, owner
 from mailstack.users import Users
 
 # How long another command, or the Compose of one that was killed, may still work on the lab; in seconds.
@@ -54,36 +53,39 @@ def wait(directory: LabDirectory, moment: float) -> bool:
             signal.sigtimedwait([signal.SIGIO], min(left, look))
 
 
-def after_up(lab: str) -> None:
+def after_up(there: Home, lab: str) -> None:
     """`up` has ended. A lab that is not to stay is taken down now, any other when it expires."""
-    directory = LabDirectory(lab)
+    directory = LabDirectory(there, lab)
 
     def unfinished() -> bool:
         found = directory.load()
         return found is None or not found.stays
 
-    if not _take_down(lab, unfinished) and (found := directory.load()) and found.expires != "never":
+    if not _take_down(there, lab, unfinished) and (found := directory.load()) and found.expires != "never":
         moment = found.expires
         if wait(directory, float(moment)):
-            _take_down(lab, lambda: (now := directory.load()) is not None and now.expires == moment)
+            _take_down(there, lab, lambda: (now := directory.load()) is not None and now.expires == moment)
 
 
-def after_users(lab: str) -> None:
+def after_users(there: Home, lab: str) -> None:
     """When its last user has gone, take the lab down."""
-    Users(lab).wait(lambda: _take_down(lab, lambda: True))
+    Users(there, lab).wait(lambda: _take_down(there, lab, lambda: True))
 
 
-def _take_down(lab: str, wanted: Callable[[], bool]) -> bool:
+def _take_down(there: Home, lab: str, wanted: Callable[[], bool]) -> bool:
     """As `_try`, again and again while the engine does not answer, or its host: it may be on its way down, or up."""
     host = os.environ.get(hosting.VARIABLE)
     deadline, longest = Deadline.after(_FAR if host else _AWAY), _LONGEST_FAR if host else _LONGEST_PAUSE
     pause = _PAUSE
     while True:
-        if host and not Path(os.environ["MAILSTACK_RUNTIME_DIR"]).is_dir():
+        if host and not there.path.is_dir():
             sys.exit()  # nothing is known here any more of any lab there
         try:
             if host:
                 hosting.use(host)  # anew: the connection may have ended since
+            home.engine_id.cache_clear()
+            if home.current() != there:
+                return False  # another engine has come in its place: it has nothing of this lab
             return _try(lab, wanted)
         except HostError as error:
             if deadline.passed() or not (host or isinstance(error, EngineError)):
@@ -109,10 +111,11 @@ def _try(lab: str, wanted: Callable[[], bool]) -> bool:
         return down(lab, quiet, wanted=wanted, patience=_PATIENCE)
 
 
-def main(kind: str, lab: str) -> None:
+def main(kind: str, lab: str, engine: str) -> None:
     """Wait, then take the lab down."""
+    there = home.of_engine(engine)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])  # taken by `wait`
-    {"up": after_up, "users": after_users}[kind](lab)
+    {"up": after_up, "users": after_users}[kind](there, lab)
 
 
 if __name__ == "__main__":

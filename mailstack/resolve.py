@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mailstack import definition, files, labfile, places, state
+from mailstack import definition, files, home, labfile, places, state, storage
 from mailstack.compose import Compose
 from mailstack.errors import LabFileError
 from mailstack.model import SERVICES, Deadline, Json, Lab
 from mailstack.runner import Local, Runner
 from mailstack.running import project
-from mailstack.secret import make_private_directory
+from mailstack.storage import Marker
 
 # How long Compose may take to read some files, in seconds.
 _SECONDS = 60.0
@@ -76,7 +76,7 @@ def lab_file() -> Path:
 
 def resolved(name: str, overlays: Sequence[Path]) -> Json:
     """What `up` would use: the resolved document of the lab that is up, or of the files given."""
-    directory = state.LabDirectory(name)
+    directory = state.LabDirectory(home.known(), name)
     wanted = directory.load()
     if wanted is None or overlays:
         wanted = _bare_state(name, overlays)
@@ -92,10 +92,11 @@ def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
     wanted = _bare_state("lab", overlays)
     paths = [Path(path) for path in wanted.files]
     runner = Local()
-    lab = read_definition(resolve(runner, project(runner, wanted, state.LabDirectory("lab")), paths), paths)
-    make_private_directory(directory)
+    nowhere = state.LabDirectory(home.of_engine(""), "lab")
+    lab = read_definition(resolve(runner, project(runner, wanted, nowhere), paths), paths)
+    storage.make(directory.absolute(), Marker(storage.SECRETS, state.owner()))
     files.write(directory, lab)
-    return sorted(path.name for path in directory.iterdir())
+    return storage.names(directory)
 
 
 def _bare_state(name: str, overlays: Sequence[Path]) -> state.State:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mailstack import compose, files, hosting, state
+from mailstack import compose, files, home, hosting, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import HostError, InputError
 from mailstack.guests import Guest
@@ -24,14 +24,11 @@ class RunningLab:
     """A lab that was brought up: what the other commands work on."""
 
     def __init__(self, name: str, engine: Engine | None = None) -> None:
-        self.directory = state.LabDirectory(name)
+        here = home.known()
+        self.directory = state.LabDirectory(here, name)
         found = self.directory.load()
         if found is None:
-            known = state.known_labs()
-            raise InputError(
-                f"there is no lab “{name}”" + (f"; there are: {', '.join(known)}" if known else ""),
-                remedy=f"mailstack up{'' if name == 'lab' else f' -n {name}'}",
-            )
+            raise _no_lab(here, name)
         self.state = found
         self.name = name
         self.engine = engine or Engine()
@@ -82,6 +79,17 @@ class RunningLab:
                 )
             return service
         raise HostError(f"lab “{self.name}” has no {name}", remedy="mailstack up brings it back")
+
+
+def _no_lab(here: state.Home, name: str) -> InputError:
+    there = home.on_other_engines(here, name)
+    known = here.labs()
+    return InputError(
+        f"there is no lab “{name}” at {here.endpoint}"
+        + (f"; it is at {' and '.join(there)}" if there else "")
+        + (f"; there are: {', '.join(known)}" if known else ""),
+        remedy=f"mailstack up{'' if name == 'lab' else f' -n {name}'}",
+    )
 
 
 def project(

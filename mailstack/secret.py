@@ -1,4 +1,4 @@
-"""Values that must not be seen, and the directory where they are kept."""
+"""Values that must not be seen, and the files that they are kept in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets as _random
 from collections.abc import Iterable
 from pathlib import Path
 
+from mailstack import storage
 from mailstack.errors import HostError
 
 _BLOT = "••••••"
@@ -76,58 +77,23 @@ def write_private(path: Path, text: str) -> bool:
 
     The file is rewritten in place, never replaced: a container sees a bind-mounted file by its inode. Its time of
     change is set to a minute ago, or a second after the last one: Postfix waits until a file that it reads is no longer
-    new (dict_load_file_xt), and Dovecot reads a passwd-file again when its time, in whole seconds, differs.
+    new (dict_load_file_xt), and Dovecot reads a passwd-file again when its time, in whole seconds, differs. Raises
+    HostError, also for a link and for a file that is not this user's alone.
     """
     data = text.encode()
     try:
-        before = path.stat()
-    except FileNotFoundError:
-        before = None
-    if before is not None and path.read_bytes() == data:
-        return False
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "wb") as file:
+        is_new = not os.path.lexists(path)
+        with open(storage.open_file(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
+            last = int(os.fstat(file.fileno()).st_mtime)
+            if not is_new and file.read() == data:
+                return False
+            file.seek(0)
+            file.truncate()
             file.write(data)
+            file.flush()
+            now = int(os.fstat(file.fileno()).st_mtime)
+            moment = now - 60 if is_new else max(now - 60, last + 1)
+            os.utime(file.fileno(), (moment, moment))
     except OSError as error:
         raise HostError(f"{path}: cannot be written: {error.strerror}") from None
-    now = int(path.stat().st_mtime)
-    moment = now - 60 if before is None else max(now - 60, int(before.st_mtime) + 1)
-    os.utime(path, (moment, moment))
     return True
-
-
-def runtime_directory() -> Path:
-    """Where this user's labs keep their secrets: a 0700 directory on tmpfs, so that nothing outlives the machine.
-
-    `MAILSTACK_RUNTIME_DIR`, else the user's own runtime directory, else shared memory.
-    Raises HostError when there is none, or when the one there is belongs to somebody else.
-    """
-    uid = os.getuid()
-    chosen = os.environ.get("MAILSTACK_RUNTIME_DIR")
-    if chosen:
-        directory = Path(chosen).absolute()
-    elif (own := os.environ.get("XDG_RUNTIME_DIR")) and os.access(own, os.W_OK):
-        directory = Path(own) / "mailstack"
-    elif os.access("/dev/shm", os.W_OK):
-        directory = Path("/dev/shm") / f"mailstack-{uid}"
-    else:
-        raise HostError(
-            "there is no place on tmpfs for the lab's secrets: neither XDG_RUNTIME_DIR nor /dev/shm can be written",
-            remedy="set MAILSTACK_RUNTIME_DIR to a directory that only you can read",
-        )
-    make_private_directory(directory)
-    return directory
-
-
-def make_private_directory(directory: Path) -> None:
-    """Make `directory` (0700) with its parents; refuse one that another user owns or may enter."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.stat()
-    except OSError as error:
-        raise HostError(f"{directory}: cannot be made: {error.strerror}") from None
-    if status.st_uid != os.getuid():
-        raise HostError(f"{directory}: belongs to another user", remedy="choose another directory, or remove it")
-    if status.st_mode & 0o077:
-        directory.chmod(0o700)

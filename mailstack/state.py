@@ -1,31 +1,36 @@
-"""What is kept of a lab between two commands: one private directory each, on tmpfs.
+"""What is kept of a lab between two commands: one private directory each, on tmpfs, below a home for each engine.
 
-<runtime directory>/<lab>/lab.json   how the lab was brought up
-<runtime directory>/<lab>/subnets.yaml   its networks' subnets, a compose file
-<runtime directory>/<lab>/files/     what its containers are handed: secrets and tables
-<runtime directory>/<lab>.lock       held by the command that works on the lab, and by what it has started
-<runtime directory>/<lab>.users      see `users`
+<home>/<lab>/lab.json       how the lab was brought up
+<home>/<lab>/subnets.yaml   its networks' subnets, a compose file
+<home>/<lab>/files/         what its containers are handed: secrets and tables
+<home>/<lab>.lock           held by the command that works on the lab, and by what it has started
+<home>/<lab>.users          see `users`
+
+`storage` makes the directories, and marks them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import getpass
+import hashlib
 import json
 import os
 import re
-import shutil
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from mailstack import subnets
-from mailstack.errors import DeadlinePassed, InputError
+from mailstack import storage, subnets
+from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline, Json, Lab
-from mailstack.secret import make_private_directory, runtime_directory, write_private
+from mailstack.secret import write_private
+from mailstack.storage import Marker
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
 # What can stand in a label's value and in a filter for it without being quoted.
@@ -88,16 +93,88 @@ class State:
         return labfile.parse({labfile.BLOCK: self.document})
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where this user's labs on one engine are kept.
+
+    An engine is known by its endpoint together with its ID: cloned machines share IDs.
+    """
+
+    root: Path  # see `storage.root`
+    endpoint: str
+    engine: str  # the engine's ID
+
+    @property
+    def path(self) -> Path:
+        """The directory of the labs on this engine."""
+        return self.root / f"engine-{hashlib.sha256(f'{self.endpoint} {self.engine}'.encode()).hexdigest()[:12]}"
+
+    def make(self) -> None:
+        """Make the directory, unless it is there. Raises HostError."""
+        storage.make(self.root, Marker(storage.ROOT))
+        storage.make(self.path, Marker(storage.ENGINE, endpoint=self.endpoint, engine=self.engine))
+
+    def labs(self) -> list[str]:
+        """Return the names of the labs that have a directory here."""
+        return [name for name, marker in storage.entries(self.path, storage.LAB).items() if marker.lab == name]
+
+    def files(self, suffix: str) -> list[str]:
+        """Return the names of the labs that have a file with this suffix here: `.lock`, `.users`. These are empty."""
+        found = [Path(name) for name in storage.names(self.path)]
+        named = [path.stem for path in found if path.suffix == suffix and is_name(path.stem)]
+        return [name for name in named if _is_empty_file(self.path / f"{name}{suffix}")]
+
+    def open(self, name: str, *, make: bool = True) -> int:
+        """Open a file of the home for locks, and return its descriptor.
+
+        Raises FileNotFoundError where it is not there and not to be made; HostError.
+        """
+        path = self.path / name
+        try:
+            if not make:
+                return storage.open_file(path, os.O_RDWR)
+            while True:
+                self.make()
+                with contextlib.suppress(FileNotFoundError), storage.held(self.root):
+                    return storage.open_file(path, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise HostError(f"{path}: cannot be opened: {error.strerror}") from None
+
+    def discard(self, name: str) -> None:
+        """Remove a file of the home; and the home with the last of what is in it."""
+        (self.path / name).unlink(missing_ok=True)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the home where no lab is left in it; and the root below a directory that the user named."""
+        with contextlib.suppress(OSError), storage.held(self.root):
+            storage.remove_if_unused(self.path)
+            if os.environ.get(storage.VARIABLE):
+                storage.remove_if_unused(self.root, [COMPOSE])
+
+
+# What is remembered of Compose, in the root: see `compose.version_of`.
+COMPOSE = "compose.json"
+
+
+def homes(root: Path) -> list[Home]:
+    """Return the homes below a root: one for each engine that has labs of this user."""
+    found = storage.entries(root, storage.ENGINE).values()
+    return [Home(root, marker.endpoint, marker.engine) for marker in found]
+
+
 class LabDirectory:
     """A lab's directory."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, home: Home, name: str) -> None:
+        self.home = home
         self.name = check_name(name)
-        self._runtime = runtime_directory()
-        self.path = self._runtime / name
+        self.path = home.path / name
         self.files = self.path / "files"
         self.subnets_file = self.path / "subnets.yaml"
-        self._lock_file = self._runtime / f"{name}.lock"
+        self._lock_name = f"{name}.lock"
 
     @property
     def ca_file(self) -> Path:
@@ -105,9 +182,15 @@ class LabDirectory:
         return self.files / "ca.pem"
 
     def make(self) -> None:
-        """Make the directory, private to this user."""
-        make_private_directory(self.path)
-        make_private_directory(self.files)
+        """Make the directory, private to this user. Raises HostError."""
+        self.home.make()
+        storage.make(self.path, Marker(storage.LAB, owner(), self.home.endpoint, self.home.engine, self.name))
+        storage.make_subdirectory(self.files)
+
+    def is_made(self) -> bool:
+        """Return whether mailstack has made the directory."""
+        marker = storage.read(self.path)
+        return marker is not None and marker.lab == self.name
 
     def load(self) -> State | None:
         """How the lab was brought up; None when it was not, or by a version that wrote something else."""
@@ -124,8 +207,8 @@ class LabDirectory:
 
     def remove(self) -> None:
         """Remove the directory with all secrets in it, and the lock, which the caller holds."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._lock_file.unlink(missing_ok=True)
+        storage.remove(self.path)
+        self.home.discard(self._lock_name)
 
     @contextmanager
     def locked(
@@ -135,18 +218,18 @@ class LabDirectory:
 
         A command that was killed leaves its Compose running: the lock is free when that, too, has ended. The file
         stays as long as the lab does; where there is none, one is made, or FileNotFoundError raised. Raises
-        DeadlinePassed.
+        DeadlinePassed, HostError.
         """
         while True:
-            fd = os.open(self._lock_file, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
+            fd = self.home.open(self._lock_name, make=make)
             try:
                 _lock(fd, self.name, deadline, on_wait)
-                if same_file(fd, self._lock_file):
+                if same_file(fd, self.home.path / self._lock_name):
                     try:
                         yield fd
                     finally:
                         if not self.path.exists():
-                            self._lock_file.unlink(missing_ok=True)
+                            self.home.discard(self._lock_name)
                     return
                 # `remove` took the file away while this command waited for it: the lock is another file now.
             finally:
@@ -185,18 +268,21 @@ def same_file(fd: int, path: Path) -> bool:
         return False
 
 
-def locked_labs() -> list[str]:
-    """The names of the labs that have a lock here: `up` was killed before it made anything, or is about to."""
-    names = [path.stem for path in runtime_directory().glob("*.lock")]
-    return sorted(name for name in names if is_name(name))
+def _is_empty_file(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and status.st_size == 0
+    return False
 
 
-def others(name: str) -> list[State]:
-    """How the labs beside `name` were brought up, or are being brought up."""
-    found = (LabDirectory(each).load() for each in known_labs() if each != name)
+def others(home: Home, name: str) -> list[State]:
+    """How the labs beside `name` in a home were brought up, or are being brought up."""
+    found = (LabDirectory(home, each).load() for each in home.labs() if each != name)
     return [each for each in found if each]
 
 
-def known_labs() -> list[str]:
-    """The names of the labs that have a directory here."""
-    return sorted(path.name for path in runtime_directory().iterdir() if path.is_dir() and is_name(path.name))
+def promised_ports(home: Home, name: str) -> set[int]:
+    """Return the ports of 127.0.0.1 that this user's other labs have, on whatever engine they are."""
+    every = {each.path: each for each in [home, *homes(home.root)]}.values()
+    labs = [lab for each in every for lab in others(each, name if each == home else "")]
+    return {port for lab in labs for port in lab.ports.values()}

@@ -1,7 +1,7 @@
 """The connection to one host, kept open: `python -m mailstack.tunnel HOST`, a process that `hosting` starts.
 
-<runtime directory>/docker.sock    leads to the host's engine
-<runtime directory>/control.sock   what this process is asked to do: a line of JSON each, see `_Control`
+<directory>/docker.sock    leads to the host's engine
+<directory>/control.sock   what this process is asked to do: a line of JSON each, see `_Control`
 127.0.0.1:PORT                     leads to the same port of the host's loopback, for each port of a lab
 
 It ends when the connection does, and when the last command has gone and no lab is left.
@@ -16,7 +16,6 @@ import io
 import json
 import os
 import secrets
-import shutil
 import socket
 import socketserver
 import sys
@@ -26,14 +25,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mailstack import hosts, state
+from mailstack import hosting, hosts, storage
 from mailstack.errors import DeadlinePassed, HostError, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json
 from mailstack.ports import listening
 from mailstack.remote import Remote
 from mailstack.remote.login import Refused
-from mailstack.secret import Secret, runtime_directory
+from mailstack.secret import Secret
 
 _BUFFER = 1 << 16
 # How long the host's shell may take to say what there is; in seconds.
@@ -101,8 +100,9 @@ _LEAVE = 'rm -f -- "$1/$2"; rmdir -- "$1"'
 class Tunnel:
     """What is open towards one host."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: Remote, directory: Path) -> None:
         self.remote = remote
+        self.directory = directory  # see `hosting`
         self.about: Json = {}
         self._forwarded: dict[int, _Ports] = {}
         self._lock = threading.Lock()
@@ -207,11 +207,11 @@ class Tunnel:
             self._users -= 1
             if self._users:
                 return
-        with contextlib.suppress(FileNotFoundError), (runtime_directory() / LOCK).open("r+b") as file:
+        with contextlib.suppress(FileNotFoundError), (self.directory / LOCK).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # no command comes meanwhile
-            if self._users == 0 and not state.known_labs():
+            if self._users == 0 and not hosting.labs(self.directory):
                 self.leave()
-                shutil.rmtree(runtime_directory(), ignore_errors=True)
+                hosting.discard(self.directory)
                 self.end()
 
     def leave(self) -> None:
@@ -225,9 +225,8 @@ class Tunnel:
 
     def end(self) -> NoReturn:
         """End this process: the connection has ended. What is kept of labs is for the next command to look at."""
-        directory = Path(os.environ["MAILSTACK_RUNTIME_DIR"])  # which may have been removed: not made again
         for name in (ENGINE, CONTROL):
-            (directory / name).unlink(missing_ok=True)
+            (self.directory / name).unlink(missing_ok=True)
         os._exit(0)  # threads that wait for what never comes are not waited for
 
 
@@ -348,9 +347,10 @@ def main(name: str) -> None:
     """Connect, say so on standard input (a socket, on which the user's answers come), and serve."""
     with socket.socket(fileno=os.dup(0)) as starter, starter.makefile("rwb") as stream:
         answers = {question: Secret(text) for question, text in json.loads(stream.readline()).items()}
-        remote = Remote(hosts.parse(name), answers)
-        tunnel = Tunnel(remote)
-        runtime = runtime_directory()
+        host = hosts.parse(name)
+        remote = Remote(host, answers)
+        directory = storage.root() / host.key
+        tunnel = Tunnel(remote, directory)
         try:
             remote.open()
             tunnel.look()
@@ -358,11 +358,10 @@ def main(name: str) -> None:
                 (ENGINE, lambda client: join(client, tunnel.engine())),
                 (CONTROL, _Control(tunnel)),
             ):
-                server = _Sockets(runtime / place, handle)
+                server = _Sockets(directory / place, handle)
                 threading.Thread(target=server.serve_forever, daemon=True).start()
-            for lab in state.known_labs():
-                if found := state.LabDirectory(lab).load():
-                    tunnel.forward(list(found.ports.values()))
+            for lab in hosting.labs(directory):
+                tunnel.forward(list(lab.ports.values()))
         except MailstackError as error:
             tunnel.leave()
             said = {**_told(error), "question": error.question if isinstance(error, Refused) else ""}

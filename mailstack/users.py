@@ -1,8 +1,8 @@
 """Who uses a lab, and who takes it down when nobody does any more.
 
-<runtime directory>/<lab>.users   flock(2), shared:    a process that uses the lab
-                                  flock(2), exclusive: who takes it down, when no user is left
-                                  fcntl(2), exclusive: the guard that waits for that
+<home>/<lab>.users   flock(2), shared:    a process that uses the lab
+                     flock(2), exclusive: who takes it down, when no user is left
+                     fcntl(2), exclusive: the guard that waits for that
 
 The kernel gives a lock up when its process ends, however it ends: a guard need not look whether the users live.
 """
@@ -13,13 +13,13 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import IO, TypeVar
 
-from mailstack import state
+from mailstack import state, storage
 from mailstack.engine import engine_url
 from mailstack.model import Command
 from mailstack.runner import Runner, program
-from mailstack.secret import runtime_directory
+from mailstack.state import Home
 
 T = TypeVar("T")
 
@@ -27,14 +27,16 @@ T = TypeVar("T")
 class Users:
     """A lab's users, and this process among them."""
 
-    def __init__(self, lab: str) -> None:
-        self.path = runtime_directory() / f"{state.check_name(lab)}.users"
+    def __init__(self, home: Home, lab: str) -> None:
+        self._home = home
+        self._name = f"{state.check_name(lab)}.users"
+        self.path = home.path / self._name
         self._fd: int | None = None
 
     def join(self) -> None:
         """This process uses the lab, until it leaves or ends. While the lab is being taken down, wait for that."""
         while self._fd is None:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = self._home.open(self._name)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH)
                 if state.same_file(fd, self.path):
@@ -55,7 +57,7 @@ class Users:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             last()
-            self.path.unlink(missing_ok=True)
+            self._home.discard(self._name)
         except BlockingIOError:
             return False
         finally:
@@ -68,16 +70,16 @@ class Users:
         A second guard waits for the first, and takes its place when that one is killed. Without users' file, nobody has
         joined, or everything is done: then come back at once.
         """
-        with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as file:
+        with contextlib.suppress(FileNotFoundError), self._opened() as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             fcntl.flock(file, fcntl.LOCK_EX)
             if state.same_file(file.fileno(), self.path):
                 last()
-                self.path.unlink(missing_ok=True)
+                self._home.discard(self._name)
 
     def guarded(self) -> bool:
         """Whether a guard waits for the end of these users."""
-        with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as file:
+        with contextlib.suppress(FileNotFoundError), self._opened() as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -90,11 +92,11 @@ class Users:
 
     def forget(self) -> None:
         """Remove the users' file, if nobody uses the lab."""
-        self._alone(self.path.unlink, busy=None)
+        self._alone(lambda: self._home.discard(self._name), busy=None)
 
     def _alone(self, action: Callable[[], T], busy: T) -> T | None:
         """What `action` gives, during which nobody can join; `busy` when somebody uses the lab, None without a file."""
-        with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as file:
+        with contextlib.suppress(FileNotFoundError), self._opened() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -102,19 +104,22 @@ class Users:
             return action() if state.same_file(file.fileno(), self.path) else None
         return None
 
+    def _opened(self) -> IO[bytes]:
+        return open(self._home.open(self._name, make=False), "r+b")
+
     def _close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
 
-def guard(lab: str, runner: Runner) -> None:
+def guard(home: Home, lab: str, runner: Runner) -> None:
     """See to it that the lab is taken down when its last user has gone: by a process of its own, one for each lab.
 
     Called by a process that has joined: where that one is killed a moment later, the guard sees that nobody is left.
     """
-    if not Users(lab).guarded():
-        runner.release(_reaper("users", lab))
+    if not Users(home, lab).guarded():
+        runner.release(_reaper(home, "users", lab))
 
 
 class Watch:
@@ -124,8 +129,8 @@ class Watch:
     process ends, or gives the pipe up, does Python start, and look at what there is of the lab.
     """
 
-    def __init__(self, lab: str, runner: Runner) -> None:
-        waiting = _reaper("up", lab)
+    def __init__(self, home: Home, lab: str, runner: Runner) -> None:
+        waiting = _reaper(home, "up", lab)
         theirs, self._mine = os.pipe()
         shell = ("/bin/sh", "-c", 'read -r said || exec "$@"', "mailstack-watch", *waiting.argv)
         try:
@@ -144,16 +149,11 @@ class Watch:
         os.close(self._mine)
 
 
-def _reaper(kind: str, lab: str) -> Command:
+def _reaper(home: Home, kind: str, lab: str) -> Command:
     """`mailstack.reaper` with all that it needs to find this lab, wherever it runs."""
     environment = {
-        "MAILSTACK_RUNTIME_DIR": str(runtime_directory()),
+        storage.VARIABLE: str(home.root.parent),
         "MAILSTACK_OWNER": state.owner(),
         "DOCKER_HOST": engine_url(),
     }
-    return program("mailstack.reaper", kind, lab, environment=environment)
-
-
-def used_labs() -> list[str]:
-    """The names of the labs that have a users' file here."""
-    return sorted(path.stem for path in runtime_directory().glob("*.users") if state.is_name(path.stem))
+    return program("mailstack.reaper", kind, lab, home.engine, environment=environment)

@@ -154,6 +154,7 @@ def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool)
     or of which there are only files. Nobody else's, either way.
     """
     from mailstack import down as removal
+    from mailstack import home
 
     if everything and stale:
         raise InputError("--all removes what --stale does, and more", remedy="give one of them")
@@ -170,6 +171,8 @@ def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool)
         click.echo(f"removed: {', '.join(removed)}")
     else:
         click.echo("there was nothing to remove")
+        if not everything and not stale and (there := home.on_other_engines(home.current(), name)):
+            click.echo(f"mailstack: a lab “{name}” of yours is at {' and '.join(there)}", err=True)
 
 
 @click.command()

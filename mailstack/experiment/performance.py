@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import compose, down, lab
+from mailstack import compose, down, home, lab
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, InputError, Interrupted, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
@@ -95,11 +95,11 @@ def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) 
     When `up` cannot prove it, the steps tell where that shows. When this process is killed, the guard removes it.
     """
     name = f"experiment-{secrets.token_hex(4)}"
-    scene, done, users = None, False, Users(name)
-    Engine().owners(name)  # before anything is made: where no engine answers, nothing could be removed
+    there = home.current()  # before anything is made: where no engine answers, nothing could be removed
+    scene, done, users = None, False, Users(there, name)
     try:
         users.join()
-        guard(name, Local())
+        guard(there, name, Local())
         roles.prepare(name)
         found: lab.Report | MailstackError
         try:

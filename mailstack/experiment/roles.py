@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtplib
 from email.utils import make_msgid
 
-from mailstack import claims, compose, files, mail, pki, post, state
+from mailstack import claims, compose, files, home, mail, pki, post
 from mailstack.experiment.evidence import Evidence, Unmet, expect
 from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
@@ -78,7 +78,7 @@ HOST = "smtp.provider.test"  # RFC 6761, section 6.2: nobody else's name
 
 def prepare(name: str) -> None:
     """Before the lab is made: its Postfix is to be known by another name as well, the one it has outside."""
-    directory = state.LabDirectory(name)
+    directory = home.directory(name)
     directory.make()
     made = pki.make({**files.SERVER_NAMES, "postfix": (*files.SERVER_NAMES["postfix"], HOST)})
     write_private(directory.files / "ca.pem", made.ca)
@@ -123,7 +123,7 @@ def _customer(scene: Scene, user: str) -> RunningLab:
     place = first.directory.path  # private, on tmpfs, and gone with the lab
     write_private(place / "credentials", f"{user}:{first.password(user).reveal()}\n")
     network = f"{compose.project_name(first.name)}_world"
-    (place / "world.yaml").write_text(f"networks: {{outside: !override {{external: true, name: {network}}}}}\n")
+    write_private(place / "world.yaml", f"networks: {{outside: !override {{external: true, name: {network}}}}}\n")
     labels = {LABEL_LAB: first.name, LABEL_OWNER: first.state.owner, LABEL_EXPIRES: first.state.expires}
     claims.make_network(scene.engine, network, labels)
     scene.engine.join(network, scene.container("postfix"), HOST)

@@ -44,7 +44,7 @@ class Scene:
         self.engine = lab.engine
         self.second = second_lab(lab.name)
         self._second_turn, self._over = threading.Lock(), False
-        self._second_users = Users(self.second)
+        self._second_users = Users(lab.directory.home, self.second)
         self._services = {state.name: state for state in lab.services()}
         self.journeys: dict[str, Journey] = {}  # model → the mail's
         self.dialogue: Json = {}
@@ -63,7 +63,7 @@ class Scene:
         with self._second_turn:
             expect(not self._over, "the experiment was interrupted")
             self._second_users.join()
-            guard(self.second, Local())
+            guard(self.lab.directory.home, self.second, Local())
             up(request, lambda text: None)
         return RunningLab(self.second, self.engine)
 

@@ -11,8 +11,8 @@ import statistics
 import sys
 from dataclasses import dataclass
 
+from mailstack import home
 from mailstack.engine import Engine
-from mailstack.secret import runtime_directory
 from mailstack.state import owner
 from tests.bench.measuring import Figures, Ratio, Row, alternate
 from tests.bench.suites import ONE_MAIL, Ran, run_suite
@@ -107,7 +107,7 @@ def _evidence(found: Ran) -> Evidence:
     labs = tuple(json.loads(text) for _, text in sorted(found.left.items()))
     engine = Engine()
     left = [str(thing) for lab in set(labs) for thing in engine.leftovers(lab, owner())]
-    left += [path.name for lab in set(labs) for path in runtime_directory().glob(f"{lab}*")]
+    left += [path.name for lab in set(labs) for path in home.current().path.glob(f"{lab}*")]
     return Evidence(found.failed, labs, tuple(left))
 
 

@@ -19,7 +19,6 @@ import pytest
 
 from mailstack import cli
 from mailstack.model import Deadline
-from mailstack.secret import runtime_directory
 
 MAILSTACK = str(Path(sys.executable).parent / "mailstack")
 OVERLAYS = Path(__file__).parent.parent / "data" / "overlays"
@@ -131,7 +130,7 @@ def until(done: Callable[[], bool], seconds: float = 15.0) -> bool:
 def alone(stem: str) -> Iterator[Traces]:
     """An owner and a runtime directory of one's own, as long as `with` lasts; what is left in the end is removed."""
     owner = f"{stem}-{secrets.token_hex(4)}"
-    directory = Path(f"{runtime_directory()}-{owner}")
+    directory = Path(f"/dev/shm/mailstack-{owner}")
     directory.mkdir(mode=0o700)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MAILSTACK_RUNTIME_DIR", str(directory))

@@ -16,7 +16,6 @@ from mailstack import down, images, lab
 from mailstack.engine import Engine
 from mailstack.runner import Local
 from mailstack.running import RunningLab
-from mailstack.secret import runtime_directory
 from tests.docker import nested
 from tests.docker.remote import bare
 from tests.docker.suites import PLUGIN, Run
@@ -82,7 +81,7 @@ def own() -> Iterator[Labs]:
     session = f"tests-{secrets.token_hex(4)}"
     made = Labs()
     with pytest.MonkeyPatch.context() as patch:
-        directory = Path(f"{runtime_directory()}-{session}")
+        directory = Path(f"/dev/shm/mailstack-{session}")
         patch.setenv("MAILSTACK_RUNTIME_DIR", str(directory))
         patch.setenv("MAILSTACK_OWNER", session)
         try:

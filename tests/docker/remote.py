@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mailstack import definition, images, state
+from mailstack import definition, images, state, storage
 from mailstack.model import SERVICES, Deadline
-from mailstack.secret import runtime_directory
 from tests.docker import nested
 
 
@@ -71,4 +70,4 @@ def _there(machine: nested.Machine) -> list[str]:
 
 
 def _here() -> list[str]:
-    return [str(each) for each in runtime_directory().glob("@*")]
+    return [str(each) for each in storage.root().glob("@*")]

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from mailstack import home
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import EngineError
-from mailstack.state import LabDirectory
 from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run, until
 
 pytestmark = pytest.mark.docker
@@ -111,7 +111,7 @@ def test_an_up_that_is_killed_leaves_nothing(moment: float, seconds: float, trac
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(moment * seconds)
             process.kill()
-        found = LabDirectory(NAME).load()
+        found = home.directory(NAME).load()
         if not found or not found.stays:
             break
         # The lab was proven sooner than the one by which the moments are measured.
@@ -297,7 +297,7 @@ def test_what_has_expired_is_stale_but_no_other_lab_and_nobody_else_s(traces: Tr
         _end_guards(traces)
         assert run(["up", "-n", standing], mine).code == 0
         theirs = stranger.all()
-        found = LabDirectory(OTHER).load()
+        found = home.directory(OTHER).load()
         assert found and until(lambda: time.time() >= float(found.expires))
         assert _stale(mine) == [expiring]
         assert _stale(mine) == []

@@ -19,7 +19,7 @@ from typing import Any
 import docker
 import pytest
 
-from mailstack import compose, state
+from mailstack import compose, home
 from mailstack.down import remove
 from mailstack.engine import Engine
 from mailstack.model import Deadline
@@ -327,7 +327,7 @@ def test_what_the_engine_is_still_making_for_a_compose_that_was_ended_goes_too(t
     """The engine finishes what it was asked for; here it is somebody else who asks, half a second after the end."""
     name = f"late-{secrets.token_hex(3)}"
     network = f"{compose.project_name(name)}_mail"
-    directory = state.LabDirectory(name)
+    directory = home.directory(name)
     directory.make()
     made: list[str] = []
 

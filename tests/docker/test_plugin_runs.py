@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import state
+from mailstack import home, state
 from mailstack.engine import Engine
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
-from mailstack.secret import runtime_directory
 from tests.docker.conftest import Labs
 from tests.docker.suites import PLUGIN, SEND, Run
 
@@ -48,7 +47,7 @@ def test_two_hundred_tests_with_four_workers_share_one_lab_and_leave_nothing(run
 def nothing_is_left(lab: str) -> None:
     """At once, or when the guard that has taken the lab down for the last worker has ended."""
     deadline = Deadline.after(15)
-    while left := [*Engine().leftovers(lab, state.owner()), *runtime_directory().glob(f"{lab}*")]:
+    while left := [*Engine().leftovers(lab, state.owner()), *home.current().path.glob(f"{lab}*")]:
         assert not deadline.passed(), left
         time.sleep(0.05)
 

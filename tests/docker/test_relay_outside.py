@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from mailstack import compose, files, lab, mail, pki, post, state
+from mailstack import compose, files, home, lab, mail, pki, post, state
 from mailstack.engine import Engine
 from mailstack.errors import CheckFailed, CredentialsError, InputError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Relay
@@ -62,7 +62,7 @@ def provider(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
     def certificates(name: str) -> None:
         # There before `up` would make its own: it keeps those that hold.
-        there = state.LabDirectory(name)
+        there = home.directory(name)
         there.make()
         made = pki.make({**files.SERVER_NAMES, "postfix": (*files.SERVER_NAMES["postfix"], HOST)})
         write_private(there.files / "ca.pem", made.ca)
@@ -104,7 +104,7 @@ def _quiet(_: str) -> None:
 
 
 def _nothing_left(name: str) -> bool:
-    return not Engine().leftovers(name, state.owner()) and not state.LabDirectory(name).path.exists()
+    return not Engine().leftovers(name, state.owner()) and not home.directory(name).path.exists()
 
 
 def test_a_mail_from_the_sender_goes_through_the_relay_outside_and_arrives_there(

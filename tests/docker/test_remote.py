@@ -20,10 +20,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mailstack import hosts, state
+from mailstack import hosts, state, storage
 from mailstack.model import PORTS, SERVICES, Deadline
 from mailstack.ports import candidates
-from mailstack.secret import runtime_directory
 from tests.docker import nested
 from tests.docker.cuts import cuts
 from tests.docker.remote import answer, bare, left, mailstack
@@ -131,7 +130,7 @@ def test_doctor_looks_the_host_over(machine: nested.Machine) -> None:
 
 def test_no_secret_is_anywhere_there_but_in_its_file_and_nowhere_at_all_afterwards(machine: nested.Machine) -> None:
     lab, search = ("-n", "canary"), Search()
-    here = runtime_directory() / hosts.parse("tester").key / "canary" / "files"
+    here = storage.root() / hosts.parse("tester").key / "canary" / "files"
     place = f"/dev/shm/mailstack-1000/{state.owner()}/canary/files"
     with processes(machine) as seen:
         mailstack(machine, "up", *lab)
@@ -228,7 +227,7 @@ def test_mails_are_seen_as_they_come_and_logs_and_shells_are_those_there(machine
 def test_a_lab_of_which_nothing_is_known_here_any_more_is_removed_by_its_labels(machine: nested.Machine) -> None:
     mailstack(machine, "up", "-n", "lost")
     machine.run("pkill", "-KILL", "-f", "^sshd-session")
-    shutil.rmtree(runtime_directory() / hosts.parse("tester").key)
+    shutil.rmtree(storage.root() / hosts.parse("tester").key)
     assert mailstack(machine, "down", "-n", "lost").stdout == "removed: lost\n"
     assert left(machine) == []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import state
+from mailstack import home
 from tests.docker.conftest import Labs
 from tests.docker.suites import PLUGIN
 
@@ -34,10 +34,10 @@ def copy(tmp_path: Path, labs: Labs) -> Path:
 
 def test_its_tests_pass_and_leave_no_lab(copy: Path) -> None:
     count = len(re.findall(r"^def test_", (copy / "test_shop.py").read_text(), re.MULTILINE))
-    before = state.known_labs()
+    before = home.current().labs()
     done = run(copy)
     assert f"{count} passed" in done.stdout and done.returncode == 0, done.stdout + done.stderr
-    assert state.known_labs() == before
+    assert home.current().labs() == before
 
 
 def test_they_fail_where_the_shop_is_broken(copy: Path) -> None:

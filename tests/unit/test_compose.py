@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import compose
+from mailstack import compose, storage
 from mailstack.errors import HostError
 from mailstack.model import Command, Result
 from tests.unit.fakes import FakeRunner
@@ -40,6 +40,7 @@ def test_the_environment_goes_with_each_command() -> None:
 @pytest.fixture
 def binaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
+    storage.make(storage.root(), storage.Marker(storage.ROOT))  # a lab is up
     found = []
     for name in ("old", "new"):
         path = tmp_path / name

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import lab, state
+from mailstack import home, lab, state
 from mailstack.model import Deadline
 
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.LabDirectory:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
-    found = state.LabDirectory("shared")
+    monkeypatch.setattr(home, "engine_id", lambda url: "AN-ENGINE")
+    found = home.directory("shared")
     found.make()
     found.save(state.State("shared", state.owner(), "never", "", (), {}, stays=True))
     return found

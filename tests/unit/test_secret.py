@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailstack.errors import HostError
-from mailstack.secret import Secret, make_private_directory, new_password, runtime_directory, write_private
+from mailstack.secret import Secret, new_password, write_private
 
 
 def test_a_secret_does_not_show_in_any_form_of_text() -> None:
@@ -82,22 +82,31 @@ def test_a_file_is_never_new_to_postfix_and_always_newer_to_dovecot(tmp_path: Pa
     assert times[-1] < time.time() - 2
 
 
-def test_the_runtime_directory_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "deep" / "run"))
-    assert runtime_directory().stat().st_mode & 0o777 == 0o700
-
-
-def test_a_directory_that_others_may_enter_is_closed(tmp_path: Path) -> None:
-    (tmp_path / "open").mkdir(mode=0o755)
-    make_private_directory(tmp_path / "open")
-    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o700
-
-
-def test_a_file_where_the_directory_should_be_is_an_error_for_people(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(HostError, match="cannot be made"):
-        make_private_directory(tmp_path / "file")
-
-
 def test_no_password_looks_like_an_option() -> None:
     assert not any(new_password().reveal().startswith("-") for _ in range(2000))
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "FIFO", "directory"])
+def test_nothing_is_written_through_a_link_or_to_anything_but_a_file(tmp_path: Path, kind: str) -> None:
+    path, foreign = tmp_path / "accounts", tmp_path / "foreign"
+    foreign.write_text("a thesis")
+    match kind:
+        case "link":
+            path.symlink_to(foreign)
+        case "hard link":
+            path.hardlink_to(foreign)
+        case "FIFO":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+    with pytest.raises(HostError, match="accounts: "):
+        write_private(path, "secret")
+    assert foreign.read_text() == "a thesis"
+
+
+def test_a_file_of_ours_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "accounts"
+    path.write_text("old")
+    path.chmod(0o644)
+    write_private(path, "secret")
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -12,15 +12,15 @@ import pytest
 from mailstack import hosting, reaper
 from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline
-from mailstack.state import LabDirectory, State, check_name, known_labs
+from mailstack.state import LabDirectory, State, check_name
+from tests.unit.homes import home, words
 
 STATE = State("a", "me@here", "never", "tag", ("lab.yaml",), {"smtp": 20000})
 
 
-@pytest.fixture(autouse=True)
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabDirectory:
-    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
-    return LabDirectory("a")
+@pytest.fixture
+def directory(tmp_path: Path) -> LabDirectory:
+    return LabDirectory(home(tmp_path), "a")
 
 
 @pytest.mark.parametrize("name", ["", "-a", "A", "a_b", "a" * 31, "a/b", "..", "a b", "ä"])
@@ -33,7 +33,7 @@ def test_a_state_is_read_as_it_was_saved(directory: LabDirectory) -> None:
     directory.make()
     directory.save(STATE)
     assert directory.load() == STATE
-    assert known_labs() == ["a"]
+    assert directory.home.labs() == ["a"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"lab": "a"}', '{"unknown": 1}'])
@@ -48,12 +48,12 @@ def test_nothing_is_left_after_removal(directory: LabDirectory, tmp_path: Path) 
         directory.make()
         directory.save(STATE)
         directory.remove()
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == [directory.home.root, directory.home.root / ".mailstack"]
 
 
 def test_one_command_at_a_time_works_on_a_lab(directory: LabDirectory) -> None:
     waited = []
-    again = LabDirectory("a").locked(Deadline.after(0.1), lambda: waited.append(True))
+    again = LabDirectory(directory.home, "a").locked(Deadline.after(0.1), lambda: waited.append(True))
     with directory.locked(Deadline.after(1)), pytest.raises(DeadlinePassed, match=r"after 0\.1 s"), again:
         pass
     assert waited
@@ -64,7 +64,7 @@ def test_who_waits_gets_the_lock_when_it_is_free(directory: LabDirectory) -> Non
     released = threading.Event()
 
     def wait() -> None:
-        with LabDirectory("a").locked(Deadline.after(10)):
+        with LabDirectory(directory.home, "a").locked(Deadline.after(10)):
             assert released.is_set()
             got.set()
 
@@ -84,10 +84,10 @@ def test_the_lock_is_held_as_long_as_a_child_that_inherited_it_lives(directory: 
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(lock,)
         )
         assert child.stdout and child.stdout.readline()
-    with pytest.raises(DeadlinePassed), LabDirectory("a").locked(Deadline.after(0.1)):
+    with pytest.raises(DeadlinePassed), LabDirectory(directory.home, "a").locked(Deadline.after(0.1)):
         pass
     child.communicate()
-    with LabDirectory("a").locked(Deadline.after(5)):
+    with LabDirectory(directory.home, "a").locked(Deadline.after(5)):
         pass
 
 
@@ -108,10 +108,13 @@ def test_the_reaper_that_waits_for_a_moment_ends_as_soon_as_the_lab_is_gone(dire
     directory.make()
     directory.save(State("a", "me", "9999999999", "t", (), {}))
     code = (
-        "import signal; from mailstack import reaper, state; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO]);"
-        "reaper._LOOK = 60; print(flush=True); print(reaper.wait(state.LabDirectory('a'), 9999999999.0))"
+        "import pathlib, signal, sys; from mailstack import reaper; from mailstack.state import Home, LabDirectory;"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO]); reaper._LOOK = 60; print(flush=True);"
+        "there = LabDirectory(Home(pathlib.Path(sys.argv[1]), *sys.argv[2:]), 'a');"
+        "print(reaper.wait(there, 9999999999.0))"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", code, *words(directory.home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdout.readline()
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.1)
@@ -122,20 +125,19 @@ def test_the_reaper_that_waits_for_a_moment_ends_as_soon_as_the_lab_is_gone(dire
 def test_the_reaper_tries_a_host_again_until_nothing_is_known_of_it_any_more(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    there = tmp_path / "@host"
-    there.mkdir()
+    there = home(tmp_path)
+    there.make()
     asked = []
 
     def use(host: str) -> None:
         asked.append(host)
         if len(asked) == 2:
-            there.rmdir()
+            there.tidy()
         raise HostError("it does not answer")
 
     monkeypatch.setenv("MAILSTACK_HOST", "far")
-    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(there))
     monkeypatch.setattr(hosting, "use", use)
     monkeypatch.setattr(reaper, "_PAUSE", 0.01)
     with pytest.raises(SystemExit):
-        reaper.after_up("lab")
+        reaper.after_up(there, "lab")
     assert asked == ["far", "far"]

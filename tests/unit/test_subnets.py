@@ -11,8 +11,9 @@ import pytest
 from mailstack import claims, subnets
 from mailstack.errors import HostError, InputError
 from mailstack.model import Network
-from mailstack.state import LabDirectory, State
+from mailstack.state import Home, LabDirectory, State
 from mailstack.subnets import Taken
+from tests.unit.homes import home
 
 # /proc/net/route of a machine with a VPN that takes all of 10.0.0.0/8, and one that takes everything.
 ROUTES = """\
@@ -25,9 +26,13 @@ eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 """
 
 
+@pytest.fixture
+def here(tmp_path: Path) -> Home:
+    return home(tmp_path)
+
+
 @pytest.fixture(autouse=True)
-def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
+def ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(subnets.SETTING, raising=False)
 
 
@@ -125,20 +130,22 @@ def test_only_networks_that_are_made_and_ask_for_nothing_get_a_subnet() -> None:
     assert subnets.wanting(DOCUMENT) == ["mail", "edge"]
 
 
-def test_a_lab_s_own_networks_are_not_in_its_way_and_everybody_else_s_are() -> None:
-    first = claims.of_subnets(WANTED, DOCUMENT, [])
+def test_a_lab_s_own_networks_are_not_in_its_way_and_everybody_else_s_are(here: Home) -> None:
+    first = claims.of_subnets(here, WANTED, DOCUMENT, [])
     own = [Network(f"mailstack-a_{name}", {}, (subnet,)) for name, subnet in first.items()]
-    assert claims.of_subnets(WANTED, DOCUMENT, own, first) == first
+    assert claims.of_subnets(here, WANTED, DOCUMENT, own, first) == first
     others = [Network(f"other_{name}", {}, (subnet,)) for name, subnet in first.items()]
-    second = claims.of_subnets(WANTED, DOCUMENT, others, first)
+    second = claims.of_subnets(here, WANTED, DOCUMENT, others, first)
     assert not set(second.values()) & set(first.values())
-    assert not set(claims.of_subnets(WANTED, DOCUMENT, [], refused=list(first.values())).values()) & set(first.values())
+    assert not set(claims.of_subnets(here, WANTED, DOCUMENT, [], refused=list(first.values())).values()) & set(
+        first.values()
+    )
 
 
-def test_a_lab_that_is_just_coming_up_has_promised_its_subnets_and_ports_to_itself() -> None:
-    first, numbers = claims.of_subnets(WANTED, DOCUMENT, []), claims.of_ports("a")
-    other = LabDirectory("b")
+def test_a_lab_that_is_just_coming_up_has_promised_its_subnets_and_ports_to_itself(here: Home) -> None:
+    first, numbers = claims.of_subnets(here, WANTED, DOCUMENT, []), claims.of_ports(here, "a")
+    other = LabDirectory(here, "b")
     other.make()
     other.save(State("b", "me@here", "never", "tag", (), numbers, first))
-    assert not set(claims.of_subnets(WANTED, DOCUMENT, []).values()) & set(first.values())
-    assert not set(claims.of_ports("a").values()) & set(numbers.values())
+    assert not set(claims.of_subnets(here, WANTED, DOCUMENT, []).values()) & set(first.values())
+    assert not set(claims.of_ports(here, "a").values()) & set(numbers.values())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mailstack import claims, compose, pki, state
+from mailstack import claims, compose, home, pki, state
 from mailstack.engine import Engine
 from mailstack.files import SERVER_NAMES
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, PORTS, SERVICES
@@ -29,7 +29,7 @@ def _certificates(names: Mapping[str, tuple[str, ...]], days: int) -> Callable[[
     """Certificates of this kind, there before `up` would make its own: it keeps those that hold."""
 
     def prepare(name: str) -> None:
-        directory = state.LabDirectory(name)
+        directory = home.directory(name)
         directory.make()
         made = pki.make({**SERVER_NAMES, **names}, days=days)
         write_private(directory.files / "ca.pem", made.ca)

@@ -1,0 +1,82 @@
+"""A lab's files that are not in the home of its engine: those of another runtime directory, or of an earlier version.
+
+An earlier version kept labs in directories without a marker. One is known by its `lab.json`, and by an engine that has
+the lab; only what that version wrote is removed from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from mailstack import hosting, state, storage
+from mailstack.engine import Engine, engine_url
+from mailstack.hosts import ENGINE
+from mailstack.state import LabDirectory, State
+
+_WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "files", "lab.json")
+
+
+def find(engine: Engine, here: LabDirectory) -> list[Path]:
+    """Return the directories outside `here` that have files of this user's lab. The engine is known to have the lab.
+
+    Its containers mount them, or the version before markers kept them there. Raises EngineError.
+    """
+    mounted = [Path(source).parent for source in engine.sources(here.name, state.owner())]
+    mounted = [path.parent for path in mounted if path.name == "files"]
+    found = {*mounted, *(place / here.name for place in _earlier_places())} - {here.path}
+    return sorted(path for path in found if _is_marked(path, here.name) or _is_unmarked(path, here.name))
+
+
+def remove(path: Path) -> None:
+    """Remove one of these directories: nothing in it that mailstack has not written."""
+    if storage.read(path):
+        storage.remove(path)
+        return
+    for name in _WRITTEN:  # what makes it known goes last
+        entry = path / name
+        with contextlib.suppress(OSError):
+            if entry.is_symlink() or not entry.is_dir():
+                entry.unlink()
+            else:
+                shutil.rmtree(entry)
+    with contextlib.suppress(OSError):
+        path.rmdir()
+    for suffix in (".lock", ".users"):
+        with contextlib.suppress(OSError):
+            if (beside := path.with_name(path.name + suffix)).lstat().st_size == 0:
+                beside.unlink()
+
+
+def _is_marked(path: Path, lab: str) -> bool:
+    marker = storage.read(path)
+    return marker is not None and (marker.kind, marker.owner, marker.lab) == (storage.LAB, state.owner(), lab)
+
+
+def _is_unmarked(path: Path, lab: str) -> bool:
+    """Whether a version before markers kept this user's lab there, on this engine."""
+    if not storage.is_own_directory(path.parent) or not storage.is_own_directory(path):
+        return False
+    try:
+        with open(os.open(path / "lab.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8") as file:
+            found = State(**json.load(file))
+    except (OSError, ValueError, TypeError):
+        return False
+    there = hosting.current()
+    endpoints = f"/{there.host.key}/{ENGINE}" if there else engine_url()
+    return (found.lab, found.owner) == (lab, state.owner()) and found.engine.endswith(endpoints)
+
+
+def _earlier_places() -> list[Path]:
+    """Where versions before markers kept labs."""
+    uid = os.getuid()
+    places = [Path(f"/run/user/{uid}/mailstack"), Path(f"/dev/shm/mailstack-{uid}")]
+    if chosen := os.environ.get(storage.VARIABLE):
+        places.append(Path(chosen).absolute())
+    if own := os.environ.get("XDG_RUNTIME_DIR"):
+        places.append(Path(own) / "mailstack")
+    there = hosting.current()
+    return [place / there.host.key for place in places] if there else places

@@ -1,0 +1,19 @@
+"""Homes of labs on engines that are not asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mailstack.state import Home
+
+ENDPOINT = "unix:///nowhere/docker.sock"
+
+
+def home(base: Path) -> Home:
+    """Return the home of an engine below a directory, as MAILSTACK_RUNTIME_DIR would name it."""
+    return Home(base / "mailstack-labs", ENDPOINT, "AN-ENGINE")
+
+
+def words(home: Home) -> tuple[str, str, str]:
+    """Return what another process makes the home of: `Home(Path(first), *others)`."""
+    return str(home.root), home.endpoint, home.engine
