@@ -35,9 +35,17 @@ if TYPE_CHECKING:
     import tarfile
 
 # What is handed over takes the place of what is there, file by file and in place: containers know a file by its inode.
+# The lab's directory is marked (see `storage`): what is there without the marker was made by somebody else.
 _TAKE = """\
 set -e
 umask 077
+lab=${1%/files}
+mkdir -p "${lab%/*}"
+if ! mkdir "$lab" 2>/dev/null && ! [ -f "$lab/.mailstack" ] && [ -n "$(ls -A "$lab")" ]; then
+  echo "$lab: was not made by mailstack" >&2
+  exit 1
+fi
+: >> "$lab/.mailstack"
 mkdir -p "$1"
 cd "$1"
 trap 'rm -f ../.told ../.taken' EXIT
@@ -48,8 +56,17 @@ find . -type f | sort | comm -23 - ../.taken | xargs -r -d '\\n' rm -f --
 # POSIX: blocks of 1024 bytes; the fourth column of the last line is what is available. Its parent where the user may
 # not see the directory itself.
 _FREE = 'df -Pk "$1" 2>/dev/null || df -Pk "${1%/*}"'
-# Directories in which others have something stay.
-_FORGET = 'rm -rf -- "$1/$2/$3" || exit; rmdir -- "$1/$2" "$1" 2>/dev/null || :'
+# A lab's directory with its marker; one of the version before markers by its CA. Directories in which others have
+# something stay. `rm` follows no link, and those who could put one there are kept out of `place`.
+_FORGET = """\
+forget() {
+  [ -O "$1" ] && [ ! -L "$1" ] && [ ! -L "$1/$2" ] && [ -f "$1/$2/$3/$4" ] || return 0
+  rm -rf -- "$1/$2/$3/files" && rm -rf -- "$1/$2/$3" || exit  # what makes it known goes last
+  rmdir -- "$1/$2" "$1" 2>/dev/null || :
+}
+forget "$1" "$2" "$3" .mailstack
+forget "/dev/shm/mailstack-$(id -u)" "$2" "$3" files/ca.pem
+"""
 # How long the host may take for that; in seconds.
 _SECONDS = 60.0
 # How often a password is asked for (ssh_config(5), NumberOfPasswordPrompts).

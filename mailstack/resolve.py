@@ -94,6 +94,7 @@ def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
     runner = Local()
     nowhere = state.LabDirectory(home.of_engine(""), "lab")
     lab = read_definition(resolve(runner, project(runner, wanted, nowhere), paths), paths)
+    storage.refuse_colon(directory.absolute())
     storage.make(directory.absolute(), Marker(storage.SECRETS, state.owner()))
     files.write(directory, lab)
     return storage.names(directory)

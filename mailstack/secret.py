@@ -87,6 +87,7 @@ def write_private(path: Path, text: str) -> bool:
             last = int(os.fstat(file.fileno()).st_mtime)
             if not is_new and file.read() == data:
                 return False
+            os.fchmod(file.fileno(), 0o600)
             file.seek(0)
             file.truncate()
             file.write(data)

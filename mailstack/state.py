@@ -131,20 +131,21 @@ class Home:
         """
         path = self.path / name
         try:
-            if not make:
-                return storage.open_file(path, os.O_RDWR)
             while True:
+                if not make:
+                    return _open_empty(path, os.O_RDWR)
                 self.make()
                 with contextlib.suppress(FileNotFoundError), storage.held(self.root):
-                    return storage.open_file(path, os.O_RDWR | os.O_CREAT)
+                    return _open_empty(path, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise HostError(f"{path}: cannot be opened: {error.strerror}") from None
 
     def discard(self, name: str) -> None:
-        """Remove a file of the home; and the home with the last of what is in it."""
-        (self.path / name).unlink(missing_ok=True)
+        """Remove a file of the home, which is empty; and the home with the last of what is in it."""
+        if _is_empty_file(self.path / name):
+            (self.path / name).unlink(missing_ok=True)
         self.tidy()
 
     def tidy(self) -> None:
@@ -207,7 +208,8 @@ class LabDirectory:
 
     def remove(self) -> None:
         """Remove the directory with all secrets in it, and the lock, which the caller holds."""
-        storage.remove(self.path)
+        if self.is_made():
+            storage.remove(self.path)
         self.home.discard(self._lock_name)
 
     @contextmanager
@@ -228,7 +230,7 @@ class LabDirectory:
                     try:
                         yield fd
                     finally:
-                        if not self.path.exists():
+                        if not self.is_made():
                             self.home.discard(self._lock_name)
                     return
                 # `remove` took the file away while this command waited for it: the lock is another file now.
@@ -266,6 +268,14 @@ def same_file(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _open_empty(path: Path, flags: int) -> int:
+    fd = storage.open_file(path, flags)
+    if os.fstat(fd).st_size:
+        os.close(fd)
+        raise storage.in_the_way(path)
+    return fd
 
 
 def _is_empty_file(path: Path) -> bool:

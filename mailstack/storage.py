@@ -68,8 +68,15 @@ def base() -> Path:
             )
     except OSError as error:  # the working directory is gone
         raise HostError(f"{chosen}: cannot be found: {error.strerror}", remedy="name it from the root: /…") from None
+    refuse_colon(directory)
     _refuse_unsafe(directory)
     return directory
+
+
+def refuse_colon(directory: Path) -> None:
+    """Raise HostError for a directory that the engine cannot mount: it takes what follows a colon for an option."""
+    if ":" in str(directory):
+        raise HostError(f"{directory}: has a colon in its name, where the engine can mount nothing", remedy=_ANOTHER)
 
 
 def root() -> Path:
@@ -88,7 +95,7 @@ def make(path: Path, marker: Marker) -> None:
         _make_new(path, marker)
         found = read(path)
     if found is None or (found.kind, found.lab) != (marker.kind, marker.lab):
-        raise _in_the_way(path)
+        raise in_the_way(path)
     _close_to_others(path)
 
 
@@ -162,7 +169,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Open a private file (0600) in a directory of mailstack's own, and return its descriptor. Follows no link.
+    """Open a file in a directory of mailstack's own, 0600 where it is made, and return its descriptor. Follows no link.
 
     Raises OSError; HostError for anything but a regular file of this user that has no second name.
     """
@@ -170,9 +177,7 @@ def open_file(path: Path, flags: int) -> int:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or status.st_nlink > 1:
         os.close(fd)
-        raise _in_the_way(path)
-    if stat.S_IMODE(status.st_mode) != 0o600:
-        os.fchmod(fd, 0o600)
+        raise in_the_way(path)
     return fd
 
 
@@ -297,5 +302,6 @@ def _cannot_be_made(path: Path, error: OSError) -> HostError:
     return HostError(f"{path}: cannot be made: {error.strerror}", remedy=_ANOTHER)
 
 
-def _in_the_way(path: Path) -> HostError:
+def in_the_way(path: Path) -> HostError:
+    """Return the error for something that stands where mailstack would have its own."""
     return HostError(f"{path}: is in the way: it was not made by mailstack", remedy=f"move it away, or {_ANOTHER}")

@@ -48,8 +48,9 @@ if [ -r "$socket" ] && [ -w "$socket" ]; then way=socket
 elif [ -e "$socket" ] && sudo -n true 2>/dev/null; then way=sudo
 elif [ -e "$socket" ]; then way=denied
 else way=absent; fi
-user=$(id -un) uid=$(id -u) clock=$(date +%s) place=/dev/shm/mailstack-$(id -u)
-mkdir -p "$place" && [ -O "$place" ] && chmod 0700 "$place" || place=
+user=$(id -un) uid=$(id -u) clock=$(date +%s) place=/dev/shm/mailstack-hosted-$(id -u)
+mkdir "$place" 2>/dev/null
+case $([ -O "$place" ] && ls -ld "$place") in drwx------*) ;; *) place= ;; esac
 printf '%s\\n' "$place" "$socket" "$way" "$user" "$uid" "$clock"
 cat /proc/net/tcp /proc/net/tcp6 2>/dev/null
 """
@@ -64,6 +65,7 @@ use strict; use IO::Socket::UNIX; use IO::Select;
 my ($ours, $engine, $user) = @ARGV;
 $SIG{CHLD} = "IGNORE"; umask 0077; $| = 1;
 for (glob $ours =~ s/[^-]*$/*/r) {
+  next unless -S;
   next if -M $_ > 1 / 1440 ? IO::Socket::UNIX->new(Peer => $_) || !$!{ECONNREFUSED} : $_ ne $ours;
   unlink;
 }

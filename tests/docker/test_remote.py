@@ -122,7 +122,7 @@ def test_doctor_looks_the_host_over(machine: nested.Machine) -> None:
     assert all(each["ok"] for each in found.values() if each["required"]), found
     assert found["engine"]["found"] == "/var/run/docker.sock on sudoer, as sudoer, by sudo"
     assert found["engine version"]["found"].startswith("26.")
-    assert found["secrets there"]["found"] == "/dev/shm/mailstack-1001 on tmpfs"
+    assert found["secrets there"]["found"] == "/dev/shm/mailstack-hosted-1001 on tmpfs"
     assert "GiB free at /var/lib/docker" in found["disk"]["found"]
     assert found["clock there"]["found"] == "as here"
     assert left(machine) == []
@@ -131,7 +131,7 @@ def test_doctor_looks_the_host_over(machine: nested.Machine) -> None:
 def test_no_secret_is_anywhere_there_but_in_its_file_and_nowhere_at_all_afterwards(machine: nested.Machine) -> None:
     lab, search = ("-n", "canary"), Search()
     here = storage.root() / hosts.parse("tester").key / "canary" / "files"
-    place = f"/dev/shm/mailstack-1000/{state.owner()}/canary/files"
+    place = f"/dev/shm/mailstack-hosted-1000/{state.owner()}/canary/files"
     with processes(machine) as seen:
         mailstack(machine, "up", *lab)
         try:
@@ -145,7 +145,7 @@ def test_no_secret_is_anywhere_there_but_in_its_file_and_nowhere_at_all_afterwar
             found = holding(machine, search)
             secret = ("accounts", "added/dora@example.com", "relay", *(f"{service}.pem" for service in SERVICES))
             assert found == sorted(f"{place}/{name}" for name in secret)
-            modes = machine.run("find", "/dev/shm/mailstack-1000", "-printf", "%y %m %P\\n").splitlines()
+            modes = machine.run("find", "/dev/shm/mailstack-hosted-1000", "-printf", "%y %m %P\\n").splitlines()
             assert len(modes) > 12 and [mode for mode in modes if not mode.startswith(("d 700 ", "f 600 "))] == []
             containers = [each.id for each in machine.engine.containers.list()]
             assert len(containers) == 3 and search.in_places(of_engine(containers, machine.engine.api)) == []
@@ -328,7 +328,7 @@ sleep 60;
 
 def test_a_port_that_is_taken_on_the_host_is_not_chosen_also_when_somebody_was_faster(machine: nested.Machine) -> None:
     ports = list(itertools.islice(candidates("tester faster"), 1 + len(PORTS)))
-    place = f"/dev/shm/mailstack-1000/{state.owner()}/faster/files"
+    place = f"/dev/shm/mailstack-hosted-1000/{state.owner()}/faster/files"
     machine.container.exec_run(["perl", "-e", FASTER, "/dev/shm", str(ports[0])], detach=True)
     machine.container.exec_run(["perl", "-e", FASTER, place, str(ports[1])], detach=True)
     try:

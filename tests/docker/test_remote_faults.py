@@ -33,7 +33,10 @@ def filled(machine: nested.Machine, place: str) -> Iterator[None]:
 def test_a_full_shared_memory_is_told_with_what_is_wanted_of_it(machine: nested.Machine) -> None:
     with filled(machine, "/dev/shm"):
         said = mailstack(machine, "up", "-n", "full", code=3).stderr
-        assert "tester: the lab's files cannot be put into /dev/shm/mailstack-1000: its shared memory is full" in said
+        assert (
+            "tester: the lab's files cannot be put into /dev/shm/mailstack-hosted-1000: its shared memory is full"
+            in said
+        )
         assert "No space left on device" in said
         assert left(machine) == []
 
@@ -156,7 +159,7 @@ def test_two_connections_of_one_user_get_to_the_engine_by_sudo_each_on_its_own(
     machine: nested.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What somebody else has left there: a socket at which nobody listens.
-    place, old = "/dev/shm/mailstack-1001", "/dev/shm/mailstack-1001/engine-0"
+    place, old = "/dev/shm/mailstack-hosted-1001", "/dev/shm/mailstack-hosted-1001/engine-0"
     leave = f"use IO::Socket::UNIX; mkdir '{place}', 0700; IO::Socket::UNIX->new(Local => '{old}', Listen => 1)"
     machine.run("perl", "-e", leave)
     machine.run("chown", "-R", "sudoer:", place)
