@@ -15,7 +15,7 @@ from pathlib import Path
 from mailstack import hosting, state, storage
 from mailstack.engine import Engine, engine_url
 from mailstack.hosts import ENGINE
-from mailstack.state import LabDirectory, State
+from mailstack.state import Home, LabDirectory, State
 
 _WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "files", "lab.json")
 
@@ -33,8 +33,8 @@ def find(engine: Engine, here: LabDirectory) -> list[Path]:
 
 def remove(path: Path) -> None:
     """Remove one of these directories: nothing in it that mailstack has not written."""
-    if storage.read(path):
-        storage.remove(path)
+    if marker := storage.read(path):
+        LabDirectory(Home(path.parent.parent, marker.endpoint, marker.engine), marker.lab).remove()
         return
     for name in _WRITTEN:  # what makes it known goes last
         entry = path / name
@@ -53,7 +53,9 @@ def remove(path: Path) -> None:
 
 def _is_marked(path: Path, lab: str) -> bool:
     marker = storage.read(path)
-    return marker is not None and (marker.kind, marker.owner, marker.lab) == (storage.LAB, state.owner(), lab)
+    if marker is None or (marker.kind, marker.owner, marker.lab) != (storage.LAB, state.owner(), lab):
+        return False
+    return path == Home(path.parent.parent, marker.endpoint, marker.engine).path / lab
 
 
 def _is_unmarked(path: Path, lab: str) -> bool:

@@ -149,10 +149,10 @@ class Home:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove the home where no lab is left in it; and the root below a directory that the user named."""
+        """Remove the home where no lab is left in it; and the root, except in shared memory, where the next will be."""
         with contextlib.suppress(OSError), storage.held(self.root):
             storage.remove_if_unused(self.path)
-            if os.environ.get(storage.VARIABLE):
+            if self.root.parent != storage.SHARED_MEMORY:
                 storage.remove_if_unused(self.root, [COMPOSE])
 
 

@@ -29,9 +29,9 @@ MARKER = ".mailstack"
 FORMAT = 1
 
 # Kinds of directories.
-ROOT, ENGINE, HOST, LAB, SECRETS = "root", "engine", "host", "lab", "secrets"
+ROOT, ENGINE, HOST, LAB, SECRETS, REPORT = "root", "engine", "host", "lab", "secrets", "report"
 
-_SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")
 _NEW = ".new-"  # a directory that has no name yet
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ANOTHER = "set MAILSTACK_RUNTIME_DIR to a directory of your own"
@@ -57,8 +57,8 @@ def base() -> Path:
     try:
         if chosen := os.environ.get(VARIABLE):
             directory = Path(chosen).absolute()
-        elif os.access(_SHARED_MEMORY, os.W_OK):
-            directory = _SHARED_MEMORY
+        elif os.access(SHARED_MEMORY, os.W_OK):
+            directory = SHARED_MEMORY
         elif (own := os.environ.get("XDG_RUNTIME_DIR")) and os.access(own, os.W_OK):
             directory = Path(own).absolute()
         else:

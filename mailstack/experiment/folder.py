@@ -6,17 +6,24 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mailstack import storage
 from mailstack.errors import HostError, InputError
 from mailstack.model import Json
+from mailstack.storage import Marker
 
 DOCUMENT = "experiment.json"
 # Everything that a report has, the page last: when it is there, so is the rest.
 ENTRIES = ("evidence", DOCUMENT, "index.html")
+# What `contents` names the evidence.
+_EVIDENCE = re.compile(
+    r"[\w.-]+\.log|(journey|timeline)-[\w-]+\.(json|svg)|topology\.svg|dialogue\.(json|svg|txt)|[\w-]+\.png"
+)
 
 
 @contextlib.contextmanager
@@ -32,6 +39,7 @@ def prepared(path: Path) -> Iterator[Path]:
         if made_here:
             path.mkdir()
         place = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path))
+        storage.make(place, Marker(storage.REPORT))
         place.chmod(0o755)
     except OSError as error:
         raise InputError(f"{path}: cannot be written to: {error.strerror}") from None
@@ -55,13 +63,27 @@ def _refuse(path: Path) -> None:
         raise InputError(f"{path}: is a file; name a folder for the report")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: there is no such directory to make it in")
-    found = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    found = {name for name in found if not name.startswith(_UNFINISHED)}
-    if found and (DOCUMENT not in found or found - set(ENTRIES)):
+    found = {entry.name for entry in path.iterdir()} - _unfinished(path) if path.exists() else set()
+    if found and (DOCUMENT not in found or found - set(ENTRIES) or not _is_evidence(path / "evidence")):
         raise InputError(
             f"{path}: has something else in it than a report of mailstack",
             remedy="name a new folder, or an empty one",
         )
+
+
+def _unfinished(path: Path) -> set[str]:
+    """The places inside a folder to which reports were written whose writers were killed."""
+    found = storage.entries(path, storage.REPORT)
+    return {name for name in found if name.startswith(_UNFINISHED)}
+
+
+def _is_evidence(path: Path) -> bool:
+    """Whether a folder has nothing in it but what a report has there."""
+    if not path.is_symlink() and not path.exists():
+        return True
+    if path.is_symlink() or not path.is_dir():
+        return False
+    return all(_EVIDENCE.fullmatch(each.name) and each.is_file() and not each.is_symlink() for each in path.iterdir())
 
 
 def write(place: Path, files: Mapping[str, bytes]) -> None:
@@ -85,8 +107,8 @@ def _publish(place: Path, path: Path) -> None:
             if (path / name).is_dir():
                 shutil.rmtree(path / name)
             (place / name).replace(path / name)
-        for left in path.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in _unfinished(path):
+            storage.remove(path / left)
     except OSError as error:
         raise HostError(f"{path}: the report could not be written: {error.strerror}") from None
 

@@ -14,7 +14,9 @@ from mailstack.engine import Engine
 from mailstack.model import SERVICES
 from mailstack.runner import Local
 from tests.docker import nested
+from tests.docker.bad import run
 from tests.docker.conftest import Labs
+from tests.docker.hostile_places import snapshot
 
 pytestmark = [pytest.mark.docker, pytest.mark.engine26]
 
@@ -56,6 +58,24 @@ def test_a_lab_comes_up_passes_every_check_and_goes_on_engine_26(machine: nested
     assert machine.engine.containers.list(all=True) == []
     assert machine.engine.volumes.list() == []
     assert {network.name for network in machine.engine.networks.list()} == {"bridge", "host", "none"}
+
+
+def test_a_command_on_one_engine_neither_sees_nor_touches_the_labs_on_another(
+    machine: nested.Machine, labs: Labs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with labs.one("first") as lab:
+        before = snapshot(lab.directory.path)
+        with monkeypatch.context() as other:
+            other.setenv("DOCKER_HOST", f"unix://{machine.socket}")
+            seen = run(["status", "-n", lab.name])
+            assert seen.code == 2 and f"it is at {lab.directory.home.endpoint}" in seen.err
+            removed = run(["down", "-n", lab.name])
+            assert (removed.code, removed.out) == (0, "there was nothing to remove\n")
+            assert f"a lab “{lab.name}” of yours is at {lab.directory.home.endpoint}" in removed.err
+            for many in ("--all", "--stale"):
+                assert run(["down", many]).out == "there was nothing to remove\n"
+        assert snapshot(lab.directory.path) == before
+        assert run(["send", "-n", lab.name, "--to", "alice@example.com"]).code == 0
 
 
 def test_nothing_of_a_nested_machine_stays_behind(machine: nested.Machine) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailstack import storage
 from mailstack.dialogue import Dialogue, Said, annotate
 from mailstack.errors import CheckFailed, InputError
 from mailstack.experiment import folder
@@ -393,7 +394,8 @@ def test_a_report_takes_the_place_of_one_that_is_there(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_has_left_is_no_hindrance_and_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".writing-x").mkdir()
+    storage.make(tmp_path / ".writing-x", storage.Marker(storage.REPORT))
+    (tmp_path / ".writing-x" / "index.html").write_text("half")
     _report(tmp_path)
     assert {each.name for each in tmp_path.iterdir()} == set(folder.ENTRIES)
 
@@ -403,7 +405,7 @@ def test_an_error_of_the_performance_is_not_taken_for_one_of_the_folder(tmp_path
         raise ConnectionError("refused")
 
 
-@pytest.mark.parametrize("there", ["notes.txt", "index.html"])
+@pytest.mark.parametrize("there", ["notes.txt", "index.html", ".writing-mine"])
 def test_a_folder_with_something_else_in_it_is_refused_before_anything_is_written(there: str, tmp_path: Path) -> None:
     (tmp_path / there).write_text("mine")
     with pytest.raises(InputError, match="has something else in it"):
@@ -411,11 +413,27 @@ def test_a_folder_with_something_else_in_it_is_refused_before_anything_is_writte
     assert [each.name for each in tmp_path.iterdir()] == [there]
 
 
-def test_a_report_with_something_of_the_user_s_added_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["notes.txt", "evidence/thesis.tex", "evidence/photos/one.png", "evidence/link.log"])
+def test_a_report_with_something_of_the_user_s_added_is_refused(tmp_path: Path, name: str) -> None:
     _report(tmp_path / "report")
-    (tmp_path / "report" / "notes.txt").write_text("mine")
+    path = tmp_path / "report" / name
+    path.parent.mkdir(exist_ok=True)
+    if name.endswith("link.log"):
+        path.symlink_to(tmp_path)
+    else:
+        path.write_text("mine")
     with pytest.raises(InputError, match="has something else in it"):
         _report(tmp_path / "report")
+    assert path.exists()
+
+
+def test_a_folder_of_evidence_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    _report(tmp_path / "report")
+    (tmp_path / "report" / "evidence").rename(tmp_path / "elsewhere")
+    (tmp_path / "report" / "evidence").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="has something else in it"):
+        _report(tmp_path / "report")
+    assert [each.name for each in (tmp_path / "elsewhere").iterdir()] == ["x.log"]
 
 
 def test_a_file_and_a_folder_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
