@@ -166,6 +166,7 @@ def is_added(directory: Path, address: str) -> bool:
 
 def add(directory: Path, accounts: Mapping[Account, Secret]) -> None:
     """Keep added accounts for Dovecot, which takes them at once, and for Postfix's next start."""
+    make_subdirectory(directory / "added")
     for account, password in accounts.items():
         write_private(directory / "added" / account.address, render.account_line(account, password).reveal())
     table = directory / "addresses"

@@ -229,7 +229,7 @@ def _is_at(directory: int, path: Path) -> bool:
 def _make_new(path: Path, marker: Marker) -> None:
     """Give `path` this marker, as a new directory or as an empty one of this user that is there. Raises HostError."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_parents(path)
         if os.path.lexists(path):
             with _opened(path) as directory:
                 # Shared with others: not to be closed to them.
@@ -250,6 +250,13 @@ def _make_new(path: Path, marker: Marker) -> None:
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not os.path.lexists(path):
             raise _cannot_be_made(path, error) from None
+
+
+def _make_parents(path: Path) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
 
 
 def _mark(path: Path, marker: Marker) -> None:

@@ -229,6 +229,20 @@ SITUATIONS = (
 )
 
 
+SECRETS = (
+    Situation("nothing yet", lambda world: world.top / "new", works=True),
+    Situation("an empty directory", lambda world: world.folder("empty"), works=True),
+    Situation("a home", lambda world: world.thesis("home")),
+    Situation("a link to a home", lambda world: world.link("link", world.thesis("home"))),
+    Situation("a file", lambda world: world.thesis("home") / "accounts"),
+    Situation("an empty directory that all share", lambda world: world.folder("shared", 0o1777)),
+    Situation("an empty directory of another user", lambda world: world.folder("others", 0o777, SOMEBODY)),
+    Situation("mailstack's own root", lambda world: world.engine("named").parent),
+    Situation("a directory with a lab", lambda world: world.marked("lab", "lab", lab=LAB)),
+    Situation("a name that the engine cannot mount", lambda world: world.top / "a:colon"),
+)
+
+
 def snapshot(top: Path) -> dict[str, tuple[object, ...]]:
     """Everything below a directory, with all that a change would change."""
     found: dict[str, tuple[object, ...]] = {}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from mailstack import home, storage
 from tests.docker.bad import MAILSTACK, Outcome, Overlay, Traces, alone, overlays, run, run_here
 
 pytestmark = pytest.mark.docker
@@ -521,11 +522,9 @@ class Place:
 
 
 PLACES = [
-    pytest.param(Place("file", "File exists", lambda tmp: (tmp / "file").touch()), id="a file"),
+    pytest.param(Place("file", "", lambda tmp: (tmp / "file").touch()), id="a file"),
     pytest.param(Place("file/below", "Not a directory", lambda tmp: (tmp / "file").touch()), id="below a file"),
-    pytest.param(
-        Place("link", "File exists", lambda tmp: (tmp / "link").symlink_to("nowhere")), id="a link to nothing"
-    ),
+    pytest.param(Place("link", "", lambda tmp: (tmp / "link").symlink_to("nowhere")), id="a link to nothing"),
     pytest.param(Place("/proc/mailstack", ""), id="in /proc"),
     pytest.param(Place("/dev/null/mailstack", "Not a directory"), id="below a device"),
     pytest.param(Place("x" * 300, "File name too long"), id="a name of 300 letters"),
@@ -543,7 +542,7 @@ def _given_away(path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("command", [("up",), ("down", "--all"), ("status",)], ids=" ".join)
+@pytest.mark.parametrize("command", [("up",), ("down", "-n", LAB)], ids=" ".join)
 def test_a_runtime_directory_that_cannot_be_used_is_named(
     command: tuple[str, ...],
     place: Place,
@@ -563,8 +562,12 @@ def test_what_stands_in_the_way_in_the_runtime_directory_is_named(
     taken: str, wrong: Callable[..., Outcome], traces: Traces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
-    path = Path(f"{tmp_path}/run/{LAB}{taken}")
-    path.parent.mkdir(parents=True)
+    path = Path(f"{home.current().path}/{LAB}{taken}")
+    home.current().make()
+    if taken.startswith("/"):
+        home.directory(LAB).make()
+        if taken == "/files":
+            path.rmdir()
     if path.suffix or path.name == "accounts":
         path.mkdir()
     else:
@@ -580,7 +583,7 @@ def test_a_disk_that_is_full_is_told_with_the_file_and_nothing_is_left(traces: T
     )
     outcome = Outcome(limited.returncode, limited.stdout, limited.stderr)
     assert (outcome.code, len(outcome.messages), outcome.out) == (3, 1, "")
-    assert f"{traces.directory}/{LAB}/" in outcome.messages[0]
+    assert f"{home.directory(LAB).path}/" in outcome.messages[0]
     assert traces.all() == before
 
 
@@ -589,7 +592,8 @@ def test_a_runtime_directory_and_a_note_that_cannot_be_read_are_no_hindrance(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", "relative")
-    Path("relative/compose.json").mkdir(mode=0o700, parents=True)
+    storage.make(storage.root(), storage.Marker(storage.ROOT))
+    (storage.root() / "compose.json").mkdir(mode=0o700)
     assert run(UP).code == 0
     assert run(["down", "-n", LAB]).code == 0
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import pytest
 from mailstack import home
 from mailstack.engine import Engine
 from tests.docker import hostile_places
-from tests.docker.hostile_places import SITUATIONS, Situation, World, snapshot
+from tests.docker.hostile_places import SECRETS, SITUATIONS, Situation, World, snapshot
 
 pytestmark = pytest.mark.docker
 
@@ -129,3 +130,34 @@ def test_no_foreign_file_is_changed(world: World, situation: Situation) -> None:
         if command[0] == "up":
             assert (code == 0) == situation.works, said
     assert Engine().leftovers(hostile_places.LAB, os.environ["MAILSTACK_OWNER"]) == []
+
+
+@pytest.mark.parametrize("place", SECRETS, ids=lambda each: each.name)
+def test_secrets_are_written_to_a_directory_of_their_own_alone(world: World, place: Situation) -> None:
+    named = place.prepare(world)
+    before = snapshot(world.top)
+    ended = run(world, world.top / "runtime", (("secrets", "init", str(named)),) * 2)
+    after = snapshot(world.top)
+    if place.works:
+        assert [code for code, _ in ended] == [0, 0], ended
+        assert stat.S_IMODE(named.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(each.stat().st_mode) for each in named.rglob("*") if each.is_file()} == {0o600}
+    else:
+        assert [code for code, _ in ended] == [3, 3] and str(named) in ended[0][1]
+        assert after == before
+
+
+def test_accounts_are_not_added_through_a_link(world: World) -> None:
+    world.thesis("home")
+    named = world.folder("named")
+    name = hostile_places.LAB
+    ((code, said),) = run(world, named, (("up", "-n", name),))
+    assert code == 0, said
+    added = named / world.root / world.home / name / "files" / "added"
+    added.rmdir()
+    added.symlink_to(world.top / "home")
+    before = snapshot(world.top / "home")
+    ended = run(world, named, (("account", "add", "-n", name, "zoe@example.com"), ("down", "-n", name)))
+    assert ended[0][0] == 3 and ended[1][0] == 0, ended
+    assert snapshot(world.top / "home") == before
+    assert list(named.iterdir()) == []
