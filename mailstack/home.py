@@ -19,11 +19,6 @@ def current() -> Home:
     return Home(storage.root(), _endpoint(url), engine_id(url))
 
 
-def of_engine(engine: str) -> Home:
-    """Return the home of the engine with this ID at the endpoint in use, which is not asked."""
-    return Home(storage.root(), _endpoint(engine_url()), engine)
-
-
 def known() -> Home:
     """Return the same for commands that ask the engine for nothing: one that does not answer is known by its endpoint.
 

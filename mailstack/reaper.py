@@ -1,4 +1,4 @@
-"""Takes a lab down when its time has come: `python -m mailstack.reaper up|users LAB ENGINE-ID`.
+"""Takes a lab down when its time has come: `python -m mailstack.reaper up|users LAB ENDPOINT ID`.
 
 A process of its own, which outlives the one that makes the lab, or uses it, however that one ends.
 """
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from mailstack import home, hosting
+from mailstack import home, hosting, storage
 from mailstack.errors import EngineError, HostError
 from mailstack.model import Deadline
 from mailstack.state import Home, LabDirectory, owner
@@ -111,9 +111,9 @@ def _try(lab: str, wanted: Callable[[], bool]) -> bool:
         return down(lab, quiet, wanted=wanted, patience=_PATIENCE)
 
 
-def main(kind: str, lab: str, engine: str) -> None:
-    """Wait, then take the lab down."""
-    there = home.of_engine(engine)
+def main(kind: str, lab: str, endpoint: str, engine: str) -> None:
+    """Wait, then take the lab down; its engine may be away."""
+    there = Home(storage.root(), endpoint, engine)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])  # taken by `wait`
     {"up": after_up, "users": after_users}[kind](there, lab)
 

@@ -92,7 +92,7 @@ def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
     wanted = _bare_state("lab", overlays)
     paths = [Path(path) for path in wanted.files]
     runner = Local()
-    nowhere = state.LabDirectory(home.of_engine(""), "lab")
+    nowhere = state.LabDirectory(state.Home(storage.root(), "", ""), "lab")
     lab = read_definition(resolve(runner, project(runner, wanted, nowhere), paths), paths)
     storage.refuse_colon(directory.absolute())
     storage.make(directory.absolute(), Marker(storage.SECRETS, state.owner()))

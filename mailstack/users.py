@@ -156,4 +156,4 @@ def _reaper(home: Home, kind: str, lab: str) -> Command:
         "MAILSTACK_OWNER": state.owner(),
         "DOCKER_HOST": engine_url(),
     }
-    return program("mailstack.reaper", kind, lab, home.engine, environment=environment)
+    return program("mailstack.reaper", kind, lab, home.endpoint, home.engine, environment=environment)

@@ -31,10 +31,12 @@ NAME, OTHER = (f"{stem}-{secrets.token_hex(3)}" for stem in ("guard", "other"))
 # A process that uses the lab, and sees to it that it goes with its last user.
 USER = f"""
 import sys
+from mailstack import home
 from mailstack.runner import Local
 from mailstack.users import Users, guard
-Users("{NAME}").join()
-guard("{NAME}", Local())
+there = home.current()
+Users(there, "{NAME}").join()
+guard(there, "{NAME}", Local())
 print(flush=True)
 sys.stdin.read()
 """

@@ -130,11 +130,11 @@ def test_doctor_looks_the_host_over(machine: nested.Machine) -> None:
 
 def test_no_secret_is_anywhere_there_but_in_its_file_and_nowhere_at_all_afterwards(machine: nested.Machine) -> None:
     lab, search = ("-n", "canary"), Search()
-    here = storage.root() / hosts.parse("tester").key / "canary" / "files"
     place = f"/dev/shm/mailstack-hosted-1000/{state.owner()}/canary/files"
     with processes(machine) as seen:
         mailstack(machine, "up", *lab)
         try:
+            (here,) = storage.root().glob("engine-*/canary/files")
             search.in_directory(here)
             mailstack(machine, "account", "add", *lab, "dora@example.com")
             mailstack(machine, "secrets", "rotate", *lab)
@@ -227,7 +227,9 @@ def test_mails_are_seen_as_they_come_and_logs_and_shells_are_those_there(machine
 def test_a_lab_of_which_nothing_is_known_here_any_more_is_removed_by_its_labels(machine: nested.Machine) -> None:
     mailstack(machine, "up", "-n", "lost")
     machine.run("pkill", "-KILL", "-f", "^sshd-session")
-    shutil.rmtree(storage.root() / hosts.parse("tester").key)
+    (lab,) = storage.root().glob("engine-*/lost")
+    for known in (storage.root() / hosts.parse("tester").key, lab.parent):
+        shutil.rmtree(known)
     assert mailstack(machine, "down", "-n", "lost").stdout == "removed: lost\n"
     assert left(machine) == []
 

@@ -142,7 +142,7 @@ def test_there_is_one_guard_for_a_lab(there: Home) -> None:
     code = f"{USERS}users.wait(lambda: print('alone', flush=True))"
     with user(there) as only:
         users.guard(there, "a", runner)
-        assert [command.argv[-4:] for command in runner.released] == [("mailstack.reaper", "users", "a", there.engine)]
+        assert [command.argv[-4:] for command in runner.released] == [("users", "a", there.endpoint, there.engine)]
         with subprocess.Popen([sys.executable, "-c", code, *words(there)], stdout=-1) as process:
             while not Users(there, "a").guarded():
                 os.sched_yield()
