@@ -16,14 +16,15 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailstack import hosts, state, storage
+from mailstack import control, hosts, state, storage
 from mailstack.errors import DeadlinePassed, HostError, InputError, Interrupted, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json, Result
+from mailstack.printed import LineSink
 from mailstack.runner import Local, last_lines, must, program
 from mailstack.secret import Secret
 from mailstack.state import owner, same_file
@@ -69,6 +70,10 @@ forget "/dev/shm/mailstack-$(id -u)" "$2" "$3" files/ca.pem
 """
 # How long the host may take for that; in seconds.
 _SECONDS = 60.0
+# What the process that keeps the connection may take, beyond a command's deadline, to end it; in seconds.
+_ENDING_SECONDS = 5.0
+# What it tells of the host; see `tunnel`.
+_ABOUT = {"place": str, "socket": str, "way": str, "user": str, "uid": int, "clock": int, "ports": list}
 # How often a password is asked for (ssh_config(5), NumberOfPasswordPrompts).
 _TRIES = 3
 
@@ -189,12 +194,11 @@ class Over:
         """The host's directory for what labs are handed: on tmpfs, and its user's alone."""
         return str(self.about["place"])
 
-    def run(
-        self, command: Command, *, deadline: Deadline | None = None, on_line: Callable[[str], None] | None = None
-    ) -> Result:
+    def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
         """Run `command` on the host; see Runs. On Ctrl-C or SIGTERM it is ended.
 
-        Raises HostError when the connection is cut meanwhile, DeadlinePassed when it was ended for taking too long.
+        Raises HostError when the connection is cut meanwhile, DeadlinePassed when it was ended for taking too long,
+        and what `on_line` raises.
         """
         data = command.input or b""
         asked = {
@@ -202,16 +206,16 @@ class Over:
             "argv": list(command.argv),
             "environment": dict(command.environment),
             "input": len(data),
-            "of": deadline and deadline.seconds,
-            "seconds": deadline and min(deadline.remaining(), threading.TIMEOUT_MAX),
+            "of": deadline and float(deadline.seconds),
+            "seconds": deadline and float(min(deadline.remaining(), threading.TIMEOUT_MAX)),
         }
-        told = self._ask(asked, data, on_line)
+        told = self._ask(asked, {"code": int, "stdout": str, "stderr": str}, data, on_line, deadline)
         return Result(told["code"], told["stdout"], told["stderr"])
 
     def look(self) -> Json:
         """What there is on the host now: see `tunnel`. Raises HostError."""
         before = time.time()
-        self.about = self._ask({"do": "about"})
+        self.about = self._ask({"do": "about"}, _ABOUT)
         self.ahead = self.about["clock"] - (before + time.time()) / 2
         return self.about
 
@@ -223,11 +227,11 @@ class Over:
 
     def forward(self, ports: Collection[int]) -> list[int]:
         """See `hosting.forward`."""
-        return list(self._ask({"do": "forward", "ports": list(ports)})["taken"])
+        return list(self._ask({"do": "forward", "ports": list(ports)}, {"taken": list})["taken"])
 
     def close(self, ports: Collection[int]) -> None:
         """Have these ports lead nowhere."""
-        self._ask({"do": "close", "ports": list(ports)})
+        self._ask({"do": "close", "ports": list(ports)}, {})
 
     def cut(self) -> HostError:
         """What to say when the host has gone."""
@@ -236,23 +240,65 @@ class Over:
             remedy=f"when it is back: mailstack down --host {self.host} removes what was left there",
         )
 
-    def _ask(self, asked: Json, data: bytes = b"", on_line: Callable[[str], None] | None = None) -> Json:
-        # Each over a connection of its own: where nobody waits for the answer any more, it ends what was asked for.
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            if (control := _attempt(self._directory)) is None:
-                raise self.cut()
-            stream = stack.enter_context(stack.enter_context(control).makefile("rwb"))
-            stream.write(json.dumps(asked).encode() + b"\n" + data)
-            stream.flush()
-            while line := stream.readline():
-                told: Json = json.loads(line)
-                if "error" in told:
-                    raise _error(told)
-                if "line" not in told:
-                    return told
+    def _ask(
+        self,
+        asked: Json,
+        shape: Mapping[str, type],
+        data: bytes = b"",
+        on_line: LineSink | None = None,
+        deadline: Deadline | None = None,
+    ) -> Json:
+        """Ask the process that keeps the connection; what its answer has to have is `shape`.
+
+        Each over a connection of its own: where nobody waits for the answer any more, it ends what was asked for.
+        """
+        with contextlib.ExitStack() as stack:
+            with self._mapped(deadline):
+                if (sock := _attempt(self._directory)) is None:
+                    raise self.cut()
+                stack.enter_context(sock)
+                if deadline or asked["do"] != "run":
+                    left = deadline.remaining() if deadline else _SECONDS
+                    sock.settimeout(min(left + _ENDING_SECONDS, threading.TIMEOUT_MAX))
+                stream = stack.enter_context(sock.makefile("rwb"))
+                stream.write(json.dumps(asked).encode() + b"\n" + data)
+                stream.flush()
+            while True:
+                with self._mapped(deadline):
+                    told = control.heard(stream)
+                    if told is None:
+                        raise self.cut()
+                    if "error" in told:
+                        raise control.error_of(told)
+                    if "line" not in told:
+                        for name, kind in shape.items():
+                            control.value(told, name, kind)
+                        return told
+                    line = control.value(told, "line", str)
                 if on_line:
-                    on_line(told["line"])
-        raise self.cut()
+                    on_line(line)
+
+    @contextlib.contextmanager
+    def _mapped(self, deadline: Deadline | None) -> Iterator[None]:
+        """Turn what goes wrong with that process into errors of the host."""
+        try:
+            yield
+        except TimeoutError:
+            if deadline:
+                raise DeadlinePassed(f"{self.host}: no answer within {deadline.seconds:g} s") from None
+            raise HostError(f"{self.host}: the process that keeps the connection does not answer") from None
+        except control.Broken as error:
+            raise unread(self.host, error) from None
+        except OSError:
+            raise self.cut() from None
+
+
+def unread(host: hosts.Host, error: control.Broken) -> HostError:
+    """Return what to say of an answer that is none."""
+    return HostError(
+        f"{host}: the process that keeps the connection gave an answer that cannot be read: {error}",
+        remedy="is it another version's? It ends with the last command and the last lab on that host",
+    )
 
 
 def _connected(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | None]) -> Over:
@@ -314,18 +360,12 @@ def _started(host: hosts.Host, directory: Path, ask: Callable[[str], Secret | No
     answers: dict[str, Secret] = {}
     tries: Counter[str] = Counter()
     told = _start(host, directory, answers)
-    while (question := told.get("question")) and tries[question] < _TRIES and (answer := ask(question)):
+    while (question := str(told.get("question", ""))) and tries[question] < _TRIES and (answer := ask(question)):
         tries[question] += 1
         answers[question] = answer
         told = _start(host, directory, answers)
     if "error" in told:
-        raise _error(told)
-
-
-def _error(told: Json) -> MailstackError:
-    """What the process that keeps the connection says went wrong."""
-    kind = DeadlinePassed if told["late"] else HostError
-    return kind(told["error"], remedy=told["remedy"], details=told["details"])
+        raise control.error_of(told)
 
 
 def _start(host: hosts.Host, directory: Path, answers: Mapping[str, Secret]) -> Json:
@@ -337,10 +377,14 @@ def _start(host: hosts.Host, directory: Path, answers: Mapping[str, Secret]) -> 
         Local().release(keeper, stdin=theirs.fileno())
         theirs.close()
         revealed = {question: answer.reveal() for question, answer in answers.items()}
-        ours.sendall(json.dumps(revealed).encode() + b"\n")
-        with ours.makefile("rb") as stream:
-            line = stream.readline()
-    try:
-        return dict(json.loads(line))
-    except ValueError:
-        raise HostError(f"{host}: the process that keeps the connection ended", remedy="try again") from None
+        with ours.makefile("rwb") as stream:
+            try:
+                control.say(stream, revealed)
+                told = control.heard(stream)
+            except control.Broken as error:
+                raise unread(host, error) from None
+            except OSError:
+                told = None
+    if told is None:
+        raise HostError(f"{host}: the process that keeps the connection ended", remedy="try again")
+    return told

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import functools
 import io
-import json
 import os
 import secrets
 import socket
@@ -25,13 +24,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mailstack import hosting, hosts, storage
-from mailstack.errors import DeadlinePassed, HostError, MailstackError
+from mailstack import control, hosting, hosts, storage
+from mailstack.errors import DeadlinePassed, HostError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json
 from mailstack.ports import listening
 from mailstack.remote import Remote
-from mailstack.remote.login import Refused
+from mailstack.runner import last_lines
 from mailstack.secret import Secret
 
 _BUFFER = 1 << 16
@@ -116,17 +115,16 @@ class Tunnel:
     def look(self) -> None:
         """Learn what there is on the host. Raises HostError, DeadlinePassed."""
         try:
-            told = self.remote.run(Command(("sh", "-c", _ABOUT)), deadline=Deadline.after(_LOOK_SECONDS)).stdout.split(
-                "\n"
-            )
+            result = self.remote.run(Command(("sh", "-c", _ABOUT)), deadline=Deadline.after(_LOOK_SECONDS))
         except DeadlinePassed:
             raise DeadlinePassed(
                 f"{self.remote.host}: its shell has not said within {_LOOK_SECONDS:g} s what there is",
                 remedy=f"what does `ssh {self.remote.host} sudo -n true` wait for?",
             ) from None
-        if len(told) < 6:
-            raise HostError(f"{self.remote.host}: its shell does not say what there is", details="\n".join(told))
-        place, path, way, user, number, clock, *sockets = told
+        told, said = result.stdout.split("\n"), result.stderr or result.stdout
+        place, path, way, user, number, clock, *sockets = [*told, *[""] * 6]
+        if not (path and number.isdecimal() and clock.isdecimal()):
+            raise HostError(f"{self.remote.host}: its shell does not say what there is", details=last_lines(said))
         if not place:
             raise HostError(
                 f"{self.remote.host}: there is no private directory for secrets in its shared memory (/dev/shm)",
@@ -157,21 +155,14 @@ class Tunnel:
             if self._bridge is not None and not self._bridge.exit_status_ready():
                 return path
             bridge = ("sudo", "-n", "perl", "-e", _BRIDGE, path, self.about["socket"], str(self.about["uid"]))
-            channel = self.remote.program(Command(bridge))
-            channel.settimeout(_LOOK_SECONDS)
-            with contextlib.suppress(OSError):
-                if channel.recv(1):  # it is ready
-                    channel.settimeout(None)
-                    self._bridge = channel
-                    return path
-            said = b""
-            with contextlib.suppress(OSError):
-                said = channel.recv_stderr(_BUFFER)
-            channel.close()
+            channel, said = self.remote.program(Command(bridge), b"ready\n", _LOOK_SECONDS)
+            if channel is not None:
+                self._bridge = channel
+                return path
         raise HostError(
             f"{self.remote.host}: what leads to its engine by sudo cannot be run",
             remedy="it takes Perl there (Debian: apt-get install perl-base); or have the user be in the group `docker`",
-            details=said.decode(errors="replace"),
+            details=said,
         )
 
     def forward(self, ports: list[int]) -> list[int]:
@@ -296,37 +287,53 @@ class _Control:
     def __call__(self, client: socket.socket) -> None:
         self._tunnel.joined()
         try:
-            with client.makefile("rwb") as stream:
-                if line := stream.readline():
-                    self._answer(client, stream, json.loads(line))
-        except (OSError, ValueError):
-            pass  # it has gone
+            with client.makefile("rwb") as stream, contextlib.suppress(OSError):  # it has gone
+                try:
+                    if asked := control.heard(stream):
+                        control.say(stream, self._answer(client, stream, asked))
+                except _Gone:
+                    pass
+                except Exception as error:  # whatever it is, the command that has asked is told
+                    control.say(stream, control.told(error))
         finally:
             self._tunnel.left()
 
-    def _answer(self, client: socket.socket, stream: io.BufferedRWPair, asked: Json) -> None:
-        try:
-            match asked["do"]:
-                case "about":
-                    self._tunnel.look()
-                    _say(stream, self._tunnel.about)
-                case "run":
-                    data = stream.read(asked["input"]) if asked["input"] else None
-                    command = Command(tuple(asked["argv"]), asked["environment"], data)
-                    deadline = Deadline(asked["of"], time.monotonic() + asked["seconds"]) if asked["of"] else None
-                    channel = self._tunnel.remote.session()
-                    threading.Thread(target=self._watch, args=(client, channel), daemon=True).start()
-                    result = self._tunnel.remote.run(
-                        command, deadline=deadline, on_line=lambda text: _say(stream, {"line": text}), channel=channel
-                    )
-                    _say(stream, {"code": result.code, "stdout": result.stdout, "stderr": result.stderr})
-                case "forward":
-                    _say(stream, {"taken": self._tunnel.forward(asked["ports"])})
-                case "close":
-                    self._tunnel.close(asked["ports"])
-                    _say(stream, {})
-        except MailstackError as error:
-            _say(stream, _told(error))
+    def _answer(self, client: socket.socket, stream: io.BufferedRWPair, asked: Json) -> Json:
+        match control.value(asked, "do", str):
+            case "about":
+                self._tunnel.look()
+                return self._tunnel.about
+            case "run":
+                return self._run(client, stream, asked)
+            case "forward":
+                return {"taken": self._tunnel.forward(control.items(asked, "ports", int))}
+            case "close":
+                self._tunnel.close(control.items(asked, "ports", int))
+                return {}
+            case other:
+                raise control.Broken(f"{other!r:.40} cannot be asked for")
+
+    def _run(self, client: socket.socket, stream: io.BufferedRWPair, asked: Json) -> Json:
+        size, deadline = control.value(asked, "input", int), None
+        data = stream.read(size)
+        if len(data) < size:
+            raise _Gone  # whoever asked was killed: half an input is none
+        if asked.get("of") is not None:
+            seconds = control.value(asked, "seconds", float)
+            deadline = Deadline(control.value(asked, "of", float), time.monotonic() + seconds)
+        environment = control.value(asked, "environment", dict)
+        command = Command(tuple(control.items(asked, "argv", str)), environment, data or None)
+        channel = self._tunnel.remote.session()
+        threading.Thread(target=self._watch, args=(client, channel), daemon=True).start()
+
+        def tell(line: str) -> None:
+            try:
+                control.say(stream, {"line": line})
+            except OSError:
+                raise _Gone from None
+
+        result = self._tunnel.remote.run(command, deadline=deadline, on_line=tell, channel=channel)
+        return {"code": result.code, "stdout": result.stdout, "stderr": result.stderr}
 
     def _watch(self, client: socket.socket, channel: Any) -> None:
         """End what runs on the channel when whoever asked for it goes: nothing more is said until then."""
@@ -335,20 +342,16 @@ class _Control:
         self._tunnel.remote.end(channel)
 
 
-def _told(error: MailstackError) -> Json:
-    late = isinstance(error, DeadlinePassed)
-    return {"error": error.message, "remedy": error.remedy, "details": error.details, "late": late}
-
-
-def _say(stream: io.BufferedRWPair, document: Json) -> None:
-    stream.write(json.dumps(document).encode() + b"\n")
-    stream.flush()
+class _Gone(Exception):
+    """Whoever asked has gone: there is nobody to answer."""
 
 
 def main(name: str) -> None:
     """Connect, say so on standard input (a socket, on which the user's answers come), and serve."""
     with socket.socket(fileno=os.dup(0)) as starter, starter.makefile("rwb") as stream:
-        answers = {question: Secret(text) for question, text in json.loads(stream.readline()).items()}
+        if (given := control.heard(stream)) is None:
+            return  # the starter was killed
+        answers = {question: Secret(control.value(given, question, str)) for question in given}
         host = hosts.parse(name)
         remote = Remote(host, answers)
         directory = storage.root() / host.key
@@ -364,13 +367,15 @@ def main(name: str) -> None:
                 threading.Thread(target=server.serve_forever, daemon=True).start()
             for lab in hosting.labs(directory):
                 tunnel.forward(list(lab.ports.values()))
-        except MailstackError as error:
-            tunnel.leave()
-            said = {**_told(error), "question": error.question if isinstance(error, Refused) else ""}
+        except Exception as error:  # whatever it is, the starter is told
+            with contextlib.suppress(Exception):
+                tunnel.leave()
+            said = control.told(error)
         else:
             said = {}
         # Not left by the starter: it is the first user, from now on.
-        _say(stream, said)
+        with contextlib.suppress(OSError):  # it was killed
+            control.say(stream, said)
     if not said:
         remote.wait()
     tunnel.end()

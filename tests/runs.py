@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mailstack import printed
 from mailstack.errors import CommandFailed, DeadlinePassed, Interrupted
 from mailstack.model import Command, Deadline
 from mailstack.runner import Runs, must
@@ -111,6 +112,83 @@ class Commands:
         asking.join()
         assert gone(runner, mark)
         assert runner.run(sh("echo mine")).stdout == "mine\n"
+
+    @pytest.mark.parametrize("error", [ZeroDivisionError("mine"), BrokenPipeError(32, "mine"), ValueError("mine")])
+    def test_what_a_line_callback_raises_reaches_the_caller_after_the_command_was_ended(
+        self, runner: Runs, error: Exception
+    ) -> None:
+        mark, seen = number(), []
+
+        def refuse(line: str) -> None:
+            seen.append(line)
+            raise error
+
+        # It prints more than its pipe holds, so that it would wait for a reader for ever.
+        script = f"sleep {mark} 0 & trap 'kill $!' EXIT; while :; do echo {'x' * 500} >&2; done"
+        with pytest.raises(type(error)) as caught:
+            runner.run(sh(script), deadline=Deadline.after(60), on_line=refuse)
+        assert caught.value is error
+        assert seen == ["x" * 500]
+        assert gone(runner, mark)
+        assert runner.run(sh("echo mine")).stdout == "mine\n"
+
+    @pytest.mark.parametrize(
+        ("script", "data"),
+        [
+            ("exec sleep {mark} 0", b"x" * 10**7),  # does not read what it is given
+            ("trap '' TERM; sleep {mark} 0; sleep {mark} 0; sleep {mark} 0", None),  # does not listen
+            ("trap '' TERM; (trap '' TERM; exec sleep {mark} 0) & wait", b"x" * 10**7),  # nor does its child
+            ("while :; do echo word; done; : {mark} ", None),
+            ("while :; do echo word >&2; done; : {mark} ", None),
+        ],
+    )
+    def test_the_deadline_holds_whatever_the_command_does(self, runner: Runs, script: str, data: bytes | None) -> None:
+        mark, begun = number(), time.monotonic()
+        with pytest.raises(DeadlinePassed, match=r"not done within 1 s"):
+            runner.run(sh(script.format(mark=mark), input=data), deadline=Deadline.after(1))
+        assert time.monotonic() - begun < 3
+        assert gone(runner, mark)
+
+    @pytest.mark.parametrize("deadline", [None, 20.0])
+    def test_a_process_that_the_command_leaves_behind_with_its_outputs_is_not_waited_for(
+        self, runner: Runs, deadline: float | None
+    ) -> None:
+        mark, begun = number(), time.monotonic()
+        command = sh(f"sleep {mark} 0 & echo $!; echo done >&2; exit 3")
+        result = runner.run(command, deadline=Deadline.after(deadline) if deadline else None)
+        try:
+            assert (result.code, result.stderr) == (3, "done")
+            assert time.monotonic() - begun < 5
+            assert running(runner, mark)  # it was left behind on purpose
+        finally:
+            runner.run(sh(f"kill {result.stdout}"))
+
+    def test_a_command_that_is_ended_by_a_signal_has_that_for_its_code(self, runner: Runs) -> None:
+        result = runner.run(sh("echo out; kill -KILL $$"))
+        assert (result.code, result.stdout) == (-signal.SIGKILL, "out\n")
+        with pytest.raises(CommandFailed, match="was ended by SIGTERM"):
+            must(runner, sh("kill -TERM $$"))
+
+    def test_bytes_that_are_no_text_are_replaced_and_the_last_line_needs_no_end(self, runner: Runs) -> None:
+        seen: list[str] = []
+        result = runner.run(sh(r"printf 'a\377b'; printf 'c\377d\ne\377' >&2"), on_line=seen.append)
+        assert (result.stdout, seen, result.stderr) == ("a\ufffdb", ["c\ufffdd", "e\ufffd"], "c\ufffdd\ne\ufffd")
+
+    def test_both_outputs_and_the_input_may_be_long_at_the_same_time(self, runner: Runs) -> None:
+        data = b"0123456789abcde\n" * 60_000
+        result = runner.run(sh("tee /dev/stderr", input=data), deadline=Deadline.after(60))
+        assert (result.stdout, result.stderr + "\n") == (data.decode(), data.decode())
+
+    def test_of_a_flood_of_lines_the_last_are_kept(self, runner: Runs) -> None:
+        result = runner.run(sh("yes 0123456789abcde | head -n 700000 >&2; echo last >&2"), deadline=Deadline.after(60))
+        assert result.stderr.endswith("\nlast")
+        assert 1 << 20 < len(result.stderr) <= printed.STDERR_BYTES + 1000
+
+    def test_a_line_without_end_comes_in_pieces(self, runner: Runs) -> None:
+        seen: list[str] = []
+        runner.run(sh("yes | tr -d '\\n' | head -c 200000 >&2"), on_line=seen.append, deadline=Deadline.after(60))
+        assert "".join(seen) == "y" * 200000
+        assert max(map(len, seen)) == printed.LINE_BYTES
 
     @pytest.fixture
     def interruption(self) -> Iterator[None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import shlex
 import socket
 import termios
 import time
@@ -18,9 +17,9 @@ from typing import Any, ParamSpec, TypeVar
 from mailstack.errors import DeadlinePassed, HostError
 from mailstack.hosts import Host
 from mailstack.model import Command, Deadline, Result
-from mailstack.remote import login
+from mailstack.printed import LineSink, shown
+from mailstack.remote import execution, login
 from mailstack.remote.transport import STREAM_LOCAL
-from mailstack.runner import shown
 from mailstack.secret import Secret
 
 P = ParamSpec("P")
@@ -31,6 +30,9 @@ CONNECT_SECONDS = 10
 # After this time without an answer the connection counts as cut; in seconds.
 SILENCE_SECONDS = 10
 _KEEPALIVE_SECONDS = 3
+_PIECE = 1 << 16
+# How long a command has between SIGTERM and SIGKILL; in seconds.
+LATE_SECONDS = 1.0
 
 
 def _mapped(function: Callable[P, T]) -> Callable[P, T]:
@@ -114,49 +116,58 @@ class Remote:
         """A channel on which one command can be run."""
         return self._connection.transport.open_session(timeout=CONNECT_SECONDS)
 
-    @_mapped
     def run(
         self,
         command: Command,
         *,
         deadline: Deadline | None = None,
-        on_line: Callable[[str], None] | None = None,
+        on_line: LineSink | None = None,
         channel: Any = None,
     ) -> Result:
         """Run a command on the host to its end; see Runs. What nobody may see goes in by `input`.
 
-        `channel`: a `session` of the caller's, who may `end` it. Raises HostError, DeadlinePassed.
+        `channel`: a `session` of the caller's, who may `end` it. Raises HostError, DeadlinePassed, CommandFailed when
+        it prints too much, and what `on_line` raises.
         """
         import threading
-
-        import paramiko
 
         channel, late = channel or self.session(), threading.Event()
 
         def give_up() -> None:
-            late.set()
-            self.end(channel)
+            if channel.exit_status_ready():  # what holds its outputs open is waited for no longer
+                channel.close()
+            else:
+                late.set()
+                self.end(channel)
 
         timer = threading.Timer(min(deadline.remaining(), threading.TIMEOUT_MAX) if deadline else 0, give_up)
+        timer.daemon = True
         if deadline:
             timer.start()
         try:
-            with channel:
-                return _ran(channel, command, on_line)
-        except (paramiko.SSHException, OSError, EOFError):
-            if deadline and late.is_set():
-                raise DeadlinePassed(
-                    f"{self.host}: `{shown(command)}` was not done within {deadline.seconds:g} s"
-                ) from None
+            mark = self._begin(channel, command)
+            result = execution.carry(channel, command, mark, on_line)
+        except BaseException:
+            self.end(channel)
             raise
         finally:
             timer.cancel()
-
-    def end(self, channel: Any) -> None:
-        """End what runs on a channel, and close it: `run` is over at once."""
-        if not channel.closed:  # else its number may be another's by now
-            self._connection.transport.terminate(channel)
             channel.close()
+        if late.is_set() and deadline:
+            raise DeadlinePassed(f"{self.host}: `{shown(command)}` was not done within {deadline.seconds:g} s")
+        if result is None:
+            raise HostError(f"{self.host}: the connection was cut")
+        return result
+
+    @_mapped
+    def _begin(self, channel: Any, command: Command) -> bytes:
+        mark = execution.new_mark()
+        channel.exec_command(execution.line_of(command, mark))
+        return mark
+
+    def end(self, channel: Any, seconds: float = LATE_SECONDS) -> None:
+        """End what runs on a channel (SIGTERM, then SIGKILL after `seconds`), and close it: then `run` is over."""
+        execution.end(self._connection.transport, channel, seconds)
 
     @_mapped
     def socket(self, path: str) -> Any:
@@ -174,39 +185,39 @@ class Remote:
         )
 
     @_mapped
-    def program(self, command: Command) -> Any:
-        """A program on the host whose standard input and output are a channel."""
-        channel = self._connection.transport.open_session(timeout=CONNECT_SECONDS)
-        channel.exec_command(line_of(command))
-        return channel
+    def program(self, command: Command, ready: bytes, seconds: float) -> tuple[Any, str]:
+        """Start a program on the host whose standard input and output are a channel.
 
+        It is given when the program has printed `ready`; None when it has not within `seconds`, and what it said.
+        """
+        import threading
 
-def _ran(channel: Any, command: Command, on_line: Callable[[str], None] | None) -> Result:
-    """A command run to its end on a channel. Raises EOFError when the channel ends before it."""
-    import threading
+        channel, printed, errors = self.session(), bytearray(), bytearray()
+        mark = self._begin(channel, command)
+        out, err = execution.Begin(mark, printed.extend), execution.Begin(mark, errors.extend)
 
-    channel.exec_command(line_of(command))
-    errors: list[str] = []
+        def read_errors() -> None:
+            with contextlib.suppress(OSError):
+                while data := channel.recv_stderr(_PIECE):
+                    err(data)
+                    del errors[:-_PIECE]
+            err.finish()
 
-    def read_errors() -> None:
-        for raw in channel.makefile_stderr("rb"):
-            line = raw.decode(errors="replace").rstrip("\n")
-            errors.append(line)
-            if on_line:
-                on_line(line)
-
-    reader = threading.Thread(target=read_errors, daemon=True)
-    reader.start()
-    with contextlib.suppress(OSError):  # it ended without reading: its exit code tells
-        if command.input:
-            channel.sendall(command.input)
-        channel.shutdown_write()
-    output = channel.makefile("rb").read()
-    reader.join()
-    code = channel.recv_exit_status()
-    if code < 0:
-        raise EOFError
-    return Result(code, output.decode(errors="replace"), "\n".join(errors))
+        timer = threading.Timer(seconds, self.end, (channel,))
+        timer.daemon = True
+        reader = threading.Thread(target=read_errors, daemon=True)
+        timer.start()
+        reader.start()
+        try:
+            while ready not in printed:
+                if not (data := channel.recv(_PIECE)):
+                    reader.join(seconds)
+                    self.end(channel)
+                    return None, errors.decode(errors="replace")
+                out(data)
+        finally:
+            timer.cancel()
+        return channel, ""
 
 
 def _unsent(line: Any) -> bool:
@@ -214,9 +225,3 @@ def _unsent(line: Any) -> bool:
     if not isinstance(line, socket.socket):
         return False
     return any(fcntl.ioctl(line.fileno(), termios.TIOCOUTQ, bytes(4)))
-
-
-def line_of(command: Command) -> str:
-    """The command as one line for the host's shell: that is all that SSH carries (RFC 4254, section 6.5)."""
-    settings = [f"{name}={value}" for name, value in command.environment.items()]
-    return shlex.join((*(("env", *settings) if settings else ()), *command.argv))

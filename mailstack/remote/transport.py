@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 # OpenSSH's PROTOCOL, section 2.4.
 STREAM_LOCAL = "direct-streamlocal@openssh.com"
@@ -42,15 +43,41 @@ def kind() -> Any:
                 data.add_int(0)
             super()._send_user_message(data)
 
-        def terminate(self, channel: Any) -> None:
-            """Send SIGTERM to what runs on a channel (RFC 4254, section 6.9)."""
+        def signal(self, channel: Any, name: str) -> None:
+            """Send a signal (TERM, KILL) to what runs on a channel (RFC 4254, section 6.9)."""
             asked = paramiko.Message()
             asked.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
             asked.add_int(channel.remote_chanid)
             asked.add_string("signal")
             asked.add_boolean(False)  # no answer is wanted
-            asked.add_string("TERM")
+            asked.add_string(name)
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):  # gone with its connection
                 self._send_user_message(asked)
 
+        _channel_handler_table: ClassVar[dict[int, Any]] = {
+            **paramiko.Transport._channel_handler_table,
+            paramiko.common.MSG_CHANNEL_REQUEST: _request,
+        }
+
     return Transport
+
+
+def _request(channel: Any, message: Any) -> None:
+    """Take a request on a channel; the library does not know that a command was ended by a signal (section 6.10)."""
+    if message.get_text() == "exit-signal":
+        message.get_boolean()
+        channel.exit_status = ended_by(message.get_text())
+        channel.status_event.set()
+        return
+    message.rewind()
+    message.get_int()  # the channel's number
+    channel._handle_request(message)
+
+
+def ended_by(name: str) -> int:
+    """Return the exit code of a command that a signal ended: -N, as for a child process.
+
+    255 for a signal that is not known here, and for SIGHUP, whose -1 is what the library has for “none yet”.
+    """
+    number = getattr(signal, f"SIG{name}", signal.SIGHUP)
+    return 255 if number == signal.SIGHUP else -number

@@ -14,13 +14,15 @@ PACKAGE = Path(mailstack.__file__).parent
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
     ("errors", "model", "definition", "durations", "streams", "replies", "fields", "hypertext", "faults.entry"),
-    ("following", "layers", "unixapi", "news", "hosts"),
+    ("following", "layers", "unixapi", "news", "hosts", "printed"),
+    ("child",),
     ("faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
     ("storage", "ports", "subnets", "runner", "labfile", "report", "dialer", "faults", "dialogue"),
-    ("secret", "remote.transport"),
+    ("secret", "remote.transport", "remote.execution"),
     ("state",),
     ("remote.login",),
     ("remote",),
+    ("control",),
     ("hosting",),
     ("tunnel", "engine"),
     ("home", "elsewhere"),
@@ -111,7 +113,9 @@ def test_imports_point_downwards_only() -> None:
 
 def test_only_the_runner_starts_processes() -> None:
     users = [name for name, path in modules().items() if "subprocess" in path.read_text()]
-    assert users == ["runner"]
+    assert users == ["child"]
+    starters = {name for name, path in modules().items() if "Child" in path.read_text()}
+    assert starters == {"child", "runner"}
 
 
 def test_only_the_engine_imports_the_docker_sdk() -> None:

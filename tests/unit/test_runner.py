@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from mailstack.errors import HostError, Interrupted
+from mailstack import printed
+from mailstack.errors import CommandFailed, DeadlinePassed, HostError, Interrupted
 from mailstack.model import Command, Deadline
 from mailstack.runner import Local, shown
 from tests.runs import Commands, gone, number, sh
@@ -47,6 +50,89 @@ def test_an_interruption_while_a_command_is_started_leaves_none_behind(monkeypat
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert gone(Local(), mark)
+
+
+def test_more_on_standard_output_than_can_be_kept_is_an_error_and_the_command_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(printed, "STDOUT_BYTES", 1 << 20)
+    mark = number()
+    with pytest.raises(CommandFailed, match="printed more than 1 MiB"):
+        Local().run(sh(f"sleep {mark} 0 & yes"))
+    assert gone(Local(), mark)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_a_command_that_does_not_listen_and_its_children(times: int) -> None:
+    mark = number()
+    # SIGINT as Python comes with it: again and again, since somebody may be impatient.
+    code = f"""
+from mailstack import child
+from mailstack.model import Command
+from mailstack.runner import Local
+child.INTERRUPTED_SECONDS = 1
+Local().run(Command(("sh", "-c", "trap '' TERM; (trap '' TERM; sleep {mark} 0) & echo begun >&2; wait")), on_line=print)
+"""
+    command = [sys.executable, "-uc", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "begun\n"
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1 if times > 1 else 20)
+        said = process.communicate(timeout=20)[1]
+    assert said.endswith("KeyboardInterrupt\n")
+    assert gone(Local(), mark)
+
+
+def test_the_last_words_of_an_interrupted_command_are_heard_and_what_the_callback_says_of_them_is_noted() -> None:
+    def hear(line: str) -> None:
+        if line == "begun":
+            raise Interrupted("now")
+        raise ZeroDivisionError(line)
+
+    with pytest.raises(Interrupted) as caught:
+        Local().run(sh("trap 'echo last >&2; exit' TERM; echo begun >&2; while :; do :; done"), on_line=hear)
+    assert len(caught.value.__notes__) == 1
+    assert caught.value.__notes__[0].endswith("was being ended: last")
+
+
+def test_nothing_is_left_open_or_unreaped(tmp_path: Path) -> None:
+    def there() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    Local().run(sh("exit"))
+    before = there()
+    for _ in range(5):
+        Local().run(sh("cat", input=b"x" * 10**6))
+        Local().attach(sh("exit"))
+        Local().release(sh("exit"))
+        with pytest.raises(HostError):
+            Local().run(Command(("no-such-command",)))
+        with pytest.raises(DeadlinePassed):
+            Local().run(sh("sleep 100", input=b"x" * 10**6), deadline=Deadline.after(0.05))
+        with pytest.raises(ZeroDivisionError):
+            Local().run(sh("echo 0 >&2"), on_line=lambda line: print(1 // int(line)))
+        ended = Local().detach(sh("exit 5"), tmp_path / "log")
+        while ended() is None:
+            os.sched_yield()
+        assert ended() == 5
+    while there() != before:  # a thread that has just ended
+        os.sched_yield()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_an_interrupted_attached_command_is_asked_to_end_before_it_is_killed() -> None:
+    code = """
+from mailstack.model import Command
+from mailstack.runner import Local
+Local().attach(Command(("sh", "-c", "trap 'echo tidy; exit' TERM; echo begun; while :; do sleep 0.01; done")))
+"""
+    with subprocess.Popen([sys.executable, "-uc", code], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)  # to this one alone, where a terminal tells both
+        assert process.communicate(timeout=20)[0] == "tidy\n"
 
 
 def python(code: str) -> Command:

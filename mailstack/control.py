@@ -1,0 +1,89 @@
+"""The language of `hosting` and `tunnel`: one JSON object a line, over a Unix socket; errors cross it whole.
+
+Either side may be killed in the middle of a line: what does not end with a newline was not said.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TypeVar
+
+from mailstack import errors
+from mailstack.errors import HostError, MailstackError
+from mailstack.model import Json
+
+T = TypeVar("T")
+
+# The longest line, in bytes: more than any command's output makes (`printed.STDOUT_BYTES`, escaped).
+LINE_BYTES = 1 << 29
+
+_KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+
+
+class Broken(Exception):
+    """A line was no JSON object, or a value in it was missing or of another type."""
+
+
+def say(stream: io.BufferedRWPair, document: Json) -> None:
+    """Write one object. Raises OSError."""
+    stream.write(json.dumps(document).encode() + b"\n")
+    stream.flush()
+
+
+def heard(stream: io.BufferedRWPair) -> Json | None:
+    """Read one object; None when the other side has ended, also in the middle of it. Raises Broken, OSError."""
+    line = stream.readline(LINE_BYTES)
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise Broken(str(error)) from None
+    if not isinstance(document, dict):
+        raise Broken(f"a {type(document).__name__}, where an object should be")
+    return document
+
+
+def value(document: Json, name: str, kind: type[T]) -> T:
+    """Return a value of an object. Raises Broken when it is missing, or of another type."""
+    found = document.get(name)
+    if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
+        raise Broken(f"{name} is {found!r:.40}, where a {kind.__name__} should be")
+    return found
+
+
+def items(document: Json, name: str, kind: type[T]) -> list[T]:
+    """Return a list of values of one type. Raises Broken."""
+    found = value(document, name, list)
+    if not all(isinstance(each, kind) for each in found):
+        raise Broken(f"{name} has something else in it than {kind.__name__}")
+    return found
+
+
+def told(error: Exception) -> Json:
+    """Return an error as an object: all of its parts."""
+    if not isinstance(error, MailstackError):
+        error = HostError(f"the process that keeps the connection failed: {type(error).__name__}: {error}")
+    kinds = (kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind)
+    return {
+        "error": error.message,
+        "kind": next(kinds),
+        "remedy": error.remedy,
+        "details": error.details,
+        "notes": list(getattr(error, "__notes__", ())),
+        "question": getattr(error, "question", ""),
+    }
+
+
+def error_of(document: Json) -> MailstackError:
+    """Return the error that an object tells of. Raises Broken."""
+    kind = _KINDS.get(value(document, "kind", str))
+    if kind is None or not issubclass(kind, MailstackError):
+        raise Broken(f"there is no error of the kind {document['kind']!r:.40}")
+    error = kind(
+        value(document, "error", str), remedy=value(document, "remedy", str), details=value(document, "details", str)
+    )
+    for note in items(document, "notes", str):
+        error.add_note(note)
+    return error
