@@ -71,7 +71,7 @@ def told(error: Exception) -> Json:
         "kind": next(kinds),
         "remedy": error.remedy,
         "details": error.details,
-        "notes": list(getattr(error, "__notes__", ())),
+        "notes": error.notes(),
         "question": getattr(error, "question", ""),
     }
 

@@ -31,6 +31,18 @@ class MailstackError(Exception):
         self.remedy = remedy
         self.details = details  # log lines or output that explain; printed below the message
 
+    def __str__(self) -> str:
+        return self.message  # to which something may have been added since
+
+    def lines(self) -> list[str]:
+        """Return all that it says, for people: what happened, what explains it, what came with it, and what to do."""
+        below = [*self.details.splitlines(), *(line for note in self.notes() for line in note.splitlines())]
+        return [self.message, *(f"  {line}" for line in below), *([f"  → {self.remedy}"] if self.remedy else [])]
+
+    def notes(self) -> list[str]:
+        """Return what was added to it on its way (PEP 678)."""
+        return list(getattr(self, "__notes__", ()))
+
 
 class CheckFailed(MailstackError):
     """A check failed, or a mail did not arrive."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +19,16 @@ from typing import Any
 import click
 
 from mailstack.cli.output import Progress, print_json, table
-from mailstack.errors import InputError, Interrupted
-from mailstack.model import Command, Deadline
-from mailstack.runner import Local
+from mailstack.errors import HostError, InputError, Interrupted, MailstackError
+from mailstack.model import Command, Deadline, Result
+from mailstack.runner import Local, ending
 
 # Those that answer once, in JSON, and ask nothing.
 COMMANDS = ("up", "down", "status", "check", "experiment", "send", "doctor", "version")
 # What an interrupted command may take to leave nothing behind on its host.
 _TIDYING_SECONDS = 60.0
+# How many lines of a failure the table has.
+_LINES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
         show(f"{argv[0]} on {len(hosts)} hosts")
         tasks = [pool.submit(_on, host, names[host], argv, text, runner) for host in hosts]
         try:
-            ended = [task.result() for task in tasks]
+            results = [task.result() for task in tasks]
         except (KeyboardInterrupt, Interrupted):
             show(f"interrupting {argv[0]} on {len(hosts)} hosts")
             runner.interrupt(Deadline.after(_TIDYING_SECONDS))
@@ -152,29 +155,29 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
                         "answer": each.answer,
                         "messages": list(each.messages),
                     }
-                    for each in ended
+                    for each in results
                 ]
             }
         )
     else:
         rows = [
-            (each.host, "ok" if each.code == 0 else f"code {each.code}", f"{each.seconds:.1f}", _told(each))
-            for each in ended
+            (each.host, "ok" if each.code == 0 else f"code {each.code}", f"{each.seconds:.1f}", told(each))
+            for each in results
         ]
         table(("host", "", "seconds", "what came of it"), rows, flexible=3)
-        click.echo(f"\n{sum(not each.code for each in ended)} of {len(ended)} hosts: {argv[0]} is done")
-    return max(each.code for each in ended)
+        click.echo(f"\n{sum(not each.code for each in results)} of {len(results)} hosts: {argv[0]} is done")
+    return max(each.code for each in results)
 
 
 def otherwise(tasks: Sequence[Future[Ended]]) -> Iterator[str]:
     """What came of it where it did not end by the interruption: it was done before, or could not tidy up."""
     for task in tasks:
         with contextlib.suppress(Interrupted):  # it was not even started
-            ended = task.result()
-            if ended.code == 0:
-                yield f"{ended.host}: was done before"
-            elif ended.code != Interrupted.exit_code:
-                yield f"{ended.host}: ended with code {ended.code}: {' '.join(_told(ended))}"
+            each = task.result()
+            if each.code == 0:
+                yield f"{each.host}: was done before"
+            elif each.code != Interrupted.exit_code:
+                yield f"{each.host}: ended with code {each.code}: {' '.join(told(each))}"
 
 
 def _make_folder(argv: Sequence[str]) -> None:
@@ -190,24 +193,48 @@ def _on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: L
     begun = time.monotonic()
     words = (sys.executable, "-m", "mailstack", *alone(argv, host, name))
     command = Command(words, settings(argv[0], os.environ, name), text)
-    result = runner.run(command)
+    try:
+        result = runner.run(command)
+    except Interrupted:
+        raise
+    except MailstackError as error:
+        return Ended(host, error.exit_code, time.monotonic() - begun, None, tuple(error.lines()))
+    return ended(host, result, time.monotonic() - begun)
+
+
+def ended(host: str, result: Result, seconds: float) -> Ended:
+    """Return how the command ended on one host: without its answer, or by a signal, it has failed."""
+    messages = [line for line in result.stderr.splitlines() if not line.endswith(" …")]
+    code, answer = result.code, None
+    if code < 0:
+        messages.append(f"mailstack: the process for {host} {ending(code)}")
+        code = Interrupted.exit_code if -code in (signal.SIGINT, signal.SIGTERM) else HostError.exit_code
     try:
         answer = json.loads(result.stdout)
-    except ValueError:
-        answer = None
-    messages = tuple(line for line in result.stderr.splitlines() if not line.endswith(" …"))
-    return Ended(host, result.code, time.monotonic() - begun, answer, messages)
+    except (ValueError, RecursionError):
+        if code == 0:
+            messages.append(f"mailstack: the process for {host} ended without an answer that can be read")
+            code = HostError.exit_code
+    return Ended(host, code, seconds, answer, tuple(messages))
 
 
-def _told(ended: Ended) -> tuple[str, ...]:
-    """The answer in a line."""
-    if ended.code and ended.messages:
-        return tuple(re.sub(r"^mailstack: ", "", line.strip()) for line in ended.messages[:6])
-    answer = ended.answer if isinstance(ended.answer, dict) else {}
-    if "verified" in answer:
-        return (f"{answer['lab']}: a mail crossed it in {answer['verified']['milliseconds']:.0f} ms",)
-    if "passed" in answer:
-        return (f"{answer['passed']} passed, {answer['failed']} failed",)
-    if "removed" in answer:
-        return (", ".join(answer["removed"]) or "there was nothing to remove",)
-    return ("done" if ended.code == 0 else "see its --json",)
+def told(each: Ended) -> tuple[str, ...]:
+    """What came of it on one host, for the table: the answer in a line, or what went wrong and what to do."""
+    if each.code and each.messages:
+        return abridged([re.sub(r"^mailstack: ", "", line.strip()) for line in each.messages if line.strip()])
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # another version's answer
+        if "verified" in each.answer:
+            milliseconds = each.answer["verified"]["milliseconds"]
+            return (f"{each.answer['lab']}: a mail crossed it in {milliseconds:.0f} ms",)
+        if "passed" in each.answer:
+            return (f"{each.answer['passed']} passed, {each.answer['failed']} failed",)
+        if "removed" in each.answer:
+            return (", ".join(each.answer["removed"]) or "there was nothing to remove",)
+    return ("see its --json" if each.code else "done",)
+
+
+def abridged(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the first of some lines, which says what happened, and the last, which say why and what to do."""
+    if len(lines) <= _LINES:
+        return tuple(lines)
+    return (lines[0], "…", *lines[2 - _LINES :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from hypothesis import strategies as some
 
 from mailstack.cli import several
 from mailstack.errors import InputError, Interrupted
+from mailstack.model import Result
 
 
 def test_hosts_are_named_one_by_one_or_by_a_file_and_each_counts_once(tmp_path: Path) -> None:
@@ -131,3 +133,79 @@ def test_the_folder_of_the_reports_is_made_and_one_that_cannot_be_is_the_users_m
     assert (tmp_path / "report").is_dir()
     with pytest.raises(InputError, match="cannot be made, for a report of each host"):
         several.run(nobody, ["experiment", "--out", str(tmp_path / "nowhere" / "report")])
+
+
+def children(process: int) -> list[int]:
+    return [int(each) for file in Path(f"/proc/{process}/task").glob("*/children") for each in file.read_text().split()]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGKILL, 3, "was ended by SIGKILL"), (signal.SIGTERM, 130, "asked to end")]
+)
+def test_a_host_whose_process_is_ended_by_a_signal_has_failed_and_is_named(
+    tmp_path: Path, number: signal.Signals, code: int, said: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        hosts = [f"ssh://{user}@127.0.0.1:{silent.getsockname()[1]}" for user in "ab"]
+        words = ["version", "--json", *(word for host in hosts for word in ("--host", host))]
+        with (
+            subprocess.Popen(
+                [sys.executable, "-m", "mailstack", *words],
+                env={**os.environ, "HOME": str(tmp_path), "MAILSTACK_RUNTIME_DIR": str(tmp_path / "run")},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as process,
+            silent.accept()[0],
+            silent.accept()[0],
+        ):
+            for child in children(process.pid):
+                os.kill(child, number)
+            output, _ = process.communicate(timeout=20)
+    told = {each["host"]: each for each in json.loads(output)["hosts"]}
+    assert process.returncode == code
+    assert [told[host]["code"] for host in hosts] == [code, code]
+    assert all(said in " ".join(told[host]["messages"]) for host in hosts)
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "told"),
+    [
+        (Result(0, '{"lab": "a"', ""), 3, "the process for h ended without an answer that can be read"),
+        (Result(0, "", "building …"), 3, "the process for h ended without an answer that can be read"),
+        (Result(0, "[" * 100_000, ""), 3, "the process for h ended without an answer that can be read"),
+        (Result(-9, '{"lab": "a"}', ""), 3, "the process for h was ended by SIGKILL"),
+        (Result(-11, "", "Fatal Python error"), 3, "the process for h was ended by SIGSEGV"),
+        (Result(-2, "", ""), 130, "the process for h was ended by SIGINT"),
+        (Result(-15, "", ""), 130, "the process for h was ended by SIGTERM"),
+        (Result(-99, "", ""), 3, "the process for h was ended by signal 99"),
+        (Result(4, "", "mailstack: too late"), 4, "too late"),
+        (Result(1, '{"passed": 3, "failed": 1}', ""), 1, "3 passed, 1 failed"),
+    ],
+)
+def test_success_is_a_code_of_0_and_an_answer(result: Result, code: int, told: str) -> None:
+    each = several.ended("h", result, 1.0)
+    assert (each.code, several.told(each)[-1]) == (code, told)
+
+
+@pytest.mark.parametrize("answer", ["7", "null", '"verified"', '{"verified": 1, "lab": []}', '{"removed": [1]}', "[]"])
+def test_an_answer_of_another_shape_is_an_answer(answer: str) -> None:
+    assert several.told(several.ended("h", Result(0, answer, ""), 1.0)) == ("done",)
+
+
+def test_of_a_long_failure_the_table_has_what_happened_and_what_to_do() -> None:
+    lines = ["mailstack: it failed", *(f"  line {number}" for number in range(50)), "  → mend it"]
+    told = several.told(several.ended("h", Result(3, "", "\n".join(lines)), 1.0))
+    assert (told[0], told[1], told[-2], told[-1]) == ("it failed", "…", "line 49", "→ mend it")
+    assert len(told) <= 12
+
+
+def test_what_goes_wrong_with_one_host_here_leaves_the_others_theirs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    assert several.run(["a", "b"], ["version", "--json"]) == 3
+    told = json.loads(capsys.readouterr().out)["hosts"]
+    assert [each["messages"] for each in told] == [["/no/such/python: cannot be run: No such file or directory"]] * 2
