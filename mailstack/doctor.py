@@ -42,7 +42,7 @@ def _engine(engine: Engine) -> dict[str, Any] | Finding:
     try:
         return engine.info()
     except MailstackError as error:
-        return Finding("engine", False, error.message, error.remedy)
+        return Finding("engine", False, error.happened(), error.remedy)
 
 
 def _version(info: dict[str, Any]) -> Finding:
@@ -104,7 +104,7 @@ def _compose(runner: Runner) -> Finding:
     try:
         binary = compose.find(runner)
     except MailstackError as error:
-        return Finding("Compose", False, error.message, error.remedy)
+        return Finding("Compose", False, error.happened(), error.remedy)
     return Finding("Compose", True, f"{'.'.join(map(str, compose.version_of(runner, binary)))} ({binary})")
 
 
@@ -112,7 +112,7 @@ def _free_ports() -> Finding:
     try:
         numbers = ports.choose("lab", len(PORTS))
     except MailstackError as error:
-        return Finding("ports", False, error.message, "end what listens there")
+        return Finding("ports", False, error.happened(), "end what listens there")
     return Finding("ports", True, f"127.0.0.1:{numbers[0]} and {len(numbers) - 1} more are free")
 
 
@@ -120,7 +120,7 @@ def _secrets() -> Finding:
     try:
         directory = storage.base()
     except MailstackError as error:
-        return Finding("secrets", False, error.message, error.remedy)
+        return Finding("secrets", False, error.happened(), error.remedy)
     kind = _file_system(directory)
     return Finding(
         "secrets",

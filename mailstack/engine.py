@@ -12,17 +12,17 @@ import functools
 import json
 import os
 import socket
-import sys
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
-from mailstack import following, hosting, layers, streams
+from mailstack import following, foreign, hosting, layers, streams
 from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
-from mailstack.unixapi import Refused, UnixApi
+from mailstack.unixapi import Refused, Silent, UnixApi
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def _of_context() -> str:
 
 
 def _mapped(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn the SDK's errors, and the HTTP library's below it, into EngineError."""
+    """Turn the SDK's errors, and those of the libraries below it, into EngineError: those in `ERRORS`, and no others."""
 
     @functools.wraps(function)
     def inner(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -85,25 +85,45 @@ def _mapped(function: Callable[P, T]) -> Callable[P, T]:
         except MailstackError:
             raise
         except Exception as error:
-            raise _told(error) from None
+            if (mapped := _told(error)) is error:
+                raise
+            raise mapped from None
 
     return inner
 
 
 def _told(error: Exception) -> Exception:
     """An error as the user is told of it; itself, where it is none of the engine's."""
-    if isinstance(error.__context__, Interrupted):  # which the SDK has taken for the engine's silence
+    # What the SDK does before its first question makes an error of its own of whatever happens meanwhile.
+    if type(error).__name__ == "DockerException" and isinstance(error.__context__, Interrupted):
         return error.__context__
-    if isinstance(error, Refused):
-        return EngineError(f"the Docker engine {where()} refused: {error}")
-    sdk = _sdk() if "docker" in sys.modules else None
-    if sdk and isinstance(error, sdk.errors.APIError):
-        return EngineError(f"the Docker engine {where()} refused: {error.explanation or error}")
-    # ValueError: an address or an answer that cannot be read.
-    if not isinstance(error, OSError | ValueError) and not (sdk and isinstance(error, sdk.errors.DockerException)):
-        return error
+    return ERRORS.of(error) or error
+
+
+def _refused(error: Exception) -> EngineError:
+    return EngineError(f"the Docker engine {where()} refused: {getattr(error, 'explanation', '') or error}")
+
+
+def _unusable(error: Exception) -> HostError:
+    if "Error while fetching server API version" in str(error):
+        return _silent(error)
+    return EngineError(
+        f"the Docker engine {where()} cannot be used: {error}",
+        remedy="see DOCKER_HOST, `docker context ls` and ~/.docker/config.json",
+    )
+
+
+def _silent(error: Exception) -> HostError:
     return _denied() if "Permission denied" in str(error) else _absent()
 
+
+ERRORS = foreign.Table(
+    {
+        _refused: foreign.DOCKER_REFUSED,
+        _unusable: foreign.DOCKER_UNUSABLE,
+        _silent: foreign.DOCKER_SILENT,
+    }
+)
 
 _IMPORTING = threading.Lock()
 
@@ -125,7 +145,13 @@ class Engine:
     @functools.cached_property
     def _api(self) -> Any:
         # Negotiated: engines from 29 on refuse what 20.10 speaks.
-        return _sdk().APIClient(base_url=self._url or engine_url(), version="auto", timeout=60)
+        url = self._url or engine_url()
+        try:
+            return _sdk().APIClient(base_url=url, version="auto", timeout=60)
+        except ValueError as error:  # a port that is no number, say
+            if (mapped := _told(error)) is not error:
+                raise mapped from None
+            raise EngineError(f"{url}: is no engine's address: {error}", remedy="see DOCKER_HOST") from None
 
     @functools.cached_property
     def _quick(self) -> Any:
@@ -301,14 +327,14 @@ class Engine:
         """Images as one archive, piece by piece; for an engine at a Unix socket. Raises EngineError."""
         try:
             yield from self._quick.save(references)
-        except (Refused, OSError) as error:
+        except (Refused, Silent) as error:
             raise EngineError(f"the Docker engine at {self._url} does not give the images: {error}") from None
 
     def load(self, archive: Iterable[bytes]) -> None:
         """Take the images of an archive, which may be compressed; at a Unix socket. Raises HostError."""
         try:
             self._quick.load(archive)
-        except (Refused, OSError) as error:
+        except (Refused, Silent) as error:
             there = hosting.current()
             if there:
                 there.look()  # raises what is to be said when the host has gone
@@ -392,23 +418,36 @@ class Engine:
     @_mapped
     def open_log(self, container: str, since: float | None) -> Any:
         """What a container prints, with times, until it stops: to be iterated over, and closed."""
-        return self._api.logs(container, stream=True, follow=True, timestamps=True, since=since)
+        return _Pieces(self._api.logs(container, stream=True, follow=True, timestamps=True, since=since))
 
     @_mapped
     def open_events(self, container: str) -> Any:
         """When a container is started or removed from now on: to be iterated over, and closed."""
-        return self._api.events(filters={"container": [container], "event": ["start", "destroy"]})
+        return _Pieces(self._api.events(filters={"container": [container], "event": ["start", "destroy"]}))
 
     @_mapped
     def runs(self, container: str) -> bool:
         """Whether a container runs."""
         return bool(self._api.inspect_container(container)["State"]["Running"])
 
-    @_mapped
     def copy_logs(self, container: str, into: IO[bytes]) -> None:
-        """Write what the container's first process has printed to a file, with times, however much it is."""
-        for chunk in self._api.logs(container, stream=True, follow=False, timestamps=True):
-            into.write(chunk)
+        """Write what the container's first process has printed to a file, with times, however much it is.
+
+        Raises EngineError; HostError when the file cannot be written.
+        """
+        for chunk in self._printed(container):
+            try:
+                into.write(chunk)
+            except OSError as error:
+                name = into.name if isinstance(into.name, str) else f"a file in {tempfile.gettempdir()}"
+                raise HostError(
+                    f"{name}: the logs cannot be written there: {error.strerror}",
+                    remedy="make room there, or name another directory by TMPDIR",
+                ) from None
+
+    @_mapped
+    def _printed(self, container: str) -> Iterator[bytes]:
+        return _Pieces(self._api.logs(container, stream=True, follow=False, timestamps=True))
 
     @_mapped
     def stop(self, container: str, *, seconds: int = 10) -> None:
@@ -479,6 +518,24 @@ class Engine:
             wrapped.close()
         raw.settimeout(None)
         return raw  # type: ignore[no-any-return]
+
+
+class _Pieces:
+    """What comes piece by piece; reading it fails as any question does, whatever is done with it is not ours."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    @_mapped
+    def __next__(self) -> Any:
+        return next(self._stream)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._stream.close()
 
 
 @contextlib.contextmanager

@@ -39,6 +39,14 @@ class MailstackError(Exception):
         below = [*self.details.splitlines(), *(line for note in self.notes() for line in note.splitlines())]
         return [self.message, *(f"  {line}" for line in below), *([f"  → {self.remedy}"] if self.remedy else [])]
 
+    def whole(self) -> str:
+        """Return the same as one text."""
+        return "\n".join(self.lines())
+
+    def happened(self) -> str:
+        """Return the same without what to do, for where that has a place of its own."""
+        return "\n".join(self.lines()[:-1] if self.remedy else self.lines())
+
     def notes(self) -> list[str]:
         """Return what was added to it on its way (PEP 678)."""
         return list(getattr(self, "__notes__", ()))

@@ -173,7 +173,7 @@ def explained(error: MailstackError) -> MailstackError:
         _current.look()
     except MailstackError as gone:
         if gone.message != error.message:
-            gone.details = error.message
+            gone.details = error.happened()
         return gone
     return error
 
@@ -206,6 +206,7 @@ class Over:
             "argv": list(command.argv),
             "environment": dict(command.environment),
             "input": len(data),
+            "lines": on_line is not None,
             "of": deadline and float(deadline.seconds),
             "seconds": deadline and float(min(deadline.remaining(), threading.TIMEOUT_MAX)),
         }

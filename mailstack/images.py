@@ -245,7 +245,7 @@ def bootstrap(runner: Runner, tools: Tools, tarball: Path, progress: Progress, *
         try:
             must(runner, command, on_line=lambda line: progress(line.removeprefix("I: ")))
         except HostError as error:
-            failures.append(error.details or error.message)
+            failures.append(error.happened())
         else:
             return
     raise HostError(
@@ -317,7 +317,7 @@ def fetch_packages(runner: Runner, packages: Sequence[str], directory: Path) -> 
         raise HostError(
             f"{BASE} cannot be pulled, and {' and '.join(packages)}, to make it with, cannot be fetched",
             remedy=_REMEDY,
-            details=error.details or error.message,
+            details=error.happened(),
         ) from None
     return tree
 

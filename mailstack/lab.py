@@ -407,10 +407,10 @@ class _Up:
                 outside.log_in(self.engine, container, lab.relay, self.outside)
             return verified
         except (CheckFailed, DeadlinePassed) as error:
-            logs = self.endings.logs()
-            raise type(error)(
-                error.message + self.endings.told(), remedy=error.remedy, details=logs or self.endings.all_logs()
-            ) from None
+            error.message += self.endings.told()
+            logs = self.endings.logs() or self.endings.all_logs()
+            error.details = "\n".join(filter(None, (error.details, logs)))
+            raise
 
 
 def _refuse_anothers(wanted: state.State, owners: set[str]) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mailstack.accounts import Accounts
+    from mailstack.errors import MailstackError
     from mailstack.looks import Looks
     from mailstack.model import CheckResult
     from mailstack.running import RunningLab
@@ -292,9 +293,8 @@ def _for_people() -> Iterator[None]:
         pytest.fail(_worded(error), pytrace=False)
 
 
-def _worded(error: Exception) -> str:
-    parts = [str(error), getattr(error, "details", ""), getattr(error, "remedy", "")]
-    return "mailstack: " + "\n".join(part for part in parts if part)
+def _worded(error: MailstackError) -> str:
+    return f"mailstack: {error.whole()}"
 
 
 def _unmet(error: BaseException) -> MailboxUnmet | None:
@@ -312,6 +312,7 @@ def _unmet(error: BaseException) -> MailboxUnmet | None:
 
 
 def _explain(report: pytest.TestReport, unmet: MailboxUnmet, item: pytest.Item) -> None:
+    from mailstack.errors import MailstackError
     from mailstack.testing import evidence
 
     try:
@@ -321,4 +322,5 @@ def _explain(report: pytest.TestReport, unmet: MailboxUnmet, item: pytest.Item) 
         if directory is not None:
             evidence.keep(unmet.mailbox, Path(directory).absolute() / evidence.folder(item.nodeid), told)
     except Exception as error:  # whatever it is: the test's own failure is what is told
-        report.sections.append(("mailstack", f"what the lab knows could not be told: {type(error).__name__}: {error}"))
+        said = error.whole() if isinstance(error, MailstackError) else error
+        report.sections.append(("mailstack", f"what the lab knows could not be told: {type(error).__name__}: {said}"))

@@ -289,7 +289,7 @@ class _Control:
         try:
             with client.makefile("rwb") as stream, contextlib.suppress(OSError):  # it has gone
                 try:
-                    if asked := control.heard(stream):
+                    if (asked := control.heard(stream)) is not None:
                         control.say(stream, self._answer(client, stream, asked))
                 except _Gone:
                     pass
@@ -332,7 +332,8 @@ class _Control:
             except OSError:
                 raise _Gone from None
 
-        result = self._tunnel.remote.run(command, deadline=deadline, on_line=tell, channel=channel)
+        on_line = tell if control.value(asked, "lines", bool) else None
+        result = self._tunnel.remote.run(command, deadline=deadline, on_line=on_line, channel=channel)
         return {"code": result.code, "stdout": result.stdout, "stderr": result.stderr}
 
     def _watch(self, client: socket.socket, channel: Any) -> None:

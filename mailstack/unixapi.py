@@ -35,6 +35,10 @@ class Refused(Exception):
         self.status = status
 
 
+class Silent(Exception):
+    """Nobody answers at the socket, or what answers is no engine; `__cause__` is why."""
+
+
 class Printed:
     """What a container prints, piece by piece, until it stops."""
 
@@ -43,7 +47,7 @@ class Printed:
 
     def __iter__(self) -> Iterator[bytes]:
         # Docker Engine API, “Attach to a container”, stream format.
-        with contextlib.suppress(OSError), _http():
+        with contextlib.suppress(Silent), _http():
             while len(head := self._answer.read(8)) == 8:
                 yield self._answer.read(int.from_bytes(head[4:], "big"))
 
@@ -58,7 +62,7 @@ class Printed:
 
 
 class UnixApi:
-    """An engine at a Unix socket; a connection for each question. Raises Refused, OSError."""
+    """An engine at a Unix socket; a connection for each question. Raises Refused, Silent."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -123,18 +127,21 @@ class UnixApi:
         assert socket
         connection = self._connect()
         try:
-            headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
-            self._send(connection, "POST", f"/exec/{exec_id}/start", {"Detach": False, "Tty": False}, headers)
-            stream = connection.sock
-            # By hand: what follows the head belongs to the program, and `getresponse` would read into it.
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                byte = stream.recv(1)
-                if not byte:
-                    raise ConnectionResetError("the engine has closed the connection")
-                head += byte
-            status = int(head.split(None, 2)[1])
-            if status not in (101, 200):
+            with _http():
+                headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+                self._send(connection, "POST", f"/exec/{exec_id}/start", {"Detach": False, "Tty": False}, headers)
+                stream = connection.sock
+                # By hand: what follows the head belongs to the program, and `getresponse` would read into it.
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    byte = stream.recv(1)
+                    if not byte:
+                        raise ConnectionResetError("the engine has closed the connection")
+                    head += byte
+            words = head.split(None, 2)
+            if len(words) < 2 or not words[1].isdigit():
+                raise Silent(head.decode(errors="replace").strip())
+            if (status := int(words[1])) not in (101, 200):
                 raise Refused(status, head.decode(errors="replace").splitlines()[0])
         except BaseException:
             connection.close()
@@ -156,7 +163,16 @@ class UnixApi:
                 yield piece
 
     def load(self, archive: Iterable[bytes]) -> None:
-        """Take the images of an archive, which may be compressed."""
+        """Take the images of an archive, which may be compressed; what iterating over it raises is raised."""
+        given = _Given(archive)
+        try:
+            self._load(given)
+        except Silent:
+            if given.error:
+                raise given.error from None
+            raise
+
+    def _load(self, archive: Iterable[bytes]) -> None:
         with contextlib.closing(self._connect()) as connection, _http():
             connection.sock.settimeout(LOAD_SECONDS)
             headers = {"Content-Type": "application/x-tar"}
@@ -167,7 +183,7 @@ class UnixApi:
             if answer.status >= 300:
                 _found(answer)
             for line in answer.read().splitlines():
-                if line.strip() and (error := json.loads(line).get("error")):
+                if line.strip() and (error := _read(line).get("error")):
                     raise Refused(answer.status, str(error))
 
     def _connect(self) -> HTTPConnection:
@@ -178,9 +194,9 @@ class UnixApi:
         connection.sock.settimeout(ANSWER_SECONDS)
         try:
             connection.sock.connect(self._path)
-        except OSError:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             connection.close()
-            raise
+            raise Silent(str(error)) from error
         return connection
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -206,15 +222,37 @@ def _http() -> Iterator[None]:
 
     try:
         yield
-    except HTTPException as error:
-        raise ConnectionError(str(error)) from None
+    except (HTTPException, OSError) as error:
+        raise Silent(str(error)) from error
+
+
+class _Given:
+    """What a caller gives piece by piece; an error of the caller's own is kept, since it is none of the engine's."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = pieces
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._pieces
+        except Exception as error:
+            self.error = error
+            raise
 
 
 def _found(answer: HTTPResponse) -> Any:
-    found = json.loads(answer.read())
+    found = _read(answer.read())
     if answer.status >= 300:
-        raise Refused(answer.status, str(found.get("message", answer.status)))
+        raise Refused(answer.status, str(found.get("message", answer.status) if isinstance(found, dict) else found))
     return found
+
+
+def _read(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Silent(str(error)) from error
 
 
 def _query(filters: Filters) -> str:

@@ -137,7 +137,9 @@ def judge(check: Check, bench: Bench) -> CheckResult:
         verdict, evidence = Verdict.SKIP, str(reason)
     except Interrupted:
         raise
-    except (MailstackError, OSError, EOFError) as error:
+    except MailstackError as error:
+        verdict, evidence = Verdict.FAIL, f"{type(error).__name__}: {error.whole()}"
+    except (OSError, EOFError) as error:
         # A server that refuses, hangs up or does not answer has broken the promise, too.
         verdict, evidence = Verdict.FAIL, f"{type(error).__name__}: {error}"
     except Exception as error:

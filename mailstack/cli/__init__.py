@@ -125,8 +125,5 @@ def tell(error: MailstackError) -> None:
     """Print an error for a person: what, then the log lines that explain it, then what to do."""
     from mailstack.cli.output import printable
 
-    click.echo(f"mailstack: {printable(error.message)}", err=True)
-    for line in error.details.splitlines():
-        click.echo(f"  {printable(line)}", err=True)
-    if error.remedy:
-        click.echo(f"  → {printable(error.remedy)}", err=True)
+    for line in f"mailstack: {error.whole()}".splitlines():
+        click.echo(printable(line), err=True)

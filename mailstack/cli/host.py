@@ -111,7 +111,7 @@ def version(as_json: bool) -> None:
         found["compose"] = ".".join(map(str, compose.version_of(runner, compose.find(runner))))
         found["engine"] = str(Engine().version().get("Version", ""))
     except MailstackError as error:
-        click.echo(f"mailstack: {error.message}", err=True)
+        click.echo(f"mailstack: {error.whole()}", err=True)
     if as_json:
         print_json(found)
         return

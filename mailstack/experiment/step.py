@@ -137,7 +137,9 @@ def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
         verdict, reason = Verdict.FAIL, str(unmet)
     except Interrupted:
         raise
-    except (MailstackError, OSError, EOFError) as error:
+    except MailstackError as error:
+        verdict, reason = Verdict.FAIL, error.whole()
+    except (OSError, EOFError) as error:
         verdict, reason = Verdict.FAIL, str(error) or type(error).__name__
     except (LookupError, ValueError) as error:
         verdict, reason = Verdict.FAIL, f"what was seen there is not as it should be: {type(error).__name__}: {error}"

@@ -96,12 +96,12 @@ def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str
                     counted[each] = counted.get(each, 0) + 1
                 found[user] = counted
         except MailstackError as error:
-            failures.append(f"the mailbox of {user} could not be read: {error.message}")
+            failures.append(f"the mailbox of {user} could not be read: {error.whole()}")
 
     try:
         lab.service("dovecot")  # of one that does not run, or is paused, nobody waits for an answer
     except HostError as error:
-        return {}, [f"the mailboxes could not be read: {error.message}"]
+        return {}, [f"the mailboxes could not be read: {error.whole()}"]
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(read, users))
     return found, failures

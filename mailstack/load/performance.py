@@ -192,12 +192,12 @@ def _own_accounts(
             left = _queued(lab, addresses)
             queues.act(lab.engine, _postfix(lab), queues.ACTIONS["delete"], left)
         except HostError as error:
-            trouble.append(f"what is left in the queue could not be removed: {error.message}")
+            trouble.append(f"what is left in the queue could not be removed: {error.whole()}")
         try:
             with Accounts(lab) as accounts:
                 accounts.remove_several(addresses)
         except HostError as error:
-            trouble.append(f"not all of the load's mailboxes could be removed: {error.message}")
+            trouble.append(f"not all of the load's mailboxes could be removed: {error.whole()}")
 
     try:
         progress(f"adding {plan.mailboxes} mailboxes")
@@ -232,7 +232,7 @@ def _waiting(lab: RunningLab, addresses: Collection[str]) -> tuple[dict[tuple[st
     try:
         entries = _queued(lab, addresses)
     except HostError as error:
-        return None, [f"the queue could not be looked into: {error.message}"]
+        return None, [f"the queue could not be looked into: {error.whole()}"]
     return {(entry.queue_id, each.address): each.reason for entry in entries for each in entry.recipients}, []
 
 

@@ -146,7 +146,7 @@ class Remote:
             timer.start()
         try:
             mark = self._begin(channel, command)
-            result = execution.carry(channel, command, mark, on_line)
+            result = execution.carry(channel, command, mark, on_line, late)
         except BaseException:
             self.end(channel)
             raise

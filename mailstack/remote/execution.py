@@ -18,7 +18,7 @@ LINGER_SECONDS = 1.0
 
 _PIECE = 1 << 16
 # Pieces that wait for the line callback: beyond that, the command waits too (RFC 4254, section 5.2).
-_PIECES = 64
+_PIECES = 16
 _AGAIN_SECONDS = 0.5
 
 _UNKNOWN = -1  # paramiko's: no exit status has come
@@ -36,28 +36,31 @@ class Begin:
     def __init__(self, mark: bytes, take: Callable[[bytes], None]) -> None:
         self._mark, self._take = mark, take
         self._before = b""
-        self.seen = False
+        self._seen = False
 
     def __call__(self, data: bytes) -> None:
         """Take a piece, and pass on what comes after the mark."""
-        if not self.seen:
+        if not self._seen:
             before, mark, data = (self._before + data).partition(self._mark)
-            self.seen = bool(mark)
-            self._before = b"" if mark else before[-_NOISE_BYTES:]
-        if self.seen and data:
+            self._seen = bool(mark)
+            self._before = before[-_NOISE_BYTES:]
+        if self._seen and data:
             self._take(data)
 
     def finish(self) -> None:
         """Pass on what came instead: where there was no mark, the command was never begun, and this tells why."""
-        if not self.seen and self._before:
+        if not self._seen and self._before:
             self._take(self._before)
 
 
-def carry(channel: Any, command: Command, mark: bytes, on_line: LineSink | None) -> Result | None:
+def carry(
+    channel: Any, command: Command, mark: bytes, on_line: LineSink | None, late: threading.Event
+) -> Result | None:
     """Read and write the streams of a command that runs on a channel until it ends; None: the channel ended first.
 
     `mark` is what comes before the command's own output; see `line_of`. The line callback runs in the thread that
-    calls. Raises CommandFailed when it prints too much, and what `on_line` raises.
+    calls, and hears nothing more once it is `late`. Raises CommandFailed when it prints too much, and what `on_line`
+    raises.
     """
     output = Output(command, on_line)
     out, err = Begin(mark, output.out), Begin(mark, output.err)
@@ -89,23 +92,24 @@ def carry(channel: Any, command: Command, mark: bytes, on_line: LineSink | None)
     for work in (lambda: read(channel.recv, out), lambda: read(channel.recv_stderr, err), write, end):
         threading.Thread(target=work, daemon=True).start()
     try:
-        _take(heard, {out, err, _ended})
-        for each in (out, err):
-            each.finish()
+        _take(heard, {out, err, _ended}, late)
     finally:
         over.set()
+    if late.is_set() or channel.exit_status == _UNKNOWN:
+        return None
+    out.finish()
+    err.finish()
     output.finish()
-    code = channel.exit_status
-    return None if code == _UNKNOWN else output.result(code)
+    return output.result(channel.exit_status)
 
 
 def _ended(_: bytes) -> None:
     """The command has ended: its exit status has come."""
 
 
-def _take(heard: queue.Queue[_Heard], open_: set[Callable[[bytes], None]]) -> None:
+def _take(heard: queue.Queue[_Heard], open_: set[Callable[[bytes], None]], late: threading.Event) -> None:
     """Take what is heard until all that is open has ended, or the command has and its outputs are silent."""
-    while open_:
+    while open_ and not late.is_set():
         try:
             take, data = heard.get(timeout=None if _ended in open_ else LINGER_SECONDS)
         except queue.Empty:
@@ -135,8 +139,9 @@ def new_mark() -> bytes:
 def line_of(command: Command, mark: bytes) -> str:
     """Return the command as one line for the user's login shell: that is all that SSH carries (RFC 4254, section 6.5).
 
-    The mark is printed first, on both outputs.
+    The mark is printed first, on both outputs. The command takes the place of the shell: it is what sshd sends a signal
+    to, and whose end it tells.
     """
     settings = [f"{name}={value}" for name, value in command.environment.items()]
     begun = ("sh", "-c", _BEGIN, mark.decode(), *(("env", *settings) if settings else ()))
-    return shlex.join((*begun, *command.argv))
+    return f"exec {shlex.join((*begun, *command.argv))}"

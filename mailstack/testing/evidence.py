@@ -62,7 +62,9 @@ def folder(test: str) -> str:
 def _told(tell: Callable[[], str]) -> str:
     try:
         return tell()
-    except (MailstackError, OSError) as error:
+    except MailstackError as error:
+        return f"it could not be read: {error.whole()}"
+    except OSError as error:
         return f"it could not be read: {error}"
 
 
@@ -142,7 +144,7 @@ def _logs(mailbox: Mailbox, tail: int | None) -> Iterator[tuple[str, str]]:
     try:
         services = lab.services()
     except MailstackError as error:
-        yield "the services", f"they could not be found: {error}"
+        yield "the services", f"they could not be found: {error.whole()}"
         return
     for service in services:
         text = _told(lambda each=service: lab.engine.logs(each.container, tail=tail, since=mailbox.begun))  # type: ignore[misc]

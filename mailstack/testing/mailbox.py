@@ -181,7 +181,7 @@ class Mailbox:
                     place = f"{entry.queue_id} in {entry.service}, {entry.name}"
                     found.append((entry.queue_id, f"“{mail.subject}” from {mail.sender or '<>'}: {place}: {why}"))
         except MailstackError as error:
-            raise MailboxUnmet(f"the queues cannot be looked into: {error}", self) from None
+            raise MailboxUnmet(f"the queues cannot be looked into: {error.whole()}", self) from None
         return found
 
     def _looks(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> Iterator[list[Message]]:
@@ -197,7 +197,9 @@ class Mailbox:
             except MailstackError as error:
                 # A server that is started again, say: there is no event for that.
                 if passed:
-                    raise MailboxUnmet(f"the mailbox of {self.address} cannot be looked into: {error}", self) from None
+                    raise MailboxUnmet(
+                        f"the mailbox of {self.address} cannot be looked into: {error.whole()}", self
+                    ) from None
                 time.sleep(min(deadline.remaining(), pause))
                 pause = min(pause * 1.5, _AGAIN_AT_MOST)
             else:

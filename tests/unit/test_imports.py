@@ -14,7 +14,7 @@ PACKAGE = Path(mailstack.__file__).parent
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
     ("errors", "model", "definition", "durations", "streams", "replies", "fields", "hypertext", "faults.entry"),
-    ("following", "layers", "unixapi", "news", "hosts", "printed"),
+    ("following", "layers", "unixapi", "news", "hosts", "printed", "foreign"),
     ("child",),
     ("faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
     ("storage", "ports", "subnets", "runner", "labfile", "report", "dialer", "faults", "dialogue"),
