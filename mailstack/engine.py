@@ -76,7 +76,7 @@ def _of_context() -> str:
 
 
 def _mapped(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn the SDK's errors, and those of the libraries below it, into EngineError: those in `ERRORS`, and no others."""
+    """Turn errors of the SDK, and of the libraries below it, into EngineError: those in `ERRORS`, and no others."""
 
     @functools.wraps(function)
     def inner(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -436,14 +436,10 @@ class Engine:
         Raises EngineError; HostError when the file cannot be written.
         """
         for chunk in self._printed(container):
-            try:
+            with _written(into):
                 into.write(chunk)
-            except OSError as error:
-                name = into.name if isinstance(into.name, str) else f"a file in {tempfile.gettempdir()}"
-                raise HostError(
-                    f"{name}: the logs cannot be written there: {error.strerror}",
-                    remedy="make room there, or name another directory by TMPDIR",
-                ) from None
+        with _written(into):
+            into.flush()
 
     @_mapped
     def _printed(self, container: str) -> Iterator[bytes]:
@@ -536,6 +532,19 @@ class _Pieces:
     def close(self) -> None:
         """End the connection."""
         self._stream.close()
+
+
+@contextlib.contextmanager
+def _written(into: IO[bytes]) -> Iterator[None]:
+    """Tell what goes wrong with a file of ours as that."""
+    try:
+        yield
+    except OSError as error:
+        name = into.name if isinstance(into.name, str) else f"a file in {tempfile.gettempdir()}"
+        raise HostError(
+            f"{name}: the logs cannot be written there: {error.strerror}",
+            remedy="make room there, or name another directory by TMPDIR",
+        ) from None
 
 
 @contextlib.contextmanager

@@ -37,8 +37,9 @@ def named(module: str, classes: str) -> list[str]:
 
 # ── the Docker SDK, and what is below it ─────────────────────────────────────────────────────────────────────────
 
-DOCKER_REFUSED = named("docker.errors", "APIError NotFound ImageNotFound BuildError ImageLoadError ContainerError") + [
-    "mailstack.unixapi.Refused"
+DOCKER_REFUSED = [
+    *named("docker.errors", "APIError NotFound ImageNotFound BuildError ImageLoadError ContainerError"),
+    "mailstack.unixapi.Refused",
 ]
 # What was to be used cannot be: an address, a setting, a file of Docker's.
 DOCKER_UNUSABLE = [
@@ -74,11 +75,19 @@ DOCKER_SILENT = [
 
 # ── SMTP and IMAP ────────────────────────────────────────────────────────────────────────────────────────────────
 
-SMTP_REFUSED = named("smtplib", "SMTPResponseException SMTPSenderRefused SMTPDataError SMTPHeloError") + named(
-    "smtplib", "SMTPAuthenticationError SMTPConnectError"
-)
+SMTP_REFUSED = [
+    *named("smtplib", "SMTPResponseException SMTPSenderRefused SMTPDataError SMTPHeloError SMTPAuthenticationError"),
+    *named("smtplib", "SMTPConnectError"),
+]
 SMTP_RECIPIENTS = named("smtplib", "SMTPRecipientsRefused")
-SMTP_BROKEN = named("smtplib", "SMTPException SMTPNotSupportedError SMTPServerDisconnected")
+SMTP_BROKEN = [
+    *named("smtplib", "SMTPException SMTPNotSupportedError SMTPServerDisconnected"),
+    # Of the connection alone: nothing else is written or read while a mail is submitted.
+    *named("ssl", "SSLError SSLZeroReturnError SSLWantReadError SSLWantWriteError SSLSyscallError SSLEOFError"),
+    *named("ssl", "SSLCertVerificationError"),
+    *named("socket", "gaierror herror"),
+    *named("builtins", "OSError"),
+]
 IMAP_LOST = named("imaplib", "IMAP4.abort")
 IMAP_LOGIN = named("imap_tools.errors", "MailboxLoginError")
 IMAP_REFUSED = [
@@ -99,7 +108,9 @@ SSH = [
     *named("paramiko.ssh_exception", "BadAuthenticationType PartialAuthentication UnableToAuthenticate"),
     *named("paramiko.ssh_exception", "ChannelException BadHostKeyException IncompatiblePeer ProxyCommandFailure"),
     *named("paramiko.ssh_exception", "NoValidConnectionsError MessageOrderError"),
-    *named("builtins", "EOFError"),  # the connection was cut
+    # Of the connection: where it is used, nothing else is written or read.
+    *named("builtins", "EOFError ConnectionError TimeoutError"),
+    *named("socket", "gaierror herror"),
 ]
 # ~/.ssh/config and known_hosts.
 SSH_SETTINGS = [

@@ -18,8 +18,8 @@ from email.utils import format_datetime, make_msgid
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mailstack import news
-from mailstack.errors import CheckFailed, DeadlinePassed, HostError
+from mailstack import foreign, imap, news
+from mailstack.errors import CheckFailed, DeadlinePassed
 from mailstack.model import Deadline, Endpoint
 from mailstack.secret import Secret
 
@@ -214,32 +214,46 @@ def submit(
         with Smtp(dial, name=name, tls=tls, context=context) as session:
             session.login(user, password.reveal())
             refused = session.send_message(message, sender, list(recipients))
-    except smtplib.SMTPRecipientsRefused as error:
-        refused = error.recipients
-    except smtplib.SMTPResponseException as error:
-        said = error.smtp_error
-        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        raise CheckFailed(f"the server refused the mail: {error.smtp_code} {text}") from None
     except (smtplib.SMTPException, OSError) as error:
-        raise CheckFailed(f"the mail could not be submitted: {error}") from None
+        raise SMTP_ERRORS.of(error) or error from None
     if refused:
-        said_of = "; ".join(f"{code} {text.decode(errors='replace')}" for code, text in refused.values())
-        raise CheckFailed(f"the server refused {', '.join(refused)}: {said_of}")
+        raise _refused_recipients(smtplib.SMTPRecipientsRefused(refused))
+
+
+def _refused_mail(error: Exception) -> CheckFailed:
+    said = getattr(error, "smtp_error", b"")
+    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    return CheckFailed(f"the server refused the mail: {getattr(error, 'smtp_code', '')} {text}")
+
+
+def _refused_recipients(error: Exception) -> CheckFailed:
+    refused: dict[str, tuple[int, bytes]] = getattr(error, "recipients", {})
+    said_of = "; ".join(f"{code} {text.decode(errors='replace')}" for code, text in refused.values())
+    return CheckFailed(f"the server refused {', '.join(refused)}: {said_of}")
+
+
+SMTP_ERRORS = foreign.Table(
+    {
+        _refused_mail: foreign.SMTP_REFUSED,
+        _refused_recipients: foreign.SMTP_RECIPIENTS,
+        lambda error: CheckFailed(f"the mail could not be submitted: {error}"): foreign.SMTP_BROKEN,
+    }
+)
 
 
 @contextmanager
 def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Secret) -> Iterator[BaseMailBox]:
     """A user's mailbox over IMAP with TLS from the start, with the inbox selected.
 
-    Raises CheckFailed when it cannot be opened, HostError when the connection is lost while it is open.
+    Raises CheckFailed when it cannot be opened, HostError when the connection is lost while it is open, or the server
+    refuses a command. What else is raised while it is open passes unchanged.
     """
     import imaplib
 
-    from imap_tools import MailBox
-    from imap_tools.errors import ImapToolsError, MailboxLoginError
+    from imap_tools.errors import ImapToolsError
 
     try:
-        connection = MailBox(endpoint.host, endpoint.port, timeout=ANSWER_SECONDS, ssl_context=context)
+        connection = imap.connect(endpoint, context, ANSWER_SECONDS)
     except (OSError, imaplib.IMAP4.error) as error:
         raise CheckFailed(f"IMAP at {endpoint.host}:{endpoint.port} cannot be reached: {error}") from None
     try:
@@ -251,14 +265,8 @@ def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Se
                 connection.client.shutdown()  # nothing more to say, perhaps nobody to say it to
             raise
         connection.logout()
-    except MailboxLoginError:
-        raise CheckFailed(f"the IMAP server refused the password of {user}") from None
-    except (imaplib.IMAP4.error, ImapToolsError, ssl.SSLError, ConnectionError, TimeoutError) as error:
-        raise HostError(
-            f"the IMAP connection to {endpoint.host}:{endpoint.port} was lost",
-            details=str(error),
-            remedy="`mailstack status` says what runs, `mailstack logs dovecot` what happened",
-        ) from None
+    except (imaplib.IMAP4.error, ImapToolsError) as error:
+        raise imap.errors(endpoint, user).of(error) or error from None
 
 
 def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:

@@ -168,17 +168,19 @@ class UnixApi:
         try:
             self._load(given)
         except Silent:
-            if given.error:
+            if given.error:  # told as what it is
                 raise given.error from None
             raise
 
-    def _load(self, archive: Iterable[bytes]) -> None:
+    def _load(self, archive: _Given) -> None:
         with contextlib.closing(self._connect()) as connection, _http():
             connection.sock.settimeout(LOAD_SECONDS)
             headers = {"Content-Type": "application/x-tar"}
             # Where it refuses, it may do so before it has read all: what it says then is what counts.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request("POST", "/images/load?quiet=1", archive, headers, encode_chunked=True)
+            if archive.error:
+                raise archive.error
             answer = connection.getresponse()
             if answer.status >= 300:
                 _found(answer)

@@ -40,17 +40,10 @@ def _mapped(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def inner(*args: P.args, **kwargs: P.kwargs) -> T:
-        import paramiko
-
         self = args[0]
         assert isinstance(self, Remote)
-        try:
+        with login.mapped(self.host):
             return function(*args, **kwargs)
-        except paramiko.SSHException as error:
-            raise HostError(f"{self.host}: {error or 'the connection was cut'}") from None
-        except (OSError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or "the connection was cut"
-            raise HostError(f"{self.host}: {reason}") from None
 
     return inner
 

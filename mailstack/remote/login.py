@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mailstack.errors import HostError
+from mailstack import foreign
+from mailstack.errors import HostError, MailstackError
 from mailstack.hosts import Host
 from mailstack.model import Deadline
 from mailstack.remote import transport
@@ -44,15 +45,45 @@ def enter(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
     """
     import fabric
 
-    last = fabric.Connection(
-        host.machine, user=host.user, port=host.port, connect_kwargs={"transport_factory": transport.kind()}
-    )
-    hops, deadline = _hops(last), Deadline.after(LOGIN_SECONDS)
-    for hop in hops:
-        one = _Hop(host, hop, str(host) if hop is last else hop.original_host, hop is last)
-        with one.in_time(deadline):
-            one.enter(answers)
+    with mapped(host):
+        last = fabric.Connection(
+            host.machine, user=host.user, port=host.port, connect_kwargs={"transport_factory": transport.kind()}
+        )
+        hops, deadline = _hops(last), Deadline.after(LOGIN_SECONDS)
+        for hop in hops:
+            one = _Hop(host, hop, str(host) if hop is last else hop.original_host, hop is last)
+            with one.in_time(deadline):
+                one.enter(answers)
     return hops
+
+
+@contextlib.contextmanager
+def mapped(host: Host) -> Iterator[None]:
+    """Turn what the libraries raise into a HostError that names the host; what is not theirs passes unchanged."""
+    try:
+        yield
+    except MailstackError:
+        raise
+    except Exception as error:
+        if (found := errors(host).of(error)) is None:
+            raise
+        raise found from None
+
+
+def errors(host: Host) -> foreign.Table:
+    """Return what the errors of the libraries are for the user."""
+
+    def broken(error: Exception) -> HostError:
+        reason = getattr(error, "strerror", None) or str(error) or "the connection was cut"
+        return HostError(f"{host}: {reason}")
+
+    def settings(error: Exception) -> HostError:
+        return HostError(
+            f"{host}: your SSH configuration cannot be used: {type(error).__name__}: {error}",
+            remedy=f"see ~/.ssh/config and ~/.ssh/known_hosts: `ssh -v {host}` names the line",
+        )
+
+    return foreign.Table({broken: foreign.SSH, settings: foreign.SSH_SETTINGS})
 
 
 class _Hop:

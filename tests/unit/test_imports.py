@@ -15,6 +15,7 @@ PACKAGE = Path(mailstack.__file__).parent
 FLOORS = (
     ("errors", "model", "definition", "durations", "streams", "replies", "fields", "hypertext", "faults.entry"),
     ("following", "layers", "unixapi", "news", "hosts", "printed", "foreign"),
+    ("imap",),
     ("child",),
     ("faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
     ("storage", "ports", "subnets", "runner", "labfile", "report", "dialer", "faults", "dialogue"),
