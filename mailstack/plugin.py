@@ -123,6 +123,7 @@ def mailstack_lab(
     from mailstack.errors import MailstackError
     from mailstack.lab import Request, ensure
     from mailstack.runner import Local
+    from mailstack.state import LabDirectory
     from mailstack.users import Users, guard
 
     name = _own_name(request.config)
@@ -139,9 +140,11 @@ def mailstack_lab(
             ensure(wanted, _silent, _warm_up)
             found = RunningLab(name)
         except BaseException:
-            # Interrupted when the lab was just up: who leaves without taking it down sends the guard away, too.
+            # Interrupted when the lab was just up: who leaves without taking it down sends the guard away, too. Where
+            # nothing was made, or what was made is removed, no engine is asked: it may never have been there.
+            made = LabDirectory(there, name).is_made()
             with contextlib.suppress(MailstackError):  # what went wrong first is what is told
-                users.leave(end)
+                users.leave(end if made else _nothing)
             raise
     try:
         yield found

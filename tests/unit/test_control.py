@@ -177,7 +177,7 @@ class Still(tunnel.Tunnel):
     """A connection that nobody joins or leaves; its commands are recorded."""
 
     def __init__(self) -> None:
-        super().__init__(Remote(HOST, {}))
+        super().__init__(Remote(HOST, {}), Path("/nowhere"))
         self.ran: list[Command] = []
         self.remote.session = lambda: None  # type: ignore[method-assign]
         self.remote.end = lambda channel, seconds=0.0: None  # type: ignore[method-assign]

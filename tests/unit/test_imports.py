@@ -136,7 +136,7 @@ def test_only_remote_imports_fabric_and_what_is_below_it() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Import) and {each.name.split(".")[0] for each in node.names} & {"fabric", "paramiko"}
     }
-    assert users == {"remote", "remote.login", "remote.transport"}
+    assert users == {"remote.login", "remote.transport"}
 
 
 def test_help_imports_nothing_heavy() -> None:
