@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+
 from mailstack import errors
 from mailstack.errors import MailstackError
 
@@ -37,3 +45,87 @@ def test_the_drawn_tree_names_every_error() -> None:
 def test_an_error_keeps_what_to_do_apart_from_what_happened() -> None:
     error = MailstackError("it broke", remedy="mend it", details="line 1\nline 2")
     assert (str(error), error.remedy, error.details) == ("it broke", "mend it", "line 1\nline 2")
+
+
+def whole() -> MailstackError:
+    """An error with all that one can have, some of it added on its way."""
+    error = errors.HostError("it broke", remedy="mend it", details="line 1\nline 2")
+    error.message += ": the disk is full"
+    error.add_note("and the child did not end")
+    return error
+
+
+TEXT = "it broke: the disk is full\n  line 1\n  line 2\n  and the child did not end\n  → mend it"
+
+
+def test_an_error_as_a_whole_has_what_was_added_to_it() -> None:
+    assert (str(whole()), whole().whole()) == ("it broke: the disk is full", TEXT)
+    assert whole().happened() == TEXT.rpartition("\n")[0]
+    assert MailstackError("it broke").whole() == "it broke"
+
+
+def test_the_command_line_shows_all_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    from mailstack.cli import tell
+
+    tell(whole())
+    assert capsys.readouterr().err == f"mailstack: {TEXT}\n"
+
+
+def test_the_plugin_shows_all_of_an_error() -> None:
+    from mailstack.plugin import _for_people
+
+    with pytest.raises(pytest.fail.Exception) as caught, _for_people():
+        raise whole()
+    assert caught.value.msg == f"mailstack: {TEXT}"
+
+
+def _raising(*_: object) -> NoReturn:
+    raise whole()
+
+
+def test_a_check_that_an_error_ends_shows_all_of_it() -> None:
+    from mailstack import checks
+
+    bench: Any = SimpleNamespace(blot=str)
+    found = checks.judge(checks.Check("a.b", "title", "source", _raising), bench)
+    assert found.evidence == f"HostError: {TEXT}"
+
+
+def test_a_step_of_the_experiment_that_an_error_ends_shows_all_of_it() -> None:
+    from mailstack.experiment import step
+
+    scene: Any = None
+    outcome = step.judge(SimpleNamespace(function=_raising), scene, {})  # type: ignore[arg-type]
+    assert outcome.reason == TEXT
+
+
+# Where a part of an error is wanted: in a line of progress; and where something is added to it.
+PARTS = {("images.py", "pulled"), ("provision.py", "_named"), ("hosting.py", "explained"), ("lab.py", "_prove")}
+NAMES = {name for name in vars(errors) if name in _tree()}
+
+
+def _partial(path: Path) -> Iterator[str]:
+    """The places in which an error of ours is caught, and a part of it is shown."""
+    tree = ast.parse(path.read_text())
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for handler in ast.walk(function):
+            if not isinstance(handler, ast.ExceptHandler) or not handler.name or handler.type is None:
+                continue
+            caught = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+            if not caught <= NAMES:
+                continue
+            for node in ast.walk(handler):
+                alone = isinstance(node, ast.FormattedValue) and node.value
+                text = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "str" and node.args[0]
+                part = isinstance(node, ast.Attribute) and node.attr in ("message", "details") and node.value
+                shown = alone or text or (part if isinstance(getattr(node, "ctx", None), ast.Load) else None)
+                known = (path.name, function.name) in PARTS
+                if isinstance(shown, ast.Name) and shown.id == handler.name and not known:
+                    yield f"{path.name}:{node.lineno} in {function.name}"
+
+
+def test_no_place_shows_a_part_of_an_error() -> None:
+    package = Path(errors.__file__).parent
+    assert [found for path in package.rglob("*.py") for found in _partial(path)] == []
