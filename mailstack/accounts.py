@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from mailstack import credentials, files, guests
+from mailstack import credentials, files, guests, hint
 from mailstack.errors import HostError, InputError, MailstackError
 from mailstack.labfile import is_address
 from mailstack.model import Account, Deadline
@@ -136,7 +136,7 @@ class Accounts:
                 what = "is of the lab's definition" if defined else "is no account"
                 raise InputError(
                     f"{address} {what}: only accounts that were added to the running lab can be removed",
-                    remedy="mailstack account list",
+                    remedy=hint.line("account", "list", lab=self.lab.name),
                 )
             password = self.lab.password(address)
             files.remove(self.lab.directory.files, [address])
@@ -208,7 +208,7 @@ class Accounts:
                 more = postfix.recv(4096)
                 if not more:
                     raise HostError(
-                        "postfix did not take the account", remedy=f"mailstack logs -n {self.lab.name} postfix"
+                        "postfix did not take the account", remedy=hint.line("logs", "postfix", lab=self.lab.name)
                     )
                 said += more
         except OSError as error:

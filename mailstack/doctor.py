@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mailstack import compose, definition, hosting, images, needs, ports, storage
+from mailstack import compose, definition, hint, hosting, images, needs, ports, storage
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import MailstackError
 from mailstack.model import PORTS, SERVICES, Command
@@ -89,14 +89,14 @@ def _base(engine: Engine) -> Finding:
     there = engine.has_image(images.BASE)
     otherwise = "sends the images" if hosting.current() else "makes it from Debian's packages"
     how = "" if there else f"not there; `up` pulls it, or {otherwise}"
-    return Finding("base image", there, images.BASE + (f": {how}" if how else ""), "mailstack up", required=False)
+    return Finding("base image", there, images.BASE + (f": {how}" if how else ""), hint.line("up"), required=False)
 
 
 def _images(engine: Engine) -> Finding:
     tag = images.content_tag(definition.stack())
     missing = [service for service in SERVICES if not engine.has_image(f"mailstack/{service}:{tag}")]
     found = f"mailstack/…:{tag}" + (f": {', '.join(missing)} not built yet" if missing else "")
-    how = "mailstack up builds them" + (", or sends them there" if hosting.current() else "")
+    how = f"{hint.line('up')} builds them" + (", or sends them there" if hosting.current() else "")
     return Finding("images", not missing, found, how, required=False)
 
 

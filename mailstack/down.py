@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mailstack import compose, elsewhere, home, hosting, state
+from mailstack import compose, elsewhere, hint, home, hosting, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.model import Deadline
@@ -56,7 +56,7 @@ def down(
                 directory.remove()
             raise InputError(
                 f"the lab “{name}” on this engine belongs to {', '.join(sorted(owners))}",
-                remedy="mailstack down removes your own",
+                remedy=f"{hint.line('down', '--all')} removes your own",
             )
         watch = Watch(here, name, Local())  # finishes this if it is killed
         try:

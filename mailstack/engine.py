@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
-from mailstack import following, foreign, hosting, layers, streams
+from mailstack import following, foreign, hint, hosting, layers, streams
 from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
 from mailstack.unixapi import Refused, Silent, UnixApi
@@ -28,7 +28,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _DEFAULT = "unix:///var/run/docker.sock"
-_NO_ENGINE = "start it, or run `mailstack provision`; `mailstack doctor` says what else is missing"
 
 
 def engine_url() -> str:
@@ -340,7 +339,7 @@ class Engine:
                 there.look()  # raises what is to be said when the host has gone
             raise EngineError(
                 f"the Docker engine {where()} does not take the images: {error}",
-                remedy=f"`mailstack doctor{f' --host {there.host}' if there else ''}` says how much room its disk has",
+                remedy=f"`{hint.line('doctor')}` says how much room its disk has",
             ) from None
 
     # ── inside containers ──────────────────────────────────────────────────────────────────────────────────────
@@ -575,8 +574,11 @@ def _absent() -> HostError:
     if there := hosting.current():
         if there.look()["way"] == "denied":  # raises what is to be said when the host has gone
             return _denied()
-        return EngineError(f"no Docker engine answers {where()}", remedy=f"mailstack provision --host {there.host}")
-    return EngineError(f"no Docker engine answers at {engine_url()}", remedy=_NO_ENGINE)
+        return EngineError(f"no Docker engine answers {where()}", remedy=hint.line("provision"))
+    return EngineError(
+        f"no Docker engine answers at {engine_url()}",
+        remedy=f"start it, or run `{hint.line('provision')}`; `{hint.line('doctor')}` says what else is missing",
+    )
 
 
 def _state(service: str, details: dict[str, Any]) -> ServiceState:

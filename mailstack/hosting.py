@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailstack import control, hosts, state, storage
+from mailstack import control, hint, hosts, state, storage
 from mailstack.errors import DeadlinePassed, HostError, InputError, Interrupted, MailstackError
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json, Result
@@ -238,7 +238,7 @@ class Over:
         """What to say when the host has gone."""
         return HostError(
             f"{self.host}: the connection was cut",
-            remedy=f"when it is back: mailstack down --host {self.host} removes what was left there",
+            remedy=f"when it is back: {hint.line('down', '--stale', host=str(self.host))} removes what was left there",
         )
 
     def _ask(

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import hosting, transfer
+from mailstack import hint, hosting, transfer
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, EngineError, HostError
 from mailstack.model import Command
@@ -124,7 +124,7 @@ def _make_there(
         except CommandFailed as error:
             progress(f"they cannot be built on {where}")
             if not sent(missing):
-                error.remedy = "have them on this machine (`mailstack up`, without --host): then they are sent"
+                error.remedy = f"have them on this machine: `{hint.line('up', host='')}` here, then they are sent"
                 raise
     elif not sent(missing):
         if not sent([base]):

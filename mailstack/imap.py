@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mailstack import foreign
+from mailstack import foreign, hint
 from mailstack.errors import CheckFailed, HostError
 from mailstack.model import Endpoint
 
@@ -28,7 +28,8 @@ def connect(endpoint: Endpoint, context: ssl.SSLContext, seconds: float) -> Base
 def errors(endpoint: Endpoint, user: str) -> foreign.Table:
     """Return what the errors of the libraries are for the user."""
     where = f"{endpoint.host}:{endpoint.port}"
-    remedy = "`mailstack status` says what runs, `mailstack logs dovecot` what happened"
+    status, logs = hint.line("status", lab=endpoint.lab), hint.line("logs", "dovecot", lab=endpoint.lab)
+    remedy = f"`{status}` says what runs, `{logs}` what happened"
 
     def lost(error: Exception) -> HostError:
         return HostError(f"the IMAP connection to {where} was lost", details=str(error), remedy=remedy)

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import claims, compose, definition, elsewhere, files, home, hosting, images, labfile, needs, state
+from mailstack import claims, compose, definition, elsewhere, files, hint, home, hosting, images, labfile, needs, state
 from mailstack.down import LOCK_SECONDS, Progress, remove
 from mailstack.engine import Engine, engine_url, own_engine
 from mailstack.errors import (
@@ -100,7 +100,7 @@ def _lead(wanted: state.State) -> None:
         addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
         raise HostError(
             f"{addresses} of this machine should lead to the lab, and is taken",
-            remedy=f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others",
+            remedy=f"end what listens there, or `{hint.line('down', lab=wanted.lab)}`: a new lab chooses others",
         )
 
 
@@ -210,7 +210,7 @@ class _Up:
                 elif self.before is not None and not self.request.keep:
                     self._go_back(self.before, handed)
                 elif isinstance(error, MailstackError):
-                    error.remedy = error.remedy or f"it was kept: mailstack logs -n {wanted.lab}"
+                    error.remedy = error.remedy or f"it was kept: {hint.line('logs', lab=wanted.lab)}"
                 raise
 
     def _around(self) -> tuple[list[Network], set[str]]:
@@ -228,7 +228,7 @@ class _Up:
             name = self.request.name
             raise InputError(
                 f"lab “{name}” is on this engine already, and its files are in {found[0]}",
-                remedy=f"`mailstack down{'' if name == 'lab' else f' -n {name}'}` removes it",
+                remedy=f"`{hint.line('down', lab=name)}` removes it",
             )
 
     def _go_back(self, before: state.State, kept: Mapping[str, Secret]) -> None:
@@ -241,7 +241,7 @@ class _Up:
         if stale := files.readers(changed):
             self.runner.run(there.restart(stale), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
-            self.progress("it could not be put back: mailstack down, then up, makes it anew")
+            self.progress(f"it could not be put back: {hint.line('down', lab=before.lab)}, then up, makes it anew")
 
     def _wanted(self) -> state.State:
         """The lab's state as it should be: what a running one has, it keeps."""
@@ -364,7 +364,7 @@ class _Up:
             taken = "".join(f"; {address} is taken" for address in claims.taken_ports(document, idle))
             remedy = f"`{needs.look()}` says what is missing"
             if self.before and claims.lost_ports(wanted, document, idle):
-                remedy = f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others"
+                remedy = f"end what listens there, or `{hint.line('down', lab=wanted.lab)}`: a new lab chooses others"
             raise HostError(
                 f"lab “{wanted.lab}” could not be started" + self.endings.told() + taken,
                 details=self.endings.logs() or last_lines(compose.complaints(result.stderr), 6),

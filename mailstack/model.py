@@ -52,6 +52,7 @@ class Endpoint:
 
     host: str
     port: int
+    lab: str = field(default="", compare=False)  # whose it is, for what is said of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mailstack import hosting, pki
+from mailstack import hint, hosting, pki
 from mailstack.engine import Engine, where
 from mailstack.errors import EngineError, MailstackError
 
@@ -21,7 +21,7 @@ SKEW_SECONDS = 3.0
 
 def look() -> str:
     """The command that looks the host over."""
-    return "mailstack doctor" + (f" --host {there.host}" if (there := hosting.current()) else "")
+    return hint.line("doctor")
 
 
 def oldest() -> str:

@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Literal
 
-from mailstack import mail
+from mailstack import hint, mail
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
 from mailstack.labfile import is_address
 from mailstack.model import Deadline, Json, Lab
@@ -138,7 +138,7 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
             except DeadlinePassed as error:
                 raise CheckFailed(
                     f"the mail {message_id} did not reach the mailbox of {address} within {deadline.seconds:g} s",
-                    remedy=f"mailstack trace -n {lab.name} '{message_id}' tells where it is, and why",
+                    remedy=f"{hint.line('trace', message_id, lab=lab.name)} tells where it is, and why",
                 ) from error
         arrived[address] = (time.monotonic() - begun) * 1000
     return Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrived)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mailstack import hint
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError
 from mailstack.machine import LOCAL, UNKNOWN, Ended, Facts, Machine
 from mailstack.model import Command, Deadline
@@ -165,7 +166,7 @@ def _do(machine: Machine, step: Step, progress: Progress) -> None:
         return
     lines = last_lines(f"{result.stdout}\n{result.stderr}")
     if not step.may_fail:
-        again = f"mailstack provision{f' --host {machine.name}' if machine.name else ''}"
+        again = hint.line("provision", host=machine.name)
         raise CommandFailed(
             f"{step.title} failed: `{shown(step.command)}` ended with code {result.code}",
             remedy=f"put right what it says, and run `{again}` again",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any
 
-from mailstack import mail, post
+from mailstack import hint, mail, post
 from mailstack.dialogue import Blotter, Dialogue, Said, Speaker, Tls, annotate
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline, Json
@@ -64,7 +64,7 @@ def record(lab: RunningLab, letter: post.Letter, via: str, deadline: Deadline) -
     else:
         dialogue, refused = _from_here(lab, letter, message, via)
     if not dialogue.exchanges:
-        raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=f"mailstack logs -n {lab.name}")
+        raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=hint.line("logs", lab=lab.name))
     return Recording(lab.name, via, message_id, dialogue, tuple(refused))
 
 
@@ -186,7 +186,8 @@ def _from_sender(
         try:
             stream.settimeout(max(deadline.remaining(), 0.001))
             if heard.readline() != b"ready\n":
-                raise HostError("the sender cannot record", remedy="mailstack up brings a sender that can")
+                remedy = f"{hint.line('up', lab=lab.name)} brings a sender that can"
+                raise HostError("the sender cannot record", remedy=remedy)
             post.from_sender(lab, letter, message_id, route="recorded")
             queue_id = _queue_id(lab, container, message_id, begun - 1, deadline)
             while True:
@@ -199,7 +200,7 @@ def _from_sender(
         except (TimeoutError, ValueError):
             raise DeadlinePassed(
                 f"the sender's MTA had handed nothing over after {deadline.seconds:g} s",
-                remedy=f"mailstack logs -n {lab.name} sender",
+                remedy=hint.line("logs", "sender", lab=lab.name),
             ) from None
     return _told(lab, letter, message_id, lines[process], deadline)
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mailstack import compose, files, home, hosting, state
+from mailstack import compose, files, hint, home, hosting, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import HostError, InputError
 from mailstack.guests import Guest
@@ -44,7 +44,7 @@ class RunningLab:
     @property
     def endpoints(self) -> dict[str, Endpoint]:
         """Where each protocol is published on this machine."""
-        return {port.name: Endpoint("127.0.0.1", self.state.ports[port.name]) for port in PORTS}
+        return {port.name: Endpoint("127.0.0.1", self.state.ports[port.name], self.name) for port in PORTS}
 
     @property
     def ca_file(self) -> Path:
@@ -75,10 +75,10 @@ class RunningLab:
             if service.state != "running":
                 raise HostError(
                     f"{name} of lab “{self.name}” is not running ({service.state})",
-                    remedy="mailstack up brings it back",
+                    remedy=f"{hint.line('up', lab=self.name)} brings it back",
                 )
             return service
-        raise HostError(f"lab “{self.name}” has no {name}", remedy="mailstack up brings it back")
+        raise HostError(f"lab “{self.name}” has no {name}", remedy=f"{hint.line('up', lab=self.name)} brings it back")
 
 
 def _no_lab(here: state.Home, name: str) -> InputError:
@@ -88,7 +88,7 @@ def _no_lab(here: state.Home, name: str) -> InputError:
         f"there is no lab “{name}” at {here.endpoint}"
         + (f"; it is at {' and '.join(there)}" if there else "")
         + (f"; there are: {', '.join(known)}" if known else ""),
-        remedy=f"mailstack up{'' if name == 'lab' else f' -n {name}'}",
+        remedy=hint.line("up", lab=name),
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from mailstack import hint
 from mailstack.errors import HostError, InputError
 from mailstack.model import Json, Network
 
@@ -126,7 +127,8 @@ def _none_left(others: Sequence[Taken]) -> HostError:
     return HostError(
         f"no subnet is free for a network of the lab in {', '.join(map(str, within))}",
         details="\n".join([*lines[:_SHOWN], *more]),
-        remedy=f"mailstack down --stale removes what labs have left; {SETTING}=10.200.0.0/16, say, is another range",
+        remedy=f"{hint.line('down', '--stale')} removes what labs have left; "
+        f"{SETTING}=10.200.0.0/16, say, is another range",
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from mailstack import hosting
+from mailstack import hint, hosting
 from mailstack.errors import InputError, Interrupted, MailstackError
 from mailstack.model import CheckResult, Verdict
 
@@ -91,7 +91,7 @@ def chosen(ids: Sequence[str]) -> list[Check]:
     every = all_checks()
     for wanted in ids:
         if not any(_matches(check, wanted) for check in every):
-            raise InputError(f"there is no check {wanted!r}", remedy="mailstack check --list names them")
+            raise InputError(f"there is no check {wanted!r}", remedy=f"{hint.line('check', '--list')} names them")
     return [check for check in every if not ids or any(_matches(check, wanted) for wanted in ids)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from mailstack import hint
 from mailstack.cli.output import Progress, json_option, print_json, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
@@ -35,7 +36,7 @@ def add(name: str, address: str, quota: str | None, as_json: bool) -> None:
         print_json({"lab": name, "address": address.lower(), "quota": amount})
         return
     click.echo(f"{address.lower()} is an account of lab “{name}”; its password:")
-    click.echo(f"  mailstack secrets reveal{'' if name == 'lab' else f' -n {name}'} {address.lower()}")
+    click.echo(f"  {hint.line('secrets', 'reveal', address.lower(), lab=name)}")
 
 
 @account.command("list")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from mailstack import hint
 from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.output import Progress, json_option, print_json, printable, table
 from mailstack.cli.where import host_option
@@ -49,7 +50,7 @@ def experiment(overlays: tuple[Path, ...], out: Path | None, keep: bool, progres
             show("writing the report")
             folder.write(place, folder.contents(document, found.logs))
     if keep:
-        click.echo(f"mailstack: the lab is kept: mailstack down -n {found.lab} removes it", err=True)
+        click.echo(f"mailstack: the lab is kept: {hint.line('down', lab=found.lab)} removes it", err=True)
     if as_json:
         print_json(document)
     else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack import hint
 from mailstack.cli.output import json_option, logs_option, print_json, printable, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
@@ -85,7 +86,7 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
         for code in codes.values() if count == 1 or not found else ():
             _field(code.code, f"{code.text}  [{code.source}]")
         if not found:
-            click.echo("no failure that is known; `mailstack explain --list` names those that are")
+            click.echo(f"no failure that is known; `{hint.line('explain', '--list', host='')}` names those that are")
     sys.exit(0 if found else 1)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack import hint
 from mailstack.cli.output import Progress, duration, json_option, print_json, printable, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
@@ -114,9 +115,8 @@ def _print_report(report: Report) -> None:
     click.echo()
     _print_list("accounts", report.accounts)
     click.echo(f"CA        {report.ca_file}")
-    option = "" if report.lab == "lab" else f" -n {report.lab}"
-    click.echo(f"\nnext      mailstack send{option} --to {report.accounts[0]}")
-    click.echo(f"          mailstack check{option}")
+    click.echo(f"\nnext      {hint.line('send', '--to', report.accounts[0], lab=report.lab)}")
+    click.echo(f"          {hint.line('check', lab=report.lab)}")
 
 
 def _print_endpoints(endpoints: dict[str, Endpoint] | object) -> None:

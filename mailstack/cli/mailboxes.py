@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack import hint
 from mailstack.cli.output import duration, human_size, json_option, print_json, printable, to_json
 from mailstack.cli.where import name_option
 from mailstack.errors import DeadlinePassed, InputError
@@ -207,5 +208,5 @@ def one_mail(lab: RunningLab, address: str, number: int | None) -> Message:
         found = mailboxes.message(box, number)
     if found is None:
         which = f"no mail with UID {number} is" if number else "no mail is"
-        raise InputError(f"{which} in the mailbox of {address}", remedy=f"mailstack inbox {address}")
+        raise InputError(f"{which} in the mailbox of {address}", remedy=hint.line("inbox", address, lab=lab.name))
     return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack import hint
 from mailstack.cli.mailboxes import NUMBER, one_mail
 from mailstack.cli.output import attach_option, duration, json_option, print_json, printable, text_of
 from mailstack.cli.where import name_option
@@ -53,7 +54,7 @@ def send(
     if as_json:
         print_json(sent.json())
         return
-    _tell(sent)
+    _tell(sent, name)
 
 
 @click.command()
@@ -85,19 +86,22 @@ def reply(
 
     lab = RunningLab(name)
     found = one_mail(lab, address, number)
-    letter = answering.answer(lab.definition, address, found, text_of(body), attachments, quoted=not no_quote)
+    letter = answering.answer(
+        lab.definition, address, found, text_of(body), attachments, quoted=not no_quote, name=name
+    )
     sent = post.send(lab, letter, "submission", Deadline.after(timeout))
     if as_json:
         answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
         print_json({**sent.json(), **answered})
         return
-    _tell(sent)
+    _tell(sent, name)
 
 
-def _tell(sent: Sent) -> None:
+def _tell(sent: Sent, name: str) -> None:
     click.echo(f"{printable(sent.message_id)}")
     click.echo(f"from {sent.sender} via {sent.via} to {', '.join(sent.recipients)}")
     for address, milliseconds in sent.arrived.items():
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
-        click.echo("none of the recipients has a mailbox in the lab: `mailstack trace --last` tells its way")
+        way = hint.line("trace", "--last", lab=name)
+        click.echo(f"none of the recipients has a mailbox in the lab: `{way}` tells its way")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack import hint
 from mailstack.cli.output import Progress, duration, json_option, print_json, printable
 from mailstack.cli.where import name_option
 from mailstack.durations import spoken
@@ -89,15 +90,17 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
     if ids and everything:
         raise InputError("--all is all mails: name no queue ids beside it")
     if not ids and not everything and action != "flush":
-        raise InputError(f"which mails? {action} takes queue ids, or --all", remedy="mailstack queue lists them")
+        listing = hint.line("queue", lab=lab.name)
+        raise InputError(f"which mails? {action} takes queue ids, or --all", remedy=f"{listing} lists them")
     where = queues.containers(lab, service)
     _tell_unseen(lab, service, where)
     found = queues.of(lab.engine, where)
-    wanted = queues.chosen(found, ids) if ids else found
+    wanted = queues.chosen(found, ids, lab.name) if ids else found
     if action == "flush":
         held = [entry.queue_id for entry in wanted if entry.name == "hold"]
         if ids and held:
-            raise InputError(f"{held[0]} is on hold, and not tried", remedy=f"mailstack queue release {held[0]}")
+            release = hint.line("queue", "release", held[0], lab=lab.name)
+            raise InputError(f"{held[0]} is on hold, and not tried", remedy=release)
         done = [entry for entry in wanted if entry.name != "hold"]
         queues.flush(lab.engine, where, done if ids else None)
         missed = []
@@ -117,7 +120,7 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
         which = ", ".join(entry.queue_id for entry in missed)
         raise CheckFailed(
             f"it is too late to {action} {which}: no longer in the queue",
-            remedy=f"mailstack trace {missed[0].queue_id} tells where it went",
+            remedy=f"{hint.line('trace', missed[0].queue_id, lab=lab.name)} tells where it went",
         )
 
 

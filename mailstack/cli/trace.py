@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack import hint
 from mailstack.cli.output import duration, json_option, logs_option, print_json, printable, table
 from mailstack.cli.where import name_option
 from mailstack.durations import spoken
@@ -65,10 +66,12 @@ def trace(
     if not found.journeys:
         where = "these logs" if files else f"the logs of lab “{name}”"
         raise InputError(f"no message in {where}" + (f" has {query!r} in its lines" if query else ""))
-    sys.exit(_show(found, name, single=last, as_json=as_json, listed=query is None and not last))
+    logs = [word for file in files for word in ("--logs", str(file))]
+    one = hint.line("trace", *logs, "QUEUE-ID", host="") if files else hint.line("trace", "QUEUE-ID", lab=name)
+    sys.exit(_show(found, one, single=last, as_json=as_json, listed=query is None and not last))
 
 
-def _show(found: Traced, name: str, *, single: bool, listed: bool, as_json: bool) -> int:
+def _show(found: Traced, one: str, *, single: bool, listed: bool, as_json: bool) -> int:
     now = time.time()
     journeys = found.journeys[-1:] if single else found.journeys
     if as_json:
@@ -76,11 +79,11 @@ def _show(found: Traced, name: str, *, single: bool, listed: bool, as_json: bool
     elif len(journeys) == 1 and not listed:
         _whole(journeys[0], now)
     else:
-        _list(journeys, found.more, now)
+        _list(journeys, found.more, now, one)
     return 0 if listed or len(journeys) > 1 or journeys[0].arrived else 1
 
 
-def _list(journeys: tuple[Journey, ...], more: bool, now: float) -> None:
+def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> None:
     rows = []
     for journey in journeys:
         ids = [hop.queue_id for hop in journey.hops if not hop.notice]
@@ -94,7 +97,7 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float) -> None:
     table(("came in", "queue ids", "what became of it"), [_lines(row) for row in rows], flexible=2)
     if more:
         click.echo("… and others before them")
-    click.echo("\nmailstack trace QUEUE-ID shows one of them, hop by hop")
+    click.echo(f"\n{one} shows one of them, hop by hop")
 
 
 def _whole(journey: Journey, now: float) -> None:

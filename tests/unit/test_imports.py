@@ -13,7 +13,7 @@ PACKAGE = Path(mailstack.__file__).parent
 
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
-    ("errors", "model", "definition", "durations", "streams", "replies", "fields", "hypertext", "faults.entry"),
+    ("errors", "model", "definition", "durations", "hint", "streams", "replies", "fields", "hypertext", "faults.entry"),
     ("following", "layers", "unixapi", "news", "hosts", "printed", "foreign"),
     ("imap",),
     ("child",),

@@ -1,0 +1,148 @@
+"""Each command line of mailstack that a message tells the user to type names the lab and the host that it is about."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mailstack
+from mailstack import hint
+from mailstack.cli import COMMANDS
+
+PACKAGE = Path(mailstack.__file__).parent
+TYPED = re.compile(rf"\bmailstack ({'|'.join(COMMANDS)})\b")
+# What names a command and tells nobody to type it: titles, and a known failure, which is of any Postfix's log.
+TITLES = {
+    ("report.py", "name=f'mailstack check {lab}'"),
+    ("bench.py", "f'mailstack check {next(self._count)}'"),
+    (
+        "machine.py",
+        "done='mailstack up: containers from the definition, credentials made for them, and a mail across them.'",
+    ),
+    ("several.py", "f'`mailstack {argv[0]}` works on one host at a time'"),
+    (
+        "refusals.py",
+        "remedy='write to an address of the lab (`mailstack status`), or name a relay outside: `mailstack up --relay`'",
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAILSTACK_NAME", "MAILSTACK_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "lab", "line"),
+    [
+        (("up",), "", "mailstack up"),
+        (("up",), "lab", "mailstack up"),
+        (("up",), "a", "mailstack up -n a"),
+        (("logs", "postfix"), "a", "mailstack logs -n a postfix"),
+        (("secrets", "reveal", "o'b@x.y"), "a", """mailstack secrets reveal -n a 'o'"'"'b@x.y'"""),
+        (("down", "--stale"), "", "mailstack down --stale"),
+    ],
+)
+def test_a_line_names_a_lab_that_is_not_the_default(words: tuple[str, ...], lab: str, line: str) -> None:
+    assert hint.line(*words, lab=lab) == line
+
+
+def test_a_line_names_the_lab_where_another_one_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILSTACK_NAME", "other")
+    assert hint.line("up", lab="lab") == "mailstack up -n lab"
+    assert hint.line("up", lab="other") == "mailstack up"
+
+
+def test_a_line_names_the_host_that_is_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILSTACK_HOST", "ssh://a@box:22")
+    assert hint.line("logs", "postfix", lab="a") == "mailstack logs -n a --host ssh://a@box:22 postfix"
+    assert hint.line("up", host="") == "mailstack up"
+    assert hint.line("down", "--all", host="box-2") == "mailstack down --host box-2 --all"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("up",),
+        ("logs", "postfix"),
+        ("queue", "release", "ABC"),
+        ("account", "list"),
+        ("secrets", "reveal", "a@b.c"),
+        ("trace", "QUEUE-ID"),
+        ("send", "--to", "a@b.c"),
+        ("inbox", "a@b.c"),
+    ],
+)
+def test_a_line_is_one_that_the_command_takes(words: tuple[str, ...]) -> None:
+    import click
+
+    from mailstack.cli import cli
+
+    command: click.Command = cli
+    _, *rest = shlex.split(hint.line(*words, lab="a"))
+    context = click.Context(cli)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, rest.pop(0))
+        assert found is not None
+        command = found
+    parsed = command.make_context(words[0], rest, resilient_parsing=True)
+    assert parsed.params["name"] == "a"
+
+
+def _documentation(tree: ast.Module) -> set[ast.AST]:
+    """Docstrings: what stands in a `--help` is of no lab."""
+    return {
+        node.body[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+
+
+def _written(path: Path) -> Iterator[str]:
+    """Where a text names a command without the help of `hint`."""
+    tree = ast.parse(path.read_text())
+    documentation = _documentation(tree)
+    inside = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    titles = [text.removeprefix("name=").removeprefix("done=").removeprefix("remedy=") for _, text in TITLES]
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+        named = TYPED.search(text) or ("MAILSTACK_" not in text and re.search(r"\bmailstack X(?=[ `]|$)", text))
+        if named and node not in documentation | inside and ast.unparse(node) not in titles:
+            yield f"{path.name}:{node.lineno}: {text}"  # type: ignore[attr-defined]
+
+
+def test_every_command_that_a_message_names_is_written_by_hint() -> None:
+    assert [found for path in PACKAGE.rglob("*.py") if path.name != "hint.py" for found in _written(path)] == []
+
+
+# Commands that are about no lab: what they are told of is the host, or nothing.
+ABOUT_NO_LAB = {"doctor", "provision", "explain"}
+OPTIONS_OF_NO_LAB = {"--stale", "--all", "--list"}
+
+
+def _calls(path: Path) -> Iterator[tuple[int, list[str], set[str | None]]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "hint.line":
+            words = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+            yield node.lineno, words, {each.arg for each in node.keywords}
+
+
+def test_every_line_about_a_lab_names_it() -> None:
+    lacking = [
+        f"{path.name}:{line}: {words}"
+        for path in PACKAGE.rglob("*.py")
+        for line, words, given in _calls(path)
+        if "lab" not in given and words[0] not in ABOUT_NO_LAB and not OPTIONS_OF_NO_LAB & set(words)
+    ]
+    # `doctor` is about any lab that may come, images are sent from a lab of this machine's, --logs are of no lab.
+    assert [each for each in lacking if not each.startswith(("doctor.py", "images.py", "trace.py"))] == []
