@@ -124,7 +124,9 @@ def _make_there(
         except CommandFailed as error:
             progress(f"they cannot be built on {where}")
             if not sent(missing):
-                error.remedy = f"have them on this machine: `{hint.line('up', host='')}` here, then they are sent"
+                error.remedy = (
+                    f"have them on this machine (`{hint.line('up', host='')}`, without --host): then they are sent"
+                )
                 raise
     elif not sent(missing):
         if not sent([base]):

@@ -125,5 +125,6 @@ def tell(error: MailstackError) -> None:
     """Print an error for a person: what, then the log lines that explain it, then what to do."""
     from mailstack.cli.output import printable
 
-    for line in f"mailstack: {error.whole()}".splitlines():
+    first, *below = error.lines()
+    for line in (f"mailstack: {first}", *below):
         click.echo(printable(line), err=True)
