@@ -89,9 +89,14 @@ class Child:
             self.start()
             self._listen(output)
             self._carry(deadline)
-            if self._linger is None or self.code is None:
+            if self._linger is None:
                 seconds = deadline.seconds if deadline else 0
                 raise DeadlinePassed(f"`{shown(self.command)}` was not done within {seconds:g} s")
+            if self.code is None:
+                raise HostError(
+                    f"`{shown(self.command)}`: how it ended is not known, since SIGCHLD is ignored",
+                    remedy="start this process with SIGCHLD at its default: see signal(7)",
+                )
             output.finish()
             return output.result(self.code)
         except BaseException as error:
@@ -142,9 +147,10 @@ class Child:
         self._born.set()
         if self._process:
             # Not reaped yet: until then nobody else gets its number (waitid(2)).
-            how = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            if how:
-                self.code = how.si_status if how.si_code == os.CLD_EXITED else -how.si_status
+            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the kernel reaps
+                how = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+                if how:
+                    self.code = how.si_status if how.si_code == os.CLD_EXITED else -how.si_status
             self.ended.set()
             with contextlib.suppress(OSError):
                 os.write(self._ringer, b".")

@@ -64,10 +64,10 @@ class Local:
         when it prints more than `printed.STDOUT_BYTES`, and what `on_line` raises.
         """
         stdin = PIPE if command.input is not None else NOWHERE
-        child = Child(command, inherited=self._inherited, stdin=stdin, stdout=PIPE, stderr=PIPE)
         with self._lock:
             if self._interrupted:
                 raise Interrupted("interrupted")
+            child = Child(command, inherited=self._inherited, stdin=stdin, stdout=PIPE, stderr=PIPE)
             self._running.add(child)
         try:
             return child.run(deadline, on_line)

@@ -146,7 +146,7 @@ class Commands:
         mark, begun = number(), time.monotonic()
         with pytest.raises(DeadlinePassed, match=r"not done within 1 s"):
             runner.run(sh(script.format(mark=mark), input=data), deadline=Deadline.after(1))
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 5
         assert gone(runner, mark)
 
     @pytest.mark.parametrize("deadline", [None, 20.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -133,6 +134,32 @@ Local().attach(Command(("sh", "-c", "trap 'echo tidy; exit' TERM; echo begun; wh
         assert process.stdout and process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)  # to this one alone, where a terminal tells both
         assert process.communicate(timeout=20)[0] == "tidy\n"
+
+
+def test_where_sigchld_is_ignored_no_command_is_taken_for_one_that_did_well() -> None:
+    code = """
+import signal
+from mailstack.errors import HostError
+from mailstack.model import Command
+from mailstack.runner import Local
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+try:
+    print(Local().run(Command(("false",))))
+except HostError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == "`false`: how it ended is not known, since SIGCHLD is ignored\n"
+
+
+def test_the_command_hears_of_its_children_whoever_starts_it() -> None:
+    code = (
+        "import signal, os, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+        "os.execv(sys.executable, [sys.executable, '-m', 'mailstack', 'version', '--json'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert json.loads(done.stdout)["compose"]
+    assert "SIGCHLD" not in done.stderr
 
 
 def python(code: str) -> Command:
