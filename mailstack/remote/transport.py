@@ -79,5 +79,5 @@ def ended_by(name: str) -> int:
 
     255 for a signal that is not known here, and for SIGHUP, whose -1 is what the library has for “none yet”.
     """
-    number = getattr(signal, f"SIG{name}", signal.SIGHUP)
+    number = signal.Signals.__members__.get(f"SIG{name}", signal.SIGHUP)
     return 255 if number == signal.SIGHUP else -number
