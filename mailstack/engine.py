@@ -390,9 +390,19 @@ class Engine:
             yield from following.merged(logs, deadline.remaining)
 
     @_mapped
-    def open_log(self, container: str, since: float | None) -> Any:
-        """What a container prints, with times, until it stops: to be iterated over, and closed."""
-        return self._api.logs(container, stream=True, follow=True, timestamps=True, since=since)
+    def open_log(self, container: str) -> Any:
+        """A container's last line, and what it prints until it stops, with times: to be iterated over, and closed."""
+        return self._api.logs(container, stream=True, follow=True, timestamps=True, tail=1)
+
+    @_mapped
+    def read_log(self, container: str, since: float | None) -> Any:
+        """What a container has printed, with times, as far as its log has it: to be iterated over."""
+        return self._api.logs(container, stream=True, follow=False, timestamps=True, since=since)
+
+    @_mapped
+    def last_of_log(self, container: str) -> bytes:
+        """The last line of a container's log, with its time; empty when there is none."""
+        return bytes(self._api.logs(container, timestamps=True, tail=1))
 
     @_mapped
     def open_events(self, container: str) -> Any:
@@ -409,6 +419,12 @@ class Engine:
         """Write what the container's first process has printed to a file, with times, however much it is."""
         for chunk in self._api.logs(container, stream=True, follow=False, timestamps=True):
             into.write(chunk)
+
+    @_mapped
+    def log_options(self, container: str) -> tuple[str, dict[str, str]]:
+        """The driver of a container's log, and its options."""
+        found = self._quick.inspect_container(container)["HostConfig"]["LogConfig"]
+        return str(found["Type"]), dict(found["Config"] or {})
 
     @_mapped
     def stop(self, container: str, *, seconds: int = 10) -> None:

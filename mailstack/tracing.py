@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
+import itertools
 import shutil
 import sys
 import tempfile
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -19,7 +21,7 @@ from mailstack import queues
 from mailstack.errors import InputError
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
-from mailstack.trace import assemble, collect
+from mailstack.trace import assemble, collect, rotation
 from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import Waiting
 
@@ -27,6 +29,9 @@ _CHUNK = 65536  # bytes; no server's line is longer
 # Lines that are looked at again when a message that is followed gets another name: the next station may log that it
 # has the message before the last one logs how it is called there.
 RECENT = 2000
+
+# An empty line is 31 bytes with its time, and 71 in the engine's file.
+_MOST_AROUND = 3
 
 Read = Callable[[], collect.Lines]
 
@@ -37,12 +42,32 @@ class Traced:
 
     journeys: tuple[Journey, ...]
     more: bool = False
+    rotated: tuple[rotation.Rotated, ...] = ()  # the logs that have lost their beginning
+
+
+@dataclass(frozen=True, slots=True)
+class LabLines:
+    """A lab's logs, to be read as often as needed: each service's in a file of its own."""
+
+    spools: Mapping[str, IO[bytes]]
+    rotated: tuple[rotation.Rotated, ...]
+
+    def __call__(self) -> Iterator[tuple[str, str]]:
+        for name, spool in self.spools.items():
+            spool.seek(0)
+            for line in _lines(spool):
+                yield name, line
 
 
 def of_lab(lab: RunningLab, query: str | None = None) -> list[Journey]:
     """The journeys that a Message-ID, a queue id or a text leads to, or the latest; oldest first."""
+    return list(search_lab(lab, query).journeys)
+
+
+def search_lab(lab: RunningLab, query: str | None = None) -> Traced:
+    """The same, with what is to be said of the logs."""
     with lab_lines(lab) as read:
-        return list(traced(read, query, queued(lab)).journeys)
+        return dataclasses.replace(traced(read, query, queued(lab)), rotated=read.rotated)
 
 
 def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = None) -> Traced:
@@ -65,21 +90,27 @@ def queued(lab: RunningLab) -> list[Waiting]:
 
 
 @contextlib.contextmanager
-def lab_lines(lab: RunningLab) -> Iterator[Read]:
-    """A lab's logs, to be read as often as needed: spooled to files, however long they are."""
+def lab_lines(lab: RunningLab) -> Iterator[LabLines]:
+    """A lab's logs, however long they are: spooled to files without a name."""
     with contextlib.ExitStack() as opened:
-        spools = {}
+        spools, rotated = {}, []
         for service in lab.services():
-            spools[service.name] = opened.enter_context(tempfile.TemporaryFile())
-            lab.engine.copy_logs(service.container, spools[service.name])
+            spool = spools[service.name] = opened.enter_context(tempfile.TemporaryFile())
+            lab.engine.copy_logs(service.container, spool)
+            rotated.append(_rotated(lab, service.name, service.container, spool))
+        yield LabLines(spools, tuple(filter(None, rotated)))
 
-        def read() -> Iterator[tuple[str, str]]:
-            for name, spool in spools.items():
-                spool.seek(0)
-                for line in _lines(spool):
-                    yield name, line
 
-        yield read
+def _rotated(lab: RunningLab, service: str, container: str, spool: IO[bytes]) -> rotation.Rotated | None:
+    """Whether a log has lost its beginning; its size is counted only where it may have."""
+    limits = rotation.limits(*lab.engine.log_options(container))
+    if limits is None or spool.tell() * _MOST_AROUND < (limits.files - 1) * limits.size:
+        return None
+    spool.seek(0)
+    size = rotation.written(iter(lambda: spool.read(_CHUNK), b""))
+    spool.seek(0)
+    first = list(itertools.islice(_lines(spool), 100))
+    return rotation.rotated(service, limits, size, first)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ FLOORS = (
     ("page",),
     ("pki", "render", "compose", "images", "mail", "places", "message"),
     ("trace", "trace.lines", "load", "load.plan"),
-    ("files", "provision", "mailboxes", "users", "guests", "claims", "trace.events"),
+    ("files", "provision", "mailboxes", "users", "guests", "claims", "trace.events", "trace.rotation"),
     ("trace.collect", "trace.journey", "trace.stations"),
     ("trace.described",),
     ("trace.outcomes",),
