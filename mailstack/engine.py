@@ -320,15 +320,16 @@ class Engine:
     # ── inside containers ──────────────────────────────────────────────────────────────────────────────────────
 
     @_mapped
-    def execute(self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | None = None) -> Result:
-        """Run a program in a container to its end. What no one may see goes in by `input`."""
+    def execute(
+        self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | Iterable[bytes] | None = None
+    ) -> Result:
+        """Run a program in a container to its end. What no one may see, or is large, goes in by `input`."""
         made = self._quick.exec_create(container, list(argv), user=user, stdin=input is not None)
         stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
         outputs: dict[int, list[bytes]] = {1: [], 2: []}
         with stream:
             if input is not None:
-                stream.sendall(input)
-                stream.shutdown(socket.SHUT_WR)
+                streams.feed(stream, [input] if isinstance(input, bytes) else input)
             for channel, data in streams.frames(stream):
                 outputs[channel].append(data)
         code = self._quick.exec_inspect(made["Id"])["ExitCode"]

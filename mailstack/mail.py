@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from mailstack import news
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline, Endpoint
+from mailstack.outgoing import Outgoing, stuffed
 from mailstack.secret import Secret
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ Tls = Literal["none", "starttls", "implicit"]
 
 # How long one answer may take: generous, since machines in CI are slow; the caller's deadline is what ends a wait.
 ANSWER_SECONDS = 30.0
+_PIECE = 1 << 20  # bytes of a message that are fetched at once
 
 
 def to(endpoint: Endpoint) -> Dial:
@@ -140,6 +142,52 @@ class Smtp(smtplib.SMTP):
         code, text = refusal or (code, text)
         return code, text.decode(errors="replace")
 
+    def hand_over(self, sender: str, recipients: Sequence[str], mail: Outgoing) -> dict[str, tuple[int, bytes]]:
+        """A mail to some recipients, in pieces; those that were refused, with the replies.
+
+        Its size is announced, so that one that is too large is refused before it is sent (RFC 1870, section 6.1).
+        Raises what smtplib's `sendmail` does, OSError, and CheckFailed when an attachment cannot be read.
+        """
+        if not "".join((sender, *recipients)).isascii():
+            raise smtplib.SMTPNotSupportedError("the server has no SMTPUTF8 (RFC 6531) for an address that needs it")
+        self.ehlo_or_helo_if_needed()
+        options = [f"SIZE={mail.size}"] if self.has_extn("size") else []
+        options += ["BODY=8BITMIME"] if self.has_extn("8bitmime") and not mail.ascii else []
+        code, said = self.mail(sender, options)
+        if code != 250:
+            self._hang_up_or_reset(code)
+            raise smtplib.SMTPSenderRefused(code, said, sender)
+        refused = {}
+        for recipient in recipients:
+            code, said = self.rcpt(recipient)
+            if code not in (250, 251):
+                refused[recipient] = (code, said)
+            if code == 421:
+                break
+        if len(refused) == len(set(recipients)) or code == 421:
+            self._hang_up_or_reset(code)
+            raise smtplib.SMTPRecipientsRefused(refused)
+        code, said = self.docmd("data")
+        if code == 354:
+            try:
+                for piece in stuffed(mail.pieces()):
+                    self.send(piece)
+            except CheckFailed:
+                self.close()  # without the line that ends it, it is no mail
+                raise
+            code, said = self.getreply()
+        if code != 250:
+            self._hang_up_or_reset(code)
+            raise smtplib.SMTPDataError(code, said)
+        return refused
+
+    def _hang_up_or_reset(self, code: int) -> None:
+        if code == 421:
+            self.close()
+        else:
+            with suppress(smtplib.SMTPServerDisconnected):
+                self.rset()
+
 
 def new_message(
     *,
@@ -147,12 +195,12 @@ def new_message(
     to: Sequence[str],
     subject: str,
     body: str,
-    attachments: Sequence[Path] = (),
     html: str | None = None,
     mark: str | None = None,
     thread: Mapping[str, Sequence[str]] | None = None,
+    message_id: str = "",
 ) -> EmailMessage:
-    """A message with a date and an id of its own (RFC 5322, section 3.6.4); `mark` becomes part of the id.
+    """A message with a date and an id of its own (RFC 5322, section 3.6.4); `mark` becomes part of a new one.
 
     `thread` is what an answer has more: In-Reply-To and References, each with its message ids.
     """
@@ -163,23 +211,32 @@ def new_message(
     message["To"] = ", ".join(to)
     message["Subject"] = subject
     message["Date"] = format_datetime(datetime.datetime.now().astimezone())
-    message["Message-ID"] = make_msgid(mark, domain=sender.rpartition("@")[2] or "localhost")
+    message["Message-ID"] = message_id or new_id(sender, mark)
     for name, ids in (thread or {}).items():
         message[name] = " ".join(ids)
     message.set_content(body)
     if html is not None:
         message.add_alternative(html, subtype="html")
-    for path in attachments:
-        main, _, sub = type_of(path).partition("/")
-        message.add_attachment(path.read_bytes(), maintype=main, subtype=sub, filename=path.name)
     return message
 
 
-def type_of(path: Path) -> str:
-    """The media type of a file, by its name (RFC 2046)."""
-    import mimetypes
+def new_id(sender: str, mark: str | None = None) -> str:
+    """A new Message-ID for a mail of the sender's."""
+    return make_msgid(mark, domain=sender.rpartition("@")[2] or "localhost")
 
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+def size_limit(dial: Dial) -> int:
+    """The largest mail that a server takes, in octets, as it says itself (RFC 1870); 0 where it does not say.
+
+    Raises CheckFailed when it does not answer.
+    """
+    try:
+        with Smtp(dial, name="localhost") as session:
+            session.ehlo()
+            said = session.esmtp_features.get("size", "")
+    except (smtplib.SMTPException, OSError) as error:
+        raise CheckFailed(f"the server does not say how large a mail may be: {error}") from None
+    return int(said) if said.isdecimal() else 0
 
 
 def _policy() -> EmailPolicy[EmailMessage]:
@@ -201,25 +258,31 @@ def submit(
     context: ssl.SSLContext,
     user: str,
     password: Secret,
-    message: EmailMessage,
+    message: EmailMessage | Outgoing,
     recipients: Sequence[str],
     *,
     sender: str | None = None,
     tls: Tls = "starttls",
     name: str = "localhost",
 ) -> None:
-    """Submit a message with authentication (RFC 6409); raises CheckFailed with the server's own words if refused."""
-    sender = sender if sender is not None else str(message["From"])
+    """Submit a message with authentication (RFC 6409); raises CheckFailed with the server's own words if refused.
+
+    `sender` is what is in From, where it is not said.
+    """
+    outgoing = message if isinstance(message, Outgoing) else Outgoing(message)
+    sender = str(message["From"]) if sender is None and isinstance(message, EmailMessage) else sender or ""
     try:
         with Smtp(dial, name=name, tls=tls, context=context) as session:
             session.login(user, password.reveal())
-            refused = session.send_message(message, sender, list(recipients))
+            refused = session.hand_over(sender, recipients, outgoing)
     except smtplib.SMTPRecipientsRefused as error:
         refused = error.recipients
     except smtplib.SMTPResponseException as error:
         said = error.smtp_error
         text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        raise CheckFailed(f"the server refused the mail: {error.smtp_code} {text}") from None
+        size = f"limits: {{message_size: …}} in an overlay allows more than {outgoing.size:,} bytes"
+        remedy = size if error.smtp_code == 552 else ""  # RFC 1870, section 6.1
+        raise CheckFailed(f"the server refused the mail: {error.smtp_code} {text}", remedy=remedy) from None
     except (smtplib.SMTPException, OSError) as error:
         raise CheckFailed(f"the mail could not be submitted: {error}") from None
     if refused:
@@ -270,12 +333,35 @@ def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:
 
 def wait_for(box: BaseMailBox, message_id: str, deadline: Deadline) -> MailMessage:
     """The first message with this id, as soon as it is there. Raises DeadlinePassed."""
+    wait_until_there(box, message_id, deadline)
+    return find(box, message_id)[0]
+
+
+def wait_until_there(box: BaseMailBox, message_id: str, deadline: Deadline) -> str:
+    """The UID of the first message with this id, as soon as it is there. Raises DeadlinePassed."""
+    from imap_tools import AND, H
+
     while True:
         passed = deadline.passed()
         news.refresh(box)
-        found = find(box, message_id)
+        found = box.uids(AND(header=H("Message-ID", message_id)))
         if found:
             return found[0]
         if passed:
             raise DeadlinePassed(f"the mail {message_id} was not in the mailbox after {deadline.seconds:g} s")
         news.wait(box, deadline)
+
+
+def lines(box: BaseMailBox, uid: str) -> Iterator[str]:
+    """A message of the selected folder line by line, fetched in pieces (RFC 3501, section 6.4.5, partial fetch)."""
+    begun, start = b"", 0
+    while True:
+        _, answer = box.client.uid("FETCH", uid, f"(BODY.PEEK[]<{start}.{_PIECE}>)")
+        piece = next((each[1] for each in answer if isinstance(each, tuple)), b"")
+        start += len(piece)
+        *whole, begun = (begun + piece).split(b"\n")
+        yield from (line.rstrip(b"\r").decode(errors="replace") for line in whole)
+        if len(piece) < _PIECE:
+            break
+    if begun:
+        yield begun.decode(errors="replace")

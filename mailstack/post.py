@@ -7,7 +7,6 @@ import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from email.message import EmailMessage
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from mailstack import mail
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
 from mailstack.labfile import is_address
 from mailstack.model import Deadline, Json, Lab
+from mailstack.outgoing import Outgoing
 from mailstack.running import RunningLab
 
 STUDENT = "student"  # the user of the sender's machine
@@ -114,27 +114,21 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
 
     `route` is for mail that goes via the sender.
     """
-    message = mail.new_message(
-        sender=letter.sender,
-        to=letter.recipients,
-        subject=letter.subject,
-        body=letter.body,
-        attachments=letter.attachments,
-        thread=letter.thread,
-    )
-    message_id = str(message["Message-ID"])
+    message_id = mail.new_id(letter.sender)
+    outgoing = prepared(letter, message_id)
     begun = time.monotonic()
     if via == "sender":
+        check_size(lab, outgoing)
         from_sender(lab, letter, message_id, route=route)
     else:
-        _submit(lab, letter, message)
+        _submit(lab, letter, outgoing)
     boxes = sorted(set().union(*(mailboxes_for(lab.definition, address) for address in letter.recipients)))
     arrived = {}
     context = mail.tls_context(lab.ca_file)
     for address in boxes if lab.state.relay == "" or via == "submission" else ():
         with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
             try:
-                mail.wait_for(box, message_id, deadline)
+                mail.wait_until_there(box, message_id, deadline)
             except DeadlinePassed as error:
                 raise CheckFailed(
                     f"the mail {message_id} did not reach the mailbox of {address} within {deadline.seconds:g} s",
@@ -144,7 +138,39 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
     return Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrived)
 
 
-def _submit(lab: RunningLab, letter: Letter, message: EmailMessage) -> None:
+def prepared(letter: Letter, message_id: str, route: Route | None = None) -> Outgoing:
+    """The letter as a message with this id."""
+    message = mail.new_message(
+        sender=letter.sender,
+        to=letter.recipients,
+        subject=letter.subject,
+        body=letter.body,
+        thread=letter.thread,
+        message_id=message_id,
+    )
+    if route:
+        message[ROUTE_HEADER] = route
+    return Outgoing(message, letter.attachments)
+
+
+def check_size(lab: RunningLab, outgoing: Outgoing) -> None:
+    """Compare a mail's size with what the sender's MTA and the provider take, before it goes to the sender.
+
+    The sender would take it, and return it when the provider has refused it. Raises CheckFailed, HostError.
+    """
+    said = lab.engine.execute(lab.service("sender").container, ["postconf", "-h", "message_size_limit"]).stdout.strip()
+    limits = {"the sender": int(said) if said.isdecimal() else 0}
+    if not lab.state.relay:
+        limits["postfix"] = mail.size_limit(mail.to(lab.endpoints["submission"]))
+    for host, limit in limits.items():
+        if 0 < limit < outgoing.size:
+            raise CheckFailed(
+                f"the mail has {outgoing.size:,} bytes, and {host} takes {limit:,} at most (SIZE, RFC 1870): not sent",
+                remedy="limits: {message_size: …} in an overlay allows more",
+            )
+
+
+def _submit(lab: RunningLab, letter: Letter, message: Outgoing) -> None:
     """Over port 587, as the account that owns the sender's address."""
     account = owner(lab, letter.sender)
     mail.submit(
@@ -174,24 +200,22 @@ def owner(lab: RunningLab, sender: str) -> str:
 def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Route | None = None) -> None:
     """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input.
 
+    A letter with attachments is handed to `sendmail` as a whole, in pieces.
     By the relay, or by another `route`. Without the relay's credentials (`direct`) an address of the lab's own users
     is refused as sender (553).
     """
     container = lab.service("sender").container
-    options = []
-    for number, path in enumerate(letter.attachments):
-        # A directory of its own, so that the attachment is called as the file is.
-        place = f"/tmp/{time.time_ns()}-{number}/{path.name}"
-        copy = ["install", "-D", "-m", "0600", "/dev/stdin", place]
-        put = lab.engine.execute(container, copy, user=STUDENT, input=path.read_bytes())
-        if put.code != 0:
-            raise CheckFailed(f"{path}: could not be copied to the sender: {put.stderr.strip()}")
-        # mailutils does not guess a type; what it was told last is the text's, too.
-        options += [f"--content-type={mail.type_of(path)}", f"--attach={place}", "--content-type=text/plain"]
-    options += [f"--append={ROUTE_HEADER}: {route}"] if route else []
-    argv = ["mail", "-s", letter.subject, "-r", letter.sender, "-a", f"Message-ID: {message_id}", *options, "--"]
-    result = lab.engine.execute(
-        container, [*argv, *letter.recipients], user=STUDENT, input=letter.body.rstrip("\n").encode() + b"\n"
-    )
+    if letter.attachments:
+        # Handed in whole, so that no attachment is kept in a file of the sender's; sendmail(1).
+        whole = prepared(letter, message_id, route)
+        argv = ["sendmail", "-i", "-f", letter.sender, "--", *letter.recipients]
+        size, data = whole.native_size, whole.native()
+    else:
+        options = [f"--append={ROUTE_HEADER}: {route}"] if route else []
+        argv = ["mail", "-s", letter.subject, "-r", letter.sender, "-a", f"Message-ID: {message_id}", *options, "--"]
+        argv += letter.recipients
+        body = letter.body.rstrip("\n").encode() + b"\n"
+        size, data = len(body), iter([body])
+    result = lab.engine.execute(container, ["hand-in", str(size), *argv], user=STUDENT, input=data)
     if result.code != 0 or result.stderr.strip():
-        raise CheckFailed(f"`mail -s` on the sender failed: {result.stderr.strip() or f'code {result.code}'}")
+        raise CheckFailed(f"`{argv[0]}` on the sender failed: {result.stderr.strip() or f'code {result.code}'}")

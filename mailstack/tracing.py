@@ -73,7 +73,9 @@ def search_lab(lab: RunningLab, query: str | None = None) -> Traced:
 def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = None) -> Traced:
     """The journeys that `query` leads to, or without it the latest; `waiting` is what the queues hold, if known."""
     found = collect.latest(read) if query is None else collect.search(read, query)
-    collected = collect.collect(read, found.seeds, found.refusals)
+    # Also one whose log has lost the line that would show it.
+    hosts = read.spools if isinstance(read, LabLines) else ()
+    collected = collect.collect(read, found.seeds, found.refusals, hosts)
     journeys = assemble.assemble(collected, waiting, time.time())
     return Traced(tuple(each for each in journeys if not found.name or each.goes_by(found.name)), found.more)
 
@@ -211,4 +213,5 @@ def _again(lab: RunningLab, journey: Journey) -> Journey:
         return journey
     with lab_lines(lab) as read:
         found = traced(read, name).journeys
-    return found[-1] if found else journey
+    # What has been rotated away meanwhile is known from following it.
+    return found[-1] if found and found[-1].settled else journey

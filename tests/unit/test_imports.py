@@ -24,7 +24,7 @@ FLOORS = (
     ("hosting",),
     ("tunnel", "engine"),
     ("home", "elsewhere"),
-    ("mime", "attachments", "transfer", "machine"),
+    ("mime", "outgoing", "attachments", "transfer", "machine"),
     ("figures", "figures.svg", "figures.path"),
     ("figures.sequence", "figures.timeline", "figures.topology"),
     ("page",),
