@@ -416,9 +416,9 @@ class Engine:
         return bool(self._api.inspect_container(container)["State"]["Running"])
 
     @_mapped
-    def copy_logs(self, container: str, into: IO[bytes]) -> None:
+    def copy_logs(self, container: str, into: IO[bytes], since: float | None = None) -> None:
         """Write what the container's first process has printed to a file, with times, however much it is."""
-        for chunk in self._api.logs(container, stream=True, follow=False, timestamps=True):
+        for chunk in self._api.logs(container, stream=True, follow=False, timestamps=True, since=since):
             into.write(chunk)
 
     @_mapped

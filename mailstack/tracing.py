@@ -92,13 +92,13 @@ def queued(lab: RunningLab) -> list[Waiting]:
 
 
 @contextlib.contextmanager
-def lab_lines(lab: RunningLab) -> Iterator[LabLines]:
-    """A lab's logs, however long they are: spooled to files without a name."""
+def lab_lines(lab: RunningLab, since: float | None = None) -> Iterator[LabLines]:
+    """A lab's logs, however long they are, or what is in them since a moment: spooled to files without a name."""
     with contextlib.ExitStack() as opened:
         spools, rotated = {}, []
         for service in lab.services():
             spool = spools[service.name] = opened.enter_context(tempfile.TemporaryFile())
-            lab.engine.copy_logs(service.container, spool)
+            lab.engine.copy_logs(service.container, spool, since)
             rotated.append(_rotated(lab, service.name, service.container, spool))
         yield LabLines(spools, tuple(filter(None, rotated)))
 
@@ -165,12 +165,15 @@ def _spooled(stream: IO[bytes]) -> IO[bytes]:
     return spool
 
 
-def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[Journey | None]:
+def follow(
+    lab: RunningLab, query: str | None, deadline: Deadline, *, since: float | None = None
+) -> Iterator[Journey | None]:
     """The journey of a message as it grows, each time that a line adds to it; ends when it is settled.
 
-    Without `query`, it is the next message that comes in. None says that the deadline has passed.
+    Without `query`, it is the next message that comes in. `since` is when it came in at the earliest, in seconds of the
+    epoch. None says that the deadline has passed.
     """
-    if query:
+    if query and since is None:
         with lab_lines(lab) as read:
             known = traced(read, query).journeys
         if known:
@@ -180,14 +183,14 @@ def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[J
     containers = {service.name: service.container for service in lab.services()}
     collector = collect.Collector({query.strip("<>")} if query else set(), recent=deque(maxlen=RECENT))
     collector.hosts.update(containers)  # a mail that is passed on to one of these is not out of sight yet
-    since = None if query else time.time()
-    for position, found in enumerate(lab.engine.follow(containers, since=since, deadline=deadline)):
+    begins = since if query else time.time()
+    for position, found in enumerate(lab.engine.follow(containers, since=begins, deadline=deadline)):
         if found is None:
             yield None
             return
         awaited = not query and not collector.names
-        if awaited and (begins := collect.begins(found[1])):
-            collector.names.add(begins)
+        if awaited and (begun := collect.begins(found[1])):
+            collector.names.add(begun)
         if collector.feed(found[0], position, found[1]):
             collected = collector.collected()
         elif awaited and collector.refusals:  # refused before it had a name: that was its journey
@@ -200,18 +203,18 @@ def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[J
         journey = journeys[-1]
         if journey.settled:
             # Another station's lines may still be under way: by now they are in its log.
-            journey = _again(lab, journey)
+            journey = _again(lab, journey, since)
         yield journey
         if journey.settled:
             return
 
 
-def _again(lab: RunningLab, journey: Journey) -> Journey:
-    """The journey by the whole logs, as they are now."""
+def _again(lab: RunningLab, journey: Journey, since: float | None) -> Journey:
+    """The journey by the logs since a moment, as they are now."""
     name = journey.message_id or next((hop.queue_id for hop in journey.hops), "")
     if not name:
         return journey
-    with lab_lines(lab) as read:
+    with lab_lines(lab, since) as read:
         found = traced(read, name).journeys
     # What has been rotated away meanwhile is known from following it.
     return found[-1] if found and found[-1].settled else journey
