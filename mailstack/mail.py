@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from mailstack import news
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline, Endpoint
-from mailstack.outgoing import Outgoing, stuffed
+from mailstack.outgoing import Outgoing, hand_over
 from mailstack.secret import Secret
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ Tls = Literal["none", "starttls", "implicit"]
 
 # How long one answer may take: generous, since machines in CI are slow; the caller's deadline is what ends a wait.
 ANSWER_SECONDS = 30.0
-_PIECE = 1 << 20  # bytes of a message that are fetched at once
 
 
 def to(endpoint: Endpoint) -> Dial:
@@ -142,52 +141,6 @@ class Smtp(smtplib.SMTP):
         code, text = refusal or (code, text)
         return code, text.decode(errors="replace")
 
-    def hand_over(self, sender: str, recipients: Sequence[str], mail: Outgoing) -> dict[str, tuple[int, bytes]]:
-        """A mail to some recipients, in pieces; those that were refused, with the replies.
-
-        Its size is announced, so that one that is too large is refused before it is sent (RFC 1870, section 6.1).
-        Raises what smtplib's `sendmail` does, OSError, and CheckFailed when an attachment cannot be read.
-        """
-        if not "".join((sender, *recipients)).isascii():
-            raise smtplib.SMTPNotSupportedError("the server has no SMTPUTF8 (RFC 6531) for an address that needs it")
-        self.ehlo_or_helo_if_needed()
-        options = [f"SIZE={mail.size}"] if self.has_extn("size") else []
-        options += ["BODY=8BITMIME"] if self.has_extn("8bitmime") and not mail.ascii else []
-        code, said = self.mail(sender, options)
-        if code != 250:
-            self._hang_up_or_reset(code)
-            raise smtplib.SMTPSenderRefused(code, said, sender)
-        refused = {}
-        for recipient in recipients:
-            code, said = self.rcpt(recipient)
-            if code not in (250, 251):
-                refused[recipient] = (code, said)
-            if code == 421:
-                break
-        if len(refused) == len(set(recipients)) or code == 421:
-            self._hang_up_or_reset(code)
-            raise smtplib.SMTPRecipientsRefused(refused)
-        code, said = self.docmd("data")
-        if code == 354:
-            try:
-                for piece in stuffed(mail.pieces()):
-                    self.send(piece)
-            except CheckFailed:
-                self.close()  # without the line that ends it, it is no mail
-                raise
-            code, said = self.getreply()
-        if code != 250:
-            self._hang_up_or_reset(code)
-            raise smtplib.SMTPDataError(code, said)
-        return refused
-
-    def _hang_up_or_reset(self, code: int) -> None:
-        if code == 421:
-            self.close()
-        else:
-            with suppress(smtplib.SMTPServerDisconnected):
-                self.rset()
-
 
 def new_message(
     *,
@@ -274,15 +227,13 @@ def submit(
     try:
         with Smtp(dial, name=name, tls=tls, context=context) as session:
             session.login(user, password.reveal())
-            refused = session.hand_over(sender, recipients, outgoing)
+            refused = hand_over(session, sender, recipients, outgoing)
     except smtplib.SMTPRecipientsRefused as error:
         refused = error.recipients
     except smtplib.SMTPResponseException as error:
         said = error.smtp_error
         text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        size = f"limits: {{message_size: …}} in an overlay allows more than {outgoing.size:,} bytes"
-        remedy = size if error.smtp_code == 552 else ""  # RFC 1870, section 6.1
-        raise CheckFailed(f"the server refused the mail: {error.smtp_code} {text}", remedy=remedy) from None
+        raise CheckFailed(f"the server refused the mail: {error.smtp_code} {text}") from None
     except (smtplib.SMTPException, OSError) as error:
         raise CheckFailed(f"the mail could not be submitted: {error}") from None
     if refused:
@@ -350,18 +301,3 @@ def wait_until_there(box: BaseMailBox, message_id: str, deadline: Deadline) -> s
         if passed:
             raise DeadlinePassed(f"the mail {message_id} was not in the mailbox after {deadline.seconds:g} s")
         news.wait(box, deadline)
-
-
-def lines(box: BaseMailBox, uid: str) -> Iterator[str]:
-    """A message of the selected folder line by line, fetched in pieces (RFC 3501, section 6.4.5, partial fetch)."""
-    begun, start = b"", 0
-    while True:
-        _, answer = box.client.uid("FETCH", uid, f"(BODY.PEEK[]<{start}.{_PIECE}>)")
-        piece = next((each[1] for each in answer if isinstance(each, tuple)), b"")
-        start += len(piece)
-        *whole, begun = (begun + piece).split(b"\n")
-        yield from (line.rstrip(b"\r").decode(errors="replace") for line in whole)
-        if len(piece) < _PIECE:
-            break
-    if begun:
-        yield begun.decode(errors="replace")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import binascii
 import mimetypes
 import secrets
+import smtplib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -67,6 +69,56 @@ def stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield data[len(end) :]
         end = (end + piece)[-2:]
     yield b".\r\n"
+
+
+def hand_over(
+    session: smtplib.SMTP, sender: str, recipients: Sequence[str], mail: Outgoing
+) -> dict[str, tuple[int, bytes]]:
+    """A mail to some recipients, in pieces; those that were refused, with the replies.
+
+    Its size is announced, so that one that is too large is refused before it is sent (RFC 1870, section 6.1).
+    Raises what smtplib's `sendmail` does, OSError, and CheckFailed when an attachment cannot be read.
+    """
+    if not "".join((sender, *recipients)).isascii():
+        raise smtplib.SMTPNotSupportedError("the server has no SMTPUTF8 (RFC 6531) for an address that needs it")
+    session.ehlo_or_helo_if_needed()
+    options = [f"SIZE={mail.size}"] if session.has_extn("size") else []
+    options += ["BODY=8BITMIME"] if session.has_extn("8bitmime") and not mail.ascii else []
+    code, said = session.mail(sender, options)
+    if code != 250:
+        _hang_up_or_reset(session, code)
+        raise smtplib.SMTPSenderRefused(code, said, sender)
+    refused = {}
+    for recipient in recipients:
+        code, said = session.rcpt(recipient)
+        if code not in (250, 251):
+            refused[recipient] = (code, said)
+        if code == 421:
+            break
+    if len(refused) == len(set(recipients)) or code == 421:
+        _hang_up_or_reset(session, code)
+        raise smtplib.SMTPRecipientsRefused(refused)
+    code, said = session.docmd("data")
+    if code == 354:
+        try:
+            for piece in stuffed(mail.pieces()):
+                session.send(piece)
+        except CheckFailed:
+            session.close()  # without the line that ends it, it is no mail
+            raise
+        code, said = session.getreply()
+    if code != 250:
+        _hang_up_or_reset(session, code)
+        raise smtplib.SMTPDataError(code, said)
+    return refused
+
+
+def _hang_up_or_reset(session: smtplib.SMTP, code: int) -> None:
+    if code == 421:
+        session.close()
+    else:
+        with suppress(smtplib.SMTPServerDisconnected):
+            session.rset()
 
 
 def type_of(path: Path) -> str:

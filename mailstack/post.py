@@ -199,6 +199,9 @@ def _settled(lab: RunningLab, message_id: str, since: float, deadline: Deadline)
     with contextlib.suppress(EngineError):  # an overlay's logging driver may give no logs
         for found in tracing.follow(lab, message_id.strip("<>"), deadline, since=since):
             journey = found or journey
+        if journey is None:  # there was no time to follow it: as it is now
+            with tracing.lab_lines(lab, since) as read:
+                journey = next(reversed(tracing.traced(read, message_id).journeys), None)
     return journey
 
 

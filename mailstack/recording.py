@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mailstack import mail, post
+from mailstack import mail, mailboxes, post
 from mailstack.dialogue import Blotter, Dialogue, Said, Shown, Speaker, Tls, annotate
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline, Json
-from mailstack.outgoing import Outgoing
+from mailstack.outgoing import Outgoing, hand_over
 from mailstack.running import RunningLab
 
 VISITOR = "visitor@elsewhere.example"  # on port 25 the lab's own addresses are refused as senders (553)
@@ -156,7 +156,7 @@ def _from_here(lab: RunningLab, letter: post.Letter, message: Outgoing, via: str
 def _envelope_and_message(session: _Recorded, letter: post.Letter, message: Outgoing) -> Iterator[str]:
     """Hand the mail over; gives what is refused (RFC 5321, section 3.3)."""
     try:
-        refused = session.hand_over(letter.sender, letter.recipients, message)
+        refused = hand_over(session, letter.sender, letter.recipients, message)
     except smtplib.SMTPSenderRefused as error:
         yield f"the sender {letter.sender} was refused: {_said(error)}"
         return
@@ -254,7 +254,7 @@ def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Dea
         except DeadlinePassed:
             return unknown
         shown, kept, begun = Shown(), list[str](), False
-        for line in mail.lines(box, uid):
+        for line in mailboxes.lines(box, uid):
             begun = begun or line.startswith("Received: by ")
             kept += shown.take(line) if begun else ()
     return (*kept, *shown.end())

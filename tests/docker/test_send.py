@@ -112,9 +112,9 @@ def test_of_one_that_waits_the_reason_is_said(lab: RunningLab, via: str) -> None
 
     postfix_does("postconf", "-e", "defer_transports = lmtp")
     try:
-        result = run(lab, "send", "--via", via, "--from", STUDENT, *to("bob@example.com"), timeout="4s")
+        result = run(lab, "send", "--via", via, "--from", STUDENT, *to("bob@example.com"), timeout="8s")
         assert result.returncode == 1
-        assert "did not reach the mailbox of bob@example.com within 4 s" in result.stderr
+        assert "did not reach the mailbox of bob@example.com within 8 s" in result.stderr
         assert "waiting in postfix for bob@example.com" in result.stderr
     finally:
         postfix_does("postconf", "-X", "defer_transports")
