@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
+from mailstack.definition import compose_file
 from mailstack.trace.rotation import Limits, Rotated, limits, rotated, written
 
 LINE = "2026-11-23T21:29:17.692174350Z Nov 23 21:29:17 postfix postfix/qmgr[9]: AA52A1680C0: removed"
@@ -67,3 +70,13 @@ def test_a_log_that_has_room_or_no_limit_has_lost_nothing(allowed: Limits | None
 def test_a_log_without_times_has_lost_its_beginning_at_no_time() -> None:
     assert rotated("any", Limits(10, 1), 0, ["?"]) == Rotated("any", None)
     assert Rotated("any", None).json() == {"service": "any", "begins": None}
+
+
+def test_each_service_of_the_definition_has_bounds_which_the_document_states() -> None:
+    services = yaml.safe_load(compose_file("lab.yaml").read_text())["services"]
+    allowed = {limits(each["logging"]["driver"], each["logging"]["options"]) for each in services.values()}
+    assert allowed == {Limits(10_000_000, 5)}
+    text = (Path(__file__).parents[2] / "docs" / "definition.md").read_text()
+    assert "five files of 10 MB" in text and "150 MB at most" in text
+    unbounded = [place for each in services.values() for place in each["tmpfs"] if "size=" not in place]
+    assert unbounded == []  # which would be half of the host's memory each
