@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from mailstack.errors import EngineError
+from mailstack.errors import EngineError, MailstackError
 
 _TIME = len("2026-11-23T21:29:17.692174350Z")
 # Pieces that are remembered, to be left out when the engine repeats them: many times what it does repeat.
@@ -118,7 +118,7 @@ class Log:
     def _watch(self) -> None:
         """End a stream that leaves out what the log has: it is opened again."""
         awaited, stream = b"", None
-        with contextlib.suppress(EngineError):  # which whoever reads the log is told of
+        with contextlib.suppress(MailstackError):  # the thread that reads the log is told the same
             while not self._closed.wait(LOOK_SECONDS):
                 if awaited > self._last and stream is self._open:
                     _hang_up(stream)

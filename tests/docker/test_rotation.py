@@ -17,7 +17,7 @@ from mailstack import post
 from mailstack.load import performance
 from mailstack.load.ledger import Outcome, queue_id
 from mailstack.load.plan import Plan
-from mailstack.model import SERVICES, Deadline
+from mailstack.model import Deadline
 from mailstack.running import RunningLab
 from mailstack.trace import rotation
 from tests.docker.conftest import Labs
@@ -27,11 +27,12 @@ pytestmark = pytest.mark.docker
 
 MAILSTACK = Path(sys.executable).with_name("mailstack")
 
-SIZE, FILES = 20_000, 3
-MAILS = 150  # about 160 KB of Postfix's log: eight files
+# Bytes of a file. A mail takes 1,100 of Postfix's log and 550 of Dovecot's, so a load goes through four and more.
+SIZES, FILES = {"postfix": 100_000, "dovecot": 50_000, "sender": 50_000}, 3
+MAILS = 360
 OVERLAY = "services:\n" + "".join(
-    f'  {service}:\n    logging: {{driver: json-file, options: {{max-size: {SIZE}, max-file: "{FILES}"}}}}\n'
-    for service in SERVICES
+    f'  {service}:\n    logging: {{driver: json-file, options: {{max-size: "{size}", max-file: "{FILES}"}}}}\n'
+    for service, size in SIZES.items()
 )
 
 
@@ -70,7 +71,7 @@ def test_a_load_that_rotates_the_logs_is_counted_to_the_last_mail_and_the_logs_s
     assert (len(outcome.posted), outcome.delivered, outcome.lost, outcome.doubled) == (MAILS, MAILS, (), {})
     assert outcome.trouble == ()
     for service in ("postfix", "dovecot"):
-        assert SIZE * (FILES - 1) * 0.98 <= size_of(lab, service) <= SIZE * FILES + 1000
+        assert SIZES[service] * (FILES - 1) * 0.98 <= size_of(lab, service) <= SIZES[service] * FILES + 1000
 
 
 def test_every_line_is_followed_once_while_logs_rotate(lab: RunningLab) -> None:
@@ -106,18 +107,18 @@ def test_every_line_is_followed_once_while_logs_rotate(lab: RunningLab) -> None:
 
 
 def test_a_mail_is_followed_and_a_queue_waited_for_while_logs_rotate(lab: RunningLab) -> None:
-    flood = threading.Thread(target=load, args=(lab,), kwargs={"rate": 15.0})
+    flood = threading.Thread(target=load, args=(lab,), kwargs={"rate": 20.0})
     flood.start()
     message_id = "<in-the-flood@example.com>"
     follower = subprocess.Popen(
-        [MAILSTACK, "trace", "-n", lab.name, "--follow", "--json", "--timeout", "30s", message_id],
+        [MAILSTACK, "trace", "-n", lab.name, "--follow", "--json", "--timeout", "60s", message_id],
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         letter = post.Letter("student@example.com", ("bob@example.com",), "followed", "…")
         post.from_sender(lab, letter, message_id)
-        (journey,) = json.loads(follower.communicate(timeout=60)[0])["journeys"]
+        (journey,) = json.loads(follower.communicate(timeout=90)[0])["journeys"]
         assert journey["status"] == "delivered"
         assert [event["kind"] for event in journey["events"]].count("saved") == 1
     finally:
@@ -137,7 +138,7 @@ def test_what_has_been_rotated_away_is_said_and_only_then(lab: RunningLab) -> No
     rotated = {each["service"] for each in answer("trace", "-n", lab.name)["rotated"]}
     assert rotated == {"postfix", "dovecot"}  # the sender has had a mail or two
     half = trace(sent)
-    assert re.search(r"not in the logs: everything about postfix \w+, as which it was passed on", half.stdout)
+    assert re.search(r"not in the logs: everything about \w+, as which it was passed on", half.stdout)
     assert re.search(r"the log of postfix begins at 20\d\d-.*: older lines have been rotated away", half.stdout)
     nothing = trace("nobody-has-this-in-a-line")
     assert nothing.returncode == 2
@@ -151,7 +152,7 @@ def test_a_log_is_followed_from_its_past_on_while_it_rotates(lab: RunningLab) ->
     container = lab.service("dovecot").container
 
     def flood() -> None:
-        load(lab, 60)
+        load(lab, 150)
         lab.engine.signal(container, "SIGHUP")  # which it logs
 
     thread = threading.Thread(target=flood)
