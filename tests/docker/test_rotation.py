@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import post
+from mailstack import looks, post
 from mailstack.load import performance
 from mailstack.load.ledger import Outcome, queue_id
 from mailstack.load.plan import Plan
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
+from mailstack.testing import evidence
+from mailstack.testing.mailbox import Mailbox
+from mailstack.testing.settings import Password
 from mailstack.trace import rotation
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import answer, documented
@@ -168,3 +171,16 @@ def test_a_log_is_followed_from_its_past_on_while_it_rotates(lab: RunningLab) ->
     assert times == sorted(times)
     kept = [line.partition(" ")[0] for line in lab.engine.logs(container, timestamps=True).splitlines()]
     assert [each for each in kept if each <= times[-1] and each not in times] == []
+
+
+def test_the_report_of_a_failed_test_says_where_a_log_begins(lab: RunningLab) -> None:
+    address = "alice@example.com"
+    with looks.Looks(lab) as looking:
+        mailbox = Mailbox(lab, address, Password(lab.password(address).reveal()), looking, 1.0)
+
+        def report() -> str:
+            return "\n".join(text for _, text in evidence.sections(mailbox))
+
+        assert "rotated away" not in report()  # nothing that the test could have caused
+        load(lab)
+        assert "the log of postfix begins at" in report()
