@@ -42,7 +42,11 @@ def send(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Send a mail, and wait until every mailbox of the lab that it is for has it."""
+    """Send a mail, and wait until every mailbox of the lab that it is for has it.
+
+    Exits with 1 when it is refused, comes back, or has not arrived in time; the
+    message says what became of it for each recipient.
+    """
     from mailstack import post
     from mailstack.model import Deadline
     from mailstack.running import RunningLab
@@ -100,4 +104,6 @@ def _tell(sent: Sent) -> None:
     for address, milliseconds in sent.arrived.items():
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
-        click.echo("none of the recipients has a mailbox in the lab: `mailstack trace --last` tells its way")
+        click.echo(
+            "handed over: none of the recipients has a mailbox in the lab; `mailstack trace --last` tells its way"
+        )
