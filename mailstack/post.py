@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -65,6 +65,15 @@ class Sent:
             "via": self.via,
             "arrived": {address: round(milliseconds, 1) for address, milliseconds in self.arrived.items()},
         }
+
+
+class NotArrived(CheckFailed):
+    """A mail that was sent has come back, or has not reached everybody before the deadline; `sent` is what is known."""
+
+    def __init__(self, sent: Sent, message: str, *, details: str = "") -> None:
+        remedy = f"mailstack trace -n {sent.lab} '{sent.message_id}' tells where it is, and why"
+        super().__init__(message, remedy=remedy, details=details)
+        self.sent = sent
 
 
 def letter(
@@ -126,7 +135,7 @@ def _ends(lab: Lab, address: str) -> tuple[set[str], set[str]]:
 def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route: Route | None = None) -> Sent:
     """Send it, and wait for it in every mailbox of the lab that it is for, and until a relay outside has it.
 
-    Raises CheckFailed when it has been refused or returned for a recipient, or has not arrived before the deadline.
+    Raises CheckFailed when it is refused, NotArrived when it comes back or has not arrived before the deadline.
     `route` is for mail that goes via the sender.
     """
     message_id = mail.new_id(letter.sender)
@@ -142,9 +151,10 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
         ends = [_ends(lab.definition, address) for address in letter.recipients]
         boxes, others = (set().union(*each) for each in zip(*ends, strict=True))
     arrival = _Arrival(lab, message_id, sorted(boxes), begun)
+    sent = Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrival.seen)
     if others or not arrival.complete(Deadline.after(min(_SOON, deadline.remaining()))):
-        _judge(arrival, bool(others), since, deadline)
-    return Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrival.seen)
+        _judge(sent, arrival, bool(others), since, deadline)
+    return sent
 
 
 class _Arrival:
@@ -164,39 +174,33 @@ class _Arrival:
         """Whether it is in all of them before the deadline."""
         for address in self.missing:
             endpoint, password = self.lab.endpoints["imaps"], self.lab.password(address)
-            with mail.mailbox(endpoint, self._context, address, password) as box:
-                try:
-                    mail.wait_until_there(box, self.message_id, deadline)
-                except DeadlinePassed:
-                    return False
-            self.seen[address] = (time.monotonic() - self._begun) * 1000
-        return True
+            with suppress(DeadlinePassed), mail.mailbox(endpoint, self._context, address, password) as box:
+                mail.wait_until_there(box, self.message_id, deadline)
+                self.seen[address] = (time.monotonic() - self._begun) * 1000
+        return not self.missing
 
 
-def _judge(arrival: _Arrival, others: bool, since: float, deadline: Deadline) -> None:
-    """See by the logs what becomes of a mail, and then by the mailboxes. Raises CheckFailed where it did not arrive.
+def _judge(sent: Sent, arrival: _Arrival, others: bool, since: float, deadline: Deadline) -> None:
+    """See by the logs what becomes of a mail, and then by the mailboxes. Raises NotArrived.
 
     `others`: it has recipients without a mailbox in the lab.
     """
     lab, message_id = arrival.lab, arrival.message_id
     journey = _settled(lab, message_id, since, deadline)
     told = journey.sentence(time.time()) if journey else "the logs do not tell what became of it"
-    remedy = f"mailstack trace -n {lab.name} '{message_id}' tells where it is, and why"
     failed = journey is not None and journey.settled and not journey.arrived
-    if not failed and not arrival.complete(deadline):
-        raise CheckFailed(
-            f"the mail {message_id} did not reach the mailbox of {arrival.missing[0]} within {deadline.seconds:g} s",
-            details=told if journey else "",
-            remedy=remedy,
-        )
-    if failed or (others and not (journey and journey.arrived)):
-        raise CheckFailed(f"the mail {message_id} has not reached everybody: {told}", remedy=remedy)
+    complete = arrival.complete(Deadline.after(0) if failed else deadline)
+    if failed or (complete and others and not (journey and journey.arrived)):
+        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {told}")
+    if not complete:
+        where = f"the mailbox of {arrival.missing[0]} within {deadline.seconds:g} s"
+        raise NotArrived(sent, f"the mail {message_id} did not reach {where}", details=told if journey else "")
 
 
 def _settled(lab: RunningLab, message_id: str, since: float, deadline: Deadline) -> Journey | None:
     """A mail's journey, once nothing more happens to it, or as far as it has come at the deadline."""
     journey = None
-    with contextlib.suppress(EngineError):  # an overlay's logging driver may give no logs
+    with suppress(EngineError):  # an overlay's logging driver may give no logs
         for found in tracing.follow(lab, message_id.strip("<>"), deadline, since=since):
             journey = found or journey
         if journey is None:  # there was no time to follow it: as it is now

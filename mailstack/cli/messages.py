@@ -53,7 +53,12 @@ def send(
 
     lab = RunningLab(name)
     letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
-    sent = post.send(lab, letter, via, Deadline.after(timeout))
+    try:
+        sent = post.send(lab, letter, via, Deadline.after(timeout))
+    except post.NotArrived as error:
+        if as_json:
+            print_json(error.sent.json())
+        raise
     if as_json:
         print_json(sent.json())
         return
@@ -90,9 +95,14 @@ def reply(
     lab = RunningLab(name)
     found = one_mail(lab, address, number)
     letter = answering.answer(lab.definition, address, found, text_of(body), attachments, quoted=not no_quote)
-    sent = post.send(lab, letter, "submission", Deadline.after(timeout))
+    answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
+    try:
+        sent = post.send(lab, letter, "submission", Deadline.after(timeout))
+    except post.NotArrived as error:
+        if as_json:
+            print_json({**error.sent.json(), **answered})
+        raise
     if as_json:
-        answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
         print_json({**sent.json(), **answered})
         return
     _tell(sent)

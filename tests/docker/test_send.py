@@ -14,7 +14,7 @@ from mailstack.model import Deadline
 from mailstack.queues import ACTIONS
 from mailstack.running import RunningLab
 from tests.docker.conftest import Labs
-from tests.docker.test_lab import answer
+from tests.docker.test_lab import answer, documented
 
 pytestmark = pytest.mark.docker
 
@@ -80,6 +80,12 @@ def test_one_that_everybody_has_got_is_a_success_and_a_document(lab: RunningLab)
         "send", "-n", lab.name, "--via", "sender", "--from", STUDENT, *to("team@example.com", "carol@example.org")
     )
     assert sorted(sent["arrived"]) == ["alice@example.com", "bob@example.com", "carol@example.org"]
+
+
+def test_the_document_of_one_that_bounces_names_it_and_where_it_has_arrived(lab: RunningLab) -> None:
+    sent = answer("send", "-n", lab.name, "--via", "sender", "--from", STUDENT, *to("bob@example.com", NOBODY), code=1)
+    assert set(sent) == set(documented("send"))
+    assert list(sent["arrived"]) == ["bob@example.com"]
 
 
 def test_one_that_is_taken_by_submission_and_returned_later_is_no_success(lab: RunningLab) -> None:
