@@ -172,10 +172,9 @@ class Compose:
         """
         return self.command("--progress", "quiet", "down", "--volumes", "--remove-orphans", "--timeout", "0")
 
-    def logs(self, services: Sequence[str], *, follow: bool, colour: bool) -> Command:
+    def logs(self, services: Sequence[str], *, colour: bool) -> Command:
         """The services' logs, to the terminal."""
-        options = [*(["--follow"] if follow else []), *([] if colour else ["--no-color"])]
-        return self.command("logs", *options, *services)
+        return self.command("logs", *([] if colour else ["--no-color"]), *services)
 
     def shell(self, service: str, words: Sequence[str]) -> Command:
         """A program in a service, on this terminal."""

@@ -251,4 +251,35 @@ def _first(lines: list[str], count: int) -> list[str]:
         return lines
     rest = lines[count:]
     size = sum(len(line.encode(errors="replace")) + 2 for line in rest)
-    return [*lines[:count], f"[… {len(rest)} more lines, {size:,} bytes]"]
+    return [*lines[:count], _left_out(len(rest), size)]
+
+
+def _left_out(lines: int, size: int) -> str:
+    return f"[… {lines} more lines, {size:,} bytes]"
+
+
+class Shown:
+    """The lines of a message that `shortened` leaves, of one that comes line by line: memory does not grow with it."""
+
+    def __init__(self) -> None:
+        self._body = -1  # lines of the body so far; -1 in the header
+        self._first, self._lines, self._size = "", 0, 0  # of what is left out
+
+    def take(self, line: str) -> tuple[str, ...]:
+        """The next line: itself, or nothing."""
+        if self._body < 0:
+            self._body = 0 if line == "" else -1
+            return (line,)
+        self._body += 1
+        if self._body <= BODY_LINES:
+            return (line,)
+        self._first = self._first or line
+        self._lines += 1
+        self._size += len(line.encode(errors="replace")) + 2
+        return ()
+
+    def end(self) -> tuple[str, ...]:
+        """What stands for those that were left out."""
+        if self._lines <= 1:
+            return (self._first,) * self._lines
+        return (_left_out(self._lines, self._size),)

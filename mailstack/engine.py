@@ -345,15 +345,16 @@ class Engine:
     # ── inside containers ──────────────────────────────────────────────────────────────────────────────────────
 
     @_mapped
-    def execute(self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | None = None) -> Result:
-        """Run a program in a container to its end. What no one may see goes in by `input`."""
+    def execute(
+        self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | Iterable[bytes] | None = None
+    ) -> Result:
+        """Run a program in a container to its end. What no one may see, or is large, goes in by `input`."""
         made = self._quick.exec_create(container, list(argv), user=user, stdin=input is not None)
         stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
         outputs: dict[int, list[bytes]] = {1: [], 2: []}
         with stream:
             if input is not None:
-                stream.sendall(input)
-                stream.shutdown(socket.SHUT_WR)
+                streams.feed(stream, [input] if isinstance(input, bytes) else input)
             for channel, data in streams.frames(stream):
                 outputs[channel].append(data)
         code = self._quick.exec_inspect(made["Id"])["ExitCode"]
@@ -415,9 +416,19 @@ class Engine:
             yield from following.merged(logs, deadline.remaining)
 
     @_mapped
-    def open_log(self, container: str, since: float | None) -> Any:
-        """What a container prints, with times, until it stops: to be iterated over, and closed."""
-        return _Pieces(self._api.logs(container, stream=True, follow=True, timestamps=True, since=since))
+    def open_log(self, container: str) -> Any:
+        """A container's last line, and what it prints until it stops, with times: to be iterated over, and closed."""
+        return _Pieces(self._api.logs(container, stream=True, follow=True, timestamps=True, tail=1))
+
+    @_mapped
+    def read_log(self, container: str, since: float | None) -> Any:
+        """What a container has printed, with times, as far as its log has it: to be iterated over."""
+        return _Pieces(self._api.logs(container, stream=True, follow=False, timestamps=True, since=since))
+
+    @_mapped
+    def last_of_log(self, container: str) -> bytes:
+        """The last line of a container's log, with its time; empty when there is none."""
+        return bytes(self._api.logs(container, timestamps=True, tail=1))
 
     @_mapped
     def open_events(self, container: str) -> Any:
@@ -429,20 +440,22 @@ class Engine:
         """Whether a container runs."""
         return bool(self._api.inspect_container(container)["State"]["Running"])
 
-    def copy_logs(self, container: str, into: IO[bytes]) -> None:
+    def copy_logs(self, container: str, into: IO[bytes], since: float | None = None) -> None:
         """Write what the container's first process has printed to a file, with times, however much it is.
 
         Raises EngineError; HostError when the file cannot be written.
         """
-        for chunk in self._printed(container):
+        for chunk in self.read_log(container, since):
             with _written(into):
                 into.write(chunk)
         with _written(into):
             into.flush()
 
     @_mapped
-    def _printed(self, container: str) -> Iterator[bytes]:
-        return _Pieces(self._api.logs(container, stream=True, follow=False, timestamps=True))
+    def log_options(self, container: str) -> tuple[str, dict[str, str]]:
+        """The driver of a container's log, and its options."""
+        found = self._quick.inspect_container(container)["HostConfig"]["LogConfig"]
+        return str(found["Type"]), dict(found["Config"] or {})
 
     @_mapped
     def stop(self, container: str, *, seconds: int = 10) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from mailstack import foreign, imap, news
 from mailstack.errors import CheckFailed, DeadlinePassed
 from mailstack.model import Deadline, Endpoint
+from mailstack.outgoing import Outgoing, hand_over
 from mailstack.secret import Secret
 
 if TYPE_CHECKING:
@@ -147,12 +148,12 @@ def new_message(
     to: Sequence[str],
     subject: str,
     body: str,
-    attachments: Sequence[Path] = (),
     html: str | None = None,
     mark: str | None = None,
     thread: Mapping[str, Sequence[str]] | None = None,
+    message_id: str = "",
 ) -> EmailMessage:
-    """A message with a date and an id of its own (RFC 5322, section 3.6.4); `mark` becomes part of the id.
+    """A message with a date and an id of its own (RFC 5322, section 3.6.4); `mark` becomes part of a new one.
 
     `thread` is what an answer has more: In-Reply-To and References, each with its message ids.
     """
@@ -163,23 +164,27 @@ def new_message(
     message["To"] = ", ".join(to)
     message["Subject"] = subject
     message["Date"] = format_datetime(datetime.datetime.now().astimezone())
-    message["Message-ID"] = make_msgid(mark, domain=sender.rpartition("@")[2] or "localhost")
+    message["Message-ID"] = message_id or new_id(sender, mark)
     for name, ids in (thread or {}).items():
         message[name] = " ".join(ids)
     message.set_content(body)
     if html is not None:
         message.add_alternative(html, subtype="html")
-    for path in attachments:
-        main, _, sub = type_of(path).partition("/")
-        message.add_attachment(path.read_bytes(), maintype=main, subtype=sub, filename=path.name)
     return message
 
 
-def type_of(path: Path) -> str:
-    """The media type of a file, by its name (RFC 2046)."""
-    import mimetypes
+def new_id(sender: str, mark: str | None = None) -> str:
+    """A new Message-ID for a mail of the sender's."""
+    return make_msgid(mark, domain=sender.rpartition("@")[2] or "localhost")
 
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+def size_limit(dial: Dial) -> int:
+    """The largest mail that a server takes, in octets, as it says itself (RFC 1870); 0 where it does not say."""
+    with suppress(smtplib.SMTPException, OSError), Smtp(dial, name="localhost") as session:
+        session.ehlo()
+        said = session.esmtp_features.get("size", "")
+        return int(said) if said.isdecimal() else 0
+    return 0
 
 
 def _policy() -> EmailPolicy[EmailMessage]:
@@ -201,19 +206,23 @@ def submit(
     context: ssl.SSLContext,
     user: str,
     password: Secret,
-    message: EmailMessage,
+    message: EmailMessage | Outgoing,
     recipients: Sequence[str],
     *,
     sender: str | None = None,
     tls: Tls = "starttls",
     name: str = "localhost",
 ) -> None:
-    """Submit a message with authentication (RFC 6409); raises CheckFailed with the server's own words if refused."""
-    sender = sender if sender is not None else str(message["From"])
+    """Submit a message with authentication (RFC 6409); raises CheckFailed with the server's own words if refused.
+
+    `sender` is what is in From, where it is not said.
+    """
+    outgoing = message if isinstance(message, Outgoing) else Outgoing(message)
+    sender = str(message["From"]) if sender is None and isinstance(message, EmailMessage) else sender or ""
     try:
         with Smtp(dial, name=name, tls=tls, context=context) as session:
             session.login(user, password.reveal())
-            refused = session.send_message(message, sender, list(recipients))
+            refused = hand_over(session, sender, recipients, outgoing)
     except (smtplib.SMTPException, OSError) as error:
         raise SMTP_ERRORS.of(error) or error from None
     if refused:
@@ -278,10 +287,18 @@ def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:
 
 def wait_for(box: BaseMailBox, message_id: str, deadline: Deadline) -> MailMessage:
     """The first message with this id, as soon as it is there. Raises DeadlinePassed."""
+    wait_until_there(box, message_id, deadline)
+    return find(box, message_id)[0]
+
+
+def wait_until_there(box: BaseMailBox, message_id: str, deadline: Deadline) -> str:
+    """The UID of the first message with this id, as soon as it is there. Raises DeadlinePassed."""
+    from imap_tools import AND, H
+
     while True:
         passed = deadline.passed()
         news.refresh(box)
-        found = find(box, message_id)
+        found = box.uids(AND(header=H("Message-ID", message_id)))
         if found:
             return found[0]
         if passed:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # text (RFC 8970).
 _SUMMARY = "(UID RFC822.SIZE INTERNALDATE PREVIEW BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT MESSAGE-ID)]<0.65536>)"
 
+_PIECE = 1 << 20  # bytes of a mail that are fetched at once
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -182,3 +184,18 @@ def _internal_date(items: dict[str, Any]) -> datetime:
     """When the mail came: `23-Nov-2026 21:31:17 +0000` (RFC 3501, section 9, date-time)."""
     text = to_text(items.get("INTERNALDATE") or b"")
     return moment(text.replace("-", " ", 2)) or datetime.fromtimestamp(0, UTC)
+
+
+def lines(box: BaseMailBox, uid: str) -> Iterator[str]:
+    """A message of the selected folder line by line, fetched in pieces (RFC 3501, section 6.4.5, partial fetch)."""
+    begun, start = b"", 0
+    while True:
+        _, answer = box.client.uid("FETCH", uid, f"(BODY.PEEK[]<{start}.{_PIECE}>)")
+        piece = next((each[1] for each in answer if isinstance(each, tuple)), b"")
+        start += len(piece)
+        *whole, begun = (begun + piece).split(b"\n")
+        yield from (line.rstrip(b"\r").decode(errors="replace") for line in whole)
+        if len(piece) < _PIECE:
+            break
+    if begun:
+        yield begun.decode(errors="replace")

@@ -6,16 +6,23 @@ import os
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from email.message import EmailMessage
 from pathlib import Path
 from typing import Literal
 
-from mailstack import hint, mail
-from mailstack.errors import CheckFailed, DeadlinePassed, InputError
+from mailstack import hint, mail, tracing
+from mailstack.errors import CheckFailed, DeadlinePassed, EngineError, InputError
 from mailstack.labfile import is_address
 from mailstack.model import Deadline, Json, Lab
+from mailstack.outgoing import Outgoing
 from mailstack.running import RunningLab
+from mailstack.trace.journey import Journey
+
+# How long, in seconds, a mail may take before the logs are asked: many times what it takes.
+_SOON = 1.0
+# How far apart, in seconds, the clocks of this machine and of the engine's may be.
+_APART = 60.0
 
 STUDENT = "student"  # the user of the sender's machine
 
@@ -60,6 +67,15 @@ class Sent:
         }
 
 
+class NotArrived(CheckFailed):
+    """A mail that was sent has come back, or has not reached everybody before the deadline; `sent` is what is known."""
+
+    def __init__(self, sent: Sent, message: str, *, details: str = "") -> None:
+        remedy = f"{hint.line('trace', sent.message_id, lab=sent.lab)} tells where it is, and why"
+        super().__init__(message, remedy=remedy, details=details)
+        self.sent = sent
+
+
 def letter(
     lab: Lab,
     sender: str | None,
@@ -89,10 +105,15 @@ def letter(
 
 def mailboxes_for(lab: Lab, address: str) -> set[str]:
     """The accounts whose mailboxes a mail to `address` ends in: aliases, `+` addresses and catch-alls followed."""
+    return _ends(lab, address)[0]
+
+
+def _ends(lab: Lab, address: str) -> tuple[set[str], set[str]]:
+    """The same, and the addresses that it leads to without a mailbox in the lab."""
     aliases = {alias.address: alias.targets for alias in lab.aliases}
     accounts = set(lab.addresses())
     catch_alls = {domain.name: domain.catch_all for domain in lab.domains if domain.catch_all}
-    found, waiting, seen = set(), [address.lower()], set()
+    found, others, waiting, seen = set(), set(), [address.lower()], set()
     while waiting:
         each = waiting.pop()
         local, _, domain = each.rpartition("@")
@@ -106,45 +127,121 @@ def mailboxes_for(lab: Lab, address: str) -> set[str]:
             waiting.extend(aliases[plain])
         elif catch_all := catch_alls.get(domain):
             waiting.append(catch_all)
-    return found
+        else:
+            others.add(each)
+    return found, others
 
 
 def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route: Route | None = None) -> Sent:
-    """Send it, and wait for it in every mailbox of the lab that it is for. Raises CheckFailed, DeadlinePassed.
+    """Send it, and wait for it in every mailbox of the lab that it is for, and until a relay outside has it.
 
+    Raises CheckFailed when it is refused, NotArrived when it comes back or has not arrived before the deadline.
     `route` is for mail that goes via the sender.
     """
+    message_id = mail.new_id(letter.sender)
+    outgoing = prepared(letter, message_id)
+    begun, since = time.monotonic(), time.time() - _APART
+    if via == "sender":
+        check_size(lab, outgoing)
+        from_sender(lab, letter, message_id, route=route)
+    else:
+        _submit(lab, letter, outgoing)
+    boxes, others = set[str](), set(letter.recipients)
+    if lab.state.relay == "" or via == "submission":
+        ends = [_ends(lab.definition, address) for address in letter.recipients]
+        boxes, others = (set().union(*each) for each in zip(*ends, strict=True))
+    arrival = _Arrival(lab, message_id, sorted(boxes), begun)
+    sent = Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrival.seen)
+    if others or not arrival.complete(Deadline.after(min(_SOON, deadline.remaining()))):
+        _judge(sent, arrival, bool(others), since, deadline)
+    return sent
+
+
+class _Arrival:
+    """A mail on its way into some mailboxes: where it has been seen, after how many milliseconds."""
+
+    def __init__(self, lab: RunningLab, message_id: str, boxes: Sequence[str], begun: float) -> None:
+        self.lab, self.message_id, self.seen = lab, message_id, dict[str, float]()
+        self._boxes, self._begun = boxes, begun
+        self._context = mail.tls_context(lab.ca_file)
+
+    @property
+    def missing(self) -> list[str]:
+        """The mailboxes in which it has not been seen."""
+        return [address for address in self._boxes if address not in self.seen]
+
+    def complete(self, deadline: Deadline) -> bool:
+        """Whether it is in all of them before the deadline."""
+        for address in self.missing:
+            endpoint, password = self.lab.endpoints["imaps"], self.lab.password(address)
+            with suppress(DeadlinePassed), mail.mailbox(endpoint, self._context, address, password) as box:
+                mail.wait_until_there(box, self.message_id, deadline)
+                self.seen[address] = (time.monotonic() - self._begun) * 1000
+        return not self.missing
+
+
+def _judge(sent: Sent, arrival: _Arrival, others: bool, since: float, deadline: Deadline) -> None:
+    """See by the logs what becomes of a mail, and then by the mailboxes. Raises NotArrived.
+
+    `others`: it has recipients without a mailbox in the lab.
+    """
+    lab, message_id = arrival.lab, arrival.message_id
+    journey = _settled(lab, message_id, since, deadline)
+    told = journey.sentence(time.time()) if journey else "the logs do not tell what became of it"
+    failed = journey is not None and journey.settled and not journey.arrived
+    complete = arrival.complete(Deadline.after(0) if failed else deadline)
+    if failed or (complete and others and not (journey and journey.arrived)):
+        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {told}")
+    if not complete:
+        where = f"the mailbox of {arrival.missing[0]} within {deadline.seconds:g} s"
+        raise NotArrived(sent, f"the mail {message_id} did not reach {where}", details=told if journey else "")
+
+
+def _settled(lab: RunningLab, message_id: str, since: float, deadline: Deadline) -> Journey | None:
+    """A mail's journey, once nothing more happens to it, or as far as it has come at the deadline."""
+    journey = None
+    with suppress(EngineError):  # an overlay's logging driver may give no logs
+        for found in tracing.follow(lab, message_id.strip("<>"), deadline, since=since):
+            journey = found or journey
+        if journey is None:  # there was no time to follow it: as it is now
+            with tracing.lab_lines(lab, since) as read:
+                journey = next(reversed(tracing.traced(read, message_id).journeys), None)
+    return journey
+
+
+def prepared(letter: Letter, message_id: str, route: Route | None = None) -> Outgoing:
+    """The letter as a message with this id."""
     message = mail.new_message(
         sender=letter.sender,
         to=letter.recipients,
         subject=letter.subject,
         body=letter.body,
-        attachments=letter.attachments,
         thread=letter.thread,
+        message_id=message_id,
     )
-    message_id = str(message["Message-ID"])
-    begun = time.monotonic()
-    if via == "sender":
-        from_sender(lab, letter, message_id, route=route)
-    else:
-        _submit(lab, letter, message)
-    boxes = sorted(set().union(*(mailboxes_for(lab.definition, address) for address in letter.recipients)))
-    arrived = {}
-    context = mail.tls_context(lab.ca_file)
-    for address in boxes if lab.state.relay == "" or via == "submission" else ():
-        with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
-            try:
-                mail.wait_for(box, message_id, deadline)
-            except DeadlinePassed as error:
-                raise CheckFailed(
-                    f"the mail {message_id} did not reach the mailbox of {address} within {deadline.seconds:g} s",
-                    remedy=f"{hint.line('trace', message_id, lab=lab.name)} tells where it is, and why",
-                ) from error
-        arrived[address] = (time.monotonic() - begun) * 1000
-    return Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrived)
+    if route:
+        message[ROUTE_HEADER] = route
+    return Outgoing(message, letter.attachments)
 
 
-def _submit(lab: RunningLab, letter: Letter, message: EmailMessage) -> None:
+def check_size(lab: RunningLab, outgoing: Outgoing) -> None:
+    """Compare a mail's size with what the sender's MTA and the provider take, before it goes to the sender.
+
+    The sender would take it, and return it when the provider has refused it. Raises CheckFailed, HostError.
+    """
+    said = lab.engine.execute(lab.service("sender").container, ["postconf", "-h", "message_size_limit"]).stdout.strip()
+    limits = {"the sender": int(said) if said.isdecimal() else 0}
+    if not lab.state.relay:
+        limits["postfix"] = mail.size_limit(mail.to(lab.endpoints["submission"]))
+    for host, limit in limits.items():
+        if 0 < limit < outgoing.size:
+            raise CheckFailed(
+                f"the mail has {outgoing.size:,} bytes, and {host} takes {limit:,} at most (SIZE, RFC 1870): not sent",
+                remedy="limits: {message_size: …} in an overlay allows more",
+            )
+
+
+def _submit(lab: RunningLab, letter: Letter, message: Outgoing) -> None:
     """Over port 587, as the account that owns the sender's address."""
     account = owner(lab, letter.sender)
     mail.submit(
@@ -174,24 +271,22 @@ def owner(lab: RunningLab, sender: str) -> str:
 def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Route | None = None) -> None:
     """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input.
 
+    A letter with attachments is handed to `sendmail` as a whole, in pieces.
     By the relay, or by another `route`. Without the relay's credentials (`direct`) an address of the lab's own users
     is refused as sender (553).
     """
     container = lab.service("sender").container
-    options = []
-    for number, path in enumerate(letter.attachments):
-        # A directory of its own, so that the attachment is called as the file is.
-        place = f"/tmp/{time.time_ns()}-{number}/{path.name}"
-        copy = ["install", "-D", "-m", "0600", "/dev/stdin", place]
-        put = lab.engine.execute(container, copy, user=STUDENT, input=path.read_bytes())
-        if put.code != 0:
-            raise CheckFailed(f"{path}: could not be copied to the sender: {put.stderr.strip()}")
-        # mailutils does not guess a type; what it was told last is the text's, too.
-        options += [f"--content-type={mail.type_of(path)}", f"--attach={place}", "--content-type=text/plain"]
-    options += [f"--append={ROUTE_HEADER}: {route}"] if route else []
-    argv = ["mail", "-s", letter.subject, "-r", letter.sender, "-a", f"Message-ID: {message_id}", *options, "--"]
-    result = lab.engine.execute(
-        container, [*argv, *letter.recipients], user=STUDENT, input=letter.body.rstrip("\n").encode() + b"\n"
-    )
+    if letter.attachments:
+        # Handed in whole, so that no attachment is kept in a file of the sender's; sendmail(1).
+        whole = prepared(letter, message_id, route)
+        argv = ["sendmail", "-i", "-f", letter.sender, "--", *letter.recipients]
+        size, data = whole.native_size, whole.native()
+    else:
+        options = [f"--append={ROUTE_HEADER}: {route}"] if route else []
+        argv = ["mail", "-s", letter.subject, "-r", letter.sender, "-a", f"Message-ID: {message_id}", *options, "--"]
+        argv += letter.recipients
+        body = letter.body.rstrip("\n").encode() + b"\n"
+        size, data = len(body), iter([body])
+    result = lab.engine.execute(container, ["hand-in", str(size), *argv], user=STUDENT, input=data)
     if result.code != 0 or result.stderr.strip():
-        raise CheckFailed(f"`mail -s` on the sender failed: {result.stderr.strip() or f'code {result.code}'}")
+        raise CheckFailed(f"`{argv[0]}` on the sender failed: {result.stderr.strip() or f'code {result.code}'}")

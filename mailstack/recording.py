@@ -8,13 +8,13 @@ import smtplib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.message import EmailMessage
 from typing import Any
 
-from mailstack import hint, mail, post
-from mailstack.dialogue import Blotter, Dialogue, Said, Speaker, Tls, annotate
+from mailstack import hint, mail, mailboxes, post
+from mailstack.dialogue import Blotter, Dialogue, Said, Shown, Speaker, Tls, annotate
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline, Json
+from mailstack.outgoing import Outgoing, hand_over
 from mailstack.running import RunningLab
 
 VISITOR = "visitor@elsewhere.example"  # on port 25 the lab's own addresses are refused as senders (553)
@@ -51,18 +51,13 @@ def record(lab: RunningLab, letter: post.Letter, via: str, deadline: Deadline) -
     A refusal is part of it. Raises InputError when on submission the sender is nobody's address, CheckFailed when there
     was no dialogue at all, and DeadlinePassed.
     """
-    message = mail.new_message(
-        sender=letter.sender,
-        to=letter.recipients,
-        subject=letter.subject,
-        body=letter.body,
-        attachments=letter.attachments,
-    )
-    message_id = str(message["Message-ID"])
+    message_id = mail.new_id(letter.sender)
+    outgoing = post.prepared(letter, message_id)
     if via == "sender":
+        post.check_size(lab, outgoing)
         dialogue, refused = _from_sender(lab, letter, message_id, deadline)
     else:
-        dialogue, refused = _from_here(lab, letter, message, via)
+        dialogue, refused = _from_here(lab, letter, outgoing, via)
     if not dialogue.exchanges:
         raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=hint.line("logs", lab=lab.name))
     return Recording(lab.name, via, message_id, dialogue, tuple(refused))
@@ -88,6 +83,7 @@ class _Recorded(mail.Smtp):
 
     def __init__(self, tape: _Tape, dial: mail.Dial, **options: Any) -> None:
         self._tape, self._in_message = tape, False
+        self._begun, self._shown = b"", Shown()
         super().__init__(dial, **options)
 
     def putcmd(self, cmd: str, args: str = "") -> None:
@@ -95,9 +91,21 @@ class _Recorded(mail.Smtp):
 
     def send(self, s: Any) -> None:
         data = s if isinstance(s, bytes) else s.encode(self.command_encoding)
-        for line in data.removesuffix(b"\r\n").split(b"\r\n"):
-            self._tape.take("client", line.decode(errors="replace"), message=self._in_message)
+        if not self._in_message:
+            self._tape.take("client", data.decode(errors="replace").rstrip("\r\n"))
+        else:
+            *whole, self._begun = (self._begun + data).split(b"\r\n")
+            for line in whole:
+                self._keep(line)
         super().send(s)
+
+    def _keep(self, line: bytes) -> None:
+        """A line of the message: what would not be shown is counted, and not kept."""
+        text = line.decode(errors="replace")
+        for kept in self._shown.end() if line == b"." else self._shown.take(text):
+            self._tape.take("client", kept, message=True)
+        if line == b".":
+            self._tape.take("client", text, message=True)
 
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:
@@ -121,7 +129,7 @@ class _Heard:
         return line
 
 
-def _from_here(lab: RunningLab, letter: post.Letter, message: EmailMessage, via: str) -> tuple[Dialogue, list[str]]:
+def _from_here(lab: RunningLab, letter: post.Letter, message: Outgoing, via: str) -> tuple[Dialogue, list[str]]:
     account = post.owner(lab, letter.sender) if via == "submission" else ""
     tape, tls = _Tape(), None
     refused: list[str] = []
@@ -138,37 +146,32 @@ def _from_here(lab: RunningLab, letter: post.Letter, message: EmailMessage, via:
                 session.login(account, lab.password(account).reveal())
             refused = list(_envelope_and_message(session, letter, message))
     except smtplib.SMTPResponseException as error:
-        said = error.smtp_error
-        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        refused.append(f"the server refused: {error.smtp_code} {text}")
+        refused.append(f"the server refused: {_said(error)}")
     except (smtplib.SMTPException, OSError) as error:
         refused.append(f"the dialogue broke off: {error}")
     port = {"submission": 587, "smtp": 25}[via]
     return annotate(tape.said, client="this machine", server=f"postfix:{port}", tls=tls), refused
 
 
-def _envelope_and_message(session: _Recorded, letter: post.Letter, message: EmailMessage) -> Iterator[str]:
+def _envelope_and_message(session: _Recorded, letter: post.Letter, message: Outgoing) -> Iterator[str]:
     """Hand the mail over; gives what is refused (RFC 5321, section 3.3)."""
-    data = message.as_bytes(policy=message.policy.clone(linesep="\r\n"))
-    session.ehlo_or_helo_if_needed()
-    options = [f"SIZE={len(data)}"] if session.has_extn("size") else []
-    if not data.isascii() and session.has_extn("8bitmime"):
-        options.append("BODY=8BITMIME")
-    code, said = session.mail(letter.sender, options)
-    if code != 250:
-        yield f"the sender {letter.sender} was refused: {code} {said.decode(errors='replace')}"
+    try:
+        refused = hand_over(session, letter.sender, letter.recipients, message)
+    except smtplib.SMTPSenderRefused as error:
+        yield f"the sender {letter.sender} was refused: {_said(error)}"
         return
-    taken = 0
-    for recipient in letter.recipients:
-        code, said = session.rcpt(recipient)
-        if code in (250, 251):
-            taken += 1
-        else:
-            yield f"the recipient {recipient} was refused: {code} {said.decode(errors='replace')}"
-    if taken:
-        code, said = session.data(data)
-        if code != 250:
-            yield f"the message was refused: {code} {said.decode(errors='replace')}"
+    except smtplib.SMTPRecipientsRefused as error:
+        refused = error.recipients
+    except smtplib.SMTPDataError as error:
+        yield f"the message was refused: {_said(error)}"
+        return
+    for recipient, (code, text) in refused.items():
+        yield f"the recipient {recipient} was refused: {code} {text.decode(errors='replace')}"
+
+
+def _said(error: smtplib.SMTPResponseException) -> str:
+    text = error.smtp_error
+    return f"{error.smtp_code} {text.decode(errors='replace') if isinstance(text, bytes) else text}"
 
 
 # ── from the sender's MTA ──────────────────────────────────────────────────────────────────────────────────────────
@@ -248,9 +251,11 @@ def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Dea
     context = mail.tls_context(lab.ca_file)
     with mail.mailbox(lab.endpoints["imaps"], context, boxes[0], lab.password(boxes[0])) as box:
         try:
-            found = mail.wait_for(box, message_id, deadline)
+            uid = mail.wait_until_there(box, message_id, deadline)
         except DeadlinePassed:
             return unknown
-    lines = found.obj.as_bytes().decode(errors="replace").splitlines()
-    start = next((number for number, line in enumerate(lines) if line.startswith("Received: by ")), 0)
-    return tuple(lines[start:])
+        shown, kept, begun = Shown(), list[str](), False
+        for line in mailboxes.lines(box, uid):
+            begun = begun or line.startswith("Received: by ")
+            kept += shown.take(line) if begun else ()
+    return (*kept, *shown.end())

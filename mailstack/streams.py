@@ -6,7 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 def exactly(stream: socket.socket, count: int) -> bytes:
@@ -24,6 +24,16 @@ def shut(stream: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     """Say that nothing more comes, unless the other side has said so first."""
     with contextlib.suppress(OSError):
         stream.shutdown(how)
+
+
+def feed(stream: socket.socket, pieces: Iterable[bytes]) -> None:
+    """Send all of a program's input, unless it ends before: its exit code tells why."""
+    for piece in pieces:
+        try:
+            stream.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+    shut(stream, socket.SHUT_WR)
 
 
 def frames(stream: socket.socket) -> Iterator[tuple[int, bytes]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
+import itertools
 import shutil
 import sys
 import tempfile
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -19,7 +21,7 @@ from mailstack import queues
 from mailstack.errors import InputError
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
-from mailstack.trace import assemble, collect
+from mailstack.trace import assemble, collect, rotation
 from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import Waiting
 
@@ -27,6 +29,9 @@ _CHUNK = 65536  # bytes; no server's line is longer
 # Lines that are looked at again when a message that is followed gets another name: the next station may log that it
 # has the message before the last one logs how it is called there.
 RECENT = 2000
+
+# An empty line is 31 bytes with its time, and 71 in the engine's file.
+_MOST_AROUND = 3
 
 Read = Callable[[], collect.Lines]
 
@@ -37,18 +42,40 @@ class Traced:
 
     journeys: tuple[Journey, ...]
     more: bool = False
+    rotated: tuple[rotation.Rotated, ...] = ()  # the logs that have lost their beginning
+
+
+@dataclass(frozen=True, slots=True)
+class LabLines:
+    """A lab's logs, to be read as often as needed: each service's in a file of its own."""
+
+    spools: Mapping[str, IO[bytes]]
+    rotated: tuple[rotation.Rotated, ...]
+
+    def __call__(self) -> Iterator[tuple[str, str]]:
+        for name, spool in self.spools.items():
+            spool.seek(0)
+            for line in _lines(spool):
+                yield name, line
 
 
 def of_lab(lab: RunningLab, query: str | None = None) -> list[Journey]:
     """The journeys that a Message-ID, a queue id or a text leads to, or the latest; oldest first."""
+    return list(search_lab(lab, query).journeys)
+
+
+def search_lab(lab: RunningLab, query: str | None = None) -> Traced:
+    """The same, with what is to be said of the logs."""
     with lab_lines(lab) as read:
-        return list(traced(read, query, queued(lab)).journeys)
+        return dataclasses.replace(traced(read, query, queued(lab)), rotated=read.rotated)
 
 
 def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = None) -> Traced:
     """The journeys that `query` leads to, or without it the latest; `waiting` is what the queues hold, if known."""
     found = collect.latest(read) if query is None else collect.search(read, query)
-    collected = collect.collect(read, found.seeds, found.refusals)
+    # Also one whose log has lost the line that would show it.
+    hosts = read.spools if isinstance(read, LabLines) else ()
+    collected = collect.collect(read, found.seeds, found.refusals, hosts)
     journeys = assemble.assemble(collected, waiting, time.time())
     return Traced(tuple(each for each in journeys if not found.name or each.goes_by(found.name)), found.more)
 
@@ -65,21 +92,27 @@ def queued(lab: RunningLab) -> list[Waiting]:
 
 
 @contextlib.contextmanager
-def lab_lines(lab: RunningLab) -> Iterator[Read]:
-    """A lab's logs, to be read as often as needed: spooled to files, however long they are."""
+def lab_lines(lab: RunningLab, since: float | None = None) -> Iterator[LabLines]:
+    """A lab's logs, however long they are, or what is in them since a moment: spooled to files without a name."""
     with contextlib.ExitStack() as opened:
-        spools = {}
+        spools, rotated = {}, []
         for service in lab.services():
-            spools[service.name] = opened.enter_context(tempfile.TemporaryFile())
-            lab.engine.copy_logs(service.container, spools[service.name])
+            spool = spools[service.name] = opened.enter_context(tempfile.TemporaryFile())
+            lab.engine.copy_logs(service.container, spool, since)
+            rotated.append(_rotated(lab, service.name, service.container, spool))
+        yield LabLines(spools, tuple(filter(None, rotated)))
 
-        def read() -> Iterator[tuple[str, str]]:
-            for name, spool in spools.items():
-                spool.seek(0)
-                for line in _lines(spool):
-                    yield name, line
 
-        yield read
+def _rotated(lab: RunningLab, service: str, container: str, spool: IO[bytes]) -> rotation.Rotated | None:
+    """Whether a log has lost its beginning; its size is counted only where it may have."""
+    limits = rotation.limits(*lab.engine.log_options(container))
+    if limits is None or spool.tell() * _MOST_AROUND < (limits.files - 1) * limits.size:
+        return None
+    spool.seek(0)
+    size = rotation.written(iter(lambda: spool.read(_CHUNK), b""))
+    spool.seek(0)
+    first = list(itertools.islice(_lines(spool), 100))
+    return rotation.rotated(service, limits, size, first)
 
 
 @contextlib.contextmanager
@@ -132,12 +165,15 @@ def _spooled(stream: IO[bytes]) -> IO[bytes]:
     return spool
 
 
-def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[Journey | None]:
+def follow(
+    lab: RunningLab, query: str | None, deadline: Deadline, *, since: float | None = None
+) -> Iterator[Journey | None]:
     """The journey of a message as it grows, each time that a line adds to it; ends when it is settled.
 
-    Without `query`, it is the next message that comes in. None says that the deadline has passed.
+    Without `query`, it is the next message that comes in. `since` is when it came in at the earliest, in seconds of the
+    epoch. None says that the deadline has passed.
     """
-    if query:
+    if query and since is None:
         with lab_lines(lab) as read:
             known = traced(read, query).journeys
         if known:
@@ -147,14 +183,14 @@ def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[J
     containers = {service.name: service.container for service in lab.services()}
     collector = collect.Collector({query.strip("<>")} if query else set(), recent=deque(maxlen=RECENT))
     collector.hosts.update(containers)  # a mail that is passed on to one of these is not out of sight yet
-    since = None if query else time.time()
-    for position, found in enumerate(lab.engine.follow(containers, since=since, deadline=deadline)):
+    begins = since if query else time.time()
+    for position, found in enumerate(lab.engine.follow(containers, since=begins, deadline=deadline)):
         if found is None:
             yield None
             return
         awaited = not query and not collector.names
-        if awaited and (begins := collect.begins(found[1])):
-            collector.names.add(begins)
+        if awaited and (begun := collect.begins(found[1])):
+            collector.names.add(begun)
         if collector.feed(found[0], position, found[1]):
             collected = collector.collected()
         elif awaited and collector.refusals:  # refused before it had a name: that was its journey
@@ -167,17 +203,18 @@ def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[J
         journey = journeys[-1]
         if journey.settled:
             # Another station's lines may still be under way: by now they are in its log.
-            journey = _again(lab, journey)
+            journey = _again(lab, journey, since)
         yield journey
         if journey.settled:
             return
 
 
-def _again(lab: RunningLab, journey: Journey) -> Journey:
-    """The journey by the whole logs, as they are now."""
+def _again(lab: RunningLab, journey: Journey, since: float | None) -> Journey:
+    """The journey by the logs since a moment, as they are now."""
     name = journey.message_id or next((hop.queue_id for hop in journey.hops), "")
     if not name:
         return journey
-    with lab_lines(lab) as read:
+    with lab_lines(lab, since) as read:
         found = traced(read, name).journeys
-    return found[-1] if found else journey
+    # What has been rotated away meanwhile is known from following it.
+    return found[-1] if found and found[-1].settled else journey

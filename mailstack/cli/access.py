@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -17,6 +19,9 @@ from mailstack.model import SERVICES, Command
 
 if TYPE_CHECKING:
     from mailstack.runner import Runner
+    from mailstack.running import RunningLab
+
+_FOLLOW_SECONDS = 366 * 86400.0  # until somebody stops it
 
 service_argument = click.argument("services", nargs=-1, type=click.Choice(SERVICES), metavar="[SERVICE]…")
 
@@ -27,7 +32,7 @@ service_argument = click.argument("services", nargs=-1, type=click.Choice(SERVIC
 @service_argument
 @json_option
 def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
-    """What postfix, dovecot and sender have logged."""
+    """What postfix, dovecot and sender have logged, as far back as their logs have it (50 MB each)."""
     from mailstack.runner import Local
     from mailstack.running import RunningLab
 
@@ -39,10 +44,33 @@ def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> N
         lines = {s.name: lab.engine.logs(s.container).splitlines() for s in lab.services() if s.name in wanted}
         print_json({"lab": name, "logs": lines})
         return
-    lab.services()  # says so in our words if there is no engine to ask
-    runner = Local()
+    there = lab.services()  # says so in our words if there is no engine to ask
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    _attached(runner, lab.compose(runner).logs(services, follow=follow, colour=colour))
+    if follow:
+        _follow(lab, {s.name: s.container for s in there if s.name in (services or SERVICES)}, colour)
+        return
+    runner = Local()
+    _attached(runner, lab.compose(runner).logs(services, colour=colour))
+
+
+# Of the services' names, in their order.
+_COLOURS = ("cyan", "yellow", "green")
+
+
+def _follow(lab: RunningLab, containers: dict[str, str], colour: bool) -> None:
+    """Print lines as Compose does, which would lose or repeat some where a log rotates, until the lab has gone."""
+    from mailstack import hosting
+    from mailstack.cli.output import printable
+    from mailstack.model import Deadline
+
+    width = max(map(len, containers), default=0) + 2
+    colours = dict(zip(containers, itertools.cycle(_COLOURS)))
+    with contextlib.closing(lab.engine.follow(containers, deadline=Deadline.after(_FOLLOW_SECONDS))) as lines:
+        for service, line in filter(None, lines):
+            name = f"{service}-1".ljust(width) + " | "
+            text = printable(line.partition(" ")[2])
+            click.echo(f"{click.style(name, fg=colours[service]) if colour else name}{text}", color=colour)
+    hosting.still_there()
 
 
 # What follows SERVICE is the command's own, options and all.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mailstack.faults import Fault, Seen
     from mailstack.replies import Meaning
     from mailstack.running import RunningLab
+    from mailstack.trace.rotation import Rotated
 
 # How much of a running lab's logs is recent: lines of each service.
 _RECENT_LINES = 20_000
@@ -57,11 +58,11 @@ def explain(name: str, text: tuple[str, ...], files: tuple[Path, ...], listed: b
         _explain_text(_of_files([Path("-")]) if text == ("-",) else [" ".join(text)], as_json)
         return
     if files:
-        _explain_log(_of_files(files), as_json)
+        _explain_log(_of_files(files), as_json=as_json)
         return
     from mailstack.running import RunningLab
 
-    _explain_log(_of_lab(RunningLab(name)), as_json)
+    _explain_log(*_of_lab(RunningLab(name)), as_json=as_json)
 
 
 def _explain_text(lines: Iterable[str], as_json: bool) -> None:
@@ -90,7 +91,7 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
     sys.exit(0 if found else 1)
 
 
-def _explain_log(lines: Iterable[str], as_json: bool) -> None:
+def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_json: bool) -> None:
     """Whole logs: each known failure once."""
     from mailstack import faults
 
@@ -104,7 +105,7 @@ def _explain_log(lines: Iterable[str], as_json: bool) -> None:
 
     found = faults.seen(counted())
     if as_json:
-        print_json(_document(found, count, ()))
+        print_json(_document(found, count, (), rotated))
         return
     for each in found:
         _show(each.fault)
@@ -115,6 +116,8 @@ def _explain_log(lines: Iterable[str], as_json: bool) -> None:
         click.echo()
     known = "1 known failure" if len(found) == 1 else f"{len(found) or 'no'} known failures"
     click.echo(f"{known} in {count} lines")
+    for lost in rotated:
+        click.echo(lost.sentence())
 
 
 def _codes(text: str) -> list[Meaning]:
@@ -129,15 +132,19 @@ def _codes(text: str) -> list[Meaning]:
 # ── where lines come from ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _of_lab(lab: RunningLab) -> Iterator[str]:
-    """The lab's logs in the order of time, each line with its service and its time in front."""
+def _of_lab(lab: RunningLab) -> tuple[Iterator[str], list[Rotated]]:
+    """The lab's logs in the order of time, each line with its service and its time in front; which have been cut."""
+    from mailstack.trace import rotation
 
-    def of(name: str, container: str) -> list[str]:
-        log = lab.engine.logs(container, tail=_RECENT_LINES, timestamps=True)
-        return [f"{name} | {line}" for line in log.splitlines()]
-
-    logs = [of(service.name, service.container) for service in lab.services()]
-    return heapq.merge(*logs, key=lambda line: line.partition(" | ")[2])
+    logs, cut = [], []
+    for service in lab.services():
+        lines = lab.engine.logs(service.container, tail=_RECENT_LINES, timestamps=True).splitlines(keepends=True)
+        if len(lines) < _RECENT_LINES:
+            size = rotation.written(line.encode() for line in lines)
+            limits = rotation.limits(*lab.engine.log_options(service.container))
+            cut.append(rotation.rotated(service.name, limits, size, lines))
+        logs.append([f"{service.name} | {line.rstrip()}" for line in lines])
+    return heapq.merge(*logs, key=lambda line: line.partition(" | ")[2]), [each for each in cut if each]
 
 
 def _of_files(paths: Sequence[Path]) -> Iterator[str]:
@@ -159,7 +166,7 @@ def _list(known: Iterable[Fault], as_json: bool) -> None:
     table(("id", "what it is"), [(fault.id, fault.title) for fault in known], flexible=1)
 
 
-def _document(found: Iterable[Seen], lines: int, codes: Iterable[Meaning]) -> Json:
+def _document(found: Iterable[Seen], lines: int, codes: Iterable[Meaning], rotated: Iterable[Rotated] = ()) -> Json:
     return {
         "lines": lines,
         "failures": [
@@ -173,6 +180,7 @@ def _document(found: Iterable[Seen], lines: int, codes: Iterable[Meaning]) -> Js
             for each in found
         ],
         "codes": [{"code": code.code, "text": code.text, "source": code.source} for code in codes],
+        "rotated": [each.json() for each in rotated],
     }
 
 

@@ -43,14 +43,23 @@ def send(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Send a mail, and wait until every mailbox of the lab that it is for has it."""
+    """Send a mail, and wait until every mailbox of the lab that it is for has it.
+
+    Exits with 1 when it is refused, comes back, or has not arrived in time; the
+    message says what became of it for each recipient.
+    """
     from mailstack import post
     from mailstack.model import Deadline
     from mailstack.running import RunningLab
 
     lab = RunningLab(name)
     letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
-    sent = post.send(lab, letter, via, Deadline.after(timeout))
+    try:
+        sent = post.send(lab, letter, via, Deadline.after(timeout))
+    except post.NotArrived as error:
+        if as_json:
+            print_json(error.sent.json())
+        raise
     if as_json:
         print_json(sent.json())
         return
@@ -89,9 +98,14 @@ def reply(
     letter = answering.answer(
         lab.definition, address, found, text_of(body), attachments, quoted=not no_quote, name=name
     )
-    sent = post.send(lab, letter, "submission", Deadline.after(timeout))
+    answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
+    try:
+        sent = post.send(lab, letter, "submission", Deadline.after(timeout))
+    except post.NotArrived as error:
+        if as_json:
+            print_json({**error.sent.json(), **answered})
+        raise
     if as_json:
-        answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
         print_json({**sent.json(), **answered})
         return
     _tell(sent, name)
@@ -104,4 +118,4 @@ def _tell(sent: Sent, name: str) -> None:
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
         way = hint.line("trace", "--last", lab=name)
-        click.echo(f"none of the recipients has a mailbox in the lab: `{way}` tells its way")
+        click.echo(f"handed over: none of the recipients has a mailbox in the lab; `{way}` tells its way")

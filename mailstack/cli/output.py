@@ -147,12 +147,19 @@ _STYLES = {
 }
 
 
+# Bytes of a mail's text: it is held in memory, several times over, while a mail is made of it.
+_LONGEST_TEXT = 4_000_000
+
+
 def text_of(body: str) -> str:
     """The text of a mail as the option `--body` gives it: `-` is standard input. Raises InputError."""
     if body != "-":
         return body
+    read = sys.stdin.buffer.read(_LONGEST_TEXT + 1)
+    if len(read) > _LONGEST_TEXT:
+        raise InputError("the text on standard input is longer than 4 MB", remedy="send it with --attach")
     try:
-        return sys.stdin.buffer.read().decode()
+        return read.decode()
     except UnicodeDecodeError:
         raise InputError("the text on standard input is not in UTF-8", remedy="send it with --attach") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,10 @@ from mailstack.durations import spoken
 from mailstack.errors import DeadlinePassed, InputError
 
 if TYPE_CHECKING:
+    from mailstack.model import Json
+    from mailstack.running import RunningLab
     from mailstack.trace.journey import Journey
+    from mailstack.trace.rotation import Rotated
     from mailstack.tracing import Traced
 
 FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until somebody stops it
@@ -60,12 +64,13 @@ def trace(
     elif follow:
         sys.exit(_follow(RunningLab(name), query, timeout, as_json))
     else:
-        lab = RunningLab(name)
-        with tracing.lab_lines(lab) as read:
-            found = tracing.traced(read, query, tracing.queued(lab))
+        found = tracing.search_lab(RunningLab(name), query)
     if not found.journeys:
         where = "these logs" if files else f"the logs of lab “{name}”"
-        raise InputError(f"no message in {where}" + (f" has {query!r} in its lines" if query else ""))
+        raise InputError(
+            f"no message in {where}" + (f" has {query!r} in its lines" if query else ""),
+            details="\n".join(each.sentence() for each in found.rotated),
+        )
     logs = [word for file in files for word in ("--logs", str(file))]
     one = hint.line("trace", *logs, "QUEUE-ID", host="") if files else hint.line("trace", "QUEUE-ID", lab=name)
     sys.exit(_show(found, one, single=last, as_json=as_json, listed=query is None and not last))
@@ -75,12 +80,22 @@ def _show(found: Traced, one: str, *, single: bool, listed: bool, as_json: bool)
     now = time.time()
     journeys = found.journeys[-1:] if single else found.journeys
     if as_json:
-        print_json({"journeys": [journey.json(now) for journey in journeys], "more": found.more})
+        print_json(_document(journeys, found.more, found.rotated, now))
     elif len(journeys) == 1 and not listed:
-        _whole(journeys[0], now)
+        _whole(journeys[0], found.rotated, now)
     else:
         _list(journeys, found.more, now, one)
+        for each in () if listed else found.rotated:
+            click.echo(each.sentence())
     return 0 if listed or len(journeys) > 1 or journeys[0].arrived else 1
+
+
+def _document(journeys: Sequence[Journey], more: bool, rotated: Sequence[Rotated], now: float) -> Json:
+    return {
+        "journeys": [journey.json(now) for journey in journeys],
+        "more": more,
+        "rotated": [each.json() for each in rotated],
+    }
 
 
 def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> None:
@@ -100,7 +115,7 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
     click.echo(f"\n{one} shows one of them, hop by hop")
 
 
-def _whole(journey: Journey, now: float) -> None:
+def _whole(journey: Journey, rotated: Sequence[Rotated], now: float) -> None:
     from mailstack.trace.described import described
 
     if journey.message_id:
@@ -113,25 +128,28 @@ def _whole(journey: Journey, now: float) -> None:
     table(("after", "service", "queue id", "what happened"), rows, flexible=3)
     for text in journey.missing:
         click.echo(f"not in the logs: {printable(text)}")
+    for each in rotated if journey.incomplete else ():
+        click.echo(each.sentence())
     click.echo(f"\n{printable(journey.sentence(now))}")
     if journey.fault:
         click.echo(f"  {journey.fault.cause}\n  → {journey.fault.remedy}")
 
 
-def _follow(lab: object, query: str | None, timeout: float | None, as_json: bool) -> int:
+def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: bool) -> int:
     from mailstack import tracing
     from mailstack.model import Deadline
-    from mailstack.running import RunningLab
     from mailstack.trace.described import described
 
-    assert isinstance(lab, RunningLab)
     shown: set[tuple[str, float | None, str]] = set()
     latest = None
     deadline = Deadline.after(timeout or FOLLOW_SECONDS)
     for journey in tracing.follow(lab, query, deadline):
         if journey is None:
             what = latest.sentence() if latest else "no message came"
-            raise DeadlinePassed(f"after {spoken(deadline.seconds)}: {what}")
+            lost = _rotated(lab) if query else ()
+            raise DeadlinePassed(
+                f"after {spoken(deadline.seconds)}: {what}", details="\n".join(each.sentence() for each in lost)
+            )
         latest = journey
         for event in journey.events:
             line = (event.service, event.at, event.line.text)
@@ -145,12 +163,19 @@ def _follow(lab: object, query: str | None, timeout: float | None, as_json: bool
     if latest is None:
         raise InputError("the lab stopped before the message came")
     if as_json:
-        print_json({"journeys": [latest.json(time.time())], "more": False})
+        print_json(_document([latest], False, _rotated(lab), time.time()))
     else:
         click.echo(f"\n{printable(latest.sentence(time.time()))}")
         if latest.fault:
             click.echo(f"  {latest.fault.cause}\n  → {latest.fault.remedy}")
     return 0 if latest.arrived else 1
+
+
+def _rotated(lab: RunningLab) -> tuple[Rotated, ...]:
+    from mailstack import tracing
+
+    with tracing.lab_lines(lab) as read:
+        return read.rotated
 
 
 def _lines(row: tuple[str, ...]) -> tuple[str | tuple[str, ...], ...]:

@@ -111,12 +111,14 @@ def _queues(mailbox: Mailbox) -> str:
 
 def _journeys(mailbox: Mailbox) -> str:
     now = time.time()
-    found = tracing.of_lab(mailbox.lab, mailbox.address)
+    traced = tracing.search_lab(mailbox.lab, mailbox.address)
+    found = traced.journeys
+    lost = [each.sentence() for each in traced.rotated if each.begins is None or each.begins > mailbox.begun]
     if found:
         before = f"{len(found) - _MOST} journeys before these\n\n" if len(found) > _MOST else ""
-        return before + "\n\n".join(_journey(each, now) for each in found[-_MOST:])
+        return "\n\n".join([*lost, before + "\n\n".join(_journey(each, now) for each in found[-_MOST:])])
     latest = [each for each in tracing.of_lab(mailbox.lab) if (each.begun or 0) >= mailbox.begun]
-    lines = ["no server has heard of a mail for it"]
+    lines = [*lost, "no line is left of a mail for it" if lost else "no server has heard of a mail for it"]
     if latest:
         lines.append("other mails since the mailbox was made:")
         lines += [f"    from {each.sender or '<>'}: {each.sentence(now)}" for each in latest[-_MOST:]]

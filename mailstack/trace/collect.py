@@ -192,15 +192,17 @@ def _process(source: str, text: str) -> str:
     return f"{source} {' '.join(text[: text.find(']: ')].rsplit(' ', 2)[-2:])}"
 
 
-def collect(read: Callable[[], Lines], seeds: Iterable[str], refusals: Sequence[Raw] = ()) -> Collected:
-    """Every line of the messages that `seeds` name, with `refusals`.
+def collect(
+    read: Callable[[], Lines], seeds: Iterable[str], refusals: Sequence[Raw] = (), hosts: Iterable[str] = ()
+) -> Collected:
+    """Every line of the messages that `seeds` name, with `refusals`; `hosts` are known to have their logs here.
 
     Refusals that may be what one of the messages was told come with them (`Raw.maybe`). `read` begins anew each time.
     """
     known = {seed.strip("<>") for seed in seeds}
     collector = Collector()
     for _ in range(PASSES if known else 0):
-        collector = Collector(set(known))
+        collector = Collector(set(known), hosts=set(hosts))
         for position, (source, text) in enumerate(read()):
             collector.feed(source, position, text)
         if collector.names == known:

@@ -74,6 +74,12 @@ class Journey:
         return bool(self.outcomes) and all(outcome.status in ARRIVED for outcome in self.outcomes)
 
     @property
+    def incomplete(self) -> bool:
+        """Whether there may be more to be told of it than these logs do."""
+        open_ends = {"handed-over", "in-progress"}
+        return bool(self.missing or self.unseen) or any(outcome.status in open_ends for outcome in self.outcomes)
+
+    @property
     def settled(self) -> bool:
         """Whether nothing more will happen to it by itself, nor to a notice that it caused, and all of that is here.
 

@@ -65,9 +65,9 @@ def start_again(lab: RunningLab, dovecot: str) -> None:
     lab.engine.signal(lab.service("postfix").container, "HUP")
 
 
-def send(lab: RunningLab, *words: str) -> str:
+def send(lab: RunningLab, *words: str, code: int = 0) -> str:
     """Send a mail; its Message-ID without brackets."""
-    document = answer("send", "-n", lab.name, *words)
+    document = answer("send", "-n", lab.name, *words, code=code)
     return str(document["message_id"]).strip("<>")
 
 
@@ -180,7 +180,7 @@ def test_a_mail_on_hold_is_said_to_be(lab: RunningLab, trace: Callable[..., Any]
 
 
 def test_a_mail_to_nobody_is_traced_to_its_refusal_and_its_notice(lab: RunningLab, trace: Callable[..., Any]) -> None:
-    sent = send(lab, "--via", "sender", "--from", "student@example.com", "--to", "nobody@example.com")
+    sent = send(lab, "--via", "sender", "--from", "student@example.com", "--to", "nobody@example.com", code=1)
     deadline = Deadline.after(15)
     while not (journey := trace(sent, code=1))["notices"] or journey["notices"][0]["status"] != "delivered":
         assert not deadline.passed(), journey

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 
+from mailstack import following
 from mailstack.errors import EngineError
 from mailstack.following import Log, merged
 
@@ -76,13 +79,13 @@ class Stream:
     """Some pieces, and then silence until it is closed; or, where it is said to end, its end."""
 
     def __init__(self, *pieces: bytes, ends: bool = True) -> None:
-        self._pieces = pieces
+        self.pieces = pieces
         self._over = threading.Event()
         if ends:
             self._over.set()
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._pieces
+        yield from self.pieces
         assert self._over.wait(5)
 
     def close(self) -> None:
@@ -90,18 +93,37 @@ class Stream:
 
 
 class Container:
-    """A container that prints what is given, run by run, and is then removed; `starts` are news of its starts."""
+    """A container whose log has `past`; it is followed as `logs`, one after the other, and is then removed."""
 
-    def __init__(self, *logs: Stream, events: Stream | None = None, runs: bool = True) -> None:
+    def __init__(
+        self,
+        *logs: Stream,
+        past: Sequence[bytes] | None = None,
+        events: Stream | None = None,
+        runs: bool = True,
+        failures: int = 0,
+    ) -> None:
         self._logs = iter(logs)
+        self._past = list(past if past is not None else dict.fromkeys(each for log in logs for each in log.pieces))
         self._events = events or Stream()
-        self._runs = runs
+        self._runs, self._failures = runs, failures
+        self.asked: list[float | None] = []
 
-    def open_log(self, container: str, since: float | None) -> Stream:
+    def open_log(self, container: str) -> Stream:
         try:
             return next(self._logs)
         except StopIteration:
             raise EngineError("no such container") from None
+
+    def read_log(self, container: str, since: float | None) -> list[bytes]:
+        self.asked.append(since)
+        if self._failures:
+            self._failures -= 1
+            return [*self._past[:1], FAILED]
+        return list(self._past)
+
+    def last_of_log(self, container: str) -> bytes:
+        return self._past[-1] if self._past else b""
 
     def open_events(self, container: str) -> Stream:
         return self._events
@@ -110,29 +132,84 @@ class Container:
         return self._runs
 
 
+FAILED = b"Error grabbing logs: no such file or directory\n"
+
+
 def at(second: int, text: str) -> bytes:
     return f"2026-11-23T21:29:{second:02}.692174350Z {text}\n".encode()
 
 
+A, B, C, D = at(1, "a"), at(2, "b"), at(3, "c"), at(4, "d")
+
+
 def test_a_log_goes_on_after_a_restart_and_repeats_nothing() -> None:
-    first, second = [at(1, "a"), at(1, "b")], [at(1, "a"), at(1, "b"), at(2, "c"), at(2, "d")]
     for container in (
-        Container(Stream(*first), Stream(*second)),
-        Container(Stream(*first), Stream(*second), events=Stream(b"start", ends=False), runs=False),
+        Container(Stream(B), Stream(B, C, D), past=[A, B, C, D]),
+        Container(Stream(A, B), Stream(B, C, D), events=Stream(b"start", ends=False), runs=False),
     ):
-        assert list(Log(container, "id", None)) == second
+        assert list(Log(container, "id", None)) == [A, B, C, D]
+
+
+def test_two_lines_of_one_moment_are_two() -> None:
+    assert list(Log(Container(Stream(at(1, "a"), at(1, "b"))), "id", None)) == [at(1, "a"), at(1, "b")]
+
+
+def test_what_the_engine_repeats_when_a_log_rotates_comes_once() -> None:
+    assert list(Log(Container(Stream(A, B, B, C, B, C, C, D), past=[A]), "id", None)) == [A, B, C, D]
+
+
+def test_the_parts_of_one_long_line_have_one_time_and_may_be_the_same() -> None:
+    part = at(2, "x" * 100).rstrip(b"\n")
+    assert list(Log(Container(Stream(A, part, part, at(2, "end")), past=[A]), "id", None)) == [
+        A,
+        part,
+        part,
+        at(2, "end"),
+    ]
+
+
+def test_what_following_leaves_out_at_its_end_is_read() -> None:
+    container = Container(Stream(A), past=[A, B, C])
+    assert list(Log(container, "id", None)) == [A, B, C]
+
+
+def test_a_stream_that_falls_silent_although_there_are_newer_lines_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0.01)
+    container = Container(Stream(A, ends=False), Stream(D), past=[A])
+    heard = []
+    for piece in Log(container, "id", None):
+        heard.append(piece)
+        container._past[:] = [A, B, C, D]
+    assert heard == [A, B, C, D]
+
+
+def test_a_stream_that_says_that_it_has_failed_is_opened_again_and_not_taken_for_a_line() -> None:
+    assert list(Log(Container(Stream(A, FAILED), Stream(B, C), past=[A, B]), "id", None)) == [A, B, C]
+
+
+def test_a_log_that_rotates_while_it_is_read_is_read_again() -> None:
+    assert list(Log(Container(Stream(C, D), past=[A, B, C], failures=2), "id", None)) == [A, B, C, D]
+
+
+def test_only_what_was_printed_since_a_moment_comes() -> None:
+    since = datetime(2026, 11, 23, 21, 29, 2, 800_000, UTC).timestamp()
+    container = Container(Stream(B, C), past=[C])
+    assert list(Log(container, "id", since)) == [C]
+    assert container.asked[0] == pytest.approx(since)
 
 
 def test_a_log_ends_when_its_container_has_been_removed() -> None:
-    container = Container(Stream(at(1, "a")), events=Stream(b"destroy", ends=False), runs=False)
-    assert list(Log(container, "id", None)) == [at(1, "a")]
+    container = Container(Stream(A), events=Stream(b"destroy", ends=False), runs=False)
+    assert list(Log(container, "id", None)) == [A]
 
 
 @pytest.mark.parametrize(
     "container",
     [
-        Container(Stream(at(1, "a"), ends=False)),
-        Container(Stream(at(1, "a")), Stream(at(1, "a"), ends=False), events=Stream(ends=False), runs=False),
+        Container(Stream(A, ends=False)),
+        Container(Stream(A), Stream(A, ends=False), events=Stream(ends=False), runs=False),
     ],
     ids=["while it is read", "while its container is stopped"],
 )
@@ -142,3 +219,23 @@ def test_a_log_that_is_closed_ends(container: Container) -> None:
     assert next(heard)
     log.close()
     assert list(heard) == []
+
+
+def test_a_reader_who_is_slow_has_few_lines_held_for_it_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_HELD", 10)
+    given, ended = [], threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        try:
+            while True:
+                given.append(1)
+                yield b"line\n"
+        finally:
+            ended.set()
+
+    heard = merged({"a": endless()}, forever)
+    assert next(heard) == ("a", "line")
+    assert len(given) <= 13
+    cast(Generator[object], heard).close()
+    assert ended.wait(5)
+    assert len(given) <= 30

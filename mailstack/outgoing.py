@@ -1,0 +1,150 @@
+"""A mail as it is sent, in pieces: attachments are read from their files meanwhile, and never held in memory."""
+
+from __future__ import annotations
+
+import binascii
+import mimetypes
+import secrets
+import smtplib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from email.message import EmailMessage
+from pathlib import Path
+
+from mailstack.errors import CheckFailed
+
+_LINE = 57  # bytes that a line of Base64 holds, which has 76 characters (RFC 2045, section 6.8)
+_CHUNK = 1024 * _LINE
+_PIECE = 1 << 16
+
+
+class Outgoing:
+    """A message with files that go along with it; `size` is the number of its octets as RFC 1870 counts them."""
+
+    def __init__(self, message: EmailMessage, attachments: Sequence[Path] = ()) -> None:
+        """Adds to `message` what announces each of the files; they are read when it is sent."""
+        marks = []
+        for path in attachments:
+            mark = secrets.token_bytes(24)
+            main, _, sub = type_of(path).partition("/")
+            message.add_attachment(mark, maintype=main, subtype=sub, filename=path.name)
+            marks.append(binascii.b2a_base64(mark).rstrip(b"\n"))
+        rest = message.as_bytes(policy=message.policy.clone(linesep="\r\n"))
+        self._between = []
+        for mark in marks:
+            before, _, rest = rest.partition(mark + b"\r\n")
+            self._between.append(before)
+        self._between.append(rest if rest.endswith(b"\r\n") else rest + b"\r\n")
+        self._files = [(path, path.stat().st_size) for path in attachments]
+        self.size = sum(map(len, self._between)) + sum(_encoded(octets) for _, octets in self._files)
+        self.ascii = all(part.isascii() for part in self._between)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The message, its lines ended by CRLF. Raises CheckFailed when a file has become another meanwhile."""
+        for number, text in enumerate(self._between):
+            yield from (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+            if number < len(self._files):
+                yield from _read(*self._files[number])
+
+    def native(self) -> Iterator[bytes]:
+        """The same with the line ends of Unix, as sendmail(1) takes it; `native_size` bytes."""
+        held = b""
+        for piece in self.pieces():
+            data = held + piece
+            held = b"\r" if data.endswith(b"\r") else b""
+            yield data.removesuffix(held).replace(b"\r\n", b"\n")
+
+    @property
+    def native_size(self) -> int:
+        """Bytes of `native`."""
+        lines = sum(text.count(b"\r\n") for text in self._between) + sum(_lines(octets) for _, octets in self._files)
+        return self.size - lines
+
+
+def stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """A message as it goes over the wire after DATA: with dots doubled, and the line that ends it (RFC 5321, 4.5.2)."""
+    end = b"\r\n"
+    for piece in pieces:
+        data = (end + piece).replace(b"\r\n.", b"\r\n..")
+        yield data[len(end) :]
+        end = (end + piece)[-2:]
+    yield b".\r\n"
+
+
+def hand_over(
+    session: smtplib.SMTP, sender: str, recipients: Sequence[str], mail: Outgoing
+) -> dict[str, tuple[int, bytes]]:
+    """A mail to some recipients, in pieces; those that were refused, with the replies.
+
+    Its size is announced, so that one that is too large is refused before it is sent (RFC 1870, section 6.1).
+    Raises what smtplib's `sendmail` does, OSError, and CheckFailed when an attachment cannot be read.
+    """
+    if not "".join((sender, *recipients)).isascii():
+        raise smtplib.SMTPNotSupportedError("the server has no SMTPUTF8 (RFC 6531) for an address that needs it")
+    session.ehlo_or_helo_if_needed()
+    options = [f"SIZE={mail.size}"] if session.has_extn("size") else []
+    options += ["BODY=8BITMIME"] if session.has_extn("8bitmime") and not mail.ascii else []
+    code, said = session.mail(sender, options)
+    if code != 250:
+        _hang_up_or_reset(session, code)
+        raise smtplib.SMTPSenderRefused(code, said, sender)
+    refused = {}
+    for recipient in recipients:
+        code, said = session.rcpt(recipient)
+        if code not in (250, 251):
+            refused[recipient] = (code, said)
+        if code == 421:
+            break
+    if len(refused) == len(set(recipients)) or code == 421:
+        _hang_up_or_reset(session, code)
+        raise smtplib.SMTPRecipientsRefused(refused)
+    code, said = session.docmd("data")
+    if code == 354:
+        try:
+            for piece in stuffed(mail.pieces()):
+                session.send(piece)
+        except CheckFailed:
+            session.close()  # without the line that ends it, it is no mail
+            raise
+        code, said = session.getreply()
+    if code != 250:
+        _hang_up_or_reset(session, code)
+        raise smtplib.SMTPDataError(code, said)
+    return refused
+
+
+def _hang_up_or_reset(session: smtplib.SMTP, code: int) -> None:
+    if code == 421:
+        session.close()
+    else:
+        with suppress(smtplib.SMTPServerDisconnected):
+            session.rset()
+
+
+def type_of(path: Path) -> str:
+    """The media type of a file, by its name (RFC 2046)."""
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def _lines(octets: int) -> int:
+    return -(-octets // _LINE)
+
+
+def _encoded(octets: int) -> int:
+    """How much so many bytes are in Base64, its line ends included."""
+    return 4 * -(-octets // 3) + 2 * _lines(octets)
+
+
+def _read(path: Path, octets: int) -> Iterator[bytes]:
+    left = octets
+    try:
+        with path.open("rb") as file:
+            while left:
+                data = file.read(min(_CHUNK, left))
+                if len(data) < min(_CHUNK, left):
+                    raise CheckFailed(f"{path}: has become shorter while it was sent: the mail is not sent")
+                left -= len(data)
+                text = binascii.b2a_base64(data, newline=False)
+                yield b"".join(b"%b\r\n" % text[start : start + 76] for start in range(0, len(text), 76))
+    except OSError as error:
+        raise CheckFailed(f"{path}: cannot be read: {error.strerror or error}: the mail is not sent") from None
