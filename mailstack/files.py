@@ -23,6 +23,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mailstack import hosting, pki, render, secret
+from mailstack.addresses import address_flaw
 from mailstack.errors import CredentialsError, InputError
 from mailstack.model import Account, Lab
 from mailstack.secret import Secret, new_password, write_private
@@ -160,15 +161,22 @@ def _added_lines(directory: Path) -> list[str]:
 
 
 def is_added(directory: Path, address: str) -> bool:
-    """Whether an account was added to the running lab."""
-    return (directory / "added" / address).exists()
+    """Whether an account was added to the running lab. Raises InputError for what is no address of a lab."""
+    return _added_path(directory, address).exists()
+
+
+def _added_path(directory: Path, address: str) -> Path:
+    """The file of an added account. Raises InputError for what no address of a lab can be: it could name any file."""
+    if flaw := address_flaw(address):
+        raise InputError(f"{address[:300]!r} {flaw}")
+    return directory / "added" / address
 
 
 def add(directory: Path, accounts: Mapping[Account, Secret]) -> None:
     """Keep added accounts for Dovecot, which takes them at once, and for Postfix's next start."""
     make_subdirectory(directory / "added")
     for account, password in accounts.items():
-        write_private(directory / "added" / account.address, render.account_line(account, password).reveal())
+        write_private(_added_path(directory, account.address), render.account_line(account, password).reveal())
     table = directory / "addresses"
     names = [account.address for account in accounts]
     write_private(table, _without(table.read_text(), names) + "".join(map(render.own_line, names)))
@@ -176,11 +184,12 @@ def add(directory: Path, accounts: Mapping[Account, Secret]) -> None:
 
 
 def remove(directory: Path, removed: Collection[str]) -> None:
-    """Keep these accounts no longer."""
+    """Keep these accounts no longer. Raises InputError, before anything is done, as `is_added` does."""
+    paths = [_added_path(directory, address) for address in removed]
     table = directory / "addresses"
     write_private(table, _without(table.read_text(), removed))
-    for address in removed:
-        (directory / "added" / address).unlink(missing_ok=True)
+    for path in paths:
+        path.unlink(missing_ok=True)
     hosting.hand_over(directory)
 
 

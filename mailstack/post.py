@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from mailstack import mail
+from mailstack.addresses import is_address
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
-from mailstack.labfile import is_address
 from mailstack.model import Deadline, Json, Lab
 from mailstack.running import RunningLab
 
@@ -189,9 +189,13 @@ def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Rout
         # mailutils does not guess a type; what it was told last is the text's, too.
         options += [f"--content-type={mail.type_of(path)}", f"--attach={place}", "--content-type=text/plain"]
     options += [f"--append={ROUTE_HEADER}: {route}"] if route else []
-    argv = ["mail", "-s", letter.subject, "-r", letter.sender, "-a", f"Message-ID: {message_id}", *options, "--"]
+    # It reads the sender as a word of its own language, where ' begins a quotation: within " it does not.
+    sender = f'"{letter.sender}"' if "'" in letter.sender else letter.sender
+    argv = ["mail", "-s", letter.subject, "-r", sender, "-a", f"Message-ID: {message_id}", *options, "--"]
+    # mailutils takes what begins with | for a program, and with / for a file, unless it is in angle brackets.
+    recipients = [f"<{each}>" if each[0] in "|/" else each for each in letter.recipients]
     result = lab.engine.execute(
-        container, [*argv, *letter.recipients], user=STUDENT, input=letter.body.rstrip("\n").encode() + b"\n"
+        container, [*argv, *recipients], user=STUDENT, input=letter.body.rstrip("\n").encode() + b"\n"
     )
     if result.code != 0 or result.stderr.strip():
         raise CheckFailed(f"`mail -s` on the sender failed: {result.stderr.strip() or f'code {result.code}'}")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mailstack import compose, files, home, hosting, state
+from mailstack import compose, files, home, hosting, labfile, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import HostError, InputError
 from mailstack.guests import Guest
@@ -32,7 +32,14 @@ class RunningLab:
         self.state = found
         self.name = name
         self.engine = engine or Engine()
-        self.defined: Lab = found.definition()  # as it was brought up
+        try:
+            self.defined: Lab = found.definition()  # as it was brought up
+        except labfile.Misfit as misfit:  # by a version that took what this one refuses
+            place = ".".join(map(str, misfit.keys))
+            raise InputError(
+                f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {misfit.message}",
+                remedy=f"mailstack down{'' if name == 'lab' else f' -n {name}'}, change the definition, then up",
+            ) from None
         self.guest = Guest(self.directory.path)  # this process, where it adds accounts for a while
 
     @property

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from email import message_from_bytes
 from email.message import EmailMessage, Message
-from smtplib import SMTPServerDisconnected
 from typing import TYPE_CHECKING
 
 from mailstack.checks import Family, NotApplicable, Unmet, expect
@@ -265,61 +263,6 @@ def _forget(bench: Bench, uid: str | None) -> None:
     if uid:
         with bench.box(bench.bob) as box:
             box.delete([uid])
-
-
-# Ways to end a message that only some servers take for one: SEC Consult's “SMTP smuggling”, 2023.
-_SMUGGLES = {"LF . LF": b"\n.\n", "LF . CR LF": b"\n.\r\n", "CR LF . LF": b"\r\n.\n", "CR . CR LF": b"\r.\r\n"}
-
-
-def _smuggling(port: int) -> None:
-    @family(
-        f"smuggling-{port}",
-        f"no second mail can be smuggled in behind a bare newline ({port})",
-        "RFC 5321, section 4.1.1.4; postconf(5), smtpd_forbid_bare_newline",
-    )
-    def _(bench: Bench) -> str:
-        for name, ending in _SMUGGLES.items():
-            outer, inner = bench.message([bench.bob]), bench.message([bench.bob])
-            sender = "someone@outside.test" if port == 25 else bench.alice
-            smuggled = f"MAIL FROM:<{sender}>\r\nRCPT TO:<{bench.bob}>\r\nDATA\r\n".encode()
-            raw = (
-                outer.as_bytes().replace(b"\n", b"\r\n").rstrip()
-                + ending
-                + smuggled
-                + inner.as_bytes().replace(b"\n", b"\r\n")
-            )
-            with bench.smtp(25) if port == 25 else bench.logged_in(port, bench.alice) as session:
-                for line in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{bench.bob}>", "DATA"):
-                    session.command(line)
-                session.send(raw + b"\r\n.\r\n")
-                replies = _replies(session)
-            # One for the message, whatever it is. What comes between that and the last word answers smuggled commands;
-            # and who took the message has no reason to hang up but that more came than should have.
-            fair = len(replies) == 2 and (replies[1].startswith("221") or not replies[0].startswith("250"))
-            expect(fair, f"{name}: {' | '.join(replies)}")
-        return f"{', '.join(_SMUGGLES)}: one reply each; the last: {replies[0]}"
-
-
-def _replies(session: Smtp) -> list[str]:
-    """Every reply from now on, to the one to QUIT: nothing else is answered by 221 (RFC 5321, section 4.2.3)."""
-    replies: list[str] = []
-    code = 0
-    while code != 221:
-        if len(replies) == 1 and session.sock:  # only now, so that no command is sent ahead of its turn
-            with suppress(OSError):  # a server that has hung up may have said something before
-                session.sock.sendall(b"QUIT\r\n")
-        try:
-            code, text = session.getreply()
-        except SMTPServerDisconnected:
-            replies.append("and the server hangs up")
-            break
-        replies.append(f"{code} {text.decode(errors='replace')}")
-    session.close()
-    return replies
-
-
-for _port in (25, 587):
-    _smuggling(_port)
 
 
 @family("special-use", "the mailbox has its special-use folders", "RFC 6154, section 2")

@@ -39,7 +39,8 @@ overlay_option = click.option(
 
 
 def _relay(context: click.Context, parameter: click.Parameter, value: str | None) -> Relay | None:
-    from mailstack.labfile import is_host, port_number
+    from mailstack.addresses import is_host
+    from mailstack.labfile import port_number
 
     if value is None:
         return None

@@ -9,6 +9,7 @@ import pytest
 
 from mailstack import files, render
 from mailstack.accounts import Accounts
+from mailstack.errors import InputError
 from mailstack.looks import Looks
 from mailstack.model import UNLIMITED, Account, Domain, Lab
 from mailstack.secret import Secret
@@ -55,6 +56,33 @@ def test_an_account_that_is_removed_leaves_nothing(directory: Path) -> None:
     assert [account.address for account in files.added(directory)] == ["erik@example.com"]
     assert "dora" not in (directory / "addresses").read_text()
     assert "dora@example.com" not in files.passwords(directory)
+
+
+def test_an_account_with_an_apostrophe_is_written_as_dovecot_looks_for_it_and_read_back(directory: Path) -> None:
+    account = Account("o'brien@example.com", 4096)
+    files.add(directory, {account: Secret("his")})
+    assert (directory / "added" / "o'brien@example.com").read_text().startswith("o\\'brien@example.com:{PLAIN}his:")
+    assert files.added(directory) == [account]
+    assert files.passwords(directory)["o'brien@example.com"].reveal() == "his"
+    assert (directory / "addresses").read_text() == "o'brien@example.com o'brien@example.com\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["/tmp/zz@example.com", "../zz@example.com", "a/../../zz@example.com", "..", "", "a@b/c"]
+)
+def test_no_name_becomes_a_path(directory: Path, name: str) -> None:
+    def there() -> set[Path]:
+        return {*directory.parent.rglob("*"), *Path("/tmp").glob("zz*")}
+
+    before = there()
+    for act in (
+        lambda: files.add(directory, {Account(name): Secret("x")}),
+        lambda: files.remove(directory, [name]),
+        lambda: files.is_added(directory, name),
+    ):
+        with pytest.raises(InputError):
+            act()
+    assert there() == before
 
 
 def test_passwords_of_added_accounts_are_blotted_out_too(directory: Path) -> None:

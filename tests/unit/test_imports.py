@@ -13,7 +13,18 @@ PACKAGE = Path(mailstack.__file__).parent
 
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
-    ("errors", "model", "definition", "durations", "streams", "replies", "fields", "hypertext", "faults.entry"),
+    (
+        "errors",
+        "model",
+        "addresses",
+        "definition",
+        "durations",
+        "streams",
+        "replies",
+        "fields",
+        "hypertext",
+        "faults.entry",
+    ),
     ("following", "layers", "unixapi", "news", "hosts"),
     ("faults.local", "faults.login", "faults.network", "faults.refusals", "faults.tls"),
     ("storage", "ports", "subnets", "runner", "labfile", "report", "dialer", "faults", "dialogue"),
@@ -39,7 +50,10 @@ FLOORS = (
     ("doctor",),
     ("credentials", "post", "prove", "outside", "resolve", "down", "queues", "load.arrivals", "load.sending"),
     ("tracing", "accounts", "looks", "environment", "checks", "checks.bench", "answering", "recording"),
-    ("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
+    (
+        *("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
+        "checks.smuggling",
+    ),
     ("lab", "load.performance", "experiment", "experiment.evidence", "experiment.folder"),
     ("experiment.scene",),
     ("experiment.step",),
