@@ -22,11 +22,11 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mailstack import hosting, pki, render, secret
+from mailstack import hosting, pki, render
 from mailstack.addresses import address_flaw
 from mailstack.errors import CredentialsError, InputError
 from mailstack.model import Account, Lab
-from mailstack.secret import Secret, new_password, write_private
+from mailstack.secret import Blotter, Secret, new_password, write_private
 from mailstack.storage import make_subdirectory
 
 SERVER_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -206,10 +206,26 @@ def read_relay(directory: Path) -> tuple[str, Secret] | None:
     return (user, Secret(password)) if user and password else None
 
 
+def blotter(directory: Path) -> Blotter:
+    """Take the lab's secrets out of texts: passwords, also the user's own for a relay outside, and private keys."""
+    found = list(passwords(directory).values())
+    for name in ("relay", "relay_outside"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(Secret((directory / name).read_text().rstrip("\n").partition(":")[2]))
+    for path in directory.glob("*.pem"):
+        with contextlib.suppress(FileNotFoundError):
+            keys = _PRIVATE_KEY.findall(path.read_text())
+            found += [Secret(line) for key in keys for line in key.split() if len(line) >= _LEAST_OF_A_KEY]
+    return Blotter(found)
+
+
 def blot(directory: Path, text: str) -> str:
-    """`text` without any password of the lab: a server may have repeated one."""
-    relay = read_relay(directory)
-    return secret.blot(text, [*passwords(directory).values(), *([relay[1]] if relay else [])])
+    """Return `text` without any secret of the lab: a server may have repeated one."""
+    return blotter(directory).clean(text)
+
+
+_PRIVATE_KEY = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END", re.DOTALL)
+_LEAST_OF_A_KEY = 16  # characters of one line; the last of a key may be a few that are anywhere
 
 
 def rotate_relay(directory: Path) -> tuple[str, Secret]:

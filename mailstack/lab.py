@@ -367,7 +367,7 @@ class _Up:
                 remedy = f"end what listens there, or `mailstack down -n {wanted.lab}`: a new lab chooses others"
             raise HostError(
                 f"lab “{wanted.lab}” could not be started" + self.endings.told() + taken,
-                details=self.endings.logs() or last_lines(compose.complaints(result.stderr), 6),
+                details=self._blot(self.endings.logs() or last_lines(compose.complaints(result.stderr), 6)),
                 remedy=remedy,
             )
         if stale := files.readers(changed):
@@ -409,8 +409,14 @@ class _Up:
         except (CheckFailed, DeadlinePassed) as error:
             logs = self.endings.logs()
             raise type(error)(
-                error.message + self.endings.told(), remedy=error.remedy, details=logs or self.endings.all_logs()
+                self._blot(error.message) + self.endings.told(),
+                remedy=error.remedy,
+                details=self._blot(logs or self.endings.all_logs()),
             ) from None
+
+    def _blot(self, text: str) -> str:
+        """What servers have said, without the lab's secrets: a relay outside may have repeated one."""
+        return files.blot(self.directory.files, text)
 
 
 def _refuse_anothers(wanted: state.State, owners: set[str]) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from mailstack import news
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline, Endpoint
-from mailstack.secret import Secret
+from mailstack.secret import Secret, blot
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox, MailMessage
@@ -219,7 +219,7 @@ def submit(
     except smtplib.SMTPResponseException as error:
         said = error.smtp_error
         text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        raise CheckFailed(f"the server refused the mail: {error.smtp_code} {text}") from None
+        raise CheckFailed(f"the server refused the mail: {error.smtp_code} {blot(text, [password])}") from None
     except (smtplib.SMTPException, OSError) as error:
         raise CheckFailed(f"the mail could not be submitted: {error}") from None
     if refused:
@@ -256,7 +256,7 @@ def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Se
     except (imaplib.IMAP4.error, ImapToolsError, ssl.SSLError, ConnectionError, TimeoutError) as error:
         raise HostError(
             f"the IMAP connection to {endpoint.host}:{endpoint.port} was lost",
-            details=str(error),
+            details=blot(str(error), [password]),
             remedy="`mailstack status` says what runs, `mailstack logs dovecot` what happened",
         ) from None
 

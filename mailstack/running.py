@@ -12,7 +12,7 @@ from mailstack.errors import HostError, InputError
 from mailstack.guests import Guest
 from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
 from mailstack.runner import Runner
-from mailstack.secret import Secret
+from mailstack.secret import Blotter, Secret
 
 
 def endpoints_json(endpoints: Mapping[str, Endpoint]) -> Json:
@@ -67,6 +67,10 @@ class RunningLab:
                 remedy="accounts: " + ", ".join(self.definition.addresses()),
             )
         return found
+
+    def blotter(self) -> Blotter:
+        """What takes the lab's secrets, as they are now, out of texts that are shown or kept."""
+        return files.blotter(self.directory.files)
 
     def compose(self, runner: Runner) -> compose.Compose:
         """Compose on this lab."""

@@ -55,11 +55,11 @@ def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = No
 
 def queued(lab: RunningLab) -> list[Waiting]:
     """What waits in the queues of the lab's MTAs, where they run."""
-    found = []
+    found, clean = [], lab.blotter().clean
     for service in lab.services():
         if service.name in queues.SERVICES and service.state == "running":
             for entry in queues.entries(lab.engine, service.container, service.name):
-                recipients = tuple((each.address, each.reason) for each in entry.recipients)
+                recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
                 found.append(Waiting(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
     return found
 
@@ -68,6 +68,7 @@ def queued(lab: RunningLab) -> list[Waiting]:
 def lab_lines(lab: RunningLab) -> Iterator[Read]:
     """A lab's logs, to be read as often as needed: spooled to files, however long they are."""
     with contextlib.ExitStack() as opened:
+        clean = lab.blotter().clean  # a relay outside may have repeated what it was told
         spools = {}
         for service in lab.services():
             spools[service.name] = opened.enter_context(tempfile.TemporaryFile())
@@ -76,7 +77,7 @@ def lab_lines(lab: RunningLab) -> Iterator[Read]:
         def read() -> Iterator[tuple[str, str]]:
             for name, spool in spools.items():
                 spool.seek(0)
-                for line in _lines(spool):
+                for line in _lines(spool, clean):
                     yield name, line
 
         yield read
@@ -100,7 +101,7 @@ def file_lines(paths: Sequence[Path]) -> Iterator[Read]:
         yield read
 
 
-def _lines(file: IO[bytes]) -> Iterator[str]:
+def _lines(file: IO[bytes], clean: Callable[[str], str] = str) -> Iterator[str]:
     """Line by line; a line that does not end is taken in pieces, so that memory stays bounded."""
     rest = b""
     while chunk := file.read(_CHUNK):
@@ -110,10 +111,10 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
             end = len(data)
         # Many lines at once: decoding them one by one takes as long as looking at them.
         if end:
-            yield from data[:end].decode(errors="replace").removesuffix("\n").split("\n")
+            yield from clean(data[:end].decode(errors="replace")).removesuffix("\n").split("\n")
         rest = data[end:]
     if rest:
-        yield rest.decode(errors="replace")
+        yield clean(rest.decode(errors="replace"))
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -147,7 +148,7 @@ def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[J
     containers = {service.name: service.container for service in lab.services()}
     collector = collect.Collector({query.strip("<>")} if query else set(), recent=deque(maxlen=RECENT))
     collector.hosts.update(containers)  # a mail that is passed on to one of these is not out of sight yet
-    since = None if query else time.time()
+    since, clean = None if query else time.time(), lab.blotter().clean
     for position, found in enumerate(lab.engine.follow(containers, since=since, deadline=deadline)):
         if found is None:
             yield None
@@ -155,7 +156,7 @@ def follow(lab: RunningLab, query: str | None, deadline: Deadline) -> Iterator[J
         awaited = not query and not collector.names
         if awaited and (begins := collect.begins(found[1])):
             collector.names.add(begins)
-        if collector.feed(found[0], position, found[1]):
+        if collector.feed(found[0], position, clean(found[1])):
             collected = collector.collected()
         elif awaited and collector.refusals:  # refused before it had a name: that was its journey
             collected = collect.Collected((collect.as_asked(collector.refusals[0]),))

@@ -121,10 +121,13 @@ def _print_report(report: Report) -> None:
 
 
 def _print_endpoints(endpoints: dict[str, Endpoint] | object) -> None:
+    from mailstack.ports import loopback_name
+
     assert isinstance(endpoints, dict)
+    host = loopback_name()  # for people, whose clients may look for a name in the certificate
     table(
         ("endpoint", "address", "how"),
-        [(name, f"{endpoint.host}:{endpoint.port}", _HOW[name]) for name, endpoint in endpoints.items()],
+        [(name, f"{host}:{endpoint.port}", _HOW[name]) for name, endpoint in endpoints.items()],
     )
 
 

@@ -90,6 +90,19 @@ def test_passwords_of_added_accounts_are_blotted_out_too(directory: Path) -> Non
     assert "hers-and" not in files.blot(directory, "it was hers-and-hers-alone")
 
 
+def test_every_secret_of_a_lab_is_blotted_out_the_user_s_own_and_private_keys_too(directory: Path) -> None:
+    files.write(directory, LAB, outside=Secret("someone@example.net:my own & secret\n"))
+    relay = files.read_relay(directory)
+    keys = [line for name in files.SERVER_NAMES for line in (directory / f"{name}.pem").read_text().splitlines()]
+    key = keys[1 : next(n for n, line in enumerate(keys) if line.startswith("-----END"))]
+    assert relay and len(key) >= 2
+    said = ["my own & secret", "my%20own%20%26%20secret", "my own &amp; secret", relay[1].reveal(), *key[:2]]
+    blotted = files.blot(directory, f"the relay said 535 {' and '.join(said)}")
+    assert blotted == f"the relay said 535 {' and '.join(['••••••'] * len(said))}"
+    certificate = (directory / "ca.pem").read_text()
+    assert files.blot(directory, certificate) == certificate
+
+
 def test_a_change_that_is_taken_back_leaves_the_added_accounts(directory: Path) -> None:
     files.add(directory, {Account("dora@example.com"): Secret("hers")})
     before = files.kept(directory)
