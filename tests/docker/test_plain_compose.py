@@ -159,18 +159,18 @@ def test_the_mail_of_the_senders_user_arrives_through_its_relay(plain_lab: Servi
         assert until(arrived)
 
 
-def test_neither_plain_compose_nor_the_controller_takes_what_is_the_other_s(
-    plain_lab: Services, labs: Labs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where both have one owner, and the controller's lab has its default name."""
+def test_neither_plain_compose_nor_the_controller_takes_what_is_the_other_s(plain_lab: Services, labs: Labs) -> None:
+    """Also where both have one owner."""
     project = yaml.safe_load(definition.compose_file("lab.yaml").read_text())["name"]
     assert not project.startswith(compose.project_name("")), "a lab of the controller's could be called so"
     with labs.one("beside") as lab:
         theirs, own = {service.container for service in lab.services()}, _containers(plain_lab)
         assert own and not own & theirs
-        monkeypatch.setenv("MAILSTACK_OWNER", OWNER)
-        assert down.mine() == [] and down.everything(lambda _: None) == [] and down.stale(lambda _: None) == []
-        assert OWNER not in Engine().owners("lab") | Engine().owners("")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MAILSTACK_OWNER", OWNER)
+            assert Engine().labs(OWNER) == {}
+            assert (down.everything(lambda _: None), down.stale(lambda _: None)) == ([], [])
+            assert OWNER not in Engine().owners("lab") | Engine().owners("")
         assert _containers(plain_lab) == own
 
 
