@@ -7,8 +7,9 @@ from email import message_from_bytes
 from email.message import EmailMessage, Message
 from typing import TYPE_CHECKING
 
-from mailstack.checks import Family, NotApplicable, Unmet, expect
-from mailstack.checks.bench import Bench, sha256
+from mailstack.checks import Family, NotApplicable, Unmet, expect, listeners
+from mailstack.checks.bench import ARRIVAL_SECONDS, Bench, sha256
+from mailstack.checks.listeners import Mta
 from mailstack.mail import Smtp
 
 if TYPE_CHECKING:
@@ -139,6 +140,42 @@ def _only(copies: list[MailMessage]) -> MailMessage:
     """The copy, where one is what there should be."""
     expect(len(copies) == 1, f"{len(copies)} copies")
     return copies[0]
+
+
+@family(
+    "receipt",
+    "a success report says that the mail was delivered, not relayed",
+    "RFC 3461, section 4.1; RFC 3464, section 2.3.3; lmtp(8), flags=X",
+)
+def _(bench: Bench) -> str:
+    message = bench.message([bench.bob])
+    with bench.logged_in(587, bench.alice) as session:
+        expect("dsn" in session.esmtp_features, f"EHLO offers no DSN: {' '.join(sorted(session.esmtp_features))}")
+        session.sendmail(bench.alice, [bench.bob], message.as_bytes(), rcpt_options=["NOTIFY=SUCCESS"])
+    report = bench.bounce(bench.alice, str(message["Message-ID"]), ARRIVAL_SECONDS)
+    expect(report is not None, f"no report for {bench.alice}")
+    actions = [line for line in str(report).splitlines() if line.startswith("Action: ")]
+    expect(actions == ["Action: delivered"], f"the report says {', '.join(actions) or 'nothing'}")
+    return f"{bench.alice} got a report: {actions[0]}"
+
+
+def _announced(mta: Mta) -> None:
+    @family(
+        f"announced-{mta.name}",
+        f"EHLO announces nothing that never works ({'the sender' if mta.sender else mta.port})",
+        "RFC 5321, section 4.1.1.1; RFC 1985 (ETRN); postconf(5), smtpd_discard_ehlo_keywords",
+    )
+    def _(bench: Bench) -> str:
+        with listeners.session(bench, mta) as connection:
+            connection.ehlo_or_helo_if_needed()
+            offered = " ".join(sorted(connection.esmtp_features))
+            code, text = connection.command(f"ETRN {bench.lab.definition.mailname}")
+            expect("etrn" not in connection.esmtp_features, f"EHLO offers: {offered}; ETRN: {code} {text}")
+            return f"EHLO offers: {offered}"
+
+
+for _mta in listeners.MTAS:
+    _announced(_mta)
 
 
 def _unknown(port: int) -> None:

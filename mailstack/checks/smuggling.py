@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from email.message import EmailMessage
 from smtplib import SMTPServerDisconnected
 
 from mailstack import mail
 from mailstack.checks import Family, NotApplicable, Turn, Unmet, expect
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
+from mailstack.checks.listeners import MTAS, Mta, session
 from mailstack.mail import Smtp
 
 family = Family("smuggling")
@@ -27,30 +27,6 @@ ENDINGS = {
 # How the message that is smuggled in goes on. A server that refuses DATA for what was sent ahead of its reply
 # (postconf(5), smtpd_forbid_unauth_pipelining) may still take BDAT (RFC 3030), which waits for no reply.
 FOLLOW_UPS = ("DATA", "BDAT")
-
-
-@dataclass(frozen=True, slots=True)
-class Mta:
-    """An MTA that listens: its port, and whether it is the sender's, on the sender's own loopback."""
-
-    port: int
-    sender: bool = False
-
-    @property
-    def name(self) -> str:
-        """What its checks are called after."""
-        return "sender" if self.sender else str(self.port)
-
-
-# Every MTA of the lab, at each of its ports.
-MTAS = (Mta(25), Mta(587), Mta(465), Mta(25, sender=True))
-
-
-def session(bench: Bench, mta: Mta) -> Smtp:
-    """An SMTP session with an MTA, from the sender's machine; logged in as the first account where it wants that."""
-    if mta.sender:
-        return mail.Smtp(bench.dial("127.0.0.1", mta.port), name="localhost", helo="client.test")
-    return bench.smtp(mta.port) if mta.port == 25 else bench.logged_in(mta.port, bench.alice)
 
 
 def two_in_one(

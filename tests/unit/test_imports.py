@@ -50,6 +50,7 @@ FLOORS = (
     ("doctor",),
     ("credentials", "post", "prove", "outside", "resolve", "down", "queues", "load.arrivals", "load.sending"),
     ("tracing", "accounts", "looks", "environment", "checks", "checks.bench", "answering", "recording"),
+    ("checks.listeners",),
     (
         *("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
         "checks.smuggling",

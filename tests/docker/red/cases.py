@@ -299,6 +299,15 @@ CASES = (
                 postfix={"header_checks": "regexp:{ {/^Subject:/ PREPEND X-Envelope-To: carol@example.org} }"},
             ),
             Broken(
+                "what is announced does not work",
+                {
+                    **_each([f"delivery.announced-{where}" for where in (25, 587, 465, "sender")], r"; ETRN: \d{3} "),
+                    "delivery.receipt": r"^EHLO offers no DSN: ",
+                },
+                postfix={"smtpd_discard_ehlo_keywords": "dsn"},
+                sender={"smtpd_discard_ehlo_keywords": ""},
+            ),
+            Broken(
                 "bounces are refused",
                 {"delivery.null-sender": r"^RCPT TO:<bob@example\.com>: 554 5\.7\.1 <>: Sender address rejected"},
                 postfix={"smtp/inet/smtpd_sender_restrictions": "check_sender_access,inline:{<>=REJECT}"},
