@@ -40,7 +40,6 @@ def shapes(stem: str) -> list[str]:
             f"{character}{stem}{number}",
             f"{stem}{character}{number}",
             f"{stem}{number}{character}",
-            f"{stem}{number}{character * 2}x",
         )
     ]
     every = "".join(character for character in SPECIAL if not address_flaw(f"x{character}@example.com"))
@@ -53,7 +52,7 @@ def shapes(stem: str) -> list[str]:
 
 DOMAINS = ("example.com", "xn--bcher-kva.test", "1.test", "a--b.c-d.test", f"{'d' * 63}.{'e' * 63}.{'f' * 61}")
 DEFINED = [f"{local}@example.com" for local in shapes("d")]
-ADDED = [f"{local}@example.com" for local in shapes("n")]
+ADDED = [f"{local}@example.com" for number, local in enumerate(shapes("n")) if number % 3 == 1 or "`" in local]
 ELSEWHERE = [f"it's@{domain}" for domain in DOMAINS[1:]]
 CATCH_ALL = "catch'`all`@1.test"
 
@@ -124,7 +123,7 @@ def test_the_shapes_have_every_character_that_is_allowed() -> None:
     allowed = {c for c in SPECIAL if any(not address_flaw(f"{local}@a.test") for local in (f"{c}x", f"x{c}x", f"x{c}"))}
     assert allowed == set("#$&'*-=?^_`|}~")
     assert allowed <= set("".join(DEFINED)) and allowed <= set("".join(ADDED))
-    assert len(DEFINED) == len(ADDED) > 60
+    assert len(DEFINED) > 40 and len(ADDED) > 15
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
@@ -214,12 +213,14 @@ def test_a_mail_for_each_alias_and_for_nobody_is_delivered(lab: RunningLab) -> N
 def test_each_account_is_written_to_and_writes_from_the_sender_s_machine(lab: RunningLab) -> None:
     """`mail -s` takes every one of them for an address: for no file, no option and no program."""
     sent: dict[str, list[str]] = {}
-    for number, address in enumerate(every(lab)):
-        mark = secrets.token_hex(8)
-        # All of them are written to; an eighth writes, for a program in the container takes a tenth of a second.
-        sender = address if number % 8 == 0 else "student@example.com"
-        post.from_sender(lab, post.Letter(sender, (address,), mark, "hello"), f"<{mark}@test>")
-        sent[address] = [mark]
+    people = every(lab)
+    for first in range(0, len(people), 12):  # a program in the container takes a tenth of a second
+        some = people[first : first + 12]
+        for sender in (some[0], some[-1]):
+            mark = secrets.token_hex(8)
+            post.from_sender(lab, post.Letter(sender, tuple(some), mark, "hello"), f"<{mark}@test>")
+            for address in some:
+                sent.setdefault(address, []).append(mark)
     assert awaited(lab, sent) == []
 
 
