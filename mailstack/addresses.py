@@ -98,7 +98,7 @@ def address_flaw(address: str) -> str:
     if reason := _NOT_FIRST.get(local[0]):
         return f"cannot begin with {local[0]}: {reason}"
     if wrong := domain_flaw(domain.lower()):
-        return f"is no address: {domain[:80]} {wrong}"
+        return NO_ADDRESS if wrong == NO_DOMAIN else f"has a domain that {wrong}"
     return "" if is_address(address) else NO_ADDRESS
 
 

@@ -234,19 +234,17 @@ def port_number(text: str) -> int | None:
 
 def _domain_name(value: Any, keys: Keys) -> str:
     flaw = domain_flaw(value.lower()) if isinstance(value, str) else NO_DOMAIN
-    if flaw == NO_DOMAIN:
-        raise Misfit(keys, f"should be a domain like example.com, not {_shown(value)}")
     if flaw:
-        raise Misfit(keys, f"{_shown(value)} {flaw}")
+        why = "" if flaw == NO_DOMAIN else f": it {flaw}"
+        raise Misfit(keys, f"should be a domain like example.com, not {_shown(value)}{why}")
     return str(value).lower()
 
 
 def _address(value: Any, keys: Keys) -> str:
     flaw = address_flaw(value) if isinstance(value, str) else NO_ADDRESS
-    if flaw == NO_ADDRESS:
-        raise Misfit(keys, f"should be an address like alice@example.com, not {_shown(value)}")
     if flaw:
-        raise Misfit(keys, f"{_shown(value)} {flaw}")
+        why = "" if flaw == NO_ADDRESS else f": it {flaw}"
+        raise Misfit(keys, f"should be an address like alice@example.com, not {_shown(value)}{why}")
     return str(value).lower()
 
 
