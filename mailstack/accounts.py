@@ -14,16 +14,13 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from mailstack import credentials, files, guests, hint
+from mailstack.addresses import address_flaw
 from mailstack.errors import HostError, InputError, MailstackError
-from mailstack.labfile import is_address
 from mailstack.model import Account, Deadline
 from mailstack.running import RunningLab
 from mailstack.secret import Secret, new_password
 
 LOCK_SECONDS = 30.0
-
-# A file is named after the address (NAME_MAX of Linux); RFC 5321, section 4.5.3.1 allows as much.
-_LONGEST = 254
 
 # Addresses that Postfix's program is given before it has answered: they and its answer fit into a pipe (pipe(7)), so
 # that nobody waits for somebody who waits for them.
@@ -113,9 +110,11 @@ class Accounts:
     def remove_several(self, addresses: Sequence[str]) -> None:
         """Take added accounts from the lab, with their mailboxes, whose passwords nobody else knows.
 
-        So it is not waited until those hold no more: that takes up to a second. Those that are not there are passed
-        over. Raises HostError.
+        So it is not waited until those hold no more: that takes up to a second. Those that are not there, and the
+        definition's own, are passed over. Raises HostError.
         """
+        defined = set(self.lab.defined.addresses())
+        addresses = [address for address in addresses if address not in defined]
         with self._locked():
             files.remove(self.lab.directory.files, addresses)
             try:
@@ -129,6 +128,8 @@ class Accounts:
 
         Raises InputError where it was not added to it.
         """
+        if flaw := address_flaw(address):
+            raise InputError(f"{address[:300]!r} {flaw}", remedy="mailstack account list")
         address = address.lower()
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):
@@ -149,10 +150,11 @@ class Accounts:
         return files.added(self.lab.directory.files)
 
     def _fitting(self, address: str) -> str:
+        if flaw := address_flaw(address):
+            shown = f"{address[:300]!r} cannot be an account's address"
+            raise InputError(f"{shown}: it {flaw}", remedy="write it like dora@example.com")
         address = address.lower()
         definition = self.lab.defined
-        if not is_address(address) or "+" in address or len(address) > _LONGEST:
-            raise InputError(f"{address!r} cannot be an account's address", remedy="write it like dora@example.com")
         domains = [domain.name for domain in definition.domains]
         if address.rpartition("@")[2] not in domains:
             raise InputError(f"{address} is in none of the lab's domains", remedy="domains: " + ", ".join(domains))
@@ -166,8 +168,8 @@ class Accounts:
             return
         self._looked = True
         with contextlib.suppress(MailstackError):
-            for addresses in guests.left(self.lab.directory.path):
-                if addresses:
+            for noted in guests.left(self.lab.directory.path):
+                if addresses := [address for address in noted if not address_flaw(address)]:
                     self.remove_several(addresses)
 
     def _locked(self) -> AbstractContextManager[int]:

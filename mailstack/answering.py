@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mailstack import hint, post
+from mailstack.addresses import is_address
 from mailstack.errors import InputError
 from mailstack.fields import message_ids, moment
-from mailstack.labfile import is_address
 from mailstack.message import Message
 from mailstack.model import Lab
 

@@ -187,7 +187,7 @@ class Engine:
     def labs(self, owner: str | None = None) -> dict[str, str]:
         """Every lab that has anything on this engine: name → owner. With `owner`, that owner's alone."""
         found = self._labels(f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB)
-        return {labels[LABEL_LAB]: labels.get(LABEL_OWNER, "") for labels in found if LABEL_LAB in labels}
+        return {labels[LABEL_LAB]: labels.get(LABEL_OWNER, "") for labels in found if labels.get(LABEL_LAB)}
 
     @_mapped
     def expires(self, lab: str, owner: str) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from mailstack import credentials
 from mailstack.errors import InputError
+from mailstack.ports import loopback_name
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 
@@ -19,12 +20,12 @@ def variables(lab: RunningLab, account: str, *, trust: bool = False) -> Variable
     `trust` adds what has OpenSSL (its manual, SSL_CTX_set_default_verify_paths(3)), Go and Node (its manual,
     NODE_EXTRA_CA_CERTS) trust the lab's CA by themselves. Raises InputError where there is no such account.
     """
-    there = lab.endpoints
+    there, host = lab.endpoints, loopback_name()
     machine, machine_password = credentials.of(lab, "relay")
     reader, reader_password = credentials.of(lab, account)
     authority = str(lab.ca_file)
     found: dict[str, str | Secret] = {
-        "SMTP_HOST": there["submission"].host,
+        "SMTP_HOST": host,
         "SMTP_PORT": str(there["submission"].port),
         "SMTPS_PORT": str(there["submissions"].port),
         "SMTP_USER": machine,
@@ -32,7 +33,7 @@ def variables(lab: RunningLab, account: str, *, trust: bool = False) -> Variable
     }
     for protocol in ("imap", "pop3"):
         found |= {
-            f"{protocol.upper()}_HOST": there[protocol].host,
+            f"{protocol.upper()}_HOST": host,
             f"{protocol.upper()}_PORT": str(there[protocol].port),
             f"{protocol.upper()}S_PORT": str(there[f"{protocol}s"].port),
             f"{protocol.upper()}_USER": reader,

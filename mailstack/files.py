@@ -22,10 +22,11 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mailstack import hosting, pki, render, secret
+from mailstack import hosting, pki, render
+from mailstack.addresses import address_flaw
 from mailstack.errors import CredentialsError, InputError
 from mailstack.model import Account, Lab
-from mailstack.secret import Secret, new_password, write_private
+from mailstack.secret import Blotter, Secret, new_password, write_private
 from mailstack.storage import make_subdirectory
 
 SERVER_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -160,15 +161,22 @@ def _added_lines(directory: Path) -> list[str]:
 
 
 def is_added(directory: Path, address: str) -> bool:
-    """Whether an account was added to the running lab."""
-    return (directory / "added" / address).exists()
+    """Whether an account was added to the running lab. Raises InputError for what is no address of a lab."""
+    return _added_path(directory, address).exists()
+
+
+def _added_path(directory: Path, address: str) -> Path:
+    """The file of an added account. Raises InputError for what no address of a lab can be: it could name any file."""
+    if flaw := address_flaw(address):
+        raise InputError(f"{address[:300]!r} {flaw}")
+    return directory / "added" / address
 
 
 def add(directory: Path, accounts: Mapping[Account, Secret]) -> None:
     """Keep added accounts for Dovecot, which takes them at once, and for Postfix's next start."""
     make_subdirectory(directory / "added")
     for account, password in accounts.items():
-        write_private(directory / "added" / account.address, render.account_line(account, password).reveal())
+        write_private(_added_path(directory, account.address), render.account_line(account, password).reveal())
     table = directory / "addresses"
     names = [account.address for account in accounts]
     write_private(table, _without(table.read_text(), names) + "".join(map(render.own_line, names)))
@@ -176,11 +184,12 @@ def add(directory: Path, accounts: Mapping[Account, Secret]) -> None:
 
 
 def remove(directory: Path, removed: Collection[str]) -> None:
-    """Keep these accounts no longer."""
+    """Keep these accounts no longer. Raises InputError, before anything is done, as `is_added` does."""
+    paths = [_added_path(directory, address) for address in removed]
     table = directory / "addresses"
     write_private(table, _without(table.read_text(), removed))
-    for address in removed:
-        (directory / "added" / address).unlink(missing_ok=True)
+    for path in paths:
+        path.unlink(missing_ok=True)
     hosting.hand_over(directory)
 
 
@@ -197,10 +206,26 @@ def read_relay(directory: Path) -> tuple[str, Secret] | None:
     return (user, Secret(password)) if user and password else None
 
 
+def blotter(directory: Path) -> Blotter:
+    """Take the lab's secrets out of texts: passwords, also the user's own for a relay outside, and private keys."""
+    found = list(passwords(directory).values())
+    for name in ("relay", "relay_outside"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(Secret((directory / name).read_text().rstrip("\n").partition(":")[2]))
+    for path in directory.glob("*.pem"):
+        with contextlib.suppress(FileNotFoundError):
+            keys = _PRIVATE_KEY.findall(path.read_text())
+            found += [Secret(line) for key in keys for line in key.split() if len(line) >= _LEAST_OF_A_KEY]
+    return Blotter(found)
+
+
 def blot(directory: Path, text: str) -> str:
-    """`text` without any password of the lab: a server may have repeated one."""
-    relay = read_relay(directory)
-    return secret.blot(text, [*passwords(directory).values(), *([relay[1]] if relay else [])])
+    """Return `text` without any secret of the lab: a server may have repeated one."""
+    return blotter(directory).clean(text)
+
+
+_PRIVATE_KEY = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END", re.DOTALL)
+_LEAST_OF_A_KEY = 16  # characters of one line; the last of a key may be a few that are anywhere
 
 
 def rotate_relay(directory: Path) -> tuple[str, Secret]:

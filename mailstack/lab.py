@@ -367,7 +367,7 @@ class _Up:
                 remedy = f"end what listens there, or `{hint.line('down', lab=wanted.lab)}`: a new lab chooses others"
             raise HostError(
                 f"lab “{wanted.lab}” could not be started" + self.endings.told() + taken,
-                details=self.endings.logs() or last_lines(compose.complaints(result.stderr), 6),
+                details=self._blot(self.endings.logs() or last_lines(compose.complaints(result.stderr), 6)),
                 remedy=remedy,
             )
         if stale := files.readers(changed):
@@ -407,10 +407,14 @@ class _Up:
                 outside.log_in(self.engine, container, lab.relay, self.outside)
             return verified
         except (CheckFailed, DeadlinePassed) as error:
-            error.message += self.endings.told()
+            error.message = self._blot(error.message) + self.endings.told()
             logs = self.endings.logs() or self.endings.all_logs()
-            error.details = "\n".join(filter(None, (error.details, logs)))
+            error.details = self._blot("\n".join(filter(None, (error.details, logs))))
             raise
+
+    def _blot(self, text: str) -> str:
+        """What servers have said, without the lab's secrets: a relay outside may have repeated one."""
+        return files.blot(self.directory.files, text)
 
 
 def _refuse_anothers(wanted: state.State, owners: set[str]) -> None:

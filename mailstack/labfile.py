@@ -6,20 +6,17 @@ Misfit says under which keys; places.py finds them in the files as they were wri
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mailstack.addresses import NO_ADDRESS, NO_DOMAIN, address_flaw, domain_flaw, is_host
 from mailstack.model import Account, Alias, Domain, Json, Lab, Limits, Relay, Settings
 
 BLOCK = "x-mailstack"
 
 Keys = tuple[str | int, ...]
 
-# RFC 5321, section 4.1.2: the dot-string form, without `+`, which the lab's servers take as a delimiter.
-_LOCAL = re.compile(r"[a-z0-9!#$%&'*/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*/=?^_`{|}~-]+)*")
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SIZE = re.compile(r"([0-9]{1,15})\s*([kmg])?i?b?", re.IGNORECASE)
 _PORT = re.compile(r"[0-9]{1,5}")
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -230,48 +227,25 @@ def to_bytes(text: str) -> int | None:
     return size if 1024 <= size <= 2**40 else None
 
 
-def is_domain(name: str) -> bool:
-    """Whether `name` can be a mail domain: two labels or more (RFC 1035, section 2.3.1)."""
-    labels = name.split(".")
-    return len(name) <= 253 and len(labels) >= 2 and all(_LABEL.fullmatch(label) for label in labels)
-
-
-def is_host(name: str) -> bool:
-    """Whether `name` can be a host: a name of one label or more, or an IPv4 address.
-
-    What ends with a number is an address (RFC 1123, section 2.1).
-    """
-    labels = name.lower().split(".")
-    if labels[-1].isdecimal():
-        try:
-            return bool(ipaddress.IPv4Address(name))
-        except ValueError:
-            return False
-    return len(name) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
-
-
 def port_number(text: str) -> int | None:
     """The port that `text` gives, from 1 to 65535; None when it gives none."""
     return int(text) if _PORT.fullmatch(text) and 0 < int(text) < 65536 else None
 
 
-def is_address(text: str) -> bool:
-    """Whether `text` can be a mail address (RFC 5321, section 4.1.2; ASCII, no quoted local part); `+` may be in it."""
-    local, _, domain = text.lower().rpartition("@")
-    return len(local) <= 64 and bool(_LOCAL.fullmatch(local.replace("+", "-"))) and is_domain(domain)
-
-
 def _domain_name(value: Any, keys: Keys) -> str:
-    name = str(value).lower()
-    if not isinstance(value, str) or not is_domain(name):
-        raise Misfit(keys, f"should be a domain like example.com, not {_shown(value)}")
-    return name
+    flaw = domain_flaw(value.lower()) if isinstance(value, str) else NO_DOMAIN
+    if flaw:
+        why = "" if flaw == NO_DOMAIN else f": it {flaw}"
+        raise Misfit(keys, f"should be a domain like example.com, not {_shown(value)}{why}")
+    return str(value).lower()
 
 
 def _address(value: Any, keys: Keys) -> str:
-    if not isinstance(value, str) or not is_address(value) or "+" in value:
-        raise Misfit(keys, f"should be an address like alice@example.com, not {_shown(value)}")
-    return value.lower()
+    flaw = address_flaw(value) if isinstance(value, str) else NO_ADDRESS
+    if flaw:
+        why = "" if flaw == NO_ADDRESS else f": it {flaw}"
+        raise Misfit(keys, f"should be an address like alice@example.com, not {_shown(value)}{why}")
+    return str(value).lower()
 
 
 def _local_address(value: Any, keys: Keys, domains: set[str]) -> str:

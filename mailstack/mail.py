@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mailstack import foreign, imap, news
-from mailstack.errors import CheckFailed, DeadlinePassed
+from mailstack.errors import CheckFailed, DeadlinePassed, MailstackError
 from mailstack.model import Deadline, Endpoint
 from mailstack.outgoing import Outgoing, hand_over
-from mailstack.secret import Secret
+from mailstack.secret import Secret, blot
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox, MailMessage
@@ -224,9 +224,16 @@ def submit(
             session.login(user, password.reveal())
             refused = hand_over(session, sender, recipients, outgoing)
     except (smtplib.SMTPException, OSError) as error:
-        raise SMTP_ERRORS.of(error) or error from None
+        raise _blotted(SMTP_ERRORS.of(error) or error, password) from None
     if refused:
         raise _refused_recipients(smtplib.SMTPRecipientsRefused(refused))
+
+
+def _blotted(error: Exception, password: Secret) -> Exception:
+    """Take the password out of what a server has said: it may have repeated it."""
+    if isinstance(error, MailstackError):
+        error.message, error.details = (blot(text, [password]) for text in (error.message, error.details))
+    return error
 
 
 def _refused_mail(error: Exception) -> CheckFailed:
@@ -275,7 +282,7 @@ def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Se
             raise
         connection.logout()
     except (imaplib.IMAP4.error, ImapToolsError) as error:
-        raise imap.errors(endpoint, user).of(error) or error from None
+        raise _blotted(imap.errors(endpoint, user).of(error) or error, password) from None
 
 
 def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:

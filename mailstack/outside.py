@@ -5,7 +5,6 @@ What is tried is what the sender will do: the same name, the same way out, the s
 
 from __future__ import annotations
 
-import base64
 import smtplib
 import socket
 import ssl
@@ -15,7 +14,7 @@ from mailstack.dialer import Dialer
 from mailstack.engine import Engine
 from mailstack.errors import CheckFailed, CredentialsError
 from mailstack.model import Relay
-from mailstack.secret import Secret
+from mailstack.secret import Secret, blot
 
 # How long a relay on the other side of the world may take for one answer.
 ANSWER_SECONDS = 20.0
@@ -50,7 +49,7 @@ def log_in(engine: Engine, sender: str, relay: Relay, credentials: Secret) -> No
             f"the relay {where} offers no TLS, or no way to log in after it", remedy="nothing secret was sent to it"
         ) from None
     except smtplib.SMTPResponseException as error:
-        reply = _blotted(error, user, password)
+        reply = _blotted(error, password)
         # RFC 4954, section 6: 5yz refuses for good; 4yz (454, say) is the server's own trouble.
         if isinstance(error, smtplib.SMTPAuthenticationError) and error.smtp_code >= 500:
             raise CredentialsError(
@@ -81,11 +80,8 @@ def _reason(engine: Engine, sender: str, relay: Relay) -> str:
     return "" if tried.code == 0 else (said[-1] if said else "no answer within 5 s")
 
 
-def _blotted(error: smtplib.SMTPResponseException, user: str, password: str) -> str:
-    """The reply in one line, without the credentials: a server may have repeated them."""
+def _blotted(error: smtplib.SMTPResponseException, password: str) -> str:
+    """The reply in one line, without the password: a server may have repeated it."""
     said = error.smtp_error
     text = f"{error.smtp_code} {said.decode(errors='replace') if isinstance(said, bytes) else said}"
-    for form in (password, f"\0{user}\0{password}"):
-        for shape in (form, base64.b64encode(form.encode()).decode()):
-            text = text.replace(shape, str(Secret(form)))
-    return " ".join(text.split())
+    return " ".join(blot(text, [Secret(password)]).split())

@@ -210,16 +210,15 @@ def mailbox(mailbox_factory: MailboxFactory) -> Mailbox:
 def smtp_settings(mailstack_lab: RunningLab) -> SmtpSettings:
     """What an application submits mail with, as any address of the lab's domains: for smtplib, Django, Flask."""
     from mailstack import files
+    from mailstack.ports import loopback_name
     from mailstack.testing import Password, SmtpSettings
 
     relay = files.read_relay(mailstack_lab.directory.files)
     if relay is None:
         pytest.fail(f"lab “{mailstack_lab.name}” has no user that sends for all addresses", pytrace=False)
     user, password = relay
-    submission = mailstack_lab.endpoints["submission"]
-    return SmtpSettings(
-        submission.host, submission.port, user, Password(password.reveal()), mailstack_lab.ca_file, starttls=True
-    )
+    port = mailstack_lab.endpoints["submission"].port
+    return SmtpSettings(loopback_name(), port, user, Password(password.reveal()), mailstack_lab.ca_file, starttls=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ choose others. Below the range from which systems take the ports of outgoing con
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,6 +20,20 @@ _FIRST, _LAST = 20000, 32000
 _LISTEN = "0A"
 # Of all addresses and of 127.0.0.1, as the kernel writes them on a machine of either byte order; ::1 is another place.
 _LOOPBACK = {"00000000", "0100007F", "7F000001", "0" * 32}
+
+
+@functools.cache
+def loopback_name() -> str:
+    """The host that clients are told: `localhost`, which is in the servers' certificates, or the address without it.
+
+    fetchmail, mbsync and s-nail match no IP address in a certificate (RFC 6125, section 1.7.2, leaves it out). A client
+    that tries ::1 first is refused there at once, and goes on with 127.0.0.1.
+    """
+    try:
+        found = socket.getaddrinfo("localhost", None, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    return "localhost" if any(address[4][0] == "127.0.0.1" for address in found) else "127.0.0.1"
 
 
 def is_free(port: int) -> bool:

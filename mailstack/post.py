@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from mailstack import hint, mail, tracing
+from mailstack.addresses import is_address
 from mailstack.errors import CheckFailed, DeadlinePassed, EngineError, InputError
-from mailstack.labfile import is_address
 from mailstack.model import Deadline, Json, Lab
 from mailstack.outgoing import Outgoing
 from mailstack.running import RunningLab
@@ -276,15 +276,19 @@ def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Rout
     is refused as sender (553).
     """
     container = lab.service("sender").container
+    # mailutils takes what begins with | for a program, and with / for a file, unless it is in angle brackets.
+    recipients = [f"<{each}>" if each[0] in "|/" else each for each in letter.recipients]
     if letter.attachments:
         # Handed in whole, so that no attachment is kept in a file of the sender's; sendmail(1).
         whole = prepared(letter, message_id, route)
-        argv = ["sendmail", "-i", "-f", letter.sender, "--", *letter.recipients]
+        argv = ["sendmail", "-i", "-f", letter.sender, "--", *recipients]
         size, data = whole.native_size, whole.native()
     else:
         options = [f"--append={ROUTE_HEADER}: {route}"] if route else []
-        argv = ["mail", "-s", letter.subject, "-r", letter.sender, "-a", f"Message-ID: {message_id}", *options, "--"]
-        argv += letter.recipients
+        # It reads the sender as a word of its own language, where ' begins a quotation: within " it does not.
+        sender = f'"{letter.sender}"' if "'" in letter.sender else letter.sender
+        argv = ["mail", "-s", letter.subject, "-r", sender, "-a", f"Message-ID: {message_id}", *options, "--"]
+        argv += recipients
         body = letter.body.rstrip("\n").encode() + b"\n"
         size, data = len(body), iter([body])
     result = lab.engine.execute(container, ["hand-in", str(size), *argv], user=STUDENT, input=data)

@@ -7,7 +7,7 @@ import re
 import smtplib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailstack import hint, mail, mailboxes, post
@@ -58,8 +58,14 @@ def record(lab: RunningLab, letter: post.Letter, via: str, deadline: Deadline) -
         dialogue, refused = _from_sender(lab, letter, message_id, deadline)
     else:
         dialogue, refused = _from_here(lab, letter, outgoing, via)
+    clean = lab.blotter().clean
+    refused = [clean(text) for text in refused]
     if not dialogue.exchanges:
         raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=hint.line("logs", lab=lab.name))
+    dialogue = replace(
+        dialogue,
+        exchanges=tuple(replace(each, lines=tuple(map(clean, each.lines))) for each in dialogue.exchanges),
+    )
     return Recording(lab.name, via, message_id, dialogue, tuple(refused))
 
 

@@ -27,16 +27,29 @@ def account_line(account: Account, password: Secret) -> Secret:
     """One account's line in a passwd-file."""
     size = "unlimited" if account.quota == UNLIMITED else f"{account.quota}B"
     extra = f"userdb_quota_storage_size={size}" if account.quota is not None else ""
-    return Secret(f"{account.address}:{{PLAIN}}{password.reveal()}::::::{extra}\n")
+    return Secret(f"{_as_user(account.address)}:{{PLAIN}}{password.reveal()}::::::{extra}\n")
 
 
 def account_of(line: str) -> Account:
     """The other way round, without the password."""
-    address, _, rest = line.strip().partition(":")
+    user, _, rest = line.strip().partition(":")
+    address = _address_of(user)
     _, given, size = rest.partition("userdb_quota_storage_size=")
     if not given:
         return Account(address)
     return Account(address, UNLIMITED if size == "unlimited" else int(size.removesuffix("B")))
+
+
+def _as_user(address: str) -> str:
+    """An address as a user of a passwd-file: Dovecot looks for a name with a backslash before each ' in it.
+
+    (auth_request_str_escape: what a variable like %{user} is expanded to.)
+    """
+    return address.replace("'", r"\'")
+
+
+def _address_of(user: str) -> str:
+    return user.replace(r"\'", "'")
 
 
 def own_line(address: str) -> str:
@@ -48,8 +61,8 @@ def passwords_of(accounts_file: str) -> dict[str, Secret]:
     """The other way round: address → password."""
     found = {}
     for line in accounts_file.splitlines():
-        address, _, rest = line.partition(":")
-        found[address] = Secret(rest.removeprefix("{PLAIN}").split(":", 1)[0])
+        user, _, rest = line.partition(":")
+        found[_address_of(user)] = Secret(rest.removeprefix("{PLAIN}").split(":", 1)[0])
     return found
 
 

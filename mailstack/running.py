@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mailstack import compose, files, hint, home, hosting, state
+from mailstack import compose, files, hint, home, hosting, labfile, state
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import HostError, InputError
 from mailstack.guests import Guest
 from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
 from mailstack.runner import Runner
-from mailstack.secret import Secret
+from mailstack.secret import Blotter, Secret
 
 
 def endpoints_json(endpoints: Mapping[str, Endpoint]) -> Json:
@@ -32,7 +32,14 @@ class RunningLab:
         self.state = found
         self.name = name
         self.engine = engine or Engine()
-        self.defined: Lab = found.definition()  # as it was brought up
+        try:
+            self.defined: Lab = found.definition()  # as it was brought up
+        except labfile.Misfit as misfit:  # by a version that took what this one refuses
+            place = ".".join(map(str, misfit.keys))
+            raise InputError(
+                f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {misfit.message}",
+                remedy=f"mailstack down{'' if name == 'lab' else f' -n {name}'}, change the definition, then up",
+            ) from None
         self.guest = Guest(self.directory.path)  # this process, where it adds accounts for a while
 
     @property
@@ -60,6 +67,10 @@ class RunningLab:
                 remedy="accounts: " + ", ".join(self.definition.addresses()),
             )
         return found
+
+    def blotter(self) -> Blotter:
+        """What takes the lab's secrets, as they are now, out of texts that are shown or kept."""
+        return files.blotter(self.directory.files)
 
     def compose(self, runner: Runner) -> compose.Compose:
         """Compose on this lab."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 import os
+import re
 import secrets as _random
-from collections.abc import Iterable
+import shlex
+import urllib.parse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mailstack import storage
 from mailstack.errors import HostError
@@ -59,17 +65,79 @@ def new_password() -> Secret:
 
 
 def blot(text: str, secrets: Iterable[Secret]) -> str:
-    """`text` without these secrets, as they are and in base64, wherever in what was encoded they begin (RFC 4616)."""
-    for secret in secrets:
-        value = secret.reveal().encode()
-        forms = [value.decode()]
-        for before in range(3):
-            encoded = base64.b64encode(bytes(before) + value).decode()
-            # The characters that the value alone decides: six bits each.
-            forms.append(encoded[(before * 8 + 5) // 6 : (before + len(value)) * 8 // 6])
-        for form in forms:
-            text = text.replace(form, str(secret))
-    return text
+    """Return `text` without these secrets, in whatever form they may be shown: see Blotter."""
+    return Blotter(secrets).clean(text)
+
+
+class Blotter:
+    """Takes secrets out of texts: as they are, and as programs encode them. Made once for many texts."""
+
+    def __init__(self, secrets: Iterable[Secret]) -> None:
+        # The longest first: a form may begin with another one.
+        self._forms = sorted({form for each in secrets for form in _forms(each.reveal())}, key=len, reverse=True)
+        self._by_start: dict[str, list[str]] = {}
+        for form in self._forms:
+            self._by_start.setdefault(form[:_START], []).append(form)
+
+    def clean(self, text: str) -> str:
+        """Return the text without the secrets."""
+        for form in self._forms if len(self._forms) <= _FEW else self._there(text):
+            text = text.replace(form, _BLOT)
+        return text
+
+    def document(self, value: Any) -> Any:
+        """Return what JSON is made of with every text in it cleaned; names of members stay."""
+        if isinstance(value, dict):
+            return {name: self.document(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.document(each) for each in value]
+        return self.clean(value) if isinstance(value, str) else value
+
+    def _there(self, text: str) -> list[str]:
+        """The forms that are in the text: with thousands, each place is looked at once rather than each form."""
+        found = [form for form in self._forms if len(form) < _START and form in text]
+        for at in range(len(text) - _START + 1):
+            for form in self._by_start.get(text[at : at + _START], ()):
+                if text.startswith(form, at):
+                    found.append(form)
+        return sorted(found, key=len, reverse=True)
+
+
+_START = 8  # characters by which a form is looked up
+_FEW = 500  # forms that are quicker looked for one by one
+_SHORTEST = 4  # characters of an encoded form: less would be found everywhere
+_PLAIN = re.compile(r"[A-Za-z0-9_-]*")
+
+
+def _forms(value: str) -> set[str]:
+    """A secret as programs write it."""
+    found = {form for form in _base64(value.encode()) if len(form) >= _SHORTEST}
+    if not _PLAIN.fullmatch(value):
+        quoted = shlex.quote(value)
+        found |= {
+            # In addresses of the web (RFC 3986), in HTML, in JSON, in Python, in a shell, in IMAP and Dovecot's files.
+            *(urllib.parse.quote(value, safe=""), urllib.parse.quote(value), urllib.parse.quote_plus(value)),
+            *(html.escape(value), html.escape(value, quote=False), json.dumps(value)[1:-1]),
+            *(json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], quoted, quoted[1:-1]),
+            re.sub(r"([\\\"])", r"\\\1", value),
+            # xtext (RFC 3461, section 4), and what Postfix logs of what is not ASCII.
+            "".join(chr(b) if 33 <= b <= 126 and b not in b"+=" else f"+{b:02X}" for b in value.encode()),
+            "".join(c if c.isascii() else "?" * len(c.encode()) for c in value),
+        }
+    return {value, *found} - {""}
+
+
+def _base64(value: bytes) -> Iterator[str]:
+    """What base64 makes of it (RFC 4648), wherever in what was encoded it begins: after a user's name, as in PLAIN."""
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + value).decode()
+        # The characters that the value alone decides: six bits each.
+        form = encoded[(before * 8 + 5) // 6 : (before + len(value)) * 8 // 6]
+        yield form
+        yield form.translate(_URL_SAFE)
+
+
+_URL_SAFE = str.maketrans("+/", "-_")
 
 
 def write_private(path: Path, text: str) -> bool:

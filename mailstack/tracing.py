@@ -47,15 +47,16 @@ class Traced:
 
 @dataclass(frozen=True, slots=True)
 class LabLines:
-    """A lab's logs, to be read as often as needed: each service's in a file of its own."""
+    """A lab's logs, to be read as often as needed, without its secrets: each service's in a file of its own."""
 
     spools: Mapping[str, IO[bytes]]
     rotated: tuple[rotation.Rotated, ...]
+    clean: Callable[[str], str]  # a relay outside may have repeated what it was told
 
     def __call__(self) -> Iterator[tuple[str, str]]:
         for name, spool in self.spools.items():
             spool.seek(0)
-            for line in _lines(spool):
+            for line in _lines(spool, self.clean):
                 yield name, line
 
 
@@ -82,11 +83,11 @@ def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = No
 
 def queued(lab: RunningLab) -> list[Waiting]:
     """What waits in the queues of the lab's MTAs, where they run."""
-    found = []
+    found, clean = [], lab.blotter().clean
     for service in lab.services():
         if service.name in queues.SERVICES and service.state == "running":
             for entry in queues.entries(lab.engine, service.container, service.name):
-                recipients = tuple((each.address, each.reason) for each in entry.recipients)
+                recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
                 found.append(Waiting(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
     return found
 
@@ -100,7 +101,7 @@ def lab_lines(lab: RunningLab, since: float | None = None) -> Iterator[LabLines]
             spool = spools[service.name] = opened.enter_context(tempfile.TemporaryFile())
             lab.engine.copy_logs(service.container, spool, since)
             rotated.append(_rotated(lab, service.name, service.container, spool))
-        yield LabLines(spools, tuple(filter(None, rotated)))
+        yield LabLines(spools, tuple(filter(None, rotated)), lab.blotter().clean)
 
 
 def _rotated(lab: RunningLab, service: str, container: str, spool: IO[bytes]) -> rotation.Rotated | None:
@@ -133,7 +134,7 @@ def file_lines(paths: Sequence[Path]) -> Iterator[Read]:
         yield read
 
 
-def _lines(file: IO[bytes]) -> Iterator[str]:
+def _lines(file: IO[bytes], clean: Callable[[str], str] = str) -> Iterator[str]:
     """Line by line; a line that does not end is taken in pieces, so that memory stays bounded."""
     rest = b""
     while chunk := file.read(_CHUNK):
@@ -143,10 +144,10 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
             end = len(data)
         # Many lines at once: decoding them one by one takes as long as looking at them.
         if end:
-            yield from data[:end].decode(errors="replace").removesuffix("\n").split("\n")
+            yield from clean(data[:end].decode(errors="replace")).removesuffix("\n").split("\n")
         rest = data[end:]
     if rest:
-        yield rest.decode(errors="replace")
+        yield clean(rest.decode(errors="replace"))
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -183,7 +184,7 @@ def follow(
     containers = {service.name: service.container for service in lab.services()}
     collector = collect.Collector({query.strip("<>")} if query else set(), recent=deque(maxlen=RECENT))
     collector.hosts.update(containers)  # a mail that is passed on to one of these is not out of sight yet
-    begins = since if query else time.time()
+    begins, clean = since if query else time.time(), lab.blotter().clean
     for position, found in enumerate(lab.engine.follow(containers, since=begins, deadline=deadline)):
         if found is None:
             yield None
@@ -191,7 +192,7 @@ def follow(
         awaited = not query and not collector.names
         if awaited and (begun := collect.begins(found[1])):
             collector.names.add(begun)
-        if collector.feed(found[0], position, found[1]):
+        if collector.feed(found[0], position, clean(found[1])):
             collected = collector.collected()
         elif awaited and collector.refusals:  # refused before it had a name: that was its journey
             collected = collect.Collected((collect.as_asked(collector.refusals[0]),))

@@ -81,9 +81,10 @@ def expect(met: object, evidence: str) -> None:
 
 def all_checks() -> list[Check]:
     """Every check there is, family by family."""
-    from mailstack.checks import auth, closed, delivery, queue, relay, tls
+    from mailstack.checks import auth, closed, delivery, queue, relay, smuggling, tls
 
-    return [check for module in (auth, tls, delivery, relay, closed, queue) for check in module.family.checks]
+    families = (auth, tls, delivery, smuggling, relay, closed, queue)
+    return [check for module in families for check in module.family.checks]
 
 
 def chosen(ids: Sequence[str]) -> list[Check]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from email import message_from_bytes
 from email.message import EmailMessage, Message
-from smtplib import SMTPServerDisconnected
 from typing import TYPE_CHECKING
 
-from mailstack.checks import Family, NotApplicable, Unmet, expect
-from mailstack.checks.bench import Bench, sha256
+from mailstack.checks import Family, NotApplicable, Unmet, expect, listeners
+from mailstack.checks.bench import ARRIVAL_SECONDS, Bench, sha256
+from mailstack.checks.listeners import Mta
 from mailstack.mail import Smtp
 
 if TYPE_CHECKING:
@@ -143,6 +142,42 @@ def _only(copies: list[MailMessage]) -> MailMessage:
     return copies[0]
 
 
+@family(
+    "receipt",
+    "a success report says that the mail was delivered, not relayed",
+    "RFC 3461, section 4.1; RFC 3464, section 2.3.3; lmtp(8), flags=X",
+)
+def _(bench: Bench) -> str:
+    message = bench.message([bench.bob])
+    with bench.logged_in(587, bench.alice) as session:
+        expect("dsn" in session.esmtp_features, f"EHLO offers no DSN: {' '.join(sorted(session.esmtp_features))}")
+        session.sendmail(bench.alice, [bench.bob], message.as_bytes(), rcpt_options=["NOTIFY=SUCCESS"])
+    report = bench.bounce(bench.alice, str(message["Message-ID"]), ARRIVAL_SECONDS)
+    expect(report is not None, f"no report for {bench.alice}")
+    actions = [line for line in str(report).splitlines() if line.startswith("Action: ")]
+    expect(actions == ["Action: delivered"], f"the report says {', '.join(actions) or 'nothing'}")
+    return f"{bench.alice} got a report: {actions[0]}"
+
+
+def _announced(mta: Mta) -> None:
+    @family(
+        f"announced-{mta.name}",
+        f"EHLO announces nothing that never works ({'the sender' if mta.sender else mta.port})",
+        "RFC 5321, section 4.1.1.1; RFC 1985 (ETRN); postconf(5), smtpd_discard_ehlo_keywords",
+    )
+    def _(bench: Bench) -> str:
+        with listeners.session(bench, mta) as connection:
+            connection.ehlo_or_helo_if_needed()
+            offered = " ".join(sorted(connection.esmtp_features))
+            code, text = connection.command(f"ETRN {bench.lab.definition.mailname}")
+            expect("etrn" not in connection.esmtp_features, f"EHLO offers: {offered}; ETRN: {code} {text}")
+            return f"EHLO offers: {offered}"
+
+
+for _mta in listeners.MTAS:
+    _announced(_mta)
+
+
 def _unknown(port: int) -> None:
     @family(
         f"unknown-{port}",
@@ -265,61 +300,6 @@ def _forget(bench: Bench, uid: str | None) -> None:
     if uid:
         with bench.box(bench.bob) as box:
             box.delete([uid])
-
-
-# Ways to end a message that only some servers take for one: SEC Consult's “SMTP smuggling”, 2023.
-_SMUGGLES = {"LF . LF": b"\n.\n", "LF . CR LF": b"\n.\r\n", "CR LF . LF": b"\r\n.\n", "CR . CR LF": b"\r.\r\n"}
-
-
-def _smuggling(port: int) -> None:
-    @family(
-        f"smuggling-{port}",
-        f"no second mail can be smuggled in behind a bare newline ({port})",
-        "RFC 5321, section 4.1.1.4; postconf(5), smtpd_forbid_bare_newline",
-    )
-    def _(bench: Bench) -> str:
-        for name, ending in _SMUGGLES.items():
-            outer, inner = bench.message([bench.bob]), bench.message([bench.bob])
-            sender = "someone@outside.test" if port == 25 else bench.alice
-            smuggled = f"MAIL FROM:<{sender}>\r\nRCPT TO:<{bench.bob}>\r\nDATA\r\n".encode()
-            raw = (
-                outer.as_bytes().replace(b"\n", b"\r\n").rstrip()
-                + ending
-                + smuggled
-                + inner.as_bytes().replace(b"\n", b"\r\n")
-            )
-            with bench.smtp(25) if port == 25 else bench.logged_in(port, bench.alice) as session:
-                for line in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{bench.bob}>", "DATA"):
-                    session.command(line)
-                session.send(raw + b"\r\n.\r\n")
-                replies = _replies(session)
-            # One for the message, whatever it is. What comes between that and the last word answers smuggled commands;
-            # and who took the message has no reason to hang up but that more came than should have.
-            fair = len(replies) == 2 and (replies[1].startswith("221") or not replies[0].startswith("250"))
-            expect(fair, f"{name}: {' | '.join(replies)}")
-        return f"{', '.join(_SMUGGLES)}: one reply each; the last: {replies[0]}"
-
-
-def _replies(session: Smtp) -> list[str]:
-    """Every reply from now on, to the one to QUIT: nothing else is answered by 221 (RFC 5321, section 4.2.3)."""
-    replies: list[str] = []
-    code = 0
-    while code != 221:
-        if len(replies) == 1 and session.sock:  # only now, so that no command is sent ahead of its turn
-            with suppress(OSError):  # a server that has hung up may have said something before
-                session.sock.sendall(b"QUIT\r\n")
-        try:
-            code, text = session.getreply()
-        except SMTPServerDisconnected:
-            replies.append("and the server hangs up")
-            break
-        replies.append(f"{code} {text.decode(errors='replace')}")
-    session.close()
-    return replies
-
-
-for _port in (25, 587):
-    _smuggling(_port)
 
 
 @family("special-use", "the mailbox has its special-use folders", "RFC 6154, section 2")

@@ -41,7 +41,8 @@ def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> N
         if follow:
             raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
         wanted = services or SERVICES
-        lines = {s.name: lab.engine.logs(s.container).splitlines() for s in lab.services() if s.name in wanted}
+        clean = lab.blotter().clean
+        lines = {s.name: clean(lab.engine.logs(s.container)).splitlines() for s in lab.services() if s.name in wanted}
         print_json({"lab": name, "logs": lines})
         return
     there = lab.services()  # says so in our words if there is no engine to ask

@@ -40,7 +40,8 @@ overlay_option = click.option(
 
 
 def _relay(context: click.Context, parameter: click.Parameter, value: str | None) -> Relay | None:
-    from mailstack.labfile import is_host, port_number
+    from mailstack.addresses import is_host
+    from mailstack.labfile import port_number
 
     if value is None:
         return None
@@ -120,10 +121,13 @@ def _print_report(report: Report) -> None:
 
 
 def _print_endpoints(endpoints: dict[str, Endpoint] | object) -> None:
+    from mailstack.ports import loopback_name
+
     assert isinstance(endpoints, dict)
+    host = loopback_name()  # for people, whose clients may look for a name in the certificate
     table(
         ("endpoint", "address", "how"),
-        [(name, f"{endpoint.host}:{endpoint.port}", _HOW[name]) for name, endpoint in endpoints.items()],
+        [(name, f"{host}:{endpoint.port}", _HOW[name]) for name, endpoint in endpoints.items()],
     )
 
 

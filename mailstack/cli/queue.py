@@ -169,13 +169,13 @@ def _tell_unseen(lab: RunningLab, service: str | None, where: dict[str, str]) ->
 
 
 def _show(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_json: bool, **more: object) -> None:
-    now = time.time()
+    now, blotter = time.time(), lab.blotter()
     if as_json:
-        shown = [entry.json(now) for entry in found]
+        shown = blotter.document([entry.json(now) for entry in found])
         print_json({"lab": lab.name, "services": list(where), **more, "mails": shown})
     elif found:
         for line in drawn(found, now):
-            click.echo(line)
+            click.echo(blotter.clean(line))
     else:
         which = " and ".join(where)
         click.echo(f"no mail waits in {which}")

@@ -82,8 +82,9 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
             "dialogue": scene.dialogue,
         }
         # The one place where secrets are taken out: whatever a server or a program has repeated is in here.
-        document: Json = json.loads(scene.blot(json.dumps(found)))
-        logs = {service: scene.blot(log) for service, log in scene.all_logs().items()}
+        blotter = scene.lab.blotter()
+        document: Json = blotter.document(json.loads(json.dumps(found)))
+        logs = {service: blotter.clean(log) for service, log in scene.all_logs().items()}
     document["seconds"] = round(time.monotonic() - begun, 3)
     return Performance(scene.lab.name, document, logs)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from mailstack import post, recording
 from mailstack.dialogue import Dialogue
 from mailstack.experiment.evidence import Evidence, expect
@@ -30,14 +28,13 @@ def _(scene: Scene, show: Evidence) -> None:
     letter = post.Letter(scene.student, (scene.recipient,), "The dialogue", "What is said when this mail is sent.")
     found = recording.record(scene.lab, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     document = found.dialogue.json()
-    text = json.dumps(document)
-    shown = json.loads(scene.blot(text))
+    shown = scene.lab.blotter().document(document)
     show.dialogue("what the two MTAs said", shown)
     scene.dialogue = shown
     expect(not found.refused, f"the provider refused: {'; '.join(found.refused)}")
     problem = misfit(found.dialogue)
     expect(not problem, problem)
-    expect(scene.blot(text) == text, "a credential of the lab is in it")
+    expect(shown == document, "a credential of the lab is in it")
 
 
 def misfit(dialogue: Dialogue) -> str:

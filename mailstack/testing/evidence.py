@@ -47,7 +47,7 @@ def keep(mailbox: Mailbox, directory: Path, told: list[tuple[str, str]]) -> None
     try:
         now = time.time()
         document = [journey.json(now) for journey in tracing.of_lab(mailbox.lab, mailbox.address)]
-        kept.append(("journeys.json", files.blot(mailbox.lab.directory.files, json.dumps(document, indent=1))))
+        kept.append(("journeys.json", json.dumps(mailbox.lab.blotter().document(document), indent=1)))
     except MailstackError:
         pass  # what could not be read is said in the text
     named = [(attachments.safe_name(name), text.encode("utf-8", "surrogateescape")) for name, text in kept]

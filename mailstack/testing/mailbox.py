@@ -153,7 +153,7 @@ class Mailbox:
         told = [f"  {text}" for queue_id, text in standing if queue_id not in here]
         if told:
             said = f"no {criteria.called()} should come to {self.address}, but this one is on its way:"
-            raise MailboxUnmet("\n".join([said, *told]), self)
+            raise MailboxUnmet(self.lab.blotter().clean("\n".join([said, *told])), self)
 
     def _expect_none(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> None:
         __tracebackhide__ = True

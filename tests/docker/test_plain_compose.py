@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import yaml
 from pytest_docker.plugin import Services
 
-from mailstack import compose, definition, files, images
+from mailstack import compose, definition, down, files, images
 from mailstack.engine import Engine
 from mailstack.runner import Local
+from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
 
 T = TypeVar("T")
 
 SECONDS = 30.0
+OWNER = f"plain-{secrets.token_hex(4)}"
 
 
 @pytest.fixture(scope="session")
@@ -41,13 +44,13 @@ def secrets_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def docker_compose_command(secrets_directory: Path, docker_compose_project_name: str) -> str:
+def docker_compose_command(secrets_directory: Path) -> str:
     """Compose itself, and two variables: pytest-docker hands the line to a shell."""
     binary = shlex.quote(str(compose.find(Local())))
-    # Nothing else of the lab's comes from this test's own environment.
+    # Nothing else of the lab's comes from this test's own environment, but who its user is for the controller.
     unset = " ".join(f"-u {name}" for name in os.environ if name.startswith("MAILSTACK_"))
-    lab = f"MAILSTACK_LAB={docker_compose_project_name}"
-    return f"env {unset} MAILSTACK_SECRETS={shlex.quote(str(secrets_directory))} {lab} {binary}"
+    own = f"MAILSTACK_OWNER={OWNER} MAILSTACK_SECRETS={shlex.quote(str(secrets_directory))}"
+    return f"env {unset} {own} {binary}"
 
 
 @pytest.fixture(scope="session")
@@ -154,3 +157,23 @@ def test_the_mail_of_the_senders_user_arrives_through_its_relay(plain_lab: Servi
             return found[0] or None
 
         assert until(arrived)
+
+
+def test_neither_plain_compose_nor_the_controller_takes_what_is_the_other_s(plain_lab: Services, labs: Labs) -> None:
+    """Also where both have one owner."""
+    project = yaml.safe_load(definition.compose_file("lab.yaml").read_text())["name"]
+    assert not project.startswith(compose.project_name("")), "a lab of the controller's could be called so"
+    with labs.one("beside") as lab:
+        theirs, own = {service.container for service in lab.services()}, _containers(plain_lab)
+        assert own and not own & theirs
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MAILSTACK_OWNER", OWNER)
+            assert Engine().labs(OWNER) == {}
+            assert (down.everything(lambda _: None), down.stale(lambda _: None)) == ([], [])
+            assert OWNER not in Engine().owners("lab") | Engine().owners("")
+        assert _containers(plain_lab) == own
+
+
+def _containers(plain_lab: Services) -> set[str]:
+    """The ids of the running containers."""
+    return set(plain_lab._docker_compose.execute("ps --quiet --no-trunc").decode().split())

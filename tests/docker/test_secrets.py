@@ -376,6 +376,41 @@ def test_the_search_finds_a_secret_wherever_one_is_planted(canaries: Canaries) -
             image.remove(force=True)
 
 
+def test_what_a_server_has_repeated_is_blotted_out_of_all_that_is_shown(labs: Labs) -> None:
+    """The user's own password for a relay outside among it, which is what such a relay may repeat."""
+    with labs.one("repeated") as lab:
+        outside = new_password().reveal()
+        write_private(lab.directory.files / "relay_outside", f"someone:{outside}\n")
+        search = Search()
+        search.of(lab)
+        search.add("the password for a relay outside", outside, ["someone"])
+        with Accounts(lab) as accounts:
+            search.add("added", accounts.add("added@example.com", fresh=True).reveal())
+        sender = lab.service("sender").container
+        done = lab.engine.execute(sender, ["sh", "-c", "postconf -e defer_transports=smtp && postfix reload"])
+        assert done.code == 0, done.stderr
+        with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+            session.ehlo()
+            for value in (needle.decode() for needle in search.needles if needle.isascii() and b"\0" not in needle):
+                if len(value) > 40 or set(value) & set("/+="):
+                    continue
+                session.command("MAIL FROM:<>")
+                assert session.command(f"RCPT TO:<{value}@example.com>")[0] == 550
+                session.rset()
+                # And it stands in a queue, with the reason why.
+                argv = ["sendmail", f"{value}@example.com"]
+                done = lab.engine.execute(sender, argv, user="student", input=b"x\n\nx\n")
+                assert done.code == 0, done.stderr
+        said = {"logs": lab.engine.logs(sender).encode() + lab.engine.logs(lab.service("postfix").container).encode()}
+        assert {"the password for a relay outside in logs", "added in logs"} <= set(search.in_places(said))
+        outputs = {}
+        for words in (("trace",), ("trace", "--json"), ("queue",), ("queue", "--json"), ("logs", "--json")):
+            shown = command(*words, "-n", lab.name)
+            outputs[" ".join(words)] = shown.stdout + shown.stderr
+            assert "••••••" in outputs[" ".join(words)].decode(), words
+        assert search.in_places(outputs) == []
+
+
 # ── files ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from mailstack import files, render
 from mailstack.accounts import Accounts
+from mailstack.errors import InputError
 from mailstack.looks import Looks
 from mailstack.model import UNLIMITED, Account, Domain, Lab
 from mailstack.secret import Secret
@@ -57,9 +58,49 @@ def test_an_account_that_is_removed_leaves_nothing(directory: Path) -> None:
     assert "dora@example.com" not in files.passwords(directory)
 
 
+def test_an_account_with_an_apostrophe_is_written_as_dovecot_looks_for_it_and_read_back(directory: Path) -> None:
+    account = Account("o'brien@example.com", 4096)
+    files.add(directory, {account: Secret("his")})
+    assert (directory / "added" / "o'brien@example.com").read_text().startswith("o\\'brien@example.com:{PLAIN}his:")
+    assert files.added(directory) == [account]
+    assert files.passwords(directory)["o'brien@example.com"].reveal() == "his"
+    assert (directory / "addresses").read_text() == "o'brien@example.com o'brien@example.com\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["/tmp/zz@example.com", "../zz@example.com", "a/../../zz@example.com", "..", "", "a@b/c"]
+)
+def test_no_name_becomes_a_path(directory: Path, name: str) -> None:
+    def there() -> set[Path]:
+        return {*directory.parent.rglob("*"), *Path("/tmp").glob("zz*")}
+
+    before = there()
+    for act in (
+        lambda: files.add(directory, {Account(name): Secret("x")}),
+        lambda: files.remove(directory, [name]),
+        lambda: files.is_added(directory, name),
+    ):
+        with pytest.raises(InputError):
+            act()
+    assert there() == before
+
+
 def test_passwords_of_added_accounts_are_blotted_out_too(directory: Path) -> None:
     files.add(directory, {Account("dora@example.com"): Secret("hers-and-hers-alone")})
     assert "hers-and" not in files.blot(directory, "it was hers-and-hers-alone")
+
+
+def test_every_secret_of_a_lab_is_blotted_out_the_user_s_own_and_private_keys_too(directory: Path) -> None:
+    files.write(directory, LAB, outside=Secret("someone@example.net:my own & secret\n"))
+    relay = files.read_relay(directory)
+    keys = [line for name in files.SERVER_NAMES for line in (directory / f"{name}.pem").read_text().splitlines()]
+    key = keys[1 : next(n for n, line in enumerate(keys) if line.startswith("-----END"))]
+    assert relay and len(key) >= 2
+    said = ["my own & secret", "my%20own%20%26%20secret", "my own &amp; secret", relay[1].reveal(), *key[:2]]
+    blotted = files.blot(directory, f"the relay said 535 {' and '.join(said)}")
+    assert blotted == f"the relay said 535 {' and '.join(['••••••'] * len(said))}"
+    certificate = (directory / "ca.pem").read_text()
+    assert files.blot(directory, certificate) == certificate
 
 
 def test_a_change_that_is_taken_back_leaves_the_added_accounts(directory: Path) -> None:

@@ -13,7 +13,19 @@ PACKAGE = Path(mailstack.__file__).parent
 
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
-    ("errors", "model", "definition", "durations", "hint", "streams", "replies", "fields", "hypertext", "faults.entry"),
+    (
+        "errors",
+        "model",
+        "addresses",
+        "definition",
+        "durations",
+        "hint",
+        "streams",
+        "replies",
+        "fields",
+        "hypertext",
+        "faults.entry",
+    ),
     ("following", "layers", "unixapi", "news", "hosts", "printed", "foreign"),
     ("imap",),
     ("child",),
@@ -44,7 +56,11 @@ FLOORS = (
     ("tracing", "accounts", "looks", "environment", "checks", "checks.bench"),
     ("post",),
     ("answering", "recording"),
-    ("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
+    ("checks.listeners",),
+    (
+        *("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
+        "checks.smuggling",
+    ),
     ("lab", "load.performance", "experiment", "experiment.evidence", "experiment.folder"),
     ("experiment.scene",),
     ("experiment.step",),

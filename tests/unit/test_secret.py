@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import os
 import pickle
+import shlex
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
 
 from mailstack.errors import HostError
-from mailstack.secret import Secret, new_password, write_private
+from mailstack.secret import Blotter, Secret, blot, new_password, write_private
 
 
 def test_a_secret_does_not_show_in_any_form_of_text() -> None:
@@ -25,6 +29,57 @@ def test_a_secret_does_not_show_in_any_form_of_text() -> None:
         repr({"a": secret}),
     ]
     assert not any("hunter2" in text for text in shown)
+
+
+ODD = "p&s'w\"o+r=d <\\> %/ä€ü"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ODD,
+        json.dumps({"password": ODD}),
+        json.dumps({"password": ODD}, ensure_ascii=False),
+        repr([ODD]),
+        html.escape(ODD),
+        html.escape(ODD, quote=False),
+        "smtp://u:" + urllib.parse.quote(ODD, safe="") + "@host",
+        urllib.parse.quote(ODD),
+        urllib.parse.urlencode({"password": ODD}),
+        shlex.join(["--password", ODD]),
+        base64.b64encode(ODD.encode()).decode(),
+        base64.urlsafe_b64encode(b"xx" + ODD.encode()).decode(),
+        base64.b64encode(f"\0user\0{ODD}".encode()).decode(),
+        base64.b64encode(f"\0users\0{ODD}".encode()).decode(),
+        "AUTH=p&s'w\"o+2Br+3Dd+20<\\>+20%/+C3+A4+E2+82+AC+C3+BC",
+        "said p&s'w\"o+r=d <\\> %/???????",
+    ],
+)
+def test_a_secret_is_blotted_out_in_every_form_in_which_programs_write_it(shown: str) -> None:
+    others = [new_password() for _ in range(300)]
+    for blotted in (blot(shown, [Secret(ODD)]), blot(shown, [*others, Secret(ODD)])):
+        assert "••••••" in blotted
+        assert not {ODD, ODD[:4], "o+r", "%/"} & {blotted[at : at + n] for at in range(len(blotted)) for n in (3, 4)}
+        assert len(blotted) < len(shown)
+
+
+def test_of_thousands_of_secrets_each_is_blotted_out() -> None:
+    secrets = [new_password() for _ in range(2000)]
+    text = (
+        " ".join(secret.reveal() for secret in secrets[::100]) + base64.b64encode(secrets[7].reveal().encode()).decode()
+    )
+    blotted = blot(text, secrets)
+    assert not any(secret.reveal() in blotted for secret in secrets)
+    assert blotted.count("••••••") == 21
+
+
+def test_a_document_stays_one_whatever_the_password_is() -> None:
+    document = {"code": 1, "lines": ["1 of 11", None, True, 1.5], "a1": {"text": '"1"'}}
+    for password in ("1", '"', "e", "null", "{"):
+        cleaned = Blotter([Secret(password)]).document(document)
+        assert json.loads(json.dumps(cleaned))["code"] == 1
+        assert password not in cleaned["lines"][0]
+    assert blot("nothing", [Secret("")]) == "nothing"
 
 
 def test_a_secret_is_not_serialised() -> None:

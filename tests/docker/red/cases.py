@@ -257,10 +257,12 @@ CASES = (
             Broken(
                 "bare newlines end lines",
                 _each(
-                    ["delivery.smuggling-25", "delivery.smuggling-587"],
+                    [f"smuggling.{how}-{where}" for how in ("data", "bdat") for where in (25, 587, 465, "sender")],
                     r"^LF \. LF: 250 .* queued as \w+ \| (250 2\.1\.0|and the server hangs up)",
                 ),
                 postfix={"smtpd_forbid_bare_newline": "no"},
+                # As it is by default: programs of the machine itself are exempt.
+                sender={"smtpd_forbid_bare_newline_exclusions": "127.0.0.1/32"},
             ),
             Broken(
                 "there is no limit to a mail's size",
@@ -295,6 +297,15 @@ CASES = (
                 "a header tells who gets a blind copy",
                 {"delivery.bcc": r"tells of carol@example\.org in \['X-Envelope-To'\]"},
                 postfix={"header_checks": "regexp:{ {/^Subject:/ PREPEND X-Envelope-To: carol@example.org} }"},
+            ),
+            Broken(
+                "what is announced does not work",
+                {
+                    **_each([f"delivery.announced-{where}" for where in (25, 587, 465, "sender")], r"; ETRN: \d{3} "),
+                    "delivery.receipt": r"^EHLO offers no DSN: ",
+                },
+                postfix={"smtpd_discard_ehlo_keywords": "dsn"},
+                sender={"smtpd_discard_ehlo_keywords": ""},
             ),
             Broken(
                 "bounces are refused",
@@ -338,7 +349,7 @@ CASES = (
                 postfix={"submissions/inet/smtpd_client_restrictions": "reject"},
             ),
         ),
-        green=("delivery.one-copy", "delivery.smuggling-587", "auth.imap-login"),
+        green=("delivery.one-copy", "smuggling.bdat-587", "smuggling.data-sender", "auth.imap-login"),
     ),
     Case(
         "tls",

@@ -1,0 +1,111 @@
+"""What can be a mail address, a domain or a host, and what can be an address of a lab, where all servers must take it.
+
+An address of the world outside is what RFC 5321 has (section 4.1.2). One of the lab is also a user's name for Dovecot,
+a key in Postfix's tables, the name of a file and of a directory, and an atom of IMAP; `address_flaw` says why not.
+tests/docker/test_addresses.py has every character that is allowed log in, send and receive.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+# RFC 5321, section 4.1.2: the dot-string form.
+_LOCAL = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+_LONGEST_LOCAL = 64  # octets; RFC 5321, section 4.5.3.1.1
+_LONGEST = 254  # octets of a whole address; RFC 5321, section 4.5.3.1.3, without < and >
+# Of a lab's domain: an address of 64 octets before the @ fits, and `postfix.` before the domain is a host's name.
+_LONGEST_DOMAIN = _LONGEST - 1 - _LONGEST_LOCAL
+
+NO_ADDRESS, NO_DOMAIN = "is no address", "is no domain"
+
+# What RFC 5321 allows, and a server of the lab does not take.
+_NOWHERE = {
+    "+": "what follows a + is a detail, not part of the name (RFC 5233; postconf(5), recipient_delimiter)",
+    "/": "a directory is named after the address",
+    "!": "Postfix takes it for a route, a!b for b@a, and relays no such mail (postconf(5), allow_untrusted_routing)",
+    "%": "Postfix takes it for a route, a%b for a@b, and relays no such mail (postconf(5), allow_untrusted_routing)",
+    "{": "IMAP takes it for the beginning of a literal (RFC 3501, section 4.3)",
+}
+_NOT_FIRST = {
+    "#": "a line that begins with it is a comment to Postfix and Dovecot",
+    "|": "`mail` takes it for a program to pipe the mail into",
+    "-": "programs take it for an option (postconf(5), allow_min_user)",
+}
+
+
+def is_domain(name: str) -> bool:
+    """Whether `name` can be a mail domain: two labels or more, the last with a letter (RFC 1035, section 2.3.1).
+
+    What ends with a number is an IPv4 address (RFC 1123, section 2.1).
+    """
+    labels = name.split(".")
+    fits = len(name) <= 253 and len(labels) >= 2 and all(_LABEL.fullmatch(label) for label in labels)
+    return fits and not labels[-1].isdecimal()
+
+
+def is_host(name: str) -> bool:
+    """Whether `name` can be a host: a name of one label or more, or an IPv4 address.
+
+    What ends with a number is an address (RFC 1123, section 2.1).
+    """
+    labels = name.lower().split(".")
+    if labels[-1].isdecimal():
+        try:
+            return bool(ipaddress.IPv4Address(name))
+        except ValueError:
+            return False
+    return name.isascii() and len(name) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` can be a mail address (RFC 5321, section 4.1.2; ASCII, no quoted local part)."""
+    # Before it is lowered: the Kelvin sign (U+212A), say, becomes a k.
+    local, _, domain = text.lower().rpartition("@") if text.isascii() else ("", "", "")
+    return len(local) <= _LONGEST_LOCAL and bool(_LOCAL.fullmatch(local)) and is_domain(domain)
+
+
+def domain_flaw(name: str) -> str:
+    """Why `name`, in lower case, cannot be a domain of a lab; "" when it can."""
+    if not name.isascii():
+        return f"has characters beyond ASCII in it{_in_ascii(name)}"
+    if not is_domain(name):
+        return NO_DOMAIN
+    if len(name) > _LONGEST_DOMAIN:
+        return f"has {len(name)} characters; {_LONGEST_DOMAIN} are allowed, so that 64 fit before the @ (RFC 5321)"
+    return ""
+
+
+def address_flaw(address: str) -> str:
+    """Why `address` cannot be an address of a lab; "" when it can.
+
+    Its characters are those that every server of the lab takes, in a log-in, a delivery and a submission.
+    """
+    local, at, domain = address.rpartition("@")
+    if not at or not local:
+        return NO_ADDRESS
+    if local.startswith('"'):
+        return "has a quoted local part, which the lab's servers do not take for a user's name"
+    if not local.isascii():
+        return "has characters beyond ASCII before the @, which takes SMTPUTF8 (RFC 6531): Dovecot's LMTP has none"
+    if len(local) > _LONGEST_LOCAL:
+        return f"has {len(local)} characters before the @; {_LONGEST_LOCAL} are allowed (RFC 5321, section 4.5.3.1.1)"
+    for character in local:
+        if reason := _NOWHERE.get(character):
+            return f"cannot have {character} in it: {reason}"
+    if reason := _NOT_FIRST.get(local[0]):
+        return f"cannot begin with {local[0]}: {reason}"
+    if wrong := domain_flaw(domain.lower()):
+        return NO_ADDRESS if wrong == NO_DOMAIN else f"has a domain that {wrong}"
+    return "" if is_address(address) else NO_ADDRESS
+
+
+def _in_ascii(name: str) -> str:
+    """How an internationalised domain name is written in a definition (RFC 5890), where Python knows it."""
+    try:
+        ascii_name = name.encode("idna").decode()
+    except UnicodeError:
+        return ""
+    return f": write it as {ascii_name}" if is_domain(ascii_name) else ""
