@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import Progress, attach_option, duration, json_option, print_json, printable, text_of
+from mailstack.cli.output import Progress, attach_option, columns, duration, json_option, print_json, printable, text_of
 from mailstack.cli.where import name_option
 from mailstack.errors import CheckFailed, HostError, InputError
 
@@ -102,7 +101,7 @@ def _show(dialogue: Dialogue) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 80, highlight=False)
+    console = Console(width=columns(), highlight=False)
     console.print(Text(printable(f"C  {dialogue.client}    S  {dialogue.server}")))
     console.print(Text("milliseconds", style="dim"))
     secured = signed = False

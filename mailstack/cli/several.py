@@ -192,7 +192,9 @@ def _make_folder(argv: Sequence[str]) -> None:
 def _on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: Local) -> Ended:
     begun = time.monotonic()
     words = (sys.executable, "-m", "mailstack", *alone(argv, host, name))
-    command = Command(words, settings(argv[0], os.environ, name), text)
+    # Whatever the locale is, its answer is read in UTF-8.
+    environment = {**settings(argv[0], os.environ, name), "PYTHONIOENCODING": "utf-8"}
+    command = Command(words, environment, text)
     try:
         result = runner.run(command)
     except Interrupted:
