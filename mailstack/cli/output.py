@@ -212,9 +212,36 @@ def text_of(body: str) -> str:
     if body != "-":
         return body
     try:
-        return sys.stdin.buffer.read().decode()
+        return standard_input().decode()
     except UnicodeDecodeError:
         raise InputError("the text on standard input is not in UTF-8", remedy="send it with --attach") from None
+
+
+_MOST_TEXT = 100 * 1024**2  # bytes
+
+
+def standard_input() -> bytes:
+    """Read the text on standard input. Raises InputError when it cannot be read, or does not end."""
+    try:
+        data = sys.stdin.buffer.read(_MOST_TEXT + 1)
+    except OSError as error:
+        raise InputError(f"standard input cannot be read: {error.strerror}") from None
+    if len(data) > _MOST_TEXT:
+        raise InputError("the text on standard input is longer than 100 MiB", remedy="send it with --attach")
+    return data
+
+
+def need_writable(path: Path) -> None:
+    """Raise InputError when a file cannot be written to: before the work whose result it is for."""
+    existed = path.exists()
+    try:
+        # A FIFO that nobody reads from is an error then, where it would be waited for otherwise.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666))
+        if not existed:
+            path.unlink()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be written: {reason}") from None
 
 
 def human_size(size: int) -> str:
