@@ -134,6 +134,14 @@ def _run() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("mailstack: interrupted", err=True)
         code = Interrupted.exit_code
+    except UnicodeEncodeError as error:  # output has a form in any encoding, but a file's name has not
+        tell(
+            InputError(
+                f"a file's name has characters that {error.encoding}, the encoding of this locale, does not have",
+                remedy="a locale in UTF-8 takes it: LC_ALL=C.UTF-8",
+            )
+        )
+        code = InputError.exit_code
     except OSError as error:
         # What no room has turned into something more precise: a full disk, a file that cannot be opened, …
         tell(HostError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
