@@ -41,7 +41,7 @@ _NOTICE = re.compile(
 _REFUSED = re.compile(
     r"(?P<what>reject|milter-reject|proxy-reject|reject_warning): (?P<stage>[\w -]+?) from (?P<peer>\S+): "
     r"(?P<reply>.*?)"
-    r"(?:; from=<(?P<sender>[^>]*)>)?(?: to=<(?P<to>[^>]*)>)?(?: proto=(?P<proto>\S+))?(?: helo=<(?P<helo>[^>]*)>)?"
+    r"(?:; from=<(?P<sender>[^<>]*)>)?(?: to=<(?P<to>[^<>]*)>)?(?: proto=(?P<proto>\S+))?(?: helo=<(?P<helo>[^<>]*)>)?"
     r"(?: sasl_method=\S+)?(?: sasl_username=(?P<user>\S+))?$",
     re.DOTALL,
 )
