@@ -7,9 +7,12 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line; who interrupts while it is still being read in sees it end, and no traceback."""
+    """Run the command line; Ctrl-C while it is still being imported ends it, without a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by who started this, no child would have an exit code
+    from mailstack import stdio
+
+    stdio.prepare()
     from mailstack import cli
 
     cli.main()

@@ -68,6 +68,10 @@ def _write(handle: int, directory: Path, name: str, content: bytes, tried: dict[
         number = tried[name] = tried.get(name, 0) + 1
         free = name if number == 1 else f"{PurePath(name).stem}-{number}{PurePath(name).suffix}"
         try:
+            os.fsencode(free)
+        except UnicodeEncodeError:  # not a name in this locale: in UTF-8 it is one
+            free = os.fsdecode(free.encode())
+        try:
             # O_EXCL: also a link that leads nowhere is something that is there.
             file = os.open(free, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=handle)
         except FileExistsError:

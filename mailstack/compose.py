@@ -50,7 +50,7 @@ def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
     status = binary.stat()
     key = f"{binary} {status.st_size} {status.st_mtime_ns}"
     try:
-        known: dict[str, list[int]] = dict(json.loads(memory.read_text()))
+        known: dict[str, list[int]] = dict(json.loads(memory.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         known = {}
     if key not in known:

@@ -158,7 +158,7 @@ def _file_system(directory: Path) -> str:
     """The kind of file system, from /proc/mounts: that of the longest mount point above `directory`."""
     best = ("", "")
     try:
-        lines = Path("/proc/mounts").read_text().splitlines()
+        lines = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     for line in lines:

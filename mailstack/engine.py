@@ -59,14 +59,14 @@ def _of_context() -> str:
     name = os.environ.get("DOCKER_CONTEXT", "")
     if not name:
         try:
-            name = json.loads((home / "config.json").read_text()).get("currentContext", "")
+            name = json.loads((home / "config.json").read_text(encoding="utf-8")).get("currentContext", "")
         except (OSError, ValueError):
             name = ""
     if not name or name == "default":
         return _DEFAULT
     for meta in (home / "contexts" / "meta").glob("*/meta.json"):
         try:
-            context = json.loads(meta.read_text())
+            context = json.loads(meta.read_text(encoding="utf-8"))
             if context.get("Name") == name:
                 return str(context["Endpoints"]["docker"]["Host"])
         except (OSError, ValueError, KeyError):

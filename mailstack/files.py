@@ -108,7 +108,7 @@ def write(
 
 def kept(directory: Path) -> dict[str, Secret]:
     """Every file in the directory now, for `put_back`; accounts that were added have a directory of their own."""
-    return {path.name: Secret(path.read_text()) for path in directory.glob("*") if path.is_file()}
+    return {path.name: Secret(_read(path)) for path in directory.glob("*") if path.is_file()}
 
 
 def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
@@ -125,12 +125,20 @@ def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
     return changed
 
 
+def _read(path: Path) -> str:
+    """The text of a file of the lab's. Raises InputError where somebody has put something else there."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not text in UTF-8") from None
+
+
 def certificates_hold(directory: Path) -> bool:
     """Whether certificates are there that are valid for a day more."""
     import datetime
 
     try:
-        end = pki.expires((directory / "ca.pem").read_text())
+        end = pki.expires((directory / "ca.pem").read_text(encoding="utf-8"))
         complete = all((directory / f"{service}.pem").is_file() for service in SERVER_NAMES)
     except (OSError, ValueError):
         return False
@@ -140,7 +148,7 @@ def certificates_hold(directory: Path) -> bool:
 def passwords(directory: Path) -> dict[str, Secret]:
     """Address → password, of a lab's accounts, those that were added among them."""
     try:
-        text = (directory / "accounts").read_text()
+        text = _read(directory / "accounts")
     except FileNotFoundError:
         return {}
     return render.passwords_of(text + "".join(_added_lines(directory)))
@@ -156,7 +164,7 @@ def _added_lines(directory: Path) -> list[str]:
     lines = []
     for path in sorted((directory / "added").glob("*@*")):
         with contextlib.suppress(FileNotFoundError):
-            lines.append(path.read_text())
+            lines.append(_read(path))
     return [line for line in lines if line.endswith("\n")]  # a file is there a moment before its line
 
 
@@ -179,7 +187,7 @@ def add(directory: Path, accounts: Mapping[Account, Secret]) -> None:
         write_private(_added_path(directory, account.address), render.account_line(account, password).reveal())
     table = directory / "addresses"
     names = [account.address for account in accounts]
-    write_private(table, _without(table.read_text(), names) + "".join(map(render.own_line, names)))
+    write_private(table, _without(_read(table), names) + "".join(map(render.own_line, names)))
     hosting.hand_over(directory)
 
 
@@ -187,7 +195,7 @@ def remove(directory: Path, removed: Collection[str]) -> None:
     """Keep these accounts no longer. Raises InputError, before anything is done, as `is_added` does."""
     paths = [_added_path(directory, address) for address in removed]
     table = directory / "addresses"
-    write_private(table, _without(table.read_text(), removed))
+    write_private(table, _without(_read(table), removed))
     for path in paths:
         path.unlink(missing_ok=True)
     hosting.hand_over(directory)
@@ -200,7 +208,7 @@ def _without(table: str, removed: Collection[str]) -> str:
 def read_relay(directory: Path) -> tuple[str, Secret] | None:
     """The user and the password of the relay in the lab."""
     try:
-        user, _, password = (directory / "relay").read_text().strip().partition(":")
+        user, _, password = _read(directory / "relay").strip().partition(":")
     except FileNotFoundError:
         return None
     return (user, Secret(password)) if user and password else None

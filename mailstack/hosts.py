@@ -49,7 +49,7 @@ def parse(text: str) -> Host:
     machine, colon, number = place.rpartition(":") if not place.endswith("]") else (place, "", "")
     if not colon:
         machine, number = place, ""
-    port = int(number) if number.isascii() and number.isdecimal() else 0
+    port = int(number) if number.isascii() and number.isdecimal() and len(number) <= 5 else 0
     if (
         ("://" in rest)
         or not _MACHINE.fullmatch(machine)

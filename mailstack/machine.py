@@ -119,8 +119,8 @@ class Here:
     def daemon(self) -> int | None:
         """See Machine."""
         try:
-            process = int((self._root / _PROCESS_ID).read_text())
-            name = (self._root / "proc" / str(process) / "comm").read_text().strip()
+            process = int((self._root / _PROCESS_ID).read_text(encoding="utf-8"))
+            name = (self._root / "proc" / str(process) / "comm").read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
             return None
         return process if name == "dockerd" else None
@@ -256,6 +256,6 @@ def _answers(url: str) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

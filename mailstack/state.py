@@ -196,7 +196,7 @@ class LabDirectory:
     def load(self) -> State | None:
         """How the lab was brought up; None when it was not, or by a version that wrote something else."""
         try:
-            data = json.loads((self.path / "lab.json").read_text())
+            data = json.loads((self.path / "lab.json").read_text(encoding="utf-8"))
             return State(**{**data, "files": tuple(data["files"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None

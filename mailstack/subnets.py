@@ -69,7 +69,7 @@ def routes(table: str) -> list[Taken]:
 def host_routes() -> list[Taken]:
     """The same, of this host; none where it does not say."""
     try:
-        return routes(Path("/proc/net/route").read_text())
+        return routes(Path("/proc/net/route").read_text(encoding="utf-8"))
     except OSError:
         return []
 

@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import gzip
 import itertools
-import shutil
+import os
+import stat
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import Waiting
 
 _CHUNK = 65536  # bytes; no server's line is longer
+_MOST_INPUT = 2 * 1024**3  # bytes of standard input that are kept, to be read more than once
 # Lines that are looked at again when a message that is followed gets another name: the next station may log that it
 # has the message before the last one logs how it is called there.
 RECENT = 2000
@@ -154,15 +156,34 @@ def _opened(path: Path) -> IO[bytes]:
     try:
         if str(path) == "-":
             return _spooled(sys.stdin.buffer)
-        return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        # Opening a FIFO would block until a writer appears, and reading a device may never end.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise InputError(
+                f"{path}: cannot be read: it should be a file",
+                remedy="what comes through a pipe is read with `--logs -`, from standard input",
+            )
+        return cast(IO[bytes], gzip.open(file)) if path.suffix == ".gz" else file
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InputError(f"{path}: cannot be read: {reason or error}") from None
 
 
 def _spooled(stream: IO[bytes]) -> IO[bytes]:
-    """A copy in a file without a name, to be read more than once."""
+    """A copy in a file without a name, to be read more than once. Raises InputError when it does not end."""
+    status = os.fstat(stream.fileno())
+    if stat.S_ISCHR(status.st_mode) and not (stream.isatty() or os.path.samestat(status, Path(os.devnull).stat())):
+        raise InputError("-: cannot be read: standard input is a device", remedy="give it a file, or a pipe")
     spool = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked for it closes it
-    shutil.copyfileobj(stream, spool)
+    while chunk := stream.read(_CHUNK):
+        spool.write(chunk)
+        if spool.tell() > _MOST_INPUT:
+            spool.close()
+            raise InputError(
+                f"-: there are more than {_MOST_INPUT // 1024**2:,} MiB on standard input",
+                remedy="give the file itself: `--logs FILE`",
+            )
     return spool
 
 

@@ -7,13 +7,14 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from mailstack import __version__
-from mailstack.errors import HostError, Interrupted, MailstackError
+from mailstack import __version__, stdio
+from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 
 # command -> (module, what `mailstack --help` says of it)
 COMMANDS = {
@@ -83,20 +84,44 @@ def cli() -> None:
     """
 
 
+_SIGNALS = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "asked to end (SIGTERM)",
+    signal.SIGHUP: "the terminal was closed (SIGHUP)",
+}
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    # A second signal must not stop the tidying up that the first one began.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise Interrupted("interrupted" if number == signal.SIGINT else "asked to end (SIGTERM)")
+    _ignore_signals()  # a second one must not stop the tidying up that the first one began
+    raise Interrupted(_SIGNALS[signal.Signals(number)])
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> NoReturn:
     """Run the command line; the one place where an error becomes a message and an exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
+    for number in _SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) has it ignored
+            signal.signal(number, _interrupt)
+    code = _run()
+    _ignore_signals()
+    if error := stdio.failure():  # after the work: what could not be written is no reason to leave it half done
+        tell(HostError(f"standard output cannot be written to: {error.strerror}"))
+        code = code or HostError.exit_code
+    gc.freeze()  # to look for cycles in what is about to end anyway takes a hundredth of a second or two
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command line, print its error if there is one, and return the exit code."""
     try:
+        _need_a_directory(sys.argv[1:])
         code = cli.main(standalone_mode=False)
-        sys.stdout.flush()
+    except SystemExit as end:
+        code = end.code
     except MailstackError as error:
         from mailstack import hosting
 
@@ -109,16 +134,32 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("mailstack: interrupted", err=True)
         code = Interrupted.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone (`mailstack logs | head`): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except UnicodeEncodeError as error:  # output has a form in any encoding, but a file's name has not
+        tell(
+            InputError(
+                f"a file's name has characters that {error.encoding}, the encoding of this locale, does not have",
+                remedy="a locale in UTF-8 takes it: LC_ALL=C.UTF-8",
+            )
+        )
+        code = InputError.exit_code
     except OSError as error:
         # What no room has turned into something more precise: a full disk, a file that cannot be opened, …
         tell(HostError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
         code = HostError.exit_code
-    gc.freeze()  # to look for cycles in what is about to end anyway takes a hundredth of a second or two
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
+
+
+def _need_a_directory(argv: Sequence[str]) -> None:
+    """Raise InputError when the current directory has been removed: neither relative names nor Compose work then."""
+    if not argv or not {"-h", "--help", "--version"}.isdisjoint(argv):
+        return
+    try:
+        os.getcwd()  # noqa: PTH109 - asked for, and not used
+    except OSError as error:
+        raise InputError(
+            f"the current directory cannot be used: {error.strerror}; it was removed, or is not yours to read",
+            remedy="change to another one (`cd`), and try again",
+        ) from None
 
 
 def tell(error: MailstackError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -96,7 +97,13 @@ def _attached(runner: Runner, command: Command) -> NoReturn:
 
     code = runner.attach(command)
     hosting.still_there()
-    sys.exit(code)
+    sys.exit(passed_on(code))
+
+
+def passed_on(code: int) -> int:
+    """The exit code for a child's: as a shell would give it; 0 where the reader of its output had read enough."""
+    code = 128 - code if code < 0 else code
+    return 0 if code == 128 + signal.SIGPIPE else code
 
 
 @click.group()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mailstack.cli.output import Progress, json_option, print_json, printable, table
+from mailstack.cli.output import Progress, json_option, need_writable, print_json, printable, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
@@ -36,6 +36,8 @@ def check(name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, pro
         raise InputError(f"{junit}: there is no such directory to write to")
     if junit is not None and junit.is_dir():
         raise InputError(f"{junit}: is a directory; name a file in it")
+    if junit is not None:
+        need_writable(junit)
 
     from mailstack.checks.bench import Bench
     from mailstack.running import RunningLab

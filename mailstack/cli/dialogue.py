@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import Progress, attach_option, duration, json_option, print_json, printable, text_of
+from mailstack.cli.output import (
+    Progress,
+    attach_option,
+    columns,
+    duration,
+    json_option,
+    need_writable,
+    print_json,
+    printable,
+    text_of,
+)
 from mailstack.cli.where import name_option
-from mailstack.errors import CheckFailed, HostError, InputError
+from mailstack.errors import CheckFailed, HostError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +66,7 @@ def dialogue(
     from mailstack.running import RunningLab
 
     if svg:
-        _writable(svg)
+        need_writable(svg)
     lab = RunningLab(name)
     sender = recording.VISITOR if via == "smtp" and sender is None else sender
     letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
@@ -72,17 +81,6 @@ def dialogue(
         _show(found.dialogue)
     if found.refused:
         raise CheckFailed("; ".join(found.refused))
-
-
-def _writable(path: Path) -> None:
-    """Before anything is sent: InputError when there can be no such file."""
-    there = path.exists()
-    try:
-        path.open("ab").close()
-        if not there:
-            path.unlink()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _draw(path: Path, dialogue: Dialogue) -> None:
@@ -102,7 +100,7 @@ def _show(dialogue: Dialogue) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 80, highlight=False)
+    console = Console(width=columns(), highlight=False)
     console.print(Text(printable(f"C  {dialogue.client}    S  {dialogue.server}")))
     console.print(Text("milliseconds", style="dim"))
     secured = signed = False

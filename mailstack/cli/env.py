@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from mailstack.cli.output import json_option, print_json
@@ -46,4 +49,5 @@ def env(name: str, account: str | None, form: str, trust: bool, as_json: bool) -
     if as_json:
         print_json({"lab": name, "account": account.lower(), "variables": environment.revealed(found)})
     else:
-        click.echo(environment.written(found, form))
+        # A file's name byte for byte, whatever the encoding of standard output: a program will look for it.
+        sys.stdout.buffer.write(os.fsencode(f"{environment.written(found, form)}\n"))

@@ -11,7 +11,7 @@ import click
 
 from mailstack import hint
 from mailstack.cli.lifecycle import overlay_option
-from mailstack.cli.output import Progress, json_option, print_json, printable, table
+from mailstack.cli.output import Progress, columns, json_option, print_json, printable, table
 from mailstack.cli.where import host_option
 from mailstack.model import Json
 
@@ -70,5 +70,5 @@ def _print(document: Json) -> None:
         if step["verdict"] != "pass":
             click.echo(f"\nfail: {step['id']}")
             for line in (step["row"], *step["reason"].splitlines()):
-                click.echo(textwrap.fill(printable(line), 80, initial_indent="  ", subsequent_indent="  "))
+                click.echo(textwrap.fill(printable(line), columns(), initial_indent="  ", subsequent_indent="  "))
     click.echo(f"\n{document['passed']} passed, {document['failed']} failed in {document['seconds']:.1f} s")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack import hint
-from mailstack.cli.output import json_option, logs_option, print_json, printable, table
+from mailstack.cli.output import columns, json_option, logs_option, print_json, printable, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import Json
@@ -203,7 +202,6 @@ def _show(fault: Fault) -> None:
 
 def _field(name: str, text: str) -> None:
     """`name` and its text, in as many lines as the terminal's width makes of it."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
     head = f"  {name:<7} "
-    wrapped = textwrap.wrap(printable(text), max(width, 40), initial_indent=head, subsequent_indent=" " * len(head))
+    wrapped = textwrap.wrap(printable(text), columns(), initial_indent=head, subsequent_indent=" " * len(head))
     click.echo("\n".join(wrapped))

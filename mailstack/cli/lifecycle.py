@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint
-from mailstack.cli.output import Progress, duration, json_option, print_json, printable, table
+from mailstack import hint, stdio
+from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import Endpoint, Relay
@@ -135,12 +135,12 @@ _SHOWN = 40  # accounts: a lab may have ten thousand
 
 
 def _print_list(label: str, words: Sequence[str]) -> None:
-    """Words after a label, in as many lines of 80 columns as it takes, the first of them."""
+    """Words after a label, in as many lines as it takes, the first of them."""
     import textwrap
 
     more = len(words) - _SHOWN
     shown = [*words[:_SHOWN], f"and {more:,} more"] if more > 1 else words
-    text = textwrap.fill(", ".join(shown), 70, break_long_words=False, break_on_hyphens=False)
+    text = textwrap.fill(", ".join(shown), min(columns(), 80) - 10, break_long_words=False, break_on_hyphens=False)
     click.echo(textwrap.indent(text, " " * 10).replace(" " * 10, f"{label:<10}", 1))
 
 
@@ -248,5 +248,5 @@ def config(name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
     else:
         import yaml
 
-        for line in yaml.safe_dump(document, sort_keys=False, allow_unicode=True).splitlines():
+        for line in yaml.safe_dump(document, sort_keys=False, allow_unicode=stdio.unicode()).splitlines():
             click.echo(printable(line))

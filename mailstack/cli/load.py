@@ -17,13 +17,24 @@ if TYPE_CHECKING:
     from mailstack.load.performance import Now
 
 
+def per_second(text: str) -> float:
+    """Messages per second: a type for an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0.01 <= value <= 1e6:
+        raise click.BadParameter(f"{text!r} is not a number from 0.01 to 1,000,000")
+    return value
+
+
 @click.command()
 @name_option
 @click.option("--connections", type=click.IntRange(1, 500), default=8, show_default=True, help="How many at once.")
 @click.option("--messages", type=click.IntRange(min=1), metavar="N", help="End after so many mails.")
 @click.option("--seconds", type=duration, metavar="T", help="End after so long.  [10, without --messages]")
 @click.option("--size", default="2K", show_default=True, metavar="SIZE", help="Of each mail, up to 100M.")
-@click.option("--rate", type=click.FloatRange(0.01), metavar="R", help="Messages/s at most.  [as fast as possible]")
+@click.option("--rate", type=per_second, metavar="R", help="Messages/s at most.  [as fast as possible]")
 @click.option(
     "--mailboxes",
     type=click.IntRange(1, 1000),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint
-from mailstack.cli.output import duration, human_size, json_option, print_json, printable, to_json
+from mailstack import hint, stdio
+from mailstack.cli.output import columns, duration, fill, human_size, json_option, print_json, printable, to_json
 from mailstack.cli.where import name_option
 from mailstack.errors import DeadlinePassed, InputError
 
@@ -73,7 +73,7 @@ def _watch(lab: RunningLab, address: str, count: int | None, timeout: float | No
                 click.echo(to_json(summary.json()))
             else:
                 _show(console, summary)
-            if came == count:
+            if came == count or stdio.unread():
                 return
     if count:
         raise DeadlinePassed(f"{came or 'none'} of {count} mails came to {address} within {timeout:g} s")
@@ -91,9 +91,14 @@ def _arriving(lab: RunningLab, address: str, deadline: Deadline | None) -> Gener
 _HEADING = f"{'number':>6}  {'date':16}  from"
 
 
+# What a list with its columns side by side needs; in less, a mail is a few lines, each broken where it has to be.
+_LEAST_COLUMNS = 50
+
+
 def _list(console: Console, mails: list[Summary]) -> None:
-    console.print(f"{_HEADING}{'size':>{console.width - len(_HEADING)}}\n{'':8}subject — first words")
-    console.print("─" * console.width)
+    if console.width >= _LEAST_COLUMNS:
+        console.print(f"{_HEADING}{'size':>{console.width - len(_HEADING)}}\n{'':8}subject — first words")
+        console.print("─" * console.width)
     for summary in mails:
         _show(console, summary)
 
@@ -102,12 +107,19 @@ def _show(console: Console, summary: Summary) -> None:
     """Two lines of the list: `number  date  from  size`, and below them the subject and the first words."""
     from rich.text import Text
 
+    subject = printable(summary.subject) or "(no subject)"
+    preview = " ".join(printable(summary.preview).split())
+    if console.width < _LEAST_COLUMNS:
+        click.echo(fill(f"{summary.uid}  {_local(summary.date)}  {human_size(summary.size)}"))
+        click.echo(fill(printable(summary.sender), 2))
+        click.echo(fill(f"{subject} — {preview}" if preview else subject, 2))
+        return
     number, size = f"{summary.uid:>6}  {_local(summary.date):16}  ", f"  {human_size(summary.size)}"
     sender = Text(printable(summary.sender))
     sender.truncate(console.width - len(number) - len(size), overflow="ellipsis", pad=True)
     console.print(Text(number) + sender + Text(size))
-    words = Text(f"{'':8}") + Text(printable(summary.subject) or "(no subject)", style="bold")
-    if preview := " ".join(printable(summary.preview).split()):
+    words = Text(f"{'':8}") + Text(subject, style="bold")
+    if preview:
         words += Text(f" — {preview}")
     words.truncate(console.width, overflow="ellipsis")
     console.print(words)
@@ -116,8 +128,7 @@ def _show(console: Console, summary: Summary) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 80
-    return Console(width=width, highlight=False, markup=False, emoji=False, no_color=None, soft_wrap=True)
+    return Console(width=columns(), highlight=False, markup=False, emoji=False, no_color=None, soft_wrap=True)
 
 
 def _local(when: datetime) -> str:

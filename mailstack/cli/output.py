@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
+from mailstack import stdio
 from mailstack.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,8 +57,11 @@ def print_json(document: Any) -> None:
 
 
 def to_json(document: Any, indent: int | None = None) -> str:
-    """A document as text that cannot drive a terminal either: what is not printable is escaped."""
-    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    """A document as text that cannot drive a terminal either: what is not printable is escaped.
+
+    So is what is not ASCII, where standard output is not in UTF-8: a document stays what it is in any encoding.
+    """
+    text = json.dumps(document, indent=indent, ensure_ascii=not stdio.unicode())
     return _UNUSUAL.sub(lambda found: _escaped(found[0]), text)
 
 
@@ -81,7 +88,8 @@ class Progress:
         if self._mode == "plain":
             click.echo(f"{printable(text)[:_WIDTH]} …", err=True)
         elif self._mode == "tty":
-            sys.stderr.write(f"\r\x1b[K{printable(text)[:_WIDTH]} …")
+            width = min(_WIDTH, max(_error_columns() - 3, 1))  # a line that breaks could not be overwritten
+            sys.stderr.write(f"\r\x1b[K{printable(text)[:width]} …")
             sys.stderr.flush()
 
     def step(self, text: str) -> None:
@@ -99,6 +107,14 @@ class Progress:
             sys.stderr.flush()
 
 
+def _error_columns() -> int:
+    """How wide the terminal of standard error is."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):  # it has just been closed
+        return 80
+
+
 def printable(text: str) -> str:
     """`text` without what could drive a terminal: control, format and surrogate characters are shown as `?`.
 
@@ -111,27 +127,71 @@ def printable(text: str) -> str:
     )
 
 
+def columns() -> int:
+    """Return the width that answers are laid out for: the terminal's, within reason; 80 where there is none."""
+    if not sys.stdout.isatty():
+        return 80
+    return min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
+
+
+# A terminal that is narrower breaks the lines itself; one that says it is wider is taken for a mistake (COLUMNS=10**9).
+_NARROWEST, _WIDEST = 20, 1000
+_LEAST = 16  # columns that the flexible column of a table needs, to be read
+
+
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[str | tuple[str, ...]]], *, flexible: int | None = None
 ) -> None:
     """A table on standard output, in 80 columns where it is not a terminal; `flexible` is the column that gives way.
 
-    A cell of several lines is a tuple.
+    A cell of several lines is a tuple. Where the columns do not fit, each row is a list of its cells.
     """
+    from rich.cells import cell_len
+
+    texts = [
+        [tuple(map(printable, (cell,) if isinstance(cell, str) else cell)) for cell in row] for row in (headings, *rows)
+    ]
+    widths = [max(cell_len(line) for cell in column for line in cell or ("",)) for column in zip(*texts, strict=True)]
+    if flexible is not None:
+        widths[flexible] = min(widths[flexible], _LEAST)
+    if sum(widths) + 3 * (len(widths) - 1) > columns():
+        _listed(texts)
+    else:
+        _drawn(texts, flexible)
+
+
+def _listed(texts: Sequence[Sequence[tuple[str, ...]]]) -> None:
+    """Rows as lists: a line `heading: cell` for each cell, or more where it is long."""
+    headings, *rows = texts
+    for row in rows:
+        for heading, cell in zip(headings, row, strict=True):
+            label = f"{heading[0]}: " if heading[0] else ""
+            for number, line in enumerate(cell):
+                if line.strip():
+                    click.echo(fill(f"{'' if number else label}{line.strip()}", 2 * bool(number)))
+        click.echo()
+
+
+def fill(text: str, indent: int = 0) -> str:
+    """Return `text` in lines of the width of the terminal, those after the first set in by two more columns."""
+    margin = " " * indent
+    return textwrap.fill(text, columns(), initial_indent=margin, subsequent_indent=f"{margin}  ")
+
+
+def _drawn(texts: Sequence[Sequence[tuple[str, ...]]], flexible: int | None) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 80, highlight=False)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, heading in enumerate(headings):
-        wraps = number == flexible
-        shown.add_column(heading, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+    headings, *rows = texts
+    line = box.SIMPLE_HEAD if stdio.unicode() else box.Box(str(box.SIMPLE_HEAD).replace("─", "-"), ascii=True)
+    shown = Table(box=line, pad_edge=False, show_edge=False)
+    for number, (heading,) in enumerate(headings):
+        shown.add_column(heading, no_wrap=number != flexible, overflow="fold")
     for row in rows:
-        cells = [(cell,) if isinstance(cell, str) else cell for cell in row]
-        shown.add_row(*[Text("\n".join(map(printable, cell)), style=_STYLES.get(cell[0], "")) for cell in cells])
-    console.print(shown)
+        shown.add_row(*[Text("\n".join(cell), style=_STYLES.get(cell[0], "")) for cell in row])
+    Console(width=columns(), highlight=False).print(shown)
 
 
 _STYLES = {
@@ -155,13 +215,34 @@ def text_of(body: str) -> str:
     """The text of a mail as the option `--body` gives it: `-` is standard input. Raises InputError."""
     if body != "-":
         return body
-    read = sys.stdin.buffer.read(_LONGEST_TEXT + 1)
-    if len(read) > _LONGEST_TEXT:
-        raise InputError("the text on standard input is longer than 4 MB", remedy="send it with --attach")
     try:
-        return read.decode()
+        return standard_input().decode()
     except UnicodeDecodeError:
         raise InputError("the text on standard input is not in UTF-8", remedy="send it with --attach") from None
+
+
+def standard_input() -> bytes:
+    """Read the text on standard input. Raises InputError when it cannot be read, or does not end."""
+    try:
+        data = sys.stdin.buffer.read(_LONGEST_TEXT + 1)
+    except OSError as error:
+        raise InputError(f"standard input cannot be read: {error.strerror}") from None
+    if len(data) > _LONGEST_TEXT:
+        raise InputError("the text on standard input is longer than 4 MB", remedy="send it with --attach")
+    return data
+
+
+def need_writable(path: Path) -> None:
+    """Raise InputError when a file cannot be written to: before the work whose result it is for."""
+    existed = path.exists()
+    try:
+        # A FIFO that nobody reads from is an error then, where it would be waited for otherwise.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666))
+        if not existed:
+            path.unlink()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be written: {reason}") from None
 
 
 def human_size(size: int) -> str:

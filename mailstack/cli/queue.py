@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack import hint
-from mailstack.cli.output import Progress, duration, json_option, print_json, printable
+from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable
 from mailstack.cli.where import name_option
 from mailstack.durations import spoken
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
@@ -174,33 +174,33 @@ def _show(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_jso
         shown = blotter.document([entry.json(now) for entry in found])
         print_json({"lab": lab.name, "services": list(where), **more, "mails": shown})
     elif found:
-        for line in drawn(found, now):
+        for line in drawn(found, now, min(columns(), 80)):
             click.echo(blotter.clean(line))
     else:
         which = " and ".join(where)
         click.echo(f"no mail waits in {which}")
 
 
-_WIDTH = 80
 _HEADINGS = ("service", "queue id", "queue", "age", "bytes", "next try")
 _MOST = 20  # recipients that are named one by one
 
 
-def drawn(entries: Sequence[Entry], now: float) -> list[str]:
-    """A table of 80 columns: a row for each mail, and below it from whom, to whom, and why it waits."""
+def drawn(entries: Sequence[Entry], now: float, width: int = 80) -> list[str]:
+    """A table: a row for each mail, and below it from whom, to whom, and why it waits."""
     rows = [_row(entry, now) for entry in entries]
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
     heading = _aligned(_HEADINGS, widths)
-    lines = [heading, "─" * len(heading)]
+    narrow = len(heading) > width
+    lines = [] if narrow else [heading, "─" * len(heading)]
     for entry, row in zip(entries, rows, strict=True):
-        lines.append(_aligned(row, widths))
+        lines += _wrapped(", ".join(row), 0, width) if narrow else [_aligned(row, widths)]
         by_reason: dict[str, list[str]] = {}
         for each in entry.recipients:
             by_reason.setdefault(each.reason, []).append(each.address)
         for reason, addresses in by_reason.items():
             named = addresses[:_MOST] + ([f"and {len(addresses) - _MOST} more"] if len(addresses) > _MOST else [])
-            lines += _wrapped(f"{entry.sender or '<>'} → {', '.join(named)}", 2)
-            lines += _wrapped(reason, 4)
+            lines += _wrapped(f"{entry.sender or '<>'} → {', '.join(named)}", 2, width)
+            lines += _wrapped(reason, 4, width)
     return lines
 
 
@@ -219,5 +219,5 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     ).rstrip()
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(printable(text), _WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))
+def _wrapped(text: str, indent: int, width: int) -> list[str]:
+    return textwrap.wrap(printable(text), width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from mailstack.cli.output import Progress, print_json, table
+from mailstack.cli.output import Progress, print_json, standard_input, table
 from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 from mailstack.model import Command, Deadline, Result
 from mailstack.runner import Local, ending
@@ -29,6 +29,7 @@ COMMANDS = ("up", "down", "status", "check", "experiment", "send", "doctor", "ve
 _TIDYING_SECONDS = 60.0
 # How many lines of a failure the table has.
 _LINES = 12
+_MOST_HOSTS = 1024**2  # characters of a list of hosts, which may be a device without an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ def named(values: Sequence[str]) -> list[str]:
             found.append(value)
             continue
         try:
-            lines = Path(value[1:]).read_text(encoding="utf-8").splitlines()
+            with open(value[1:], encoding="utf-8", opener=_at_once) as file:
+                lines = file.read(_MOST_HOSTS).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
             raise InputError(f"{value[1:]}: the list of hosts cannot be read: {reason}") from None
@@ -58,6 +60,11 @@ def named(values: Sequence[str]) -> list[str]:
         if not found:
             raise InputError(f"{value[1:]}: there is no host in it", remedy="write one host in each line")
     return list(dict.fromkeys(found))
+
+
+def _at_once(name: str, flags: int) -> int:
+    """Open a file without waiting for somebody to write to it, where it is a FIFO."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def called(hosts: Sequence[str]) -> dict[str, str]:
@@ -133,7 +140,7 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
             f"`mailstack {argv[0]}` works on one host at a time", remedy=f"on several: {', '.join(COMMANDS)}"
         )
     names, runner = called(hosts), Local()
-    text = sys.stdin.buffer.read() if reads_input(argv, os.environ) else None
+    text = standard_input() if reads_input(argv, os.environ) else None
     _make_folder(argv)
     with Progress() as show, ThreadPoolExecutor(len(hosts)) as pool:
         show(f"{argv[0]} on {len(hosts)} hosts")
@@ -192,7 +199,9 @@ def _make_folder(argv: Sequence[str]) -> None:
 def _on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: Local) -> Ended:
     begun = time.monotonic()
     words = (sys.executable, "-m", "mailstack", *alone(argv, host, name))
-    command = Command(words, settings(argv[0], os.environ, name), text)
+    # Whatever the locale is, its answer is read in UTF-8.
+    environment = {**settings(argv[0], os.environ, name), "PYTHONIOENCODING": "utf-8"}
+    command = Command(words, environment, text)
     try:
         result = runner.run(command)
     except Interrupted:

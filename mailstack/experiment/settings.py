@@ -45,7 +45,7 @@ _CHAIN = (
 def _authorities(scene: Scene, show: Evidence) -> None:
     """The file has Debian's authorities in it, and the lab's own."""
     known = scene.output("sender", "cat", scene.settings("sender")["smtp_tls_CAfile"])
-    own = scene.lab.ca_file.read_text().strip()
+    own = scene.lab.ca_file.read_text(encoding="utf-8").strip()
     count = known.count("-----BEGIN CERTIFICATE-----")
     show.text("in the file", f"{count} certificates, the lab's CA {'is one of them' if own in known else 'is none'}")
     expect(count > 1, "Debian's authorities are not in it")

@@ -15,7 +15,7 @@ from mailstack.errors import HostError, Interrupted
 from mailstack.load.arrivals import Arrivals, in_mailboxes
 from mailstack.load.ledger import Outcome, Seen, settle
 from mailstack.load.plan import Mails, Plan
-from mailstack.load.sending import Sending
+from mailstack.load.sending import LIMITS, Sending, too_many
 from mailstack.mail import ANSWER_SECONDS
 from mailstack.model import UNLIMITED, Deadline
 from mailstack.running import RunningLab
@@ -60,10 +60,21 @@ def perform(
     # Both are asked for before anything is made: what they take to be looked up is then at hand for the tidying up.
     for name in ("postfix", "dovecot"):
         lab.service(name)
+    if plan.connections > min(LIMITS.values()):
+        _need_connections(lab, plan.connections)
     run, trouble = secrets.token_hex(4), list[str]()
     with _own_accounts(lab, plan, run, trouble, progress) as users:
         found = _performed(lab, plan, run, users, progress, live)
     return dataclasses.replace(found, trouble=(*found.trouble, *trouble))
+
+
+def _need_connections(lab: RunningLab, wanted: int) -> None:
+    """Raise InputError when Postfix takes fewer connections: it lets those beyond wait until others have timed out."""
+    said = lab.engine.execute(lab.service("postfix").container, ["postconf", *LIMITS]).stdout
+    found = [(int(value), line) for line in said.splitlines() if (value := line.rpartition(" ")[2]).isdecimal()]
+    least, setting = min(((value, line) for value, line in found if value), default=(wanted, ""))  # 0: without limit
+    if wanted > least:
+        raise too_many(wanted, least, setting)
 
 
 def _performed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import smtplib
 import socket
 import threading
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mailstack import mail
-from mailstack.errors import CheckFailed
+from mailstack.errors import CheckFailed, InputError
 from mailstack.load.ledger import Posted
 from mailstack.load.plan import Mails, Plan
 from mailstack.running import RunningLab
@@ -22,6 +23,18 @@ from mailstack.secret import Secret
 
 # A connection whose mails are refused so often, one after the other, gives up: it would not be otherwise in the end.
 GIVE_UP = 3
+# What a connection beyond Postfix's limits fails with (anvil(8), master(5)).
+_TOO_MANY = re.compile(r"421 |.*timed out")
+# Settings of postconf(5) that bound how many connections one client has, in the order of their defaults.
+LIMITS = {"smtpd_client_connection_count_limit": 50, "default_process_limit": 100}
+
+
+def too_many(wanted: int, taken: int, why: str) -> InputError:
+    """Return the error for more connections than Postfix takes."""
+    return InputError(
+        f"Postfix takes {taken} connections of the {wanted} asked for: {why}",
+        remedy=f"--connections {taken}; for more, an overlay's settings of postfix: {', '.join(LIMITS)}",
+    )
 
 
 @dataclass(slots=True)
@@ -52,9 +65,15 @@ class Sending:
         self._lines = [_Line(user) for user, _ in zip(itertools.cycle(users), range(plan.connections))]
 
     def connect(self) -> None:
-        """Make the connections, each logged in. Raises CheckFailed when there is none."""
+        """Make the connections, each logged in.
+
+        Raises CheckFailed when there is none, InputError when Postfix does not take so many.
+        """
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(self._log_in, self._lines))
+        turned_away = [line.failure for line in self._lines if _TOO_MANY.match(line.failure)]
+        if self.connected and turned_away:
+            raise too_many(len(self._lines), self.connected, turned_away[0])
         if not self.connected:
             raise CheckFailed(f"no connection could be made: {next(iter(self.failures))}")
 

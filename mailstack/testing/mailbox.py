@@ -240,7 +240,7 @@ class Mailbox:
         from mailstack import mail
 
         if self._connection is None or self._box is None:
-            context = mail.kept_context(self.lab.ca_file.read_text())
+            context = mail.kept_context(self.lab.ca_file.read_text(encoding="utf-8"))
             connection = mail.mailbox(self.lab.endpoints["imaps"], context, self.address, Secret(self.password))
             self._box = connection.__enter__()
             self._connection = connection

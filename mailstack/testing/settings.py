@@ -43,7 +43,9 @@ class SmtpSettings:
         from mailstack.model import Endpoint
 
         dial = mail.to(Endpoint(self.host, self.port))
-        session = mail.Smtp(dial, name=self.host, tls="starttls", context=mail.kept_context(self.ca_file.read_text()))
+        session = mail.Smtp(
+            dial, name=self.host, tls="starttls", context=mail.kept_context(self.ca_file.read_text(encoding="utf-8"))
+        )
         session.login(self.user, self.password)
         return session
 

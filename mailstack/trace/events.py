@@ -19,7 +19,7 @@ QUEUE_ID = r"(?:[0-9A-F]{6,20}|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,24})"
 _OWNED = re.compile(rf"(?P<id>{QUEUE_ID}|NOQUEUE): (?P<rest>.*)", re.DOTALL)
 _DELIVERY = re.compile(
     r"to=<(?P<to>[^>]*)>, (?:orig_to=<(?P<original>[^>]*)>, )?relay=(?P<relay>[^,]*)"
-    r"(?:, conn_use=\d+)?(?:, delay=(?P<delay>[\d.]+))?(?:, delays=(?P<delays>[\d./]+))?"
+    r"(?:, conn_use=\d+)?(?:, delay=(?P<delay>[^,]*))?(?:, delays=(?P<delays>[^,]*))?"
     r"(?:, dsn=(?P<dsn>[\d.]+))?, status=(?P<status>[\w-]+)(?: \((?P<reason>.*)\))?",
     re.DOTALL,
 )
@@ -28,10 +28,12 @@ _REPLY = re.compile(
 )
 _PLAIN_REPLY = re.compile(r"^(?P<code>[2-5]\d\d)(?:[ -](?P<enhanced>[245]\.\d{1,3}\.\d{1,3}))?(?:[ -]|$)")
 _NEXT = re.compile(rf"queued as (?P<id>{QUEUE_ID})\b|forwarded as (?P<forwarded>{QUEUE_ID})\b")
-_SAVED_SESSION = re.compile(r"<[^>]*> (?P<session>\S+) Saved")
+_SAVED_SESSION = re.compile(r"<[^<>]*> (?P<session>\S+) Saved")
 _CLIENT = re.compile(r"client=(?P<peer>[^,]+)")
 _SASL = re.compile(r"sasl_username=(?P<user>[^, ]+)")
-_QUEUED = re.compile(r"from=<(?P<sender>[^>]*)>, size=(?P<size>\d+), nrcpt=(?P<count>\d+) \(queue active\)")
+# Fifteen digits: any JSON reader has such a number exactly (RFC 8259, section 6).
+_QUEUED = re.compile(r"from=<(?P<sender>[^>]*)>, size=(?P<size>\d{1,15}), nrcpt=(?P<count>\d{1,15}) \(queue active\)")
+_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 _PICKED_UP = re.compile(r"uid=(?P<uid>\d+) from=<(?P<sender>[^>]*)>(?: orig_id=(?P<original>\w+))?")
 _NOTICE = re.compile(
     r"(?P<whom>sender|postmaster) (?P<kind>non-delivery|delivery status|delay) notification: (?P<id>\w+)"
@@ -39,12 +41,12 @@ _NOTICE = re.compile(
 _REFUSED = re.compile(
     r"(?P<what>reject|milter-reject|proxy-reject|reject_warning): (?P<stage>[\w -]+?) from (?P<peer>\S+): "
     r"(?P<reply>.*?)"
-    r"(?:; from=<(?P<sender>[^>]*)>)?(?: to=<(?P<to>[^>]*)>)?(?: proto=(?P<proto>\S+))?(?: helo=<(?P<helo>[^>]*)>)?"
+    r"(?:; from=<(?P<sender>[^<>]*)>)?(?: to=<(?P<to>[^<>]*)>)?(?: proto=(?P<proto>\S+))?(?: helo=<(?P<helo>[^<>]*)>)?"
     r"(?: sasl_method=\S+)?(?: sasl_username=(?P<user>\S+))?$",
     re.DOTALL,
 )
 _ACTION = re.compile(r"(?P<what>hold|discard|filter|redirect|milter-hold|milter-discard): (?P<rest>.*)", re.DOTALL)
-_TO = re.compile(r" to=<([^>]*)>")
+_TO = re.compile(r" to=<([^<>]*)>")
 _ACTIONS = {"hold": "held", "milter-hold": "held", "discard": "discarded", "milter-discard": "discarded"}
 _DONE = (
     ("placed on hold", "held", "put on hold"),
@@ -53,11 +55,11 @@ _DONE = (
 )
 _TLS = re.compile(
     r"(?P<trust>Verified|Trusted|Untrusted|Anonymous) TLS connection established "
-    r"(?:to|from) (?P<peer>[^:]+?\](?::\d+)?): (?P<version>\S+) with cipher (?P<cipher>\S+)"
+    r"(?:to|from) (?P<peer>\S+?\](?::\d+)?): (?P<version>\S+) with cipher (?P<cipher>\S+)"
 )
 _DELIVERED = re.compile(
     r"(?P<service>[a-z][a-z-]*)\((?P<user>[^)]*)\)(?:<\d*>)?(?:<(?P<session>[^>]*)>)?: (?:Info: |Error: |Warning: )?"
-    r"(?:sieve: )?msgid=(?P<msgid><[^>]*>|[^:]*)(?:\s*\([^)]*\))?: (?P<what>.*)",
+    r"(?:sieve: )?msgid=(?P<msgid><[^>]*>|[^:]*)(?:\s?\([^()]*\))?: (?P<what>.*)",
     re.DOTALL,
 )
 
@@ -209,7 +211,7 @@ def _attempt(event: Make, found: re.Match[str]) -> Event:
     code, enhanced = reply_of(reason)
     following = _NEXT.search(reason)
     session = _SAVED_SESSION.search(reason)
-    delays = tuple(float(part) for part in (found["delays"] or "").split("/") if part) if found["delays"] else ()
+    delays = tuple(each for part in (found["delays"] or "").split("/") if (each := _seconds(part)) is not None)
     return event(
         "attempt",
         {"sent": "sent", "deferred": "not sent: to be tried again", "bounced": "not sent: given up"}.get(
@@ -222,11 +224,16 @@ def _attempt(event: Make, found: re.Match[str]) -> Event:
         reply=reason,
         code=code,
         enhanced=enhanced or found["dsn"] or "",
-        delay=float(found["delay"]) if found["delay"] else None,
+        delay=_seconds(found["delay"] or ""),
         delays=delays if len(delays) == 4 else (),
         next_id=(following["id"] or following["forwarded"]) if following else "",
         session=session["session"] if session else "",
     )
+
+
+def _seconds(text: str) -> float | None:
+    """The seconds that a line tells; None where it tells none that Postfix would."""
+    return float(text) if _SECONDS.fullmatch(text) else None
 
 
 def _dovecot(line: Line) -> Event | None:

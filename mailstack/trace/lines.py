@@ -16,7 +16,7 @@ _COMPOSE = re.compile(r"(?P<service>[\w.-]+?)(?:-\d+)? +\| ")
 _ENGINE = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)) ")
 _SYSLOG = re.compile(r"(?P<stamp>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
 _DOVECOT = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) ")
-_TAGGED = re.compile(r"(?:(?P<host>[\w.-]+) )?(?P<program>[\w.-]+(?:/[\w./-]+)?)(?:\[(?P<process>\d+)\])?: ")
+_TAGGED = re.compile(r"(?:(?P<host>[\w.-]+) )?(?P<program>[\w.-]+(?:/[\w./-]+)?)(?:\[(?P<process>\d{1,10})\])?: ")
 # What Dovecot writes without syslog begins with the service, and its user in parentheses.
 _SERVICE = re.compile(r"(?P<program>[a-z][a-z-]*)(?:\((?P<who>[^)]*)\))?(?:<\d+>)?(?:<[^>]*>)?: ")
 
@@ -60,13 +60,20 @@ def parse(raw: str, source: str = "", position: int = 0, now: float | None = Non
     return Line(at, host or source or program, program, process, raw[start:].rstrip("\r\n"), position)
 
 
+# Seconds of the epoch that are a date in every time zone: the years 1 and 9999 have a first and a last day.
+EARLIEST, LATEST = -62135510400.0, 253402128000.0
+
+
 def _iso(stamp: str) -> float | None:
+    leap = stamp[16:19] == ":60"  # a leap second, which datetime does not have
+    stamp = f"{stamp[:17]}59{stamp[19:]}" if leap else stamp
     if found := re.fullmatch(r"(.*\.\d{6})\d+(.*)", stamp):  # nanoseconds are more than datetime takes
         stamp = found[1] + found[2]
     try:
-        return datetime.fromisoformat(stamp).timestamp()
+        at = datetime.fromisoformat(stamp).timestamp() + leap
     except (ValueError, OverflowError, OSError):
         return None
+    return at if EARLIEST <= at <= LATEST else None
 
 
 @lru_cache(maxsize=256)
@@ -83,11 +90,12 @@ def _syslog(stamp: str, now: float | None) -> float | None:
     try:
         year = datetime.fromtimestamp(now).year
         hour, minute, second = (int(part) for part in stamp[7:].split(":"))
+        leap = second == 60
         if month is None:
             return None
         for candidate in (year + 1, year, year - 1, year - 2, year - 3, year - 4):
             try:
-                at = datetime(candidate, month, int(stamp[4:6]), hour, minute, second).timestamp()
+                at = datetime(candidate, month, int(stamp[4:6]), hour, minute, second - leap).timestamp() + leap
             except ValueError:  # 29 February in another year
                 continue
             if at <= now + 86400:

@@ -158,8 +158,7 @@ def _held(station: Station) -> bool:
 
 def _path(station: Station) -> int:
     """Hops from the first station to where this one delivers; into its own queue anew is none."""
-    before = 0 if station.parent is None else _path(station.parent)
-    return before if station.has("handed-in") and station.parent else before + 1
+    return 1 + sum(not each.has("handed-in") for each in (station, *station.ancestors())[:-1])
 
 
 def missing(station: Station, collected: Collected) -> list[str]:

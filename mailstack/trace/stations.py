@@ -7,7 +7,7 @@ into the queue anew; and, where such a line is lost, by the Message-ID.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mailstack.trace.events import Event, quoted
@@ -60,9 +60,16 @@ class Station:
     def position(self) -> int:
         return self.events[0].line.position
 
+    def ancestors(self) -> Iterator[Station]:
+        """The stations that it came through, the nearest first; a crafted log has thousands of them."""
+        station = self.parent
+        while station is not None:
+            yield station
+            station = station.parent
+
     @property
     def depth(self) -> int:
-        return 0 if self.parent is None else self.parent.depth + 1
+        return sum(1 for _ in self.ancestors())
 
     def has(self, *kinds: str) -> bool:
         return any(event.kind in kinds for event in self.events)
@@ -73,11 +80,15 @@ class Station:
     @property
     def of_notice(self) -> bool:
         """Whether it carries a notice to the sender, and not the message itself."""
-        return self.notice or (self.parent is not None and self.parent.of_notice)
+        return self.notice or any(station.notice for station in self.ancestors())
 
     def family(self) -> list[Station]:
         """Itself, and all that came of it."""
-        return [self, *(station for child in self.children for station in child.family())]
+        found, left = [], [self]
+        while left:
+            found.append(left.pop())
+            left += reversed(found[-1].children)
+        return found
 
     def attempts(self) -> list[Event]:
         """The last attempt for each recipient, in the order in which they were first tried.
@@ -174,12 +185,8 @@ def _close(one: float | None, other: float | None) -> bool:
     return one is None or other is None or abs(one - other) < APART
 
 
-def _descends(station: Station | None, of: Station) -> bool:
-    while station:
-        if station is of:
-            return True
-        station = station.parent
-    return False
+def _descends(station: Station, of: Station) -> bool:
+    return station is of or any(each is of for each in station.ancestors())
 
 
 def _adopt(parent: Station, child: Station, *, notice: bool = False, guessed: bool = False) -> None:

@@ -46,7 +46,7 @@ class Outcome:
 
 def run_here(argv: Sequence[str], capfd: pytest.CaptureFixture[str]) -> Outcome:
     """Run the command in this process, as its entry point would."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     given, sys.argv = sys.argv, ["mailstack", *argv]
     capfd.readouterr()
     try:

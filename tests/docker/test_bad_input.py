@@ -279,6 +279,23 @@ OPTIONS = [
     (("check", "no-such-check"), "no-such-check"),
     (("check", "--list", "no-such-check"), "no-such-check"),
     (("provision", "--progress", "loud"), "--progress"),
+    (("load", "--rate", "nan"), "'nan' is not a number from 0.01"),
+    (("load", "--rate", "inf"), "'inf' is not a number from 0.01"),
+    (("load", "--rate", "1e999"), "'1e999' is not a number from 0.01"),
+    (("load", "--rate", "-1"), "'-1' is not a number from 0.01"),
+    (("load", "--seconds", "nan"), "'nan' is not a duration"),
+    (("load", "--timeout", "9" * 5000), "is not a duration"),
+    (("load", "--size", "9" * 5000), "is no size"),
+    (("load", "--connections", "0"), "0 is not in the range"),
+    (("load", "--messages", "9" * 5000), "is not"),
+    (("status", "--host", "ssh://machine:0"), "is no host"),
+    (("status", "--host", "ssh://machine:65536"), "is no host"),
+    (("status", "--host", "ssh://machine:" + "9" * 5000), "is no host"),
+    (("status", "--host", "@/nowhere"), "/nowhere: the list of hosts cannot be read"),
+    (("status", "--host", "@/dev/zero"), "/dev/zero: there is no host in it"),
+    (("trace", "--logs", "/dev/zero"), "/dev/zero: cannot be read: it should be a file"),
+    (("explain", "--logs", "/etc"), "/etc: cannot be read: Is a directory"),
+    (("check", "--junit", "/dev/null/x.xml"), "/dev/null/x.xml"),
 ]
 
 

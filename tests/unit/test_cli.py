@@ -29,7 +29,7 @@ from mailstack.errors import (
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """`main` takes the signals; they are given back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -13,19 +13,8 @@ PACKAGE = Path(mailstack.__file__).parent
 
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
-    (
-        "errors",
-        "model",
-        "addresses",
-        "definition",
-        "durations",
-        "hint",
-        "streams",
-        "replies",
-        "fields",
-        "hypertext",
-        "faults.entry",
-    ),
+    ("stdio", "errors", "model", "addresses", "definition", "durations", "hint", "streams", "replies", "fields"),
+    ("hypertext", "faults.entry"),
     ("following", "layers", "unixapi", "news", "hosts", "printed", "foreign"),
     ("imap",),
     ("child",),

@@ -1,0 +1,135 @@
+"""The standard streams of a command: writing to them never raises, and whatever their encoding lacks is replaced.
+
+`prepare` is called once, before anything else is imported. A closed stream becomes /dev/null, so that no file of ours
+gets its number. A reader that has gone (`| head -1`), a full disk or a terminal that was closed ends the output, and
+not the work that was asked for: `failure` says afterwards what happened.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import select
+import sys
+import unicodedata
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+# What stands for a character that a stream's encoding does not have; for all others it is a question mark.
+_ASCII = {
+    **dict.fromkeys("“”„‟″«»", '"'),
+    **dict.fromkeys("‘’‚′", "'"),
+    **dict.fromkeys("‐‑‒–−", "-"),
+    **dict.fromkeys("•●▪∙", "*"),
+    **dict.fromkeys("\u00a0\u2007\u2009\u200a\u202f", " "),
+    **{"—": "--", "…": "...", "→": "->", "←": "<-", "⇒": "=>", "·": "-", "×": "x", "÷": "/", "≥": ">=", "≤": "<="},
+}
+_LINES = {"─": "-", "━": "-", "═": "=", "│": "|", "┃": "|", "║": "|"}  # of boxes; their corners are pluses
+
+# The name of ASCII here. Under its own name, click would take it for a mistake of the locale, and write UTF-8.
+_PLAIN = "readable-ascii"
+
+
+def readable(text: str) -> str:
+    """Return `text` in ASCII: punctuation and lines become what looks like them, every other character a `?`."""
+    return "".join(c if c < "\x80" else _replacement(c) for c in text)
+
+
+def _replacement(character: str) -> str:
+    if found := _ASCII.get(character) or _LINES.get(character):
+        return found
+    if "\u2500" <= character < "\u2580":
+        return "+"
+    return "" if unicodedata.combining(character) else "?"
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """Handle what a codec cannot encode: see codecs.register_error."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return readable(error.object[error.start : error.end]), error.end
+
+
+def _lookup(name: str) -> codecs.CodecInfo | None:
+    if name.replace("_", "-") != _PLAIN:
+        return None
+    ascii_ = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        ascii_.encode,
+        ascii_.decode,
+        incrementalencoder=ascii_.incrementalencoder,
+        incrementaldecoder=ascii_.incrementaldecoder,
+        name=_PLAIN,
+    )
+
+
+class _Output(io.FileIO):
+    """A file descriptor whose first error is kept in `failure`; from then on, all that is written is dropped."""
+
+    failure: OSError | None = None
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        while self.failure is None:
+            try:
+                written: int | None = super().write(data)
+            except OSError as error:
+                self.failure = error
+            else:
+                if written is not None:
+                    return written
+                select.select([], [self], [])  # another process has made it non-blocking
+        return memoryview(data).nbytes
+
+
+_stdout: _Output | None = None
+
+
+def prepare() -> None:
+    """Make the standard streams safe to use, whatever this process was started with."""
+    global _stdout
+    codecs.register_error("readable", _replace)
+    codecs.register(_lookup)
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.set_inheritable(number, True)
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "replace")
+    _stdout, sys.stdout = _opened(1, sys.stdout)
+    _, sys.stderr = _opened(2, sys.stderr)
+
+
+def _opened(number: int, before: Any) -> tuple[_Output, TextIO]:
+    output = _Output(number, "wb", closefd=False)
+    encoding = before.encoding if before else "utf-8"
+    if codecs.lookup(encoding).name == "ascii":
+        encoding = _PLAIN
+    by_line = number == 2 or bool(before and (before.line_buffering or before.write_through))
+    text = io.TextIOWrapper(io.BufferedWriter(output), encoding, "readable", line_buffering=by_line)
+    return output, text
+
+
+def failure() -> OSError | None:
+    """Return why standard output takes no more; None while it does, and when its reader has read enough."""
+    if _stdout is None:
+        return None
+    sys.stdout.flush()
+    found = _stdout.failure
+    return None if found is None or found.errno == errno.EPIPE else found
+
+
+def unread() -> bool:
+    """Whether nobody gets what is written to standard output any more: a command without an end ends then."""
+    return _stdout is not None and _stdout.failure is not None
+
+
+def unicode() -> bool:
+    """Whether standard output can show every character."""
+    encoding = getattr(sys.stdout, "encoding", None)
+    return encoding is None or encoding.lower().startswith("utf")
