@@ -81,9 +81,9 @@ def expect(met: object, evidence: str) -> None:
 
 def all_checks() -> list[Check]:
     """Every check there is, family by family."""
-    from mailstack.checks import auth, closed, delivery, queue, relay, tls
+    from mailstack.checks import auth, closed, delivery, exposure, queue, relay, tls
 
-    return [check for module in (auth, tls, delivery, relay, closed, queue) for check in module.family.checks]
+    return [check for module in (auth, tls, delivery, relay, closed, exposure, queue) for check in module.family.checks]
 
 
 def chosen(ids: Sequence[str]) -> list[Check]:

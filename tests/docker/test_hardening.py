@@ -34,7 +34,6 @@ SERVER = {
     "dovecot": "/usr/sbin/dovecot -F",
     "sender": "/usr/lib/postfix/sbin/master -i",
 }
-LMTP, SASL = 24, 12345
 
 
 @functools.cache
@@ -132,23 +131,27 @@ def listeners(lab: RunningLab, service: str) -> set[tuple[str, int]]:
 @pytest.mark.parametrize("service", SERVICES)
 def test_nothing_listens_that_no_one_uses(lab: RunningLab, service: str) -> None:
     published = {("0.0.0.0", port.number) for port in PORTS if port.service == service}
-    if service == "dovecot":
-        # LMTP and SASL on the network that only Postfix shares, and nowhere else.
-        network = next(a for name, a in lab.service(service).addresses.items() if name.endswith("_edge"))
-        published |= {(network, LMTP), (network, SASL)}
     if service == "sender":
         published = {("127.0.0.1", 25)}
     assert listeners(lab, service) == published
 
 
-@pytest.mark.parametrize("port", [LMTP, SASL])
-def test_the_sender_reaches_neither_lmtp_nor_sasl_by_any_address(lab: RunningLab, port: int) -> None:
-    sender = lab.service("sender").container
-    reached = lab.engine.execute(sender, ["nc", "-z", "-w", "2", "dovecot", "143"])
-    assert reached.code == 0, "the sender should reach IMAP, or the rest proves nothing"
-    for address in lab.service("dovecot").addresses.values():
-        tried = lab.engine.execute(sender, ["nc", "-z", "-w", "1", address, str(port)])
-        assert tried.code != 0, address
+def test_lmtp_and_sasl_are_sockets_that_postfix_and_dovecot_alone_have(lab: RunningLab) -> None:
+    said = inside(lab, "dovecot", "stat", "-c", "%F %a %U %G", "/run/sockets", "/run/sockets/lmtp", "/run/sockets/sasl")
+    assert said.splitlines() == ["directory 750 root postfix", *["socket 660 root postfix"] * 2]
+    mounted = {
+        (service, mount["Destination"])
+        for service in SERVICES
+        for mount in inspected(lab, service)["Mounts"]
+        if mount.get("Name", "").endswith("_sockets")
+    }
+    assert mounted == {("postfix", "/run/sockets"), ("dovecot", "/run/sockets")}
+    # Both sides of the door: a user who is not in Postfix's group is not let in.
+    command = ["nc", "-z", "-U", "/run/sockets/lmtp"]
+    postfix = lab.service("postfix").container
+    assert lab.engine.execute(postfix, command, user="postfix").code == 0
+    refused = lab.engine.execute(postfix, command, user="nobody")
+    assert refused.code != 0 and "Permission denied" in refused.stderr
 
 
 # ── the server's own process ───────────────────────────────────────────────────────────────────────────────────────

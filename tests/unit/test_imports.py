@@ -39,7 +39,10 @@ FLOORS = (
     ("doctor",),
     ("credentials", "post", "prove", "outside", "resolve", "down", "queues", "load.arrivals", "load.sending"),
     ("tracing", "accounts", "looks", "environment", "checks", "checks.bench", "answering", "recording"),
-    ("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
+    (
+        *("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
+        *("checks.exposure",),
+    ),
     ("lab", "load.performance", "experiment", "experiment.evidence", "experiment.folder"),
     ("experiment.scene",),
     ("experiment.step",),
