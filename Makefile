@@ -28,7 +28,7 @@ down: .venv/.installed ## Take the lab down, with its mail.
 
 test: .venv/.developing ## Run all tests; an engine and a browser are installed if there are none.
 	@$(BIN)/mailstack provision
-	@tests/browser/provision || true # without a browser its tests say so
+	@tests/provision || true # tests say what they miss
 	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
 	$(BIN)/python -m pytest --junitxml="$$report"; status=$$?; \
 	if [ $$status -le 1 ]; then $(BIN)/python -c "$$USED_DOCKER" "$$report" || status=1; fi; exit $$status

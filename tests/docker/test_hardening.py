@@ -112,6 +112,44 @@ def test_neither_the_engines_socket_nor_a_device_nor_the_hosts_namespaces_are_in
     assert host["IpcMode"] in ("private", "shareable")  # the second is older engines' name for the container's own
 
 
+# ── how much they may take ─────────────────────────────────────────────────────────────────────────────────────────
+
+MEMORY, PROCESSES = 2 * 2**30, 2048  # compose/lab.yaml
+
+# Both end by themselves, whatever the limits are.
+_FORK_BOMB = """
+my @kids;
+while (@kids < 4000) { defined(my $kid = fork) or last; $kid or (sleep 60, exit); push @kids, $kid }
+print scalar @kids;
+kill 9, @kids;
+1 while wait > 0;
+"""
+_HOG = "my @held; while (@held < 5 * 64) { push @held, 'x' x (16 << 20) } print 'not stopped'"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_limits_of_memory_and_processes_reach_the_kernel(lab: RunningLab, service: str) -> None:
+    # cgroup v2, or v1 (cgroups(7)).
+    read = "cd /sys/fs/cgroup; cat memory.max pids.max 2>/dev/null || cat memory/memory.limit_in_bytes pids/pids.max"
+    assert inside(lab, service, "sh", "-c", read).split() == [str(MEMORY), str(PROCESSES)]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_fork_bomb_is_stopped_and_the_lab_works_on(lab: RunningLab, service: str) -> None:
+    made = int(inside(lab, service, "perl", "-e", _FORK_BOMB))
+    assert PROCESSES - 100 < made < PROCESSES
+    prove.transaction(lab, Deadline.after(10), lambda: False)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_program_that_takes_all_memory_is_killed_and_the_lab_works_on(lab: RunningLab, service: str) -> None:
+    container = lab.service(service).container
+    ended = lab.engine.execute(container, ["perl", "-e", _HOG])
+    assert (ended.code, ended.stdout) == (137, "")  # SIGKILL
+    assert inspected(lab, service)["State"]["Running"]
+    prove.transaction(lab, Deadline.after(10), lambda: False)
+
+
 # ── who listens ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -147,5 +147,5 @@ CASES = (
     Case("certificate-expired", "neglected", ("expired.provider", "verification"), _to("x@expired.test", "waiting")),
     Case("no-space", "neglected", ("said: 452 4.3.1 ",), _to("x@full.test", "waiting", "out@elsewhere.test")),
     Case("tls-key-unreadable", "neglected", ("there-is-none.pem",), _no_key),
-    Case("authentication-unavailable", "neglected", ("SASL PLAIN authentication failed: ", "sasl_username=(unavailable)"), _no_auth),
+    Case("authentication-unavailable", "neglected", ("SASL PLAIN authentication failed", "=(unavailable)"), _no_auth),
 )
