@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from mailstack import compose, hosting
+from mailstack import compose, hosting, subnets
 from mailstack.checks import Family, expect
 from mailstack.checks.bench import Bench
 from mailstack.errors import EngineError
@@ -61,11 +61,28 @@ def answering(places: Iterable[Place]) -> set[Place]:
         return {place for place in pool.map(dial, places) if place}
 
 
+def _on_this_machine(places: Iterable[Place]) -> set[Place]:
+    """Return the places on networks that this machine is on: none where the engine is elsewhere, or in a machine of its
+    own."""
+    on = [] if hosting.current() else [route.subnet for route in subnets.host_routes()]
+    return {place for place in places if any(ipaddress.ip_address(place[0]) in subnet for subnet in on)}
+
+
 def _listening(bench: Bench, service: ServiceState) -> set[int]:
     """Return the ports that a container's kernel has listeners for; none where it has no cat(1) to ask with."""
     with contextlib.suppress(EngineError):
         return {port for _, port in listeners(bench.engine.execute(service.container, _TABLES).stdout)}
     return set()
+
+
+def _beside_sender(bench: Bench, places: Iterable[Place], owners: Mapping[str, ServiceState]) -> set[Place]:
+    """Return the places on the sender's own networks."""
+    networks = bench.lab.service("sender").addresses
+    return {
+        (address, port)
+        for address, port in places
+        if any(theirs == address and network in networks for network, theirs in owners[address].addresses.items())
+    }
 
 
 def _from_sender(bench: Bench, places: Iterable[Place]) -> set[Place]:
@@ -96,15 +113,11 @@ def _(bench: Bench) -> str:
         for port in listening[each.name] | set(each.ports) | _BETWEEN_SERVERS
     }
     published = {place for place in dialled if place[1] in owners[place[0]].ports}
-    shared = set(next(each.addresses for each in services if each.name == "sender"))
-    near = {p for p in dialled if any(owners[p[0]].addresses[n] == p[0] for n in shared & set(owners[p[0]].addresses))}
-    reached = _from_sender(bench, near)
-    expect(reached & published, "the sender reaches none of the published services, so its dialling proves nothing")
-    evidence = f"the sender reached {len(reached)} of {len(near)}"
-    if not hosting.current():
-        here = answering(dialled)
-        reached |= here
-        evidence += f", this machine {len(here)} of {len(dialled)}"
+    beside, here = _beside_sender(bench, dialled, owners), _on_this_machine(dialled)
+    from_sender, from_here = _from_sender(bench, beside), answering(here)
+    expect(from_sender & published, "the sender reaches none of the published services: its dialling proves nothing")
+    reached = from_sender | from_here
+    evidence = f"the sender reached {len(from_sender)} of {len(beside)}, this machine {len(from_here)} of {len(here)}"
     expect(reached <= published, f"reached, and not published: {_names(reached - published, owners)}")
     return f"{evidence} ports at {len(owners)} addresses, all of them published"
 
@@ -119,7 +132,8 @@ def _(bench: Bench) -> str:
     users = bench.engine.users_of(volume)
     names = {each.container: each.name for each in bench.lab.services()}
     others = sorted(names.get(each, each[:12]) for each in users - set(map(bench.container, ("postfix", "dovecot"))))
-    expect(users and not others, f"{volume} is mounted by {', '.join(others) or 'nobody'}, too")
+    expect(users, f"nobody mounts {volume}")
+    expect(not others, f"{volume} is mounted by {', '.join(others)}, too")
     paths = (_SOCKETS, f"{_SOCKETS}/lmtp", f"{_SOCKETS}/sasl")
     said = bench.engine.execute(bench.container("dovecot"), ["stat", "-c", "%F %a %n", *paths])
     evidence = ", ".join(said.stdout.splitlines()) or said.stderr.strip()
