@@ -53,12 +53,20 @@ def reports(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 
 
 def report(program: str, lab: RunningLab, port: Port, directory: Path) -> list[Json]:
+    """Run it against a port; gives its findings. Once more, where it says (WARN) that it could not find something out."""
+    findings = run(program, lab, port, directory)
+    unsure = any(each["severity"] == "WARN" and each["id"] not in OWN for each in findings)
+    return run(program, lab, port, directory) if unsure else findings
+
+
+def run(program: str, lab: RunningLab, port: Port, directory: Path) -> list[Json]:
     """Run it against a port; gives its findings."""
     file = directory / f"{port.name}.json"
     argv = [program, "--quiet", "--warnings", "off", "--color", "0", "--ip", "one", "--nodns", "min", *SECTIONS]
     argv += ["--add-ca", str(lab.ca_file), "--jsonfile", str(file)]
     argv += ["--starttls", STARTTLS[port.name]] if port.name in STARTTLS else []
     argv += [f"localhost:{lab.endpoints[port.name].port}"]
+    file.unlink(missing_ok=True)  # it writes over nothing
     ended = subprocess.run(
         argv,
         env=os.environ | DAYS,
