@@ -53,7 +53,7 @@ def reports(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 
 
 def report(program: str, lab: RunningLab, port: Port, directory: Path) -> list[Json]:
-    """Run it against a port; gives its findings. Once more, where it says (WARN) that it could not find something out."""
+    """Its findings at a port; asked again where it says (WARN) that it could not find something out."""
     findings = run(program, lab, port, directory)
     unsure = any(each["severity"] == "WARN" and each["id"] not in OWN for each in findings)
     return run(program, lab, port, directory) if unsure else findings
