@@ -26,9 +26,9 @@ up: .venv/.installed ## Bring up a lab from nothing, send a first mail across it
 down: .venv/.installed ## Take the lab down, with its mail.
 	@$(BIN)/mailstack down
 
-test: .venv/.developing ## Run all tests; an engine and a browser are installed if there are none.
+test: .venv/.developing ## Run all tests; an engine, a browser and testssl.sh are installed where they are missing.
 	@$(BIN)/mailstack provision
-	@tests/browser/provision || true # without a browser its tests say so
+	@tests/provision || true # tests say what they miss
 	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
 	$(BIN)/python -m pytest --junitxml="$$report"; status=$$?; \
 	if [ $$status -le 1 ]; then $(BIN)/python -c "$$USED_DOCKER" "$$report" || status=1; fi; exit $$status

@@ -514,6 +514,11 @@ class Engine:
             found += [f"{b['HostIp']}:{b['HostPort']}" for bindings in settings.values() for b in bindings or ()]
         return sorted(found)
 
+    @_mapped
+    def users_of(self, volume: str) -> set[str]:
+        """Return the ids of all containers that mount a volume, whether they run or not."""
+        return {str(each["Id"]) for each in self._quick.containers(all=True, filters={"volume": [volume]})}
+
     @staticmethod
     def _raw(stream: Any) -> socket.socket:
         # Over a Unix socket the SDK wraps the socket in a file object (SocketIO); over SSH and TLS it does not.

@@ -81,9 +81,9 @@ def expect(met: object, evidence: str) -> None:
 
 def all_checks() -> list[Check]:
     """Every check there is, family by family."""
-    from mailstack.checks import auth, closed, delivery, queue, relay, smuggling, tls
+    from mailstack.checks import auth, closed, delivery, exposure, queue, relay, smuggling, tls
 
-    families = (auth, tls, delivery, smuggling, relay, closed, queue)
+    families = (auth, tls, delivery, smuggling, relay, closed, exposure, queue)
     return [check for module in families for check in module.family.checks]
 
 

@@ -70,6 +70,12 @@ def _anybodys() -> ssl.SSLContext:
     return context
 
 
+def _cipher(session: ssl.SSLSocket) -> str:
+    """The name of the cipher that was agreed to."""
+    cipher = session.cipher()
+    return cipher[0] if cipher else ""
+
+
 def _verified(port: Port) -> None:
     @family(
         f"verified-{port.name}",
@@ -79,8 +85,7 @@ def _verified(port: Port) -> None:
     def _(bench: Bench) -> str:
         try:
             with _shaken(bench, port, bench.trusting, port.service) as session:
-                cipher = session.cipher()
-                evidence = f"{session.version()} {cipher[0] if cipher else ''}"
+                evidence = f"{session.version()} {_cipher(session)}"
         except ssl.SSLError as error:
             raise Unmet(f"by the name {port.service}: {error}") from None
         try:
@@ -125,10 +130,33 @@ def _old_refused(port: Port) -> None:
             return f"offered TLS 1.0 and 1.1: {refusal}; offered newer: {session.version()}"
 
 
+def _named(port: Port) -> None:
+    @family(
+        f"anonymous-{port.name}",
+        f"{port.number} agrees to no cipher without a certificate (aNULL)",
+        "RFC 9325, section 4.1; postconf(5), smtpd_tls_exclude_ciphers",
+    )
+    def _(bench: Bench) -> str:
+        nameless = _anybodys()
+        nameless.set_ciphers("aNULL:@SECLEVEL=0")
+        nameless.maximum_version = ssl.TLSVersion.TLSv1_2  # TLS 1.3 has none
+        try:
+            with _shaken(bench, port, nameless, port.service) as session:
+                raise Unmet(f"the server agreed to {_cipher(session)}, which proves nobody's name")
+        except ssl.SSLError as error:
+            refusal = error.reason or str(error)
+        except ConnectionError as error:
+            refusal = str(error)
+        nameless.set_ciphers("DEFAULT")
+        with _shaken(bench, port, nameless, port.service) as session:
+            return f"offered aNULL: {refusal}; offered others of TLS 1.2: {_cipher(session)}"
+
+
 for _port in PORTS:
     _verified(_port)
     _untrusted(_port)
     _old_refused(_port)
+    _named(_port)
 
 
 def _lifetime(service: str, port: Port) -> None:

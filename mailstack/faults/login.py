@@ -20,7 +20,9 @@ ENTRIES = (
         remedy="start Dovecot, and see that smtpd_sasl_path names a socket on which its auth service listens",
         source="RFC 4954, section 6; postconf(5), smtpd_sasl_path",
         pattern=r"\b454[ -]4\.7\.0 Temporary authentication failure|Connection lost to authentication server"
-        r"|Connect to Dovecot auth socket \S+ failed|fatal: no SASL authentication mechanisms",
+        r"|Connect to Dovecot auth socket \S+ failed|fatal: no SASL authentication mechanisms"
+        # No user is named where Dovecot did not answer: with a wrong password there is one.
+        r"|SASL [\w-]+ authentication failed: \(reason unavailable\), sasl_username=\(unavailable\)",
     ),
     fault(
         "no-sasl-mechanism",

@@ -15,8 +15,9 @@ ENTRIES = (
         remedy="start Dovecot; compare virtual_transport with Dovecot's `service lmtp`; then postqueue -f",
         source="Dovecot, “LMTP”; postconf(5), virtual_transport",
         pattern=r"connect to [^ [:]+\[[^]]+\]:24: (Connection refused|Connection timed out|No route to host)"
-        r"|connect to [^ [:]+\[[^]]*lmtp[^]]*\]: (Connection refused|No such file or directory)"
-        r"|postfix(-\w+)?/lmtp\[\d+\]: .*(Connection refused|unable to look up host)",
+        r"|connect to [^ [:]+\[[^]]*lmtp[^]]*\]: (Connection refused|No such file or directory|Permission denied)"
+        r"|postfix(-\w+)?/lmtp\[\d+\]: .*(Connection refused|unable to look up host)"
+        r"|postfix(-\w+)?/lmtp\[\d+\]: .*connect to \S+\[[^]]*/[^]]*\]: (No such file or directory|Permission denied)",
     ),
     fault(
         "port-25-blocked",

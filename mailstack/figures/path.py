@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from mailstack.model import Json
 
-# Names that the lab's containers also have on the network.
+# Names that the lab's containers had on the network, in journeys of earlier versions.
 STATIONS = {"backend": "dovecot"}
 
-_RELAY = re.compile(r"^(?P<host>[^\[\],:]+)(?:\[[^\]]*\])?(?::(?P<port>\d+))?$")
+_RELAY = re.compile(r"^(?P<host>[^\[\],:]+)(?:\[(?P<address>[^\]]*)\])?(?::(?P<port>\d+))?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Leg:
     reply: str  # what the target answered last
     queue_id: str  # in the origin's queue; "" before the first
     kept: float | None  # for how many milliseconds the origin had it, as far as is known
+    local: bool = False  # over a socket of the machine's own, which no network reaches
 
 
 def legs(journey: Json) -> list[Leg]:
@@ -40,11 +41,22 @@ def legs(journey: Json) -> list[Leg]:
     )
 
 
+def is_local(relay: str) -> bool:
+    """Return whether Postfix names the path of a socket as the next hop's address: `mx.example.com[/run/lmtp]`."""
+    found = _RELAY.match(relay)
+    return bool(found and "/" in (found["address"] or ""))
+
+
 def station(relay: str) -> tuple[str, int | None]:
-    """The station and port that Postfix writes as `host[address]:port`; `none` and `local` are no station."""
+    """Return the station and port that Postfix writes as `host[address]:port`; `none` and `local` are no station.
+
+    Before the path of a socket stands Postfix's own name; the mailboxes are behind it.
+    """
     found = _RELAY.match(relay)
     if not found or found["host"] in ("none", "local", "virtual"):
         return "", None
+    if is_local(relay):
+        return "dovecot", None
     host = found["host"].partition(".")[0]
     return STATIONS.get(host, host), int(found["port"]) if found["port"] else None
 
@@ -73,7 +85,7 @@ def _onward(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
         reply = next((event["reply"] for event in there if event["reply"]), "")
         protocol = "LMTP" if target == "dovecot" else "SMTP"
         user = came.get("sasl_user", "")
-        yield Leg(hop["service"], target, protocol, port, tls, user, reply, hop["queue_id"], kept)
+        yield Leg(hop["service"], target, protocol, port, tls, user, reply, hop["queue_id"], kept, is_local(relay))
 
 
 def _of(journey: Json, hop: Json) -> list[Json]:

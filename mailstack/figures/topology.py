@@ -124,10 +124,10 @@ def _submission(leg: Leg, number: int, stroke: str, count: int) -> str:
 def _protection(leg: Leg, x: float, y: float) -> str:
     """Above the line what is spoken, below it what protects it."""
     port = f", port {leg.port}" if leg.port else ""
-    tls = leg.tls.split()[0] if leg.tls else "no TLS"
+    tls = leg.tls.split()[0] if leg.tls else "a socket" if leg.local else "no TLS"
     parts = [
         svg.text(x, y - 8, f"{leg.protocol}{port}", "small strong fill"),
-        _lock(x, y + 8, open_=not leg.tls),
+        _lock(x, y + 8, open_=not leg.tls and not leg.local),
         svg.text(x + 15, y + 17, f"{tls}, SASL" if leg.sasl_user else tls, "small"),
     ]
     if leg.sasl_user:
@@ -170,7 +170,8 @@ def _told(way: list[Leg]) -> str:
     told = []
     for leg in way:
         port = f" to port {leg.port}" if leg.port else ""
-        safe = f", {leg.tls}" if leg.tls else ", without TLS" if leg.protocol else ""
+        bare = ", over a socket" if leg.local else ", without TLS"
+        safe = f", {leg.tls}" if leg.tls else bare if leg.protocol else ""
         user = f", as {leg.sasl_user}" if leg.sasl_user else ""
         told.append(f"from {leg.origin or 'the user agent'} to {leg.target or 'nowhere yet'}{port}{safe}{user}")
     return "; ".join(told).capitalize() + "."

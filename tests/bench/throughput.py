@@ -86,7 +86,7 @@ def _measure(
             what = f"{connections} × {size // KIB} KB{where}"
             rows += [Row(f"{what}, {side}", values, "mails/s") for side, values in found.items()]
             held = (connections, size) == BARS and not where
-            for side, bar in (("stock", 1.5), ("limit", 0.5)):
+            for side, bar in (("stock", 1.5), ("limit", 0.43)):
                 value = paired(found["ours"], found[side])
                 ratios.append(Ratio(f"{what}, ours ÷ {side}", value, bar if held else None, at_most=False))
     finally:

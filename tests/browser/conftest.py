@@ -33,7 +33,7 @@ def chromium() -> str:
     """The machine's Chromium; without one these tests are skipped, but never where CI=true."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
-        reason = "there is no Chromium; tests/browser/provision installs it (Debian; root or sudo)"
+        reason = "there is no Chromium; tests/provision installs it (Debian; root or sudo)"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import docker
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from mailstack import lab as life
 from mailstack import mail, post, queues, state
 from mailstack.engine import Engine
+from mailstack.errors import MailstackError
 from mailstack.model import SERVICES, Deadline
 from mailstack.running import RunningLab
 from tests.docker.conftest import Labs
@@ -69,6 +70,36 @@ def copies(lab: RunningLab, message_ids: list[str], address: str = "bob@example.
     context = mail.tls_context(lab.ca_file)
     with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
         return [len(mail.find(box, message_id)) for message_id in message_ids]
+
+
+def eventually(met: Callable[[], bool]) -> None:
+    """Wait for what there is no event for."""
+    deadline = Deadline.after(20)
+    while not met():
+        assert not deadline.passed()
+        time.sleep(0.05)
+
+
+def greets(lab: RunningLab) -> bool:
+    """Whether Postfix greets on 587: a published port accepts before its server does."""
+    try:
+        with mail.to(lab.endpoints["submission"])() as connection:
+            return connection.recv(4) == b"220 "
+    except OSError:
+        return False
+
+
+def may_log_in(lab: RunningLab) -> bool:
+    """Whether alice is let in on 587."""
+    context = mail.tls_context(lab.ca_file)
+    try:
+        with mail.Smtp(
+            mail.to(lab.endpoints["submission"]), name="postfix", tls="starttls", context=context
+        ) as session:
+            session.login("alice@example.com", lab.password("alice@example.com").reveal())
+    except (smtplib.SMTPException, MailstackError, OSError):
+        return False
+    return True
 
 
 def queued(lab: RunningLab, service: str) -> list[queues.Entry]:
@@ -170,11 +201,32 @@ def test_docker_restart_keeps_mails_and_the_lab_works_on(lab: RunningLab, servic
     assert arrived_once(lab, "<after-the-restart@example.com>")
 
 
+def test_sockets_that_a_sigkill_left_behind_are_replaced_and_mail_goes_on(lab: RunningLab) -> None:
+    there = "test -S /run/sockets/lmtp && test -S /run/sockets/sasl"
+    container(lab, "dovecot").kill("SIGKILL")
+    left = lab.engine.execute(lab.service("postfix").container, ["sh", "-c", there])
+    assert left.code == 0, "nothing was left behind, so the rest proves nothing"
+    again = up_again(lab)
+    assert arrived_once(again, accepted(again, "After the kill"))
+
+
+def test_postfix_that_is_there_before_dovecot_serves_as_soon_as_dovecot_is_there(lab: RunningLab) -> None:
+    dovecot, postfix = container(lab, "dovecot"), container(lab, "postfix")
+    dovecot.stop(timeout=10)
+    assert postfix.exec_run(["rm", "/run/sockets/lmtp", "/run/sockets/sasl"]).exit_code == 0  # as in a new lab
+    postfix.restart(timeout=10)
+    eventually(lambda: greets(lab))
+    assert not may_log_in(lab)
+    dovecot.start()
+    # Postfix gives an smtpd(8) that failed at its start a second: service_throttle_time in stack/postfix/main.cf.
+    eventually(lambda: may_log_in(lab))
+
+
 def test_down_removes_queues_and_mailboxes(labs: Labs) -> None:
     name = labs.new_name("gone")
     assert accepted(labs.up(name), "Soon gone")
     client = docker.from_env()
-    assert len(client.volumes.list(filters={"label": f"mailstack.lab={name}"})) == 3
+    assert len(client.volumes.list(filters={"label": f"mailstack.lab={name}"})) == 4
     labs.down(name)
     assert client.volumes.list(filters={"label": f"mailstack.lab={name}"}) == []
     assert Engine().leftovers(name, state.owner()) == []

@@ -34,7 +34,6 @@ SERVER = {
     "dovecot": "/usr/sbin/dovecot -F",
     "sender": "/usr/lib/postfix/sbin/master -i",
 }
-LMTP, SASL = 24, 12345
 
 
 @functools.cache
@@ -113,6 +112,44 @@ def test_neither_the_engines_socket_nor_a_device_nor_the_hosts_namespaces_are_in
     assert host["IpcMode"] in ("private", "shareable")  # the second is older engines' name for the container's own
 
 
+# ── how much they may take ─────────────────────────────────────────────────────────────────────────────────────────
+
+MEMORY, PROCESSES = 2 * 2**30, 2048  # compose/lab.yaml
+
+# Both end by themselves, whatever the limits are.
+_FORK_BOMB = """
+my @kids;
+while (@kids < 4000) { defined(my $kid = fork) or last; $kid or (sleep 60, exit); push @kids, $kid }
+print scalar @kids;
+kill 9, @kids;
+1 while wait > 0;
+"""
+_HOG = "my @held; while (@held < 5 * 64) { push @held, 'x' x (16 << 20) } print 'not stopped'"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_limits_of_memory_and_processes_reach_the_kernel(lab: RunningLab, service: str) -> None:
+    # cgroup v2, or v1 (cgroups(7)).
+    read = "cd /sys/fs/cgroup; cat memory.max pids.max 2>/dev/null || cat memory/memory.limit_in_bytes pids/pids.max"
+    assert inside(lab, service, "sh", "-c", read).split() == [str(MEMORY), str(PROCESSES)]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_fork_bomb_is_stopped_and_the_lab_works_on(lab: RunningLab, service: str) -> None:
+    made = int(inside(lab, service, "perl", "-e", _FORK_BOMB))
+    assert PROCESSES - 100 < made < PROCESSES
+    prove.transaction(lab, Deadline.after(10), lambda: False)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_program_that_takes_all_memory_is_killed_and_the_lab_works_on(lab: RunningLab, service: str) -> None:
+    container = lab.service(service).container
+    ended = lab.engine.execute(container, ["perl", "-e", _HOG])
+    assert (ended.code, ended.stdout) == (137, "")  # SIGKILL
+    assert inspected(lab, service)["State"]["Running"]
+    prove.transaction(lab, Deadline.after(10), lambda: False)
+
+
 # ── who listens ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -132,23 +169,27 @@ def listeners(lab: RunningLab, service: str) -> set[tuple[str, int]]:
 @pytest.mark.parametrize("service", SERVICES)
 def test_nothing_listens_that_no_one_uses(lab: RunningLab, service: str) -> None:
     published = {("0.0.0.0", port.number) for port in PORTS if port.service == service}
-    if service == "dovecot":
-        # LMTP and SASL on the network that only Postfix shares, and nowhere else.
-        network = next(a for name, a in lab.service(service).addresses.items() if name.endswith("_edge"))
-        published |= {(network, LMTP), (network, SASL)}
     if service == "sender":
         published = {("127.0.0.1", 25)}
     assert listeners(lab, service) == published
 
 
-@pytest.mark.parametrize("port", [LMTP, SASL])
-def test_the_sender_reaches_neither_lmtp_nor_sasl_by_any_address(lab: RunningLab, port: int) -> None:
-    sender = lab.service("sender").container
-    reached = lab.engine.execute(sender, ["nc", "-z", "-w", "2", "dovecot", "143"])
-    assert reached.code == 0, "the sender should reach IMAP, or the rest proves nothing"
-    for address in lab.service("dovecot").addresses.values():
-        tried = lab.engine.execute(sender, ["nc", "-z", "-w", "1", address, str(port)])
-        assert tried.code != 0, address
+def test_lmtp_and_sasl_are_sockets_that_postfix_and_dovecot_alone_have(lab: RunningLab) -> None:
+    said = inside(lab, "dovecot", "stat", "-c", "%F %a %U %G", "/run/sockets", "/run/sockets/lmtp", "/run/sockets/sasl")
+    assert said.splitlines() == ["directory 750 root postfix", *["socket 660 root postfix"] * 2]
+    mounted = {
+        (service, mount["Destination"])
+        for service in SERVICES
+        for mount in inspected(lab, service)["Mounts"]
+        if mount.get("Name", "").endswith("_sockets")
+    }
+    assert mounted == {("postfix", "/run/sockets"), ("dovecot", "/run/sockets")}
+    # Both sides of the door: a user who is not in Postfix's group is not let in.
+    command = ["nc", "-z", "-U", "/run/sockets/lmtp"]
+    postfix = lab.service("postfix").container
+    assert lab.engine.execute(postfix, command, user="postfix").code == 0
+    refused = lab.engine.execute(postfix, command, user="nobody")
+    assert refused.code != 0 and "Permission denied" in refused.stderr
 
 
 # ── the server's own process ───────────────────────────────────────────────────────────────────────────────────────

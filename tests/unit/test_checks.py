@@ -45,7 +45,7 @@ def test_there_are_more_than_forty_checks_each_with_a_source_and_an_id_of_its_ow
 
 def test_every_family_of_the_issue_is_there() -> None:
     families = {each.id.partition(".")[0] for each in checks.all_checks()}
-    assert families == {"auth", "tls", "delivery", "smuggling", "relay", "queue", "closed"}
+    assert families == {"auth", "tls", "delivery", "smuggling", "relay", "queue", "closed", "exposure"}
 
 
 def test_checks_are_chosen_by_id_and_by_family() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -160,3 +161,16 @@ def test_nothing_is_said_to_be_missing_from_a_whole_log(name: str) -> None:
     for message in happened(name):
         journey = the(name, message)
         assert not journey.missing, journey.missing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_journey_over_a_socket_is_traced_as_the_one_over_the_network(name: str) -> None:
+    log = tuple(
+        re.sub(r"\bbackend\[[\d.]+\](:24\b)?", "postfix.example.com[/run/sockets/lmtp]", x) for x in lines(name)
+    )
+    local = {each.message_id: each for each in journeys(log, "", 10_000) if each.message_id}
+    for journey in everything(name):
+        if journey.message_id:
+            told = local[journey.message_id]
+            assert (told.status, told.missing, told.unseen) == (journey.status, journey.missing, journey.unseen)
+            assert [each.status for each in told.outcomes] == [each.status for each in journey.outcomes]

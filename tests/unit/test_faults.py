@@ -38,6 +38,8 @@ Nov 23 21:31:18 postfix postfix/qmgr[17]: 3008116A6F0: from=<>, size=2625, nrcpt
 Nov 23 21:31:18 postfix postfix/submission/smtpd[19]: disconnect from unknown[172.29.0.3] ehlo=2 starttls=1 auth=1 mail=1 rcpt=1 data=1 quit=1 commands=8
 Nov 23 21:31:18 postfix postfix/lmtp[25]: 3008116A6F0: to=<alice@example.com>, relay=backend[172.28.0.2]:24, delay=0.01, delays=0/0/0/0.01, dsn=2.0.0, status=sent (250 2.0.0 <alice@example.com> +TTgC6awBGsPAAAAkzG9Ng Saved)
 Nov 23 21:31:18 postfix postfix/qmgr[17]: 3008116A6F0: removed
+Nov 29 12:45:26 postfix postfix/lmtp[24]: 51FAA1745F6: to=<bob@example.com>, relay=postfix.example.com[/run/sockets/lmtp], delay=0.01, delays=0/0/0/0, dsn=2.0.0, status=sent (250 2.0.0 <bob@example.com> aUAvFGYeDGsNAAAAkzG9Ng Saved)
+2026-11-29 12:45:03.338828 lmtp(14): Info: Disconnect from local: Logged out (state=READY)
 2026-11-23 21:32:54.727912 imap-login: Info: Logged in: user=<student@example.com>, method=PLAIN, rip=192.168.0.1, lip=192.168.0.2, mpid=14, TLS, session=<EcI0VvhgsuDAqAAB>
 2026-11-23 21:32:54.788117 lmtp(student@example.com)<15><IlbhLQaxBGsPAAAAkzG9Ng>: Info: msgid=<179546957471.3406.14439871052552090494@example.com>: saved mail to INBOX
 2026-11-23 21:32:54.788792 lmtp(15): Info: Disconnect from 192.168.0.3: Logged out (state=READY)
@@ -124,6 +126,24 @@ def test_a_time_out_on_port_25_is_a_blocked_port_only_towards_the_world() -> Non
     }.items():
         found = faults.recognise(f"connect to mx.example[{address}]:25: Connection timed out")
         assert found is not None and found.id == id, address
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "connect to backend[172.28.0.2]:24: Connection refused",
+        "connect to mx.example.com[/run/sockets/lmtp]: No such file or directory",
+        "connect to mx.example.com[private/dovecot-lmtp]: Permission denied",
+        "connect to mx.example.com[/run/cyrus/socket/deliver]: No such file or directory",
+        "connect to mx.example.com[/run/cyrus/socket/deliver]: Connection refused",
+    ],
+)
+def test_lmtp_that_is_not_there_is_recognised_at_an_address_and_at_a_path(reason: str) -> None:
+    line = (
+        f"Nov 29 12:45:41 mx postfix/lmtp[25]: B581A174639: to=<b@example.com>, relay=none, status=deferred ({reason})"
+    )
+    found = faults.recognise(line)
+    assert found is not None and found.id == "mailbox-server-down"
 
 
 @given(some.text())

@@ -163,6 +163,16 @@ def test_the_legs_of_store_and_forward_go_over_the_sender_s_own_queue() -> None:
     assert way[1].tls.startswith("TLSv1") and way[1].sasl_user and not way[2].tls
 
 
+def test_a_hop_over_a_socket_leads_to_the_mailboxes_and_needs_no_tls() -> None:
+    relay = journey()["hops"][-1]["relays"][0]
+    local = json.loads(json.dumps(journey()).replace(relay, "postfix.example.com[/run/sockets/lmtp]"))
+    last = path.legs(local)[-1]
+    assert (last.origin, last.target, last.protocol, last.port) == ("postfix", "dovecot", "LMTP", None)
+    assert last.local
+    shown = texts(topology({"one": local}))
+    assert "a socket" in shown and "no TLS" not in shown and "in the mailbox" in shown
+
+
 def test_a_mail_that_waits_is_drawn_at_the_station_where_it_waits() -> None:
     waiting = journey()
     waiting["hops"] = waiting["hops"][:1]

@@ -48,7 +48,7 @@ FLOORS = (
     ("checks.listeners",),
     (
         *("checks.auth", "checks.tls", "checks.delivery", "checks.relay", "checks.queue", "checks.closed"),
-        "checks.smuggling",
+        *("checks.smuggling", "checks.exposure"),
     ),
     ("lab", "load.performance", "experiment", "experiment.evidence", "experiment.folder"),
     ("experiment.scene",),

@@ -126,9 +126,9 @@ class Stage:
                 if undo:
                     undo(self)
 
-    def hold(self, service: str, host: str, port: int, say: Sequence[str], until: bytes) -> None:
-        """Keep a connection open from inside a service: say some lines, and hear the answer out."""
-        stream = self.held.enter_context(self.lab.engine.stream(self.container(service), ["nc", host, str(port)]))
+    def hold(self, service: str, target: Sequence[str], say: Sequence[str], until: bytes) -> None:
+        """Keep a connection open from inside a service to `target` (nc(1)): say lines, and hear the answer out."""
+        stream = self.held.enter_context(self.lab.engine.stream(self.container(service), ["nc", *target]))
         stream.settimeout(HEARD_SECONDS)
         for line in say:
             stream.sendall(line.encode() + b"\r\n")

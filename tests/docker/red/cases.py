@@ -355,17 +355,24 @@ CASES = (
         "tls",
         (
             Broken(
-                "Postfix takes TLS 1.0",
-                _each([f"tls.old-{name}" for name in PROVIDER[:3]], r"^the server agreed to TLSv1"),
+                "Postfix takes TLS 1.0, and has no need of a certificate",
+                {
+                    **_each([f"tls.old-{name}" for name in PROVIDER[:3]], r"^the server agreed to TLSv1"),
+                    **_each([f"tls.anonymous-{name}" for name in PROVIDER[:3]], r"^the server agreed to (ADH|AECDH)-"),
+                },
                 postfix={
+                    "smtpd_tls_exclude_ciphers": "",
                     "smtpd_tls_protocols": ">=TLSv1",
                     "smtpd_tls_mandatory_protocols": ">=TLSv1",
                     "tls_medium_cipherlist": "ALL:@SECLEVEL=0",
                 },
             ),
             Broken(
-                "Dovecot takes TLS 1.0",
-                _each([f"tls.old-{name}" for name in PROVIDER[3:]], r"^the server agreed to TLSv1"),
+                "Dovecot takes TLS 1.0, and has no need of a certificate",
+                {
+                    **_each([f"tls.old-{name}" for name in PROVIDER[3:]], r"^the server agreed to TLSv1"),
+                    **_each([f"tls.anonymous-{name}" for name in PROVIDER[3:]], r"^the server agreed to (ADH|AECDH)-"),
+                },
                 dovecot="ssl_min_protocol = TLSv1\nssl_cipher_list = ALL:@SECLEVEL=0",
             ),
             Broken(
@@ -401,6 +408,17 @@ CASES = (
                     **_each([f"tls.verified-{name}" for name in PROVIDER], r"CERTIFICATE_VERIFY_FAILED"),
                 },
                 after=_public_ca,
+            ),
+            Broken(
+                "LMTP and SASL are open to all who reach Dovecot's address",
+                {"exposure.ports": r"^listens for the network, and is not published: dovecot:24, dovecot:12345$"},
+                dovecot="service lmtp {\n inet_listener lmtp {\n port = 24\n }\n}\n"
+                "service auth {\n inet_listener sasl {\n port = 12345\n }\n}",
+            ),
+            Broken(
+                "the sender has the sockets of LMTP and SASL, too",
+                {"exposure.sockets": r"^mailstack-LAB_sockets is mounted by sender, too$"},
+                compose={"services": {"sender": {"volumes": ["sockets:/run/sockets"]}}},
             ),
         ),
         green=("tls.old-imaps", "tls.lifetime-postfix", "auth.imap-clear"),

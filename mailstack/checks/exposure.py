@@ -1,0 +1,142 @@
+"""What others can reach of the lab: other users of its host, and its own sender."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from mailstack import compose, hosting, subnets
+from mailstack.checks import Family, expect
+from mailstack.checks.bench import Bench
+from mailstack.errors import EngineError
+from mailstack.model import ServiceState
+
+family = Family("exposure")
+
+# Where LMTP and SASL were before they had sockets, and where Dovecot's manual has them: dialled also where nothing
+# is said to listen.
+_BETWEEN_SERVERS = frozenset({24, 12345})
+_SECONDS = 1.0  # for an address of this machine
+
+_TABLES = ("cat", "/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6")
+
+# Dial each ADDRESS PORT of standard input, and repeat those that answer (nc(1)).
+_DIAL = 'while read -r address port; do nc -z -w 1 "$address" "$port" </dev/null && echo "$address $port"; done; :'
+
+_SOCKETS = "/run/sockets"
+
+Place = tuple[str, int]  # address, port
+
+
+def listeners(tables: str) -> set[Place]:
+    """Return who listens or waits for datagrams, loopback aside, from the kernel's tables (proc(5), /proc/net/tcp)."""
+    found = set()
+    for line in tables.splitlines():
+        fields = line.split()
+        # The states: 0A is LISTEN, 07 is that of a datagram socket without a peer.
+        if len(fields) > 3 and re.fullmatch(r"[0-9A-F]{8,32}:[0-9A-F]{4}", fields[1]) and fields[3] in ("0A", "07"):
+            words, _, port = fields[1].partition(":")
+            # Each word of 32 bits is in this machine's order.
+            data = b"".join(bytes.fromhex(words[n : n + 8])[::-1] for n in range(0, len(words), 8))
+            address = ipaddress.ip_address(data)
+            address = getattr(address, "ipv4_mapped", None) or address
+            if not address.is_loopback:
+                found.add((str(address), int(port, 16)))
+    return found
+
+
+def answering(places: Iterable[Place]) -> set[Place]:
+    """Return which of `places` accept a connection from this machine."""
+
+    def dial(place: Place) -> Place | None:
+        with contextlib.suppress(OSError), socket.create_connection(place, timeout=_SECONDS):
+            return place
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        return {place for place in pool.map(dial, places) if place}
+
+
+def _on_this_machine(places: Iterable[Place]) -> set[Place]:
+    """Return the places on networks that this machine is on: none where the engine is elsewhere, or in a machine of its
+    own."""
+    on = [] if hosting.current() else [route.subnet for route in subnets.host_routes()]
+    return {place for place in places if any(ipaddress.ip_address(place[0]) in subnet for subnet in on)}
+
+
+def _listening(bench: Bench, service: ServiceState) -> set[int]:
+    """Return the ports that a container's kernel has listeners for; none where it has no cat(1) to ask with."""
+    with contextlib.suppress(EngineError):
+        return {port for _, port in listeners(bench.engine.execute(service.container, _TABLES).stdout)}
+    return set()
+
+
+def _beside_sender(bench: Bench, places: Iterable[Place], owners: Mapping[str, ServiceState]) -> set[Place]:
+    """Return the places on the sender's own networks."""
+    networks = bench.lab.service("sender").addresses
+    return {
+        (address, port)
+        for address, port in places
+        if any(theirs == address and network in networks for network, theirs in owners[address].addresses.items())
+    }
+
+
+def _from_sender(bench: Bench, places: Iterable[Place]) -> set[Place]:
+    lines = "".join(f"{address} {port}\n" for address, port in sorted(places))
+    said = bench.engine.execute(bench.container("sender"), ["sh", "-c", _DIAL], input=lines.encode())
+    return {(address, int(port)) for address, _, port in (line.partition(" ") for line in said.stdout.splitlines())}
+
+
+def _names(places: Iterable[Place], owners: Mapping[str, ServiceState]) -> str:
+    return ", ".join(f"{owners[address].name} at {address}:{port}" for address, port in sorted(places))
+
+
+@family(
+    "ports",
+    "nothing but the published services can be reached at any address of the lab",
+    "docs/architecture.md, closed; Docker's manual, bridge networks",
+)
+def _(bench: Bench) -> str:
+    services = [each for each in bench.lab.services() if each.state == "running"]
+    owners = {address: each for each in services for address in each.addresses.values() if address}
+    with ThreadPoolExecutor(8) as pool:
+        listening = dict(pool.map(lambda each: (each.name, _listening(bench, each)), services))
+    hidden = [f"{s.name}:{port}" for s in services for port in sorted(listening[s.name] - set(s.ports))]
+    expect(not hidden, f"listens for the network, and is not published: {', '.join(hidden)}")
+    dialled = {
+        (address, port)
+        for address, each in owners.items()
+        for port in listening[each.name] | set(each.ports) | _BETWEEN_SERVERS
+    }
+    published = {place for place in dialled if place[1] in owners[place[0]].ports}
+    beside, here = _beside_sender(bench, dialled, owners), _on_this_machine(dialled)
+    from_sender, from_here = _from_sender(bench, beside), answering(here)
+    expect(from_sender & published, "the sender reaches none of the published services: its dialling proves nothing")
+    reached = from_sender | from_here
+    evidence = f"the sender reached {len(from_sender)} of {len(beside)}, this machine {len(from_here)} of {len(here)}"
+    expect(reached <= published, f"reached, and not published: {_names(reached - published, owners)}")
+    return f"{evidence} ports at {len(owners)} addresses, all of them published"
+
+
+@family(
+    "sockets",
+    "LMTP and SASL are sockets, in a volume that only postfix and dovecot have",
+    "Dovecot's manual, unix_listener; postconf(5), virtual_transport and smtpd_sasl_path",
+)
+def _(bench: Bench) -> str:
+    volume = f"{compose.project_name(bench.lab.name)}_sockets"
+    users = bench.engine.users_of(volume)
+    names = {each.container: each.name for each in bench.lab.services()}
+    others = sorted(names.get(each, each[:12]) for each in users - set(map(bench.container, ("postfix", "dovecot"))))
+    expect(users, f"nobody mounts {volume}")
+    expect(not others, f"{volume} is mounted by {', '.join(others)}, too")
+    paths = (_SOCKETS, f"{_SOCKETS}/lmtp", f"{_SOCKETS}/sasl")
+    said = bench.engine.execute(bench.container("dovecot"), ["stat", "-c", "%F %a %n", *paths])
+    evidence = ", ".join(said.stdout.splitlines()) or said.stderr.strip()
+    kinds = re.findall(r"^(\w+) \d*?(\d) ", said.stdout, re.M)
+    expect(kinds == [("directory", "0"), ("socket", "0"), ("socket", "0")], f"open to others, or not there: {evidence}")
+    return evidence
