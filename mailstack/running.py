@@ -38,7 +38,7 @@ class RunningLab:
             place = ".".join(map(str, misfit.keys))
             raise InputError(
                 f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {misfit.message}",
-                remedy=f"mailstack down{'' if name == 'lab' else f' -n {name}'}, change the definition, then up",
+                remedy=f"{hint.line('down', lab=name)}, change the definition, then up",
             ) from None
         self.guest = Guest(self.directory.path)  # this process, where it adds accounts for a while
 
