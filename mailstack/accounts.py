@@ -129,7 +129,7 @@ class Accounts:
         Raises InputError where it was not added to it.
         """
         if flaw := address_flaw(address):
-            raise InputError(f"{address[:300]!r} {flaw}", remedy="mailstack account list")
+            raise InputError(f"{address[:300]!r} {flaw}", remedy=hint.line("account", "list", lab=self.lab.name))
         address = address.lower()
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):

@@ -219,10 +219,10 @@ def blotter(directory: Path) -> Blotter:
     found = list(passwords(directory).values())
     for name in ("relay", "relay_outside"):
         with contextlib.suppress(FileNotFoundError):
-            found.append(Secret((directory / name).read_text().rstrip("\n").partition(":")[2]))
+            found.append(Secret(_read(directory / name).rstrip("\n").partition(":")[2]))
     for path in directory.glob("*.pem"):
         with contextlib.suppress(FileNotFoundError):
-            keys = _PRIVATE_KEY.findall(path.read_text())
+            keys = _PRIVATE_KEY.findall(_read(path))
             found += [Secret(line) for key in keys for line in key.split() if len(line) >= _LEAST_OF_A_KEY]
     return Blotter(found)
 

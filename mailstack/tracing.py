@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import io
 import itertools
 import os
 import stat
@@ -172,9 +173,10 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _spooled(stream: IO[bytes]) -> IO[bytes]:
     """A copy in a file without a name, to be read more than once. Raises InputError when it does not end."""
-    status = os.fstat(stream.fileno())
-    if stat.S_ISCHR(status.st_mode) and not (stream.isatty() or os.path.samestat(status, Path(os.devnull).stat())):
-        raise InputError("-: cannot be read: standard input is a device", remedy="give it a file, or a pipe")
+    with contextlib.suppress(io.UnsupportedOperation):  # it is none of the system's
+        status = os.fstat(stream.fileno())
+        if stat.S_ISCHR(status.st_mode) and not (stream.isatty() or os.path.samestat(status, Path(os.devnull).stat())):
+            raise InputError("-: cannot be read: standard input is a device", remedy="give it a file, or a pipe")
     spool = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked for it closes it
     while chunk := stream.read(_CHUNK):
         spool.write(chunk)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +53,8 @@ def named(values: Sequence[str]) -> list[str]:
             continue
         try:
             with open(value[1:], encoding="utf-8", opener=_at_once) as file:
+                if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+                    raise InputError(f"{value[1:]}: is a device", remedy="name a file with one host in each line")
                 lines = file.read(_MOST_HOSTS).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text in UTF-8"

@@ -292,7 +292,7 @@ OPTIONS = [
     (("status", "--host", "ssh://machine:65536"), "is no host"),
     (("status", "--host", "ssh://machine:" + "9" * 5000), "is no host"),
     (("status", "--host", "@/nowhere"), "/nowhere: the list of hosts cannot be read"),
-    (("status", "--host", "@/dev/zero"), "/dev/zero: there is no host in it"),
+    (("status", "--host", "@/dev/zero"), "/dev/zero: is a device"),
     (("trace", "--logs", "/dev/zero"), "/dev/zero: cannot be read: it should be a file"),
     (("explain", "--logs", "/etc"), "/etc: cannot be read: Is a directory"),
     (("check", "--junit", "/dev/null/x.xml"), "/dev/null/x.xml"),

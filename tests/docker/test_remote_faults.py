@@ -62,7 +62,7 @@ chmod 0666, $ARGV[0];
 while (my $one = $listener->accept) {
   my $first = <$one>;
   while (<$one> =~ /\\S/) { }
-  my ($code, $text) = $first =~ m{^GET /version }
+  my ($code, $text) = $first =~ m{^GET /(version|info) }
     ? (200, '{"Version":"19.03.15","ApiVersion":"1.40","MinAPIVersion":"1.12","Os":"linux","Arch":"amd64"}')
     : (400, '{"message":"client version is too new. Maximum supported API version is 1.40"}');
   printf $one "HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n%s", $code, length $text, $text;
