@@ -69,7 +69,8 @@ def _is_unmarked(path: Path, lab: str) -> bool:
         return False
     there = hosting.current()
     endpoints = f"/{there.host.key}/{ENGINE}" if there else engine_url()
-    return (found.lab, found.owner) == (lab, state.owner()) and found.engine.endswith(endpoints)
+    here = not found.engine or found.engine.endswith(endpoints)
+    return here and (found.lab, found.owner) == (lab, state.owner())
 
 
 def _earlier_places() -> list[Path]:

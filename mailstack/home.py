@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 from mailstack import state, storage
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import EngineError
-from mailstack.state import Home, LabDirectory
-
-_UNIX = "unix://"
+from mailstack.state import Home, LabDirectory, endpoint_of
 
 
 def current() -> Home:
     """Return the home of the engine in use; nothing of it is made. Raises EngineError where no engine answers."""
     url = engine_url()
-    return Home(storage.root(), _endpoint(url), engine_id(url))
+    return Home(storage.root(), endpoint_of(url), engine_id(url))
 
 
 def known() -> Home:
@@ -27,7 +24,7 @@ def known() -> Home:
     try:
         return current()
     except EngineError:
-        root, endpoint = storage.root(), _endpoint(engine_url())
+        root, endpoint = storage.root(), endpoint_of(engine_url())
         found = [home for home in state.homes(root) if home.endpoint == endpoint]
         if len(found) > 1:
             raise
@@ -48,8 +45,3 @@ def engine_id(url: str) -> str:
 def on_other_engines(home: Home, name: str) -> list[str]:
     """Return the endpoints of the other engines on which this user has a lab of this name."""
     return [other.endpoint for other in state.homes(home.root) if other != home and name in other.labs()]
-
-
-def _endpoint(url: str) -> str:
-    """An endpoint under one name: /var/run is /run."""
-    return _UNIX + str(Path(url.removeprefix(_UNIX)).resolve()) if url.startswith(_UNIX) else url

@@ -336,7 +336,8 @@ def _open_lock(directory: Path) -> int:
 
 def labs(directory: Path) -> list[state.State]:
     """Return how this user's labs on the host of a directory were brought up."""
-    homes = [home for home in state.homes(directory.parent) if home.endpoint == f"unix://{directory / ENGINE}"]
+    endpoint = state.endpoint_of(f"unix://{directory / ENGINE}")
+    homes = [home for home in state.homes(directory.parent) if home.endpoint == endpoint]
     return [lab for home in homes for lab in state.others(home, "")]
 
 

@@ -156,8 +156,14 @@ class Home:
                 storage.remove_if_unused(self.root, [COMPOSE])
 
 
+_UNIX = "unix://"
 # What is remembered of Compose, in the root: see `compose.version_of`.
 COMPOSE = "compose.json"
+
+
+def endpoint_of(url: str) -> str:
+    """Return an engine's address under one name: /var/run is /run."""
+    return _UNIX + str(Path(url.removeprefix(_UNIX)).resolve()) if url.startswith(_UNIX) else url
 
 
 def homes(root: Path) -> list[Home]:
