@@ -39,8 +39,8 @@ def down(
     `wanted` is asked when nobody else works on the lab any more, for which it waits `patience` seconds. Raises
     FileNotFoundError when there is no lock, and none is to be made: then nobody has worked on the lab.
     """
-    here = home.current()
-    directory = state.LabDirectory(here, name)
+    directory = home.directory(name)
+    here = directory.home
     with directory.locked(
         Deadline.after(patience), lambda: progress(f"waiting for another command on lab “{name}”"), make=make_lock
     ) as lock:

@@ -107,7 +107,7 @@ def _unusable(error: Exception) -> HostError:
     if "Error while fetching server API version" in str(error):
         return _silent(error)
     return EngineError(
-        f"the Docker engine {where()} cannot be used: {error}",
+        f"no Docker engine answers {where()}: {error}",
         remedy="see DOCKER_HOST, `docker context ls` and ~/.docker/config.json",
     )
 
@@ -150,7 +150,7 @@ class Engine:
         except ValueError as error:  # a port that is no number, say
             if (mapped := _told(error)) is not error:
                 raise mapped from None
-            raise EngineError(f"{url}: is no engine's address: {error}", remedy="see DOCKER_HOST") from None
+            raise EngineError(f"no Docker engine answers at {url}: {error}", remedy="see DOCKER_HOST") from None
 
     @functools.cached_property
     def _quick(self) -> Any:

@@ -19,21 +19,41 @@ def current() -> Home:
 def known() -> Home:
     """Return the same for commands that ask the engine for nothing: one that does not answer is known by its endpoint.
 
-    Raises EngineError when several engines were there that do not answer.
+    Raises EngineError when there were several, or none.
     """
     try:
         return current()
     except EngineError:
-        root, endpoint = storage.root(), endpoint_of(engine_url())
-        found = [home for home in state.homes(root) if home.endpoint == endpoint]
-        if len(found) > 1:
+        endpoint = endpoint_of(engine_url())
+        found = [home for home in state.homes(storage.root()) if home.endpoint == endpoint]
+        if len(found) != 1:
             raise
-        return found[0] if found else Home(root, endpoint, "")
+        return found[0]
 
 
 def directory(name: str) -> LabDirectory:
     """Return the directory of a lab on the engine in use. Raises EngineError, InputError."""
+    state.check_name(name)
     return LabDirectory(current(), name)
+
+
+def known_directory(name: str) -> LabDirectory:
+    """Return the directory of a lab on the engine in use, which need not answer. Raises InputError.
+
+    Raises EngineError where none answers, and a lab of this name is on another engine.
+    """
+    state.check_name(name)
+    try:
+        return LabDirectory(known(), name)
+    except EngineError:
+        if on_other_engines(nowhere(), name):
+            raise
+        return LabDirectory(nowhere(), name)
+
+
+def nowhere() -> Home:
+    """Return a home without labs, for what is done without an engine. Raises HostError."""
+    return Home(storage.root(), "", "")
 
 
 @functools.cache

@@ -76,7 +76,7 @@ def lab_file() -> Path:
 
 def resolved(name: str, overlays: Sequence[Path]) -> Json:
     """What `up` would use: the resolved document of the lab that is up, or of the files given."""
-    directory = state.LabDirectory(home.known(), name)
+    directory = home.known_directory(name)
     wanted = directory.load()
     if wanted is None or overlays:
         wanted = _bare_state(name, overlays)
@@ -92,7 +92,7 @@ def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
     wanted = _bare_state("lab", overlays)
     paths = [Path(path) for path in wanted.files]
     runner = Local()
-    nowhere = state.LabDirectory(state.Home(storage.root(), "", ""), "lab")
+    nowhere = state.LabDirectory(home.nowhere(), "lab")
     lab = read_definition(resolve(runner, project(runner, wanted, nowhere), paths), paths)
     storage.refuse_colon(directory.absolute())
     storage.make(directory.absolute(), Marker(storage.SECRETS, state.owner()))

@@ -24,11 +24,10 @@ class RunningLab:
     """A lab that was brought up: what the other commands work on."""
 
     def __init__(self, name: str, engine: Engine | None = None) -> None:
-        here = home.known()
-        self.directory = state.LabDirectory(here, name)
+        self.directory = home.known_directory(name)
         found = self.directory.load()
         if found is None:
-            raise _no_lab(here, name)
+            raise _no_lab(self.directory.home, name)
         self.state = found
         self.name = name
         self.engine = engine or Engine()
@@ -96,8 +95,8 @@ def _no_lab(here: state.Home, name: str) -> InputError:
     there = home.on_other_engines(here, name)
     known = here.labs()
     return InputError(
-        f"there is no lab “{name}” at {here.endpoint}"
-        + (f"; it is at {' and '.join(there)}" if there else "")
+        f"there is no lab “{name}”"
+        + (f" at {here.endpoint}; it is at {' and '.join(there)}" if there else "")
         + (f"; there are: {', '.join(known)}" if known else ""),
         remedy=hint.line("up", lab=name),
     )

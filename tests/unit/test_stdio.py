@@ -49,11 +49,11 @@ NEEDS = {
     "account add": ["dora@example.com"],
     "account remove": ["dora@example.com"],
     "secrets reveal": ["relay"],
-    "secrets init": ["/nowhere/“secrets”"],
+    "secrets init": ["/proc/nowhere/“secrets”"],
     "shell": ["postfix"],
     "check": ["--list"],
     "explain": ["--list"],
-    "experiment": ["--out", "/nowhere/“report”"],
+    "experiment": ["--out", "/proc/nowhere/“report”"],
     "provision": ["--progress", "“loud”"],
 }
 ARGVS = [

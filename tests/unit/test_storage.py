@@ -11,7 +11,7 @@ import pytest
 
 from mailstack import home as homes
 from mailstack import state, storage
-from mailstack.errors import HostError
+from mailstack.errors import EngineError, HostError
 from mailstack.state import Home, LabDirectory, State
 from mailstack.storage import LAB, ROOT, Marker
 from tests.unit.homes import home
@@ -142,7 +142,8 @@ def test_an_engine_that_does_not_answer_is_known_by_its_endpoint(
 ) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/absent.sock")
-    assert homes.known() == Home(storage.root(), f"unix://{tmp_path.resolve()}/absent.sock", "")
+    with pytest.raises(EngineError, match="no Docker engine answers"):
+        homes.known()
     there = Home(storage.root(), f"unix://{tmp_path.resolve()}/absent.sock", "AN-ENGINE")
     LabDirectory(there, "a").make()
     assert homes.known() == there
