@@ -6,6 +6,7 @@ callbacks run in that thread: what they raise reaches the caller, after the chil
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import selectors
@@ -63,7 +64,7 @@ class Child:
         self._given_up = False
         self._born, self._closed = threading.Event(), threading.Event()
         self._bell, self._ringer = os.pipe()
-        self._life = threading.Thread(target=self._live, daemon=True)
+        self._over = threading.Event()  # the thread that started it has nothing more to do
         self._selector = selectors.DefaultSelector()
         self._linger: Deadline | None = None
         self._rest = memoryview(command.input or b"")
@@ -72,7 +73,8 @@ class Child:
         """Start it. Raises HostError."""
         # By a thread, since an interruption comes to the main one: never between a process's birth and its being known.
         # And that thread hears of its end at once, where `Popen.wait` with a timeout would look each 50 ms.
-        self._life.start()
+        # Not by threading.Thread, whose bookkeeping an interruption within `start` leaves in disorder (a KeyError).
+        _thread.start_new_thread(self._live, ())
         self._born.wait()
         if isinstance(self._failure, OSError):
             raise HostError(f"{self.command.argv[0]}: cannot be run: {self._failure.strerror}") from None
@@ -135,7 +137,7 @@ class Child:
                 with contextlib.suppress(OSError):  # what it was written and did not read
                     stream.close()
         if self.ended.is_set():
-            self._life.join()
+            self._over.wait()
 
     def _live(self) -> None:
         try:
@@ -157,6 +159,7 @@ class Child:
             self._closed.wait()
             self._process.wait()
         os.close(self._ringer)
+        self._over.set()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────────────
 
