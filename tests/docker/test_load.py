@@ -125,7 +125,7 @@ def test_connections_that_are_refused_are_told(lab: RunningLab) -> None:
         for _ in range(45):
             other = others.enter_context(socket.create_connection((submission.host, submission.port)))
             assert other.recv(100).startswith(b"220")
-        with pytest.raises(InputError, match="Postfix takes 5 connections of the 8 asked for: 421 4.7.0"):
+        with pytest.raises(InputError, match=r"Postfix takes 5 connections of the 8 asked for: 421 4\.7\.0"):
             perform(lab, Plan(messages=60, connections=8, mailboxes=1))
 
 
