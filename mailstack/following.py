@@ -155,24 +155,28 @@ def merged(sources: Mapping[str, Iterable[bytes]], remaining: Callable[[], float
     """Lines of several logs as they come, each with its source's name; each log is read by a thread of its own.
 
     `remaining` says how many seconds are left: when there are none, None is the last to come. An end without it means
-    that all logs have ended.
+    that all logs have ended. Raises what reading one of them has raised, if that is a MailstackError.
     """
-    heard: queue.Queue[tuple[str, str | None]] = queue.Queue(_HELD)
+    heard: queue.Queue[tuple[str, str | MailstackError | None]] = queue.Queue(_HELD)
     over = threading.Event()
 
     def listen(name: str, source: Iterable[bytes]) -> None:
-        begun = b""
-        # A connection that breaks, or is closed while it is read, ends the log like any other end.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        begun: bytes = b""
+        end: MailstackError | None = None
+        try:
             for data in source:
                 *whole, begun = (begun + data).split(b"\n")
                 for line in whole:
                     heard.put((name, line.decode(errors="replace")))
                     if over.is_set():
                         return
+        except (OSError, ValueError, AttributeError):
+            pass  # a connection that breaks, or is closed while it is read, ends the log like any other end
+        except MailstackError as error:  # the host has gone, say
+            end = error
         if begun:
             heard.put((name, begun.decode(errors="replace")))
-        heard.put((name, None))
+        heard.put((name, end))
 
     for name, source in sources.items():
         threading.Thread(target=listen, args=(name, source), daemon=True).start()
@@ -187,6 +191,8 @@ def merged(sources: Mapping[str, Iterable[bytes]], remaining: Callable[[], float
             except queue.Empty:
                 yield None
                 return
+            if isinstance(line, MailstackError):
+                raise line
             if line is None:
                 going.remove(name)
             else:
