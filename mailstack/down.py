@@ -163,5 +163,5 @@ def remove(
         known = directory.load()
         directory.remove()
         for other in others:
-            elsewhere.remove(other)
+            elsewhere.remove(other, directory)
         hosting.forget(directory.name, known.ports.values() if known else ())

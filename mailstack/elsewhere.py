@@ -31,10 +31,14 @@ def find(engine: Engine, here: LabDirectory) -> list[Path]:
     return sorted(path for path in found if _is_marked(path, here.name) or _is_unmarked(path, here.name))
 
 
-def remove(path: Path) -> None:
-    """Remove one of these directories: nothing in it that mailstack has not written."""
+def remove(path: Path, here: LabDirectory) -> None:
+    """Remove one of these directories: nothing in it that mailstack has not written, and nothing of another engine.
+
+    The engine may be another machine's, where the same path is another directory: cloned machines share IDs.
+    """
     if marker := storage.read(path):
-        LabDirectory(Home(path.parent.parent, marker.endpoint, marker.engine), marker.lab).remove()
+        if (marker.endpoint, marker.engine) == (here.home.endpoint, here.home.engine):
+            LabDirectory(Home(path.parent.parent, marker.endpoint, marker.engine), marker.lab).remove()
         return
     for name in _WRITTEN:  # what makes it known goes last
         entry = path / name

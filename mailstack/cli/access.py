@@ -66,11 +66,11 @@ def _follow(lab: RunningLab, containers: dict[str, str], colour: bool) -> None:
     from mailstack.model import Deadline
 
     width = max(map(len, containers), default=0) + 2
-    colours = dict(zip(containers, itertools.cycle(_COLOURS)))
+    colours, clean = dict(zip(containers, itertools.cycle(_COLOURS))), lab.blotter().clean
     with contextlib.closing(lab.engine.follow(containers, deadline=Deadline.after(_FOLLOW_SECONDS))) as lines:
         for service, line in filter(None, lines):
             name = f"{service}-1".ljust(width) + " | "
-            text = printable(line.partition(" ")[2])
+            text = printable(clean(line.partition(" ")[2]))
             click.echo(f"{click.style(name, fg=colours[service]) if colour else name}{text}", color=colour)
     hosting.still_there()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mailstack import elsewhere, state, storage
 from mailstack import home as homes
-from mailstack import state, storage
 from mailstack.errors import EngineError, HostError
 from mailstack.state import Home, LabDirectory, State
 from mailstack.storage import LAB, ROOT, Marker
@@ -135,6 +135,16 @@ def test_a_new_lab_leaves_the_ports_of_labs_on_all_engines_alone(tmp_path: Path)
     lab.save(State("a", "me@here", "never", "tag", (), {"smtp": 20123}))
     assert state.promised_ports(second, "a") == {20123}
     assert state.promised_ports(first, "a") == set()
+
+
+def test_the_files_of_a_lab_on_another_machine_s_engine_at_the_same_path_are_left_alone(tmp_path: Path) -> None:
+    ours = LabDirectory(home(tmp_path), "a")
+    ours.make()
+    cloned = Home(tmp_path / "other", "tcp://clone:2375", "AN-ENGINE")
+    elsewhere.remove(ours.path, LabDirectory(cloned, "a"))
+    assert ours.is_made()
+    elsewhere.remove(ours.path, LabDirectory(Home(tmp_path / "other", ours.home.endpoint, "AN-ENGINE"), "a"))
+    assert not ours.is_made()
 
 
 def test_an_engine_that_does_not_answer_is_known_by_its_endpoint(
