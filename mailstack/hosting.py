@@ -58,10 +58,10 @@ find . -type f | sort | comm -23 - ../.taken | xargs -r -d '\\n' rm -f --
 # not see the directory itself.
 _FREE = 'df -Pk "$1" 2>/dev/null || df -Pk "${1%/*}"'
 # A lab's directory with its marker; one of the version before markers by its CA. Directories in which others have
-# something stay. `rm` follows no link, and those who could put one there are kept out of `place`.
+# something stay. No link is followed.
 _FORGET = """\
 forget() {
-  [ -O "$1" ] && [ ! -L "$1" ] && [ ! -L "$1/$2" ] && [ -f "$1/$2/$3/$4" ] || return 0
+  [ -O "$1" ] && [ ! -L "$1" ] && [ ! -L "$1/$2" ] && [ ! -L "$1/$2/$3" ] && [ -f "$1/$2/$3/$4" ] || return 0
   rm -rf -- "$1/$2/$3/files" && rm -rf -- "$1/$2/$3" || exit  # what makes it known goes last
   rmdir -- "$1/$2" "$1" 2>/dev/null || :
 }
