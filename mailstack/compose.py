@@ -136,7 +136,9 @@ class Compose:
         self._base += tuple(word for name in names for word in ("-f", name))
         # Settings of the user's shell that would make it another project than this.
         cleared = dict.fromkeys(("COMPOSE_PROFILES", "COMPOSE_ENV_FILES"), "")
-        self._environment = {**cleared, "COMPOSE_PARALLEL_LIMIT": "-1", **environment}
+        # Compose lives for a second or two: its runtime need not look for free memory as often as by default.
+        quick = {"COMPOSE_PARALLEL_LIMIT": "-1", "GOGC": os.environ.get("GOGC", "400")}
+        self._environment = {**cleared, **quick, **environment}
 
     def command(self, *words: str, environment: Mapping[str, str] | None = None) -> Command:
         """`docker compose … WORDS` on this project."""

@@ -23,12 +23,14 @@ _WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "files", "lab
 def find(engine: Engine, here: LabDirectory) -> list[Path]:
     """Return the directories outside `here` that have files of this user's lab. The engine is known to have the lab.
 
-    Its containers mount them, or the version before markers kept them there. Raises EngineError.
+    Its containers mount them; or the version before markers kept them there, of a lab without containers, or of one on
+    another host, whose containers mount the host's. Raises EngineError.
     """
     mounted = [Path(source).parent for source in engine.sources(here.name, state.owner())]
-    mounted = [path.parent for path in mounted if path.name == "files"]
-    found = {*mounted, *(place / here.name for place in _earlier_places())} - {here.path}
-    return sorted(path for path in found if _is_marked(path, here.name) or _is_unmarked(path, here.name))
+    found = {path.parent for path in mounted if path.name == "files"}
+    if not here.is_made() and (hosting.current() or not found):
+        found.update(place / here.name for place in _earlier_places())
+    return sorted(path for path in found - {here.path} if _is_marked(path, here.name) or _is_unmarked(path, here.name))
 
 
 def remove(path: Path, here: LabDirectory) -> None:

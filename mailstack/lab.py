@@ -176,14 +176,15 @@ class _Up:
         from mailstack import pki
 
         with ThreadPoolExecutor(max_workers=3) as pool:
-            # What takes time and depends on nothing is begun first: certificates now, heavy imports while Compose runs.
+            wanted = self._wanted()
+            self.progress("reading the definition")
+            paths = [Path(name) for name in wanted.files]
+            # Done while Compose reads: certificates, and what the engine is asked. Begun now, and not sooner, since
+            # Python computes one thing at a time. Heavy imports are left for when Compose starts the containers.
             fresh = None
             if not files.certificates_hold(self.directory.files):
                 fresh = pool.submit(pki.make, files.SERVER_NAMES)
             around = pool.submit(self._around)
-            wanted = self._wanted()
-            self.progress("reading the definition")
-            paths = [Path(name) for name in wanted.files]
             document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
             lab = read_definition(document, paths)
             networks, owners = around.result()

@@ -98,4 +98,4 @@ def _until_it_answers(
             look = Deadline.after(0.5)
             if dead():
                 raise CheckFailed(f"lab “{lab.name}” did not come up")
-        time.sleep(0.005)
+        time.sleep(0.02)

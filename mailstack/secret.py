@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import os
 import re
@@ -113,6 +112,8 @@ def _forms(value: str) -> set[str]:
     """A secret as programs write it."""
     found = {form for form in _base64(value.encode()) if len(form) >= _SHORTEST}
     if not _PLAIN.fullmatch(value):
+        import html
+
         quoted = shlex.quote(value)
         found |= {
             # In addresses of the web (RFC 3986), in HTML, in JSON, in Python, in a shell, in IMAP and Dovecot's files.
