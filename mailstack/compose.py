@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mailstack import storage
+from mailstack import jsonfile, storage
 from mailstack.errors import HostError
 from mailstack.model import SERVICES, Command, Json
 from mailstack.runner import Runner
@@ -49,11 +49,8 @@ def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
     memory = storage.root() / COMPOSE
     status = binary.stat()
     key = f"{binary} {status.st_size} {status.st_mtime_ns}"
-    try:
-        known: dict[str, list[int]] = dict(json.loads(memory.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        known = {}
-    if key not in known:
+    known = jsonfile.read(memory)
+    if not isinstance(known.get(key), list) or not all(isinstance(number, int) for number in known[key]):
         said = runner.run(Command((str(binary), "version", "--short"))).stdout
         known[key] = [int(number) for number in re.findall(r"\d+", said)[:3]]
         # Where nothing is kept yet, or cannot be written, it is asked again next time.

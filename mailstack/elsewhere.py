@@ -7,7 +7,6 @@ the lab; only what that version wrote is removed from it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from mailstack import hosting, state, storage
 from mailstack.engine import Engine, engine_url
 from mailstack.hosts import ENGINE
-from mailstack.state import Home, LabDirectory, State
+from mailstack.state import Home, LabDirectory
 
 _WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "files", "lab.json")
 
@@ -68,10 +67,7 @@ def _is_unmarked(path: Path, lab: str) -> bool:
     """Whether a version before markers kept this user's lab there, on this engine."""
     if not storage.is_own_directory(path.parent) or not storage.is_own_directory(path):
         return False
-    try:
-        with open(os.open(path / "lab.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8") as file:
-            found = State(**json.load(file))
-    except (OSError, ValueError, TypeError):
+    if (found := state.read(path / "lab.json")) is None:
         return False
     there = hosting.current()
     endpoints = f"/{there.host.key}/{ENGINE}" if there else engine_url()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import socket
 import tempfile
@@ -19,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
-from mailstack import following, foreign, hint, hosting, layers, streams
+from mailstack import following, foreign, hint, hosting, jsonfile, layers, streams
 from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
 from mailstack.unixapi import Refused, Silent, UnixApi
@@ -57,20 +56,14 @@ def own_engine() -> Engine | None:
 def _of_context() -> str:
     home = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
     name = os.environ.get("DOCKER_CONTEXT", "")
-    if not name:
-        try:
-            name = json.loads((home / "config.json").read_text(encoding="utf-8")).get("currentContext", "")
-        except (OSError, ValueError):
-            name = ""
+    name = name or jsonfile.read(home / "config.json", own=False).get("currentContext", "")
     if not name or name == "default":
         return _DEFAULT
     for meta in (home / "contexts" / "meta").glob("*/meta.json"):
-        try:
-            context = json.loads(meta.read_text(encoding="utf-8"))
-            if context.get("Name") == name:
+        context = jsonfile.read(meta, own=False)
+        if context.get("Name") == name:
+            with contextlib.suppress(KeyError, TypeError):
                 return str(context["Endpoints"]["docker"]["Host"])
-        except (OSError, ValueError, KeyError):
-            continue
     raise EngineError(f"the Docker context “{name}” is not known", remedy="see `docker context ls`")
 
 

@@ -76,5 +76,5 @@ def left(lab: Path) -> Iterator[list[str]]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if state.same_file(file.fileno(), path):
                 # The last line may be cut off: then the account was not added, either.
-                yield [line for line in file.read().decode().split("\n")[:-1] if line]
+                yield [line for line in file.read().decode(errors="replace").split("\n")[:-1] if line]
                 path.unlink(missing_ok=True)

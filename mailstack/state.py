@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from mailstack import storage, subnets
+from mailstack import jsonfile, storage, subnets
 from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline, Json, Lab
 from mailstack.secret import write_private
@@ -91,6 +91,19 @@ class State:
         from mailstack import labfile
 
         return labfile.parse({labfile.BLOCK: self.document})
+
+
+def read(path: Path) -> State | None:
+    """Return the State that a file of this user has; None for anything else."""
+    data = jsonfile.read(path)
+    try:
+        found = State(**{**data, "files": tuple(data["files"])})
+    except (TypeError, KeyError):
+        return None
+    words = (found.lab, found.owner, found.expires, found.tag, found.relay, found.engine, *found.files)
+    fits = all(isinstance(word, str) for word in words) and isinstance(found.stays, bool)
+    fits = fits and all(isinstance(each, dict) for each in (found.ports, found.subnets, found.document))
+    return found if fits and all(isinstance(port, int) for port in found.ports.values()) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +214,7 @@ class LabDirectory:
 
     def load(self) -> State | None:
         """How the lab was brought up; None when it was not, or by a version that wrote something else."""
-        try:
-            data = json.loads((self.path / "lab.json").read_text(encoding="utf-8"))
-            return State(**{**data, "files": tuple(data["files"])})
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+        return read(self.path / "lab.json")
 
     def save(self, state: State) -> None:
         """Remember how the lab was brought up."""

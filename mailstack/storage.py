@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mailstack import jsonfile
 from mailstack.errors import HostError
 
 VARIABLE = "MAILSTACK_RUNTIME_DIR"
@@ -103,15 +104,11 @@ def read(path: Path) -> Marker | None:
     """Return the marker of a directory that this user's mailstack made; None for anything else. Follows no link."""
     try:
         with _opened(path) as directory:
-            file = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-            with open(file, "rb") as opened:
-                status = os.fstat(file)
-                if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
-                    return None
-                marker = Marker(**json.loads(opened.read(_MOST_BYTES)))
-    except (OSError, ValueError, TypeError):
+            marker = Marker(**jsonfile.read(MARKER, directory=directory))
+    except (OSError, TypeError):
         return None
-    return marker if marker.format == FORMAT else None
+    words = (marker.kind, marker.owner, marker.endpoint, marker.engine, marker.lab)
+    return marker if marker.format == FORMAT and all(isinstance(word, str) for word in words) else None
 
 
 def entries(path: Path, kind: str) -> dict[str, Marker]:
@@ -189,10 +186,6 @@ def make_subdirectory(path: Path) -> None:
     except OSError as error:
         raise _cannot_be_made(path, error) from None
     _close_to_others(path)
-
-
-# Far more than any marker has.
-_MOST_BYTES = 16384
 
 
 @contextlib.contextmanager

@@ -22,9 +22,10 @@ from tests.docker.bad import MAILSTACK, Outcome, Overlay, Traces, alone, overlay
 
 pytestmark = pytest.mark.docker
 
-# The names of this run's labs: another run may be at work on the same engine.
-LAB = f"wrong-{secrets.token_hex(3)}"  # the one that never comes up
-STANDING = f"standing-{secrets.token_hex(3)}"
+# The names of this run's labs: another run may be at work on the same engine. All processes of one run have the same.
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(3))[:6]
+LAB = f"wrong-{RUN}"  # the one that never comes up
+STANDING = f"standing-{RUN}"
 UP = ("up", "-n", LAB)
 
 
