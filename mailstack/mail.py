@@ -6,6 +6,7 @@ it is the same.
 
 from __future__ import annotations
 
+import base64
 import functools
 import smtplib
 import socket
@@ -104,6 +105,27 @@ class Smtp(smtplib.SMTP):
             return self._context.wrap_socket(connection, server_hostname=host)
         return connection
 
+    def login(self, user: str, password: str, *, initial_response_ok: bool = True) -> tuple[int, bytes]:
+        """Log in, also with characters beyond ASCII (RFC 4616: UTF-8), for which smtplib has no way.
+
+        Raises smtplib.SMTPAuthenticationError, SMTPNotSupportedError.
+        """
+        if (user + password).isascii():
+            return super().login(user, password, initial_response_ok=initial_response_ok)
+        self.ehlo_or_helo_if_needed()
+        offered = self.esmtp_features.get("auth", "").upper().split()
+        if "PLAIN" in offered:
+            code, text = self.docmd("AUTH PLAIN", _base64(f"\0{user}\0{password}"))
+        elif "LOGIN" in offered:
+            code, text = self.docmd("AUTH LOGIN", _base64(user))
+            if code == 334:
+                code, text = self.docmd(_base64(password))
+        else:
+            raise smtplib.SMTPNotSupportedError("neither AUTH PLAIN nor AUTH LOGIN is offered")
+        if code != 235:
+            raise smtplib.SMTPAuthenticationError(code, text)
+        return code, text
+
     def command(self, line: str) -> tuple[int, str]:
         """Send one line, and give the reply's code and text."""
         code, text = self.docmd(line)
@@ -140,6 +162,10 @@ class Smtp(smtplib.SMTP):
             self.rset()
         code, text = refusal or (code, text)
         return code, text.decode(errors="replace")
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def new_message(

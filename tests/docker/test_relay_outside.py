@@ -133,6 +133,22 @@ def test_a_mail_from_the_sender_goes_through_the_relay_outside_and_arrives_there
         assert not mail.find(box, sent.message_id)
 
 
+def test_a_password_beyond_ascii_logs_in(provider: Provider, customer: str, tmp_path: Path) -> None:
+    # In place: the container has this file, and not one that takes its name.
+    secret = provider.lab.directory.files / "relay"
+    before = secret.read_text()
+    user, password = before.partition(":")[0], "pässwörd € 郵便"
+    secret.write_text(f"{user}:{password}\n")
+    try:
+        request = provider.request(customer, credentials=_private(tmp_path / "secret", f"{user}:{password}\n"))
+        lab.up(request, _quiet)
+        letter = post.letter(provider.lab.definition, "student@example.com", ["carol@example.org"], "Ä", "Hello.", [])
+        sent = post.send(RunningLab(customer), letter, "sender", Deadline.after(ARRIVAL_SECONDS))
+        assert sent.message_id  # the sender's Postfix has logged in, too
+    finally:
+        secret.write_text(before)
+
+
 def test_a_wrong_password_ends_up_with_2_and_the_relays_reply_and_leaves_nothing(
     provider: Provider, customer: str, tmp_path: Path
 ) -> None:
