@@ -171,10 +171,6 @@ class Compose:
         """
         return self.command("--progress", "quiet", "down", "--volumes", "--remove-orphans", "--timeout", "0")
 
-    def logs(self, services: Sequence[str], *, colour: bool) -> Command:
-        """The services' logs, to the terminal."""
-        return self.command("logs", *([] if colour else ["--no-color"]), *services)
-
     def shell(self, service: str, words: Sequence[str]) -> Command:
         """A program in a service, on this terminal."""
         return self.command("exec", *([] if sys.stdin.isatty() else ["-T"]), service, *words)

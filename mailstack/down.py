@@ -41,9 +41,19 @@ def down(
     """
     directory = home.directory(name)
     here = directory.home
-    with directory.locked(
-        Deadline.after(patience), lambda: progress(f"waiting for another command on lab “{name}”"), make=make_lock
-    ) as lock:
+    with contextlib.ExitStack() as held:
+        try:
+            lock = held.enter_context(
+                directory.locked(
+                    Deadline.after(patience),
+                    lambda: progress(f"waiting for another command on lab “{name}”"),
+                    make=make_lock,
+                )
+            )
+        except HostError:
+            if directory.is_made() or state.owner() in Engine().owners(name):
+                raise
+            return False  # nothing can be kept here, and nothing has to be removed
         if not wanted():
             return False
         engine = Engine()

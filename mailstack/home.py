@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import threading
 
 from mailstack import state, storage
 from mailstack.engine import Engine, engine_url
@@ -61,48 +59,6 @@ def nowhere() -> Home:
 @functools.cache
 def engine_id(url: str) -> str:
     """Return the ID of the engine at an endpoint, asked once in a process. Raises EngineError."""
-    asked = _asked.pop(url, None)
-    return asked.answer() if asked else _ask(url)
-
-
-def ask() -> None:
-    """Begin to ask the engine in use for its ID, if it is on this machine: the answer takes as long as some imports.
-
-    For commands that need the ID in any case: the process does not end before the answer has come.
-    """
-    with contextlib.suppress(EngineError):  # who needs the ID is told
-        if (url := engine_url()).startswith("unix://"):
-            _asked[url] = _Question(url)
-
-
-class _Question:
-    """A question to an engine that is being answered."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._answer: str | EngineError = ""
-        # Waited for at the end: Python may crash where a thread goes on while it is being taken down.
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._answer = _ask(self._url)
-        except EngineError as error:
-            self._answer = error
-
-    def answer(self) -> str:
-        """Wait for it. Raises EngineError."""
-        self._thread.join()
-        if isinstance(self._answer, EngineError):
-            raise self._answer
-        return self._answer
-
-
-_asked: dict[str, _Question] = {}
-
-
-def _ask(url: str) -> str:
     return str(Engine(url).info().get("ID", ""))
 
 

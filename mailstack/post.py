@@ -96,8 +96,11 @@ def letter(
     if any(unicodedata.category(character) == "Cs" for character in body):
         raise InputError("the text of the mail is not in UTF-8", remedy="send it with --attach")
     for path in attachments:
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in path.name):
+            raise InputError(f"{path.name!r} has control characters in its name", remedy="attach it by another name")
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file to attach")
+            what = "is not a regular file" if path.exists() else "there is no such file to attach"
+            raise InputError(f"{path}: {what}")
         if not os.access(path, os.R_OK):
             raise InputError(f"{path}: cannot be read")
     return Letter(sender, chosen, subject, body, tuple(attachments))

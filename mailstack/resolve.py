@@ -8,7 +8,7 @@ from typing import Any
 
 from mailstack import definition, files, home, labfile, places, state, storage
 from mailstack.compose import Compose
-from mailstack.errors import LabFileError
+from mailstack.errors import HostError, LabFileError
 from mailstack.model import SERVICES, Deadline, Json, Lab
 from mailstack.runner import Local, Runner
 from mailstack.running import project
@@ -94,8 +94,12 @@ def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
     runner = Local()
     nowhere = state.LabDirectory(home.nowhere(), "lab")
     lab = read_definition(resolve(runner, project(runner, wanted, nowhere), paths), paths)
-    storage.refuse_colon(directory.absolute())
-    storage.make(directory.absolute(), Marker(storage.SECRETS, state.owner()))
+    try:
+        storage.refuse_colon(directory.absolute())
+        storage.make(directory.absolute(), Marker(storage.SECRETS, state.owner()))
+    except HostError as error:
+        error.remedy = "name a new directory, or an empty one of your own"
+        raise
     files.write(directory, lab)
     return storage.names(directory)
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mailstack import compose, files, hint, home, hosting, labfile, state
+from mailstack import compose, elsewhere, files, hint, home, hosting, labfile, state, storage
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import HostError, InputError
 from mailstack.guests import Guest
@@ -92,6 +92,15 @@ class RunningLab:
 
 
 def _no_lab(here: state.Home, name: str) -> InputError:
+    if here.endpoint:  # an engine has answered
+        engine = Engine()
+        if state.owner() in engine.owners(name):
+            places = elsewhere.find(engine, state.LabDirectory(here, name))
+            return InputError(
+                f"lab “{name}” is on this engine, and its files are "
+                + (f"in {places[0]}" if places else f"not in {here.root.parent}"),
+                remedy=f"set {storage.VARIABLE} as it was for its `up`; `{hint.line('down', lab=name)}` removes it",
+            )
     there = home.on_other_engines(here, name)
     known = here.labs()
     return InputError(

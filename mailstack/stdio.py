@@ -17,7 +17,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 # What stands for a character that a stream's encoding does not have; for all others it is a question mark.
 _ASCII = {
@@ -85,6 +85,16 @@ class _Output(io.FileIO):
         return memoryview(data).nbytes
 
 
+class _Closed(io.FileIO):
+    """Standard input that this process was started without: to read from it is an error, as it is to cat(1)."""
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        raise OSError(errno.EBADF, "it is closed")
+
+    def readall(self) -> bytes:
+        raise OSError(errno.EBADF, "it is closed")
+
+
 _stdout: _Output | None = None
 
 
@@ -100,7 +110,7 @@ def prepare() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
             os.set_inheritable(number, True)
     if sys.stdin is None:
-        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "replace")
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Closed(0, closefd=False)), "utf-8", "replace")
     _stdout, sys.stdout = _opened(1, sys.stdout)
     _, sys.stderr = _opened(2, sys.stderr)
 

@@ -225,9 +225,11 @@ def _make_new(path: Path, marker: Marker) -> None:
         _make_parents(path)
         if os.path.lexists(path):
             with _opened(path) as directory:
-                # Shared with others: not to be closed to them.
-                if _listed(directory) or os.fstat(directory).st_mode & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX):
+                if _listed(directory):
                     return
+                # Shared with others: not to be closed to them.
+                if (mode := os.fstat(directory).st_mode) & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX):
+                    raise HostError(f"{path}: is shared with others (mode {stat.S_IMODE(mode):04o})", remedy=_ANOTHER)
             _mark(path, marker)
             return
         new = path.parent / f"{_NEW}{secrets.token_hex(8)}"
@@ -299,7 +301,10 @@ def _refuse_unsafe(directory: Path) -> None:
 
 
 def _cannot_be_made(path: Path, error: OSError) -> HostError:
-    return HostError(f"{path}: cannot be made: {error.strerror}", remedy=_ANOTHER)
+    if path.is_symlink():
+        return HostError(f"{path}: is a symbolic link", remedy=f"remove it, or {_ANOTHER}")
+    what = "cannot be used" if os.path.lexists(path) else "cannot be made"
+    return HostError(f"{path}: {what}: {error.strerror}", remedy=_ANOTHER)
 
 
 def in_the_way(path: Path) -> HostError:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shlex
 import signal
 import sys
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from mailstack import stdio
 from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.output import Progress, json_option, print_json
 from mailstack.cli.where import name_option
@@ -34,7 +37,7 @@ service_argument = click.argument("services", nargs=-1, type=click.Choice(SERVIC
 @json_option
 def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
     """What postfix, dovecot and sender have logged, as far back as their logs have it (50 MB each)."""
-    from mailstack.runner import Local
+    from mailstack import hosting
     from mailstack.running import RunningLab
 
     lab = RunningLab(name)
@@ -46,33 +49,55 @@ def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> N
         lines = {s.name: clean(lab.engine.logs(s.container)).splitlines() for s in lab.services() if s.name in wanted}
         print_json({"lab": name, "logs": lines})
         return
-    there = lab.services()  # says so in our words if there is no engine to ask
+    containers = {s.name: s.container for s in lab.services() if s.name in (services or SERVICES)}
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    if follow:
-        _follow(lab, {s.name: s.container for s in there if s.name in (services or SERVICES)}, colour)
-        return
-    runner = Local()
-    _attached(runner, lab.compose(runner).logs(services, colour=colour))
+    with contextlib.closing(_followed(lab, containers) if follow else _past(lab, containers)) as printed:
+        _show(lab, containers, printed, colour)
+    hosting.still_there()
+
+
+_TIME = len("2026-11-23T21:29:17.692174350Z")
+
+
+def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
+    """What containers have printed, line by line, each with its service and its time, the oldest first."""
+    import heapq
+
+    def read(service: str, container: str) -> Iterator[tuple[str, str]]:
+        rest = b""
+        for piece in lab.engine.read_log(container, None):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from ((service, line.decode(errors="replace")) for line in whole)
+        if rest:
+            yield service, rest.decode(errors="replace")
+
+    yield from heapq.merge(*(read(*each) for each in containers.items()), key=lambda each: each[1][:_TIME])
+
+
+def _followed(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
+    """The same, and what they print from now on, until the lab has gone."""
+    from mailstack.model import Deadline
+
+    with contextlib.closing(lab.engine.follow(containers, deadline=Deadline.after(_FOLLOW_SECONDS))) as lines:
+        yield from filter(None, lines)
 
 
 # Of the services' names, in their order.
 _COLOURS = ("cyan", "yellow", "green")
 
 
-def _follow(lab: RunningLab, containers: dict[str, str], colour: bool) -> None:
-    """Print lines as Compose does, which would lose or repeat some where a log rotates, until the lab has gone."""
-    from mailstack import hosting
+def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]], colour: bool) -> None:
+    """Print lines as Compose does, until nobody reads them; unlike it, without secrets."""
     from mailstack.cli.output import printable
-    from mailstack.model import Deadline
 
-    width = max(map(len, containers), default=0) + 2
-    colours, clean = dict(zip(containers, itertools.cycle(_COLOURS))), lab.blotter().clean
-    with contextlib.closing(lab.engine.follow(containers, deadline=Deadline.after(_FOLLOW_SECONDS))) as lines:
-        for service, line in filter(None, lines):
-            name = f"{service}-1".ljust(width) + " | "
-            text = printable(clean(line.partition(" ")[2]))
-            click.echo(f"{click.style(name, fg=colours[service]) if colour else name}{text}", color=colour)
-    hosting.still_there()
+    width = max(map(len, names), default=0) + 2
+    colours, clean = dict(zip(names, itertools.cycle(_COLOURS))), lab.blotter().clean
+    for service, line in lines:
+        name = f"{service}-1".ljust(width) + " | "
+        text = printable(clean(line.partition(" ")[2]))
+        click.echo(f"{click.style(name, fg=colours[service]) if colour else name}{text}", color=colour)
+        if stdio.unread():
+            break
 
 
 # What follows SERVICE is the command's own, options and all.
@@ -127,7 +152,8 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
         print_json({"directory": str(directory.absolute()), "files": written})
         return
     click.echo(f"{len(written)} files are in {directory.absolute()}, readable by you alone; now, for example:")
-    click.echo(f"  MAILSTACK_SECRETS={directory.absolute()} docker compose -f {resolve.lab_file()} up -d")
+    variable = f"MAILSTACK_SECRETS={shlex.quote(str(directory.absolute()))}"
+    click.echo(f"  {variable} docker compose -f {shlex.quote(str(resolve.lab_file()))} up -d")
 
 
 @secrets.command("rotate")

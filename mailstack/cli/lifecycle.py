@@ -88,7 +88,7 @@ def up(
 
     On a lab that is up already: bring it to its definition.
     """
-    from mailstack import home
+    from mailstack import lab
 
     if relay is None and (relay_credentials or relay_ca):
         raise InputError("--relay-credentials and --relay-ca are for a relay outside", remedy="add --relay HOST:PORT")
@@ -96,9 +96,6 @@ def up(
         raise InputError(
             f"the relay {relay.host}:{relay.port} needs credentials", remedy="add --relay-credentials FILE"
         )
-    home.ask()
-    from mailstack import lab
-
     request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl)
     with Progress(progress) as show:
         report = lab.up(request, show)
@@ -160,13 +157,11 @@ def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool)
     those whose --ttl has passed, whose `up`, `down` or last user was killed,
     or of which there are only files. Nobody else's, either way.
     """
+    from mailstack import down as removal
     from mailstack import home
 
     if everything and stale:
         raise InputError("--all removes what --stale does, and more", remedy="give one of them")
-    home.ask()
-    from mailstack import down as removal
-
     with Progress(progress) as show:
         if stale:
             removed = removal.stale(show)

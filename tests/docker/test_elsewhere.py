@@ -36,6 +36,8 @@ def test_a_second_up_does_not_replace_a_lab_whose_files_are_elsewhere_and_down_f
     before = snapshot(place)
     second = run(["up", "-n", NAME])
     assert second.code == 2 and f"its files are in {place}" in second.err
+    asked = run(["status", "-n", NAME])
+    assert asked.code == 2 and f"its files are in {place}" in asked.err
     assert snapshot(place) == before and traces.files() == set()
     assert run(["down", "-n", NAME]).out == f"removed: {NAME}\n"
     assert traces.all() == set() and list(other.iterdir()) == []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import smtplib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mailstack.running import RunningLab
 from tests.docker.bad import MAILSTACK, Traces, alone, run
 from tests.terminals import ENCODINGS, LOCALES, answers
 
@@ -99,6 +101,33 @@ def test_a_reader_that_has_read_enough_is_no_error(command: str, traces: Traces)
     outcome = shell(f"mailstack {words} | head -1")
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert shell(f"mailstack shell -n {LAB} postfix sh -c 'exit 7' | true").returncode == 7
+
+
+@pytest.mark.parametrize("command", ["logs", "logs --follow"])
+def test_logs_that_cannot_be_written_are_told(command: str, traces: Traces) -> None:
+    outcome = shell(f"mailstack {command} -n {LAB} > /dev/full")
+    assert (outcome.returncode, "standard output cannot be written to" in outcome.stderr) == (3, True)
+
+
+def test_logs_that_are_followed_end_with_their_reader(traces: Traces) -> None:
+    outcome = shell(f"mailstack logs -n {LAB} --follow | head -1")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+
+
+def test_logs_are_in_the_order_of_time_and_without_secrets(traces: Traces) -> None:
+    password = run(["secrets", "reveal", "-n", LAB, "relay"]).out.strip()
+    endpoint = RunningLab(LAB).endpoints["smtp"]
+    with smtplib.SMTP(endpoint.host, endpoint.port) as session:
+        session.ehlo("client.test")
+        for number in range(3):  # which Postfix logs
+            session.docmd(f"MAIL FROM:<{number}@outside.test>")
+            session.docmd(f"RCPT TO:<{password}@example.com>")
+            session.rset()
+    lines = run(["logs", "-n", LAB]).out.splitlines()
+    assert {line.partition(" ")[0] for line in lines} == {"postfix-1", "dovecot-1", "sender-1"}
+    refused = [line for line in lines if "reject: RCPT" in line]
+    assert [f"from=<{number}@outside.test> to=<••••••@" in line for number, line in enumerate(refused)] == [True] * 3
+    assert not any(password in line for line in lines)
 
 
 def test_a_watch_ends_with_its_reader(traces: Traces) -> None:

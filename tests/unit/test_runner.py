@@ -66,11 +66,8 @@ def test_more_on_standard_output_than_can_be_kept_is_an_error_and_the_command_is
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_ends_a_command_that_does_not_listen_and_its_children(times: int) -> None:
     mark = number()
-    # SIGINT as Python comes with it, also where these tests run in the background: again and again, since somebody may be
-    # impatient.
+    # SIGINT as Python comes with it: again and again, since somebody may be impatient.
     code = f"""
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from mailstack import child
 from mailstack.model import Command
 from mailstack.runner import Local
