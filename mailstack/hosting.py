@@ -68,6 +68,8 @@ forget() {
 forget "$1" "$2" "$3" .mailstack
 forget "/dev/shm/mailstack-$(id -u)" "$2" "$3" files/ca.pem
 """
+# The longest path of a socket (unix(7), sun_path).
+_SOCKET_BYTES = 107
 # How long the host may take for that; in seconds.
 _SECONDS = 60.0
 # What the process that keeps the connection may take, beyond a command's deadline, to end it; in seconds.
@@ -99,6 +101,11 @@ def use(name: str, ask: Callable[[str], Secret | None] = lambda question: None) 
     global _before, _current  # noqa: PLW0603
     host = hosts.parse(name)
     directory = storage.root() / host.key
+    if (length := len(os.fsencode(directory / CONTROL))) > _SOCKET_BYTES:
+        raise HostError(
+            f"{directory}: no socket can be made there, whose path may have {_SOCKET_BYTES} bytes and would have {length}",
+            remedy=f"set {storage.VARIABLE} to a directory with a shorter path",
+        )
     engine = f"unix://{directory / ENGINE}"
     _before = "" if chosen() == engine else chosen()  # inherited from a process that works there already
     os.environ["DOCKER_HOST"] = engine

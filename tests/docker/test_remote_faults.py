@@ -7,9 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -156,7 +156,7 @@ def test_a_user_who_may_not_use_the_engine_is_told(machine: nested.Machine) -> N
 
 
 def test_two_connections_of_one_user_get_to_the_engine_by_sudo_each_on_its_own(
-    machine: nested.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: nested.Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What somebody else has left there: a socket at which nobody listens.
     place, old = "/dev/shm/mailstack-hosted-1001", "/dev/shm/mailstack-hosted-1001/engine-0"
@@ -166,8 +166,8 @@ def test_two_connections_of_one_user_get_to_the_engine_by_sudo_each_on_its_own(
     machine.run("touch", "-d", "1 hour ago", old)
     mailstack(machine, "up", "-n", "first", host="sudoer")
     try:
-        with monkeypatch.context() as other:
-            other.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
+        with monkeypatch.context() as other, tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+            other.setenv("MAILSTACK_RUNTIME_DIR", directory)
             assert answer(machine, "version", host="sudoer")["engine"].startswith("26.")
             assert left(machine, there=False) == []
         assert len(answer(machine, "status", "-n", "first", host="sudoer")["services"]) == 3

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mailstack import hosting
+from mailstack.errors import HostError
+
 NOBODY = "ssh://nobody@127.0.0.1:1"  # where nothing listens
 
 
@@ -52,3 +55,12 @@ def test_a_host_and_a_context_on_one_command_line_are_the_users_mistake(home: Pa
     code, said = told(home, "version", "--host", NOBODY, "--context", "near")
     assert (code, said.splitlines()[0]) == (2, "mailstack: --host and --context each say where the lab is")
     assert "give one of them" in said
+
+
+def test_a_runtime_directory_where_no_socket_fits_is_told_before_the_host_is_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", "/dev/shm/" + "long-" * 20)
+    with pytest.raises(HostError, match="may have 107 bytes"):
+        hosting.use("ssh://nobody@machine.invalid")
+    assert hosting.current() is None
