@@ -103,7 +103,7 @@ def use(name: str, ask: Callable[[str], Secret | None] = lambda question: None) 
     directory = storage.root() / host.key
     if (length := len(os.fsencode(directory / CONTROL))) > _SOCKET_BYTES:
         raise HostError(
-            f"{directory}: no socket can be made there, whose path may have {_SOCKET_BYTES} bytes and would have {length}",
+            f"{directory}: no socket fits there: its path may have {_SOCKET_BYTES} bytes, and would have {length}",
             remedy=f"set {storage.VARIABLE} to a directory with a shorter path",
         )
     engine = f"unix://{directory / ENGINE}"

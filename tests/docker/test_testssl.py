@@ -20,7 +20,7 @@ pytestmark = pytest.mark.docker
 
 # Forward secrecy follows from the ciphers (--std), and what browsers would agree to is none of a mail server's affair.
 SECTIONS = ("--protocols", "--std", "--server-preference", "--server-defaults")
-# Known vulnerabilities are of a server's library and settings, which its ports share: they are looked for at one of each.
+# Known vulnerabilities are of a server's library and settings, which its ports share: one port of each is looked at.
 THOROUGH = {"submission": ("--vulnerable",), "imaps": ("--vulnerable",)}
 # STARTTLS, where the port does not begin with TLS (RFC 8314).
 STARTTLS = {"smtp": "smtp", "submission": "smtp", "imap": "imap", "pop3": "pop3"}

@@ -88,14 +88,14 @@ def test_a_command_that_converses_is_for_one_host() -> None:
         several.run(["a", "b"], ["shell", "--host", "a", "--host", "b"])
 
 
-def test_ctrl_c_ends_the_command_on_every_host(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_command_on_every_host(tmp_path: Path, runtime: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
         hosts = [f"ssh://{user}@127.0.0.1:{silent.getsockname()[1]}" for user in "ab"]
         with (
             subprocess.Popen(
                 [sys.executable, "-m", "mailstack", "version", *(word for host in hosts for word in ("--host", host))],
-                env={**os.environ, "HOME": str(tmp_path), "MAILSTACK_RUNTIME_DIR": str(tmp_path / "run")},
+                env={**os.environ, "HOME": str(tmp_path), "MAILSTACK_RUNTIME_DIR": str(runtime)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -143,7 +143,7 @@ def children(process: int) -> list[int]:
     ("number", "code", "said"), [(signal.SIGKILL, 3, "was ended by SIGKILL"), (signal.SIGTERM, 130, "asked to end")]
 )
 def test_a_host_whose_process_is_ended_by_a_signal_has_failed_and_is_named(
-    tmp_path: Path, number: signal.Signals, code: int, said: str
+    tmp_path: Path, runtime: Path, number: signal.Signals, code: int, said: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
@@ -152,7 +152,7 @@ def test_a_host_whose_process_is_ended_by_a_signal_has_failed_and_is_named(
         with (
             subprocess.Popen(
                 [sys.executable, "-m", "mailstack", *words],
-                env={**os.environ, "HOME": str(tmp_path), "MAILSTACK_RUNTIME_DIR": str(tmp_path / "run")},
+                env={**os.environ, "HOME": str(tmp_path), "MAILSTACK_RUNTIME_DIR": str(runtime)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -17,13 +17,13 @@ NOBODY = "ssh://nobody@127.0.0.1:1"  # where nothing listens
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(runtime: Path) -> Path:
     """Of somebody who has a context `near`, whose engine is on this machine and does not run."""
-    meta = tmp_path / ".docker" / "contexts" / "meta" / "near"
+    meta = runtime / ".docker" / "contexts" / "meta" / "near"
     meta.mkdir(parents=True)
-    endpoint = {"Host": f"unix://{tmp_path}/nothing.sock"}
+    endpoint = {"Host": f"unix://{runtime}/nothing.sock"}
     (meta / "meta.json").write_text(json.dumps({"Name": "near", "Endpoints": {"docker": endpoint}}))
-    return tmp_path
+    return runtime
 
 
 def told(home: Path, *words: str, **environment: str) -> tuple[int, str]:
