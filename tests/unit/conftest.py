@@ -16,6 +16,6 @@ settings.load_profile("any machine")
 
 @pytest.fixture
 def runtime() -> Iterator[Path]:
-    """A directory for MAILSTACK_RUNTIME_DIR, with a path that is short enough for sockets, as `tmp_path` need not be."""
+    """A directory for MAILSTACK_RUNTIME_DIR whose path is short enough for sockets; that of `tmp_path` need not be."""
     with tempfile.TemporaryDirectory(prefix="mailstack-", dir="/dev/shm") as directory:
         yield Path(directory)
