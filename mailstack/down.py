@@ -41,19 +41,9 @@ def down(
     """
     directory = home.directory(name)
     here = directory.home
-    with contextlib.ExitStack() as held:
-        try:
-            lock = held.enter_context(
-                directory.locked(
-                    Deadline.after(patience),
-                    lambda: progress(f"waiting for another command on lab “{name}”"),
-                    make=make_lock,
-                )
-            )
-        except HostError:
-            if directory.is_made() or state.owner() in Engine().owners(name):
-                raise
-            return False  # nothing can be kept here, and nothing has to be removed
+    with directory.locked(
+        Deadline.after(patience), lambda: progress(f"waiting for another command on lab “{name}”"), make=make_lock
+    ) as lock:
         if not wanted():
             return False
         engine = Engine()

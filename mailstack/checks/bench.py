@@ -186,13 +186,13 @@ class Bench:
         expect(code == 250, f"after the message: {code} {text}")
         return Accepted(str(message["Message-ID"]), text.rpartition(" ")[2])
 
-    def arrived(self, address: str, accepted: Accepted) -> list[MailMessage]:
+    def arrived(self, address: str, accepted: Accepted, seconds: float = ARRIVAL_SECONDS) -> list[MailMessage]:
         """Every copy in the mailbox, once the mail is there and Postfix has nothing more of it to deliver."""
         with self.box(address) as box:
             try:
-                mail.wait_for(box, accepted.message_id, Deadline.after(ARRIVAL_SECONDS))
+                mail.wait_for(box, accepted.message_id, Deadline.after(seconds))
             except DeadlinePassed:
-                raise Unmet(f"not in the mailbox of {address} after {ARRIVAL_SECONDS:g} s") from None
+                raise Unmet(f"not in the mailbox of {address} after {seconds:g} s") from None
             self.settled(accepted)
             box.client.noop()
             return mail.find(box, accepted.message_id)
