@@ -36,6 +36,8 @@ from mailstack.secret import Secret
 _BUFFER = 1 << 16
 # How long the host's shell may take to say what there is; in seconds.
 _LOOK_SECONDS = 10.0
+# How long the program that leads to the engine by sudo may take to end; in seconds.
+_BRIDGE_SECONDS = 5.0
 
 # What has to be known of a host before anything is done there: one line each, in this order, and all that listens
 # there (proc_pid_net(5)). Secrets go into shared memory: where systemd runs, the user's own runtime directory goes when
@@ -211,7 +213,7 @@ class Tunnel:
         """Remove from the host what this connection has there."""
         if self._bridge is not None:
             self._bridge.shutdown_write()  # its end
-            self._bridge.recv_exit_status()
+            self._bridge.status_event.wait(_BRIDGE_SECONDS)
         if self.about:
             with contextlib.suppress(HostError):
                 self.remote.run(Command(("sh", "-c", _LEAVE, "sh", self.about["place"], self._bridge_name)))

@@ -20,6 +20,7 @@ from tests.docker import nested
 @contextlib.contextmanager
 def bare(tmpfs: dict[str, str] | None = None) -> Iterator[nested.Machine]:
     """A bare machine, as long as `with` lasts; its engine has the lab's images, which this host's has to have."""
+    _EARLIER.update(_connections())
     with nested.machine(state.owner(), image=nested.REMOTE, tmpfs=tmpfs) as made:
         tag = images.content_tag(definition.stack())
         made.load([f"mailstack/{service}:{tag}" for service in SERVICES])
@@ -69,5 +70,13 @@ def _there(machine: nested.Machine) -> list[str]:
     return found
 
 
+# Of machines that were there before, whose connections were cut: what is kept of them is for the next command there.
+_EARLIER: set[str] = set()
+
+
+def _connections() -> set[str]:
+    return {str(each) for each in storage.root().glob("@*")}
+
+
 def _here() -> list[str]:
-    return [str(each) for each in storage.root().glob("@*")]
+    return sorted(_connections() - _EARLIER)
