@@ -133,7 +133,7 @@ class Compose:
         self._base += tuple(word for name in names for word in ("-f", name))
         # Settings of the user's shell that would make it another project than this.
         cleared = dict.fromkeys(("COMPOSE_PROFILES", "COMPOSE_ENV_FILES"), "")
-        # Compose lives for a second or two: its runtime need not look for free memory as often as by default.
+        # Compose runs for a second or two: Go's garbage collector may run less often than by default.
         quick = {"COMPOSE_PARALLEL_LIMIT": "-1", "GOGC": os.environ.get("GOGC", "400")}
         self._environment = {**cleared, **quick, **environment}
 

@@ -106,12 +106,13 @@ def _unusable(error: Exception) -> HostError:
 
 
 def _silent(error: Exception) -> HostError:
-    if "timed out" in str(error) and hosting.current() is None:
+    said = str(error)
+    if "timed out" in said and "connect timeout" not in said and hosting.current() is None:
         return EngineError(
             f"the Docker engine {where()} takes connections, and does not answer",
             remedy="see its log, or start it again",
         )
-    return _denied() if "Permission denied" in str(error) else _absent()
+    return _denied() if "Permission denied" in said else _absent()
 
 
 ERRORS = foreign.Table(

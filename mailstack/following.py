@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 from mailstack.errors import EngineError, MailstackError
 
-_TIME = len("2026-11-23T21:29:17.692174350Z")
+# Characters of a line's time.
+TIME = len("2026-11-23T21:29:17.692174350Z")
 # Pieces that are remembered, to be left out when the engine repeats them: many times what it does repeat.
 _REMEMBERED = 4096
 # A log that rotates while it is read may have to be read again.
@@ -72,7 +73,7 @@ class Log:
                     if unread:
                         unread = False
                         yield from self._past()
-                    if piece[:_TIME] > self._read and self._new(piece):
+                    if piece[:TIME] > self._read and self._new(piece):
                         yield piece
                 if not self._closed.is_set():
                     yield from self._past()  # a stream that breaks off may leave out the end
@@ -87,7 +88,7 @@ class Log:
                     return
                 if _failed(piece):
                     break
-                if piece[:_TIME] > before and self._new(piece):
+                if piece[:TIME] > before and self._new(piece):
                     yield piece
             else:
                 break
@@ -100,7 +101,7 @@ class Log:
             self._known.discard(self._recent[0])
         self._recent.append(piece)
         self._known.add(piece)
-        self._last = max(self._last, piece[:_TIME])
+        self._last = max(self._last, piece[:TIME])
         return True
 
     def _reopen(self) -> None:
@@ -122,7 +123,7 @@ class Log:
             while not self._closed.wait(LOOK_SECONDS):
                 if awaited > self._last and stream is self._open:
                     _hang_up(stream)
-                stream, awaited = self._open, self._source.last_of_log(self._container)[:_TIME]
+                stream, awaited = self._open, self._source.last_of_log(self._container)[:TIME]
 
     def close(self) -> None:
         """Close the connection: reading the log comes to its end."""

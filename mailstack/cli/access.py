@@ -56,12 +56,11 @@ def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> N
     hosting.still_there()
 
 
-_TIME = len("2026-11-23T21:29:17.692174350Z")
-
-
 def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
     """What containers have printed, line by line, each with its service and its time, the oldest first."""
     import heapq
+
+    from mailstack.following import TIME
 
     def read(service: str, container: str) -> Iterator[tuple[str, str]]:
         rest = b""
@@ -71,7 +70,7 @@ def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str
         if rest:
             yield service, rest.decode(errors="replace")
 
-    yield from heapq.merge(*(read(*each) for each in containers.items()), key=lambda each: each[1][:_TIME])
+    yield from heapq.merge(*(read(*each) for each in containers.items()), key=lambda each: each[1][:TIME])
 
 
 def _followed(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:

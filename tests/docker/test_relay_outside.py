@@ -13,6 +13,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from imap_tools import MailMessage
 
 from mailstack import compose, files, home, lab, mail, pki, post, state
 from mailstack.engine import Engine
@@ -103,6 +104,14 @@ def _quiet(_: str) -> None:
     pass
 
 
+def _wait_there(provider: Provider, address: str, message_id: str) -> MailMessage:
+    """The mail in a mailbox of the provider. Raises DeadlinePassed."""
+    there = provider.lab
+    context = mail.tls_context(there.ca_file)
+    with mail.mailbox(there.endpoints["imaps"], context, address, there.password(address)) as box:
+        return mail.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
+
+
 def _nothing_left(name: str) -> bool:
     return not Engine().leftovers(name, state.owner()) and not home.directory(name).path.exists()
 
@@ -116,12 +125,7 @@ def test_a_mail_from_the_sender_goes_through_the_relay_outside_and_arrives_there
         provider.lab.definition, "student@example.com", ["carol@example.org"], "Through the world", "Hello.", []
     )
     sent = post.send(own, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
-    there = provider.lab
-    context = mail.tls_context(there.ca_file)
-    with mail.mailbox(
-        there.endpoints["imaps"], context, letter.recipients[0], there.password("carol@example.org")
-    ) as b:
-        found = mail.wait_for(b, sent.message_id, Deadline.after(ARRIVAL_SECONDS))
+    found = _wait_there(provider, letter.recipients[0], sent.message_id)
     assert found.subject == "Through the world"
     # Two stations: the sender handed it to the provider outside, under TLS and logged in, and to nobody else.
     hops = found.headers["received"]
@@ -144,7 +148,7 @@ def test_a_password_beyond_ascii_logs_in(provider: Provider, customer: str, tmp_
         lab.up(request, _quiet)
         letter = post.letter(provider.lab.definition, "student@example.com", ["carol@example.org"], "Ä", "Hello.", [])
         sent = post.send(RunningLab(customer), letter, "sender", Deadline.after(ARRIVAL_SECONDS))
-        assert sent.message_id  # the sender's Postfix has logged in, too
+        _wait_there(provider, letter.recipients[0], sent.message_id)  # the sender's Postfix has logged in, too
     finally:
         secret.write_text(before)
 

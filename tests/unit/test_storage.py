@@ -177,3 +177,11 @@ def test_the_marker_says_whose_and_on_which_engine_a_lab_is(tmp_path: Path, monk
         "lab": "a",
         "format": 1,
     }
+
+
+def test_a_link_in_the_place_of_a_directory_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(HostError, match="link: is a symbolic link"):
+        storage.make(tmp_path / "link", Marker(ROOT))
+    assert list((tmp_path / "real").iterdir()) == []

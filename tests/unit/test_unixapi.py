@@ -160,3 +160,14 @@ def test_a_container_that_prints_nothing_is_not_waited_for_any_longer(
 ) -> None:
     engine, _ = printing(b"")
     assert not engine.says("abc", "daemon started", 0.05)
+
+
+def test_an_engine_that_takes_connections_and_says_nothing_is_called_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailstack.unixapi.ANSWER_SECONDS", 0.05)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        with pytest.raises(EngineError, match="takes connections, and does not answer"):
+            Engine(f"unix://{tmp_path / 's'}").version()
