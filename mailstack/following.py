@@ -64,20 +64,27 @@ class Log:
 
     def __iter__(self) -> Iterator[bytes]:
         threading.Thread(target=self._watch, daemon=True).start()
-        with contextlib.suppress(EngineError):  # the container has been removed
-            while not self._closed.is_set():
-                unread = True
-                for piece in self._open:
-                    if _failed(piece):
-                        break
-                    if unread:
-                        unread = False
-                        yield from self._past()
-                    if piece[:TIME] > self._read and self._new(piece):
-                        yield piece
-                if not self._closed.is_set():
-                    yield from self._past()  # a stream that breaks off may leave out the end
-                    self._reopen()
+        try:
+            with contextlib.suppress(EngineError):  # the container has been removed
+                while not self._closed.is_set():
+                    yield from self._pieces()
+        finally:
+            self._closed.set()  # ends the thread
+
+    def _pieces(self) -> Iterator[bytes]:
+        """The pieces of one stream, and what it leaves out; the next one is open then."""
+        unread = True
+        for piece in self._open:
+            if _failed(piece):
+                break
+            if unread:
+                unread = False
+                yield from self._past()
+            if piece[:TIME] > self._read and self._new(piece):
+                yield piece
+        if not self._closed.is_set():
+            yield from self._past()  # a stream that breaks off may leave out the end
+            self._reopen()
 
     def _past(self) -> Iterator[bytes]:
         """What the log has, and has not come yet."""

@@ -41,11 +41,12 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 @pytest.fixture(autouse=True)
 def nothing_stays(lab: RunningLab) -> Iterator[None]:
     """No account, no mailbox, no mail in a queue, no thread."""
+    before = set(threading.enumerate())
     yield
     assert Accounts(lab).added() == []
     assert "load-" not in lab.engine.execute(lab.service("dovecot").container, ["ls", "/srv/mail"]).stdout
     assert queues.of(lab.engine, queues.containers(lab)) == []
-    assert [thread for thread in threading.enumerate() if not thread.name.startswith(("MainThread", "pytest"))] == []
+    assert set(threading.enumerate()) <= before
 
 
 def with_mishap(lab: RunningLab, plan: Plan, *argv: str, user: str = "") -> Outcome:

@@ -221,6 +221,14 @@ def test_a_log_that_is_closed_ends(container: Container) -> None:
     assert list(heard) == []
 
 
+def test_a_log_that_has_ended_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    assert list(Log(Container(Stream(A)), "id", None)) == [A]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
 def test_a_reader_who_is_slow_has_few_lines_held_for_it_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_HELD", 10)
     given, ended = [], threading.Event()
