@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from mailstack import credentials, files, guests, hint
+from mailstack import credentials, files, guests, hint, state
 from mailstack.addresses import address_flaw
 from mailstack.errors import HostError, InputError, MailstackError
-from mailstack.model import Account, Deadline
+from mailstack.model import Account, Deadline, Progress
 from mailstack.running import RunningLab
 from mailstack.secret import Secret, new_password
 
-LOCK_SECONDS = 30.0
+# How long Postfix's program may take to answer, in seconds.
+_ANSWER_SECONDS = 30.0
 
 # Addresses that Postfix's program is given before it has answered: they and its answer fit into a pipe (pipe(7)), so
 # that nobody waits for somebody who waits for them.
@@ -33,7 +34,7 @@ _PLACES = ("/srv/mail", "/tmp/locks")
 class Accounts:
     """The accounts of a running lab, to be changed; closes its connection at the end of `with`."""
 
-    def __init__(self, lab: RunningLab, progress: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, lab: RunningLab, progress: Progress = lambda text: None) -> None:
         self.lab = lab
         self._progress = progress
         self._postfix: socket.socket | None = None
@@ -174,7 +175,7 @@ class Accounts:
 
     def _locked(self) -> AbstractContextManager[int]:
         return self.lab.directory.locked(
-            Deadline.after(LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
+            Deadline.after(state.LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
         )
 
     def _empty(self, addresses: Sequence[str]) -> None:
@@ -193,7 +194,7 @@ class Accounts:
         """
         if self._postfix is None:
             self._postfix = self.lab.engine.stream(self.lab.service("postfix").container, ["accounts"])
-            self._postfix.settimeout(LOCK_SECONDS)
+            self._postfix.settimeout(_ANSWER_SECONDS)
         try:
             for first in range(0, len(addresses), _AT_ONCE):
                 self._exchange(self._postfix, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")

@@ -75,18 +75,18 @@ def _others(networks: Sequence[Network], own: Collection[str] = ()) -> list[Take
     return found + [each for each in subnets.host_routes() if str(each.subnet) not in mine]
 
 
-def of_name(engine: Engine, project: str, document: Json) -> set[str]:
-    """Claim the lab's name on the engine; gives whose it is now.
+def name_volume(project: str, document: Json) -> tuple[str, dict[str, str]] | None:
+    """The volume by which the name of a lab is claimed, with its labels; None where the lab has none that will do.
 
     For Compose, whatever is called like the lab's things is the lab's, and it makes them again as it wants them: of two
     people who bring up labs of one name at the same moment, one must stop before that. The engine gives the name of a
-    volume to one only, so the first of the lab's own is made here, as Compose would.
+    volume to one only, so the first of the lab's own is made before Compose does it, and as Compose would.
     """
     for key, volume in sorted((document.get("volumes") or {}).items()):
         if not volume.get("external") and not volume.get("driver_opts") and volume.get("driver", "local") == "local":
             labels = {"com.docker.compose.project": project, "com.docker.compose.volume": key}
-            return {engine.claim(volume["name"], {**(volume.get("labels") or {}), **labels})}
-    return set()
+            return str(volume["name"]), {**(volume.get("labels") or {}), **labels}
+    return None
 
 
 def taken_ports(document: Json, idle: Collection[str]) -> list[str]:

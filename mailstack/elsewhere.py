@@ -12,20 +12,23 @@ import shutil
 from pathlib import Path
 
 from mailstack import hosting, state, storage
-from mailstack.engine import Engine, engine_url
+from mailstack.engine import engine_url
 from mailstack.hosts import ENGINE
+from mailstack.inventory import Inventory
 from mailstack.state import Home, LabDirectory
 
 _WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "files", "lab.json")
 
 
-def find(engine: Engine, here: LabDirectory) -> list[Path]:
-    """Return the directories outside `here` that have files of this user's lab. The engine is known to have the lab.
+def find(inventory: Inventory, here: LabDirectory) -> list[Path]:
+    """Return the directories outside `here` that have files of this user's lab, where the engine has anything of it.
 
     Its containers mount them; or the version before markers kept them there, of a lab without containers, or of one on
-    another host, whose containers mount the host's. Raises EngineError.
+    another host, whose containers mount the host's.
     """
-    mounted = [Path(source).parent for source in engine.sources(here.name, state.owner())]
+    if state.owner() not in inventory.owners():
+        return []
+    mounted = [Path(path).parent for path in inventory.mounted(state.owner())]
     found = {path.parent for path in mounted if path.name == "files"}
     if not here.is_made() and (hosting.current() or not found):
         found.update(place / here.name for place in _earlier_places())

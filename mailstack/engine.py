@@ -20,6 +20,7 @@ from typing import IO, Any, ParamSpec, TypeVar
 
 from mailstack import following, foreign, hint, hosting, jsonfile, layers, streams
 from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
+from mailstack.inventory import Container, Inventory, Volume
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
 from mailstack.unixapi import Refused, Silent, UnixApi
 
@@ -195,15 +196,24 @@ class Engine:
         return next((labels[LABEL_EXPIRES] for labels in found if LABEL_EXPIRES in labels), "never" if found else None)
 
     @_mapped
-    def owners(self, lab: str, networks: Sequence[Network] | None = None) -> set[str]:
-        """Whose labs of this name are on the engine, of which all `networks` may be known already."""
+    def inventory(self, lab: str) -> Inventory:
+        """Everything that has a lab's label, whoever owns it, or is of its Compose project; and all networks."""
         filters = {"label": [f"{LABEL_LAB}={lab}"]}
-        found = [each["Labels"] for each in self._quick.containers(all=True, filters=filters)]
-        found += [each["Labels"] or {} for each in self._quick.volumes(filters=filters)["Volumes"] or []]
-        known = self.networks() if networks is None else networks
-        found += [network.labels for network in known if network.labels.get(LABEL_LAB) == lab]
-        # An overlay's own network, say, need not be labelled with an owner: that makes it nobody else's.
-        return {str(labels[LABEL_OWNER]) for labels in found if labels.get(LABEL_OWNER)}
+        found = {}
+        for label in (*filters["label"], f"com.docker.compose.project=mailstack-{lab}"):
+            for each in self._quick.containers(all=True, filters={"label": [label]}):
+                found[each["Id"]] = _container(each)
+        volumes = self._quick.volumes(filters=filters)["Volumes"] or []
+        return Inventory(
+            lab,
+            tuple(found.values()),
+            tuple(Volume(each["Name"], each["Labels"] or {}) for each in volumes),
+            tuple(self.networks()),
+        )
+
+    def owners(self, lab: str) -> set[str]:
+        """The owners of the labs of this name. Raises EngineError."""
+        return self.inventory(lab).owners()
 
     @_mapped
     def networks(self) -> list[Network]:
@@ -239,13 +249,6 @@ class Engine:
         found += [f"network {n['Name']}" for n in self._quick.networks(filters=wanted)]
         found += [f"volume {v['Name']}" for v in self._quick.volumes(filters=wanted)["Volumes"] or []]
         return found
-
-    @_mapped
-    def sources(self, lab: str, owner: str) -> set[str]:
-        """Where on the engine's host the files are that the containers of a lab are handed."""
-        wanted = {"label": [f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}"]}
-        mounts = [m for c in self._quick.containers(all=True, filters=wanted) for m in c.get("Mounts") or ()]
-        return {str(mount["Source"]) for mount in mounts if mount.get("Type") == "bind"}
 
     @_mapped
     def remove(self, thing: str) -> None:
@@ -595,6 +598,16 @@ def _absent() -> HostError:
     return EngineError(
         f"no Docker engine answers at {engine_url()}",
         remedy=f"start it, or run `{hint.line('provision')}`; `{hint.line('doctor')}` says what else is missing",
+    )
+
+
+def _container(summary: Mapping[str, Any]) -> Container:
+    return Container(
+        name=summary["Names"][0].lstrip("/"),
+        labels=summary["Labels"] or {},
+        state=summary.get("State", ""),
+        image=summary.get("Image", ""),
+        mounted=tuple(str(mount["Source"]) for mount in summary.get("Mounts") or () if mount.get("Type") == "bind"),
     )
 
 

@@ -61,49 +61,49 @@ def readers(changed: Collection[str]) -> list[str]:
     return sorted({service for name in changed for service in READERS.get(name, ())})
 
 
-def write(
+def wanted(
     directory: Path,
     lab: Lab,
     *,
     fresh: pki.Pki | None = None,
     outside: Secret | None = None,
     relay_ca: str | None = None,
-) -> set[str]:
-    """Write everything a lab needs; keep passwords and certificates that are there. Gives the names that changed.
+) -> dict[str, Secret]:
+    """Return what the files of a lab should be, by their names; files that are kept whatever is in them are left out.
 
-    `relay_ca` None keeps the file that is there, too: who uses plain Compose has put it there.
+    Passwords and certificates that the directory has are kept; `fresh` certificates are taken where it has none that
+    hold. `relay_ca` None keeps the file that is there: with plain Compose, the user has put it there.
     """
-    changed = set()
-
-    def put(name: str, text: str) -> None:
-        if write_private(directory / name, text):
-            changed.add(name)
-
     relay_user, relay_password = read_relay(directory) or (f"relay-{_random.token_hex(4)}", new_password())
-    put("relay", render.credentials_file(relay_user, relay_password).reveal())
-
     known = passwords(directory)
-    wanted = {address: known.get(address) or new_password() for address in lab.addresses()}
-    put("accounts", render.accounts_file(lab, wanted).reveal())
-
-    make_subdirectory(directory / "added")
+    accounts = {address: known.get(address) or new_password() for address in lab.addresses()}
+    found = {
+        "relay": render.credentials_file(relay_user, relay_password),
+        "accounts": render.accounts_file(lab, accounts),
+    }
     if not (directory / "addresses").exists():
-        put("addresses", "")
-
+        found["addresses"] = Secret("")
     if not certificates_hold(directory):
         made = fresh or pki.make(SERVER_NAMES)
-        put("ca.pem", made.ca)
-        for service, pem in made.servers.items():
-            put(f"{service}.pem", pem.reveal())
-
+        found |= {"ca.pem": Secret(made.ca), **{f"{service}.pem": pem for service, pem in made.servers.items()}}
     if outside is not None:
-        put("relay_outside", outside.reveal())
+        found["relay_outside"] = outside
     if lab.relay and (relay_ca is not None or not (directory / "relay_ca.pem").exists()):
-        put("relay_ca.pem", relay_ca or "")
-    for name, text in render.tables(lab, relay_user).items():
-        put(name, text)
+        found["relay_ca.pem"] = Secret(relay_ca or "")
+    return found | {name: Secret(text) for name, text in render.tables(lab, relay_user).items()}
+
+
+def put(directory: Path, texts: Mapping[str, Secret]) -> set[str]:
+    """Write files into a lab's directory, and hand them to its host; gives the names of those that changed."""
+    make_subdirectory(directory / "added")
+    changed = {name for name, text in texts.items() if write_private(directory / name, text.reveal())}
     hosting.hand_over(directory)
     return changed
+
+
+def differing(texts: Mapping[str, Secret], there: Mapping[str, Secret]) -> tuple[str, ...]:
+    """The names of the files that are not there, or are there with another text."""
+    return tuple(sorted(name for name, text in texts.items() if name not in there or there[name] != text))
 
 
 def kept(directory: Path) -> dict[str, Secret]:

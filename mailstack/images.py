@@ -15,20 +15,18 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack import hint, hosting, transfer
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, EngineError, HostError
-from mailstack.model import Command
+from mailstack.model import Command, Progress
 from mailstack.runner import Runner, last_lines, must, shown
 
 BASE = "debian:trixie-slim"
 _SUITE = "trixie"
-
-Progress = Callable[[str], None]
 
 # “Step 3/10 : RUN …” by the classic builder, “#7 [postfix 3/6] RUN …” by BuildKit.
 _STEP = re.compile(r"Step \d+/\d+ : (FROM|RUN|COPY)|#\d+ \[.*\d+/\d+\]|Successfully tagged")

@@ -100,7 +100,7 @@ def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
     except HostError as error:
         error.remedy = "name a new directory, or an empty one of your own"
         raise
-    files.write(directory, lab)
+    files.put(directory, files.wanted(directory, lab))
     return storage.names(directory)
 
 

@@ -23,9 +23,17 @@ def endpoints_json(endpoints: Mapping[str, Endpoint]) -> Json:
 class RunningLab:
     """A lab that was brought up: what the other commands work on."""
 
-    def __init__(self, name: str, engine: Engine | None = None) -> None:
-        self.directory = home.known_directory(name)
-        found = self.directory.load()
+    def __init__(
+        self,
+        name: str,
+        engine: Engine | None = None,
+        *,
+        directory: state.LabDirectory | None = None,
+        state: state.State | None = None,
+    ) -> None:
+        """Find a lab; `directory` and `state` are given where they are known. Raises InputError, EngineError."""
+        self.directory = directory or home.known_directory(name)
+        found = state or self.directory.load()
         if found is None:
             raise _no_lab(self.directory.home, name)
         self.state = found
@@ -93,9 +101,9 @@ class RunningLab:
 
 def _no_lab(here: state.Home, name: str) -> InputError:
     if here.endpoint:  # an engine has answered
-        engine = Engine()
-        if state.owner() in engine.owners(name):
-            places = elsewhere.find(engine, state.LabDirectory(here, name))
+        inventory = Engine().inventory(name)
+        if state.owner() in inventory.owners():
+            places = elsewhere.find(inventory, state.LabDirectory(here, name))
             return InputError(
                 f"lab “{name}” is on this engine, and its files are "
                 + (f"in {places[0]}" if places else f"not in {here.root.parent}"),

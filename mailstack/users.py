@@ -130,6 +130,7 @@ class Watch:
     """
 
     def __init__(self, home: Home, lab: str, runner: Runner) -> None:
+        self.needed = False  # whether there is, or may be, something to take down now or later
         waiting = _reaper(home, "up", lab)
         theirs, self._mine = os.pipe()
         shell = ("/bin/sh", "-c", 'read -r said || exec "$@"', "mailstack-watch", *waiting.argv)
@@ -138,14 +139,20 @@ class Watch:
         finally:
             os.close(theirs)
 
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let it look at the lab now, and wait for its expiry, where that is `needed`; dismiss it otherwise."""
+        if self.needed:
+            os.close(self._mine)
+        else:
+            self.dismiss()
+
     def dismiss(self) -> None:
         """There is nothing to look after any more."""
         with contextlib.suppress(BrokenPipeError):  # it was killed
             os.write(self._mine, b"done\n")
-        os.close(self._mine)
-
-    def leave(self) -> None:
-        """Let it look at the lab now, and wait for its expiry."""
         os.close(self._mine)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,12 @@ from mailstack import hint, stdio
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
-from mailstack.model import Endpoint, Relay
+from mailstack.model import Endpoint, Json, Relay
 
 if TYPE_CHECKING:
     from mailstack.lab import Report
     from mailstack.running import RunningLab
+    from mailstack.steps import Plan
 
 _HOW = {
     "submission": "STARTTLS, then AUTH",
@@ -69,6 +70,7 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
 )
 @click.option("--keep", is_flag=True, help="Keep what was made when it fails, to look at it.")
 @click.option("--ttl", type=duration, metavar="2h", help="Remove the lab by itself after this time.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and why; change nothing.")
 @click.option(
     "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="How to show progress."
 )
@@ -81,6 +83,7 @@ def up(
     relay_ca: Path | None,
     keep: bool,
     ttl: float | None,
+    dry_run: bool,
     progress: str,
     as_json: bool,
 ) -> None:
@@ -97,6 +100,11 @@ def up(
             f"the relay {relay.host}:{relay.port} needs credentials", remedy="add --relay-credentials FILE"
         )
     request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl)
+    if dry_run:
+        with Progress(progress) as show:
+            steps = lab.dry_run(request, show)
+        _print_plans("up", [steps], steps.json() if as_json else None)
+        return
     with Progress(progress) as show:
         report = lab.up(request, show)
     for note in report.notes:
@@ -105,6 +113,34 @@ def up(
         print_json(report.json())
     else:
         _print_report(report)
+
+
+def _print_plans(command: str, plans: Sequence[Plan], document: Json | None) -> None:
+    """Plans as a document, or each as a table: step, what it concerns, its cause."""
+    if document is not None:
+        print_json(document)
+        return
+    for plan in plans:
+        line = f"`{hint.line(command, lab=plan.lab)}` would"
+        rows = [(row.step, _folded(_named(row.concerns), _WHAT), _folded(row.cause, _WHY)) for row in plan.rows()]
+        click.echo(f"{line} do this:\n" if rows else f"{line} do nothing")
+        if rows:
+            table(("step", "what", "why"), rows)
+
+
+_WHAT, _WHY = 30, 25  # columns for the things of a step, and for its cause
+_NAMED = 8  # things of a step; more are counted
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:_NAMED])} and {more} more"
+
+
+def _folded(text: str, width: int) -> tuple[str, ...]:
+    import textwrap
+
+    return tuple(textwrap.wrap(text, width, break_on_hyphens=False))
 
 
 def _print_report(report: Report) -> None:
@@ -120,10 +156,9 @@ def _print_report(report: Report) -> None:
     click.echo(f"          {hint.line('check', lab=report.lab)}")
 
 
-def _print_endpoints(endpoints: dict[str, Endpoint] | object) -> None:
+def _print_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
     from mailstack.ports import loopback_name
 
-    assert isinstance(endpoints, dict)
     host = loopback_name()  # for people, whose clients may look for a name in the certificate
     table(
         ("endpoint", "address", "how"),
@@ -148,9 +183,10 @@ def _print_list(label: str, words: Sequence[str]) -> None:
 @name_option
 @click.option("--all", "everything", is_flag=True, help="Every lab of yours on this engine.")
 @click.option("--stale", is_flag=True, help="Those that have expired, or were left behind.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and why; change nothing.")
 @click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
 @json_option
-def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool) -> None:
+def down(name: str, everything: bool, stale: bool, dry_run: bool, progress: str, as_json: bool) -> None:
     """Remove a lab: containers, networks, volumes and secrets.
 
     With --all every lab of yours, also one whose `up` was killed. With --stale
@@ -162,6 +198,11 @@ def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool)
 
     if everything and stale:
         raise InputError("--all removes what --stale does, and more", remedy="give one of them")
+    if dry_run:
+        with Progress(progress) as show:
+            plans = removal.dry_run_several(show, stale=stale) if everything or stale else [removal.dry_run(name, show)]
+        _print_plans("down", plans, {"plans": [plan.json() for plan in plans]} if as_json else None)
+        return
     with Progress(progress) as show:
         if stale:
             removed = removal.stale(show)
