@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from mailstack import hosting, ports, state, subnets
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import EngineError
-from mailstack.model import PORTS, Deadline, Json, Network
+from mailstack.model import LABEL_OWNER, PORTS, Deadline, Json, Network
 from mailstack.state import Home
 from mailstack.subnets import Taken
 
@@ -83,9 +83,10 @@ def name_volume(project: str, document: Json) -> tuple[str, dict[str, str]] | No
     volume to one only, so the first of the lab's own is made before Compose does it, and as Compose would.
     """
     for key, volume in sorted((document.get("volumes") or {}).items()):
-        if not volume.get("external") and not volume.get("driver_opts") and volume.get("driver", "local") == "local":
-            labels = {"com.docker.compose.project": project, "com.docker.compose.volume": key}
-            return str(volume["name"]), {**(volume.get("labels") or {}), **labels}
+        labels = volume.get("labels") or {}
+        if labels.get(LABEL_OWNER) and not volume.get("driver_opts") and volume.get("driver", "local") == "local":
+            own = {"com.docker.compose.project": project, "com.docker.compose.volume": key}
+            return str(volume["name"]), {**labels, **own}
     return None
 
 

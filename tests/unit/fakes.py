@@ -40,6 +40,10 @@ class FakeRunner:
                 on_line(line)
         return result
 
+    def holding(self, *descriptors: int) -> FakeRunner:
+        """Itself: it starts nothing that could hold them."""
+        return self
+
     def attach(self, command: Command) -> int:
         """Answer `command` with its exit code."""
         return self.run(command).code
