@@ -85,6 +85,15 @@ def test_up_answers_as_documented(up: dict[str, Any]) -> None:
     assert up["seconds"]["total"] >= up["seconds"]["compose"] + up["seconds"]["ready"]
 
 
+def test_what_up_would_do_is_the_proof_alone_for_a_lab_that_is_up_and_answers_as_documented(name: str) -> None:
+    plan = answer("up", "-n", name, "--dry-run")
+    assert shape(plan, documented("up --dry-run")) == []
+    assert [step["step"] for step in plan["steps"]] == ["prove"]
+    down = answer("down", "-n", name, "--dry-run")
+    assert shape(down, documented("down --dry-run")) == []
+    assert [step["step"] for step in down["plans"][0]["steps"]] == ["compose down", "remove directory"]
+
+
 def test_no_server_has_anything_to_warn_of(name: str) -> None:
     logged = {service.name: RunningLab(name).engine.logs(service.container) for service in RunningLab(name).services()}
     assert set(logged) == {"sender", "postfix", "dovecot"} and "Logged in" in logged["dovecot"]
@@ -197,7 +206,14 @@ def test_doctor_and_version_answer_as_documented() -> None:
 
 
 def test_tables_fit_eighty_columns_in_a_pipe(name: str) -> None:
-    for words in (("status",), ("inbox", "bob@example.com"), ("check", "--list"), ("check", "tls")):
+    for words in (
+        ("status",),
+        ("up", "--dry-run"),
+        ("down", "--dry-run"),
+        ("inbox", "bob@example.com"),
+        ("check", "--list"),
+        ("check", "tls"),
+    ):
         command, *rest = words
         shown = mailstack(command, *rest, *(("-n", name)))
         assert max(len(line) for line in shown.splitlines() if not line.startswith("CA ")) <= 80, words
