@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mailstack import compose, elsewhere, hint, home, hosting, state
-from mailstack.engine import Engine, engine_url
+from mailstack import compose, elsewhere, home, state
+from mailstack.engine import Engine
 from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.model import Deadline
 from mailstack.runner import Local, Runner, last_lines
@@ -26,6 +26,7 @@ LATE_SECONDS = 3.0
 
 
 def down(
+    engine: Engine,
     name: str,
     progress: Progress,
     *,
@@ -39,14 +40,13 @@ def down(
     `wanted` is asked when nobody else works on the lab any more, for which it waits `patience` seconds. Raises
     FileNotFoundError when there is no lock, and none is to be made: then nobody has worked on the lab.
     """
-    directory = home.directory(name)
+    directory = home.directory(engine, name)
     here = directory.home
     with directory.locked(
         Deadline.after(patience), lambda: progress(f"waiting for another command on lab “{name}”"), make=make_lock
     ) as lock:
         if not wanted():
             return False
-        engine = Engine()
         owners = engine.owners(name)
         there = directory.is_made() or state.owner() in owners
         if there:
@@ -56,9 +56,9 @@ def down(
                 directory.remove()
             raise InputError(
                 f"the lab “{name}” on this engine belongs to {', '.join(sorted(owners))}",
-                remedy=f"{hint.line('down', '--all')} removes your own",
+                remedy=f"{engine.target.line('down', '--all')} removes your own",
             )
-        watch = Watch(here, name, Local())  # finishes this if it is killed
+        watch = Watch(engine.target, here, name, Local())  # finishes this if it is killed
         try:
             with contextlib.suppress(HostError):  # shared memory that is full is a reason to go on
                 if found := directory.load():
@@ -70,10 +70,10 @@ def down(
         return there
 
 
-def mine() -> list[str]:
+def mine(engine: Engine) -> list[str]:
     """The names of this user's labs: those on the engine, and those that have a directory."""
-    found = set(Engine().labs(state.owner()))
-    here = home.current()
+    found = set(engine.labs(state.owner()))
+    here = home.current(engine)
     for name in {*here.labs(), *here.files(".lock"), *here.files(".users")}:
         kept = state.LabDirectory(here, name).load()
         if kept is None or kept.owner == state.owner():
@@ -81,35 +81,34 @@ def mine() -> list[str]:
     return sorted(found)
 
 
-def everything(progress: Progress) -> list[str]:
+def everything(engine: Engine, progress: Progress) -> list[str]:
     """Remove this user's labs; the names of what was removed."""
     removed = []
-    for name in mine():
+    for name in mine(engine):
         with contextlib.suppress(InputError):  # the name is somebody else's by now
-            if down(name, progress):
+            if down(engine, name, progress):
                 removed.append(name)
     return removed
 
 
-def stale(progress: Progress) -> list[str]:
+def stale(engine: Engine, progress: Progress) -> list[str]:
     """Remove what has been left of this user's labs, on this engine; the names of what was removed.
 
     That is a lab whose time has passed; one whose `up`, `down` or users were killed, and their guard as well; and files
     of a lab that has nothing on the engine. A lab that somebody is working on is not looked at.
     """
     removed = []
-    engine = Engine()
-    for name in mine():
+    for name in mine(engine):
         # Somebody works on it; or the name is somebody else's by now.
         with contextlib.suppress(DeadlinePassed, InputError):
-            if down(name, progress, wanted=functools.partial(_is_stale, name, engine), patience=0):
+            if down(engine, name, progress, wanted=functools.partial(_is_stale, name, engine), patience=0):
                 removed.append(name)
     return removed
 
 
 def _is_stale(name: str, engine: Engine) -> bool:
     """See `stale`; asked by who holds the lab's lock."""
-    here = home.current()
+    here = home.current(engine)
     found = state.LabDirectory(here, name).load()
     expires = engine.expires(name, state.owner())
     used = Users(here, name).used()
@@ -132,9 +131,7 @@ def remove(
     `late` may still come: a Compose that was ended had asked the engine for it, which goes on with it all the same.
     Compose does not know owners: it is called only where all that the engine has by this name is of one, this user.
     """
-    bare = compose.Compose(
-        compose.find(runner), compose.project_name(directory.name), (), {"DOCKER_HOST": engine_url()}
-    )
+    bare = compose.Compose(compose.find(runner), compose.project_name(directory.name), (), engine.target.environment)
     deadline = Deadline.after(DOWN_SECONDS)
     mine = state.owner()
     owners = engine.owners(directory.name) if owners is None else owners
@@ -164,4 +161,4 @@ def remove(
         directory.remove()
         for other in others:
             elsewhere.remove(other, directory)
-        hosting.forget(directory.name, known.ports.values() if known else ())
+        engine.target.forget(directory.name, known.ports.values() if known else ())

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import claims, compose, definition, elsewhere, files, hint, home, hosting, images, labfile, needs, state
+from mailstack import claims, compose, definition, elsewhere, files, home, images, labfile, needs, state
 from mailstack.down import LOCK_SECONDS, Progress, remove
-from mailstack.engine import Engine, engine_url, own_engine
+from mailstack.engine import Engine, own_engine
 from mailstack.errors import (
     CheckFailed,
     DeadlinePassed,
@@ -26,6 +26,7 @@ from mailstack.runner import Local, Runner, last_lines, must
 from mailstack.running import RunningLab, endpoints_json, project
 from mailstack.secret import Secret
 from mailstack.services import Endings, Starts
+from mailstack.target import Target
 from mailstack.users import Watch
 
 # How long a part may take before it is given up, in seconds: many times what a slow machine needs.
@@ -87,24 +88,26 @@ class Report:
         }
 
 
-def up(request: Request, progress: Progress) -> Report:
+def up(engine: Engine, request: Request, progress: Progress) -> Report:
     """Bring a lab to its definition, and prove it with a mail; if that fails, remove what was made (see `keep`)."""
-    report = _up(request, progress, LOCK_SECONDS, lambda: progress(_WAITING))
+    report = _up(engine, request, progress, LOCK_SECONDS, lambda: progress(_WAITING))
     assert report is not None
     return report
 
 
-def _lead(wanted: state.State) -> None:
+def _lead(target: Target, wanted: state.State) -> None:
     """Have the lab's ports lead to it, where it is on another host. Raises HostError."""
-    if lost := hosting.forward(wanted.ports.values()):
+    if lost := target.forward(wanted.ports.values()):
         addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
         raise HostError(
             f"{addresses} of this machine should lead to the lab, and is taken",
-            remedy=f"end what listens there, or `{hint.line('down', lab=wanted.lab)}`: a new lab chooses others",
+            remedy=f"end what listens there, or `{target.line('down', lab=wanted.lab)}`: a new lab chooses others",
         )
 
 
-def ensure(request: Request, progress: Progress, meanwhile: Callable[[], object] = lambda: None) -> None:
+def ensure(
+    engine: Engine, request: Request, progress: Progress, meanwhile: Callable[[], object] = lambda: None
+) -> None:
     """Bring a lab up unless it is: of several processes that ask at once, one does it while the others wait.
 
     Those call `meanwhile` before they do, for what is to be done anyway.
@@ -115,25 +118,31 @@ def ensure(request: Request, progress: Progress, meanwhile: Callable[[], object]
         meanwhile()
 
     try:
-        _up(request, progress, ENSURE_SECONDS, waits, unless_up=True)
+        _up(engine, request, progress, ENSURE_SECONDS, waits, unless_up=True)
     except MailstackError as error:
-        raise hosting.explained(error) from None
+        raise engine.target.explained(error) from None
 
 
 def _up(
-    request: Request, progress: Progress, patience: float, waits: Callable[[], None], *, unless_up: bool = False
+    engine: Engine,
+    request: Request,
+    progress: Progress,
+    patience: float,
+    waits: Callable[[], None],
+    *,
+    unless_up: bool = False,
 ) -> Report | None:
     started = time.monotonic()
-    directory = home.directory(request.name)
+    directory = home.directory(engine, request.name)
     outside = files.read_credentials(request.credentials) if request.credentials else None
     relay_ca = files.read_authorities(request.relay_ca) if request.relay_ca else ""
-    watch = Watch(directory.home, request.name, Local())
+    watch = Watch(engine.target, directory.home, request.name, Local())
     work = None
     try:
         with directory.locked(Deadline.after(patience), waits) as lock:
             if unless_up and (found := directory.load()) is not None and found.stays:
                 return None
-            work = _Up(request, directory, Local((lock,)), outside, relay_ca, progress, started)
+            work = _Up(engine, request, directory, Local((lock,)), outside, relay_ca, progress, started)
             return work.run()
     finally:
         if work and work.watched:
@@ -147,6 +156,7 @@ class _Up:
 
     def __init__(
         self,
+        engine: Engine,
         request: Request,
         directory: state.LabDirectory,
         runner: Runner,
@@ -162,7 +172,8 @@ class _Up:
         self.relay_ca = relay_ca
         self.progress = progress
         self.started = started
-        self.engine = Engine()
+        self.engine = engine
+        self.target = engine.target
         self.before = directory.load()
         self.notes: list[str] = []
         self.endings = Endings(self.engine, request.name)
@@ -185,12 +196,12 @@ class _Up:
             if not files.certificates_hold(self.directory.files):
                 fresh = pool.submit(pki.make, files.SERVER_NAMES)
             around = pool.submit(self._around)
-            document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
+            document = resolve(self.runner, project(self.target, self.runner, wanted, self.directory), paths)
             lab = read_definition(document, paths)
             networks, owners = around.result()
             _refuse_anothers(wanted, owners)
             kept = self.before.subnets if self.before else {}
-            chosen = claims.of_subnets(self.directory.home, wanted, document, networks, kept)
+            chosen = claims.of_subnets(self.target, self.directory.home, wanted, document, networks, kept)
             wanted = dataclasses.replace(wanted, document=document[labfile.BLOCK], subnets=chosen)
             self._done("definition")
             made_here = self.before is None
@@ -211,7 +222,7 @@ class _Up:
                 elif self.before is not None and not self.request.keep:
                     self._go_back(self.before, handed)
                 elif isinstance(error, MailstackError):
-                    error.remedy = error.remedy or f"it was kept: {hint.line('logs', lab=wanted.lab)}"
+                    error.remedy = error.remedy or f"it was kept: {self.target.line('logs', lab=wanted.lab)}"
                 raise
 
     def _around(self) -> tuple[list[Network], set[str]]:
@@ -229,20 +240,23 @@ class _Up:
             name = self.request.name
             raise InputError(
                 f"lab “{name}” is on this engine already, and its files are in {found[0]}",
-                remedy=f"`{hint.line('down', lab=name)}` removes it",
+                remedy=f"`{self.target.line('down', lab=name)}` removes it",
             )
 
     def _go_back(self, before: state.State, kept: Mapping[str, Secret]) -> None:
         """What was to take the place of a lab that is up does not come up: the lab is made what it was."""
         self.progress("putting the lab back as it was")
         changed = files.put_back(self.directory.files, kept)
+        self.target.hand_over(self.directory.files)
         self.directory.save(before)
-        there = project(self.runner, before, self.directory)
+        there = project(self.target, self.runner, before, self.directory)
         result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
         if stale := files.readers(changed):
             self.runner.run(there.restart(stale), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
-            self.progress(f"it could not be put back: {hint.line('down', lab=before.lab)}, then up, makes it anew")
+            self.progress(
+                f"it could not be put back: {self.target.line('down', lab=before.lab)}, then up, makes it anew"
+            )
 
     def _wanted(self) -> state.State:
         """The lab's state as it should be: what a running one has, it keeps."""
@@ -263,9 +277,9 @@ class _Up:
             expires=expires,
             tag=images.content_tag(definition.stack()),
             files=tuple(str(path) for path in paths),
-            ports=before.ports if before else claims.of_ports(self.directory.home, request.name),
+            ports=before.ports if before else claims.of_ports(self.target, self.directory.home, request.name),
             relay=f"{request.relay.host}:{request.relay.port}" if request.relay else "",
-            engine=engine_url(),
+            engine=self.target.url,
             stays=before.stays if before else request.keep,
         )
 
@@ -290,8 +304,9 @@ class _Up:
             outside=self.outside,
             relay_ca=self.relay_ca,
         )
+        self.target.hand_over(directory.files)
         _refuse_anothers(wanted, claimed.result())
-        _lead(wanted)
+        _lead(self.target, wanted)
         self._done("files")
         self.progress("starting the containers")
         warm = pool.submit(_warm_up)
@@ -318,7 +333,7 @@ class _Up:
             accounts=tuple(lab.addresses()),
             verified=verified,
             seconds={**self.seconds, "total": sum(self.seconds.values())},
-            notes=tuple(filter(None, (*self.notes, needs.clock()))),
+            notes=tuple(filter(None, (*self.notes, needs.clock(self.target)))),
         )
 
     def _done(self, part: str) -> None:
@@ -327,7 +342,7 @@ class _Up:
 
     def _start(self, wanted: state.State, document: Json, changed: set[str]) -> state.State:
         """Start the containers; gives the lab's state, with other ports and subnets where those wanted were lost."""
-        there = project(self.runner, wanted, self.directory, document)
+        there = project(self.target, self.runner, wanted, self.directory, document)
         result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS), on_line=self.starts.hear)
         if result.code != 0:
             self.countdown.cancel()
@@ -335,7 +350,7 @@ class _Up:
             # Not taken apart by its text: what the engine has tells why.
             references = [f"mailstack/{service}:{wanted.tag}" for service in SERVICES]
             if images.ensure_images(
-                self.engine, self.runner, there.build(), references, self.progress, here=own_engine()
+                self.engine, self.runner, there.build(), references, self.progress, here=own_engine(self.target)
             ):
                 self.progress("starting the containers")
                 # Anew: what the first attempt made before it failed may lack a network, and Compose does not see that.
@@ -343,29 +358,35 @@ class _Up:
         for _ in range(claims.CLAIMS):
             if result.code == 0 or self.before or needs.disk_is_full(self.engine):  # a lab that is up keeps what it has
                 break
-            lost = claims.lost_ports(wanted, document, self._idle(document))
+            lost = claims.lost_ports(self.target, wanted, document, self._idle(document))
             refused = claims.lost_subnets(self.engine, wanted, document)
             if not lost and not refused:
                 break
             self.progress(f"somebody else was faster at {', '.join(lost + refused)}")
             self.runner.run(there.down(), deadline=Deadline.after(UP_SECONDS))
-            hosting.close(wanted.ports.values())
-            wanted = dataclasses.replace(wanted, ports=claims.of_ports(self.directory.home, wanted.lab), subnets={})
+            self.target.close(wanted.ports.values())
+            wanted = dataclasses.replace(
+                wanted, ports=claims.of_ports(self.target, self.directory.home, wanted.lab), subnets={}
+            )
             paths = [Path(name) for name in wanted.files]
-            document = resolve(self.runner, project(self.runner, wanted, self.directory), paths)
-            chosen = claims.of_subnets(self.directory.home, wanted, document, self.engine.networks(), refused=refused)
+            document = resolve(self.runner, project(self.target, self.runner, wanted, self.directory), paths)
+            chosen = claims.of_subnets(
+                self.target, self.directory.home, wanted, document, self.engine.networks(), refused=refused
+            )
             wanted = dataclasses.replace(wanted, subnets=chosen)
             self.directory.save(wanted)
-            _lead(wanted)
+            _lead(self.target, wanted)
             self.progress("starting them again, elsewhere")
-            there = project(self.runner, wanted, self.directory, document)
+            there = project(self.target, self.runner, wanted, self.directory, document)
             result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
             idle = self._idle(document)
-            taken = "".join(f"; {address} is taken" for address in claims.taken_ports(document, idle))
-            remedy = f"`{needs.look()}` says what is missing"
-            if self.before and claims.lost_ports(wanted, document, idle):
-                remedy = f"end what listens there, or `{hint.line('down', lab=wanted.lab)}`: a new lab chooses others"
+            taken = "".join(f"; {address} is taken" for address in claims.taken_ports(self.target, document, idle))
+            remedy = f"`{self.target.line('doctor')}` says what is missing"
+            if self.before and claims.lost_ports(self.target, wanted, document, idle):
+                remedy = (
+                    f"end what listens there, or `{self.target.line('down', lab=wanted.lab)}`: a new lab chooses others"
+                )
             raise HostError(
                 f"lab “{wanted.lab}” could not be started" + self.endings.told() + taken,
                 details=self._blot(self.endings.logs() or last_lines(compose.complaints(result.stderr), 6)),

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint, stdio
+from mailstack import stdio
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import Endpoint, Relay
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.lab import Report
     from mailstack.running import RunningLab
+    from mailstack.target import Target
 
 _HOW = {
     "submission": "STARTTLS, then AUTH",
@@ -74,6 +76,7 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
 )
 @json_option
 def up(
+    engine: Engine,
     name: str,
     overlays: tuple[Path, ...],
     relay: Relay | None,
@@ -98,16 +101,16 @@ def up(
         )
     request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl)
     with Progress(progress) as show:
-        report = lab.up(request, show)
+        report = lab.up(engine, request, show)
     for note in report.notes:
         click.echo(f"mailstack: {note}", err=True)
     if as_json:
         print_json(report.json())
     else:
-        _print_report(report)
+        _print_report(report, engine.target)
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: Report, target: Target) -> None:
     click.echo(
         f"lab “{report.lab}” is up after {report.seconds['total']:.1f} s: "
         f"a mail crossed it in {report.verified.milliseconds:.0f} ms\n"
@@ -116,8 +119,8 @@ def _print_report(report: Report) -> None:
     click.echo()
     _print_list("accounts", report.accounts)
     click.echo(f"CA        {report.ca_file}")
-    click.echo(f"\nnext      {hint.line('send', '--to', report.accounts[0], lab=report.lab)}")
-    click.echo(f"          {hint.line('check', lab=report.lab)}")
+    click.echo(f"\nnext      {target.line('send', '--to', report.accounts[0], lab=report.lab)}")
+    click.echo(f"          {target.line('check', lab=report.lab)}")
 
 
 def _print_endpoints(endpoints: dict[str, Endpoint] | object) -> None:
@@ -150,7 +153,7 @@ def _print_list(label: str, words: Sequence[str]) -> None:
 @click.option("--stale", is_flag=True, help="Those that have expired, or were left behind.")
 @click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
 @json_option
-def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool) -> None:
+def down(engine: Engine, name: str, everything: bool, stale: bool, progress: str, as_json: bool) -> None:
     """Remove a lab: containers, networks, volumes and secrets.
 
     With --all every lab of yours, also one whose `up` was killed. With --stale
@@ -164,29 +167,29 @@ def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool)
         raise InputError("--all removes what --stale does, and more", remedy="give one of them")
     with Progress(progress) as show:
         if stale:
-            removed = removal.stale(show)
+            removed = removal.stale(engine, show)
         elif everything:
-            removed = removal.everything(show)
+            removed = removal.everything(engine, show)
         else:
-            removed = [name] if removal.down(name, show) else []
+            removed = [name] if removal.down(engine, name, show) else []
     if as_json:
         print_json({"removed": removed})
     elif removed:
         click.echo(f"removed: {', '.join(removed)}")
     else:
         click.echo("there was nothing to remove")
-        if not everything and not stale and (there := home.on_other_engines(home.current(), name)):
+        if not everything and not stale and (there := home.on_other_engines(home.current(engine), name)):
             click.echo(f"mailstack: a lab “{name}” of yours is at {' and '.join(there)}", err=True)
 
 
 @click.command()
 @name_option
 @json_option
-def status(name: str, as_json: bool) -> None:
+def status(engine: Engine, name: str, as_json: bool) -> None:
     """Services, addresses, ports and accounts of a lab; never passwords."""
     from mailstack.running import RunningLab, endpoints_json
 
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     services = lab.services()
     if as_json:
         print_json(
@@ -235,14 +238,14 @@ def _print_status(lab: RunningLab) -> None:
 @name_option
 @overlay_option
 @json_option
-def config(name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
+def config(engine: Engine, name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
     """The definition of a lab as Compose resolves it, overlays and all.
 
     Without -f: that of the lab that is up, or the one that `up` would use.
     """
     from mailstack import resolve
 
-    document = resolve.resolved(name, overlays)
+    document = resolve.resolved(engine, name, overlays)
     if as_json:
         print_json(document)
     else:
