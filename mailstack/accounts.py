@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from mailstack import credentials, files, guests, hint, state
+from mailstack import credentials, files, guests, state
 from mailstack.addresses import address_flaw
 from mailstack.errors import HostError, InputError, MailstackError
 from mailstack.model import Account, Deadline, Progress
@@ -75,11 +75,11 @@ class Accounts:
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             if temporary:
                 self.lab.guest.note([address])
-            files.add(self.lab.directory.files, {Account(address, quota): password})
+            self._keep({Account(address, quota): password})
             try:
                 self._tell("add", [address])
             except BaseException:
-                files.remove(self.lab.directory.files, [address])
+                self._drop([address])
                 raise
         if not fresh:
             credentials.await_password(self.lab, address, password)
@@ -101,10 +101,10 @@ class Accounts:
             self.lab.guest.note(addresses)
             try:
                 given = {Account(address, quota): password for address, password in added.items()}
-                files.add(self.lab.directory.files, given)
+                self._keep(given)
                 self._tell("add", addresses)
             except BaseException:
-                files.remove(self.lab.directory.files, addresses)
+                self._drop(addresses)
                 raise
         return added
 
@@ -117,7 +117,7 @@ class Accounts:
         defined = set(self.lab.defined.addresses())
         addresses = [address for address in addresses if address not in defined]
         with self._locked():
-            files.remove(self.lab.directory.files, addresses)
+            self._drop(addresses)
             try:
                 self._tell("remove", addresses)
             finally:
@@ -130,7 +130,7 @@ class Accounts:
         Raises InputError where it was not added to it.
         """
         if flaw := address_flaw(address):
-            raise InputError(f"{address[:300]!r} {flaw}", remedy=hint.line("account", "list", lab=self.lab.name))
+            raise InputError(f"{address[:300]!r} {flaw}", remedy=self.lab.line("account", "list"))
         address = address.lower()
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):
@@ -138,10 +138,10 @@ class Accounts:
                 what = "is of the lab's definition" if defined else "is no account"
                 raise InputError(
                     f"{address} {what}: only accounts that were added to the running lab can be removed",
-                    remedy=hint.line("account", "list", lab=self.lab.name),
+                    remedy=self.lab.line("account", "list"),
                 )
             password = self.lab.password(address)
-            files.remove(self.lab.directory.files, [address])
+            self._drop([address])
             self._tell("remove", [address])
             credentials.await_password(self.lab, address, password, holds=False)
             self._empty([address])
@@ -172,6 +172,15 @@ class Accounts:
             for noted in guests.left(self.lab.directory.path):
                 if addresses := [address for address in noted if not address_flaw(address)]:
                     self.remove_several(addresses)
+
+    def _keep(self, accounts: Mapping[Account, Secret]) -> None:
+        self._hand_over(files.add(self.lab.directory.files, accounts))
+
+    def _drop(self, addresses: Sequence[str]) -> None:
+        self._hand_over(files.remove(self.lab.directory.files, addresses))
+
+    def _hand_over(self, names: Sequence[str]) -> None:
+        self.lab.target.hand_over(self.lab.directory.files, names)
 
     def _locked(self) -> AbstractContextManager[int]:
         return self.lab.directory.locked(
@@ -210,9 +219,7 @@ class Accounts:
             while not said.endswith(b"\n"):
                 more = postfix.recv(4096)
                 if not more:
-                    raise HostError(
-                        "postfix did not take the account", remedy=hint.line("logs", "postfix", lab=self.lab.name)
-                    )
+                    raise HostError("postfix did not take the account", remedy=self.lab.line("logs", "postfix"))
                 said += more
         except OSError as error:
             raise HostError(f"postfix did not take the account: {error}") from None

@@ -8,8 +8,8 @@ import functools
 import time
 from collections.abc import Callable
 
-from mailstack import compose, elsewhere, hint, hosting, plan, state, tools
-from mailstack.engine import engine_url
+from mailstack import compose, elsewhere, plan, state, tools
+from mailstack.engine import Engine
 from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.model import Deadline, Progress
 from mailstack.observation import Remains, observe_remains
@@ -26,6 +26,7 @@ LATE_SECONDS = 3.0
 
 
 def down(
+    engine: Engine,
     name: str,
     progress: Progress,
     *,
@@ -41,7 +42,7 @@ def down(
     FileNotFoundError when there is no lock, and none is to be made: then nobody has worked on the lab.
     """
     state.check_name(name)
-    with_tools = using or tools.here(progress)
+    with_tools = using or tools.of(engine, progress)
     directory = with_tools.directory(name)
     with directory.locked(
         Deadline.after(patience), lambda: progress(f"waiting for another command on lab “{name}”"), make=make_lock
@@ -51,11 +52,11 @@ def down(
         seen = observe_remains(with_tools, directory)
         if seen.any:
             progress(f"removing lab “{name}”")
-        if others := _others(seen):
+        if others := _others(with_tools, seen):
             if seen.state is None or seen.state.owner == state.owner():
                 directory.remove()
             raise others
-        watch = Watch(directory.home, name, with_tools.runner)  # finishes this if it is killed
+        watch = Watch(with_tools.target, directory.home, name, with_tools.runner)  # finishes this if it is killed
         try:
             with contextlib.suppress(HostError):  # shared memory that is full is a reason to go on
                 if seen.state:
@@ -67,35 +68,35 @@ def down(
         return seen.any
 
 
-def dry_run(name: str, progress: Progress, using: Tools | None = None) -> Plan:
+def dry_run(engine: Engine, name: str, progress: Progress, using: Tools | None = None) -> Plan:
     """Return what `down` would do now; nothing is changed. Raises InputError, EngineError."""
     state.check_name(name)
-    with_tools = using or tools.here(progress)
+    with_tools = using or tools.of(engine, progress)
     seen = observe_remains(with_tools, with_tools.directory(name))
-    if others := _others(seen):
+    if others := _others(with_tools, seen):
         raise others
     return plan.plan_down(seen, state.owner())
 
 
-def dry_run_several(progress: Progress, *, stale: bool, using: Tools | None = None) -> list[Plan]:
+def dry_run_several(engine: Engine, progress: Progress, *, stale: bool, using: Tools | None = None) -> list[Plan]:
     """Return the same for all labs of this user, or for those that are `stale`."""
-    with_tools = using or tools.here(progress)
+    with_tools = using or tools.of(engine, progress)
     plans = []
     for name in mine(with_tools):
         if not stale or is_stale(name, with_tools):
             with contextlib.suppress(InputError):  # the name is another user's by now
-                plans.append(dry_run(name, progress, with_tools))
+                plans.append(dry_run(engine, name, progress, with_tools))
     return plans
 
 
-def _others(seen: Remains) -> InputError | None:
+def _others(with_tools: Tools, seen: Remains) -> InputError | None:
     """The error for a lab of which the engine has only another owner's."""
     owners = seen.inventory.owners()
     if not owners or state.owner() in owners:
         return None
     return InputError(
         f"the lab “{seen.name}” on this engine belongs to {', '.join(sorted(owners))}",
-        remedy=f"{hint.line('down', '--all')} removes your own",
+        remedy=f"{with_tools.target.line('down', '--all')} removes your own",
     )
 
 
@@ -110,30 +111,30 @@ def mine(with_tools: Tools) -> list[str]:
     return sorted(found)
 
 
-def everything(progress: Progress, using: Tools | None = None) -> list[str]:
+def everything(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
     """Remove this user's labs; the names of what was removed."""
-    with_tools = using or tools.here(progress)
+    with_tools = using or tools.of(engine, progress)
     removed = []
     for name in mine(with_tools):
         with contextlib.suppress(InputError):  # the name is another user's by now
-            if down(name, progress, using=with_tools):
+            if down(engine, name, progress, using=with_tools):
                 removed.append(name)
     return removed
 
 
-def stale(progress: Progress, using: Tools | None = None) -> list[str]:
+def stale(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
     """Remove what has been left of this user's labs, on this engine; the names of what was removed.
 
     That is a lab whose time has passed; one whose `up`, `down` or users were killed, and their guard as well; and files
     of a lab that has nothing on the engine. A lab that somebody is working on is not looked at.
     """
-    with_tools = using or tools.here(progress)
+    with_tools = using or tools.of(engine, progress)
     removed = []
     for name in mine(with_tools):
         # Another command works on it; or the name is another user's by now.
         with contextlib.suppress(DeadlinePassed, InputError):
             left = functools.partial(is_stale, name, with_tools)
-            if down(name, progress, wanted=left, patience=0, using=with_tools):
+            if down(engine, name, progress, wanted=left, patience=0, using=with_tools):
                 removed.append(name)
     return removed
 
@@ -169,7 +170,7 @@ def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> Non
                 case ComposeDown():
                     assert binary
                     project = compose.project_name(seen.name)
-                    bare = compose.Compose(binary, project, (), {"DOCKER_HOST": engine_url()})
+                    bare = compose.Compose(binary, project, (), with_tools.target.environment)
                     said = with_tools.runner.run(bare.down(), deadline=deadline).stderr
                 case RemoveThings():
                     late = compose.being_made(said.splitlines(), step.late)
@@ -181,7 +182,7 @@ def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> Non
         for step in steps:
             if isinstance(step, RemoveDirectory) and step.path != directory.path:
                 elsewhere.remove(step.path, directory)
-        hosting.forget(directory.name, known.ports.values() if known else ())
+        with_tools.target.forget(directory.name, known.ports.values() if known else ())
 
 
 def _remove_things(with_tools: Tools, name: str, late: frozenset[str], deadline: Deadline, said: str) -> None:

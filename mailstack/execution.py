@@ -107,9 +107,10 @@ class Execution:
                 self._claimed = self._pool.submit(self._tools.engine.claim, step.volume, step.labels)
             case WriteFiles():
                 files.put(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
+                self._tools.target.hand_over(self._directory.files)
             case ForwardPorts():
                 self._settle_name()
-                forward(self.wanted.state)
+                forward(self._tools.target, self.wanted.state)
             case BuildImages():
                 self._startup.build(step)
             case ComposeUp():

@@ -22,7 +22,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mailstack import hosting, pki, render
+from mailstack import pki, render
 from mailstack.addresses import address_flaw
 from mailstack.errors import CredentialsError, InputError
 from mailstack.model import Account, Lab
@@ -94,11 +94,9 @@ def wanted(
 
 
 def put(directory: Path, texts: Mapping[str, Secret]) -> set[str]:
-    """Write files into a lab's directory, and hand them to its host; gives the names of those that changed."""
+    """Write files into a lab's directory; gives the names of those that changed."""
     make_subdirectory(directory / "added")
-    changed = {name for name, text in texts.items() if write_private(directory / name, text.reveal())}
-    hosting.hand_over(directory)
-    return changed
+    return {name for name, text in texts.items() if write_private(directory / name, text.reveal())}
 
 
 def differing(texts: Mapping[str, Secret], there: Mapping[str, Secret]) -> tuple[str, ...]:
@@ -121,7 +119,6 @@ def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
     for name, text in before.items():
         if write_private(directory / name, text.reveal()):
             changed.add(name)
-    hosting.hand_over(directory)
     return changed
 
 
@@ -180,25 +177,31 @@ def _added_path(directory: Path, address: str) -> Path:
     return directory / "added" / address
 
 
-def add(directory: Path, accounts: Mapping[Account, Secret]) -> None:
-    """Keep added accounts for Dovecot, which takes them at once, and for Postfix's next start."""
+def add(directory: Path, accounts: Mapping[Account, Secret]) -> list[str]:
+    """Keep added accounts for Dovecot, which takes them at once, and for Postfix's next start.
+
+    Returns the names of the files that changed.
+    """
     make_subdirectory(directory / "added")
     for account, password in accounts.items():
         write_private(_added_path(directory, account.address), render.account_line(account, password).reveal())
     table = directory / "addresses"
     names = [account.address for account in accounts]
     write_private(table, _without(_read(table), names) + "".join(map(render.own_line, names)))
-    hosting.hand_over(directory)
+    return [table.name, *(f"added/{name}" for name in names)]
 
 
-def remove(directory: Path, removed: Collection[str]) -> None:
-    """Keep these accounts no longer. Raises InputError, before anything is done, as `is_added` does."""
+def remove(directory: Path, removed: Collection[str]) -> list[str]:
+    """Keep these accounts no longer; returns the names of the files that changed.
+
+    Raises InputError, before anything is done, as `is_added` does.
+    """
     paths = [_added_path(directory, address) for address in removed]
     table = directory / "addresses"
     write_private(table, _without(_read(table), removed))
     for path in paths:
         path.unlink(missing_ok=True)
-    hosting.hand_over(directory)
+    return [table.name, *(f"added/{name}" for name in removed)]
 
 
 def _without(table: str, removed: Collection[str]) -> str:
@@ -237,13 +240,12 @@ _LEAST_OF_A_KEY = 16  # characters of one line; the last of a key may be a few t
 
 
 def rotate_relay(directory: Path) -> tuple[str, Secret]:
-    """Give the relay in the lab another password: Dovecot takes the new one from the next log-in on."""
+    """Give the relay in the lab another password, in the file `relay`: it holds from the next log-in on."""
     known = read_relay(directory)
     if known is None:
         raise InputError(f"{directory}: there are no relay credentials to rotate")
     password = new_password()
     write_private(directory / "relay", render.credentials_file(known[0], password).reveal())
-    hosting.hand_over(directory)
     return known[0], password
 
 

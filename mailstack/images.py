@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import hint, hosting, transfer
+from mailstack import hint, transfer
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, EngineError, HostError
 from mailstack.model import Command, Progress
@@ -106,8 +106,7 @@ def _make_there(
     here: Engine,
 ) -> None:
     """Have the images on another host, with as little as possible sent there."""
-    there = hosting.current()
-    where = str(there.host) if there else "the other engine"
+    where = engine.target.host or "the other engine"
 
     def sent(wanted: Sequence[str]) -> bool:
         if not transfer.possible(here, engine, wanted):
@@ -122,9 +121,7 @@ def _make_there(
         except CommandFailed as error:
             progress(f"they cannot be built on {where}")
             if not sent(missing):
-                error.remedy = (
-                    f"have them on this machine (`{hint.line('up', host='')}`, without --host): then they are sent"
-                )
+                error.remedy = f"have them on this machine (`{hint.line('up')}`, without --host): then they are sent"
                 raise
     elif not sent(missing):
         if not sent([base]):

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import claims, files, hint, hosting, needs, plan, state, tools
+from mailstack import claims, files, needs, plan, state, tools
 from mailstack.down import remove
+from mailstack.engine import Engine
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, MailstackError
 from mailstack.execution import Execution, Stopwatch
 from mailstack.model import SERVICES, Deadline, Endpoint, Json, Progress
@@ -61,19 +62,20 @@ class Report:
         }
 
 
-def up(request: Request, progress: Progress, using: Tools | None = None) -> Report:
+def up(engine: Engine, request: Request, progress: Progress, using: Tools | None = None) -> Report:
     """Bring a lab to its definition, and prove it with a mail; if that fails, remove what was made (see `keep`).
 
-        lab.up(lab.Request("mine"), print).endpoints["imaps"].port
+        lab.up(engine, lab.Request("mine"), print).endpoints["imaps"].port
 
     Raises MailstackError.
     """
-    report = _locked_up(request, progress, using, state.LOCK_SECONDS, lambda: progress(_WAITING))
+    report = _locked_up(engine, request, progress, using, state.LOCK_SECONDS, lambda: progress(_WAITING))
     assert report is not None
     return report
 
 
 def ensure(
+    engine: Engine,
     request: Request,
     progress: Progress,
     meanwhile: Callable[[], object] = lambda: None,
@@ -89,21 +91,22 @@ def ensure(
         meanwhile()
 
     try:
-        _locked_up(request, progress, using, ENSURE_SECONDS, waits, unless_up=True)
+        _locked_up(engine, request, progress, using, ENSURE_SECONDS, waits, unless_up=True)
     except MailstackError as error:
-        raise hosting.explained(error) from None
+        raise engine.target.explained(error) from None
 
 
-def dry_run(request: Request, progress: Progress, using: Tools | None = None) -> Plan:
+def dry_run(engine: Engine, request: Request, progress: Progress, using: Tools | None = None) -> Plan:
     """Return what `up` would do now; nothing is changed. Raises what `up` raises before it changes anything."""
     state.check_name(request.name)
-    with_tools = using or tools.here(progress)
+    with_tools = using or tools.of(engine, progress)
     directory, given = with_tools.directory(request.name), read_relay_files(request)
     with ThreadPoolExecutor(max_workers=3) as pool:
         return _planned(with_tools, directory, request, given, pool, closely=True)[2]
 
 
 def _locked_up(
+    engine: Engine,
     request: Request,
     progress: Progress,
     using: Tools | None,
@@ -114,11 +117,11 @@ def _locked_up(
 ) -> Report | None:
     stopwatch = Stopwatch()
     state.check_name(request.name)
-    with_tools = using or tools.here(progress)
+    with_tools = using or tools.of(engine, progress)
     directory = with_tools.directory(request.name)
     given = read_relay_files(request)
     with (
-        Watch(directory.home, request.name, with_tools.runner) as watch,
+        Watch(with_tools.target, directory.home, request.name, with_tools.runner) as watch,
         directory.locked(Deadline.after(patience), waits) as lock,
     ):
         if unless_up and (found := directory.load()) is not None and found.stays:
@@ -136,8 +139,8 @@ def _planned(
     closely: bool = False,
 ) -> tuple[Observation, Desired, Plan]:
     before = directory.load()
-    ports = {} if before else claims.of_ports(with_tools.home, request.name)
-    first = draft(request, before, ports, time.time())
+    ports = {} if before else claims.of_ports(with_tools.target, with_tools.home, request.name)
+    first = draft(request, before, ports, with_tools.target.url, time.time())
     with_tools.progress("reading the definition")
     seen = observe(with_tools, directory, first, before, given, pool, closely=closely)
     wanted = plan.desired(first, seen)
@@ -166,7 +169,7 @@ def _up(
             if not request.keep:
                 _undo(with_tools, directory, seen, watch, execution.starts.being_made())
             elif isinstance(error, MailstackError):
-                error.remedy = error.remedy or f"it was kept: {hint.line('logs', lab=request.name)}"
+                error.remedy = error.remedy or f"it was kept: {with_tools.target.line('logs', lab=request.name)}"
             raise
         reached = execution.wanted.state
         watch.needed = seen.state is None and reached.expires != "never"
@@ -178,7 +181,7 @@ def _up(
             accounts=tuple(wanted.lab.addresses()),
             verified=verified,
             seconds={**stopwatch.seconds, "total": sum(stopwatch.seconds.values())},
-            notes=tuple(filter(None, (*notes(request, seen.state), needs.clock()))),
+            notes=tuple(filter(None, (*notes(request, seen.state), needs.clock(with_tools.target)))),
         )
 
 
@@ -196,10 +199,12 @@ def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: 
 def _go_back(with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation) -> None:
     with_tools.progress("putting the lab back as it was")
     changed = files.put_back(directory.files, seen.handed)
+    with_tools.target.hand_over(directory.files)
     directory.save(before)
-    compose = project(with_tools.runner, before, directory)
+    compose = project(with_tools.target, with_tools.runner, before, directory)
     result = with_tools.runner.run(compose.up(), deadline=Deadline.after(UP_SECONDS))
     if stale := files.readers(changed):
         with_tools.runner.run(compose.restart(stale), deadline=Deadline.after(UP_SECONDS))
     if result.code != 0:
-        with_tools.progress(f"it could not be put back: {hint.line('down', lab=before.lab)}, then up, makes it anew")
+        removal = with_tools.target.line("down", lab=before.lab)
+        with_tools.progress(f"it could not be put back: {removal}, then up, makes it anew")

@@ -52,7 +52,8 @@ class Endpoint:
 
     host: str
     port: int
-    lab: str = field(default="", compare=False)  # whose it is, for what is said of it
+    lab: str = field(default="", compare=False)  # the lab that it belongs to, for messages
+    target: str = field(default="", compare=False)  # the host over SSH that the lab is on, for messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mailstack import claims, elsewhere, files, hosting, needs, state
+from mailstack import claims, elsewhere, files, needs, state
 from mailstack.inventory import Inventory
 from mailstack.model import SERVICES, Deadline, Json, Lab
 from mailstack.request import RelayFiles
@@ -36,7 +36,7 @@ class Observation:
     subnets: Mapping[str, str]  # network → subnet: free ones, or those that it has
     handed: Mapping[str, Secret]  # the files that its containers were handed
     texts: Mapping[str, Secret]  # the same files as they should be
-    remote: bool = False  # whether it is on another host
+    host: str = ""  # the host over SSH that it is on; "" for an engine that this machine reaches itself
     # Asked for a plan that is shown. While a lab is brought up, Compose finds these out: to ask would cost time.
     missing_images: tuple[str, ...] = ()
     hashes: Mapping[str, str] | None = None  # service → Compose's digest of its definition; None: not known
@@ -65,7 +65,7 @@ def observe(
     if not files.certificates_hold(directory.files):
         fresh = pool.submit(pki.make, files.SERVER_NAMES)
     asked = pool.submit(_ask, tools, directory.name)
-    document = resolve(tools.runner, project(tools.runner, wanted, directory), paths)
+    document = resolve(tools.runner, project(tools.target, tools.runner, wanted, directory), paths)
     lab = read_definition(document, paths)
     inventory = asked.result()
     made = directory.is_made()
@@ -75,7 +75,7 @@ def observe(
         made=made,
         recorded=before is not None and directory.subnets_file.is_file() and (directory.files / "added").is_dir(),
         inventory=inventory,
-        elsewhere=tuple(elsewhere.find(inventory, directory)) if before is None else (),
+        elsewhere=tuple(elsewhere.find(tools.target, inventory, directory)) if before is None else (),
         document=document,
         lab=lab,
         subnets=_subnets(tools, wanted, before, document, inventory),
@@ -87,7 +87,7 @@ def observe(
             outside=given.credentials,
             relay_ca=given.authorities,
         ),
-        remote=hosting.current() is not None,
+        host=tools.target.host,
     )
     return _closely(tools, directory, wanted, seen) if closely else seen
 
@@ -102,7 +102,9 @@ def _subnets(
 ) -> Mapping[str, str]:
     if inventory.owners() - {wanted.owner}:
         return {}  # another owner's lab: the plan refuses it
-    return claims.of_subnets(tools.home, wanted, document, inventory.networks, before.subnets if before else {})
+    return claims.of_subnets(
+        tools.target, tools.home, wanted, document, inventory.networks, before.subnets if before else {}
+    )
 
 
 def _closely(tools: Tools, directory: LabDirectory, wanted: State, seen: Observation) -> Observation:
@@ -111,7 +113,7 @@ def _closely(tools: Tools, directory: LabDirectory, wanted: State, seen: Observa
     if seen.state:
         told = must(
             tools.runner,
-            project(tools.runner, wanted, directory, seen.document).hashes(),
+            project(tools.target, tools.runner, wanted, directory, seen.document).hashes(),
             deadline=Deadline.after(_HASH_SECONDS),
         )
         hashes = dict(line.split(" ", 1) for line in told.stdout.splitlines())
@@ -148,7 +150,7 @@ def observe_failure(tools: Tools, wanted: State, document: Json, *, new: bool, i
         return Failure(disk_full=True)
     idle = idle_services(tools, wanted, document)
     return Failure(
-        lost_ports=tuple(claims.lost_ports(wanted, document, idle)),
+        lost_ports=tuple(claims.lost_ports(tools.target, wanted, document, idle)),
         lost_subnets=tuple(claims.lost_subnets(tools.engine, wanted, document)),
     )
 
@@ -187,6 +189,6 @@ def observe_remains(tools: Tools, directory: LabDirectory, late: frozenset[str] 
         directory.is_made(),
         directory.load(),
         inventory,
-        tuple(elsewhere.find(inventory, directory)),
+        tuple(elsewhere.find(tools.target, inventory, directory)),
         late,
     )

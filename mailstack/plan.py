@@ -58,7 +58,7 @@ def desired(draft: State, seen: Observation) -> Desired:
     if seen.elsewhere:
         raise InputError(
             f"lab “{draft.lab}” is on this engine already, and its files are in {seen.elsewhere[0]}",
-            remedy=f"`{hint.line('down', lab=draft.lab)}` removes it",
+            remedy=f"`{hint.line('down', lab=draft.lab, host=seen.host)}` removes it",
         )
     state = replace(draft, document=seen.document[labfile.BLOCK], subnets=dict(seen.subnets))
     return Desired(state, seen.lab, seen.document, seen.texts)
@@ -88,10 +88,10 @@ def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
     if volume and volume[0] not in [each.name for each in seen.inventory.volumes]:
         yield ClaimName("the engine does not have it", *volume)
     names = files.differing(wanted.texts, seen.handed)
-    if names or seen.remote:
+    if names or seen.host:
         cause = _NEW if new else "the definition asks for other ones" if names else "its host may have lost them"
         yield WriteFiles(cause, names)
-    if seen.remote:
+    if seen.host:
         yield ForwardPorts("the lab is on another host", tuple(state.ports.values()))
 
 

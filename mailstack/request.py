@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack import definition, files, images, state
-from mailstack.engine import engine_url
 from mailstack.model import Relay
 from mailstack.secret import Secret
 
@@ -43,10 +42,11 @@ def read_relay_files(request: Request) -> RelayFiles:
     )
 
 
-def draft(request: Request, before: state.State | None, ports: dict[str, int], now: float) -> state.State:
+def draft(request: Request, before: state.State | None, ports: dict[str, int], url: str, now: float) -> state.State:
     """The state of the lab that is asked for, before its definition was read; what a lab has, it keeps.
 
-    `before` is how it was brought up, `ports` are free ones for a new lab, `now` is in seconds of the epoch.
+    `before` is how it was brought up, `ports` are free ones for a new lab, `url` is the engine's address, `now` is in
+    seconds of the epoch.
     """
     paths = [definition.compose_file("lab.yaml")]
     if request.relay:
@@ -61,7 +61,7 @@ def draft(request: Request, before: state.State | None, ports: dict[str, int], n
         files=tuple(str(path) for path in paths),
         ports=before.ports if before else ports,
         relay=f"{request.relay.host}:{request.relay.port}" if request.relay else "",
-        engine=engine_url(),
+        engine=url,
         stays=before.stays if before else request.keep,
     )
 

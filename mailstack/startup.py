@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from mailstack import claims, compose, files, hint, hosting, images, needs, plan
+from mailstack import claims, compose, files, images, plan
 from mailstack.errors import HostError
 from mailstack.model import Deadline, Result
 from mailstack.observation import Observation, idle_services, observe_failure
@@ -17,6 +17,7 @@ from mailstack.running import project
 from mailstack.services import Endings, Starts
 from mailstack.state import LabDirectory, State
 from mailstack.steps import BuildImages, ComposeUp, Move
+from mailstack.target import Target
 from mailstack.tools import Tools
 
 # How long Compose may take, in seconds: many times what a slow machine needs.
@@ -40,7 +41,7 @@ class Startup:
     @property
     def compose(self) -> compose.Compose:
         """Compose on the lab as it is now."""
-        return project(self._tools.runner, self.wanted.state, self._directory, self.wanted.document)
+        return project(self._tools.target, self._tools.runner, self.wanted.state, self._directory, self.wanted.document)
 
     def run(self, step: ComposeUp, failed: Callable[[], None]) -> None:
         """Start the containers; `failed` is called when Compose could not. Raises HostError."""
@@ -93,23 +94,23 @@ class Startup:
         tools, state = self._tools, self.wanted.state
         tools.progress(f"somebody else was faster at {', '.join(step.lost)}")
         tools.runner.run(self.compose.down(), deadline=Deadline.after(UP_SECONDS))
-        hosting.close(state.ports.values())
-        state = replace(state, ports=claims.of_ports(tools.home, state.lab), subnets={})
+        tools.target.close(state.ports.values())
+        state = replace(state, ports=claims.of_ports(tools.target, tools.home, state.lab), subnets={})
         paths = [Path(name) for name in state.files]
-        document = resolve(tools.runner, project(tools.runner, state, self._directory), paths)
+        document = resolve(tools.runner, project(tools.target, tools.runner, state, self._directory), paths)
         networks = tools.engine.networks()
-        chosen = claims.of_subnets(tools.home, state, document, networks, refused=step.subnets)
+        chosen = claims.of_subnets(tools.target, tools.home, state, document, networks, refused=step.subnets)
         self.wanted = replace(self.wanted, state=replace(state, subnets=chosen), document=document)
         self._directory.save(self.wanted.state)
-        forward(self.wanted.state)
+        forward(tools.target, self.wanted.state)
 
     def _failure(self, result: Result) -> HostError:
-        state, document = self.wanted.state, self.wanted.document
+        target, state, document = self._tools.target, self.wanted.state, self.wanted.document
         idle = idle_services(self._tools, state, document)
-        taken = "".join(f"; {address} is taken" for address in claims.taken_ports(document, idle))
-        remedy = f"`{needs.look()}` says what is missing"
-        if not self._new and claims.lost_ports(state, document, idle):
-            remedy = f"end what listens there, or `{hint.line('down', lab=state.lab)}`: a new lab chooses others"
+        taken = "".join(f"; {address} is taken" for address in claims.taken_ports(target, document, idle))
+        remedy = f"`{target.line('doctor')}` says what is missing"
+        if not self._new and claims.lost_ports(target, state, document, idle):
+            remedy = f"end what listens there, or `{target.line('down', lab=state.lab)}`: a new lab chooses others"
         said = self.endings.logs() or last_lines(compose.complaints(result.stderr), 6)
         return HostError(
             f"lab “{state.lab}” could not be started" + self.endings.told() + taken,
@@ -118,11 +119,11 @@ class Startup:
         )
 
 
-def forward(wanted: State) -> None:
+def forward(target: Target, wanted: State) -> None:
     """Have the lab's ports lead to it, where it is on another host. Raises HostError."""
-    if lost := hosting.forward(wanted.ports.values()):
+    if lost := target.forward(wanted.ports.values()):
         addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
         raise HostError(
             f"{addresses} of this machine should lead to the lab, and is taken",
-            remedy=f"end what listens there, or `{hint.line('down', lab=wanted.lab)}`: a new lab chooses others",
+            remedy=f"end what listens there, or `{target.line('down', lab=wanted.lab)}`: a new lab chooses others",
         )

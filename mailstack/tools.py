@@ -11,6 +11,7 @@ from mailstack.engine import Engine, own_engine
 from mailstack.model import Deadline, Progress
 from mailstack.runner import Local, Runner
 from mailstack.state import Home, LabDirectory
+from mailstack.target import Target
 
 if TYPE_CHECKING:
     from mailstack.running import RunningLab
@@ -39,6 +40,11 @@ class Tools:
     own_engine: Engine | None = None  # this machine's, while another host's is worked on; it may not be there
     transaction: Transaction = _by_mail
 
+    @property
+    def target(self) -> Target:
+        """The engine's Docker host."""
+        return self.engine.target
+
     def directory(self, lab: str) -> LabDirectory:
         """The directory of a lab. Raises InputError for what cannot be a lab's name."""
         return LabDirectory(self.home, lab)
@@ -48,6 +54,6 @@ class Tools:
         return replace(self, runner=self.runner.holding(lock))
 
 
-def here(progress: Progress) -> Tools:
-    """The tools for the engine in use. Raises EngineError where none answers."""
-    return Tools(Engine(), Local(), home.current(), progress, own_engine())
+def of(engine: Engine, progress: Progress) -> Tools:
+    """The tools for the labs on an engine. Raises EngineError where it does not answer."""
+    return Tools(engine, Local(), home.current(engine), progress, own_engine(engine.target))

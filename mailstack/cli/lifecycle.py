@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint, stdio
+from mailstack import stdio
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import Endpoint, Json, Relay
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.lab import Report
     from mailstack.running import RunningLab
     from mailstack.steps import Plan
+    from mailstack.target import Target
 
 _HOW = {
     "submission": "STARTTLS, then AUTH",
@@ -76,6 +78,7 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
 )
 @json_option
 def up(
+    engine: Engine,
     name: str,
     overlays: tuple[Path, ...],
     relay: Relay | None,
@@ -102,26 +105,26 @@ def up(
     request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl)
     if dry_run:
         with Progress(progress) as show:
-            steps = lab.dry_run(request, show)
-        _print_plans("up", [steps], steps.json() if as_json else None)
+            steps = lab.dry_run(engine, request, show)
+        _print_plans("up", [steps], steps.json() if as_json else None, engine.target)
         return
     with Progress(progress) as show:
-        report = lab.up(request, show)
+        report = lab.up(engine, request, show)
     for note in report.notes:
         click.echo(f"mailstack: {note}", err=True)
     if as_json:
         print_json(report.json())
     else:
-        _print_report(report)
+        _print_report(report, engine.target)
 
 
-def _print_plans(command: str, plans: Sequence[Plan], document: Json | None) -> None:
+def _print_plans(command: str, plans: Sequence[Plan], document: Json | None, target: Target) -> None:
     """Plans as a document, or each as a table: step, what it concerns, its cause."""
     if document is not None:
         print_json(document)
         return
     for plan in plans:
-        line = f"`{hint.line(command, lab=plan.lab)}` would"
+        line = f"`{target.line(command, lab=plan.lab)}` would"
         rows = [(row.step, _folded(_named(row.concerns), _WHAT), _folded(row.cause, _WHY)) for row in plan.rows()]
         click.echo(f"{line} do this:\n" if rows else f"{line} do nothing")
         if rows:
@@ -143,7 +146,7 @@ def _folded(text: str, width: int) -> tuple[str, ...]:
     return tuple(textwrap.wrap(text, width, break_on_hyphens=False))
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: Report, target: Target) -> None:
     click.echo(
         f"lab “{report.lab}” is up after {report.seconds['total']:.1f} s: "
         f"a mail crossed it in {report.verified.milliseconds:.0f} ms\n"
@@ -152,8 +155,8 @@ def _print_report(report: Report) -> None:
     click.echo()
     _print_list("accounts", report.accounts)
     click.echo(f"CA        {report.ca_file}")
-    click.echo(f"\nnext      {hint.line('send', '--to', report.accounts[0], lab=report.lab)}")
-    click.echo(f"          {hint.line('check', lab=report.lab)}")
+    click.echo(f"\nnext      {target.line('send', '--to', report.accounts[0], lab=report.lab)}")
+    click.echo(f"          {target.line('check', lab=report.lab)}")
 
 
 def _print_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
@@ -186,7 +189,7 @@ def _print_list(label: str, words: Sequence[str]) -> None:
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and why; change nothing.")
 @click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
 @json_option
-def down(name: str, everything: bool, stale: bool, dry_run: bool, progress: str, as_json: bool) -> None:
+def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool, progress: str, as_json: bool) -> None:
     """Remove a lab: containers, networks, volumes and secrets.
 
     With --all every lab of yours, also one whose `up` was killed. With --stale
@@ -200,34 +203,38 @@ def down(name: str, everything: bool, stale: bool, dry_run: bool, progress: str,
         raise InputError("--all removes what --stale does, and more", remedy="give one of them")
     if dry_run:
         with Progress(progress) as show:
-            plans = removal.dry_run_several(show, stale=stale) if everything or stale else [removal.dry_run(name, show)]
-        _print_plans("down", plans, {"plans": [plan.json() for plan in plans]} if as_json else None)
+            if everything or stale:
+                plans = removal.dry_run_several(engine, show, stale=stale)
+            else:
+                plans = [removal.dry_run(engine, name, show)]
+        document = {"plans": [plan.json() for plan in plans]}
+        _print_plans("down", plans, document if as_json else None, engine.target)
         return
     with Progress(progress) as show:
         if stale:
-            removed = removal.stale(show)
+            removed = removal.stale(engine, show)
         elif everything:
-            removed = removal.everything(show)
+            removed = removal.everything(engine, show)
         else:
-            removed = [name] if removal.down(name, show) else []
+            removed = [name] if removal.down(engine, name, show) else []
     if as_json:
         print_json({"removed": removed})
     elif removed:
         click.echo(f"removed: {', '.join(removed)}")
     else:
         click.echo("there was nothing to remove")
-        if not everything and not stale and (there := home.on_other_engines(home.current(), name)):
+        if not everything and not stale and (there := home.on_other_engines(home.current(engine), name)):
             click.echo(f"mailstack: a lab “{name}” of yours is at {' and '.join(there)}", err=True)
 
 
 @click.command()
 @name_option
 @json_option
-def status(name: str, as_json: bool) -> None:
+def status(engine: Engine, name: str, as_json: bool) -> None:
     """Services, addresses, ports and accounts of a lab; never passwords."""
     from mailstack.running import RunningLab, endpoints_json
 
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     services = lab.services()
     if as_json:
         print_json(
@@ -276,14 +283,14 @@ def _print_status(lab: RunningLab) -> None:
 @name_option
 @overlay_option
 @json_option
-def config(name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
+def config(engine: Engine, name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
     """The definition of a lab as Compose resolves it, overlays and all.
 
     Without -f: that of the lab that is up, or the one that `up` would use.
     """
     from mailstack import resolve
 
-    document = resolve.resolved(name, overlays)
+    document = resolve.resolved(engine, name, overlays)
     if as_json:
         print_json(document)
     else:

@@ -222,8 +222,9 @@ def test_two_recordings_at_once_each_have_their_own_dialogue(lab: RunningLab) ->
 def test_a_controller_that_is_killed_leaves_no_recorder_and_mail_goes_on(lab: RunningLab) -> None:
     """Killed after the recorder was ready, and before it heard anything."""
     code = (
-        "import sys, time; from mailstack.running import RunningLab\n"
-        f"lab = RunningLab({lab.name!r})\n"
+        "import os, time; from mailstack import target; from mailstack.engine import Engine\n"
+        "from mailstack.running import RunningLab\n"
+        f"lab = RunningLab({lab.name!r}, Engine(target.local(os.environ)))\n"
         "stream = lab.engine.stream(lab.service('sender').container, ['recorder', '60'], user='postfix')\n"
         "print(stream.recv(6).decode(), flush=True); time.sleep(60)"
     )

@@ -11,10 +11,10 @@ import pytest
 
 from mailstack import lab as life
 from mailstack import mail, post, queues, state
-from mailstack.engine import Engine
 from mailstack.errors import MailstackError
 from mailstack.model import SERVICES, Deadline
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -35,8 +35,8 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 
 def up_again(lab: RunningLab) -> RunningLab:
     """`mailstack up` on the lab, as it is."""
-    life.up(life.Request(lab.name), _quiet)
-    return RunningLab(lab.name)
+    life.up(engines.here(), life.Request(lab.name), _quiet)
+    return RunningLab(lab.name, engines.here())
 
 
 def accepted(lab: RunningLab, subject: str) -> str:
@@ -229,4 +229,4 @@ def test_down_removes_queues_and_mailboxes(labs: Labs) -> None:
     assert len(client.volumes.list(filters={"label": f"mailstack.lab={name}"})) == 4
     labs.down(name)
     assert client.volumes.list(filters={"label": f"mailstack.lab={name}"}) == []
-    assert Engine().leftovers(name, state.owner()) == []
+    assert engines.here().leftovers(name, state.owner()) == []

@@ -17,6 +17,7 @@ import pytest
 
 from mailstack.checks import all_checks
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -95,7 +96,10 @@ def test_what_up_would_do_is_the_proof_alone_for_a_lab_that_is_up_and_answers_as
 
 
 def test_no_server_has_anything_to_warn_of(name: str) -> None:
-    logged = {service.name: RunningLab(name).engine.logs(service.container) for service in RunningLab(name).services()}
+    logged = {
+        service.name: RunningLab(name, engines.here()).engine.logs(service.container)
+        for service in RunningLab(name, engines.here()).services()
+    }
     assert set(logged) == {"sender", "postfix", "dovecot"} and "Logged in" in logged["dovecot"]
     for service, text in logged.items():
         assert not re.findall(r".*\b(?:warning|error|fatal|panic):.*", text, re.IGNORECASE), service
@@ -139,7 +143,7 @@ def test_checks_leave_nothing_in_the_mailboxes_and_nothing_outside(up: dict[str,
     for address in up["accounts"]:
         subjects = [mail["subject"] for mail in answer("inbox", "-n", name, address)["mails"]]
         assert not [s for s in subjects if "check" in s or "Undelivered" in s]
-    lab = RunningLab(name)
+    lab = RunningLab(name, engines.here())
     assert not [thing for thing in lab.engine.leftovers(name, lab.state.owner) if "outside" in thing]
 
 
@@ -239,7 +243,7 @@ def test_labs_live_side_by_side_and_down_all_takes_them_all(labs: Labs, up: dict
 def test_a_lab_with_an_expiry_goes_by_itself(labs: Labs) -> None:
     name = labs.new_name("ttl")
     mailstack("up", "-n", name, "--ttl", "3s")
-    lab = RunningLab(name)
+    lab = RunningLab(name, engines.here())
     assert lab.state.expires != "never"
     deadline = time.monotonic() + 30
     while lab.engine.leftovers(name, lab.state.owner) or lab.directory.path.exists():

@@ -20,6 +20,7 @@ from mailstack.engine import Engine
 from mailstack.model import Deadline
 from mailstack.queues import ACTIONS, CONDITIONS, Entry
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
 
@@ -99,7 +100,7 @@ def put_off(lab: RunningLab, *subjects: str) -> list[str]:
 @contextlib.contextmanager
 def dovecot(lab: RunningLab) -> Iterator[None]:
     """With Dovecot, and whatever else was stopped, up again."""
-    life.up(life.Request(lab.name, tuple(map(Path, lab.state.files[1:]))), lambda _: None)
+    life.up(engines.here(), life.Request(lab.name, tuple(map(Path, lab.state.files[1:]))), lambda _: None)
     try:
         yield
     finally:

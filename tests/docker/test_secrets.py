@@ -25,6 +25,7 @@ from mailstack.accounts import Accounts
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
 from mailstack.secret import new_password, write_private
+from tests import engines
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -216,7 +217,7 @@ def canaries(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     search.add("the password for a relay outside", password, ["someone"])
     with Watch(lambda: search) as watch:
         run("up", "-n", name, "--json")
-        lab = RunningLab(name)
+        lab = RunningLab(name, engines.here())
         search.of(lab)
         run("send", "-n", name, "--json")
         run("send", "-n", name, "--via", "sender", "--json")

@@ -12,6 +12,7 @@ from typing import Any
 
 from mailstack.engine import Engine
 from mailstack.model import PORTS, SERVICES, Command, Result
+from mailstack.target import LocalTarget
 from mailstack.unixapi import Silent
 
 OK = Result(0, "", "")
@@ -157,7 +158,7 @@ def _with(things: Mapping[str, Thing], wanted: Sequence[str]) -> list[tuple[str,
 
 def engine(api: MemoryApi) -> Engine:
     """An Engine whose questions the memory answers."""
-    made = Engine("unix:///nowhere/docker.sock")
+    made = Engine(LocalTarget("unix:///nowhere/docker.sock"))
     vars(made).update(_api=api, _quick=api)
     return made
 

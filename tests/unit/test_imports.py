@@ -24,9 +24,13 @@ FLOORS = (
     ("state",),
     ("remote.login",),
     ("remote",),
-    ("control",),
-    ("hosting",),
-    ("tunnel", "engine"),
+    ("control", "target"),
+    ("connection",),
+    ("hosting", "handover"),
+    ("target_ssh", "tunnel", "engine_client"),
+    ("target_choice",),
+    ("engine_things", "engine_images", "engine_containers", "engine_logs"),
+    ("engine",),
     ("home", "elsewhere"),
     ("mime", "outgoing", "attachments", "transfer", "machine"),
     ("figures", "figures.svg", "figures.path"),
@@ -138,7 +142,7 @@ def test_only_the_engine_imports_the_docker_sdk() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "docker" for alias in node.names)
     ]
-    assert set(users) == {"engine"}
+    assert set(users) == {"engine_client"}
 
 
 def test_only_remote_imports_fabric_and_what_is_below_it() -> None:

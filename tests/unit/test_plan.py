@@ -135,7 +135,7 @@ def test_a_record_of_which_a_part_is_missing_is_written_again() -> None:
 
 
 def test_a_lab_on_another_host_is_handed_its_files_and_its_ports_lead_there() -> None:
-    assert steps(replace(UP, remote=True)) == [
+    assert steps(replace(UP, host="box")) == [
         "write files:  (its host may have lost them)",
         "forward ports: 127.0.0.1:20001 (the lab is on another host)",
         PROOF,

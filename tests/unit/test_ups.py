@@ -327,7 +327,7 @@ def test_an_interrupted_up_removes_also_what_the_engine_is_still_making(world: W
 
 
 def test_documents_of_plans_have_no_secrets(world: World) -> None:
-    text = json.dumps(lab.dry_run(Request(NAME), world.said.append, world.tools).json())
+    text = json.dumps(lab.dry_run(world.tools.engine, Request(NAME), world.said.append, world.tools).json())
     world.up()
     assert (world.directory.files / "accounts").read_text().split(":")[1] not in text
     assert state.owner() == "me"

@@ -41,11 +41,11 @@ class World:
         self.tools = Tools(engine(self.api), self.runner, self.home, self.said.append, transaction=self._transaction)
 
     def up(self, request: Request = MINE) -> lab.Report:
-        return lab.up(request, self.said.append, self.tools)
+        return lab.up(self.tools.engine, request, self.said.append, self.tools)
 
     def steps(self, request: Request = MINE) -> list[tuple[str, tuple[str, ...], str]]:
         """What `up --dry-run` shows: steps, names, causes."""
-        rows = lab.dry_run(request, self.said.append, self.tools).rows()
+        rows = lab.dry_run(self.tools.engine, request, self.said.append, self.tools).rows()
         return [(row.step, row.concerns, row.cause) for row in rows]
 
     def verbs(self) -> list[str]:
