@@ -148,6 +148,7 @@ class FakeEngine(Engine):
         self.silent = silent
         self.everything: dict[str, dict[str, str]] = {}  # `container NAME`, … → its labels
         self.states: dict[str, list[ServiceState]] = {}  # project → its services
+        self.printed: dict[str, str] = {}  # container → its log
 
     def _answers(self) -> None:
         if self.silent:
@@ -164,6 +165,10 @@ class FakeEngine(Engine):
     def services(self, project: str, name: str = "") -> list[ServiceState]:
         self._answers()
         return [state for state in self.states.get(project, []) if name in ("", state.name)]
+
+    def logs(self, container: str, **_: Any) -> str:
+        self._answers()
+        return self.printed.get(container, "")
 
     def networks(self) -> list[Network]:
         self._answers()
