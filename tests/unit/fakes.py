@@ -149,6 +149,7 @@ class FakeEngine(Engine):
         self.everything: dict[str, dict[str, str]] = {}  # `container NAME`, … → its labels
         self.states: dict[str, list[ServiceState]] = {}  # project → its services
         self.printed: dict[str, str] = {}  # container → its log
+        self.held: set[str] = set()  # images
 
     def _answers(self) -> None:
         if self.silent:
@@ -169,6 +170,10 @@ class FakeEngine(Engine):
     def logs(self, container: str, **_: Any) -> str:
         self._answers()
         return self.printed.get(container, "")
+
+    def has_image(self, reference: str) -> bool:
+        self._answers()
+        return reference in self.held
 
     def networks(self) -> list[Network]:
         self._answers()
