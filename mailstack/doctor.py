@@ -9,7 +9,7 @@ from typing import Any
 from mailstack import compose, definition, images, needs, ports, storage
 from mailstack.engine import Engine
 from mailstack.errors import MailstackError
-from mailstack.model import PORTS, SERVICES, Command
+from mailstack.model import PORTS, SERVICES, Command, Json
 from mailstack.runner import Runner
 from mailstack.target import Target
 
@@ -23,6 +23,16 @@ class Finding:
     found: str
     remedy: str = ""
     required: bool = True  # without it `up` cannot work; else `up` makes it, and takes longer
+
+    def json(self) -> Json:
+        """Return it as it stands in `mailstack doctor --json`."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "required": self.required,
+            "found": self.found,
+            "remedy": "" if self.ok else self.remedy,
+        }
 
 
 def examine(runner: Runner, engine: Engine) -> list[Finding]:

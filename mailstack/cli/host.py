@@ -13,7 +13,9 @@ from mailstack.cli.where import host_option
 from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 
 if TYPE_CHECKING:
+    from mailstack.doctor import Finding
     from mailstack.engine import Engine
+    from mailstack.runner import Runner
 
 
 @click.command()
@@ -30,29 +32,19 @@ def doctor(engine: Engine, as_json: bool) -> None:
     findings = examination.examine(Local(), engine)
     ready = examination.fit(findings)
     if as_json:
-        print_json(
-            {
-                "ready": ready,
-                "findings": [
-                    {
-                        "name": finding.name,
-                        "ok": finding.ok,
-                        "required": finding.required,
-                        "found": finding.found,
-                        "remedy": "" if finding.ok else finding.remedy,
-                    }
-                    for finding in findings
-                ],
-            }
-        )
+        print_json({"ready": ready, "findings": [finding.json() for finding in findings]})
     else:
-        words = {True: "ok", False: "missing"}
-        rows = [(f.name, words[f.ok] if f.required or f.ok else "later", f.found) for f in findings]
-        table(("thing", "", "found"), rows, flexible=2)
-        for finding in findings:
-            if not finding.ok and finding.remedy:
-                click.echo(f"\n{finding.name} → {finding.remedy}")
+        _print_findings(findings)
     sys.exit(0 if ready else HostError.exit_code)
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    words = {True: "ok", False: "missing"}
+    rows = [(f.name, words[f.ok] if f.required or f.ok else "later", f.found) for f in findings]
+    table(("thing", "", "found"), rows, flexible=2)
+    for finding in findings:
+        if not finding.ok and finding.remedy:
+            click.echo(f"\n{finding.name} → {finding.remedy}")
 
 
 @click.command()
@@ -100,20 +92,28 @@ def _asked(question: str) -> None:
 @json_option
 def version(engine: Engine, as_json: bool) -> None:
     """The versions of mailstack, Python, Compose and the engine."""
-    import platform
-
-    from mailstack import compose
     from mailstack.runner import Local
 
-    runner = Local()
-    found = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
-    try:
-        found["compose"] = ".".join(map(str, compose.version_of(runner, compose.find(runner))))
-        found["engine"] = str(engine.version().get("Version", ""))
-    except MailstackError as error:
-        click.echo(f"mailstack: {error.whole()}", err=True)
+    found, problem = versions(engine, Local())
+    if problem:
+        click.echo(f"mailstack: {problem.whole()}", err=True)
     if as_json:
         print_json(found)
         return
     for name, value in found.items():
         click.echo(f"{name:<10} {value or 'none'}")
+
+
+def versions(engine: Engine, runner: Runner) -> tuple[dict[str, str], MailstackError | None]:
+    """Return the versions of all that takes part, "" for those that cannot be told, and why the first cannot."""
+    import platform
+
+    from mailstack import compose
+
+    found = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
+    try:
+        found["compose"] = ".".join(map(str, compose.version_of(runner, compose.find(runner))))
+        found["engine"] = str(engine.version().get("Version", ""))
+    except MailstackError as error:
+        return found, error
+    return found, None

@@ -232,33 +232,37 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
 @json_option
 def status(engine: Engine, name: str, as_json: bool) -> None:
     """Services, addresses, ports and accounts of a lab; never passwords."""
-    from mailstack.running import RunningLab, endpoints_json
+    from mailstack.running import RunningLab
 
     lab = RunningLab(name, engine)
-    services = lab.services()
     if as_json:
-        print_json(
+        print_json(status_document(lab))
+    else:
+        _print_status(lab)
+
+
+def status_document(lab: RunningLab) -> Json:
+    """Return the document of `mailstack status --json`."""
+    from mailstack.running import endpoints_json
+
+    return {
+        "lab": lab.name,
+        "expires": lab.state.expires,
+        "services": [
             {
-                "lab": lab.name,
-                "expires": lab.state.expires,
-                "services": [
-                    {
-                        "name": service.name,
-                        "image": service.image,
-                        "state": service.state,
-                        "health": service.health,
-                        "addresses": dict(service.addresses),
-                        "ports": {str(inside): outside for inside, outside in service.ports.items()},
-                    }
-                    for service in services
-                ],
-                "endpoints": endpoints_json(lab.endpoints),
-                "ca_file": str(lab.ca_file),
-                "accounts": lab.definition.addresses(),
+                "name": service.name,
+                "image": service.image,
+                "state": service.state,
+                "health": service.health,
+                "addresses": dict(service.addresses),
+                "ports": {str(inside): outside for inside, outside in service.ports.items()},
             }
-        )
-        return
-    _print_status(lab)
+            for service in lab.services()
+        ],
+        "endpoints": endpoints_json(lab.endpoints),
+        "ca_file": str(lab.ca_file),
+        "accounts": lab.definition.addresses(),
+    }
 
 
 def _print_status(lab: RunningLab) -> None:

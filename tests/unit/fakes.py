@@ -10,6 +10,7 @@ from typing import Any
 from mailstack import hint
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, HostError, MailstackError
+from mailstack.inventory import Container, Inventory, Volume
 from mailstack.model import Command, Deadline, Network, Result, ServiceState
 from mailstack.runner import LineSink
 
@@ -152,6 +153,8 @@ class FakeEngine(Engine):
         self.silent = silent
         self.everything: dict[str, dict[str, str]] = {}  # `container NAME`, … → its labels
         self.states: dict[str, list[ServiceState]] = {}  # project → its services
+        self.printed: dict[str, str] = {}  # container → its log
+        self.held: set[str] = set()  # images
 
     def _answers(self) -> None:
         if self.silent:
@@ -169,6 +172,14 @@ class FakeEngine(Engine):
         self._answers()
         return [state for state in self.states.get(project, []) if name in ("", state.name)]
 
+    def logs(self, container: str, **_: Any) -> str:
+        self._answers()
+        return self.printed.get(container, "")
+
+    def has_image(self, reference: str) -> bool:
+        self._answers()
+        return reference in self.held
+
     def networks(self) -> list[Network]:
         self._answers()
         return [
@@ -177,9 +188,16 @@ class FakeEngine(Engine):
             if thing.startswith("network ")
         ]
 
-    def sources(self, lab: str, owner: str) -> set[str]:
+    def inventory(self, lab: str) -> Inventory:
         self._answers()
-        return set()
+        things = {thing: labels for thing, labels in self.everything.items() if labels.get("mailstack.lab") == lab}
+        named = [(*thing.split(" "), labels) for thing, labels in things.items()]
+        return Inventory(
+            lab,
+            tuple(Container(name, labels) for kind, name, labels in named if kind == "container"),
+            tuple(Volume(name, labels) for kind, name, labels in named if kind == "volume"),
+            tuple(self.networks()),
+        )
 
     def _labels(self, *wanted: str) -> list[dict[str, str]]:
         self._answers()
@@ -188,9 +206,6 @@ class FakeEngine(Engine):
             for labels in self.everything.values()
             if all(labels.get(key) == value if eq else key in labels for key, eq, value in map(_parts, wanted))
         ]
-
-    def owners(self, lab: str, networks: object = None) -> set[str]:
-        return {labels["mailstack.owner"] for labels in self._labels(f"mailstack.lab={lab}")}
 
     def leftovers(self, lab: str, owner: str) -> list[str]:
         labels = self._labels(f"mailstack.lab={lab}", f"mailstack.owner={owner}")

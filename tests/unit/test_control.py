@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack import connection, control, errors, hosts, tunnel
+from mailstack import connection, control, errors, hosts, tunnel, tunnel_control
 from mailstack.errors import CommandFailed, DeadlinePassed, EngineError, HostError, MailstackError
 from mailstack.model import Command, Deadline, Json, Result
 from mailstack.remote import Remote
@@ -201,7 +201,7 @@ def ask(still: Still, question: bytes) -> bytes:
         ours.sendall(question)
         ours.shutdown(socket.SHUT_WR)
         with theirs:
-            tunnel._Control(still)(theirs)
+            tunnel_control.Control(still)(theirs)
         with ours.makefile("rb") as stream:
             return stream.read()
 

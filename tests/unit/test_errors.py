@@ -101,7 +101,12 @@ def test_a_step_of_the_experiment_that_an_error_ends_shows_all_of_it() -> None:
 
 
 # Where a part of an error is wanted: in a line of progress; and where something is added to it.
-PARTS = {("images.py", "pulled"), ("provision.py", "_named"), ("target_ssh.py", "explained"), ("lab.py", "_prove")}
+PARTS = {
+    ("images.py", "pulled"),
+    ("provision.py", "_named"),
+    ("target_ssh.py", "explained"),
+    ("execution.py", "_explained"),
+}
 NAMES = {name for name in vars(errors) if name in _tree()}
 
 
