@@ -94,7 +94,7 @@ class Accounts:
         added = {address: new_password() for address in addresses}
         self._remove_left()
         with self._locked():
-            there = set(self.lab.definition.addresses())
+            there = set(self.lab.definition().addresses())
             for address in addresses:
                 if address in there:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")

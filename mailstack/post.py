@@ -146,14 +146,16 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
     outgoing = prepared(letter, message_id)
     begun, since = time.monotonic(), time.time() - _APART
     if via == "sender":
-        if letter.attachments or outgoing.size > lab.definition.limits.message_size:  # asking takes longer than sending
+        if (
+            letter.attachments or outgoing.size > lab.definition().limits.message_size
+        ):  # asking takes longer than sending
             check_size(lab, outgoing)
         from_sender(lab, letter, message_id, route=route)
     else:
         _submit(lab, letter, outgoing)
     boxes, others = set[str](), set(letter.recipients)
     if lab.state.relay == "" or via == "submission":
-        ends = [_ends(lab.definition, address) for address in letter.recipients]
+        ends = [_ends(lab.definition(), address) for address in letter.recipients]
         boxes, others = (set().union(*each) for each in zip(*ends, strict=True))
     arrival = _Arrival(lab, message_id, sorted(boxes), begun)
     sent = Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrival.seen)
@@ -265,7 +267,7 @@ def _submit(lab: RunningLab, letter: Letter, message: Outgoing) -> None:
 
 def owner(lab: RunningLab, sender: str) -> str:
     """The account that may send as `sender`: itself, or what an alias leads to. Raises InputError."""
-    definition = lab.definition
+    definition = lab.definition()
     owners = [sender, *(target for alias in definition.aliases if alias.address == sender for target in alias.targets)]
     owners = [address for address in owners if address in definition.addresses()]
     if not owners:

@@ -250,7 +250,7 @@ def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Dea
 
     Postfix's debugging log does not have it (smtp(8)). When it is not in a mailbox of the lab, a line in brackets.
     """
-    boxes = sorted(set().union(*(post.mailboxes_for(lab.definition, address) for address in recipients)))
+    boxes = sorted(set().union(*(post.mailboxes_for(lab.definition(), address) for address in recipients)))
     unknown = ("[the message: it is in no mailbox of the lab to look at]",)
     if not boxes or lab.state.relay:
         return unknown

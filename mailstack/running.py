@@ -56,9 +56,8 @@ class RunningLab:
         """Return a command line of mailstack for the user to type, about this lab."""
         return self.target.line(*words, lab=self.name)
 
-    @property
     def definition(self) -> Lab:
-        """What the lab serves, accounts that were added since it was brought up among it."""
+        """Read what the lab serves now, with the accounts that were added since it was brought up; see `defined`."""
         added = files.added(self.directory.files)
         return dataclasses.replace(self.defined, accounts=(*self.defined.accounts, *added)) if added else self.defined
 
@@ -79,7 +78,7 @@ class RunningLab:
         if found is None:
             raise InputError(
                 f"{address} is no account of lab “{self.name}”",
-                remedy="accounts: " + ", ".join(self.definition.addresses()),
+                remedy="accounts: " + ", ".join(self.definition().addresses()),
             )
         return found
 

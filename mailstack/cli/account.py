@@ -53,12 +53,12 @@ def list_(engine: Engine, name: str, as_json: bool) -> None:
 
     lab = RunningLab(name, engine)
     added = {each.address for each in Accounts(lab).added()}
-    every = [(each.address, each.quota, each.address in added) for each in lab.definition.accounts]
+    every = [(each.address, each.quota, each.address in added) for each in lab.definition().accounts]
     if as_json:
         accounts = [{"address": address, "quota": quota, "added": later} for address, quota, later in every]
         print_json({"lab": name, "accounts": accounts})
         return
-    limit = lab.definition.limits.mailbox_quota
+    limit = lab.definition().limits.mailbox_quota
     rows = [
         (address, _as_written(limit if quota is None else quota), "added" if later else "")
         for address, quota, later in every

@@ -71,7 +71,7 @@ def dialogue(
         need_writable(svg)
     lab = RunningLab(name, engine)
     sender = recording.VISITOR if via == "smtp" and sender is None else sender
-    letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
+    letter = post.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     with Progress() as progress:
         progress.step(f"sending a mail via {via}")
         found = recording.record(lab, letter, via, Deadline.after(timeout))

@@ -48,7 +48,7 @@ def env(engine: Engine, name: str, account: str | None, form: str, trust: bool, 
     from mailstack.running import RunningLab
 
     lab = RunningLab(name, engine)
-    account = account or lab.definition.addresses()[0]
+    account = account or lab.definition().addresses()[0]
     found = environment.variables(lab, account, trust=trust)
     if as_json:
         print_json({"lab": name, "account": account.lower(), "variables": environment.revealed(found)})

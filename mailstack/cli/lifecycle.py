@@ -261,7 +261,7 @@ def status_document(lab: RunningLab) -> Json:
         ],
         "endpoints": endpoints_json(lab.endpoints),
         "ca_file": str(lab.ca_file),
-        "accounts": lab.definition.addresses(),
+        "accounts": lab.definition().addresses(),
     }
 
 
@@ -276,7 +276,7 @@ def _print_status(lab: RunningLab) -> None:
     click.echo()
     _print_endpoints(lab.endpoints)
     click.echo(f"\nimages    mailstack/…:{lab.state.tag}")
-    _print_list("accounts", lab.definition.addresses())
+    _print_list("accounts", lab.definition().addresses())
     click.echo(f"CA        {lab.ca_file}")
     if lab.state.expires != "never":
         moment = datetime.datetime.fromtimestamp(int(lab.state.expires)).astimezone()

@@ -55,7 +55,7 @@ def send(
     from mailstack.running import RunningLab
 
     lab = RunningLab(name, engine)
-    letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
+    letter = post.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     try:
         sent = post.send(lab, letter, via, Deadline.after(timeout))
     except post.NotArrived as error:
@@ -99,7 +99,7 @@ def reply(
     lab = RunningLab(name, engine)
     found = one_mail(lab, address, number)
     letter = answering.answer(
-        lab.definition,
+        lab.definition(),
         address,
         found,
         text_of(body),

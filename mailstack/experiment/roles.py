@@ -100,7 +100,7 @@ def prepare(engine: Engine, name: str) -> None:
 def _(scene: Scene, show: Evidence) -> None:
     scene.container("dovecot")  # the provider cannot let anybody log in without it
     user = scene.recipient
-    reader = next(address for address in scene.lab.definition.addresses() if address not in (user, scene.student))
+    reader = next(address for address in scene.lab.definition().addresses() if address not in (user, scene.student))
     message_id = make_msgid("outside", domain=user.partition("@")[2])
     customer = _customer(scene, user)
     sender, own = (customer.service(service).container for service in ("sender", "postfix"))

@@ -51,9 +51,9 @@ class Scene:
         self._known: dict[str, Any] = {}
         self._turns: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
-        mailname = lab.definition.mailname
+        mailname = lab.definition().mailname
         self.student = f"{post.STUDENT}@{mailname}"
-        others = [address for address in lab.definition.addresses() if address != self.student]
+        others = [address for address in lab.definition().addresses() if address != self.student]
         self.recipient = others[min(1, len(others) - 1)]
         # The mail of steps 5 and 6; its id is chosen here, so that each step can look for it.
         self.first_mail = make_msgid("first", domain=mailname)

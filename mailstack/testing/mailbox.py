@@ -171,7 +171,7 @@ class Mailbox:
         found = []
         try:
             entries = self._queues.entries()
-            lab = self.lab.definition if entries else self.lab.defined  # the former grows with every test
+            lab = self.lab.definition() if entries else self.lab.defined  # the former grows with every test
             for entry in entries:
                 mine = [each for each in entry.recipients if self.address in post.mailboxes_for(lab, each.address)]
                 raw = self._queues.mail(entry) if mine else b""

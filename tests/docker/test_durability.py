@@ -132,7 +132,7 @@ def test_a_mail_that_waits_in_postfix_outlives_its_sigkill_and_arrives_once(lab:
 def test_a_mail_that_waits_in_the_sender_outlives_its_sigkill_and_arrives_once(lab: RunningLab) -> None:
     container(lab, "postfix").kill("SIGKILL")
     message_id = "<waits-in-the-sender@example.com>"
-    letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], "Wait", "Wait.", [])
+    letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Wait", "Wait.", [])
     post.from_sender(lab, letter, message_id)
     deadline = Deadline.after(ARRIVAL_SECONDS)
     while not queued(lab, "sender"):
@@ -195,7 +195,7 @@ def test_docker_restart_keeps_mails_and_the_lab_works_on(lab: RunningLab, servic
     assert arrived_once(lab, message_id)
     container(lab, service).restart(timeout=10)
     assert arrived_once(up_again(lab), message_id)
-    letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], "After", "After.", [])
+    letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "After", "After.", [])
     # An idle smtpd that knew the Dovecot of before answers 454 once: then the mail waits for its next turn.
     post.from_sender(lab, letter, "<after-the-restart@example.com>")
     assert arrived_once(lab, "<after-the-restart@example.com>")

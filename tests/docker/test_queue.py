@@ -309,7 +309,7 @@ def test_a_deadline_that_passes_is_told_with_what_stands_in_the_queue(lab: Runni
 
 def test_with_postfix_stopped_mails_wait_in_the_sender_and_leave_it_when_it_is_back(lab: RunningLab) -> None:
     lab.engine.stop(lab.service("postfix").container)
-    letter = post.letter(lab.definition, STUDENT, ["bob@example.com"], "Far", "Far.", [])
+    letter = post.letter(lab.definition(), STUDENT, ["bob@example.com"], "Far", "Far.", [])
     post.from_sender(lab, letter, message_id("Far"))
     document = answer("queue", "-n", lab.name, "wait", "--until", "deferred")
     assert document["services"] == ["sender"]

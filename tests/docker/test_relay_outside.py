@@ -122,7 +122,7 @@ def test_a_mail_from_the_sender_goes_through_the_relay_outside_and_arrives_there
     lab.up(engines.here(), provider.request(customer), _quiet)
     own = RunningLab(customer, engines.here())
     letter = post.letter(
-        provider.lab.definition, "student@example.com", ["carol@example.org"], "Through the world", "Hello.", []
+        provider.lab.definition(), "student@example.com", ["carol@example.org"], "Through the world", "Hello.", []
     )
     sent = post.send(own, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     found = _wait_there(provider, letter.recipients[0], sent.message_id)
@@ -146,7 +146,7 @@ def test_a_password_beyond_ascii_logs_in(provider: Provider, customer: str, tmp_
     try:
         request = provider.request(customer, credentials=_private(tmp_path / "secret", f"{user}:{password}\n"))
         lab.up(engines.here(), request, _quiet)
-        letter = post.letter(provider.lab.definition, "student@example.com", ["carol@example.org"], "Ä", "Hello.", [])
+        letter = post.letter(provider.lab.definition(), "student@example.com", ["carol@example.org"], "Ä", "Hello.", [])
         sent = post.send(RunningLab(customer, engines.here()), letter, "sender", Deadline.after(ARRIVAL_SECONDS))
         _wait_there(provider, letter.recipients[0], sent.message_id)  # the sender's Postfix has logged in, too
     finally:
@@ -225,7 +225,7 @@ def test_a_relay_that_cannot_be_asked_says_why(provider: Provider, customer: str
 
 def test_the_relays_submissions_port_is_asked_under_tls_from_the_start(provider: Provider, customer: str) -> None:
     lab.up(engines.here(), provider.request(customer, relay=Relay(HOST, 465)), _quiet)
-    letter = post.letter(provider.lab.definition, "student@example.com", ["bob@example.com"], "465", "Hello.", [])
+    letter = post.letter(provider.lab.definition(), "student@example.com", ["bob@example.com"], "465", "Hello.", [])
     sent = post.send(RunningLab(customer, engines.here()), letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     there = provider.lab
     with mail.mailbox(
