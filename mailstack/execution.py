@@ -104,7 +104,7 @@ class Execution:
             case Record():
                 self._record(step)
             case ClaimName():
-                self._claimed = self._pool.submit(self._tools.engine.claim, step.volume, step.labels)
+                self._claimed = self._pool.submit(self._tools.engine.claim, step.names[0], step.labels)
             case WriteFiles():
                 files.put(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
                 self._tools.target.hand_over(self._directory.files)
@@ -141,8 +141,8 @@ class Execution:
         self._warm = self._pool.submit(_warm_up)
 
     def _restart(self, step: Restart) -> None:
-        self._tools.progress(f"starting {', '.join(step.services)} again with the changed definition")
-        must(self._tools.runner, self._startup.compose.restart(step.services), deadline=Deadline.after(UP_SECONDS))
+        self._tools.progress(f"starting {', '.join(step.names)} again with the changed definition")
+        must(self._tools.runner, self._startup.compose.restart(step.names), deadline=Deadline.after(UP_SECONDS))
 
     def _prove(self) -> None:
         self.starts.finish()

@@ -34,6 +34,7 @@ from mailstack.steps import (
 )
 
 _NEW = "the lab is new"
+_RECORD = ("lab.json", "subnets.yaml")
 # States of a container that Compose starts; it reads its files then.
 _ENDED = ("created", "exited", "dead")
 
@@ -81,18 +82,18 @@ def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
     """Everything before the containers: directory, record, name, files, ports."""
     new, state = seen.state is None, wanted.state
     if not seen.made:
-        yield MakeDirectory(_NEW if new else "it is not there", seen.path)
+        yield MakeDirectory(_NEW if new else "it is not there", (str(seen.path),))
     if new or not seen.recorded or seen.state != state:
-        yield Record("written before anything is made" if new else _difference(seen.state, state), state)
+        yield Record("written before anything is made" if new else _difference(seen.state, state), _RECORD, state)
     volume = claims.name_volume(compose.project_name(state.lab), wanted.document)
     if volume and volume[0] not in [each.name for each in seen.inventory.volumes]:
-        yield ClaimName("the engine does not have it", *volume)
+        yield ClaimName("the engine does not have it", (volume[0],), volume[1])
     names = files.differing(wanted.texts, seen.handed)
     if names or seen.host:
         cause = _NEW if new else "the definition asks for other ones" if names else "its host may have lost them"
         yield WriteFiles(cause, names)
     if seen.host:
-        yield ForwardPorts("the lab is on another host", tuple(state.ports.values()))
+        yield ForwardPorts("the lab is on another host", tuple(f"127.0.0.1:{port}" for port in state.ports.values()))
 
 
 def _difference(before: State | None, state: State) -> str:
@@ -128,11 +129,13 @@ def _start(wanted: Desired, seen: Observation) -> Iterator[Step]:
 
 def _prove(wanted: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
     addresses = wanted.lab.addresses()
-    yield Prove("a mail tells whether the lab works", addresses[0], addresses[-1], beside=seen.state is None)
+    pair = (addresses[0], addresses[-1])
+    yield Prove("a mail tells whether the lab works", pair, beside=seen.state is None)
     if log_in and wanted.lab.relay:
-        yield LogIn("its credentials are tried before a mail needs them", wanted.lab.relay)
+        relay = wanted.lab.relay
+        yield LogIn("its credentials are tried before a mail needs them", (f"{relay.host}:{relay.port}",), relay)
     if not wanted.state.stays:
-        yield Record("proven: the lab stays when `up` ends", replace(wanted.state, stays=True))
+        yield Record("proven: the lab stays when `up` ends", _RECORD, replace(wanted.state, stays=True))
 
 
 def compose_changes(
@@ -210,6 +213,6 @@ def plan_down(seen: Remains, owner: str) -> Plan:
         things = [each for each in things if each not in taken]
     steps.append(RemoveThings("they have the labels of the lab and its owner", tuple(things), seen.late))
     if seen.made:
-        steps.append(RemoveDirectory("the lab's secrets are in it", seen.path))
-    steps += [RemoveDirectory("files of the lab are in it, too", path) for path in seen.elsewhere]
+        steps.append(RemoveDirectory("the lab's secrets are in it", (str(seen.path),), seen.path))
+    steps += [RemoveDirectory("files of the lab are in it, too", (str(path),), path) for path in seen.elsewhere]
     return Plan(seen.name, tuple(steps))

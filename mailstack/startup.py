@@ -79,7 +79,7 @@ class Startup:
         self._built = True
         tools = self._tools
         images.ensure_images(
-            tools.engine, tools.runner, self.compose.build(), step.references, tools.progress, here=tools.own_engine
+            tools.engine, tools.runner, self.compose.build(), step.names, tools.progress, here=tools.own_engine
         )
 
     def _up(self, step: ComposeUp, *, heard: bool = False) -> Result:
@@ -92,7 +92,7 @@ class Startup:
     def _move(self, step: Move) -> None:
         """Take the lab down, and choose ports and subnets again."""
         tools, state = self._tools, self.wanted.state
-        tools.progress(f"somebody else was faster at {', '.join(step.lost)}")
+        tools.progress(f"somebody else was faster at {', '.join(step.names)}")
         tools.runner.run(self.compose.down(), deadline=Deadline.after(UP_SECONDS))
         tools.target.close(state.ports.values())
         state = replace(state, ports=claims.of_ports(tools.target, tools.home, state.lab), subnets={})

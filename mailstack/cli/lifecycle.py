@@ -10,6 +10,7 @@ import click
 
 from mailstack import stdio
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable, table
+from mailstack.cli.plans import print_plans
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import Endpoint, Json, Relay
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from mailstack.engine import Engine
     from mailstack.lab import Report
     from mailstack.running import RunningLab
-    from mailstack.steps import Plan
     from mailstack.target import Target
 
 _HOW = {
@@ -106,7 +106,7 @@ def up(
     if dry_run:
         with Progress(progress) as show:
             steps = lab.dry_run(engine, request, show)
-        _print_plans("up", [steps], steps.json() if as_json else None, engine.target)
+        print_plans("up", [steps], steps.json() if as_json else None, engine.target)
         return
     with Progress(progress) as show:
         report = lab.up(engine, request, show)
@@ -116,34 +116,6 @@ def up(
         print_json(report.json())
     else:
         _print_report(report, engine.target)
-
-
-def _print_plans(command: str, plans: Sequence[Plan], document: Json | None, target: Target) -> None:
-    """Plans as a document, or each as a table: step, what it concerns, its cause."""
-    if document is not None:
-        print_json(document)
-        return
-    for plan in plans:
-        line = f"`{target.line(command, lab=plan.lab)}` would"
-        rows = [(row.step, _folded(_named(row.concerns), _WHAT), _folded(row.cause, _WHY)) for row in plan.rows()]
-        click.echo(f"{line} do this:\n" if rows else f"{line} do nothing")
-        if rows:
-            table(("step", "what", "why"), rows)
-
-
-_WHAT, _WHY = 30, 25  # columns for the things of a step, and for its cause
-_NAMED = 8  # things of a step; more are counted
-
-
-def _named(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names) if more <= 1 else f"{', '.join(names[:_NAMED])} and {more} more"
-
-
-def _folded(text: str, width: int) -> tuple[str, ...]:
-    import textwrap
-
-    return tuple(textwrap.wrap(text, width, break_on_hyphens=False))
 
 
 def _print_report(report: Report, target: Target) -> None:
@@ -208,7 +180,7 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
             else:
                 plans = [removal.dry_run(engine, name, show)]
         document = {"plans": [plan.json() for plan in plans]}
-        _print_plans("down", plans, document if as_json else None, engine.target)
+        print_plans("down", plans, document if as_json else None, engine.target)
         return
     with Progress(progress) as show:
         if stale:

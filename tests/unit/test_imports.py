@@ -68,6 +68,7 @@ FLOORS = (
     ("experiment.roles",),
     ("experiment.performance",),
     ("reaper", "cli.output"),
+    ("cli.plans",),
     ("cli.several",),
     ("cli.where",),
     ("cli.several",),

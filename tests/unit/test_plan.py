@@ -169,7 +169,7 @@ def test_after_a_failure_images_are_built_or_the_lab_moves_or_nothing_is_tried()
         ("compare containers", ["postfix", "dovecot"]),
     ]
     move, again = recovery(Failure(lost_ports=("127.0.0.1:20001",), lost_subnets=("10.213.0.0/27",)))
-    assert (move.kind, move.concerns()) == ("move", ("127.0.0.1:20001", "10.213.0.0/27"))
+    assert (move.kind, move.names) == ("move", ("127.0.0.1:20001", "10.213.0.0/27"))
     assert again.kind == "compare containers"
     assert recovery(Failure(disk_full=True)) == ()
 
