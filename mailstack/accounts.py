@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from mailstack import credentials, files, guests, hint
+from mailstack import credentials, files, guests, state
 from mailstack.addresses import address_flaw
 from mailstack.errors import HostError, InputError, MailstackError
-from mailstack.model import Account, Deadline
+from mailstack.model import Account, Deadline, Progress
 from mailstack.running import RunningLab
 from mailstack.secret import Secret, new_password
 
-LOCK_SECONDS = 30.0
+# How long Postfix's program may take to answer, in seconds.
+_ANSWER_SECONDS = 30.0
 
 # Addresses that Postfix's program is given before it has answered: they and its answer fit into a pipe (pipe(7)), so
 # that nobody waits for somebody who waits for them.
@@ -33,7 +34,7 @@ _PLACES = ("/srv/mail", "/tmp/locks")
 class Accounts:
     """The accounts of a running lab, to be changed; closes its connection at the end of `with`."""
 
-    def __init__(self, lab: RunningLab, progress: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, lab: RunningLab, progress: Progress = lambda text: None) -> None:
         self.lab = lab
         self._progress = progress
         self._tables = _Tables(lab)
@@ -73,11 +74,11 @@ class Accounts:
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             if temporary:
                 self.lab.guest.note([address])
-            files.add(self.lab.directory.files, {Account(address, quota): password})
+            self._keep({Account(address, quota): password})
             try:
                 self._tables.change("add", [address])
             except BaseException:
-                files.remove(self.lab.directory.files, [address])
+                self._drop([address])
                 raise
         if not fresh:
             credentials.await_password(self.lab, address, password)
@@ -92,17 +93,17 @@ class Accounts:
         added = {address: new_password() for address in addresses}
         self._remove_left()
         with self._locked():
-            there = set(self.lab.definition.addresses())
+            there = set(self.lab.definition().addresses())
             for address in addresses:
                 if address in there:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             self.lab.guest.note(addresses)
             try:
                 given = {Account(address, quota): password for address, password in added.items()}
-                files.add(self.lab.directory.files, given)
+                self._keep(given)
                 self._tables.change("add", addresses)
             except BaseException:
-                files.remove(self.lab.directory.files, addresses)
+                self._drop(addresses)
                 raise
         return added
 
@@ -115,7 +116,7 @@ class Accounts:
         defined = set(self.lab.defined.addresses())
         addresses = [address for address in addresses if address not in defined]
         with self._locked():
-            files.remove(self.lab.directory.files, addresses)
+            self._drop(addresses)
             try:
                 self._tables.change("remove", addresses)
             finally:
@@ -128,7 +129,7 @@ class Accounts:
         Raises InputError where it was not added to it.
         """
         if flaw := address_flaw(address):
-            raise InputError(f"{address[:300]!r} {flaw}", remedy=hint.line("account", "list", lab=self.lab.name))
+            raise InputError(f"{address[:300]!r} {flaw}", remedy=self.lab.line("account", "list"))
         address = address.lower()
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):
@@ -136,10 +137,10 @@ class Accounts:
                 what = "is of the lab's definition" if defined else "is no account"
                 raise InputError(
                     f"{address} {what}: only accounts that were added to the running lab can be removed",
-                    remedy=hint.line("account", "list", lab=self.lab.name),
+                    remedy=self.lab.line("account", "list"),
                 )
             password = self.lab.password(address)
-            files.remove(self.lab.directory.files, [address])
+            self._drop([address])
             self._tables.change("remove", [address])
             credentials.await_password(self.lab, address, password, holds=False)
             self._empty([address])
@@ -158,9 +159,18 @@ class Accounts:
                 if addresses := [address for address in noted if not address_flaw(address)]:
                     self.remove_several(addresses)
 
+    def _keep(self, accounts: Mapping[Account, Secret]) -> None:
+        self._hand_over(files.add(self.lab.directory.files, accounts))
+
+    def _drop(self, addresses: Sequence[str]) -> None:
+        self._hand_over(files.remove(self.lab.directory.files, addresses))
+
+    def _hand_over(self, names: Sequence[str]) -> None:
+        self.lab.target.hand_over(self.lab.directory.files, names)
+
     def _locked(self) -> AbstractContextManager[int]:
         return self.lab.directory.locked(
-            Deadline.after(LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
+            Deadline.after(state.LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
         )
 
     def _empty(self, addresses: Sequence[str]) -> None:
@@ -208,7 +218,7 @@ class _Tables:
         """`add` or `remove` addresses; returns when Postfix accepts, or refuses, mail for them. Raises HostError."""
         if self._program is None:
             self._program = self._lab.engine.stream(self._lab.service("postfix").container, ["accounts"])
-            self._program.settimeout(LOCK_SECONDS)
+            self._program.settimeout(_ANSWER_SECONDS)
         try:
             for first in range(0, len(addresses), _AT_ONCE):
                 self._exchange(self._program, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")
@@ -223,9 +233,7 @@ class _Tables:
             while not answer.endswith(b"\n"):
                 more = program.recv(4096)
                 if not more:
-                    raise HostError(
-                        "postfix did not take the account", remedy=hint.line("logs", "postfix", lab=self._lab.name)
-                    )
+                    raise HostError("postfix did not take the account", remedy=self._lab.line("logs", "postfix"))
                 answer += more
         except OSError as error:
             raise HostError(f"postfix did not take the account: {error}") from None

@@ -145,6 +145,10 @@ class Compose:
         """The files, resolved."""
         return self.command("config", "--format", form)
 
+    def hashes(self) -> Command:
+        """A line `SERVICE DIGEST` for each service: by its digest, Compose knows a definition that changed."""
+        return self.command("config", "--hash", "*")
+
     def build(self) -> Command:
         """Build the images, one after the other: so the layer that they share is made once."""
         return self.command("build", environment={"COMPOSE_PARALLEL_LIMIT": "1"})

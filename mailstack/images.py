@@ -15,20 +15,18 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import hint, hosting, transfer
+from mailstack import hint, transfer
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, EngineError, HostError
-from mailstack.model import Command
+from mailstack.model import Command, Progress
 from mailstack.runner import Runner, last_lines, must, shown
 
 BASE = "debian:trixie-slim"
 _SUITE = "trixie"
-
-Progress = Callable[[str], None]
 
 # “Step 3/10 : RUN …” by the classic builder, “#7 [postfix 3/6] RUN …” by BuildKit.
 _STEP = re.compile(r"Step \d+/\d+ : (FROM|RUN|COPY)|#\d+ \[.*\d+/\d+\]|Successfully tagged")
@@ -108,8 +106,7 @@ def _make_there(
     here: Engine,
 ) -> None:
     """Have the images on another host, with as little as possible sent there."""
-    there = hosting.current()
-    where = str(there.host) if there else "the other engine"
+    where = engine.target.host or "the other engine"
 
     def sent(wanted: Sequence[str]) -> bool:
         if not transfer.possible(here, engine, wanted):
@@ -124,9 +121,7 @@ def _make_there(
         except CommandFailed as error:
             progress(f"they cannot be built on {where}")
             if not sent(missing):
-                error.remedy = (
-                    f"have them on this machine (`{hint.line('up', host='')}`, without --host): then they are sent"
-                )
+                error.remedy = f"have them on this machine (`{hint.line('up')}`, without --host): then they are sent"
                 raise
     elif not sent(missing):
         if not sent([base]):

@@ -28,7 +28,9 @@ def connect(endpoint: Endpoint, context: ssl.SSLContext, seconds: float) -> Base
 def errors(endpoint: Endpoint, user: str) -> foreign.Table:
     """Return what the errors of the libraries are for the user."""
     where = f"{endpoint.host}:{endpoint.port}"
-    status, logs = hint.line("status", lab=endpoint.lab), hint.line("logs", "dovecot", lab=endpoint.lab)
+    status, logs = (
+        hint.line(*words, lab=endpoint.lab, host=endpoint.target) for words in (("status",), ("logs", "dovecot"))
+    )
     remedy = f"`{status}` says what runs, `{logs}` what happened"
 
     def lost(error: Exception) -> HostError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -52,7 +52,8 @@ class Endpoint:
 
     host: str
     port: int
-    lab: str = field(default="", compare=False)  # whose it is, for what is said of it
+    lab: str = field(default="", compare=False)  # the lab that it belongs to, for messages
+    target: str = field(default="", compare=False)  # the host over SSH that the lab is on, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,25 +182,25 @@ class ServiceState:
     exit_code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class Deadline:
     """A moment (of the monotonic clock) by which something must have happened, and how long that was, in seconds."""
 
-    seconds: float
-    moment: float
+    def __init__(self, seconds: float, moment: float) -> None:
+        self.seconds = seconds
+        self._moment = moment
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
         """The deadline `seconds` from now."""
-        return cls(seconds, time.monotonic() + seconds)
+        return Deadline(seconds, time.monotonic() + seconds)
 
     def remaining(self) -> float:
         """Seconds left; 0 once it has passed."""
-        return max(0.0, self.moment - time.monotonic())
+        return max(0.0, self._moment - time.monotonic())
 
     def passed(self) -> bool:
         """Whether the moment has come."""
-        return time.monotonic() >= self.moment
+        return time.monotonic() >= self._moment
 
 
 class Countdown(Deadline):
@@ -210,11 +211,14 @@ class Countdown(Deadline):
 
     def start(self) -> None:
         """From now on, the time runs."""
-        object.__setattr__(self, "moment", time.monotonic() + self.seconds)
+        self._moment = time.monotonic() + self.seconds
 
     def cancel(self) -> None:
-        """The time is over: whoever waits need not any more."""
-        object.__setattr__(self, "moment", -math.inf)
+        """The time is over: nothing is waited for any longer."""
+        self._moment = -math.inf
 
 
 Json = dict[str, Any]
+
+# Takes one line for people about what is being done.
+Progress = Callable[[str], None]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mailstack import hint, mail, tracing
+from mailstack import mail, tracing
 from mailstack.addresses import is_address
 from mailstack.errors import CheckFailed, DeadlinePassed, EngineError, InputError
 from mailstack.model import Deadline, Json, Lab
@@ -70,8 +70,9 @@ class Sent:
 class NotArrived(CheckFailed):
     """A mail that was sent has come back, or has not reached everybody before the deadline; `sent` is what is known."""
 
-    def __init__(self, sent: Sent, message: str, *, details: str = "") -> None:
-        remedy = f"{hint.line('trace', sent.message_id, lab=sent.lab)} tells where it is, and why"
+    def __init__(self, sent: Sent, message: str, *, trace: str = "", details: str = "") -> None:
+        """`trace`: the command line that traces the mail."""
+        remedy = f"{trace} tells where it is, and why" if trace else ""
         super().__init__(message, remedy=remedy, details=details)
         self.sent = sent
 
@@ -145,14 +146,16 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
     outgoing = prepared(letter, message_id)
     begun, since = time.monotonic(), time.time() - _APART
     if via == "sender":
-        if letter.attachments or outgoing.size > lab.definition.limits.message_size:  # asking takes longer than sending
+        if (
+            letter.attachments or outgoing.size > lab.definition().limits.message_size
+        ):  # asking takes longer than sending
             check_size(lab, outgoing)
         from_sender(lab, letter, message_id, route=route)
     else:
         _submit(lab, letter, outgoing)
     boxes, others = set[str](), set(letter.recipients)
     if lab.state.relay == "" or via == "submission":
-        ends = [_ends(lab.definition, address) for address in letter.recipients]
+        ends = [_ends(lab.definition(), address) for address in letter.recipients]
         boxes, others = (set().union(*each) for each in zip(*ends, strict=True))
     arrival = _Arrival(lab, message_id, sorted(boxes), begun)
     sent = Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrival.seen)
@@ -194,11 +197,14 @@ def _judge(sent: Sent, arrival: _Arrival, others: bool, since: float, deadline: 
     told = journey.sentence(time.time()) if journey else "the logs do not tell what became of it"
     failed = journey is not None and journey.settled and not journey.arrived
     complete = arrival.complete(Deadline.after(0) if failed else deadline)
+    trace = lab.line("trace", message_id)
     if failed or (complete and others and not (journey and journey.arrived)):
-        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {told}")
+        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {told}", trace=trace)
     if not complete:
         where = f"the mailbox of {arrival.missing[0]} within {deadline.seconds:g} s"
-        raise NotArrived(sent, f"the mail {message_id} did not reach {where}", details=told if journey else "")
+        raise NotArrived(
+            sent, f"the mail {message_id} did not reach {where}", trace=trace, details=told if journey else ""
+        )
 
 
 def _settled(lab: RunningLab, message_id: str, since: float, deadline: Deadline) -> Journey | None:
@@ -261,7 +267,7 @@ def _submit(lab: RunningLab, letter: Letter, message: Outgoing) -> None:
 
 def owner(lab: RunningLab, sender: str) -> str:
     """The account that may send as `sender`: itself, or what an alias leads to. Raises InputError."""
-    definition = lab.definition
+    definition = lab.definition()
     owners = [sender, *(target for alias in definition.aliases if alias.address == sender for target in alias.targets)]
     owners = [address for address in owners if address in definition.addresses()]
     if not owners:

@@ -25,7 +25,7 @@ def transaction(
     still to come: what is sent to a container whose network is being made is lost, and comes again a second later.
     Raises CheckFailed, DeadlinePassed.
     """
-    addresses = lab.definition.addresses()
+    addresses = lab.definition().addresses()
     sender, recipient = addresses[0], addresses[-1]
     context = mail.tls_context(lab.ca_file)
     message = mail.new_message(

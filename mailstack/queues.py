@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mailstack import hint
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, InputError
 from mailstack.model import Deadline, Json
@@ -148,24 +147,27 @@ ACTIONS = {
 }
 
 
-def chosen(found: Sequence[Entry], ids: Iterable[str], lab: str = "") -> list[Entry]:
-    """The entries of a `lab`'s queues with these ids. Raises InputError for one that is not there, or there twice."""
+def chosen(found: Sequence[Entry], ids: Iterable[str], listing: str = "") -> list[Entry]:
+    """The entries of queues with these ids; `listing` is the command line that lists all entries.
+
+    Raises InputError for an id that is not there, or there twice.
+    """
     wanted = []
     for queue_id in dict.fromkeys(ids):
         same = [entry for entry in found if entry.queue_id == queue_id]
         if not same:
-            raise InputError(f"no mail in the queue has the id {queue_id!r}", remedy=_there_are(found, lab))
+            raise InputError(f"no mail in the queue has the id {queue_id!r}", remedy=_there_are(found, listing))
         if len(same) > 1:
             raise InputError(f"both sender and postfix have a mail {queue_id}", remedy="name the service, too")
         wanted += same
     return wanted
 
 
-def _there_are(found: Sequence[Entry], lab: str) -> str:
+def _there_are(found: Sequence[Entry], listing: str) -> str:
     if not found:
         return "the queue is empty"
     shown = [f"{entry.queue_id} ({entry.service})" for entry in found[:20]]
-    more = [f"and {len(found) - 20} more: `{hint.line('queue', lab=lab)}`"] if len(found) > 20 else []
+    more = [f"and {len(found) - 20} more: `{listing}`"] if len(found) > 20 else []
     return "there are: " + ", ".join(shown + more)
 
 

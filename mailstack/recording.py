@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mailstack import hint, mail, mailboxes, post
+from mailstack import mail, mailboxes, post
 from mailstack.dialogue import Blotter, Dialogue, Said, Shown, Speaker, Tls, annotate
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline, Json
@@ -61,7 +61,7 @@ def record(lab: RunningLab, letter: post.Letter, via: str, deadline: Deadline) -
     clean = lab.blotter().clean
     refused = [clean(text) for text in refused]
     if not dialogue.exchanges:
-        raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=hint.line("logs", lab=lab.name))
+        raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=lab.line("logs"))
     dialogue = replace(
         dialogue,
         exchanges=tuple(replace(each, lines=tuple(map(clean, each.lines))) for each in dialogue.exchanges),
@@ -195,7 +195,7 @@ def _from_sender(
         try:
             stream.settimeout(max(deadline.remaining(), 0.001))
             if heard.readline() != b"ready\n":
-                remedy = f"{hint.line('up', lab=lab.name)} brings a sender that can"
+                remedy = f"{lab.line('up')} brings a sender that can"
                 raise HostError("the sender cannot record", remedy=remedy)
             post.from_sender(lab, letter, message_id, route="recorded")
             queue_id = _queue_id(lab, container, message_id, begun - 1, deadline)
@@ -209,7 +209,7 @@ def _from_sender(
         except (TimeoutError, ValueError):
             raise DeadlinePassed(
                 f"the sender's MTA had handed nothing over after {deadline.seconds:g} s",
-                remedy=hint.line("logs", "sender", lab=lab.name),
+                remedy=lab.line("logs", "sender"),
             ) from None
     return _told(lab, letter, message_id, lines[process], deadline)
 
@@ -250,7 +250,7 @@ def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Dea
 
     Postfix's debugging log does not have it (smtp(8)). When it is not in a mailbox of the lab, a line in brackets.
     """
-    boxes = sorted(set().union(*(post.mailboxes_for(lab.definition, address) for address in recipients)))
+    boxes = sorted(set().union(*(post.mailboxes_for(lab.definition(), address) for address in recipients)))
     unknown = ("[the message: it is in no mailbox of the lab to look at]",)
     if not boxes or lab.state.relay:
         return unknown

@@ -8,11 +8,13 @@ from typing import Any
 
 from mailstack import definition, files, home, labfile, places, state, storage
 from mailstack.compose import Compose
+from mailstack.engine import Engine
 from mailstack.errors import HostError, LabFileError
 from mailstack.model import SERVICES, Deadline, Json, Lab
 from mailstack.runner import Local, Runner
 from mailstack.running import project
 from mailstack.storage import Marker
+from mailstack.target import Target
 
 # How long Compose may take to read some files, in seconds.
 _SECONDS = 60.0
@@ -74,33 +76,33 @@ def lab_file() -> Path:
     return definition.compose_file("lab.yaml")
 
 
-def resolved(name: str, overlays: Sequence[Path]) -> Json:
+def resolved(engine: Engine, name: str, overlays: Sequence[Path]) -> Json:
     """What `up` would use: the resolved document of the lab that is up, or of the files given."""
-    directory = home.known_directory(name)
+    directory = home.known_directory(engine, name)
     wanted = directory.load()
     if wanted is None or overlays:
         wanted = _bare_state(name, overlays)
     paths = [Path(path) for path in wanted.files]
     runner = Local()
-    document = resolve(runner, project(runner, wanted, directory), paths)
+    document = resolve(runner, project(engine.target, runner, wanted, directory), paths)
     read_definition(document, paths)
     return document
 
 
-def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
+def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> list[str]:
     """Write a lab's files into a directory of the user's, for plain Compose; gives their names."""
     wanted = _bare_state("lab", overlays)
     paths = [Path(path) for path in wanted.files]
     runner = Local()
     nowhere = state.LabDirectory(home.nowhere(), "lab")
-    lab = read_definition(resolve(runner, project(runner, wanted, nowhere), paths), paths)
+    lab = read_definition(resolve(runner, project(target, runner, wanted, nowhere), paths), paths)
     try:
         storage.refuse_colon(directory.absolute())
         storage.make(directory.absolute(), Marker(storage.SECRETS, state.owner()))
     except HostError as error:
         error.remedy = "name a new directory, or an empty one of your own"
         raise
-    files.write(directory, lab)
+    files.put(directory, files.wanted(directory, lab))
     return storage.names(directory)
 
 

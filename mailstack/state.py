@@ -32,6 +32,9 @@ from mailstack.model import Deadline, Json, Lab
 from mailstack.secret import write_private
 from mailstack.storage import Marker
 
+# How long a command waits until others have ended that work on the same lab, in seconds.
+LOCK_SECONDS = 60.0
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
 # What can stand in a label's value and in a filter for it without being quoted.
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
@@ -206,6 +209,7 @@ class LabDirectory:
         self.home.make()
         storage.make(self.path, Marker(storage.LAB, owner(), self.home.endpoint, self.home.engine, self.name))
         storage.make_subdirectory(self.files)
+        storage.make_subdirectory(self.files / "added")
 
     def is_made(self) -> bool:
         """Return whether mailstack has made the directory."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from mailstack import hint, hosting
+from mailstack import hint
 from mailstack.errors import InputError, Interrupted, MailstackError
 from mailstack.model import CheckResult, Verdict
 
@@ -153,5 +153,5 @@ def judge(check: Check, bench: Bench) -> CheckResult:
         verdict, evidence = Verdict.FAIL, f"{type(error).__name__}: {error}"
     milliseconds = (time.monotonic() - begun) * 1000
     if verdict is Verdict.FAIL:
-        hosting.still_there()
+        bench.lab.target.look()
     return CheckResult(check.id, check.title, check.source, verdict, bench.blot(evidence), round(milliseconds, 1))

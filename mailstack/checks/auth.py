@@ -126,7 +126,7 @@ def _(bench: Bench) -> str:
 
 @family("own-alias", "one's own alias as sender is accepted", "postconf(5), smtpd_sender_login_maps")
 def _(bench: Bench) -> str:
-    own = bench.lab.definition.owned_by(bench.alice)
+    own = bench.lab.definition().owned_by(bench.alice)
     if not own:
         raise NotApplicable(f"no alias leads to {bench.alice}")
     with bench.logged_in(587, bench.alice) as session:

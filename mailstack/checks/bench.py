@@ -87,7 +87,7 @@ class Bench:
     @cached_property
     def alice(self) -> str:
         """The lab's first account."""
-        return self.lab.definition.addresses()[0]
+        return self.lab.definition().addresses()[0]
 
     @cached_property
     def bob(self) -> str:
@@ -96,7 +96,7 @@ class Bench:
 
     def others(self, count: int) -> list[str]:
         """`count` accounts besides the first."""
-        found = self.lab.definition.addresses()[1 : count + 1]
+        found = self.lab.definition().addresses()[1 : count + 1]
         if len(found) < count:
             raise NotApplicable(f"the lab has fewer than {count + 1} accounts")
         return found

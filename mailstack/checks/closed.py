@@ -35,8 +35,8 @@ def _(bench: Bench) -> str:
 def _(bench: Bench) -> str:
     if bench.lab.state.relay:
         raise NotApplicable("the lab relays through a provider outside")
-    student = f"{post.STUDENT}@{bench.lab.definition.mailname}"
-    if student not in bench.lab.definition.addresses():
+    student = f"{post.STUDENT}@{bench.lab.definition().mailname}"
+    if student not in bench.lab.definition().addresses():
         raise NotApplicable(f"there is no account {student} to be told")
     message_id = str(bench.message([_OUTSIDE])["Message-ID"])
     post.from_sender(bench.lab, post.Letter(student, (_OUTSIDE,), "for outside", "This must not leave."), message_id)

@@ -45,8 +45,8 @@ def _(bench: Bench) -> str:
 
 @family("alias", "a mail to an alias arrives in the mailbox behind it", "RFC 5321, section 3.9.1; virtual(5)")
 def _(bench: Bench) -> str:
-    accounts = bench.lab.definition.addresses()
-    aliases = [a for a in bench.lab.definition.aliases if len(a.targets) == 1 and a.targets[0] in accounts]
+    accounts = bench.lab.definition().addresses()
+    aliases = [a for a in bench.lab.definition().aliases if len(a.targets) == 1 and a.targets[0] in accounts]
     if not aliases:
         raise NotApplicable("the lab has no alias for a single account")
     alias = aliases[0]
@@ -58,8 +58,8 @@ def _(bench: Bench) -> str:
 
 @family("list-alias", "a mail to an alias for several arrives once with each", "RFC 5321, section 3.9.2; virtual(5)")
 def _(bench: Bench) -> str:
-    accounts = set(bench.lab.definition.addresses())
-    aliases = [a for a in bench.lab.definition.aliases if len(a.targets) > 1 and accounts.issuperset(a.targets)]
+    accounts = set(bench.lab.definition().addresses())
+    aliases = [a for a in bench.lab.definition().aliases if len(a.targets) > 1 and accounts.issuperset(a.targets)]
     if not aliases:
         raise NotApplicable("the lab has no alias for several accounts")
     alias = aliases[0]
@@ -82,7 +82,7 @@ def _(bench: Bench) -> str:
 
 @family("catch-all", "a mail to nobody arrives with the domain's catch-all; users keep their own", "virtual(5)")
 def _(bench: Bench) -> str:
-    definition = bench.lab.definition
+    definition = bench.lab.definition()
     accounts = definition.addresses()
     found = [d for d in definition.domains if d.catch_all in accounts]
     if not found:
@@ -101,7 +101,7 @@ def _(bench: Bench) -> str:
     counts = {address: len(bench.arrived(address, accepted)) for address in (first, second)}
     counts |= {
         address: len(bench.copies(address, accepted))
-        for address in bench.lab.definition.addresses()[:5]
+        for address in bench.lab.definition().addresses()[:5]
         if address not in (first, second)
     }
     expected = {address: int(address in (first, second)) for address in counts}
@@ -169,7 +169,7 @@ def _announced(mta: Mta) -> None:
         with listeners.session(bench, mta) as connection:
             connection.ehlo_or_helo_if_needed()
             offered = " ".join(sorted(connection.esmtp_features))
-            code, text = connection.command(f"ETRN {bench.lab.definition.mailname}")
+            code, text = connection.command(f"ETRN {bench.lab.definition().mailname}")
             expect("etrn" not in connection.esmtp_features, f"EHLO offers: {offered}; ETRN: {code} {text}")
             return f"EHLO offers: {offered}"
 
@@ -280,7 +280,7 @@ def _(bench: Bench) -> str:
 
 
 def _limit(bench: Bench) -> int:
-    limit = bench.lab.definition.limits.message_size
+    limit = bench.lab.definition().limits.message_size
     if limit > _LARGEST:
         raise NotApplicable(f"the lab's limit is {limit} bytes: too much to send in a check")
     return limit
@@ -315,8 +315,8 @@ def _(bench: Bench) -> str:
 
 @family("quota", "the mailbox has the quota of the definition", "RFC 9208, section 4.2")
 def _(bench: Bench) -> str:
-    account = bench.lab.definition.accounts[0]
-    wanted = account.quota if account.quota is not None else bench.lab.definition.limits.mailbox_quota
+    account = bench.lab.definition().accounts[0]
+    wanted = account.quota if account.quota is not None else bench.lab.definition().limits.mailbox_quota
     with bench.box(account.address) as box:
         _, (_, quotas) = box.client.getquotaroot("INBOX")
     text = " ".join(q.decode() for q in quotas if isinstance(q, bytes))

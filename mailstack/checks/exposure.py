@@ -9,11 +9,12 @@ import socket
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from mailstack import compose, hosting, subnets
+from mailstack import compose, subnets
 from mailstack.checks import Family, expect
 from mailstack.checks.bench import Bench
 from mailstack.errors import EngineError
 from mailstack.model import ServiceState
+from mailstack.target import Target
 
 family = Family("exposure")
 
@@ -61,10 +62,10 @@ def answering(places: Iterable[Place]) -> set[Place]:
         return {place for place in pool.map(dial, places) if place}
 
 
-def _on_this_machine(places: Iterable[Place]) -> set[Place]:
+def _on_this_machine(target: Target, places: Iterable[Place]) -> set[Place]:
     """Return the places on networks that this machine is on: none where the engine is elsewhere, or in a machine of its
     own."""
-    on = [] if hosting.current() else [route.subnet for route in subnets.host_routes()]
+    on = [] if target.host else [route.subnet for route in subnets.host_routes()]
     return {place for place in places if any(ipaddress.ip_address(place[0]) in subnet for subnet in on)}
 
 
@@ -113,7 +114,7 @@ def _(bench: Bench) -> str:
         for port in listening[each.name] | set(each.ports) | _BETWEEN_SERVERS
     }
     published = {place for place in dialled if place[1] in owners[place[0]].ports}
-    beside, here = _beside_sender(bench, dialled, owners), _on_this_machine(dialled)
+    beside, here = _beside_sender(bench, dialled, owners), _on_this_machine(bench.lab.target, dialled)
     from_sender, from_here = _from_sender(bench, beside), answering(here)
     expect(from_sender & published, "the sender reaches none of the published services: its dialling proves nothing")
     reached = from_sender | from_here

@@ -19,7 +19,7 @@ family = Family("relay", Turn.SENDER)
 
 def _student(bench: Bench) -> str:
     """Who writes: any account of the sender's mail name will do, the student's by preference."""
-    domain = bench.lab.definition.mailname
+    domain = bench.lab.definition().mailname
     return f"{post.STUDENT}@{domain}"
 
 

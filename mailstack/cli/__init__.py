@@ -123,9 +123,6 @@ def _run() -> int:
     except SystemExit as end:
         code = end.code
     except MailstackError as error:
-        from mailstack import hosting
-
-        error = hosting.explained(error)
         tell(error)
         code = error.exit_code
     except click.ClickException as error:

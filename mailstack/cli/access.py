@@ -22,8 +22,10 @@ from mailstack.errors import InputError
 from mailstack.model import SERVICES, Command
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.runner import Runner
     from mailstack.running import RunningLab
+    from mailstack.target import Target
 
 _FOLLOW_SECONDS = 366 * 86400.0  # until somebody stops it
 
@@ -35,12 +37,11 @@ service_argument = click.argument("services", nargs=-1, type=click.Choice(SERVIC
 @click.option("-f", "--follow", is_flag=True, help="Go on as the servers log.")
 @service_argument
 @json_option
-def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
+def logs(engine: Engine, name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
     """What postfix, dovecot and sender have logged, as far back as their logs have it (50 MB each)."""
-    from mailstack import hosting
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     if as_json:
         if follow:
             raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
@@ -53,7 +54,7 @@ def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> N
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     with contextlib.closing(_followed(lab, containers) if follow else _past(lab, containers)) as printed:
         _show(lab, containers, printed, colour)
-    hosting.still_there()
+    engine.target.look()
 
 
 def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
@@ -104,23 +105,21 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
 @name_option
 @click.argument("service", type=click.Choice(SERVICES))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")
-def shell(name: str, service: str, words: tuple[str, ...]) -> None:
+def shell(engine: Engine, name: str, service: str, words: tuple[str, ...]) -> None:
     """A shell inside SERVICE, or one COMMAND there; its exit code is passed on."""
     from mailstack.runner import Local
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     lab.service(service)
     runner = Local()
-    _attached(runner, lab.compose(runner).shell(service, words or ("bash",)))
+    _attached(engine.target, runner, lab.compose(runner).shell(service, words or ("bash",)))
 
 
-def _attached(runner: Runner, command: Command) -> NoReturn:
+def _attached(target: Target, runner: Runner, command: Command) -> NoReturn:
     """Run with this process's own streams, and end with the command's code, unless its host has gone meanwhile."""
-    from mailstack import hosting
-
     code = runner.attach(command)
-    hosting.still_there()
+    target.look()
     sys.exit(passed_on(code))
 
 
@@ -144,9 +143,9 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
 
     What is there already (passwords, certificates) is kept.
     """
-    from mailstack import resolve
+    from mailstack import resolve, target
 
-    written = resolve.init_secrets(directory, overlays)
+    written = resolve.init_secrets(target.local(os.environ), directory, overlays)
     if as_json:
         print_json({"directory": str(directory.absolute()), "files": written})
         return
@@ -158,13 +157,13 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
 @secrets.command("rotate")
 @name_option
 @json_option
-def rotate(name: str, as_json: bool) -> None:
+def rotate(engine: Engine, name: str, as_json: bool) -> None:
     """Give the relay another password, in the running lab."""
     from mailstack import credentials
     from mailstack.running import RunningLab
 
     with Progress() as show:
-        user = credentials.rotate(RunningLab(name), show)
+        user = credentials.rotate(RunningLab(name, engine), show)
     if as_json:
         print_json({"lab": name, "user": user})
     else:
@@ -175,12 +174,12 @@ def rotate(name: str, as_json: bool) -> None:
 @name_option
 @click.argument("account")
 @json_option
-def reveal(name: str, account: str, as_json: bool) -> None:
+def reveal(engine: Engine, name: str, account: str, as_json: bool) -> None:
     """Print the password of ACCOUNT (an address, or `relay`)."""
     from mailstack import credentials
     from mailstack.running import RunningLab
 
-    user, password = credentials.of(RunningLab(name), account)
+    user, password = credentials.of(RunningLab(name, engine), account)
     if as_json:
         print_json({"lab": name, "user": user, "password": password.reveal()})
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from mailstack.cli.output import Progress, json_option, need_writable, print_jso
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
+
+if TYPE_CHECKING:
+    from mailstack.engine import Engine
 
 
 @click.command()
@@ -21,7 +25,9 @@ from mailstack.model import CheckResult, Verdict
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the results as JUnit XML, too.")
 @click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
 @json_option
-def check(name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, progress: str, as_json: bool) -> None:
+def check(
+    engine: Engine, name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, progress: str, as_json: bool
+) -> None:
     """Prove what a lab promises, end to end: all of it, or the checks (or families) named by ID.
 
     Exits with 1 when a check failed.
@@ -44,7 +50,7 @@ def check(name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, pro
 
     begun = time.monotonic()
     done: list[CheckResult] = []
-    with Progress(progress) as show, Bench(RunningLab(name)) as bench:
+    with Progress(progress) as show, Bench(RunningLab(name, engine)) as bench:
 
         def tell(result: CheckResult) -> None:
             done.append(result)

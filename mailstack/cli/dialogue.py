@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mailstack.dialogue import Dialogue, Exchange
+    from mailstack.engine import Engine
 
 
 @click.command()
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--timeout", type=duration, default="15s", show_default=True, help="How long it may take.")
 @json_option
 def dialogue(
+    engine: Engine,
     name: str,
     via: str,
     sender: str | None,
@@ -67,9 +69,9 @@ def dialogue(
 
     if svg:
         need_writable(svg)
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     sender = recording.VISITOR if via == "smtp" and sender is None else sender
-    letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
+    letter = post.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     with Progress() as progress:
         progress.step(f"sending a mail via {via}")
         found = recording.record(lab, letter, via, Deadline.after(timeout))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from mailstack.cli.output import json_option, print_json
 from mailstack.cli.where import name_option
+
+if TYPE_CHECKING:
+    from mailstack.engine import Engine
 
 
 @click.command()
@@ -26,7 +30,7 @@ from mailstack.cli.where import name_option
     "--trust", is_flag=True, help="SSL_CERT_FILE and NODE_EXTRA_CA_CERTS, too: trust the lab's CA, mostly it alone."
 )
 @json_option
-def env(name: str, account: str | None, form: str, trust: bool, as_json: bool) -> None:
+def env(engine: Engine, name: str, account: str | None, form: str, trust: bool, as_json: bool) -> None:
     """Print variables that give any program what pytest's fixtures give.
 
     \b
@@ -43,8 +47,8 @@ def env(name: str, account: str | None, form: str, trust: bool, as_json: bool) -
     from mailstack import environment
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
-    account = account or lab.definition.addresses()[0]
+    lab = RunningLab(name, engine)
+    account = account or lab.definition().addresses()[0]
     found = environment.variables(lab, account, trust=trust)
     if as_json:
         print_json({"lab": name, "account": account.lower(), "variables": environment.revealed(found)})

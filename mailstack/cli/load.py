@@ -13,6 +13,7 @@ from mailstack.durations import spoken
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted, MailstackError
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.load.ledger import Outcome, Percentiles
     from mailstack.load.performance import Now
 
@@ -47,6 +48,7 @@ def per_second(text: str) -> float:
 )
 @json_option
 def load(
+    engine: Engine,
     name: str,
     connections: int,
     messages: int | None,
@@ -82,7 +84,7 @@ def load(
         patience=timeout,
     )
     with Progress() as show:
-        outcome = performance.perform(RunningLab(name), plan, show.step, lambda now: show.step(live(now)))
+        outcome = performance.perform(RunningLab(name, engine), plan, show.step, lambda now: show.step(live(now)))
     if as_json:
         print_json(outcome.json())
     else:

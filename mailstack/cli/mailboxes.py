@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint, stdio
+from mailstack import stdio
 from mailstack.cli.output import columns, duration, fill, human_size, json_option, print_json, printable, to_json
 from mailstack.cli.where import name_option
 from mailstack.errors import DeadlinePassed, InputError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from imap_tools import BaseMailBox
     from rich.console import Console
 
+    from mailstack.engine import Engine
     from mailstack.mailboxes import Summary
     from mailstack.message import Message
     from mailstack.model import Deadline
@@ -35,7 +36,9 @@ NUMBER = click.IntRange(1, 2**32 - 1)  # a UID: RFC 3501, section 2.3.1.1
 @click.option("--count", type=click.IntRange(1), metavar="N", help="With --watch: end after N mails.")
 @click.option("--timeout", type=duration, help="With --watch: end after so long; with code 4 if fewer than N came.")
 @json_option
-def inbox(name: str, address: str, watch: bool, count: int | None, timeout: float | None, as_json: bool) -> None:
+def inbox(
+    engine: Engine, name: str, address: str, watch: bool, count: int | None, timeout: float | None, as_json: bool
+) -> None:
     """List the mails in the mailbox of ADDRESS, oldest first.
 
     The number of a mail is its UID: it stays while the mail is in the mailbox, and is what `read` and `reply` take.
@@ -45,7 +48,7 @@ def inbox(name: str, address: str, watch: bool, count: int | None, timeout: floa
 
     if (count or timeout) and not watch:
         raise click.UsageError("--count and --timeout go with --watch")
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     if watch:
         _watch(lab, address, count, timeout, as_json)
         return
@@ -145,7 +148,9 @@ def _local(when: datetime) -> str:
 @click.option("--raw", is_flag=True, help="The mail byte for byte, as the server has it.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Save its attachments in DIR.")
 @json_option
-def read(name: str, address: str, number: int | None, raw: bool, save: Path | None, as_json: bool) -> None:
+def read(
+    engine: Engine, name: str, address: str, number: int | None, raw: bool, save: Path | None, as_json: bool
+) -> None:
     """Show a mail in the mailbox of ADDRESS: the one with this NUMBER, as `inbox` shows it, or the newest.
 
     An attachment is saved under its own name, or one like it where that name is taken or would do harm: nothing is
@@ -155,7 +160,7 @@ def read(name: str, address: str, number: int | None, raw: bool, save: Path | No
 
     if raw and (save or as_json):
         raise click.UsageError("--raw gives the mail alone, without --save and --json")
-    found = one_mail(RunningLab(name), address, number)
+    found = one_mail(RunningLab(name, engine), address, number)
     if raw:
         _raw(found.raw)
         return
@@ -219,5 +224,5 @@ def one_mail(lab: RunningLab, address: str, number: int | None) -> Message:
         found = mailboxes.message(box, number)
     if found is None:
         which = f"no mail with UID {number} is" if number else "no mail is"
-        raise InputError(f"{which} in the mailbox of {address}", remedy=hint.line("inbox", address, lab=lab.name))
+        raise InputError(f"{which} in the mailbox of {address}", remedy=lab.line("inbox", address))
     return found

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint
 from mailstack.cli.mailboxes import NUMBER, one_mail
 from mailstack.cli.output import attach_option, duration, json_option, print_json, printable, text_of
 from mailstack.cli.where import name_option
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.post import Sent
+    from mailstack.running import RunningLab
 
 
 @click.command()
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--timeout", type=duration, default="15s", show_default=True, help="How long to wait for its arrival.")
 @json_option
 def send(
+    engine: Engine,
     name: str,
     sender: str | None,
     recipients: tuple[str, ...],
@@ -52,8 +54,8 @@ def send(
     from mailstack.model import Deadline
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
-    letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
+    lab = RunningLab(name, engine)
+    letter = post.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     try:
         sent = post.send(lab, letter, via, Deadline.after(timeout))
     except post.NotArrived as error:
@@ -63,7 +65,7 @@ def send(
     if as_json:
         print_json(sent.json())
         return
-    _tell(sent, name)
+    _tell(sent, lab)
 
 
 @click.command()
@@ -76,6 +78,7 @@ def send(
 @click.option("--timeout", type=duration, default="15s", show_default=True, help="How long to wait for its arrival.")
 @json_option
 def reply(
+    engine: Engine,
     name: str,
     address: str,
     number: int | None,
@@ -93,10 +96,16 @@ def reply(
     from mailstack.model import Deadline
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     found = one_mail(lab, address, number)
     letter = answering.answer(
-        lab.definition, address, found, text_of(body), attachments, quoted=not no_quote, name=name
+        lab.definition(),
+        address,
+        found,
+        text_of(body),
+        attachments,
+        quoted=not no_quote,
+        otherwise=lab.line("send", "--to", "ADDRESS"),
     )
     answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
     try:
@@ -108,14 +117,14 @@ def reply(
     if as_json:
         print_json({**sent.json(), **answered})
         return
-    _tell(sent, name)
+    _tell(sent, lab)
 
 
-def _tell(sent: Sent, name: str) -> None:
+def _tell(sent: Sent, lab: RunningLab) -> None:
     click.echo(f"{printable(sent.message_id)}")
     click.echo(f"from {sent.sender} via {sent.via} to {', '.join(sent.recipients)}")
     for address, milliseconds in sent.arrived.items():
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
-        way = hint.line("trace", "--last", lab=name)
+        way = lab.line("trace", "--last")
         click.echo(f"handed over: none of the recipients has a mailbox in the lab; `{way}` tells its way")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable
 from mailstack.cli.where import name_option
 from mailstack.durations import spoken
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.queues import Entry
     from mailstack.running import RunningLab
 
@@ -36,7 +36,9 @@ _ACTIONS = ("list", "flush", "hold", "release", "delete", "wait")
 )
 @click.option("--timeout", type=duration, default="30s", show_default=True, help="For wait: how long.")
 @json_option
-def queue(name: str, words: tuple[str, ...], everything: bool, until: str, timeout: float, as_json: bool) -> None:
+def queue(
+    engine: Engine, name: str, words: tuple[str, ...], everything: bool, until: str, timeout: float, as_json: bool
+) -> None:
     """Mails that wait: which, why, and when they are tried again.
 
     SERVICE is sender or postfix; both, where none is named. ACTION is one of
@@ -54,7 +56,7 @@ def queue(name: str, words: tuple[str, ...], everything: bool, until: str, timeo
     from mailstack.running import RunningLab
 
     service, action, ids = understood(words)
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     if action == "list":
         _list(lab, service, as_json)
     elif action == "wait":
@@ -90,16 +92,16 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
     if ids and everything:
         raise InputError("--all is all mails: name no queue ids beside it")
     if not ids and not everything and action != "flush":
-        listing = hint.line("queue", lab=lab.name)
+        listing = lab.line("queue")
         raise InputError(f"which mails? {action} takes queue ids, or --all", remedy=f"{listing} lists them")
     where = queues.containers(lab, service)
     _tell_unseen(lab, service, where)
     found = queues.of(lab.engine, where)
-    wanted = queues.chosen(found, ids, lab.name) if ids else found
+    wanted = queues.chosen(found, ids, lab.line("queue")) if ids else found
     if action == "flush":
         held = [entry.queue_id for entry in wanted if entry.name == "hold"]
         if ids and held:
-            release = hint.line("queue", "release", held[0], lab=lab.name)
+            release = lab.line("queue", "release", held[0])
             raise InputError(f"{held[0]} is on hold, and not tried", remedy=release)
         done = [entry for entry in wanted if entry.name != "hold"]
         queues.flush(lab.engine, where, done if ids else None)
@@ -120,7 +122,7 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
         which = ", ".join(entry.queue_id for entry in missed)
         raise CheckFailed(
             f"it is too late to {action} {which}: no longer in the queue",
-            remedy=f"{hint.line('trace', missed[0].queue_id, lab=lab.name)} tells where it went",
+            remedy=f"{lab.line('trace', missed[0].queue_id)} tells where it went",
         )
 
 

@@ -17,6 +17,7 @@ from mailstack.durations import spoken
 from mailstack.errors import DeadlinePassed, InputError
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.model import Json
     from mailstack.running import RunningLab
     from mailstack.trace.journey import Journey
@@ -35,6 +36,7 @@ FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until somebody stops it
 @click.option("--timeout", type=duration, default=None, help="How long to follow it.  [without end]")
 @json_option
 def trace(
+    engine: Engine,
     name: str,
     query: str | None,
     last: bool,
@@ -62,9 +64,9 @@ def trace(
         with tracing.file_lines(files) as read:
             found = tracing.traced(read, query)
     elif follow:
-        sys.exit(_follow(RunningLab(name), query, timeout, as_json))
+        sys.exit(_follow(RunningLab(name, engine), query, timeout, as_json))
     else:
-        found = tracing.search_lab(RunningLab(name), query)
+        found = tracing.search_lab(RunningLab(name, engine), query)
     if not found.journeys:
         where = "these logs" if files else f"the logs of lab “{name}”"
         raise InputError(
@@ -72,7 +74,7 @@ def trace(
             details="\n".join(each.sentence() for each in found.rotated),
         )
     logs = [word for file in files for word in ("--logs", str(file))]
-    one = hint.line("trace", *logs, "QUEUE-ID", host="") if files else hint.line("trace", "QUEUE-ID", lab=name)
+    one = hint.line("trace", *logs, "QUEUE-ID") if files else engine.target.line("trace", "QUEUE-ID", lab=name)
     sys.exit(_show(found, one, single=last, as_json=as_json, listed=query is None and not last))
 
 

@@ -119,7 +119,7 @@ def plain(raw: bytes) -> str:
     needs=("arrive",),
 )
 def _(scene: Scene, show: Evidence) -> None:
-    letter = answering.answer(scene.lab.definition, scene.recipient, scene.first(), "It has arrived.")
+    letter = answering.answer(scene.lab.definition(), scene.recipient, scene.first(), "It has arrived.")
     sent = post.send(scene.lab, letter, "submission", Deadline.after(ARRIVAL_SECONDS))
     copies = scene.arrived(scene.student, sent.message_id)
     found = scene.message(scene.student, sent.message_id)

@@ -116,7 +116,7 @@ def _(scene: Scene, show: Evidence) -> None:
     settings = scene.settings("sender")
     names = ("myorigin", "myhostname", "mydestination", "inet_interfaces", "relayhost")
     show.table("the names of the machine", ("setting", "value"), [(name, settings[name]) for name in names])
-    wanted = scene.lab.definition.mailname
+    wanted = scene.lab.definition().mailname
     expect(settings["myorigin"] == wanted, f"the system mail name is {settings['myorigin']}, not {wanted}")
     lines = scene.lines("sender", scene.first_mail, " from=<")
     show.text("what Postfix on the student's machine logged", "\n".join(lines))

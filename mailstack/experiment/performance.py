@@ -53,11 +53,11 @@ class Performance:
     logs: Mapping[str, str]
 
 
-def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Performance:
+def perform(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Performance:
     """Do the whole experiment. Raises InputError, HostError, Interrupted."""
     begun = time.monotonic()
     started = datetime.datetime.now().astimezone()
-    with _lab(overlays, keep, progress) as scene:
+    with _lab(engine, overlays, keep, progress) as scene:
         steps = all_steps()
         done: list[Outcome] = []
 
@@ -90,36 +90,37 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
 
 
 @contextlib.contextmanager
-def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Iterator[Scene]:
+def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Iterator[Scene]:
     """A lab as long as `with` lasts, or, with `keep`, longer, when that ended well.
 
     When `up` cannot prove it, the steps tell where that shows. When this process is killed, the guard removes it.
     """
     name = f"experiment-{secrets.token_hex(4)}"
-    there = home.current()  # before anything is made: where no engine answers, nothing could be removed
+    there = home.current(engine)  # before anything is made: where no engine answers, nothing could be removed
     scene, done, users = None, False, Users(there, name)
     try:
         users.join()
-        guard(there, name, Local())
-        roles.prepare(name)
+        guard(engine.target, there, name, Local())
+        roles.prepare(engine, name)
         found: lab.Report | MailstackError
         try:
             ttl = None if keep else LIFE_SECONDS
-            found = lab.up(lab.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=PATIENCE_SECONDS), progress)
+            request = lab.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=PATIENCE_SECONDS)
+            found = lab.up(engine, request, progress)
         except (InputError, EngineError, Interrupted):
             raise
         except MailstackError as error:
-            states = Engine().services(compose.project_name(name))
+            states = engine.services(compose.project_name(name))
             if not any(state.state == "running" for state in states):
                 raise
             found = error
-        scene = Scene(RunningLab(name), found)
+        scene = Scene(RunningLab(name, engine), found)
         yield scene
         done = True
     finally:
         with ThreadPoolExecutor() as pool:
             second = pool.submit(scene.end) if scene else None
             # Who keeps the lab leaves as well: then no guard waits for the end of this process.
-            users.leave(lambda: None if keep and done else down.down(name, progress))
+            users.leave(lambda: None if keep and done else down.down(engine, name, progress))
             if second:
                 second.result()

@@ -6,6 +6,7 @@ import smtplib
 from email.utils import make_msgid
 
 from mailstack import claims, compose, files, home, mail, pki, post
+from mailstack.engine import Engine
 from mailstack.experiment.evidence import Evidence, Unmet, expect
 from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
@@ -76,9 +77,9 @@ def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], l
 HOST = "smtp.provider.test"  # RFC 6761, section 6.2: nobody else's name
 
 
-def prepare(name: str) -> None:
+def prepare(engine: Engine, name: str) -> None:
     """Before the lab is made: its Postfix is to be known by another name as well, the one it has outside."""
-    directory = home.directory(name)
+    directory = home.directory(engine, name)
     directory.make()
     made = pki.make({**files.SERVER_NAMES, "postfix": (*files.SERVER_NAMES["postfix"], HOST)})
     write_private(directory.files / "ca.pem", made.ca)
@@ -99,7 +100,7 @@ def prepare(name: str) -> None:
 def _(scene: Scene, show: Evidence) -> None:
     scene.container("dovecot")  # the provider cannot let anybody log in without it
     user = scene.recipient
-    reader = next(address for address in scene.lab.definition.addresses() if address not in (user, scene.student))
+    reader = next(address for address in scene.lab.definition().addresses() if address not in (user, scene.student))
     message_id = make_msgid("outside", domain=user.partition("@")[2])
     customer = _customer(scene, user)
     sender, own = (customer.service(service).container for service in ("sender", "postfix"))

@@ -51,9 +51,9 @@ class Scene:
         self._known: dict[str, Any] = {}
         self._turns: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
-        mailname = lab.definition.mailname
+        mailname = lab.definition().mailname
         self.student = f"{post.STUDENT}@{mailname}"
-        others = [address for address in lab.definition.addresses() if address != self.student]
+        others = [address for address in lab.definition().addresses() if address != self.student]
         self.recipient = others[min(1, len(others) - 1)]
         # The mail of steps 5 and 6; its id is chosen here, so that each step can look for it.
         self.first_mail = make_msgid("first", domain=mailname)
@@ -63,15 +63,15 @@ class Scene:
         with self._second_turn:
             expect(not self._over, "the experiment was interrupted")
             self._second_users.join()
-            guard(self.lab.directory.home, self.second, Local())
-            up(request, lambda text: None)
+            guard(self.lab.target, self.lab.directory.home, self.second, Local())
+            up(self.engine, request, lambda text: None)
         return RunningLab(self.second, self.engine)
 
     def end(self) -> None:
         """Remove the second lab: one that is being brought up is waited for, and none is brought up any more."""
         with self._second_turn:
             self._over = True
-            self._second_users.leave(lambda: down.down(self.second, lambda text: None))
+            self._second_users.leave(lambda: down.down(self.engine, self.second, lambda text: None))
 
     # ── its machines ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -195,7 +195,7 @@ def _own_accounts(
     lab: RunningLab, plan: Plan, run: str, trouble: list[str], progress: Callable[[str], None]
 ) -> Iterator[dict[str, Secret]]:
     """Accounts that are there as long as `with` lasts; what of them could not be removed is told as `trouble`."""
-    addresses = [f"load-{run}-{number}@{lab.definition.domains[0].name}" for number in range(plan.mailboxes)]
+    addresses = [f"load-{run}-{number}@{lab.definition().domains[0].name}" for number in range(plan.mailboxes)]
 
     def remove() -> None:
         progress(f"removing {plan.mailboxes} mailboxes")

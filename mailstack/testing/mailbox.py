@@ -194,7 +194,7 @@ def _queued(lab: RunningLab, address: str, queues: Looks, criteria: Criteria) ->
 
     found = []
     entries = queues.entries()
-    definition = lab.definition if entries else lab.defined  # the former grows with every test
+    definition = lab.definition() if entries else lab.defined  # the former grows with every test
     for entry in entries:
         mine = [each for each in entry.recipients if address in post.mailboxes_for(definition, each.address)]
         raw = queues.mail(entry) if mine else b""

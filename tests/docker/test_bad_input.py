@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from mailstack import home, storage
+from tests import engines
 from tests.docker.bad import MAILSTACK, Outcome, Overlay, Traces, alone, overlays, run, run_here
 
 pytestmark = pytest.mark.docker
@@ -581,10 +582,10 @@ def test_what_stands_in_the_way_in_the_runtime_directory_is_named(
     taken: str, wrong: Callable[..., Outcome], traces: Traces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
-    path = Path(f"{home.current().path}/{LAB}{taken}")
-    home.current().make()
+    path = Path(f"{home.current(engines.here()).path}/{LAB}{taken}")
+    home.current(engines.here()).make()
     if taken.startswith("/"):
-        home.directory(LAB).make()
+        home.directory(engines.here(), LAB).make()
         if taken == "/files":
             path.rmdir()
     if path.suffix or path.name == "accounts":
@@ -602,7 +603,7 @@ def test_a_disk_that_is_full_is_told_with_the_file_and_nothing_is_left(traces: T
     )
     outcome = Outcome(limited.returncode, limited.stdout, limited.stderr)
     assert (outcome.code, len(outcome.messages), outcome.out) == (3, 1, "")
-    assert f"{home.directory(LAB).path}/" in outcome.messages[0]
+    assert f"{home.directory(engines.here(), LAB).path}/" in outcome.messages[0]
     assert traces.all() == before
 
 

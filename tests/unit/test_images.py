@@ -15,6 +15,7 @@ from mailstack import images, layers, transfer
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, EngineError, HostError
 from mailstack.model import Command, Result
+from mailstack.target import LocalTarget
 from tests.unit.fakes import OK, FakeRunner
 
 BUILD = Command(("docker-compose", "build"), {"MAILSTACK_TAG": "abc"})
@@ -24,7 +25,7 @@ class FakeEngine(Engine):
     """An engine that holds the images it was given, and can pull those of its registry."""
 
     def __init__(self, *held: str, registry: tuple[str, ...] = ()) -> None:
-        super().__init__("unix:///nowhere")
+        super().__init__(LocalTarget("unix:///nowhere"))
         self.held = set(held)
         self.registry = registry
         self.imported: dict[str, list[str]] = {}
@@ -317,7 +318,7 @@ def test_the_base_is_made_from_packages_where_this_machine_has_no_engine(host: P
         return bootstraps(command)
 
     runner = FakeRunner(answer)
-    here = Engine("unix:///nowhere/docker.sock")
+    here = Engine(LocalTarget("unix:///nowhere/docker.sock"))
     assert images.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
     assert images.BASE in engine.imported
 

@@ -138,7 +138,7 @@ def test_what_is_no_id_in_the_queue_is_refused_with_those_that_are(wanted: str) 
 
 def test_of_many_ids_some_are_named() -> None:
     with pytest.raises(InputError) as refused:
-        chosen([entry(f"{number:05X}") for number in range(30)], ["X"])
+        chosen([entry(f"{number:05X}") for number in range(30)], ["X"], "mailstack queue")
     assert refused.value.remedy.endswith("00013 (postfix), and 10 more: `mailstack queue`")
 
 
