@@ -1,0 +1,59 @@
+"""The log of a service, followed once for all checks that wait for a line in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+from mailstack.engine import Engine
+from mailstack.errors import MailstackError
+from mailstack.following import Log
+from mailstack.model import Deadline
+
+
+class ServiceLog:
+    """The lines that a container has logged since `since` (seconds of the epoch), until it is closed."""
+
+    def __init__(self, engine: Engine, container: str, since: float) -> None:
+        self._lines: list[str] = []
+        self._failure: MailstackError | None = None
+        self._ended = False
+        self._more = threading.Condition()
+        self._log = Log(engine, container, since)
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def lines(self, deadline: Deadline) -> Iterator[str]:
+        """Yield every line so far, then new ones, until the log ends or the deadline passes. Raises EngineError."""
+        seen = 0
+        while True:
+            with self._more:
+                while seen == len(self._lines) and not self._ended and not deadline.passed():
+                    self._more.wait(deadline.remaining())
+                new = self._lines[seen:]
+            if not new and self._failure:
+                raise self._failure
+            if not new:
+                return
+            seen += len(new)
+            yield from new
+
+    def close(self) -> None:
+        """Close the connection to the engine."""
+        self._log.close()
+
+    def _follow(self) -> None:
+        begun = b""
+        try:
+            with suppress(OSError, ValueError, AttributeError):  # a connection that is closed while it is read
+                for piece in self._log:
+                    *whole, begun = (begun + piece).split(b"\n")
+                    with self._more:
+                        self._lines += [line.partition(b" ")[2].decode(errors="replace") for line in whole]
+                        self._more.notify_all()
+        except MailstackError as error:
+            self._failure = error
+        finally:
+            with self._more:
+                self._ended = True
+                self._more.notify_all()
