@@ -38,8 +38,8 @@ SERVER_ERRORS = foreign.Table(
 def judge(prove: Callable[[], str], *unreadable: type[Exception]) -> tuple[Verdict, str]:
     """Return the verdict on `prove`, with what it returns or raises as evidence.
 
-    Errors of the class `unreadable` count as answers that make no sense. Raises Interrupted, and every error that is
-    neither mailstack's nor a server's: a mistake in the proof is no broken promise.
+    Errors of the classes `unreadable` count as an answer that cannot be read. Raises Interrupted, and every error
+    that is neither mailstack's nor a server's: a mistake in the proof is no broken promise.
     """
     try:
         return Verdict.PASS, prove()
@@ -52,7 +52,7 @@ def judge(prove: Callable[[], str], *unreadable: type[Exception]) -> tuple[Verdi
     except MailstackError as error:
         return Verdict.FAIL, error.whole()
     except unreadable as error:
-        return Verdict.FAIL, f"the answer makes no sense: {type(error).__name__}: {error}"
+        return Verdict.FAIL, f"unexpected answer: {type(error).__name__}: {error}"
     except Exception as error:
         if (broken := SERVER_ERRORS.of(error)) is None:
             raise

@@ -1,9 +1,10 @@
-"""The log of a service, followed once for all checks that wait for a line in it."""
+"""The log of a service, followed once for all that wait for a line in it, and the lines of one mail."""
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from mailstack.engine import Engine
@@ -13,9 +14,9 @@ from mailstack.model import Deadline
 
 
 class ServiceLog:
-    """The lines that a container has logged since `since` (seconds of the epoch), until it is closed."""
+    """What a container has logged since `since` (seconds of the epoch; None: ever), until it is closed."""
 
-    def __init__(self, engine: Engine, container: str, since: float) -> None:
+    def __init__(self, engine: Engine, container: str, since: float | None = None) -> None:
         self._lines: list[str] = []
         self._failure: MailstackError | None = None
         self._ended = False
@@ -57,3 +58,23 @@ class ServiceLog:
             with self._more:
                 self._ended = True
                 self._more.notify_all()
+
+
+def about(log: Iterable[str], message_id: str, wanted: str) -> tuple[list[str], str]:
+    """Return a Postfix's lines about a mail as soon as one contains `wanted`, and that one; "" when the log ends.
+
+    The lines are found by the mail's queue ids.
+    """
+    named = re.compile(rf"cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}$")
+    seen: list[str] = []
+    lines: list[str] = []
+    ids: set[str] = set()
+    for line in log:
+        seen.append(line)
+        if match := named.search(line):
+            ids.add(f": {match[1]}: ")
+        if any(each in line for each in ids):
+            lines = [other for other in seen if any(each in other for each in ids)]
+            if hits := [each for each in lines if wanted in each]:
+                return lines, hits[0]
+    return lines, ""

@@ -13,7 +13,8 @@ from mailstack import credentials, post
 from mailstack.checks import Family, Turn
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
 from mailstack.checks.deliveries import flush, found, waiting
-from mailstack.checks.judging import Unmet, expect
+from mailstack.checks.judging import expect
+from mailstack.checks.logs import about
 from mailstack.secret import Secret, new_password
 
 family = Family("relay", Turn.SENDER)
@@ -35,15 +36,9 @@ def _write(bench: Bench) -> str:
 
 def _line(bench: Bench, service: str, message_id: str, wanted: str) -> str:
     """Return the first line about a mail, in the log of a Postfix, that contains `wanted`. Raises Unmet."""
-    named = re.compile(rf"cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}")
-    queue_id = next((match[1] for line in bench.log(service) if (match := named.search(line))), "no queue id")
-    lines = []
-    for line in bench.log(service):
-        if f": {queue_id}: " in line:
-            lines.append(line)
-            if wanted in line:
-                return line
-    raise Unmet(f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}")
+    lines, hit = about(bench.log(service), message_id, wanted)
+    expect(hit, f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}")
+    return hit
 
 
 @contextmanager

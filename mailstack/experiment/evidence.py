@@ -1,4 +1,4 @@
-"""What a step has seen, in the shapes of the experiment's document, and what it has not."""
+"""The evidence of a step, in the shapes of the experiment's document."""
 
 from __future__ import annotations
 
@@ -6,16 +6,6 @@ import base64
 from collections.abc import Iterable, Sequence
 
 from mailstack.model import Json
-
-
-class Unmet(Exception):
-    """Something is not as the experiment says; the text is the reason."""
-
-
-def expect(met: object, reason: str) -> None:
-    """Raise Unmet with `reason` unless `met`."""
-    if not met:
-        raise Unmet(reason)
 
 
 class Evidence:

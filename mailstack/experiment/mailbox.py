@@ -6,11 +6,11 @@ import hashlib
 import struct
 import tempfile
 import zlib
-from email.utils import make_msgid
 from pathlib import Path
 
 from mailstack import mailboxes, post
-from mailstack.experiment.evidence import Evidence, Unmet, expect
+from mailstack.checks.judging import Unmet, expect
+from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import BODY, SUBJECT, plain
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
@@ -29,9 +29,9 @@ NAME, TYPE = "letter.png", "image/png"
     "that were sent.",
     needs=("credentials",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def image_is_carried(scene: Scene, show: Evidence) -> None:
     image = picture()
-    message_id = make_msgid("image", domain=scene.student.partition("@")[2])
+    message_id = scene.new_id("image")
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / NAME
         file.write_bytes(image)
@@ -96,7 +96,7 @@ def picture(width: int = 96, height: int = 64) -> bytes:
     "text.",
     needs=("arrive", "mime"),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def mails_are_listed_and_shown(scene: Scene, show: Evidence) -> None:
     with scene.box(scene.recipient) as box:
         mails = mailboxes.summaries(box)
     show.table(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from email.utils import make_msgid
 
 from mailstack import post
-from mailstack.experiment.evidence import Evidence, expect
+from mailstack.checks.judging import expect
+from mailstack.experiment.evidence import Evidence
+from mailstack.experiment.machines import expect_sent
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.figures.path import Leg, legs
@@ -26,7 +28,7 @@ STRANGER = f"{post.STUDENT}@campus.example"
     "its own, and the provider's after it was told that Dovecot has saved it.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def stations_store_and_forward(scene: Scene, show: Evidence) -> None:
     journey = scene.keep("store-and-forward", scene.journey(scene.first_mail))
     show.journey("the first mail, station by station", journey.json())
     hops = [hop for hop in journey.hops if not hop.notice]
@@ -83,12 +85,11 @@ def _milliseconds(journey: Journey, at: float | None) -> str:
     "relay, over port 587 and authenticated.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def sender_contacts_the_destination(scene: Scene, show: Evidence) -> None:
     message_id = make_msgid("direct", domain="campus.example")
     letter = post.Letter(STRANGER, (scene.recipient,), "End to end", "This mail went straight to port 25.")
     post.from_sender(scene.lab, letter, message_id, route="direct")
-    outcome = next(line for line in scene.lines("sender", message_id, "status=") if "status=" in line)
-    expect("status=sent" in outcome, f"not sent: {outcome.partition('status=')[2]}")
+    expect_sent(scene.lines("sender", message_id, "status="))
     copies = scene.arrived(scene.recipient, message_id)
     journey = scene.keep("end-to-end", scene.journey(message_id))
     show.journey("the mail, station by station", journey.json())

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack import compose, down, home, lab
+from mailstack.checks.judging import Unmet
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, InputError, Interrupted, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
-from mailstack.experiment.evidence import Unmet
 from mailstack.experiment.facts import facts
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Outcome, Step, run
@@ -118,7 +118,7 @@ def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) 
         done = True
     finally:
         with ThreadPoolExecutor() as pool:
-            second = pool.submit(scene.end) if scene else None
+            second = pool.submit(scene.second.remove) if scene else None
             # Who keeps the lab leaves as well: then no guard waits for the end of this process.
             users.leave(lambda: None if keep and done else down.down(name, progress))
             if second:

@@ -6,7 +6,8 @@ import smtplib
 from email.utils import make_msgid
 
 from mailstack import claims, compose, files, home, mail, pki, post
-from mailstack.experiment.evidence import Evidence, Unmet, expect
+from mailstack.checks.judging import Unmet, expect
+from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Steps
@@ -28,7 +29,7 @@ steps = Steps()
     expected="Postfix on sender and postfix, Dovecot on dovecot; mail is there; 587 offers STARTTLS, AUTH only under "
     "TLS, and accepts the user (235); the mailbox opens over IMAP.",
 )
-def _(scene: Scene, show: Evidence) -> None:
+def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
     services = ("dovecot", "postfix", "sender")
     first = {service: scene.output(service, "cat", "/proc/1/comm").strip() for service in services}
     agent = scene.output("sender", "mail", "--version").splitlines()[0]
@@ -96,7 +97,7 @@ def prepare(name: str) -> None:
     expected=f"Its relayhost is [{HOST}]:587; the mail came to that provider, authenticated as the user whose "
     "credentials these are, and is in a mailbox there; the second lab's own Postfix never saw it.",
 )
-def _(scene: Scene, show: Evidence) -> None:
+def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
     scene.container("dovecot")  # the provider cannot let anybody log in without it
     user = scene.recipient
     reader = next(address for address in scene.lab.definition.addresses() if address not in (user, scene.student))
@@ -129,4 +130,4 @@ def _customer(scene: Scene, user: str) -> RunningLab:
     scene.engine.join(network, scene.container("postfix"), HOST)
     relay = Relay(HOST)
     overlays, own = (place / "world.yaml",), place / "credentials"
-    return scene.bring_up_second(Request(scene.second, overlays, relay, own, first.ca_file, ttl=LIFE_SECONDS))
+    return scene.second.bring_up(Request(scene.second.name, overlays, relay, own, first.ca_file, ttl=LIFE_SECONDS))

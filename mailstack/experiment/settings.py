@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.scene import Scene, parse_settings
+from mailstack.checks.judging import expect
+from mailstack.experiment.evidence import Evidence
+from mailstack.experiment.machines import parse_settings
+from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.render import POSTFIX_HOST
 

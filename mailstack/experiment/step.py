@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mailstack.errors import Interrupted, MailstackError
-from mailstack.experiment.evidence import Evidence, Unmet
+from mailstack.checks import judging
+from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.scene import Scene
 from mailstack.model import Json, Verdict
 
@@ -122,33 +122,18 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
 
 
 def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
-    """Do one step, and turn whatever happens into a verdict, with the evidence that was found until then."""
+    """Do one step; return its verdict, with the evidence up to where it ended. Raises the errors of `judging.judge`."""
     for outcome in needed.values():
         if outcome.verdict is not Verdict.PASS:
             lacks = outcome.lacks or outcome
             reason = f"it needs “{lacks.step.id}”, which failed: {lacks.reason}"
             return Outcome(step, Verdict.FAIL, reason, 0.0, (), lacks)
-    begun = time.monotonic()
+    started = time.monotonic()
     evidence = Evidence()
-    try:
+
+    def prove() -> str:
         step.function(scene, evidence)
-        verdict, reason = Verdict.PASS, ""
-    except Unmet as unmet:
-        verdict, reason = Verdict.FAIL, str(unmet)
-    except Interrupted:
-        raise
-    except MailstackError as error:
-        verdict, reason = Verdict.FAIL, error.whole()
-    except (OSError, EOFError) as error:
-        verdict, reason = Verdict.FAIL, str(error) or type(error).__name__
-    except (LookupError, ValueError) as error:
-        verdict, reason = Verdict.FAIL, f"what was seen there is not as it should be: {type(error).__name__}: {error}"
-    except Exception as error:
-        from smtplib import SMTPException
+        return ""
 
-        from imap_tools.errors import ImapToolsError
-
-        if not isinstance(error, SMTPException | ImapToolsError) and type(error).__module__ != "imaplib":
-            raise
-        verdict, reason = Verdict.FAIL, f"{type(error).__name__}: {error}"
-    return Outcome(step, verdict, reason, time.monotonic() - begun, evidence.all())
+    verdict, reason = judging.judge(prove, LookupError, ValueError)
+    return Outcome(step, verdict, reason, time.monotonic() - started, evidence.all())

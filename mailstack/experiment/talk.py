@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from mailstack import post, recording
+from mailstack.checks.judging import expect
 from mailstack.dialogue import Dialogue
-from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.scene import ARRIVAL_SECONDS, Scene
+from mailstack.experiment.evidence import Evidence
+from mailstack.experiment.machines import ARRIVAL_SECONDS
+from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.model import Deadline
 
@@ -24,7 +26,7 @@ STAGES = ("greeting", "tls", "auth", "envelope", "data", "quit")
     "reply a number whose meaning is known; and no credential is to be seen.",
     needs=("credentials",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def dialogue_is_requests_and_replies(scene: Scene, show: Evidence) -> None:
     letter = post.Letter(scene.student, (scene.recipient,), "The dialogue", "What is said when this mail is sent.")
     found = recording.record(scene.lab, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     document = found.dialogue.json()

@@ -9,7 +9,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from mailstack import post
-from mailstack.experiment.evidence import Evidence, expect
+from mailstack.checks.judging import expect
+from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import BODY, plain
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
@@ -29,7 +30,7 @@ steps = Steps()
     expected="All four took part: mail, the student's Postfix, the provider's Postfix, and a reader over IMAP.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def each_part_takes_part(scene: Scene, show: Evidence) -> None:
     journey = scene.journey(scene.first_mail)
     uid = scene.output("sender", "id", "-u", post.STUDENT).strip()
     reader = [line for line in scene.log("dovecot").splitlines() if f"Logged in: user=<{scene.recipient}>" in line]
@@ -58,7 +59,7 @@ def _seen(journey: Journey, service: str, kind: str) -> str:
     expected="Lines of the form Name: value, each ended by CR LF; then an empty line; then the text that was sent.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def message_is_header_and_body(scene: Scene, show: Evidence) -> None:
     header, body = split(scene.first().raw)
     show.text("header", plain(header))
     show.text("an empty line, then the body", plain(body))
@@ -125,7 +126,7 @@ def _no_comments(text: str) -> str:
     "MTA has logged the mail under the queue id that its field has.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def each_hop_leaves_its_mark(scene: Scene, show: Evidence) -> None:
     fields = [value for name, value in scene.first().parts[0].fields if name == "received"]
     show.text("the Received fields, the last station's first", "\n".join(f"Received: {field}" for field in fields))
     hops = parse_hops(fields)

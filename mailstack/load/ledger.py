@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from mailstack.load.plan import Plan
 from mailstack.model import Json
@@ -152,51 +153,60 @@ def settle(
     """What became of every mail that was posted; `ended` is when it was looked at, in seconds of the epoch."""
     every = sorted(posted, key=lambda each: each.begun)
     accepted = tuple(each for each in every if each.accepted)
-    refused = Counter(each.said for each in every if not each.accepted)
-    delivered = 0
-    lost, waiting, unseen = [], Counter[str](), 0
-    for each in accepted:
-        box = seen.copies.get(each.recipient)
-        place = queue_id(each.reply), each.recipient
-        if box is not None and box.get(each.message_id):
-            delivered += 1
-        elif seen.waiting and place in seen.waiting:
-            waiting[seen.waiting[place] or "it has not been tried yet"] += 1
-        elif box is None or seen.waiting is None:
-            unseen += 1
-        else:
-            lost.append(each.message_id)
-    doubled = {}
-    for each in every:
-        copies = sum(box.get(each.message_id, 0) for box in seen.copies.values())
-        if copies > 1:
-            doubled[each.message_id] = copies
-    begun = every[0].begun if every else ended
-    moments = [seen.saved[each.message_id] for each in accepted if each.message_id in seen.saved]
-    last_sent = max((each.answered for each in accepted), default=begun)
-    last = max(moments, default=begun) if len(moments) == len(accepted) and moments else ended
+    fates = [_fate(each, seen) for each in accepted]
+    waiting = Counter(reason for fate, reason in fates if fate is Fate.WAITING)
+    delivered = sum(fate is Fate.DELIVERED for fate, _ in fates)
+    started = every[0].begun if every else ended
+    saved = [(each, seen.saved[each.message_id]) for each in accepted if each.message_id in seen.saved]
+    last_sent = max((each.answered for each in accepted), default=started)
+    last_saved = max((moment for _, moment in saved), default=started)
+    last = last_saved if saved and len(saved) == len(accepted) else ended
     return Outcome(
         lab=lab,
         plan=plan,
         connected=connected,
         posted=accepted,
-        refused=dict(refused.most_common()),
+        refused=dict(Counter(each.said for each in every if not each.accepted).most_common()),
         delivered=delivered,
-        lost=tuple(lost),
-        doubled=doubled,
+        lost=tuple(each.message_id for each, (fate, _) in zip(accepted, fates, strict=True) if fate is Fate.LOST),
+        doubled=_doubled(every, seen),
         waiting=dict(waiting.most_common()),
-        unseen=unseen,
-        seconds=max(last, last_sent) - begun,
-        sent_per_second=_rate(len(accepted), last_sent - begun),
-        delivered_per_second=_rate(delivered, max(moments, default=begun) - begun),
+        unseen=sum(fate is Fate.UNSEEN for fate, _ in fates),
+        seconds=max(last, last_sent) - started,
+        sent_per_second=_rate(len(accepted), last_sent - started),
+        delivered_per_second=_rate(delivered, last_saved - started),
         submission=Percentiles.of(each.answered - each.begun for each in accepted),
-        delivery=Percentiles.of(
-            max(0.0, seen.saved[each.message_id] - each.begun) for each in accepted if each.message_id in seen.saved
-        ),
+        delivery=Percentiles.of(max(0.0, moment - each.begun) for each, moment in saved),
         processor_seconds=processor_seconds,
         interrupted=interrupted,
         trouble=tuple(trouble),
     )
+
+
+class Fate(Enum):
+    """What became of an accepted mail."""
+
+    DELIVERED = "delivered"
+    WAITING = "waiting"
+    UNSEEN = "unseen"
+    LOST = "lost"
+
+
+def _fate(mail: Posted, seen: Seen) -> tuple[Fate, str]:
+    """Return what became of an accepted mail, and why it waits."""
+    box = seen.copies.get(mail.recipient)
+    place = queue_id(mail.reply), mail.recipient
+    if box is not None and box.get(mail.message_id):
+        return Fate.DELIVERED, ""
+    if seen.waiting and place in seen.waiting:
+        return Fate.WAITING, seen.waiting[place] or "it has not been tried yet"
+    return (Fate.UNSEEN if box is None or seen.waiting is None else Fate.LOST), ""
+
+
+def _doubled(posted: Iterable[Posted], seen: Seen) -> dict[str, int]:
+    """Return the Message-IDs of mails that are in the mailboxes several times, with how often."""
+    copies = {each.message_id: sum(box.get(each.message_id, 0) for box in seen.copies.values()) for each in posted}
+    return {message_id: count for message_id, count in copies.items() if count > 1}
 
 
 def queue_id(reply: str) -> str:
