@@ -9,11 +9,10 @@ import itertools
 import os
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from email.message import EmailMessage
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 from mailstack import files, mail, post
 from mailstack.checks.judging import NotApplicable
 from mailstack.checks.logs import ServiceLog
-from mailstack.checks.outside import Outside
+from mailstack.checks.once import Once
 from mailstack.dialer import Dialer
 from mailstack.errors import MailstackError
 from mailstack.model import Deadline, Port
@@ -48,28 +47,26 @@ class Bench:
     def __init__(self, lab: RunningLab) -> None:
         self.lab = lab
         self.engine = lab.engine
-        self.outside = Outside(lab)
+        self.once = Once()
+        self.cleanup = ExitStack()  # what is undone in the end
         self._containers = {name: lab.service(name).container for name in ("postfix", "dovecot", "sender")}
         self._count = itertools.count(1)
         self._mark = f"check-{os.urandom(6).hex()}"
         self._opened: set[str] = set()  # accounts whose mailboxes were looked into
         self._started = int(time.time())
-        self._lock = threading.Lock()
-        self._logs: dict[str, ServiceLog] = {}
-        self._dialer = Dialer(lambda argv: self.engine.stream(self.container("sender"), argv))
+        self._dialer = self.cleanup.enter_context(
+            Dialer(lambda argv: self.engine.stream(self.container("sender"), argv))
+        )
 
     def __enter__(self) -> Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close connections, and remove the checks' mails and the listener outside."""
-        self._dialer.__exit__()
-        for log in self._logs.values():
-            log.close()
+        """Close connections, and remove the checks' mails and whatever else they made."""
         with ThreadPoolExecutor() as pool:
-            removal = pool.submit(self.outside.remove)
+            cleanup = pool.submit(self.cleanup.close)
             list(pool.map(self._remove_mails, sorted(self._opened)))
-            removal.result()
+            cleanup.result()
 
     # ── accounts and services ──────────────────────────────────────────────────────────────────────────────────
 
@@ -177,7 +174,9 @@ class Bench:
 
     def log(self, service: str, seconds: float = ARRIVAL_SECONDS) -> Iterator[str]:
         """Yield what a service has logged since the checks began, then new lines until `seconds` have passed."""
-        with self._lock:
-            if service not in self._logs:
-                self._logs[service] = ServiceLog(self.engine, self.container(service), self._started)
-        return self._logs[service].lines(Deadline.after(seconds))
+
+        def follow() -> ServiceLog:
+            log = ServiceLog(self.engine, self.container(service), self._started)
+            return self.cleanup.enter_context(closing(log))
+
+        return self.once(f"log of {service}", follow).lines(Deadline.after(seconds))

@@ -18,22 +18,19 @@ class ServiceLog:
 
     def __init__(self, engine: Engine, container: str, since: float | None = None) -> None:
         self._lines: list[str] = []
-        self._failure: MailstackError | None = None
         self._ended = False
         self._more = threading.Condition()
         self._log = Log(engine, container, since)
         threading.Thread(target=self._follow, daemon=True).start()
 
     def lines(self, deadline: Deadline) -> Iterator[str]:
-        """Yield every line so far, then new ones, until the log ends or the deadline passes. Raises EngineError."""
+        """Yield every line so far, then new ones, until the log ends or the deadline passes."""
         seen = 0
         while True:
             with self._more:
                 while seen == len(self._lines) and not self._ended and not deadline.passed():
                     self._more.wait(deadline.remaining())
                 new = self._lines[seen:]
-            if not new and self._failure:
-                raise self._failure
             if not new:
                 return
             seen += len(new)
@@ -45,19 +42,16 @@ class ServiceLog:
 
     def _follow(self) -> None:
         begun = b""
-        try:
-            with suppress(OSError, ValueError, AttributeError):  # a connection that is closed while it is read
-                for piece in self._log:
-                    *whole, begun = (begun + piece).split(b"\n")
-                    with self._more:
-                        self._lines += [line.partition(b" ")[2].decode(errors="replace") for line in whole]
-                        self._more.notify_all()
-        except MailstackError as error:
-            self._failure = error
-        finally:
-            with self._more:
-                self._ended = True
-                self._more.notify_all()
+        # The connection may be closed while it is read, and the host may be lost.
+        with suppress(OSError, ValueError, AttributeError, MailstackError):
+            for piece in self._log:
+                *whole, begun = (begun + piece).split(b"\n")
+                with self._more:
+                    self._lines += [line.partition(b" ")[2].decode(errors="replace") for line in whole]
+                    self._more.notify_all()
+        with self._more:
+            self._ended = True
+            self._more.notify_all()
 
 
 def about(log: Iterable[str], message_id: str, wanted: str) -> tuple[list[str], str]:

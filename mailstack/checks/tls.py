@@ -53,11 +53,14 @@ def _handshake(bench: Bench, port: Port, context: ssl.SSLContext, name: str) -> 
         raise
 
 
-def _undemanding() -> ssl.SSLContext:
-    """Make a client that accepts any certificate."""
+def _undemanding(ciphers: str = "DEFAULT", *versions: ssl.TLSVersion) -> ssl.SSLContext:
+    """Make a client that accepts any certificate, and offers `ciphers` and `versions`, the lowest and the highest."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers(ciphers)
+    if versions:
+        context.minimum_version, context.maximum_version = versions
     return context
 
 
@@ -117,10 +120,7 @@ def certificate_needs_the_labs_ca(bench: Bench, port: Port) -> str:
 
 @family("old-{port.name}", "{port.number} refuses TLS below 1.2", "RFC 8996; RFC 8314, section 4.1", port=PORTS)
 def old_versions_are_refused(bench: Bench, port: Port) -> str:
-    old = _undemanding()
-    old.set_ciphers("ALL:@SECLEVEL=0")
-    old.minimum_version = ssl.TLSVersion.TLSv1
-    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    old = _undemanding("ALL:@SECLEVEL=0", ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
     refusal = _refused(bench, port, old, ssl.SSLSocket.version)
     # A server that does not work refuses, too: this one agrees to a newer version.
     with _handshake(bench, port, _undemanding(), port.service) as session:
@@ -134,12 +134,10 @@ def old_versions_are_refused(bench: Bench, port: Port) -> str:
     port=PORTS,
 )
 def anonymous_ciphers_are_refused(bench: Bench, port: Port) -> str:
-    client = _undemanding()
-    client.set_ciphers("aNULL:@SECLEVEL=0")
-    client.maximum_version = ssl.TLSVersion.TLSv1_2  # TLS 1.3 has none
-    refusal = _refused(bench, port, client, lambda session: f"{_cipher(session)}, which proves nobody's name")
-    client.set_ciphers("DEFAULT")
-    with _handshake(bench, port, client, port.service) as session:
+    versions = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2  # TLS 1.3 has none
+    anonymous, named = _undemanding("aNULL:@SECLEVEL=0", *versions), _undemanding("DEFAULT", *versions)
+    refusal = _refused(bench, port, anonymous, lambda session: f"{_cipher(session)}, which proves nobody's name")
+    with _handshake(bench, port, named, port.service) as session:
         return f"offered aNULL: {refusal}; offered others of TLS 1.2: {_cipher(session)}"
 
 

@@ -1,4 +1,4 @@
-"""Steps 1 to 4: what is installed and set up on the student's machine."""
+"""Steps 1 to 4: installation and configuration of the student's machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BESIDES = {
 
 
 def packages(scene: Scene, service: str) -> dict[str, str]:
-    """The installed ones of the packages that matter on a machine, with their versions: dpkg-query(1)."""
+    """Return the installed packages of a machine, of those that matter, with their versions: dpkg-query(1)."""
     wanted = (*(WANTED if service == "sender" else ()), *BESIDES[service])
     shape = "-f=${db:Status-Status} ${Package} ${Version}\\n"
 

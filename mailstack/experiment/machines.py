@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from itertools import islice
-from typing import Any, TypeVar
 
 from mailstack import files, queues
 from mailstack.checks.judging import Unmet, expect
 from mailstack.checks.logs import ServiceLog, about
+from mailstack.checks.once import Once
 from mailstack.errors import HostError
 from mailstack.model import Deadline, Result, ServiceState
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
-
-T = TypeVar("T")
 
 # How long a mail may take, and a line in a log: deliveries take hundredths of a second.
 ARRIVAL_SECONDS = 8.0
@@ -29,9 +26,7 @@ class Machines:
         self.lab = lab
         self.engine = lab.engine
         self._services = {state.name: state for state in lab.services()}
-        self._known: dict[str, Any] = {}
-        self._turns: dict[str, threading.Lock] = {}
-        self._lock = threading.Lock()
+        self.once = Once()  # what several steps look at
 
     def services(self) -> list[ServiceState]:
         """Return the services, in any state."""
@@ -67,16 +62,6 @@ class Machines:
         result = self.execute(service, *argv)
         expect(result.code == 0, f"`{' '.join(argv)}` in {service}: {result.stderr.strip() or f'code {result.code}'}")
         return result.stdout
-
-    def once(self, name: str, look: Callable[[], T]) -> T:
-        """Return what `look` returns, called once for all steps that ask for `name`."""
-        with self._lock:
-            turn = self._turns.setdefault(name, threading.Lock())
-        with turn:
-            if name not in self._known:
-                self._known[name] = look()
-            known: T = self._known[name]
-        return known
 
     def settings(self, service: str) -> dict[str, str]:
         """Return every setting in effect in a Postfix: postconf(1), `-x` expands `$name`."""

@@ -1,4 +1,4 @@
-"""The queue keeps a mail while the receiver is not there. Stops the provider's Postfix, so nothing runs beside it."""
+"""The queue keeps a mail while the receiver is down. Stops the provider's Postfix, so nothing runs beside it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ steps = Steps()
     alone=True,
 )
 def queue_keeps_the_mail(scene: Scene, show: Evidence) -> None:
-    message_id = scene.new_id("waiting")
+    message_id = mail.new_id(scene.student, "waiting")
     letter = post.Letter(scene.student, (scene.recipient,), "A mail that waits", "The receiver was not there.")
     provider = scene.container("postfix")
     scene.engine.stop(provider)

@@ -1,9 +1,8 @@
-"""Who plays whom in the lab: the student's machine, the provider, and a provider outside in its place."""
+"""The roles in the lab: the student's machine, the provider, and a provider outside in its place."""
 
 from __future__ import annotations
 
 import smtplib
-from email.utils import make_msgid
 
 from mailstack import claims, compose, files, home, mail, pki, post
 from mailstack.checks.judging import Unmet, expect
@@ -62,7 +61,7 @@ def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
 
 
 def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], list[str], int, str]:
-    """What port 587 offers (EHLO) in the clear and under TLS, and what it answers to who logs in."""
+    """Return what port 587 offers (EHLO) in the clear and under TLS, and its reply to a login."""
     dial = mail.to(scene.lab.endpoints["submission"])
     with mail.Smtp(dial, name="localhost") as session:
         clear = session.ehlo()[1].decode().splitlines()[1:]
@@ -78,7 +77,7 @@ HOST = "smtp.provider.test"  # RFC 6761, section 6.2: nobody else's name
 
 
 def prepare(name: str) -> None:
-    """Before the lab is made: its Postfix is to be known by another name as well, the one it has outside."""
+    """Make the certificates of a new lab: its Postfix also has the name by which the second lab knows it."""
     directory = home.directory(name)
     directory.make()
     made = pki.make({**files.SERVER_NAMES, "postfix": (*files.SERVER_NAMES["postfix"], HOST)})
@@ -101,7 +100,7 @@ def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
     scene.container("dovecot")  # the provider cannot let anybody log in without it
     user = scene.recipient
     reader = next(address for address in scene.lab.definition.addresses() if address not in (user, scene.student))
-    message_id = make_msgid("outside", domain=user.partition("@")[2])
+    message_id = mail.new_id(user, "outside")
     customer = _customer(scene, user)
     sender, own = (customer.service(service).container for service in ("sender", "postfix"))
     relayhost = scene.engine.execute(sender, ["postconf", "-h", "relayhost"]).stdout.strip()
@@ -119,7 +118,7 @@ def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
 
 
 def _customer(scene: Scene, user: str) -> RunningLab:
-    """A lab that relays through the first one's provider; it is removed when the experiment ends."""
+    """Bring up a lab that relays through the first one's provider; it is removed when the experiment ends."""
     first = scene.lab
     place = first.directory.path  # private, on tmpfs, and gone with the lab
     write_private(place / "credentials", f"{user}:{first.password(user).reveal()}\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 import time
 from contextlib import AbstractContextManager
-from email.utils import make_msgid
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ LIFE_SECONDS = 900.0
 
 
 class Scene(Machines):
-    """The lab's machines, who writes and who reads, and what the steps leave to the document."""
+    """The lab's machines, the student and the recipient, and what the steps add to the document."""
 
     def __init__(self, lab: RunningLab, came_up: Report | MailstackError | None = None) -> None:
         super().__init__(lab)
@@ -36,16 +35,11 @@ class Scene(Machines):
         self.second = SecondLab(lab)
         self.journeys: dict[str, Journey] = {}  # by model
         self.dialogue: Json = {}
-        mailname = lab.definition.mailname
-        self.student = f"{post.STUDENT}@{mailname}"
+        self.student = f"{post.STUDENT}@{lab.definition.mailname}"
         others = [address for address in lab.definition.addresses() if address != self.student]
         self.recipient = others[min(1, len(others) - 1)]
         # The mail of steps 5 and 6; its id is chosen here, so that each step can look for it.
-        self.first_mail = make_msgid("first", domain=mailname)
-
-    def new_id(self, name: str) -> str:
-        """Return a new Message-ID for a mail of the lab's own."""
-        return make_msgid(name, domain=self.lab.definition.mailname)
+        self.first_mail = mail.new_id(self.student, "first")
 
     def journey(self, message_id: str) -> Journey:
         """Return the journey of a mail that has arrived, once both MTAs are done with it."""

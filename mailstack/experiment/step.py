@@ -1,7 +1,7 @@
-"""A step of the experiment: what it is, how its verdict is computed, and how all of them are done.
+"""Steps of the experiment: their descriptions, their verdicts, and their order.
 
-A step is a function that shows its evidence as it finds it, and raises Unmet where something is not as it should be.
-Its verdict is computed from nothing else.
+A step is a function that adds its evidence as it finds it, and raises Unmet where an expectation fails. Its verdict is
+computed from nothing else.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from mailstack.model import Json, Verdict
 
 Function = Callable[[Scene, Evidence], None]
 
-# How many steps run side by side: each waits for servers much more than it computes.
+# Steps that run side by side: each waits for servers much more than it computes.
 SIDE_BY_SIDE = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row of the experiment: what is done, what is to be seen, and the function that does it and looks."""
+    """A row of the experiment: what is done, what is expected, and the function that does and judges it."""
 
     id: str
     title: str
@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a step ended."""
+    """The result of a step."""
 
     step: Step
     verdict: Verdict
@@ -48,7 +48,7 @@ class Outcome:
     lacks: Outcome | None = None  # the failed step without which it could not be done
 
     def json(self) -> Json:
-        """The step in the experiment's document."""
+        """Return the step as in the experiment's document."""
         return {
             "id": self.step.id,
             "title": self.step.title,
@@ -63,7 +63,7 @@ class Outcome:
 
 
 class Steps:
-    """The steps of one module, gathered by decorator: `@steps("id", "title", row=…, done=…, expected=…)`."""
+    """The steps of a module, registered by decorator: `@steps("id", "title", row=…, done=…, expected=…)`."""
 
     def __init__(self) -> None:
         self.all: list[Step] = []
@@ -89,7 +89,7 @@ class Steps:
 
 
 def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
-    """Do the steps, side by side where they can be; the outcomes are in the steps' order."""
+    """Do the steps, side by side where they can; the outcomes are in the steps' order."""
     steps = list(steps)
     outcomes: dict[str, Future[Outcome]] = {}
 
@@ -100,12 +100,12 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
 
     pool = ThreadPoolExecutor(SIDE_BY_SIDE)
     try:
-        # After those that they need: whoever waits for a step, waits for one that has been begun.
+        # A step is submitted after those that it needs, so that it waits for steps that have been started.
         waiting = [step for step in steps if not step.alone]
         while waiting:
             ready = [step for step in waiting if outcomes.keys() >= set(step.needs)]
             assert ready, f"what these need is not to be had: {[step.id for step in waiting]}"
-            # The last ones take longest: begun first, they are not what everybody waits for.
+            # The last ones take longest: they start first, so that nothing waits for them alone.
             for step in reversed(ready):
                 outcomes[step.id] = pool.submit(one, step)
                 waiting.remove(step)
@@ -116,7 +116,7 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
                 outcomes[step.id] = pool.submit(one, step)
                 outcomes[step.id].result()
     finally:
-        # Interrupted: what has not been begun never is; the rest ends when the lab is gone.
+        # Interrupted: steps that have not started never do; the others end when the lab is removed.
         pool.shutdown(wait=False, cancel_futures=True)
     return [outcomes[step.id].result() for step in steps]
 

@@ -42,7 +42,7 @@ FLOORS = (
     ("running", "needs", "services"),
     ("doctor",),
     ("credentials", "prove", "outside", "resolve", "down", "queues", "load.arrivals", "load.sending"),
-    ("tracing", "accounts", "looks", "environment", "checks.judging", "checks.logs", "checks.outside"),
+    ("tracing", "accounts", "looks", "environment", "checks.judging", "checks.logs", "checks.once"),
     ("post", "checks"),
     ("answering", "recording", "checks.bench"),
     ("checks.listeners", "checks.deliveries"),
