@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from mailstack import compose, subnets
-from mailstack.checks import Family, expect
+from mailstack.checks import Family
 from mailstack.checks.bench import Bench
+from mailstack.checks.judging import expect
 from mailstack.errors import EngineError
 from mailstack.model import ServiceState
 from mailstack.target import Target
@@ -34,7 +35,7 @@ Place = tuple[str, int]  # address, port
 
 
 def listeners(tables: str) -> set[Place]:
-    """Return who listens or waits for datagrams, loopback aside, from the kernel's tables (proc(5), /proc/net/tcp)."""
+    """Return where the kernel listens or awaits datagrams, loopback aside, from its tables (proc(5), /proc/net/tcp)."""
     found = set()
     for line in tables.splitlines():
         fields = line.split()
@@ -101,7 +102,7 @@ def _names(places: Iterable[Place], owners: Mapping[str, ServiceState]) -> str:
     "nothing but the published services can be reached at any address of the lab",
     "docs/architecture.md, closed; Docker's manual, bridge networks",
 )
-def _(bench: Bench) -> str:
+def only_published_services_are_reached(bench: Bench) -> str:
     services = [each for each in bench.lab.services() if each.state == "running"]
     owners = {address: each for each in services for address in each.addresses.values() if address}
     with ThreadPoolExecutor(8) as pool:
@@ -128,7 +129,7 @@ def _(bench: Bench) -> str:
     "LMTP and SASL are sockets, in a volume that only postfix and dovecot have",
     "Dovecot's manual, unix_listener; postconf(5), virtual_transport and smtpd_sasl_path",
 )
-def _(bench: Bench) -> str:
+def sockets_are_private(bench: Bench) -> str:
     volume = f"{compose.project_name(bench.lab.name)}_sockets"
     users = bench.engine.users_of(volume)
     names = {each.container: each.name for each in bench.lab.services()}

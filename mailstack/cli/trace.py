@@ -118,13 +118,13 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
 
 
 def _whole(journey: Journey, rotated: Sequence[Rotated], now: float) -> None:
-    from mailstack.trace.described import described
+    from mailstack.trace import described
 
     if journey.message_id:
         click.echo(f"<{printable(journey.message_id)}>")
     click.echo(f"from {printable(journey.sender or '<>')}, {_clock(journey.begun)}\n")
     rows = [
-        (_after(journey.since(event.at)), event.service, event.queue_id, described(event, journey.message_id))
+        (described.after(event, journey), event.service, event.queue_id, described.described(event, journey.message_id))
         for event in journey.events
     ]
     table(("after", "service", "queue id", "what happened"), rows, flexible=3)
@@ -140,7 +140,7 @@ def _whole(journey: Journey, rotated: Sequence[Rotated], now: float) -> None:
 def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: bool) -> int:
     from mailstack import tracing
     from mailstack.model import Deadline
-    from mailstack.trace.described import described
+    from mailstack.trace import described
 
     shown: set[tuple[str, float | None, str]] = set()
     latest = None
@@ -157,11 +157,8 @@ def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: 
             line = (event.service, event.at, event.line.text)
             if line not in shown and not as_json:
                 shown.add(line)
-                head, *others = described(event, journey.message_id)
-                after = _after(journey.since(event.at))
-                click.echo(f"{after:>9}  {event.service:<8} {event.queue_id:<12} {printable(head)}")
-                for text in others:
-                    click.echo(f"{'':33}{printable(text)}")
+                for text in described.lines(event, journey):
+                    click.echo(printable(text))
     if latest is None:
         raise InputError("the lab stopped before the message came")
     if as_json:
@@ -182,10 +179,6 @@ def _rotated(lab: RunningLab) -> tuple[Rotated, ...]:
 
 def _lines(row: tuple[str, ...]) -> tuple[str | tuple[str, ...], ...]:
     return tuple(tuple(cell.split("\n")) if "\n" in cell else cell for cell in row)
-
-
-def _after(milliseconds: float | None) -> str:
-    return "" if milliseconds is None else f"+{spoken(milliseconds / 1000)}"
 
 
 def _clock(at: float | None) -> str:

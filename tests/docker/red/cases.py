@@ -238,11 +238,12 @@ CASES = (
             Broken(
                 "a user has two copies of everything",
                 {
-                    **_each(["delivery.one-copy", "delivery.from-outside"], r"^2 copies of \w+$"),
-                    "delivery.plus": r"^2 copies$",
+                    **_each(["delivery.one-copy", "delivery.from-outside"], r"^2 copies of \w+ for bob@example\.com$"),
+                    "delivery.plus": r"^2 copies of \w+ for bob@example\.com$",
                     "delivery.list-alias": r"'bob@example\.com': 2",
                     **_each(
-                        [f"delivery.{name}" for name in ("null-sender", "dots", "attachment", "bcc")], r"^2 copies$"
+                        [f"delivery.{name}" for name in ("null-sender", "dots", "attachment", "bcc")],
+                        r"^2 copies of \w+ for bob@example\.com$",
                     ),
                 },
                 postfix={
