@@ -17,6 +17,7 @@ from mailstack import credentials, files, guests, hint
 from mailstack.addresses import address_flaw
 from mailstack.errors import HostError, InputError, MailstackError
 from mailstack.model import Account, Deadline
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.secret import Secret, new_password
 
@@ -179,9 +180,9 @@ class Accounts:
 
     def _empty(self, addresses: Sequence[str]) -> None:
         """Remove the mailboxes of accounts that are no more."""
-        dovecot = self.lab.service("dovecot").container
+        store = self.lab.one(Role.STORE).container
         names = "".join(f"{place}/{address}\0" for address in addresses for place in _PLACES)
-        result = self.lab.engine.execute(dovecot, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
+        result = self.lab.engine.execute(store, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
         if result.code != 0:
             what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
             raise HostError(f"{what} could not be removed: {result.stderr.strip()}")
@@ -192,7 +193,7 @@ class Accounts:
         Never by two at once: of two postmap(1) that add to one table, one may undo what the other did.
         """
         if self._postfix is None:
-            self._postfix = self.lab.engine.stream(self.lab.service("postfix").container, ["accounts"])
+            self._postfix = self.lab.engine.stream(self.lab.one(Role.SUBMISSION).container, ["accounts"])
             self._postfix.settimeout(LOCK_SECONDS)
         try:
             for first in range(0, len(addresses), _AT_ONCE):
@@ -203,17 +204,17 @@ class Accounts:
             raise
 
     def _exchange(self, postfix: socket.socket, line: str) -> None:
-        said = b""
+        said, name = b"", self.lab.defined.name(Role.SUBMISSION)
         try:
             postfix.sendall(line.encode())
             while not said.endswith(b"\n"):
                 more = postfix.recv(4096)
                 if not more:
                     raise HostError(
-                        "postfix did not take the account", remedy=hint.line("logs", "postfix", lab=self.lab.name)
+                        f"{name} did not take the account", remedy=hint.line("logs", name, lab=self.lab.name)
                     )
                 said += more
         except OSError as error:
-            raise HostError(f"postfix did not take the account: {error}") from None
+            raise HostError(f"{name} did not take the account: {error}") from None
         if said.decode(errors="replace") != line:
-            raise HostError(f"postfix did not take the account: {said.decode(errors='replace').strip()}")
+            raise HostError(f"{name} did not take the account: {said.decode(errors='replace').strip()}")

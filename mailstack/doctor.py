@@ -9,7 +9,7 @@ from typing import Any
 from mailstack import compose, definition, hint, hosting, images, needs, ports, storage
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import MailstackError
-from mailstack.model import PORTS, SERVICES, Command
+from mailstack.model import PORTS, Command
 from mailstack.runner import Runner
 
 WAYS = {"sudo": ", by sudo"}
@@ -94,7 +94,7 @@ def _base(engine: Engine) -> Finding:
 
 def _images(engine: Engine) -> Finding:
     tag = images.content_tag(definition.stack())
-    missing = [service for service in SERVICES if not engine.has_image(f"mailstack/{service}:{tag}")]
+    missing = [name for name, image in definition.images(tag).items() if not engine.has_image(image)]
     found = f"mailstack/…:{tag}" + (f": {', '.join(missing)} not built yet" if missing else "")
     how = f"{hint.line('up')} builds them" + (", or sends them there" if hosting.current() else "")
     return Finding("images", not missing, found, how, required=False)

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
-from mailstack import following, foreign, hint, hosting, jsonfile, layers, streams
+from mailstack import following, foreign, hint, hosting, jsonfile, layers, roles, streams
 from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
 from mailstack.unixapi import Refused, Silent, UnixApi
@@ -170,13 +170,15 @@ class Engine:
         return dict(self._quick.info())
 
     @_mapped
-    def services(self, project: str, name: str = "") -> list[ServiceState]:
-        """The containers of a Compose project, one per service, in any state; of one service, where it is named."""
+    def services(self, project: str, name: str = "", *, role: roles.Role | None = None) -> list[ServiceState]:
+        """The containers of a Compose project, one per service, in any state; of one service or role, where given."""
         wanted = [f"com.docker.compose.project={project}", *([f"com.docker.compose.service={name}"] if name else [])]
         states = []
         for summary in self._quick.containers(all=True, filters={"label": wanted}):
             service = summary["Labels"].get("com.docker.compose.service", "")
             if not service or summary["Labels"].get("com.docker.compose.oneoff") == "True":
+                continue
+            if role and not ((its := roles.of_labels(summary["Labels"])) and its.is_a(role)):
                 continue
             with _gone():  # between the two questions
                 states.append(_state(service, self._quick.inspect_container(summary["Id"])))
@@ -613,4 +615,5 @@ def _state(service: str, details: dict[str, Any]) -> ServiceState:
             if bindings
         },
         exit_code=state["ExitCode"],
+        role=roles.of_labels(details["Config"]["Labels"]),
     )

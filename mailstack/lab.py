@@ -20,8 +20,9 @@ from mailstack.errors import (
     InputError,
     MailstackError,
 )
-from mailstack.model import SERVICES, Countdown, Deadline, Endpoint, Json, Lab, Network, Relay
+from mailstack.model import Countdown, Deadline, Endpoint, Json, Lab, Network, Relay
 from mailstack.resolve import read_definition, resolve
+from mailstack.roles import Role
 from mailstack.runner import Local, Runner, last_lines, must
 from mailstack.running import RunningLab, endpoints_json, project
 from mailstack.secret import Secret
@@ -166,7 +167,7 @@ class _Up:
         self.before = directory.load()
         self.notes: list[str] = []
         self.endings = Endings(self.engine, request.name)
-        self.starts = Starts()
+        self.starts = Starts(compose.project_name(request.name))
         self.proof: tuple[Future[tuple[str, float]], Future[str]] | None = None
         self.countdown = Countdown(request.patience)  # of the proof
         self.seconds: dict[str, float] = {}  # part → how long it took
@@ -191,7 +192,9 @@ class _Up:
             _refuse_anothers(wanted, owners)
             kept = self.before.subnets if self.before else {}
             chosen = claims.of_subnets(self.directory.home, wanted, document, networks, kept)
-            wanted = dataclasses.replace(wanted, document=document[labfile.BLOCK], subnets=chosen)
+            wanted = dataclasses.replace(
+                wanted, document=document[labfile.BLOCK], services=lab.services, subnets=chosen
+            )
             self._done("definition")
             made_here = self.before is None
             handed = {} if made_here else files.kept(self.directory.files)
@@ -239,7 +242,7 @@ class _Up:
         self.directory.save(before)
         there = project(self.runner, before, self.directory)
         result = self.runner.run(there.up(), deadline=Deadline.after(UP_SECONDS))
-        if stale := files.readers(changed):
+        if stale := files.readers(changed, before.services):
             self.runner.run(there.restart(stale), deadline=Deadline.after(UP_SECONDS))
         if result.code != 0:
             self.progress(f"it could not be put back: {hint.line('down', lab=before.lab)}, then up, makes it anew")
@@ -312,7 +315,7 @@ class _Up:
         self.watched = self.before is None and wanted.expires != "never"
         return Report(
             lab=wanted.lab,
-            services=SERVICES,
+            services=tuple(service.name for service in lab.services),
             endpoints={name: Endpoint("127.0.0.1", number) for name, number in wanted.ports.items()},
             ca_file=directory.ca_file,
             accounts=tuple(lab.addresses()),
@@ -333,7 +336,7 @@ class _Up:
             self.countdown.cancel()
             self.proof = None
             # Not taken apart by its text: what the engine has tells why.
-            references = [f"mailstack/{service}:{wanted.tag}" for service in SERVICES]
+            references = list(definition.images(wanted.tag).values())
             if images.ensure_images(
                 self.engine, self.runner, there.build(), references, self.progress, here=own_engine()
             ):
@@ -371,7 +374,7 @@ class _Up:
                 details=self._blot(self.endings.logs() or last_lines(compose.complaints(result.stderr), 6)),
                 remedy=remedy,
             )
-        if stale := files.readers(changed):
+        if stale := files.readers(changed, wanted.services):
             self.progress(f"starting {', '.join(stale)} again with the changed definition")
             must(self.runner, there.restart(stale), deadline=Deadline.after(UP_SECONDS))
         return wanted
@@ -387,9 +390,14 @@ class _Up:
 
         self.countdown = Countdown(self.request.patience)
         lab = RunningLab(self.request.name, self.engine)
+
+        def started(role: Role) -> None:
+            for name in lab.defined.names(role):
+                self.starts.wait(name)
+
         self.proof = (
-            pool.submit(prove.transaction, lab, self.countdown, self.endings.any, self.starts.wait),
-            pool.submit(prove.sender, lab, self.countdown, self.starts.wait),
+            pool.submit(prove.transaction, lab, self.countdown, self.endings.any, started),
+            pool.submit(prove.sender, lab, self.countdown, started),
         )
 
     def _prove(self, lab: Lab, pool: ThreadPoolExecutor) -> Verified:

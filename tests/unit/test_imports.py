@@ -13,6 +13,7 @@ PACKAGE = Path(mailstack.__file__).parent
 
 # From the ground up; a module imports only from those before it. One line, one floor: no imports within it.
 FLOORS = (
+    ("roles",),
     ("stdio", "errors", "model", "addresses", "definition", "durations", "hint", "streams", "replies", "fields"),
     ("hypertext", "faults.entry", "jsonfile"),
     ("following", "layers", "unixapi", "news", "hosts", "printed", "foreign"),
