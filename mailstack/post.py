@@ -276,9 +276,8 @@ def owner(lab: RunningLab, sender: str) -> str:
 def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Route | None = None) -> None:
     """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input.
 
-    A letter with attachments is handed to `sendmail` as a whole, in pieces.
-    By the relay, or by another `route`. Without the relay's credentials (`direct`) an address of the lab's own users
-    is refused as sender (553).
+    A letter with attachments is handed to `sendmail` as a whole, in pieces. By the relay, or by another `route`:
+    without the relay's credentials (`direct`) an address of the lab's own users is refused as sender (553).
     """
     container = lab.one(Role.SENDER).container
     # mailutils takes what begins with | for a program, and with / for a file, unless it is in angle brackets.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FOLLOW_SECONDS = 366 * 86400.0  # until somebody stops it
 
 # Not every image has bash: an overlay's may be of any kind.
-_SHELL = ("sh", "-c", "exec $(command -v bash || echo sh)")
+_SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
 
 @click.command()
