@@ -17,6 +17,7 @@ from mailstack import credentials, files, guests, state
 from mailstack.addresses import address_flaw
 from mailstack.errors import HostError, InputError, MailstackError
 from mailstack.model import Account, Deadline, Progress
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.secret import Secret, new_password
 
@@ -175,9 +176,9 @@ class Accounts:
 
     def _empty(self, addresses: Sequence[str]) -> None:
         """Remove the mailboxes of accounts that are no more."""
-        dovecot = self.lab.service("dovecot").container
+        store = self.lab.one(Role.STORE).container
         names = "".join(f"{place}/{address}\0" for address in addresses for place in _PLACES)
-        result = self.lab.engine.execute(dovecot, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
+        result = self.lab.engine.execute(store, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
         if result.code != 0:
             what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
             raise HostError(f"{what} could not be removed: {result.stderr.strip()}")
@@ -217,7 +218,7 @@ class _Tables:
     def change(self, action: str, addresses: Sequence[str]) -> None:
         """`add` or `remove` addresses; returns when Postfix accepts, or refuses, mail for them. Raises HostError."""
         if self._program is None:
-            self._program = self._lab.engine.stream(self._lab.service("postfix").container, ["accounts"])
+            self._program = self._lab.engine.stream(self._lab.one(Role.SUBMISSION).container, ["accounts"])
             self._program.settimeout(_ANSWER_SECONDS)
         try:
             for first in range(0, len(addresses), _AT_ONCE):
@@ -228,14 +229,15 @@ class _Tables:
 
     def _exchange(self, program: socket.socket, line: str) -> None:
         answer = b""
+        name = self._lab.defined.name(Role.SUBMISSION)
         try:
             program.sendall(line.encode())
             while not answer.endswith(b"\n"):
                 more = program.recv(4096)
                 if not more:
-                    raise HostError("postfix did not take the account", remedy=self._lab.line("logs", "postfix"))
+                    raise HostError(f"{name} did not take the account", remedy=self._lab.line("logs", name))
                 answer += more
         except OSError as error:
-            raise HostError(f"postfix did not take the account: {error}") from None
+            raise HostError(f"{name} did not take the account: {error}") from None
         if answer.decode(errors="replace") != line:
-            raise HostError(f"postfix did not take the account: {answer.decode(errors='replace').strip()}")
+            raise HostError(f"{name} did not take the account: {answer.decode(errors='replace').strip()}")

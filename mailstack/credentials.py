@@ -11,6 +11,7 @@ from mailstack import files, mail
 from mailstack.engine import Engine
 from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 
@@ -42,7 +43,7 @@ def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
             f"lab “{lab.name}” relays through {lab.state.relay}, outside: its password is changed there",
             remedy=f"change it there, then `{lab.line('up')}` with a new --relay-credentials FILE",
         )
-    sender, *_ = (lab.service(service).container for service in ("sender", "postfix", "dovecot"))
+    sender, *_ = (lab.one(role).container for role in (Role.SENDER, Role.SUBMISSION, Role.STORE))
     with lab.directory.locked(Deadline.after(60), lambda: progress("waiting for another command on this lab")):
         user, password = files.rotate_relay(lab.directory.files)
         lab.target.hand_over(lab.directory.files, ["relay"])

@@ -20,3 +20,9 @@ def compose_file(name: str) -> Path:
 def stack() -> Path:
     """The folder with one folder per image."""
     return _root() / "stack"
+
+
+def images(tag: str) -> dict[str, str]:
+    """The images that are made from it: folder → reference."""
+    names = sorted(path.parent.name for path in stack().glob("*/Dockerfile"))
+    return {name: f"mailstack/{name}:{tag}" for name in names}

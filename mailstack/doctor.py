@@ -9,7 +9,7 @@ from typing import Any
 from mailstack import compose, definition, images, needs, ports, storage
 from mailstack.engine import Engine
 from mailstack.errors import MailstackError
-from mailstack.model import PORTS, SERVICES, Command, Json
+from mailstack.model import PORTS, Command, Json
 from mailstack.runner import Runner
 from mailstack.target import Target
 
@@ -101,7 +101,7 @@ def _base(engine: Engine) -> Finding:
 
 def _images(engine: Engine) -> Finding:
     tag = images.content_tag(definition.stack())
-    missing = [service for service in SERVICES if not engine.has_image(f"mailstack/{service}:{tag}")]
+    missing = [name for name, image in definition.images(tag).items() if not engine.has_image(image)]
     found = f"mailstack/…:{tag}" + (f": {', '.join(missing)} not built yet" if missing else "")
     how = f"{engine.target.line('up')} builds them" + (", or sends them there" if engine.target.host else "")
     return Finding("images", not missing, found, how, required=False)

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mailstack import roles
 from mailstack.engine_client import Client, mapped, sdk
 from mailstack.inventory import Container, Inventory, Volume
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Network, ServiceState
@@ -31,13 +32,15 @@ class Things(Client):
         return str(self.info().get("ID", ""))
 
     @mapped
-    def services(self, project: str, name: str = "") -> list[ServiceState]:
-        """The containers of a Compose project, one per service, in any state; of one service, where it is named."""
+    def services(self, project: str, name: str = "", *, role: roles.Role | None = None) -> list[ServiceState]:
+        """The containers of a Compose project, one per service, in any state; of one service or role, where given."""
         wanted = [f"com.docker.compose.project={project}", *([f"com.docker.compose.service={name}"] if name else [])]
         states = []
         for summary in self._quick.containers(all=True, filters={"label": wanted}):
             service = summary["Labels"].get("com.docker.compose.service", "")
             if not service or summary["Labels"].get("com.docker.compose.oneoff") == "True":
+                continue
+            if role and not ((its := roles.of_labels(summary["Labels"])) and its.is_a(role)):
                 continue
             with _gone():  # between the two questions
                 states.append(_state(service, self._quick.inspect_container(summary["Id"])))
@@ -163,4 +166,5 @@ def _state(service: str, details: dict[str, Any]) -> ServiceState:
             if bindings
         },
         exit_code=state["ExitCode"],
+        role=roles.of_labels(details["Config"]["Labels"]),
     )

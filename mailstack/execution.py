@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from mailstack import files, plan
+from mailstack import compose, files, plan
 from mailstack.errors import CheckFailed, DeadlinePassed
 from mailstack.model import Deadline, Relay
 from mailstack.observation import Observation
@@ -63,7 +63,7 @@ class Execution:
         pool: ThreadPoolExecutor,
         stopwatch: Stopwatch,
     ) -> None:
-        self.starts = Starts()
+        self.starts = Starts(compose.project_name(directory.name))
         self.proof = Proof(tools, directory, patience, pool)
         self._tools = tools
         self._directory = directory

@@ -26,39 +26,26 @@ from mailstack import pki, render
 from mailstack.addresses import address_flaw
 from mailstack.errors import CredentialsError, InputError
 from mailstack.model import Account, Lab
+from mailstack.roles import STANDARD, Role, Service
 from mailstack.secret import Blotter, Secret, new_password, write_private
 from mailstack.storage import make_subdirectory
 
-SERVER_NAMES: Mapping[str, tuple[str, ...]] = {
-    # `localhost` and 127.0.0.1 are what a client on this machine connects to.
-    "postfix": ("postfix", "localhost", "127.0.0.1"),
-    "dovecot": ("dovecot", "localhost", "127.0.0.1"),
-    "sender": ("sender", "localhost", "127.0.0.1"),
-}
+# `localhost` and 127.0.0.1 are what a client on this machine connects to.
+SERVER_NAMES: Mapping[str, tuple[str, ...]] = {name: (name, "localhost", "127.0.0.1") for name in STANDARD.values()}
 
-# Which services read which file: the ones to start again when it changes. Secrets are read afresh at each use.
-READERS: Mapping[str, tuple[str, ...]] = {
-    "postfix.cf": ("postfix",),
-    "mailboxes": ("postfix",),
-    "aliases": ("postfix",),
-    "owners": ("postfix",),
-    # Postfix, too: each smtpd(8) keeps a connection to Dovecot for SASL, and answers 454 once when it is gone.
-    "dovecot.conf": ("dovecot", "postfix"),
-    "sender.cf": ("sender",),
-    "ca.pem": ("sender",),
-    "postfix.pem": ("postfix",),
-    "dovecot.pem": ("dovecot", "postfix"),
-    "sender.pem": ("sender",),
-    "relay_outside": ("sender",),
-    "relay_ca.pem": ("sender",),
-}
+# Dovecot reads these afresh at each use, and Postfix keeps `addresses` in a table that is changed while it runs.
+_FRESH = frozenset({"accounts", "relay", "addresses"})
 
 _LEAST_VALIDITY_DAYS = 1
 
 
-def readers(changed: Collection[str]) -> list[str]:
-    """The services that are to be started again when these files have changed."""
-    return sorted({service for name in changed for service in READERS.get(name, ())})
+def readers(changed: Collection[str], services: Collection[Service]) -> list[str]:
+    """Return which of the services are to be started again when these files have changed."""
+    stale = [service for service in services if not _FRESH.issuperset(set(changed).intersection(service.files))]
+    # Each smtpd(8) keeps a connection to the store for SASL, and answers 454 once when it is gone.
+    if any(service.role is Role.STORE for service in stale):
+        stale += [service for service in services if service.role is Role.SUBMISSION]
+    return sorted({service.name for service in stale})
 
 
 def wanted(

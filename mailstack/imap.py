@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mailstack import foreign, hint
 from mailstack.errors import CheckFailed, HostError
 from mailstack.model import Endpoint
+from mailstack.roles import STANDARD, Role
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
@@ -29,7 +30,8 @@ def errors(endpoint: Endpoint, user: str) -> foreign.Table:
     """Return what the errors of the libraries are for the user."""
     where = f"{endpoint.host}:{endpoint.port}"
     status, logs = (
-        hint.line(*words, lab=endpoint.lab, host=endpoint.target) for words in (("status",), ("logs", "dovecot"))
+        hint.line(*words, lab=endpoint.lab, host=endpoint.target)
+        for words in (("status",), ("logs", STANDARD[Role.STORE]))
     )
     remedy = f"`{status}` says what runs, `{logs}` what happened"
 

@@ -14,7 +14,7 @@ from mailstack.down import remove
 from mailstack.engine import Engine
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, MailstackError
 from mailstack.execution import Execution, Stopwatch
-from mailstack.model import SERVICES, Deadline, Endpoint, Json, Progress
+from mailstack.model import Deadline, Endpoint, Json, Progress
 from mailstack.observation import Observation, observe
 from mailstack.plan import Desired
 from mailstack.proof import Verified
@@ -175,7 +175,7 @@ def _up(
         watch.needed = seen.state is None and reached.expires != "never"
         return Report(
             lab=reached.lab,
-            services=SERVICES,
+            services=tuple(service.name for service in wanted.lab.services),
             endpoints={name: Endpoint("127.0.0.1", number) for name, number in reached.ports.items()},
             ca_file=directory.ca_file,
             accounts=tuple(wanted.lab.addresses()),
@@ -203,7 +203,7 @@ def _go_back(with_tools: Tools, directory: LabDirectory, before: state.State, se
     directory.save(before)
     compose = project(with_tools.target, with_tools.runner, before, directory)
     result = with_tools.runner.run(compose.up(), deadline=Deadline.after(UP_SECONDS))
-    if stale := files.readers(changed):
+    if stale := files.readers(changed, before.services):
         with_tools.runner.run(compose.restart(stale), deadline=Deadline.after(UP_SECONDS))
     if result.code != 0:
         removal = with_tools.target.line("down", lab=before.lab)

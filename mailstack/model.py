@@ -9,31 +9,38 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mailstack.roles import STANDARD, Role, Service
+
 LABEL_LAB = "mailstack.lab"
 LABEL_OWNER = "mailstack.owner"
 LABEL_EXPIRES = "mailstack.expires"
 
-SERVICES = ("postfix", "dovecot", "sender")
+SERVICES = tuple(STANDARD.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One published port: its name in `--json`, the service behind it, and the port that the service listens on."""
+    """One published port: its name in `--json`, the role of the service behind it, and the port inside it."""
 
     name: str
-    service: str
+    role: Role
     number: int
     variable: str  # what compose/lab.yaml takes the host's port number from
 
+    @property
+    def service(self) -> str:
+        """The service behind it in compose/lab.yaml."""
+        return STANDARD[self.role]
+
 
 PORTS = (
-    Port("submission", "postfix", 587, "MAILSTACK_PORT_SUBMISSION"),
-    Port("submissions", "postfix", 465, "MAILSTACK_PORT_SUBMISSIONS"),
-    Port("smtp", "postfix", 25, "MAILSTACK_PORT_SMTP"),
-    Port("imap", "dovecot", 143, "MAILSTACK_PORT_IMAP"),
-    Port("imaps", "dovecot", 993, "MAILSTACK_PORT_IMAPS"),
-    Port("pop3", "dovecot", 110, "MAILSTACK_PORT_POP3"),
-    Port("pop3s", "dovecot", 995, "MAILSTACK_PORT_POP3S"),
+    Port("submission", Role.SUBMISSION, 587, "MAILSTACK_PORT_SUBMISSION"),
+    Port("submissions", Role.SUBMISSION, 465, "MAILSTACK_PORT_SUBMISSIONS"),
+    Port("smtp", Role.SUBMISSION, 25, "MAILSTACK_PORT_SMTP"),
+    Port("imap", Role.STORE, 143, "MAILSTACK_PORT_IMAP"),
+    Port("imaps", Role.STORE, 993, "MAILSTACK_PORT_IMAPS"),
+    Port("pop3", Role.STORE, 110, "MAILSTACK_PORT_POP3"),
+    Port("pop3s", Role.STORE, 995, "MAILSTACK_PORT_POP3S"),
 )
 
 
@@ -111,7 +118,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """What a lab serves: the `x-mailstack` block of its compose files, checked."""
+    """What a lab serves: the `x-mailstack` block of its compose files, checked; and its services by their roles."""
 
     mailname: str
     domains: tuple[Domain, ...]
@@ -120,6 +127,15 @@ class Lab:
     limits: Limits = Limits()
     relay: Relay | None = None  # None: the provider in the lab
     settings: Settings = Settings()
+    services: tuple[Service, ...] = ()  # see `roles.in_order`
+
+    def names(self, role: Role) -> list[str]:
+        """The services of a role, in their order."""
+        return [service.name for service in self.services if service.role and service.role.is_a(role)]
+
+    def name(self, role: Role) -> str:
+        """The service of a role that one service has."""
+        return next(iter(self.names(role)), STANDARD[role])
 
     def addresses(self) -> list[str]:
         """The accounts' addresses, in the order in which Compose gives them: the alphabet's."""
@@ -180,6 +196,7 @@ class ServiceState:
     addresses: Mapping[str, str]  # network -> IP address
     ports: Mapping[int, int]  # port in the container -> port on 127.0.0.1
     exit_code: int = 0
+    role: Role | None = None
 
 
 class Deadline:

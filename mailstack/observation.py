@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mailstack import claims, elsewhere, files, needs, state
+from mailstack import claims, definition, elsewhere, files, needs, state
 from mailstack.inventory import Inventory
-from mailstack.model import SERVICES, Deadline, Json, Lab
+from mailstack.model import Deadline, Json, Lab
 from mailstack.request import RelayFiles
 from mailstack.resolve import read_definition, resolve
 from mailstack.runner import must
@@ -122,7 +122,7 @@ def _closely(tools: Tools, directory: LabDirectory, wanted: State, seen: Observa
 
 def references(wanted: State) -> tuple[str, ...]:
     """The images of a lab."""
-    return tuple(f"mailstack/{service}:{wanted.tag}" for service in SERVICES)
+    return tuple(definition.images(wanted.tag).values())
 
 
 def missing_images(tools: Tools, wanted: State) -> tuple[str, ...]:

@@ -61,7 +61,9 @@ def desired(draft: State, seen: Observation) -> Desired:
             f"lab “{draft.lab}” is on this engine already, and its files are in {seen.elsewhere[0]}",
             remedy=f"`{hint.line('down', lab=draft.lab, host=seen.host)}` removes it",
         )
-    state = replace(draft, document=seen.document[labfile.BLOCK], subnets=dict(seen.subnets))
+    state = replace(
+        draft, document=seen.document[labfile.BLOCK], services=seen.lab.services, subnets=dict(seen.subnets)
+    )
     return Desired(state, seen.lab, seen.document, seen.texts)
 
 
@@ -122,8 +124,9 @@ def _start(wanted: Desired, seen: Observation) -> Iterator[Step]:
         changed = files.differing(wanted.texts, seen.handed)
         # A service that Compose starts now reads its files then.
         made = {name for change in changes if change.action != "remove containers" for name in change.names}
-        if stale := [service for service in files.readers(changed) if service not in made]:
-            read = [name for name in changed if set(files.READERS.get(name, ())) & set(stale)]
+        if stale := [service for service in files.readers(changed, wanted.state.services) if service not in made]:
+            read_by = [service.files for service in wanted.state.services if service.name in stale]
+            read = [name for name in changed if any(name in names for names in read_by)]
             yield Restart(f"changed: {', '.join(read)}", tuple(stale))
 
 

@@ -16,6 +16,7 @@ from mailstack.addresses import is_address
 from mailstack.errors import CheckFailed, DeadlinePassed, EngineError, InputError
 from mailstack.model import Deadline, Json, Lab
 from mailstack.outgoing import Outgoing
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.trace.journey import Journey
 
@@ -239,10 +240,10 @@ def check_size(lab: RunningLab, outgoing: Outgoing) -> None:
 
     The sender would take it, and return it when the provider has refused it. Raises CheckFailed, HostError.
     """
-    said = lab.engine.execute(lab.service("sender").container, ["postconf", "-h", "message_size_limit"]).stdout.strip()
+    said = lab.engine.execute(lab.one(Role.SENDER).container, ["postconf", "-h", "message_size_limit"]).stdout.strip()
     limits = {"the sender": int(said) if said.isdecimal() else 0}
     if not lab.state.relay:
-        limits["postfix"] = mail.size_limit(mail.to(lab.endpoints["submission"]))
+        limits[lab.defined.name(Role.SUBMISSION)] = mail.size_limit(mail.to(lab.endpoints["submission"]))
     for host, limit in limits.items():
         if 0 < limit < outgoing.size:
             raise CheckFailed(
@@ -281,11 +282,10 @@ def owner(lab: RunningLab, sender: str) -> str:
 def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Route | None = None) -> None:
     """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input.
 
-    A letter with attachments is handed to `sendmail` as a whole, in pieces.
-    By the relay, or by another `route`. Without the relay's credentials (`direct`) an address of the lab's own users
-    is refused as sender (553).
+    A letter with attachments is handed to `sendmail` as a whole, in pieces. By the relay, or by another `route`:
+    without the relay's credentials (`direct`) an address of the lab's own users is refused as sender (553).
     """
-    container = lab.service("sender").container
+    container = lab.one(Role.SENDER).container
     # mailutils takes what begins with | for a program, and with / for a file, unless it is in angle brackets.
     recipients = [f"<{each}>" if each[0] in "|/" else each for each in letter.recipients]
     if letter.attachments:

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mailstack.model import Countdown
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.services import Endings, Starts
 from mailstack.state import LabDirectory, State
@@ -36,9 +37,14 @@ class Proof:
 
         self._countdown = Countdown(self._countdown.seconds)
         lab = RunningLab(state.lab, self._tools.engine, directory=self._directory, state=state)
+
+        def started(role: Role) -> None:
+            for name in lab.defined.names(role):
+                starts.wait(name)
+
         self._begun = (
-            self._pool.submit(self._tools.transaction, lab, self._countdown, endings.any, starts.wait),
-            self._pool.submit(prove.sender, lab, self._countdown, starts.wait),
+            self._pool.submit(self._tools.transaction, lab, self._countdown, endings.any, started),
+            self._pool.submit(prove.sender, lab, self._countdown, started),
         )
 
     @property

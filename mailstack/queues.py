@@ -1,4 +1,4 @@
-"""What stands in the queues of a lab's two Postfixes, and what can be done about it: postqueue(1), postsuper(1)."""
+"""What stands in the queues of a lab's MTAs, and what can be done about it: postqueue(1), postsuper(1)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, InputError
-from mailstack.model import Deadline, Json
+from mailstack.model import Deadline, Json, Lab
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 
 # In the order of a mail's way: looked at in it, a mail that moves on meanwhile is not overlooked.
-SERVICES = ("sender", "postfix")
+_WAY = (Role.SENDER, Role.MTA, Role.SUBMISSION)
 
 # Twice: showq(8) looks into one queue after the other, and misses a mail that moves back to one it has seen.
 # qmgr(8): a deferred mail's file has the time of its next try as its time of change.
@@ -112,19 +113,36 @@ def entries(engine: Engine, container: str, service: str) -> list[Entry]:
     raise CommandFailed(f"the queue of {service} cannot be listed: {reason or 'it was cut off'}")
 
 
+def services(lab: Lab) -> list[str]:
+    """The services of a definition that have a queue, in the order of a mail's way."""
+    found = sorted((each for each in lab.services if each.role in _WAY), key=lambda each: _WAY.index(each.role))
+    return [service.name for service in found]
+
+
 def containers(lab: RunningLab, service: str | None = None) -> dict[str, str]:
     """The containers that have a queue, in the order of a mail's way: `service`'s, or of those that run.
 
     Raises HostError when it, or all of them, do not run.
     """
-    running = {state.name: state.container for state in lab.services() if state.state == "running"}
-    found = {name: running[name] for name in ((service,) if service else SERVICES) if name in running}
-    return found or {name: lab.service(name).container for name in (service or SERVICES[0],)}
+    wanted = [service] if service else services(lab.defined)
+    running = {state.name: state.container for state in lab.by_role(Role.MTA) if state.state == "running"}
+    found = {name: running[name] for name in wanted if name in running}
+    return found or {name: lab.service(name).container for name in wanted[:1]}
 
 
 def of(engine: Engine, where: Mapping[str, str]) -> list[Entry]:
     """What stands in the queues of several containers (service → id)."""
-    return [entry for service, container in where.items() for entry in entries(engine, container, service)]
+    return looked(lambda service: entries(engine, where[service], service), list(where))
+
+
+def looked(look: Callable[[str], list[Entry]], names: Sequence[str]) -> list[Entry]:
+    """What a look into the queue of each service finds.
+
+    Of an overlay's MTA nothing says where on the way it is: where there is one, the others are looked at once more.
+    """
+    again = reversed(names[:-1]) if len(names) > 2 else ()
+    found = [entry for name in (*names, *again) for entry in look(name)]
+    return list({(entry.service, entry.queue_id): entry for entry in found}.values())
 
 
 # ── what can be done about it ────────────────────────────────────────────────────────────────────────────────────
@@ -158,7 +176,8 @@ def chosen(found: Sequence[Entry], ids: Iterable[str], listing: str = "") -> lis
         if not same:
             raise InputError(f"no mail in the queue has the id {queue_id!r}", remedy=_there_are(found, listing))
         if len(same) > 1:
-            raise InputError(f"both sender and postfix have a mail {queue_id}", remedy="name the service, too")
+            names = " and ".join(sorted(entry.service for entry in same))
+            raise InputError(f"{names} have a mail {queue_id} each", remedy="name the service, too")
         wanted += same
     return wanted
 

@@ -10,7 +10,8 @@ from mailstack import definition, files, home, labfile, places, state, storage
 from mailstack.compose import Compose
 from mailstack.engine import Engine
 from mailstack.errors import HostError, LabFileError
-from mailstack.model import SERVICES, Deadline, Json, Lab
+from mailstack.model import Deadline, Json, Lab
+from mailstack.roles import LABEL, STANDARD
 from mailstack.runner import Local, Runner
 from mailstack.running import project
 from mailstack.storage import Marker
@@ -50,11 +51,23 @@ def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
         lab = labfile.parse(document)
     except labfile.Misfit as misfit:
         raise places.explain_misfit(misfit, paths) from None
-    for service in SERVICES:
-        if service not in (document.get("services") or {}):
-            place = places.locate(("services", service), paths[1:] or paths)
-            raise LabFileError(f"{place}: services.{service} must stay part of the lab, and out of profiles")
+    _check_roles(lab, paths)
     return lab
+
+
+def _check_roles(lab: Lab, paths: Sequence[Path]) -> None:
+    """Raise LabFileError unless each role of lab.yaml's services is one service's."""
+    for role, standard in STANDARD.items():
+        names = lab.names(role)
+        if len(names) == 1:
+            continue
+        name = next((name for name in names if name != standard), standard)  # of several, the one an overlay brings
+        keys: labfile.Keys = ("services", name, "labels", LABEL)
+        wrong = f": exactly one service must have the role {role}, not {' and '.join(names) or 'none'}"
+        if name not in [service.name for service in lab.services]:
+            keys, wrong = keys[:2], " must stay part of the lab, and out of profiles"
+        path = ".".join(map(str, keys))
+        raise LabFileError(f"{places.locate(keys, paths[1:] or paths)}: {path}{wrong}")
 
 
 def _readable(path: Path) -> None:

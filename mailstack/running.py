@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mailstack import compose, elsewhere, files, home, labfile, state, storage
@@ -12,6 +12,7 @@ from mailstack.errors import HostError, InputError
 from mailstack.guests import Guest
 from mailstack.inventory import Inventory
 from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
+from mailstack.roles import Role
 from mailstack.runner import Runner
 from mailstack.secret import Blotter, Secret
 from mailstack.target import Target
@@ -94,16 +95,38 @@ class RunningLab:
         """Its containers, in any state."""
         return self.engine.services(compose.project_name(self.name))
 
+    def by_role(self, role: Role) -> list[ServiceState]:
+        """Its containers of a role, in any state; those of `mta` are all that have a queue."""
+        return self.engine.services(compose.project_name(self.name), role=role)
+
     def service(self, name: str) -> ServiceState:
         """One running service. Raises HostError when it is not running."""
-        for service in self.engine.services(compose.project_name(self.name), name):
-            if service.state != "running":
-                raise HostError(
-                    f"{name} of lab “{self.name}” is not running ({service.state})",
-                    remedy=f"{self.line('up')} brings it back",
-                )
-            return service
-        raise HostError(f"lab “{self.name}” has no {name}", remedy=f"{self.line('up')} brings it back")
+        return self._running(self.engine.services(compose.project_name(self.name), name), name)
+
+    def one(self, role: Role) -> ServiceState:
+        """The running service of a role that one service has: submission, store or sender. Raises HostError."""
+        found = self.by_role(role)
+        if len(found) > 1:
+            raise HostError(f"{' and '.join(each.name for each in found)} of lab “{self.name}” have the role {role}")
+        return self._running(found, self.defined.name(role))
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise InputError unless all are names of services of the lab, whether they have containers or not."""
+        known = {service.name for service in self.defined.services}
+        if known.issuperset(names):
+            return
+        known |= {service.name for service in self.services()}
+        for name in sorted(set(names) - known):
+            remedy = f"services: {', '.join(sorted(known))}"
+            raise InputError(f"lab “{self.name}” has no service {name!r}", remedy=remedy)
+
+    def _running(self, found: Sequence[ServiceState], name: str) -> ServiceState:
+        remedy = f"{self.line('up')} brings it back"
+        if not found:
+            raise HostError(f"lab “{self.name}” has no {name}", remedy=remedy)
+        if found[0].state != "running":
+            raise HostError(f"{found[0].name} of lab “{self.name}” is not running ({found[0].state})", remedy=remedy)
+        return found[0]
 
 
 def _no_lab(engine: Engine, here: state.Home, name: str) -> InputError:

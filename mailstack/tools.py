@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mailstack import home
 from mailstack.engine import Engine, own_engine
 from mailstack.model import Deadline, Progress
+from mailstack.roles import Role
 from mailstack.runner import Local, Runner
 from mailstack.state import Home, LabDirectory
 from mailstack.target import Target
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 # Sends a mail across a lab and reads it, before a deadline: its Message-ID and the milliseconds that it took. The
 # third argument says whether a service has ended, the fourth waits until one was started; see `prove.transaction`.
-Transaction = Callable[["RunningLab", Deadline, Callable[[], bool], Callable[[str], None]], tuple[str, float]]
+Transaction = Callable[["RunningLab", Deadline, Callable[[], bool], Callable[[Role], None]], tuple[str, float]]
 
 
 def _by_mail(
-    lab: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[str], None]
+    lab: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[Role], None]
 ) -> tuple[str, float]:
     from mailstack import prove  # while Compose starts the containers
 

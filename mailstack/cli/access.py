@@ -19,7 +19,7 @@ from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.output import Progress, json_option, print_json
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
-from mailstack.model import SERVICES, Command
+from mailstack.model import Command
 
 if TYPE_CHECKING:
     from mailstack.engine import Engine
@@ -29,28 +29,33 @@ if TYPE_CHECKING:
 
 _FOLLOW_SECONDS = 366 * 86400.0  # until somebody stops it
 
-service_argument = click.argument("services", nargs=-1, type=click.Choice(SERVICES), metavar="[SERVICE]…")
+# Not every image has bash: an overlay's may be of any kind.
+_SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
 
 @click.command()
 @name_option
 @click.option("-f", "--follow", is_flag=True, help="Go on as the servers log.")
-@service_argument
+@click.argument("services", nargs=-1, metavar="[SERVICE]…")
 @json_option
 def logs(engine: Engine, name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
-    """What postfix, dovecot and sender have logged, as far back as their logs have it (50 MB each)."""
+    """What the lab's services have logged, as far back as their logs have it (50 MB each).
+
+    SERVICE is one of those that `status` names, like postfix or dovecot; all of
+    them, where none is named.
+    """
     from mailstack.running import RunningLab
 
+    if as_json and follow:
+        raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
     lab = RunningLab(name, engine)
+    lab.check_names(services)
+    containers = {s.name: s.container for s in lab.services() if not services or s.name in services}
     if as_json:
-        if follow:
-            raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
-        wanted = services or SERVICES
         clean = lab.blotter().clean
-        lines = {s.name: clean(lab.engine.logs(s.container)).splitlines() for s in lab.services() if s.name in wanted}
+        lines = {service: clean(lab.engine.logs(each)).splitlines() for service, each in containers.items()}
         print_json({"lab": name, "logs": lines})
         return
-    containers = {s.name: s.container for s in lab.services() if s.name in (services or SERVICES)}
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     with contextlib.closing(_followed(lab, containers) if follow else _past(lab, containers)) as printed:
         _show(lab, containers, printed, colour)
@@ -83,7 +88,7 @@ def _followed(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple
 
 
 # Of the services' names, in their order.
-_COLOURS = ("cyan", "yellow", "green")
+_COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 
 
 def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]], colour: bool) -> None:
@@ -103,7 +108,7 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
 # What follows SERVICE is the command's own, options and all.
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @name_option
-@click.argument("service", type=click.Choice(SERVICES))
+@click.argument("service")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")
 def shell(engine: Engine, name: str, service: str, words: tuple[str, ...]) -> None:
     """A shell inside SERVICE, or one COMMAND there; its exit code is passed on."""
@@ -111,9 +116,10 @@ def shell(engine: Engine, name: str, service: str, words: tuple[str, ...]) -> No
     from mailstack.running import RunningLab
 
     lab = RunningLab(name, engine)
+    lab.check_names([service])
     lab.service(service)
     runner = Local()
-    _attached(engine.target, runner, lab.compose(runner).shell(service, words or ("bash",)))
+    _attached(engine.target, runner, lab.compose(runner).shell(service, words or _SHELL))
 
 
 def _attached(target: Target, runner: Runner, command: Command) -> NoReturn:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mailstack.queues import Entry
     from mailstack.running import RunningLab
 
-_SERVICES = ("sender", "postfix")
 _ACTIONS = ("list", "flush", "hold", "release", "delete", "wait")
 
 
@@ -41,7 +40,8 @@ def queue(
 ) -> None:
     """Mails that wait: which, why, and when they are tried again.
 
-    SERVICE is sender or postfix; both, where none is named. ACTION is one of
+    SERVICE is an MTA of the lab, like sender or postfix; all of them, where none is
+    named. ACTION is one of
 
     \b
     list     age, reason and next try of each mail; what is done by default
@@ -53,10 +53,11 @@ def queue(
 
     wait exits with 4 when the deadline passes before.
     """
+    from mailstack import queues
     from mailstack.running import RunningLab
 
-    service, action, ids = understood(words)
     lab = RunningLab(name, engine)
+    service, action, ids = understood(words, queues.services(lab.defined))
     if action == "list":
         _list(lab, service, as_json)
     elif action == "wait":
@@ -65,15 +66,13 @@ def queue(
         _act(lab, service, action, ids, everything, as_json)
 
 
-def understood(words: Sequence[str]) -> tuple[str | None, str, list[str]]:
-    """Service, action and queue ids of a command line. Raises InputError."""
+def understood(words: Sequence[str], services: Sequence[str]) -> tuple[str | None, str, list[str]]:
+    """Service, action and queue ids of a command line; `services` are those with a queue. Raises InputError."""
     rest = list(words)
-    service = rest.pop(0) if rest and rest[0] in _SERVICES else None
+    service = rest.pop(0) if rest and rest[0] in services else None
     action = rest.pop(0) if rest and rest[0] in _ACTIONS else "list"
     if rest and action in ("list", "wait"):
-        remedy = "actions: " + ", ".join(_ACTIONS)
-        if rest[0] == "dovecot":
-            remedy = "Dovecot has no queue: sender and postfix have"
+        remedy = f"actions: {', '.join(_ACTIONS)}; services with a queue: {', '.join(services)}"
         raise InputError(f"{action} does not take {rest[0]!r}", remedy=remedy)
     return service, action, rest
 
@@ -146,7 +145,7 @@ def _wait(lab: RunningLab, service: str | None, until: str, timeout: float, as_j
     begun = time.monotonic()
     where = queues.containers(lab, service)
     if until == "empty":  # which nobody knows of one that does not run
-        for each in _unseen(service, where):
+        for each in _unseen(lab, service, where):
             lab.service(each)
     with Progress() as show:
         show(f"waiting until {_HOPED[until]}")
@@ -161,12 +160,14 @@ _HOPED = {"empty": "the queue is empty", "deferred": "a mail is deferred", "held
 _MISSED = {"empty": "the queue is not empty", "deferred": "no mail is deferred", "held": "no mail is on hold"}
 
 
-def _unseen(service: str | None, where: dict[str, str]) -> list[str]:
-    return [each for each in _SERVICES if service is None and each not in where]
+def _unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> list[str]:
+    from mailstack import queues
+
+    return [each for each in queues.services(lab.defined) if service is None and each not in where]
 
 
 def _tell_unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> None:
-    for each in _unseen(service, where):
+    for each in _unseen(lab, service, where):
         click.echo(f"{each} of lab “{lab.name}” is not running: its queue is not seen", err=True)
 
 

@@ -13,6 +13,7 @@ from mailstack.engine import Engine
 from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.following import Log
 from mailstack.model import Deadline
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 from mailstack.trace.lines import parse
@@ -99,7 +100,7 @@ def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str
             failures.append(f"the mailbox of {user} could not be read: {error.whole()}")
 
     try:
-        lab.service("dovecot")  # of one that does not run, or is paused, nobody waits for an answer
+        lab.one(Role.STORE)  # of one that does not run, or is paused, nobody waits for an answer
     except HostError as error:
         return {}, [f"the mailboxes could not be read: {error.whole()}"]
     with ThreadPoolExecutor(READERS) as pool:

@@ -18,6 +18,7 @@ from mailstack.load.plan import Mails, Plan
 from mailstack.load.sending import LIMITS, Sending, too_many
 from mailstack.mail import ANSWER_SECONDS
 from mailstack.model import UNLIMITED, Deadline
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 
@@ -58,8 +59,8 @@ def perform(
     Raises CheckFailed when no connection could be made, HostError when the lab's servers do not run, InputError.
     """
     # Before anything is made: this also loads what the removal needs.
-    for name in ("postfix", "dovecot"):
-        lab.service(name)
+    for role in (Role.SUBMISSION, Role.STORE):
+        lab.one(role)
     if plan.connections > min(LIMITS.values()):
         _need_connections(lab, plan.connections)
     run, trouble = secrets.token_hex(4), list[str]()
@@ -70,7 +71,7 @@ def perform(
 
 def _need_connections(lab: RunningLab, wanted: int) -> None:
     """Raise InputError when Postfix takes fewer connections: it lets those beyond wait until others have timed out."""
-    said = lab.engine.execute(lab.service("postfix").container, ["postconf", *LIMITS]).stdout
+    said = lab.engine.execute(lab.one(Role.SUBMISSION).container, ["postconf", *LIMITS]).stdout
     found = [(int(value), line) for line in said.splitlines() if (value := line.rpartition(" ")[2]).isdecimal()]
     least, setting = min(((value, line) for value, line in found if value), default=(wanted, ""))  # 0: without limit
     if wanted > least:
@@ -86,7 +87,7 @@ def _performed(
     live: Live,
 ) -> Outcome:
     sending = Sending(lab, plan, Mails(run, list(users), plan.size), users)
-    with closing(Arrivals(lab.engine, lab.service("dovecot").container, time.time())) as arrivals:
+    with closing(Arrivals(lab.engine, lab.one(Role.STORE).container, time.time())) as arrivals:
         watch = _Watch(sending, arrivals, live)
         finished = _send(sending, watch, progress) and _settle(lab, sending, arrivals, users, watch, plan.patience)
         ended = time.time()
@@ -157,7 +158,7 @@ def _emptied(lab: RunningLab, addresses: Collection[str], deadline: Deadline) ->
     tells = queues.CONDITIONS["empty"].tells
     condition = queues.Condition(lambda found: not _of(found, addresses), tells)
     try:
-        return queues.wait(lab.engine, _postfix(lab), condition, deadline)[0]
+        return queues.wait(lab.engine, _submission(lab), condition, deadline)[0]
     except HostError:  # Postfix does not run; it may do so again
         time.sleep(deadline.remaining())
         return False
@@ -201,7 +202,7 @@ def _own_accounts(
         progress(f"removing {plan.mailboxes} mailboxes")
         try:
             left = _queued(lab, addresses)
-            queues.act(lab.engine, _postfix(lab), queues.ACTIONS["delete"], left)
+            queues.act(lab.engine, _submission(lab), queues.ACTIONS["delete"], left)
         except HostError as error:
             trouble.append(f"what is left in the queue could not be removed: {error.whole()}")
         try:
@@ -223,13 +224,14 @@ def _own_accounts(
             raise
 
 
-def _postfix(lab: RunningLab) -> dict[str, str]:
-    return {"postfix": lab.service("postfix").container}
+def _submission(lab: RunningLab) -> dict[str, str]:
+    service = lab.one(Role.SUBMISSION)
+    return {service.name: service.container}
 
 
 def _queued(lab: RunningLab, addresses: Collection[str]) -> list[queues.Entry]:
     """Return the mails for these addresses in the provider's queue."""
-    return _of(queues.of(lab.engine, _postfix(lab)), addresses)
+    return _of(queues.of(lab.engine, _submission(lab)), addresses)
 
 
 def _of(entries: Sequence[queues.Entry], addresses: Collection[str]) -> list[queues.Entry]:

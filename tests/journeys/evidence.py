@@ -41,7 +41,7 @@ def look(stage: Stage, mailboxes: bool = True) -> Evidence:
 
 
 def _queues(stage: Stage, found: Evidence) -> None:
-    for service in queues.SERVICES:
+    for service in queues.services(stage.lab.defined):
         container = stage.container(service)
         for entry in queues.entries(stage.lab.engine, container, service):
             shown = stage.lab.engine.execute(container, ["postcat", "-qh", entry.queue_id])
