@@ -32,11 +32,14 @@ service_argument = click.argument("services", nargs=-1, type=click.Choice(SERVIC
 
 @click.command()
 @name_option
-@click.option("-f", "--follow", is_flag=True, help="Go on as the servers log.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines as they are logged.")
 @service_argument
 @json_option
 def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
-    """What postfix, dovecot and sender have logged, as far back as their logs have it (50 MB each)."""
+    """Show the logs of services, by default of all, as far as they are kept.
+
+    Each log is limited to 50 MB.
+    """
     from mailstack import hosting
     from mailstack.running import RunningLab
 
@@ -105,7 +108,7 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
 @click.argument("service", type=click.Choice(SERVICES))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")
 def shell(name: str, service: str, words: tuple[str, ...]) -> None:
-    """A shell inside SERVICE, or one COMMAND there; its exit code is passed on."""
+    """Open a shell in SERVICE, or run COMMAND there and return its exit code."""
     from mailstack.runner import Local
     from mailstack.running import RunningLab
 
@@ -132,7 +135,7 @@ def passed_on(code: int) -> int:
 
 @click.group()
 def secrets() -> None:
-    """Make, rotate or reveal a lab's secrets."""
+    """Create, rotate or reveal the secrets of a lab."""
 
 
 @secrets.command("init")
@@ -140,9 +143,10 @@ def secrets() -> None:
 @overlay_option
 @json_option
 def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
-    """Write what the containers are handed into DIRECTORY, for plain `docker compose`.
+    """Write secrets for plain Compose to DIRECTORY.
 
-    What is there already (passwords, certificates) is kept.
+    Also write the configuration files that the containers mount. Passwords and
+    certificates that already exist are kept.
     """
     from mailstack import resolve
 
@@ -159,7 +163,7 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
 @name_option
 @json_option
 def rotate(name: str, as_json: bool) -> None:
-    """Give the relay another password, in the running lab."""
+    """Change the relay user's password."""
     from mailstack import credentials
     from mailstack.running import RunningLab
 
@@ -176,7 +180,10 @@ def rotate(name: str, as_json: bool) -> None:
 @click.argument("account")
 @json_option
 def reveal(name: str, account: str, as_json: bool) -> None:
-    """Print the password of ACCOUNT (an address, or `relay`)."""
+    """Print the password of ACCOUNT.
+
+    ACCOUNT is an address, or `relay` for the relay user.
+    """
     from mailstack import credentials
     from mailstack.running import RunningLab
 

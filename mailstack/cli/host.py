@@ -16,9 +16,9 @@ from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 @host_option
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say of each thing that a lab needs whether it is there, and what to do.
+    """Check whether this host has all that a lab needs, and what to do if not.
 
-    Exits with 3 when a lab could not be brought up.
+    The exit code is 3 if a lab cannot run.
     """
     from mailstack import doctor as examination
     from mailstack.engine import Engine
@@ -54,13 +54,15 @@ def doctor(as_json: bool) -> None:
 
 @click.command()
 @host_option
-@click.option("--yes", is_flag=True, help="On another host: do it without asking.")
-@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
+@click.option("--yes", is_flag=True, help="On a remote host: do not ask for confirmation.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
+)
 def provision(yes: bool, progress: str) -> None:
-    """Have a Docker engine: nothing to do where one answers, else install and start it.
+    """Install and start a Docker engine, unless one answers.
 
-    On Debian and Ubuntu, as root or with sudo; elsewhere it says what to install. On another host it shows
-    first what it will do there, and asks.
+    This works on Debian and Ubuntu, as root or with sudo. On other systems, say
+    what to install. On a remote host, first show the steps and ask.
     """
     from mailstack import hosting
     from mailstack import provision as setting_up
@@ -98,7 +100,7 @@ def _asked(question: str) -> None:
 @host_option
 @json_option
 def version(as_json: bool) -> None:
-    """The versions of mailstack, Python, Compose and the engine."""
+    """Show the versions of mailstack, Python, Compose and the engine."""
     import platform
 
     from mailstack import compose

@@ -22,7 +22,13 @@ def name_option(function: F) -> F:
     """`-n NAME`: which lab; and `--host`: where it is."""
     return host_option(
         click.option(
-            "-n", "--name", default="lab", show_default=True, envvar="MAILSTACK_NAME", metavar="NAME", help="The lab."
+            "-n",
+            "--name",
+            default="lab",
+            show_default=True,
+            envvar="MAILSTACK_NAME",
+            metavar="NAME",
+            help="Name of the lab.",
         )(function)
     )
 
@@ -35,7 +41,7 @@ def host_option(function: F) -> F:
         is_eager=True,  # before --host is looked at
         expose_value=False,
         callback=_use_context,
-        help="A context of Docker's (see `docker context ls`), instead of --host.",
+        help="Docker context to use instead of --host (see `docker context ls`).",
     )(function)
     return click.option(
         "--host",
@@ -44,8 +50,8 @@ def host_option(function: F) -> F:
         metavar="HOST",
         expose_value=False,
         callback=_use_host,
-        help="A Docker host over SSH: ssh://user@machine[:port], or a Host of ~/.ssh/config;"
-        " some commands take several, also @FILE.",
+        help="Docker host to use over SSH: ssh://user@machine[:port], or a Host of ~/.ssh/config."
+        " Some commands accept several, also as @FILE.",
     )(function)
 
 

@@ -18,8 +18,13 @@ from mailstack.definition import compose_file
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 JSON = (ROOT / "docs" / "json.md").read_text()
 DEFINITION = (ROOT / "docs" / "definition.md").read_text()
+
+
+# Documents with options of curl, docker, apt-get and others.
+OTHER_PROGRAMS = {"architecture.md", "ci.md", "environment.md", "remote.md"}
 
 
 def _command(name: str) -> click.Command:
@@ -40,15 +45,16 @@ def _leaves() -> list[tuple[str, click.Command]]:
     return found
 
 
-def test_the_readme_s_table_has_every_command_and_no_other() -> None:
-    assert re.findall(r"^\| `mailstack (\w+)` \|", README, re.MULTILINE) == list(COMMANDS)
+def test_the_readme_s_table_has_every_command_and_says_of_it_what_help_does() -> None:
+    rows = re.findall(r"^\| `mailstack (\w+)` \| (.*) \|$", README, re.MULTILINE)
+    assert [(name, f"{text}.") for name, text in rows] == [(name, text) for name, (_, text) in COMMANDS.items()]
 
 
 def test_every_command_and_every_option_is_explained_by_its_help() -> None:
     for name, command in _leaves():
         assert command.help, name
         for parameter in command.params:
-            if isinstance(parameter, click.Option) and parameter.name not in ("progress", "subject"):
+            if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name}: {parameter.name}"
 
 
@@ -71,10 +77,10 @@ def test_the_examples_in_the_documents_are_json() -> None:
 
 def test_options_named_in_the_documents_exist() -> None:
     known = {option for _, command in _leaves() for p in command.params for option in p.opts}
-    known |= {"--version", "--help", "--volumes", "--no-build", "--pull", "--profile"}
-    for text in (README, JSON, DEFINITION):
-        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
-            assert option in known, option
+    known |= {"--version", "--help", "--volumes", "--requirement"}
+    for document in (path for path in DOCUMENTS if path.name not in OTHER_PROGRAMS):
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", document.read_text()):
+            assert option in known or option.startswith("--mailstack-"), f"{document.name}: {option}"
 
 
 def test_every_option_of_the_plugin_is_in_its_table() -> None:
@@ -111,9 +117,30 @@ def test_the_readme_s_overlay_is_a_valid_one() -> None:
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+    for document in [*DOCUMENTS, ROOT / "CHANGELOG.md"]:
+        for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", document.read_text()):
+            path = document.parent / target if target else document
+            assert path.exists(), f"{document.name}: {target}"
+            assert not heading or heading in _headings(path.read_text()), f"{document.name}: {target}#{heading}"
+
+
+def _headings(text: str) -> list[str]:
+    """Return the anchors that GitHub gives to the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+def test_the_readme_leads_to_every_document() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)\)", README))
+    assert {str(document.relative_to(ROOT)) for document in DOCUMENTS[1:]} <= linked
+
+
+def test_exit_codes_are_in_the_document() -> None:
+    from mailstack import errors
+
+    codes = {each.exit_code for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "exit_code")}
+    table = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+    assert set(map(int, table)) == codes | {0}
 
 
 def test_each_option_of_the_plugin_is_in_its_document_and_no_other() -> None:
