@@ -177,3 +177,19 @@ def test_output_in_a_pipe_has_no_colour(variable: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"NO_COLOR": variable}
     ).stdout
     assert "\x1b" not in shown and "pass" in shown
+
+
+_RIDDLE = re.compile(r"(?:^|[.:;!?]\s+|^[-*|]\s*\**)((?:Who|Whoever|Whatever|What)\b[^.?!]*[.?!]?)", re.MULTILINE)
+
+
+def _riddles(text: str) -> list[str]:
+    """Return the sentences that begin with "Who" or "What" and ask nothing."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return [sentence for sentence in _RIDDLE.findall(prose) if not sentence.endswith("?")]
+
+
+def test_no_sentence_of_a_document_or_of_a_help_text_begins_with_who_or_what() -> None:
+    texts = {path.name: path.read_text() for path in DOCUMENTS if path.name != "architecture.md"}
+    texts |= {name: command.help or "" for name, command in _leaves()}
+    assert {name: found for name, text in texts.items() if (found := _riddles(text))} == {}
+    assert _riddles("It is so. Who has it keeps it. What is it?") == ["Who has it keeps it."]
