@@ -34,7 +34,7 @@ from mailstack.model import Json
 )
 @json_option
 def experiment(overlays: tuple[Path, ...], out: Path | None, keep: bool, progress: str, as_json: bool) -> None:
-    """Run the whole experiment in a lab of its own, and report on it.
+    """Run the whole experiment in a separate lab and report on it.
 
     The report shows the action, the expectation, the evidence and the verdict
     of each step. The exit code is 1 if a step fails. The lab is removed in any

@@ -59,7 +59,7 @@ def load(
 ) -> None:
     """Generate sustained load and account for every mail.
 
-    Submit mails on port 587, with TLS and AUTH, to mailboxes of its own. Then
+    Submit mails on port 587, with TLS and AUTH, to new mailboxes. Then
     look for every mail by its Message-ID. A mail that was accepted with 250
     and is found nowhere is lost. A mail that is found twice is doubled.
 
