@@ -35,14 +35,13 @@ _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
 @click.command()
 @name_option
-@click.option("-f", "--follow", is_flag=True, help="Go on as the servers log.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines as they are logged.")
 @click.argument("services", nargs=-1, metavar="[SERVICE]…")
 @json_option
 def logs(engine: Engine, name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
-    """What the lab's services have logged, as far back as their logs have it (50 MB each).
+    """Show the logs of services, by default of all, as far as they are kept.
 
-    SERVICE is one of those that `status` names, like postfix or dovecot; all of
-    them, where none is named.
+    `status` lists the services. Each log is limited to 50 MB.
     """
     from mailstack.running import RunningLab
 
@@ -111,7 +110,7 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
 @click.argument("service")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")
 def shell(engine: Engine, name: str, service: str, words: tuple[str, ...]) -> None:
-    """A shell inside SERVICE, or one COMMAND there; its exit code is passed on."""
+    """Open a shell in SERVICE, or run COMMAND there and return its exit code."""
     from mailstack.runner import Local
     from mailstack.running import RunningLab
 
@@ -137,7 +136,7 @@ def passed_on(code: int) -> int:
 
 @click.group()
 def secrets() -> None:
-    """Make, rotate or reveal a lab's secrets."""
+    """Create, rotate or reveal the secrets of a lab."""
 
 
 @secrets.command("init")
@@ -145,9 +144,10 @@ def secrets() -> None:
 @overlay_option
 @json_option
 def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
-    """Write what the containers are handed into DIRECTORY, for plain `docker compose`.
+    """Write secrets for plain Compose to DIRECTORY.
 
-    What is there already (passwords, certificates) is kept.
+    Also write the configuration files that the containers mount. Passwords and
+    certificates that already exist are kept.
     """
     from mailstack import resolve, target
 
@@ -164,7 +164,7 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
 @name_option
 @json_option
 def rotate(engine: Engine, name: str, as_json: bool) -> None:
-    """Give the relay another password, in the running lab."""
+    """Change the relay user's password."""
     from mailstack import credentials
     from mailstack.running import RunningLab
 
@@ -181,7 +181,10 @@ def rotate(engine: Engine, name: str, as_json: bool) -> None:
 @click.argument("account")
 @json_option
 def reveal(engine: Engine, name: str, account: str, as_json: bool) -> None:
-    """Print the password of ACCOUNT (an address, or `relay`)."""
+    """Print the password of ACCOUNT.
+
+    ACCOUNT is an address, or `relay` for the relay user.
+    """
     from mailstack import credentials
     from mailstack.running import RunningLab
 

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @click.group()
 def account() -> None:
-    """Accounts of a running lab: add, list, remove. No server is started again."""
+    """Add, list and remove accounts of a running lab. No server restarts."""
 
 
 @account.command("add")
 @name_option
 @click.argument("address")
-@click.option("--quota", metavar="SIZE", help="How much its mailbox holds, 5M say.  [the lab's]")
+@click.option("--quota", metavar="SIZE", help="Quota of its mailbox, such as 5M.  [default: the lab's]")
 @json_option
 def add(engine: Engine, name: str, address: str, quota: str | None, as_json: bool) -> None:
-    """Add ADDRESS, with a new password, to the running lab."""
+    """Add ADDRESS with a new password."""
     from mailstack.accounts import Accounts
     from mailstack.labfile import to_bytes
     from mailstack.running import RunningLab
@@ -47,7 +47,7 @@ def add(engine: Engine, name: str, address: str, quota: str | None, as_json: boo
 @name_option
 @json_option
 def list_(engine: Engine, name: str, as_json: bool) -> None:
-    """List the accounts: those of the definition, and those that were added."""
+    """List all accounts, of the definition and added."""
     from mailstack.accounts import Accounts
     from mailstack.running import RunningLab
 
@@ -81,7 +81,7 @@ def _as_written(size: int) -> str:
 @click.argument("address")
 @json_option
 def remove(engine: Engine, name: str, address: str, as_json: bool) -> None:
-    """Take ADDRESS, which was added, from the lab again, with its mailbox."""
+    """Remove an added ADDRESS and its mailbox."""
     from mailstack.accounts import Accounts
     from mailstack.running import RunningLab
 

@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 @click.command()
 @name_option
 @click.argument("ids", nargs=-1, metavar="[ID]…")
-@click.option("--list", "listed", is_flag=True, help="Name the checks, and run none.")
-@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the results as JUnit XML, too.")
-@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
+@click.option("--list", "listed", is_flag=True, help="List the checks without running them.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Also write the results as JUnit XML.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
+)
 @json_option
 def check(
     engine: Engine, name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, progress: str, as_json: bool
 ) -> None:
-    """Prove what a lab promises, end to end: all of it, or the checks (or families) named by ID.
+    """Run end-to-end checks on a lab: all, or those named by ID.
 
-    Exits with 1 when a check failed.
+    ID is a check, or a family of checks such as `auth`. The exit code is 1 if
+    a check fails.
     """
     from mailstack import checks, report
 

@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write the report to this folder: index.html, and the evidence.",
+    help="Write the report to this folder: index.html and the evidence.",
 )
-@click.option("--keep", is_flag=True, help="Keep the lab, to look at it.")
+@click.option("--keep", is_flag=True, help="Keep the lab for inspection.")
 @click.option(
     "--progress",
     type=click.Choice(["auto", "tty", "plain", "quiet"]),
     default="auto",
-    help="How to show progress.",
+    help="Style of the progress.",
 )
 @json_option
 def experiment(
     engine: Engine, overlays: tuple[Path, ...], out: Path | None, keep: bool, progress: str, as_json: bool
 ) -> None:
-    """Perform the whole experiment in a lab of its own: each step with what was
-    done, what was expected, the evidence and the verdict.
+    """Run the whole experiment in a separate lab and report on it.
 
-    Exits with 1 when a step failed. The lab is removed, whatever happens, unless
-    it is to be kept.
+    The report shows the action, the expectation, the evidence and the verdict
+    of each step. The exit code is 1 if a step fails. The lab is removed in any
+    case, except with --keep.
     """
     from mailstack.experiment import folder
     from mailstack.experiment.performance import perform

@@ -37,17 +37,17 @@ _ENHANCED = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
 @name_option
 @click.argument("text", nargs=-1, metavar="[TEXT…|-]")
 @logs_option
-@click.option("--list", "listed", is_flag=True, help="All the failures that are known.")
+@click.option("--list", "listed", is_flag=True, help="List all known failures.")
 @json_option
 def explain(
     engine: Engine, name: str, text: tuple[str, ...], files: tuple[Path, ...], listed: bool, as_json: bool
 ) -> None:
-    """Say what a failure means, and what to do about it.
+    """Explain known failures: their meaning, cause and remedy.
 
-    TEXT is a log line or a server's reply (- reads them from standard input);
-    without it, what has gone wrong in the lab of late is explained.
+    TEXT is a log line or the reply of a server; - reads standard input. Without
+    TEXT, explain the recent failures in the logs of the lab.
 
-    Exits with 1 when TEXT is not known.
+    The exit code is 1 if TEXT is not known.
     """
     from mailstack import faults
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @host_option
 @json_option
 def doctor(engine: Engine, as_json: bool) -> None:
-    """Say of each thing that a lab needs whether it is there, and what to do.
+    """Check whether this host has all that a lab needs, and what to do if not.
 
-    Exits with 3 when a lab could not be brought up.
+    The exit code is 3 if a lab cannot run.
     """
     from mailstack import doctor as examination
     from mailstack.runner import Local
@@ -49,13 +49,15 @@ def _print_findings(findings: list[Finding]) -> None:
 
 @click.command()
 @host_option
-@click.option("--yes", is_flag=True, help="On another host: do it without asking.")
-@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
+@click.option("--yes", is_flag=True, help="On a remote host: do not ask for confirmation.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
+)
 def provision(engine: Engine, yes: bool, progress: str) -> None:
-    """Have a Docker engine: nothing to do where one answers, else install and start it.
+    """Install and start a Docker engine, unless one answers.
 
-    On Debian and Ubuntu, as root or with sudo; elsewhere it says what to install. On another host it shows
-    first what it will do there, and asks.
+    This works on Debian and Ubuntu, as root or with sudo. On other systems, say
+    what to install. On a remote host, first show the steps and ask.
     """
     from mailstack import provision as setting_up
     from mailstack.machine import Facts, machine_of
@@ -91,7 +93,8 @@ def _asked(question: str) -> None:
 @host_option
 @json_option
 def version(engine: Engine, as_json: bool) -> None:
-    """The versions of mailstack, Python, Compose and the engine."""
+    """Show the versions of mailstack, Python, Compose and the engine."""
+
     from mailstack.runner import Local
 
     found, problem = versions(engine, Local())

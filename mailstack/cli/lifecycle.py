@@ -38,7 +38,7 @@ overlay_option = click.option(
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A compose file to lay over the lab's (may be repeated).",
+    help="Overlay: a Compose file to lay over the definition. Repeatable.",
 )
 
 
@@ -60,21 +60,24 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
 @click.command()
 @name_option
 @overlay_option
-@click.option("--relay", callback=_relay, metavar="HOST:PORT", help="Relay through a real provider outside.")
+@click.option("--relay", callback=_relay, metavar="HOST:PORT", help="Relay host outside the lab.")
 @click.option(
     "--relay-credentials",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="`user:password` for it, in a file that only you may read.",
+    help="File with `user:password` for the relay host. Only you may have permission to read it.",
 )
 @click.option(
-    "--relay-ca", type=click.Path(path_type=Path), metavar="FILE", help="A CA to trust for the relay, besides Debian's."
+    "--relay-ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CA to trust for the relay host, in addition to Debian's.",
 )
-@click.option("--keep", is_flag=True, help="Keep what was made when it fails, to look at it.")
-@click.option("--ttl", type=duration, metavar="2h", help="Remove the lab by itself after this time.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and why; change nothing.")
+@click.option("--keep", is_flag=True, help="If `up` fails, keep what it made, for inspection.")
+@click.option("--ttl", type=duration, metavar="DURATION", help="Remove the lab after this time, such as 30m or 2h.")
+@click.option("--dry-run", is_flag=True, help="Show the steps and their causes; change nothing.")
 @click.option(
-    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="How to show progress."
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
 )
 @json_option
 def up(
@@ -90,9 +93,9 @@ def up(
     progress: str,
     as_json: bool,
 ) -> None:
-    """Bring a lab up, and prove it: a mail was submitted, and read over IMAP.
+    """Start a lab and prove it: submit a mail, and read it over IMAP.
 
-    On a lab that is up already: bring it to its definition.
+    If the lab already runs, apply the changes in its definition.
     """
     from mailstack import lab
 
@@ -156,17 +159,20 @@ def _print_list(label: str, words: Sequence[str]) -> None:
 
 @click.command()
 @name_option
-@click.option("--all", "everything", is_flag=True, help="Every lab of yours on this engine.")
-@click.option("--stale", is_flag=True, help="Those that have expired, or were left behind.")
+@click.option("--all", "everything", is_flag=True, help="Remove all your labs on this engine.")
+@click.option("--stale", is_flag=True, help="Remove labs that have expired or were left behind.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and why; change nothing.")
-@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
+@click.option(
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
+)
 @json_option
 def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool, progress: str, as_json: bool) -> None:
     """Remove a lab: containers, networks, volumes and secrets.
 
-    With --all every lab of yours, also one whose `up` was killed. With --stale
-    those whose --ttl has passed, whose `up`, `down` or last user was killed,
-    or of which there are only files. Nobody else's, either way.
+    --all removes all your labs, also those whose `up` was killed. --stale
+    removes labs whose --ttl has passed, whose `up`, `down` or last lease holder
+    was killed, or of which only files are left. Neither removes the labs of other
+    owners.
     """
     from mailstack import down as removal
     from mailstack import home
@@ -203,7 +209,7 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
 @name_option
 @json_option
 def status(engine: Engine, name: str, as_json: bool) -> None:
-    """Services, addresses, ports and accounts of a lab; never passwords."""
+    """Show services, addresses, ports and accounts of a lab, without passwords."""
     from mailstack.running import RunningLab
 
     lab = RunningLab(name, engine)
@@ -260,9 +266,10 @@ def _print_status(lab: RunningLab) -> None:
 @overlay_option
 @json_option
 def config(engine: Engine, name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
-    """The definition of a lab as Compose resolves it, overlays and all.
+    """Show the definition of a lab as Compose resolves it, with its overlays.
 
-    Without -f: that of the lab that is up, or the one that `up` would use.
+    Without -f, show the definition of the running lab, or the one that `up`
+    would use.
     """
     from mailstack import resolve
 

@@ -32,16 +32,19 @@ NUMBER = click.IntRange(1, 2**32 - 1)  # a UID: RFC 3501, section 2.3.1.1
 @click.command()
 @name_option
 @click.argument("address")
-@click.option("--watch", is_flag=True, help="Show new mails as they arrive, until Ctrl-C.")
-@click.option("--count", type=click.IntRange(1), metavar="N", help="With --watch: end after N mails.")
-@click.option("--timeout", type=duration, help="With --watch: end after so long; with code 4 if fewer than N came.")
+@click.option("--watch", is_flag=True, help="Print new mails as they arrive, until Ctrl-C.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="With --watch: stop after N mails.")
+@click.option(
+    "--timeout", type=duration, help="With --watch: stop after this time; exit with 4 if fewer than N arrived."
+)
 @json_option
 def inbox(
     engine: Engine, name: str, address: str, watch: bool, count: int | None, timeout: float | None, as_json: bool
 ) -> None:
     """List the mails in the mailbox of ADDRESS, oldest first.
 
-    The number of a mail is its UID: it stays while the mail is in the mailbox, and is what `read` and `reply` take.
+    The number of a mail is its UID. It does not change while the mail is in
+    the mailbox. `read` and `reply` accept it.
     """
     from mailstack import mailboxes
     from mailstack.running import RunningLab
@@ -145,16 +148,17 @@ def _local(when: datetime) -> str:
 @name_option
 @click.argument("address")
 @click.argument("number", required=False, type=NUMBER)
-@click.option("--raw", is_flag=True, help="The mail byte for byte, as the server has it.")
+@click.option("--raw", is_flag=True, help="Print the mail byte for byte, as on the server.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Save its attachments in DIR.")
 @json_option
 def read(
     engine: Engine, name: str, address: str, number: int | None, raw: bool, save: Path | None, as_json: bool
 ) -> None:
-    """Show a mail in the mailbox of ADDRESS: the one with this NUMBER, as `inbox` shows it, or the newest.
+    """Show the mail NUMBER in the mailbox of ADDRESS, or the newest.
 
-    An attachment is saved under its own name, or one like it where that name is taken or would do harm: nothing is
-    replaced, and nothing is written outside of DIR. On a terminal, control characters are shown as `?`.
+    `inbox` shows the numbers. --save keeps the name of an attachment, unless
+    that name exists or is unsafe. It overwrites nothing, and writes nothing
+    outside DIR. On a terminal, control characters are shown as `?`.
     """
     from mailstack.running import RunningLab
 

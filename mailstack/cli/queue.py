@@ -25,33 +25,32 @@ _ACTIONS = ("list", "flush", "hold", "release", "delete", "wait")
 @click.command()
 @name_option
 @click.argument("words", nargs=-1, metavar="[SERVICE] [ACTION] [ID]…")
-@click.option("--all", "everything", is_flag=True, help="For hold, release and delete: all mails.")
+@click.option("--all", "everything", is_flag=True, help="With hold, release and delete: all mails.")
 @click.option(
     "--until",
     type=click.Choice(["empty", "deferred", "held"]),
     default="empty",
     show_default=True,
-    help="For wait: no mail is left, one was put off, one is on hold.",
+    help="With wait: no mail is left, one is deferred, one is on hold.",
 )
-@click.option("--timeout", type=duration, default="30s", show_default=True, help="For wait: how long.")
+@click.option("--timeout", type=duration, default="30s", show_default=True, help="With wait: time limit.")
 @json_option
 def queue(
     engine: Engine, name: str, words: tuple[str, ...], everything: bool, until: str, timeout: float, as_json: bool
 ) -> None:
-    """Mails that wait: which, why, and when they are tried again.
+    """List and manage mail that waits in the queues.
 
-    SERVICE is an MTA of the lab, like sender or postfix; all of them, where none is
-    named. ACTION is one of
+    SERVICE is an MTA of the lab, such as sender or postfix; by default all. ACTION is one of:
 
     \b
-    list     age, reason and next try of each mail; what is done by default
-    flush    try now: all deferred mails, or those named by ID
-    hold     keep mails from being tried, until they are released
+    list     show age, reason and next delivery attempt (the default)
+    flush    attempt delivery now: all deferred mails, or those named by ID
+    hold     make no delivery attempts until mails are released
     release  take mails off hold
-    delete   remove mails for good
-    wait     until the queue is empty, or has a mail deferred or held
+    delete   delete mails
+    wait     wait until the queue is empty, or a mail is deferred or held
 
-    wait exits with 4 when the deadline passes before.
+    The exit code of wait is 4 if the time limit passes first.
     """
     from mailstack import queues
     from mailstack.running import RunningLab

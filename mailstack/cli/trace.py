@@ -30,10 +30,10 @@ FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until somebody stops it
 @click.command()
 @name_option
 @click.argument("query", required=False, metavar="[MESSAGE-ID|QUEUE-ID|TEXT]")
-@click.option("--last", is_flag=True, help="The message that came in last.")
+@click.option("--last", is_flag=True, help="Show the message that arrived last in the lab.")
 @logs_option
-@click.option("-f", "--follow", is_flag=True, help="Show it as it happens, until nothing more will.")
-@click.option("--timeout", type=duration, default=None, help="How long to follow it.  [without end]")
+@click.option("-f", "--follow", is_flag=True, help="Show events as they happen, until the message is done.")
+@click.option("--timeout", type=duration, default=None, help="Time limit for --follow.  [default: none]")
 @json_option
 def trace(
     engine: Engine,
@@ -45,13 +45,13 @@ def trace(
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    """Where a message went, hop by hop, and what became of it.
+    """Follow a message hop by hop and show its result.
 
-    It is found by its Message-ID, by a queue id, or by any TEXT in its log lines,
-    an address for example. Without any of them, the latest messages are listed;
-    with --follow, it is the next one that comes in.
+    Name the message by its Message-ID, by a queue id, or by any TEXT in its log
+    lines, such as an address. Without a name, list the latest messages, or
+    with --follow, show the next message that arrives.
 
-    The exit code is 1 when the message that is shown has not arrived.
+    The exit code is 1 if the message was not delivered.
     """
     from mailstack import tracing
     from mailstack.running import RunningLab

@@ -44,7 +44,13 @@ def name_option(function: F) -> F:
     """`-n NAME`: which lab; and `--host`: where it is. The function's first argument is the engine."""
     return host_option(
         click.option(
-            "-n", "--name", default="lab", show_default=True, envvar="MAILSTACK_NAME", metavar="NAME", help="The lab."
+            "-n",
+            "--name",
+            default="lab",
+            show_default=True,
+            envvar="MAILSTACK_NAME",
+            metavar="NAME",
+            help="Name of the lab.",
         )(function)
     )
 
@@ -53,15 +59,15 @@ def host_option(function: F) -> F:
     """`--host HOST`, or `--context NAME`: which Docker host. The function's first argument is the engine."""
     options = (
         click.option(
-            "--context", metavar="NAME", help="A context of Docker's (see `docker context ls`), instead of --host."
+            "--context", metavar="NAME", help="Docker context to use instead of --host (see `docker context ls`)."
         ),
         click.option(
             "--host",
             envvar="MAILSTACK_HOST",
             multiple=True,
             metavar="HOST",
-            help="A Docker host over SSH: ssh://user@machine[:port], or a Host of ~/.ssh/config;"
-            " some commands take several, also @FILE.",
+            help="Docker host to use over SSH: ssh://user@machine[:port], or a Host of ~/.ssh/config."
+            " Some commands accept several, also as @FILE.",
         ),
     )
     body: Any = on_target(function)
