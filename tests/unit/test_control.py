@@ -181,7 +181,7 @@ class Still(tunnel.Tunnel):
         self.ran: list[Command] = []
         self.remote.session = lambda: None  # type: ignore[method-assign]
         self.remote.end = lambda channel, seconds=0.0: None  # type: ignore[method-assign]
-        self.remote.run = self._run  # type: ignore[method-assign, assignment]
+        self.remote.run = self._run  # type: ignore[method-assign]
 
     def _run(self, command: Command, **_: Any) -> Result:
         self.ran.append(command)

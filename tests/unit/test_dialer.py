@@ -37,7 +37,7 @@ def dialer() -> Iterator[Dialer]:
     if not shutil.which("perl"):
         pytest.skip("there is no Perl here; the program runs in the sender, which has it")
     near, far = socket.socketpair()
-    process = subprocess.Popen(["perl", stack() / "sender" / "dialer"], stdin=far, stdout=far)
+    process = subprocess.Popen(["perl", str(stack() / "sender" / "dialer")], stdin=far.fileno(), stdout=far.fileno())
     far.close()
     with Dialer(lambda argv: near) as dialer:
         yield dialer

@@ -80,7 +80,7 @@ def test_what_is_in_a_table_is_there() -> None:
     for table in {id(each): each for each in TABLES.values()}.values():
         for name in table.names:
             module, _, rest = name.partition(".IMAP4.") if ".IMAP4." in name else name.rpartition(".")
-            holder = importlib.import_module(module)
+            holder: object = importlib.import_module(module)
             for part in ("IMAP4", rest) if ".IMAP4." in name else (rest,):
                 holder = getattr(holder, part, None)
             missing += [] if inspect.isclass(holder) else [name]

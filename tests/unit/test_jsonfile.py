@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailstack import engine, jsonfile, state, storage
+from mailstack.errors import EngineError
 
 STATE = asdict(state.State("lab", "me", "never", "t", ("lab.yaml",), {"smtp": 25}))
 MARKER = asdict(storage.Marker(storage.LAB, lab="lab"))
@@ -95,5 +96,5 @@ def test_a_context_of_docker_s_without_an_address_is_not_known(
     meta = tmp_path / "contexts" / "meta" / "1" / "meta.json"
     meta.parent.mkdir(parents=True)
     meta.write_text(json.dumps(context))
-    with pytest.raises(engine.EngineError, match="“it” is not known"):
+    with pytest.raises(EngineError, match="“it” is not known"):
         engine.engine_url()
