@@ -14,6 +14,8 @@ import pytest
 from mailstack.definition import stack
 from mailstack.dialer import Dialer
 
+pytestmark = [pytest.mark.process, pytest.mark.sockets]
+
 
 class Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:

@@ -22,6 +22,7 @@ def test_who_interrupts_a_question_is_not_told_that_there_is_no_engine(monkeypat
         Engine("unix:///nowhere/docker.sock").has_image("x")
 
 
+@pytest.mark.sockets
 def test_where_nobody_listens_there_is_no_engine() -> None:
     with pytest.raises(EngineError, match="no Docker engine answers"):
         Engine("unix:///nowhere/docker.sock").has_image("x")
@@ -29,6 +30,7 @@ def test_where_nobody_listens_there_is_no_engine() -> None:
         Engine("unix:///nowhere/docker.sock").networks()
 
 
+@pytest.mark.process
 def test_several_threads_may_ask_the_first_question() -> None:
     code = """
 import threading

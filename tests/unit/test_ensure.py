@@ -10,6 +10,8 @@ import pytest
 from mailstack import home, lab, state
 from mailstack.model import Deadline
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.LabDirectory:

@@ -142,6 +142,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[bytes], str]]:
 
 
 @pytest.mark.parametrize("buffering", [0, 8192])
+@pytest.mark.sockets
 def test_a_full_disk_while_logs_are_copied_is_told_as_that_with_its_place(
     serve: Callable[[bytes], str], buffering: int
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_full_disk_while_logs_are_copied_is_told_as_that_with_its_place(
 @pytest.mark.parametrize(
     "error", [OSError(28, "full"), BrokenPipeError(32, "mine"), ValueError("mine"), InputError("x")]
 )
+@pytest.mark.sockets
 def test_what_goes_wrong_with_images_that_are_given_to_an_engine_is_told_as_that(
     serve: Callable[[bytes], str], error: Exception
 ) -> None:
@@ -177,6 +179,7 @@ def test_an_address_that_is_none_is_told(url: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nowhere/docker.sock", "/tmp/" + "x" * 200, "/tmp/\0"])
+@pytest.mark.sockets
 def test_a_socket_that_is_none_is_told(path: str) -> None:
     with pytest.raises(Silent):
         UnixApi(path).info()

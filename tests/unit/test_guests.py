@@ -14,6 +14,8 @@ import pytest
 from mailstack.errors import HostError
 from mailstack.guests import Guest, left
 
+pytestmark = pytest.mark.process
+
 ADDS = (
     "import sys; from pathlib import Path; from mailstack.guests import Guest; "
     "guest = Guest(Path(sys.argv[1])); guest.note(['a@example.com', 'b@example.com']); "

@@ -213,6 +213,7 @@ def run(*words: str, stdin: str = os.devnull) -> subprocess.CompletedProcess[str
 @pytest.mark.parametrize(
     "name", ["fifo", "/dev/zero", "/dev/full", "/", "nothing", "fifo.gz", "text.gz", "/proc/self/mem", ""]
 )
+@pytest.mark.process
 def test_what_is_no_log_file_is_refused_at_once(command: str, name: str, tmp_path: Path) -> None:
     for each in ("fifo", "fifo.gz"):
         os.mkfifo(tmp_path / each)
@@ -225,6 +226,7 @@ def test_what_is_no_log_file_is_refused_at_once(command: str, name: str, tmp_pat
 @pytest.mark.parametrize(
     "words", [("trace", "--logs", "-"), ("explain", "--logs", "-"), ("explain", "-")], ids=" ".join
 )
+@pytest.mark.process
 def test_a_device_on_standard_input_is_refused_and_nothing_is_empty(words: tuple[str, ...]) -> None:
     endless = run(*words, stdin="/dev/zero")
     assert (endless.returncode, endless.stdout) == (2, "") and "standard input is a device" in endless.stderr
@@ -236,6 +238,7 @@ def test_an_endless_line_is_read_in_pieces(tmp_path: Path) -> None:
     assert answer((b"x" * 3_000_000 + b"\n" + WHOLE.encode()), tmp_path, "trace", "--last")
 
 
+@pytest.mark.process
 def test_a_pipe_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     from mailstack import tracing
 

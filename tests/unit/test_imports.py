@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mailstack
 
 PACKAGE = Path(mailstack.__file__).parent
@@ -146,6 +148,7 @@ def test_only_remote_imports_fabric_and_what_is_below_it() -> None:
     assert users == {"remote.login", "remote.transport"}
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from mailstack.cli import cli; cli(['--help'], standalone_mode=False); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -19,6 +19,8 @@ from mailstack.hosts import Host
 from mailstack.remote import login
 from mailstack.secret import write_private
 
+pytestmark = pytest.mark.sockets
+
 
 def key(path: Path) -> Path:
     """A new private key's file."""

@@ -21,6 +21,8 @@ from mailstack.model import Command, Deadline
 from mailstack.runner import Local, shown
 from tests.runs import Commands, gone, number, sh
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def runner() -> Local:

@@ -27,6 +27,8 @@ from mailstack.cli.queue import drawn
 from mailstack.mailboxes import Summary
 from tests.terminals import ENCODINGS, LOCALES, answers
 
+pytestmark = pytest.mark.process
+
 NOWHERE = {"DOCKER_HOST": "unix:///nowhere/docker.sock", "DOCKER_CONTEXT": "", "MAILSTACK_HOST": ""}
 
 

@@ -15,6 +15,8 @@ from mailstack.engine import Engine
 from mailstack.errors import EngineError
 from mailstack.unixapi import Refused, UnixApi
 
+pytestmark = pytest.mark.sockets
+
 Serve = Callable[[bytes], UnixApi]
 
 
