@@ -30,8 +30,6 @@ SOCKET_EVENTS = frozenset({"socket.connect", "socket.bind", "socket.sendto"})
 LOOKUP_EVENTS = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
 EVENTS = PROCESS_EVENTS | SOCKET_EVENTS | LOOKUP_EVENTS
 ENGINE = os.path.realpath("/var/run/docker.sock")
-# Names that no server of the Internet's answers for (RFC 6761), and this machine's own.
-RESERVED = (".test", ".invalid", ".example", ".localhost")
 
 
 class Unmarked(Exception):
@@ -46,7 +44,7 @@ def _of_host(host: str | bytes | None) -> str:
     try:
         address = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
-        return "docker" if name.endswith(RESERVED) else "network"
+        return "docker"  # a question to a name server
     if address.is_loopback or address.is_unspecified:
         return "sockets"
     return "docker" if address.is_private else "network"  # a lab's networks are private
@@ -84,6 +82,7 @@ class Guard:
         self._test = ""
         self._allowed: frozenset[str] = frozenset()
         self._seen: list[str] = []
+        self._patch = pytest.MonkeyPatch()
         self._process = os.getpid()
         self._place = tempfile.TemporaryDirectory(prefix="mailstack-guard-")
         self._engine = socket.socket(socket.AF_UNIX)
@@ -107,28 +106,52 @@ class Guard:
             self._seen.append(what)
             raise Unmarked(f"{self._test}: {what}")
 
+    def _end(self) -> None:
+        """Look no further, and leave the environment as it was."""
+        self._test = ""
+        self._patch.undo()
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Know which test it is that does something, from its fixtures to their end."""
         marks = {mark.name for mark in item.iter_markers()}
         self._allowed = frozenset().union(*(ALLOWS[mark] for mark in marks & ALLOWS.keys()))
         self._test = item.nodeid
-        with pytest.MonkeyPatch.context() as patch:
-            if "docker" not in self._allowed:
-                patch.setenv("DOCKER_HOST", f"unix://{self._place.name}/docker.sock")
-            try:
-                return (yield)
-            finally:
-                self._test = ""
-
-    @pytest.hookimpl(wrapper=True)
-    def _judge(self) -> Generator[None, object, object]:
-        """Fail this part of the test, also where the code under test has caught the exception."""
+        if "docker" not in self._allowed:
+            self._patch.setenv("DOCKER_HOST", f"unix://{self._place.name}/docker.sock")
         try:
             return (yield)
         finally:
-            seen, self._seen = self._seen, []
-            if seen:
-                raise Unmarked("\n".join(seen))
+            self._end()
 
-    pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = _judge
+    def _judge(self) -> None:
+        """Fail this part of the test, also where the code under test has caught the exception."""
+        seen, self._seen = self._seen, []
+        if seen:
+            raise Unmarked("\n".join(seen))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        """Judge the fixtures of a test."""
+        try:
+            return (yield)
+        finally:
+            self._judge()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        """Judge a test."""
+        try:
+            return (yield)
+        finally:
+            self._judge()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+        """Judge how the fixtures of a test end; with the last test those of the session end, which may be others'."""
+        if nextitem is None:
+            self._end()
+        try:
+            return (yield)
+        finally:
+            self._judge()
