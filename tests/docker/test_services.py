@@ -15,6 +15,7 @@ from mailstack.errors import HostError
 from mailstack.model import Deadline
 from mailstack.roles import Role
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
 
@@ -37,7 +38,7 @@ def up(labs: Labs) -> Iterator[dict[str, Any]]:
 @pytest.fixture
 def lab(up: dict[str, Any]) -> RunningLab:
     """The lab."""
-    return RunningLab(str(up["lab"]))
+    return RunningLab(str(up["lab"]), engines.here())
 
 
 def hand_in(lab: RunningLab, subject: str) -> str:
