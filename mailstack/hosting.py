@@ -88,7 +88,7 @@ def _start(host: hosts.Host, directory: Path, answers: Mapping[str, Secret]) -> 
     ours, theirs = socket.socketpair()
     with ours, theirs:
         environment = {storage.VARIABLE: str(directory.parent.parent)}
-        keeper = program("mailstack.tunnel", str(host), environment=environment)
+        keeper = program("mailstack.tunnel_main", str(host), environment=environment)
         Local().release(keeper, stdin=theirs.fileno())
         theirs.close()
         revealed = {question: answer.reveal() for question, answer in answers.items()}
