@@ -37,7 +37,7 @@ class Accounts:
     def __init__(self, lab: RunningLab, progress: Callable[[str], None] = lambda text: None) -> None:
         self.lab = lab
         self._progress = progress
-        self._postfix: socket.socket | None = None
+        self._tables = _Tables(lab)
         self._looked = False  # for what others have left
 
     def __enter__(self) -> Accounts:
@@ -46,8 +46,7 @@ class Accounts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._postfix:
-            self._postfix.close()
+        self._tables.close()
 
     def add(
         self,
@@ -65,7 +64,7 @@ class Accounts:
         has the lab: if that is killed, the next that adds one removes it. Gives its password, a new one unless said.
         Raises InputError where the address cannot be an account's, HostError where Postfix did not take it.
         """
-        address = self._fitting(address)
+        address = _checked(self.lab, address)
         password = password or new_password()
         if temporary:
             self._remove_left()
@@ -77,7 +76,7 @@ class Accounts:
                 self.lab.guest.note([address])
             files.add(self.lab.directory.files, {Account(address, quota): password})
             try:
-                self._tell("add", [address])
+                self._tables.change("add", [address])
             except BaseException:
                 files.remove(self.lab.directory.files, [address])
                 raise
@@ -90,7 +89,7 @@ class Accounts:
 
         Gives their new passwords. Either all of them are there, or none. Raises what `add` does.
         """
-        addresses = [self._fitting(address) for address in addresses]
+        addresses = [_checked(self.lab, address) for address in addresses]
         added = {address: new_password() for address in addresses}
         self._remove_left()
         with self._locked():
@@ -102,7 +101,7 @@ class Accounts:
             try:
                 given = {Account(address, quota): password for address, password in added.items()}
                 files.add(self.lab.directory.files, given)
-                self._tell("add", addresses)
+                self._tables.change("add", addresses)
             except BaseException:
                 files.remove(self.lab.directory.files, addresses)
                 raise
@@ -119,7 +118,7 @@ class Accounts:
         with self._locked():
             files.remove(self.lab.directory.files, addresses)
             try:
-                self._tell("remove", addresses)
+                self._tables.change("remove", addresses)
             finally:
                 self._empty(addresses)
         self.lab.guest.removed(addresses)
@@ -142,26 +141,13 @@ class Accounts:
                 )
             password = self.lab.password(address)
             files.remove(self.lab.directory.files, [address])
-            self._tell("remove", [address])
+            self._tables.change("remove", [address])
             credentials.await_password(self.lab, address, password, holds=False)
             self._empty([address])
 
     def added(self) -> list[Account]:
         """The accounts that were added since the lab was brought up."""
         return files.added(self.lab.directory.files)
-
-    def _fitting(self, address: str) -> str:
-        if flaw := address_flaw(address):
-            shown = f"{address[:300]!r} cannot be an account's address"
-            raise InputError(f"{shown}: it {flaw}", remedy="write it like dora@example.com")
-        address = address.lower()
-        definition = self.lab.defined
-        domains = [domain.name for domain in definition.domains]
-        if address.rpartition("@")[2] not in domains:
-            raise InputError(f"{address} is in none of the lab's domains", remedy="domains: " + ", ".join(domains))
-        if address in [alias.address for alias in definition.aliases]:
-            raise InputError(f"{address} is an alias of lab “{self.lab.name}”")
-        return address
 
     def _remove_left(self) -> None:
         """Remove what those who were killed have left; that it cannot be done is no trouble of this process."""
@@ -187,34 +173,62 @@ class Accounts:
             what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
             raise HostError(f"{what} could not be removed: {result.stderr.strip()}")
 
-    def _tell(self, action: str, addresses: Sequence[str]) -> None:
-        """Have Postfix `add` or `remove` addresses; returns when they hold, or hold no more.
 
-        Never by two at once: of two postmap(1) that add to one table, one may undo what the other did.
-        """
-        if self._postfix is None:
-            self._postfix = self.lab.engine.stream(self.lab.one(Role.SUBMISSION).container, ["accounts"])
-            self._postfix.settimeout(LOCK_SECONDS)
+def _checked(lab: RunningLab, address: str) -> str:
+    """Return the address in lower case. Raises InputError unless it can be a new account of the lab."""
+    if flaw := address_flaw(address):
+        shown = f"{address[:300]!r} cannot be an account's address"
+        raise InputError(f"{shown}: it {flaw}", remedy="write it like dora@example.com")
+    address = address.lower()
+    definition = lab.defined
+    domains = [domain.name for domain in definition.domains]
+    if address.rpartition("@")[2] not in domains:
+        raise InputError(f"{address} is in none of the lab's domains", remedy="domains: " + ", ".join(domains))
+    if address in [alias.address for alias in definition.aliases]:
+        raise InputError(f"{address} is an alias of lab “{lab.name}”")
+    return address
+
+
+class _Tables:
+    """The program that changes Postfix's tables of accounts, started when it is first needed.
+
+    Never by two at once: of two postmap(1) that add to one table, one may undo what the other did.
+    """
+
+    def __init__(self, lab: RunningLab) -> None:
+        self._lab = lab
+        self._program: socket.socket | None = None
+
+    def close(self) -> None:
+        """End the program, if it was started. Safe to call twice."""
+        if self._program:
+            self._program.close()
+        self._program = None
+
+    def change(self, action: str, addresses: Sequence[str]) -> None:
+        """`add` or `remove` addresses; returns when Postfix accepts, or refuses, mail for them. Raises HostError."""
+        if self._program is None:
+            self._program = self._lab.engine.stream(self._lab.one(Role.SUBMISSION).container, ["accounts"])
+            self._program.settimeout(LOCK_SECONDS)
         try:
             for first in range(0, len(addresses), _AT_ONCE):
-                self._exchange(self._postfix, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")
+                self._exchange(self._program, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")
         except BaseException:
-            self._postfix.close()  # with an answer to come that nobody would expect
-            self._postfix = None
+            self.close()  # its answer may still come, and belongs to no later question
             raise
 
-    def _exchange(self, postfix: socket.socket, line: str) -> None:
-        said, name = b"", self.lab.defined.name(Role.SUBMISSION)
+    def _exchange(self, program: socket.socket, line: str) -> None:
+        answer, name = b"", self._lab.defined.name(Role.SUBMISSION)
         try:
-            postfix.sendall(line.encode())
-            while not said.endswith(b"\n"):
-                more = postfix.recv(4096)
+            program.sendall(line.encode())
+            while not answer.endswith(b"\n"):
+                more = program.recv(4096)
                 if not more:
                     raise HostError(
-                        f"{name} did not take the account", remedy=hint.line("logs", name, lab=self.lab.name)
+                        f"{name} did not take the account", remedy=hint.line("logs", name, lab=self._lab.name)
                     )
-                said += more
+                answer += more
         except OSError as error:
             raise HostError(f"{name} did not take the account: {error}") from None
-        if said.decode(errors="replace") != line:
-            raise HostError(f"{name} did not take the account: {said.decode(errors='replace').strip()}")
+        if answer.decode(errors="replace") != line:
+            raise HostError(f"{name} did not take the account: {answer.decode(errors='replace').strip()}")

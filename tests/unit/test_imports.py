@@ -67,7 +67,7 @@ FLOORS = (
     ("cli.access", "cli.messages", "cli.dialogue", "cli.env", "cli.experiment", "cli.explain", "cli.trace", "cli.load"),
     ("cli",),
     ("testing.received", "testing.settings"),
-    ("testing.criteria",),
+    ("testing.criteria", "testing.inbox"),
     ("testing.mailbox",),
     ("testing.factory", "testing.evidence"),
     ("testing",),
