@@ -16,10 +16,9 @@ from mailstack.errors import HostError
 from mailstack.hosts import ENGINE, LOCK
 from mailstack.model import Json
 from mailstack.runner import Local, program
-from mailstack.secret import Secret
+from mailstack.secret import Ask, Secret
 from mailstack.state import same_file
 from mailstack.storage import Marker
-from mailstack.target import Ask
 
 # How often a password is asked for (ssh_config(5), NumberOfPasswordPrompts).
 _TRIES = 3

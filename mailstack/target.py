@@ -19,15 +19,12 @@ from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.runner import Local, Runs
 
 if TYPE_CHECKING:
-    from mailstack.secret import Secret
+    pass
 
 # The variable that names a host over SSH, where no option does.
 VARIABLE = "MAILSTACK_HOST"
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
-
-# Gives the answer to a question of a host (a password, say); None where there is nobody to ask.
-Ask = Callable[[str], "Secret | None"]
 
 
 class Target(Protocol):

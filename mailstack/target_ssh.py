@@ -16,8 +16,9 @@ from mailstack import handover, hosting, hosts, storage, target
 from mailstack.connection import Connection
 from mailstack.errors import EngineError, HostError, InputError, Interrupted, MailstackError
 from mailstack.hosts import CONTROL, ENGINE
+from mailstack.secret import Ask
 from mailstack.state import owner
-from mailstack.target import DEFAULT_URL, Ask, Target
+from mailstack.target import DEFAULT_URL, Target
 
 # The longest path of a socket (unix(7), sun_path).
 _SOCKET_BYTES = 107
