@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mailstack import compose, definition, hint, hosting, images, needs, ports, storage
+from mailstack import base, compose, definition, hint, hosting, images, needs, ports, storage
 from mailstack.engine import Engine, engine_url
 from mailstack.errors import MailstackError
 from mailstack.model import PORTS, SERVICES, Command
@@ -86,10 +86,10 @@ def _disk(info: dict[str, Any]) -> Finding:
 
 
 def _base(engine: Engine) -> Finding:
-    there = engine.has_image(images.BASE)
+    there = engine.has_image(base.BASE)
     otherwise = "sends the images" if hosting.current() else "makes it from Debian's packages"
     how = "" if there else f"not there; `up` pulls it, or {otherwise}"
-    return Finding("base image", there, images.BASE + (f": {how}" if how else ""), hint.line("up"), required=False)
+    return Finding("base image", there, base.BASE + (f": {how}" if how else ""), hint.line("up"), required=False)
 
 
 def _images(engine: Engine) -> Finding:

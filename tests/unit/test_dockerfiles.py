@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack.images import BASE
+from mailstack.base import BASE
 
 STACK = Path(__file__).parents[2] / "stack"
 
