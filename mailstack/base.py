@@ -32,8 +32,8 @@ _DPKG = (
     "path-include=/usr/share/doc/*/copyright",
     *(f"path-exclude=/usr/share/{kind}/*" for kind in _LEFT_OUT),
 )
-# Run in the tree that has just been unpacked. As options of mmdebstrap, these settings would have it filter each archive
-# by a program in Python, which takes longer than all the rest of unpacking.
+# Run in the tree that has just been unpacked. As options of mmdebstrap, these settings would have it filter each
+# archive by a program in Python, which takes longer than all the rest of unpacking.
 _SLIM = " && ".join(
     (
         'cd "$1"',

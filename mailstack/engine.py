@@ -23,7 +23,7 @@ from typing import IO, Any, ParamSpec, TypeVar
 from mailstack import following, foreign, hint, hosting, jsonfile, layers, streams
 from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
-from mailstack.unixapi import Refused, Silent, UnixApi
+from mailstack.unixapi import Refused, UnixApi
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -40,7 +40,8 @@ COMMANDS = {
     "config": ("lifecycle", "The definition, with overlays resolved."),
     "doctor": ("host", "What this host has of what a lab needs."),
     "provision": ("host", "Install and start a Docker engine, if none runs."),
-    "version": ("host", "Versions of mailstack, the engine and Compose."),
+    "images": ("images", "The lab's images in a file: save, load."),
+    "version": ("host", "Versions of all that takes part, and image digests."),
 }
 
 

@@ -10,6 +10,7 @@ from mailstack import __version__
 from mailstack.cli.output import Progress, json_option, print_json, printable, table
 from mailstack.cli.where import host_option
 from mailstack.errors import HostError, InputError, Interrupted, MailstackError
+from mailstack.model import Json
 
 
 @click.command()
@@ -98,22 +99,26 @@ def _asked(question: str) -> None:
 @host_option
 @json_option
 def version(as_json: bool) -> None:
-    """The versions of mailstack, Python, Compose and the engine."""
+    """The versions of mailstack, Python, Compose, the engine and the servers, and
+    the digests of the lab's images: what it takes to reproduce a run."""
     import platform
 
-    from mailstack import compose
+    from mailstack import compose, versions
     from mailstack.engine import Engine
     from mailstack.runner import Local
 
     runner = Local()
-    found = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
+    found: Json = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
     try:
         found["compose"] = ".".join(map(str, compose.version_of(runner, compose.find(runner))))
         found["engine"] = str(Engine().version().get("Version", ""))
+        found |= versions.of_images(Engine())
     except MailstackError as error:
         click.echo(f"mailstack: {error.whole()}", err=True)
     if as_json:
         print_json(found)
         return
+    for service, digest in found.pop("images", {}).items():
+        found[f"image of {service}"] = digest
     for name, value in found.items():
-        click.echo(f"{name:<10} {value or 'none'}")
+        click.echo(f"{name:<17} {value or 'none'}")
