@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import json
 import os
 import secrets
@@ -15,8 +16,9 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mailstack import definition, hint, images, transfer
 from mailstack.engine import Engine, where
@@ -73,37 +75,43 @@ def load(engine: Engine, path: Path, progress: Progress) -> Json:
     return _answer(engine, path, size, tag)
 
 
-def contents(path: Path, file: IO[bytes]) -> list[Held]:
+def contents(path: Path, file: BufferedReader) -> list[Held]:
     """Return the images of an archive, which is read to its end. Raises InputError when it is not whole."""
-    documents: dict[str, bytes] = {}
-    room = _DOCUMENTS_BYTES
     try:
-        with tarfile.open(fileobj=file, mode="r|*") as archive:
-            for member in archive:
-                if (
-                    member.isfile()
-                    and member.size <= min(_DOCUMENT_BYTES, room)
-                    and (data := archive.extractfile(member))
-                ):
-                    documents[member.name] = data.read()
-                    room -= member.size
-            # What tar(5) fills up with, and the sum at the end of gzip's form (RFC 1952).
-            while archive.fileobj and archive.fileobj.read(_PIECE):
+        compressed = file.peek(2)[:2] == b"\x1f\x8b"  # RFC 1952
+        with gzip.GzipFile(fileobj=file) if compressed else contextlib.nullcontext(file) as stream:
+            names, documents = _members(stream)
+            while stream.read(_PIECE):  # what tar(5) fills up with, and the checksum at the end of gzip's form
                 pass
-        manifest = json.loads(documents["manifest.json"])
-        return [_held(each, documents) for each in manifest]
+        return [_held(each, names, documents) for each in json.loads(documents["manifest.json"])]
     except (KeyError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{path}: is no archive of images", remedy=_REMEDY) from None
+        raise InputError(f"{path}: is no archive of images, or not the whole of one", remedy=_REMEDY) from None
     except (*_UNREADABLE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
         raise InputError(f"{path}: is no archive of images, or not the whole of one: {error}", remedy=_REMEDY) from None
 
 
+def _members(stream: BufferedIOBase) -> tuple[set[str], dict[str, bytes]]:
+    """The names of an archive's members, and the contents of those that are small."""
+    names, documents, room = set(), {}, _DOCUMENTS_BYTES
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            names.add(member.name)
+            small = member.isfile() and member.size <= min(_DOCUMENT_BYTES, room)
+            if small and (data := archive.extractfile(member)):
+                documents[member.name] = data.read()
+                room -= member.size
+    return names, documents
+
+
 _REMEDY = f"make it with `{hint.line('images', 'save', 'FILE')}`, and copy it as it is"
 
 
-def _held(entry: Any, documents: dict[str, bytes]) -> Held:
+def _held(entry: Any, names: set[str], documents: dict[str, bytes]) -> Held:
+    """Return one entry of the manifest. Raises KeyError where a layer that it names is missing."""
+    if missing := set(entry["Layers"]) - names:
+        raise KeyError(*missing)
     config = json.loads(documents[entry["Config"]])
     return Held(tuple(map(str, entry["RepoTags"] or ())), str(config.get("architecture", "")))
 
@@ -143,15 +151,16 @@ def _counted(pieces: Iterable[bytes], size: int, progress: Progress, doing: str)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
         # Without waiting for a writer, where it is a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: is not a file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InputError(f"{path}: is not a file")
         yield file
 
 
