@@ -23,7 +23,7 @@ from typing import IO, Any, ParamSpec, TypeVar
 from mailstack import following, foreign, hint, hosting, jsonfile, layers, streams
 from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Network, Result, ServiceState
-from mailstack.unixapi import Refused, UnixApi
+from mailstack.unixapi import Refused, Silent, UnixApi
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -344,9 +344,7 @@ class Engine:
         api = self._quick
         try:
             yield from api.save(references) if isinstance(api, UnixApi) else _saved(api, references)
-        except Exception as error:
-            if _told(error) is error:
-                raise
+        except (Refused, Silent) as error:
             place = self._url or engine_url()
             raise EngineError(f"the Docker engine at {place} does not give the images: {error}") from None
 
@@ -354,15 +352,8 @@ class Engine:
         """Take the images of an archive, which may be compressed. Raises HostError."""
         api = self._quick
         try:
-            if isinstance(api, UnixApi):
-                api.load(archive)
-            else:
-                for line in api.load_image(archive):
-                    if "error" in line:
-                        raise Refused(200, str(line["error"]))
-        except Exception as error:
-            if isinstance(error, MailstackError) or _told(error) is error:
-                raise
+            api.load(archive) if isinstance(api, UnixApi) else _loaded(api, archive)
+        except (Refused, Silent) as error:
             there = hosting.current()
             if there:
                 there.look()  # raises what is to be said when the host has gone
@@ -563,10 +554,32 @@ class Engine:
 
 
 def _saved(api: Any, references: Sequence[str]) -> Iterator[bytes]:
-    """Images as one archive, by the SDK, whose own method takes one image only."""
-    with api.get(api._url("/images/get"), params={"names": list(references)}, stream=True) as answer:
+    """Images as one archive, by the SDK, whose own method takes one image only. Raises Silent."""
+    with (
+        _by_sdk(),
+        api.get(api._url("/images/get"), params={"names": list(references)}, stream=True) as answer,
+    ):
         api._raise_for_status(answer)
         yield from answer.iter_content(1 << 20)
+
+
+def _loaded(api: Any, archive: Iterable[bytes]) -> None:
+    """Have an engine take the images of an archive, by the SDK. Raises Refused, Silent."""
+    with _by_sdk():
+        for line in api.load_image(archive):
+            if "error" in line:
+                raise Refused(200, str(line["error"]))
+
+
+@contextlib.contextmanager
+def _by_sdk() -> Iterator[None]:
+    """Raise Silent for what the SDK raises of the engine's."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, Refused) or _told(error) is error:
+            raise
+        raise Silent(str(error)) from error
 
 
 class _Pieces:
