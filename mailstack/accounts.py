@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from mailstack import credentials, files, guests, hint
+from mailstack import credentials, files, guests, state
 from mailstack.addresses import address_flaw
 from mailstack.errors import HostError, InputError, MailstackError
-from mailstack.model import Account, Deadline
+from mailstack.model import Account, Deadline, Progress
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.secret import Secret, new_password
 
-LOCK_SECONDS = 30.0
+# How long Postfix's program may take to answer, in seconds.
+_ANSWER_SECONDS = 30.0
 
 # Addresses that Postfix's program is given before it has answered: they and its answer fit into a pipe (pipe(7)), so
 # that nobody waits for somebody who waits for them.
@@ -33,10 +35,10 @@ _PLACES = ("/srv/mail", "/tmp/locks")
 class Accounts:
     """The accounts of a running lab, to be changed; closes its connection at the end of `with`."""
 
-    def __init__(self, lab: RunningLab, progress: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, lab: RunningLab, progress: Progress = lambda text: None) -> None:
         self.lab = lab
         self._progress = progress
-        self._postfix: socket.socket | None = None
+        self._tables = _Tables(lab)
         self._looked = False  # for what others have left
 
     def __enter__(self) -> Accounts:
@@ -45,8 +47,7 @@ class Accounts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._postfix:
-            self._postfix.close()
+        self._tables.close()
 
     def add(
         self,
@@ -64,7 +65,7 @@ class Accounts:
         has the lab: if that is killed, the next that adds one removes it. Gives its password, a new one unless said.
         Raises InputError where the address cannot be an account's, HostError where Postfix did not take it.
         """
-        address = self._fitting(address)
+        address = _checked(self.lab, address)
         password = password or new_password()
         if temporary:
             self._remove_left()
@@ -74,11 +75,11 @@ class Accounts:
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             if temporary:
                 self.lab.guest.note([address])
-            files.add(self.lab.directory.files, {Account(address, quota): password})
+            self._keep({Account(address, quota): password})
             try:
-                self._tell("add", [address])
+                self._tables.change("add", [address])
             except BaseException:
-                files.remove(self.lab.directory.files, [address])
+                self._drop([address])
                 raise
         if not fresh:
             credentials.await_password(self.lab, address, password)
@@ -89,21 +90,21 @@ class Accounts:
 
         Gives their new passwords. Either all of them are there, or none. Raises what `add` does.
         """
-        addresses = [self._fitting(address) for address in addresses]
+        addresses = [_checked(self.lab, address) for address in addresses]
         added = {address: new_password() for address in addresses}
         self._remove_left()
         with self._locked():
-            there = set(self.lab.definition.addresses())
+            there = set(self.lab.definition().addresses())
             for address in addresses:
                 if address in there:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             self.lab.guest.note(addresses)
             try:
                 given = {Account(address, quota): password for address, password in added.items()}
-                files.add(self.lab.directory.files, given)
-                self._tell("add", addresses)
+                self._keep(given)
+                self._tables.change("add", addresses)
             except BaseException:
-                files.remove(self.lab.directory.files, addresses)
+                self._drop(addresses)
                 raise
         return added
 
@@ -116,9 +117,9 @@ class Accounts:
         defined = set(self.lab.defined.addresses())
         addresses = [address for address in addresses if address not in defined]
         with self._locked():
-            files.remove(self.lab.directory.files, addresses)
+            self._drop(addresses)
             try:
-                self._tell("remove", addresses)
+                self._tables.change("remove", addresses)
             finally:
                 self._empty(addresses)
         self.lab.guest.removed(addresses)
@@ -129,7 +130,7 @@ class Accounts:
         Raises InputError where it was not added to it.
         """
         if flaw := address_flaw(address):
-            raise InputError(f"{address[:300]!r} {flaw}", remedy=hint.line("account", "list", lab=self.lab.name))
+            raise InputError(f"{address[:300]!r} {flaw}", remedy=self.lab.line("account", "list"))
         address = address.lower()
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):
@@ -137,30 +138,17 @@ class Accounts:
                 what = "is of the lab's definition" if defined else "is no account"
                 raise InputError(
                     f"{address} {what}: only accounts that were added to the running lab can be removed",
-                    remedy=hint.line("account", "list", lab=self.lab.name),
+                    remedy=self.lab.line("account", "list"),
                 )
             password = self.lab.password(address)
-            files.remove(self.lab.directory.files, [address])
-            self._tell("remove", [address])
+            self._drop([address])
+            self._tables.change("remove", [address])
             credentials.await_password(self.lab, address, password, holds=False)
             self._empty([address])
 
     def added(self) -> list[Account]:
         """The accounts that were added since the lab was brought up."""
         return files.added(self.lab.directory.files)
-
-    def _fitting(self, address: str) -> str:
-        if flaw := address_flaw(address):
-            shown = f"{address[:300]!r} cannot be an account's address"
-            raise InputError(f"{shown}: it {flaw}", remedy="write it like dora@example.com")
-        address = address.lower()
-        definition = self.lab.defined
-        domains = [domain.name for domain in definition.domains]
-        if address.rpartition("@")[2] not in domains:
-            raise InputError(f"{address} is in none of the lab's domains", remedy="domains: " + ", ".join(domains))
-        if address in [alias.address for alias in definition.aliases]:
-            raise InputError(f"{address} is an alias of lab “{self.lab.name}”")
-        return address
 
     def _remove_left(self) -> None:
         """Remove what those who were killed have left; that it cannot be done is no trouble of this process."""
@@ -172,48 +160,84 @@ class Accounts:
                 if addresses := [address for address in noted if not address_flaw(address)]:
                     self.remove_several(addresses)
 
+    def _keep(self, accounts: Mapping[Account, Secret]) -> None:
+        self._hand_over(files.add(self.lab.directory.files, accounts))
+
+    def _drop(self, addresses: Sequence[str]) -> None:
+        self._hand_over(files.remove(self.lab.directory.files, addresses))
+
+    def _hand_over(self, names: Sequence[str]) -> None:
+        self.lab.target.hand_over(self.lab.directory.files, names)
+
     def _locked(self) -> AbstractContextManager[int]:
         return self.lab.directory.locked(
-            Deadline.after(LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
+            Deadline.after(state.LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
         )
 
     def _empty(self, addresses: Sequence[str]) -> None:
         """Remove the mailboxes of accounts that are no more."""
-        dovecot = self.lab.service("dovecot").container
+        store = self.lab.one(Role.STORE).container
         names = "".join(f"{place}/{address}\0" for address in addresses for place in _PLACES)
-        result = self.lab.engine.execute(dovecot, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
+        result = self.lab.engine.execute(store, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
         if result.code != 0:
             what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
             raise HostError(f"{what} could not be removed: {result.stderr.strip()}")
 
-    def _tell(self, action: str, addresses: Sequence[str]) -> None:
-        """Have Postfix `add` or `remove` addresses; returns when they hold, or hold no more.
 
-        Never by two at once: of two postmap(1) that add to one table, one may undo what the other did.
-        """
-        if self._postfix is None:
-            self._postfix = self.lab.engine.stream(self.lab.service("postfix").container, ["accounts"])
-            self._postfix.settimeout(LOCK_SECONDS)
+def _checked(lab: RunningLab, address: str) -> str:
+    """Return the address in lower case. Raises InputError unless it can be a new account of the lab."""
+    if flaw := address_flaw(address):
+        shown = f"{address[:300]!r} cannot be an account's address"
+        raise InputError(f"{shown}: it {flaw}", remedy="write it like dora@example.com")
+    address = address.lower()
+    definition = lab.defined
+    domains = [domain.name for domain in definition.domains]
+    if address.rpartition("@")[2] not in domains:
+        raise InputError(f"{address} is in none of the lab's domains", remedy="domains: " + ", ".join(domains))
+    if address in [alias.address for alias in definition.aliases]:
+        raise InputError(f"{address} is an alias of lab “{lab.name}”")
+    return address
+
+
+class _Tables:
+    """The program that changes Postfix's tables of accounts, started when it is first needed.
+
+    Never by two at once: of two postmap(1) that add to one table, one may undo what the other did.
+    """
+
+    def __init__(self, lab: RunningLab) -> None:
+        self._lab = lab
+        self._program: socket.socket | None = None
+
+    def close(self) -> None:
+        """End the program, if it was started. Safe to call twice."""
+        if self._program:
+            self._program.close()
+        self._program = None
+
+    def change(self, action: str, addresses: Sequence[str]) -> None:
+        """`add` or `remove` addresses; returns when Postfix accepts, or refuses, mail for them. Raises HostError."""
+        if self._program is None:
+            self._program = self._lab.engine.stream(self._lab.one(Role.SUBMISSION).container, ["accounts"])
+            self._program.settimeout(_ANSWER_SECONDS)
         try:
             for first in range(0, len(addresses), _AT_ONCE):
-                self._exchange(self._postfix, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")
+                self._exchange(self._program, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")
         except BaseException:
-            self._postfix.close()  # with an answer to come that nobody would expect
-            self._postfix = None
+            self.close()  # its answer may still come, and belongs to no later question
             raise
 
-    def _exchange(self, postfix: socket.socket, line: str) -> None:
-        said = b""
+    def _exchange(self, program: socket.socket, line: str) -> None:
+        answer = b""
+        name = self._lab.defined.name(Role.SUBMISSION)
         try:
-            postfix.sendall(line.encode())
-            while not said.endswith(b"\n"):
-                more = postfix.recv(4096)
+            program.sendall(line.encode())
+            while not answer.endswith(b"\n"):
+                more = program.recv(4096)
                 if not more:
-                    raise HostError(
-                        "postfix did not take the account", remedy=hint.line("logs", "postfix", lab=self.lab.name)
-                    )
-                said += more
+                    raise HostError(f"{name} did not take the account", remedy=self._lab.line("logs", name))
+                answer += more
         except OSError as error:
-            raise HostError(f"postfix did not take the account: {error}") from None
-        if said.decode(errors="replace") != line:
-            raise HostError(f"postfix did not take the account: {said.decode(errors='replace').strip()}")
+            raise HostError(f"{name} did not take the account: {error}") from None
+        if answer.decode(errors="replace") != line:
+            raise HostError(f"{name} did not take the account: {answer.decode(errors='replace').strip()}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mailstack import hint, post
+from mailstack import post
 from mailstack.addresses import is_address
 from mailstack.errors import InputError
 from mailstack.fields import message_ids, moment
@@ -30,17 +30,20 @@ def answer(
     attachments: Sequence[Path] = (),
     *,
     quoted: bool = True,
-    name: str = "",
+    otherwise: str = "",
 ) -> post.Letter:
-    """A Letter that answers a mail of the lab `name` as `sender`. Raises InputError when there is nobody to answer."""
+    """A Letter that answers a mail as `sender`.
+
+    Raises InputError when there is nobody to answer; `otherwise` is the command line for a mail to somebody else.
+    """
     text = body.rstrip("\n") + "\n"
     if quoted:
         text += "\n" + "".join(f"{line}\n" for line in quote(to))
-    letter = post.letter(lab, sender, recipients(to, name), subject(to.field("subject")), text, attachments)
+    letter = post.letter(lab, sender, recipients(to, otherwise), subject(to.field("subject")), text, attachments)
     return replace(letter, thread=thread(to))
 
 
-def recipients(to: Message, lab: str = "") -> list[str]:
+def recipients(to: Message, otherwise: str = "") -> list[str]:
     """Reply-To, or From (RFC 5322, section 3.6.2), as plain addresses. Raises InputError when they are none."""
     asked = to.addresses("reply-to")
     if not asked and to.field("return-path") == "<>":
@@ -51,7 +54,7 @@ def recipients(to: Message, lab: str = "") -> list[str]:
         said = f"{wrong[0][:100]!r}, which is no mail address" if wrong else f"{len(wanted) or 'no'} addresses"
         raise InputError(
             f"the mail asks for answers to {said}" if asked else f"the mail is from {said}",
-            remedy=f"{hint.line('send', '--to', 'ADDRESS', lab=lab)} writes to whom you choose",
+            remedy=otherwise and f"{otherwise} writes to whom you choose",
         )
     return wanted
 

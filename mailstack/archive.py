@@ -14,18 +14,16 @@ import secrets
 import stat
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 from typing import Any
 
 from mailstack import definition, hint, images, transfer
-from mailstack.engine import Engine, where
+from mailstack.engine import Engine
 from mailstack.errors import EngineError, HostError, InputError
-from mailstack.model import Json
-
-Progress = Callable[[str], None]
+from mailstack.model import Json, Progress
 
 _MIB = 1 << 20
 _PIECE = 1 << 20
@@ -49,11 +47,11 @@ def save(engine: Engine, path: Path, progress: Progress, *, replace: bool = Fals
     Nothing is left behind when it fails, and a file that is there stays as it was.
     """
     tag = images.content_tag(definition.stack())
-    names = images.references(tag)
+    names = definition.images(tag)
     if missing := [name for name in names.values() if not engine.has_image(name)]:
         raise HostError(
-            f"the Docker engine {where()} does not have {', '.join(missing)}",
-            remedy=f"have them made: {hint.line('up')}, and then {hint.line('down')}",
+            f"the Docker engine {engine.target.where} does not have {', '.join(missing)}",
+            remedy=f"have them made: {engine.target.line('up')}, and then {engine.target.line('down')}",
         )
     size = images.unique_bytes(engine, list(names.values()))
     archive = transfer.compressed(_counted(engine.save(list(names.values())), size, progress, "saving"))
@@ -67,11 +65,12 @@ def load(engine: Engine, path: Path, progress: Progress) -> Json:
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         progress("reading the archive")
-        _refuse_others(path, contents(path, file), tag, engine.platform())
+        _refuse_others(path, contents(path, file), tag, engine)
         file.seek(0)
         engine.load(_counted(iter(lambda: file.read(_PIECE), b""), size, progress, "loading"))
-    if missing := [name for name in images.references(tag).values() if not engine.has_image(name)]:
-        raise EngineError(f"the Docker engine {where()} took {path}, and does not have {', '.join(missing)}")
+    if missing := [name for name in definition.images(tag).values() if not engine.has_image(name)]:
+        where = engine.target.where
+        raise EngineError(f"the Docker engine {where} took {path}, and does not have {', '.join(missing)}")
     return _answer(engine, path, size, tag)
 
 
@@ -116,25 +115,27 @@ def _held(entry: Any, names: set[str], documents: dict[str, bytes]) -> Held:
     return Held(tuple(map(str, entry["RepoTags"] or ())), str(config.get("architecture", "")))
 
 
-def _refuse_others(path: Path, found: list[Held], tag: str, processor: str) -> None:
+def _refuse_others(path: Path, found: list[Held], tag: str, engine: Engine) -> None:
     """Raise InputError where a file does not have all images of this version, or for another processor."""
     processors = {name: image.processor for image in found for name in image.names}
-    wanted = images.references(tag).values()
+    wanted = definition.images(tag).values()
     if missing := [name for name in wanted if name not in processors]:
         has = ", ".join(sorted(processors)) or "images without names"
         raise InputError(
             f"{path}: does not have {', '.join(missing)}, which this version of mailstack needs, but {has}",
             remedy=f"save them by the version that is to use them: `{hint.line('images', 'save', 'FILE')}`",
         )
+    processor = engine.platform()
     if other := {processors[name] for name in wanted} - {processor}:
+        where = engine.target.where
         raise InputError(
-            f"{path}: its images are for {', '.join(sorted(other))}; the engine {where()} runs those for {processor}",
+            f"{path}: its images are for {', '.join(sorted(other))}; the engine {where} runs those for {processor}",
             remedy=f"save them on a machine with such a processor: `{hint.line('images', 'save', 'FILE')}`",
         )
 
 
 def _answer(engine: Engine, path: Path, size: int, tag: str) -> Json:
-    ids = {service: engine.image_id(name) for service, name in images.references(tag).items()}
+    ids = {service: engine.image_id(name) for service, name in definition.images(tag).items()}
     return {"file": str(path), "bytes": size, "tag": tag, "images": ids}
 
 

@@ -9,21 +9,19 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, HostError
-from mailstack.model import Command
+from mailstack.model import Command, Progress
 from mailstack.runner import Runner, must
 from mailstack.storage import SHARED_MEMORY
 
 BASE = "debian:trixie-slim"
 _SUITE = "trixie"
 _TREE_BYTES = 1 << 30  # a quarter of it is used
-
-Progress = Callable[[str], None]
 
 # What dpkg leaves out of the slim image, in the official one and in ours; licences stay in.
 _LEFT_OUT = ("groff", "info", "linda", "lintian", "locale", "man")

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from typing import IO
+from typing import Any
 
 from mailstack.errors import DeadlinePassed, HostError, Interrupted
 from mailstack.model import Command, Deadline, Result
@@ -31,55 +31,114 @@ _PIECE = 1 << 16
 _LONGEST_SELECT = 3600.0  # seconds; epoll(7) takes no more than a few days
 
 
+class _Process:
+    """The process itself: its birth, its number and its end.
+
+    A thread of its own starts it and waits for it. An interruption comes to the main thread, so never between a
+    process's birth and its being known; and its end is heard of at once, where `Popen.wait` with a timeout would look
+    each 50 ms. Its number stays its own until `close`, so no signal reaches another process.
+    """
+
+    def __init__(self, command: Command, session: bool, **how: Any) -> None:
+        self.ended = threading.Event()
+        self.code: int | None = None  # the exit code once it has ended; -N: by signal N
+        self.popen: subprocess.Popen[bytes] | None = None
+        self.bell, self._ringer = os.pipe()  # can be read from once it has ended
+        self._command, self._session = command, session
+        self._how = {**how, "env": {**os.environ, **command.environment}, "start_new_session": session}
+        self._failure: Exception | None = None
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._born, self._closed = threading.Event(), threading.Event()
+        self._over = threading.Event()  # the thread has nothing more to do
+
+    def start(self) -> None:
+        """Start it. Raises HostError."""
+        # Not by threading.Thread, whose bookkeeping an interruption within `start` leaves in disorder (a KeyError).
+        _thread.start_new_thread(self._live, ())
+        self._born.wait()
+        if isinstance(self._failure, OSError):
+            raise HostError(f"{self._command.argv[0]}: cannot be run: {self._failure.strerror}") from None
+        if self._failure:
+            raise self._failure
+
+    def exit_code(self) -> int:
+        """Return how it ended. Raises HostError when that is not known."""
+        if self.code is None:
+            raise HostError(
+                f"`{shown(self._command)}`: how it ended is not known, since SIGCHLD is ignored",
+                remedy="start this process with SIGCHLD at its default: see signal(7)",
+            )
+        return self.code
+
+    def give_up(self) -> None:
+        """Start it no more, if it was not started yet."""
+        with self._lock:
+            self._given_up = True
+
+    def signal(self, number: int, *, everyone: bool = False) -> None:
+        """Send a signal to it, or to `everyone` in its session, if permitted (sudo's child is root's)."""
+        with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
+            if self.popen and not self._closed.is_set():
+                send = os.killpg if everyone and self._session else os.kill
+                send(self.popen.pid, number)
+
+    def close(self) -> None:
+        """Close its streams, and let go of it, whether or not it has ended."""
+        with self._lock:
+            self._closed.set()
+        os.close(self.bell)
+        if self.popen:
+            for stream in filter(None, (self.popen.stdin, self.popen.stdout, self.popen.stderr)):
+                with contextlib.suppress(OSError):  # what it was written and did not read
+                    stream.close()
+        if self.ended.is_set():
+            self._over.wait()
+
+    def _live(self) -> None:
+        try:
+            with self._lock:
+                if not self._given_up:
+                    self.popen = subprocess.Popen(self._command.argv, **self._how)
+        except Exception as error:  # for the thread that waits
+            self._failure = error
+        self._born.set()
+        if self.popen:
+            # Not reaped yet: until then nobody else gets its number (waitid(2)).
+            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the kernel reaps
+                how = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
+                if how:
+                    self.code = how.si_status if how.si_code == os.CLD_EXITED else -how.si_status
+            self.ended.set()
+            with contextlib.suppress(OSError):
+                os.write(self._ringer, b".")
+            self._closed.wait()
+            self.popen.wait()
+        os.close(self._ringer)
+        self._over.set()
+
+
 class Child:
-    """One process. Its number stays its own until `close`, so no signal reaches another process."""
+    """A process with its streams, run to its end."""
 
     def __init__(
         self,
         command: Command,
         *,
         inherited: Sequence[int] = (),
-        stdin: int | None = None,
-        stdout: int | IO[bytes] | None = None,
-        stderr: int | None = None,
-        cwd: str | None = None,
         session: bool = True,  # of its own: Ctrl-C and the terminal's end are this process's to handle
+        **streams: Any,  # stdin, stdout, stderr, cwd: as Popen takes them
     ) -> None:
-        self.command = command
-        self.code: int | None = None  # its exit code once it has ended; -N: by signal N
-        self.ended = threading.Event()
-        self._session = session
-        self._how = {
-            "env": {**os.environ, **command.environment},
-            "stdin": stdin,
-            "stdout": stdout,
-            "stderr": stderr,
-            "cwd": cwd,
-            "pass_fds": tuple(inherited),
-            "start_new_session": session,
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-        self._failure: Exception | None = None
-        self._lock = threading.Lock()
-        self._given_up = False
-        self._born, self._closed = threading.Event(), threading.Event()
-        self._bell, self._ringer = os.pipe()
-        self._over = threading.Event()  # the thread that started it has nothing more to do
+        self.command, self._process = command, _Process(command, session, pass_fds=tuple(inherited), **streams)
+        self.ended, self.signal, self.start = self._process.ended, self._process.signal, self._process.start
         self._selector = selectors.DefaultSelector()
         self._linger: Deadline | None = None
         self._rest = memoryview(command.input or b"")
 
-    def start(self) -> None:
-        """Start it. Raises HostError."""
-        # By a thread, since an interruption comes to the main one: never between a process's birth and its being known.
-        # And that thread hears of its end at once, where `Popen.wait` with a timeout would look each 50 ms.
-        # Not by threading.Thread, whose bookkeeping an interruption within `start` leaves in disorder (a KeyError).
-        _thread.start_new_thread(self._live, ())
-        self._born.wait()
-        if isinstance(self._failure, OSError):
-            raise HostError(f"{self.command.argv[0]}: cannot be run: {self._failure.strerror}") from None
-        if self._failure:
-            raise self._failure
+    @property
+    def code(self) -> int | None:
+        """The exit code once it has ended; -N: by signal N."""
+        return self._process.code
 
     def run(self, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
         """Start it and run it to its end; when anything is raised meanwhile, it is ended first.
@@ -94,13 +153,9 @@ class Child:
             if self._linger is None:
                 seconds = deadline.seconds if deadline else 0
                 raise DeadlinePassed(f"`{shown(self.command)}` was not done within {seconds:g} s")
-            if self.code is None:
-                raise HostError(
-                    f"`{shown(self.command)}`: how it ended is not known, since SIGCHLD is ignored",
-                    remedy="start this process with SIGCHLD at its default: see signal(7)",
-                )
+            code = self._process.exit_code()
             output.finish()
-            return output.result(self.code)
+            return output.result(code)
         except BaseException as error:
             self._end(error, deadline)
             raise
@@ -117,56 +172,19 @@ class Child:
         finally:
             self.close()
 
-    def signal(self, number: int, *, everyone: bool = False) -> None:
-        """Send a signal to it, or to `everyone` in its session, if it may be sent one (sudo's child is root's)."""
-        with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._process and not self._closed.is_set():
-                send = os.killpg if everyone and self._session else os.kill
-                send(self._process.pid, number)
-
     def close(self) -> None:
-        """Close the streams; the process is let go of, whether or not it has ended."""
+        """Close the streams, and let go of the process, whether or not it has ended."""
         for key in list(self._selector.get_map().values()):
             self._drop(key.fd)
         self._selector.close()
-        with self._lock:
-            self._closed.set()
-        os.close(self._bell)
-        if self._process:
-            for stream in filter(None, (self._process.stdin, self._process.stdout, self._process.stderr)):
-                with contextlib.suppress(OSError):  # what it was written and did not read
-                    stream.close()
-        if self.ended.is_set():
-            self._over.wait()
-
-    def _live(self) -> None:
-        try:
-            with self._lock:
-                if not self._given_up:
-                    self._process = subprocess.Popen(self.command.argv, **self._how)  # type: ignore[call-overload]
-        except Exception as error:  # for the thread that waits
-            self._failure = error
-        self._born.set()
-        if self._process:
-            # Not reaped yet: until then nobody else gets its number (waitid(2)).
-            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the kernel reaps
-                how = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-                if how:
-                    self.code = how.si_status if how.si_code == os.CLD_EXITED else -how.si_status
-            self.ended.set()
-            with contextlib.suppress(OSError):
-                os.write(self._ringer, b".")
-            self._closed.wait()
-            self._process.wait()
-        os.close(self._ringer)
-        self._over.set()
+        self._process.close()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _listen(self, output: Output) -> None:
-        assert self._process
-        process, read, write = self._process, selectors.EVENT_READ, selectors.EVENT_WRITE
-        self._selector.register(self._bell, read, self._rang)
+        process, read, write = self._process.popen, selectors.EVENT_READ, selectors.EVENT_WRITE
+        assert process
+        self._selector.register(self._process.bell, read, self._rang)
         for stream, take in ((process.stdout, output.out), (process.stderr, output.err)):
             if stream:
                 os.set_blocking(stream.fileno(), False)
@@ -192,8 +210,9 @@ class Child:
     def _rang(self, bell: int) -> None:
         self._selector.unregister(bell)
         self._linger = Deadline.after(LINGER_SECONDS)
-        if self._process and self._process.stdin and not self._process.stdin.closed:
-            self._drop(self._process.stdin.fileno())
+        stdin = self._process.popen and self._process.popen.stdin
+        if stdin and not stdin.closed:
+            self._drop(stdin.fileno())
 
     def _read(self, fd: int, take: Callable[[bytes], None]) -> None:
         try:
@@ -227,17 +246,12 @@ class Child:
 
     def _end(self, reason: BaseException, deadline: Deadline | None) -> None:
         """End it, and whatever it has started: SIGTERM, then SIGKILL."""
-        with self._lock:
-            self._given_up = True
-        patience = LATE_SECONDS
-        if isinstance(reason, KeyboardInterrupt | Interrupted):
-            left = deadline.remaining() if deadline else INTERRUPTED_SECONDS
-            patience = min(INTERRUPTED_SECONDS, max(LATE_SECONDS, left))
+        self._process.give_up()
         try:
-            for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, LATE_SECONDS)):
+            for number, seconds in ((signal.SIGTERM, _patience(reason, deadline)), (signal.SIGKILL, LATE_SECONDS)):
                 self.signal(number, everyone=True)
                 self._hear_out(Deadline.after(seconds), reason)
-                if not self._process or (self.ended.is_set() and not self._selector.get_map()):
+                if not self._process.popen or (self.ended.is_set() and not self._selector.get_map()):
                     break
         finally:
             self.signal(signal.SIGKILL, everyone=True)
@@ -252,5 +266,13 @@ class Child:
                 raise
             except Exception as error:  # once only: then it is not told any more
                 reason.add_note(f"and while `{shown(self.command)}` was being ended: {error}")
-        if self._process and self._linger is None:
+        if self._process.popen and self._linger is None:
             self.ended.wait(deadline.remaining())
+
+
+def _patience(reason: BaseException, deadline: Deadline | None) -> float:
+    """Return how many seconds a child has between SIGTERM and SIGKILL."""
+    if not isinstance(reason, KeyboardInterrupt | Interrupted):
+        return LATE_SECONDS
+    left = deadline.remaining() if deadline else INTERRUPTED_SECONDS
+    return min(INTERRUPTED_SECONDS, max(LATE_SECONDS, left))

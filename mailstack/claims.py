@@ -5,29 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from mailstack import hosting, ports, state, subnets
-from mailstack.engine import Engine, engine_url
+from mailstack import ports, state, subnets
+from mailstack.engine import Engine
 from mailstack.errors import EngineError
-from mailstack.model import PORTS, Deadline, Json, Network
+from mailstack.model import LABEL_OWNER, PORTS, Deadline, Json, Network
 from mailstack.state import Home
 from mailstack.subnets import Taken
+from mailstack.target import Target
 
 CLAIMS = 2  # how often something else is chosen, when somebody was faster
 # How long a network may still come that Compose no longer waits for, in seconds.
 _STRAGGLER_SECONDS = 3.0
 
 
-def of_ports(home: Home, name: str) -> dict[str, int]:
-    """Free ports of 127.0.0.1 for a new lab, here and on its host. Raises HostError when there are too few."""
-    promised = state.promised_ports(home, name)
-    if there := hosting.current():
-        promised.update(there.about["ports"])
-    # Labs of one name on several hosts lead to ports of this machine, too: not all of them begin at the same ones.
-    numbers = ports.choose(f"{there.host} {name}" if there else name, len(PORTS), promised)
+def of_ports(target: Target, home: Home, name: str) -> dict[str, int]:
+    """Free ports of 127.0.0.1 for a new lab, here and on its target. Raises HostError when there are too few."""
+    promised = state.promised_ports(home, name).union(target.listening())
+    numbers = ports.choose(target.seed(name), len(PORTS), promised)
     return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
 
 
 def of_subnets(
+    target: Target,
     home: Home,
     wanted: state.State,
     document: Json,
@@ -44,18 +43,18 @@ def of_subnets(
     if not names:
         return {}
     own = {document["networks"][name]["name"] for name in names}
-    others = _others(networks, own)
+    others = _others(target, networks, own)
     for lab in state.others(home, wanted.lab):
         others += subnets.taken(lab.subnets.values(), f"the lab {lab.lab}")
     others += subnets.taken(refused, "somebody who was faster")
-    return subnets.choose(f"{wanted.owner} {wanted.lab}", names, others, kept)
+    return subnets.choose(f"{wanted.owner} {wanted.lab}", names, others, kept, host=target.host)
 
 
 def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
     """Make an ordinary network on a free subnet; False when there is one of this name already. Raises HostError."""
-    others = _others(engine.networks())
+    others = _others(engine.target, engine.networks())
     for left in reversed(range(CLAIMS)):
-        subnet = subnets.choose(name, [name], others)[name]
+        subnet = subnets.choose(name, [name], others, host=engine.target.host)[name]
         try:
             return engine.make_network(name, labels, subnet)
         except EngineError:
@@ -65,45 +64,43 @@ def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
     raise AssertionError
 
 
-def _others(networks: Sequence[Network], own: Collection[str] = ()) -> list[Taken]:
+def _others(target: Target, networks: Sequence[Network], own: Collection[str] = ()) -> list[Taken]:
     """What others have taken of the subnets: networks, `own` not among them, and this host by its routes."""
     found = subnets.of_networks(each for each in networks if each.name not in own)
-    if hosting.current() or not engine_url().startswith("unix://"):
+    if not target.shares_kernel:
         return found  # another machine has other routes
     # The bridges of `own` have routes, too.
     mine = {subnet for each in networks if each.name in own for subnet in each.subnets}
     return found + [each for each in subnets.host_routes() if str(each.subnet) not in mine]
 
 
-def of_name(engine: Engine, project: str, document: Json) -> set[str]:
-    """Claim the lab's name on the engine; gives whose it is now.
+def name_volume(project: str, document: Json) -> tuple[str, dict[str, str]] | None:
+    """The volume by which the name of a lab is claimed, with its labels; None where the lab has none that will do.
 
     For Compose, whatever is called like the lab's things is the lab's, and it makes them again as it wants them: of two
     people who bring up labs of one name at the same moment, one must stop before that. The engine gives the name of a
-    volume to one only, so the first of the lab's own is made here, as Compose would.
+    volume to one only, so the first of the lab's own is made before Compose does it, and as Compose would.
     """
     for key, volume in sorted((document.get("volumes") or {}).items()):
-        if not volume.get("external") and not volume.get("driver_opts") and volume.get("driver", "local") == "local":
-            labels = {"com.docker.compose.project": project, "com.docker.compose.volume": key}
-            return {engine.claim(volume["name"], {**(volume.get("labels") or {}), **labels})}
-    return set()
+        labels = volume.get("labels") or {}
+        if labels.get(LABEL_OWNER) and not volume.get("driver_opts") and volume.get("driver", "local") == "local":
+            own = {"com.docker.compose.project": project, "com.docker.compose.volume": key}
+            return str(volume["name"]), {**labels, **own}
+    return None
 
 
-def taken_ports(document: Json, idle: Collection[str]) -> list[str]:
+def taken_ports(target: Target, document: Json, idle: Collection[str]) -> list[str]:
     """Of the addresses that are published for services which are `idle`: those that something on the host listens on.
 
     Raises HostError.
     """
-    if (there := hosting.current()) is None:
-        return ports.taken(document, idle)
-    busy = set(there.look()["ports"])
-    return ports.taken(document, idle, lambda port: port not in busy)
+    return ports.taken(document, idle, target.port_test())
 
 
-def lost_ports(wanted: state.State, document: Json, idle: Collection[str]) -> list[str]:
+def lost_ports(target: Target, wanted: state.State, document: Json, idle: Collection[str]) -> list[str]:
     """Of the ports that a lab has claimed: those that something listens on, though the services behind are `idle`."""
     claimed = set(wanted.ports.values())
-    return [each for each in taken_ports(document, idle) if int(each.rpartition(":")[2]) in claimed]
+    return [each for each in taken_ports(target, document, idle) if int(each.rpartition(":")[2]) in claimed]
 
 
 def lost_subnets(engine: Engine, wanted: state.State, document: Json) -> list[str]:

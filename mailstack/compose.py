@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mailstack import jsonfile, storage
 from mailstack.errors import HostError
-from mailstack.model import SERVICES, Command, Json
+from mailstack.model import Command, Json
 from mailstack.runner import Runner
 from mailstack.secret import write_private
 from mailstack.state import COMPOSE
@@ -78,13 +78,13 @@ def find(runner: Runner) -> Path:
 # “ Container mailstack-lab-postfix-1  Started”: one line of many, by which it is followed what `up` does.
 _STEP = re.compile(r" ?(?:Container|Network|Volume) \S+ +\S")
 _MADE = re.compile(r" ?(Container|Network|Volume) (\S+) +(Creating|Created|Removed)")
-_STARTED = re.compile(r" ?Container \S+-([a-z]+)-1 +Started")
+_STARTED = re.compile(r" ?Container (\S+)-1 +Started")
 
 
-def started(line: str) -> str:
-    """The service of the lab that `up` has started when it says this; "" when it says something else."""
+def started(line: str, project: str) -> str:
+    """The service of the project that `up` has started when it says this; "" when it says something else."""
     match = _STARTED.match(line)
-    return match[1] if match and match[1] in SERVICES else ""
+    return match[1].removeprefix(f"{project}-") if match and match[1].startswith(f"{project}-") else ""
 
 
 def being_made(said: Iterable[str], before: Iterable[str] = ()) -> frozenset[str]:
@@ -144,6 +144,10 @@ class Compose:
     def config(self, form: str = "json") -> Command:
         """The files, resolved."""
         return self.command("config", "--format", form)
+
+    def hashes(self) -> Command:
+        """A line `SERVICE DIGEST` for each service: by its digest, Compose knows a definition that changed."""
+        return self.command("config", "--hash", "*")
 
     def build(self) -> Command:
         """Build the images, one after the other: so the layer that they share is made once."""

@@ -1,4 +1,4 @@
-"""The language of `hosting` and `tunnel`: one JSON object a line, over a Unix socket; errors cross it whole.
+"""The language of `connection` and `tunnel`: one JSON object a line, over a Unix socket; errors cross it whole.
 
 Either side may be killed in the middle of a line: what does not end with a newline was not said.
 """

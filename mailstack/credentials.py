@@ -7,10 +7,11 @@ import ssl
 import time
 from collections.abc import Callable
 
-from mailstack import files, hint, mail
+from mailstack import files, mail
 from mailstack.engine import Engine
 from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 
@@ -20,7 +21,7 @@ def of(lab: RunningLab, account: str) -> tuple[str, Secret]:
     if account == "relay":
         relay = files.read_relay(lab.directory.files)
         if relay is None:
-            raise InputError(f"lab “{lab.name}” has no relay credentials", remedy=hint.line("up", lab=lab.name))
+            raise InputError(f"lab “{lab.name}” has no relay credentials", remedy=lab.line("up"))
         return relay
     return account.lower(), lab.password(account)
 
@@ -40,11 +41,12 @@ def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
     if lab.state.relay:
         raise InputError(
             f"lab “{lab.name}” relays through {lab.state.relay}, outside: its password is changed there",
-            remedy=f"change it there, then `{hint.line('up', lab=lab.name)}` with a new --relay-credentials FILE",
+            remedy=f"change it there, then `{lab.line('up')}` with a new --relay-credentials FILE",
         )
-    sender, *_ = (lab.service(service).container for service in ("sender", "postfix", "dovecot"))
+    sender, *_ = (lab.one(role).container for role in (Role.SENDER, Role.SUBMISSION, Role.STORE))
     with lab.directory.locked(Deadline.after(60), lambda: progress("waiting for another command on this lab")):
         user, password = files.rotate_relay(lab.directory.files)
+        lab.target.hand_over(lab.directory.files, ["relay"])
         await_password(lab, user, password)
         hand_to_sender(lab.engine, sender, f"{user}:{password.reveal()}\n")
     return user

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mailstack import base, compose, definition, hint, hosting, images, needs, ports, storage
-from mailstack.engine import Engine, engine_url
+from mailstack import base, compose, definition, images, needs, ports, storage
+from mailstack.engine import Engine
 from mailstack.errors import MailstackError
-from mailstack.model import PORTS, SERVICES, Command
+from mailstack.model import PORTS, Command, Json
 from mailstack.runner import Runner
-
-WAYS = {"sudo": ", by sudo"}
+from mailstack.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +24,26 @@ class Finding:
     remedy: str = ""
     required: bool = True  # without it `up` cannot work; else `up` makes it, and takes longer
 
+    def json(self) -> Json:
+        """Return it as it stands in `mailstack doctor --json`."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "required": self.required,
+            "found": self.found,
+            "remedy": "" if self.ok else self.remedy,
+        }
+
 
 def examine(runner: Runner, engine: Engine) -> list[Finding]:
     """Look at everything a lab needs; nothing is changed."""
-    info = _engine(engine)
-    findings = [info if isinstance(info, Finding) else Finding("engine", True, _place())]
+    info, target = _engine(engine), engine.target
+    findings = [info if isinstance(info, Finding) else Finding("engine", True, target.description)]
     if isinstance(info, dict):
-        findings += [_version(info), _kernel(info), _disk(info), _base(engine), _images(engine)]
+        findings += [_version(info), _kernel(target, info), _disk(target, info), _base(engine), _images(engine)]
     findings += [_compose(runner), _free_ports(), _secrets()]
-    if there := hosting.current():
-        findings += [_far_secrets(there), _clock(there)]
+    if target.host:
+        findings += [_far_secrets(target), _clock(target)]
     return findings
 
 
@@ -51,15 +60,18 @@ def _version(info: dict[str, Any]) -> Finding:
     return Finding("engine version", needs.new_enough(said), said, remedy)
 
 
-def _kernel(info: dict[str, Any]) -> Finding:
+def _kernel(target: Target, info: dict[str, Any]) -> Finding:
     """Bridge networks, system call filters and the sysctl that keeps packets on this host (ip(7))."""
     missing = []
     if "bridge" not in info.get("Plugins", {}).get("Network", []):
         missing.append("bridge networks")
     if not any("seccomp" in option for option in info.get("SecurityOptions", [])):
         missing.append("seccomp")
-    local = engine_url().startswith("unix://") and not hosting.current()
-    if local and Path("/proc/sys/net").is_dir() and not Path("/proc/sys/net/ipv4/ip_default_ttl").exists():
+    if (
+        target.shares_kernel
+        and Path("/proc/sys/net").is_dir()
+        and not Path("/proc/sys/net/ipv4/ip_default_ttl").exists()
+    ):
         missing.append("net.ipv4.ip_default_ttl")
     if not info.get("MemoryLimit", True):
         missing.append("memory limits")
@@ -68,15 +80,8 @@ def _kernel(info: dict[str, Any]) -> Finding:
     return Finding("kernel", not missing, found, "use a kernel, or an engine, that has them")
 
 
-def _place() -> str:
-    there = hosting.current()
-    if there is None:
-        return engine_url()
-    return f"{there.about['socket']} on {there.host}, as {there.about['user']}{WAYS.get(there.about['way'], '')}"
-
-
-def _disk(info: dict[str, Any]) -> Finding:
-    root, free = needs.disk(info)
+def _disk(target: Target, info: dict[str, Any]) -> Finding:
+    root, free = needs.disk(target, info)
     return Finding(
         "disk",
         free >= needs.FREE_BYTES,
@@ -87,16 +92,18 @@ def _disk(info: dict[str, Any]) -> Finding:
 
 def _base(engine: Engine) -> Finding:
     there = engine.has_image(base.BASE)
-    otherwise = "sends the images" if hosting.current() else "makes it from Debian's packages"
+    otherwise = "sends the images" if engine.target.host else "makes it from Debian's packages"
     how = "" if there else f"not there; `up` pulls it, or {otherwise}"
-    return Finding("base image", there, base.BASE + (f": {how}" if how else ""), hint.line("up"), required=False)
+    return Finding(
+        "base image", there, base.BASE + (f": {how}" if how else ""), engine.target.line("up"), required=False
+    )
 
 
 def _images(engine: Engine) -> Finding:
     tag = images.content_tag(definition.stack())
-    missing = [service for service in SERVICES if not engine.has_image(f"mailstack/{service}:{tag}")]
+    missing = [name for name, image in definition.images(tag).items() if not engine.has_image(image)]
     found = f"mailstack/…:{tag}" + (f": {', '.join(missing)} not built yet" if missing else "")
-    how = f"{hint.line('up')} builds them" + (", or sends them there" if hosting.current() else "")
+    how = f"{engine.target.line('up')} builds them" + (", or sends them there" if engine.target.host else "")
     return Finding("images", not missing, found, how, required=False)
 
 
@@ -131,24 +138,25 @@ def _secrets() -> Finding:
     )
 
 
-def _far_secrets(there: hosting.Over) -> Finding:
-    told = there.run(Command(("stat", "-f", "-c", "%T", there.place))).stdout.strip()
+def _far_secrets(target: Target) -> Finding:
+    place = target.secrets_place
+    told = target.runner.run(Command(("stat", "-f", "-c", "%T", place))).stdout.strip()
     return Finding(
         "secrets there",
         told in ("tmpfs", "ramfs"),
-        f"{there.place} on {told or 'a file system of unknown kind'}",
+        f"{place} on {told or 'a file system of unknown kind'}",
         "mount a tmpfs on /dev/shm there; elsewhere secrets would be written to a disk",
         required=False,
     )
 
 
-def _clock(there: hosting.Over) -> Finding:
-    there.look()
-    same = abs(there.ahead) < needs.SKEW_SECONDS
+def _clock(target: Target) -> Finding:
+    target.look()
+    same = abs(target.clock_ahead) < needs.SKEW_SECONDS
     return Finding(
         "clock there",
         same,
-        "as here" if same else needs.difference(there.ahead),
+        "as here" if same else needs.difference(target.clock_ahead),
         "set both by NTP: times in traces and mails are the host's, and its servers look at certificates made here",
         required=False,
     )

@@ -11,25 +11,29 @@ import os
 import shutil
 from pathlib import Path
 
-from mailstack import hosting, state, storage
-from mailstack.engine import Engine, engine_url
-from mailstack.hosts import ENGINE
+from mailstack import state, storage
+from mailstack.inventory import Inventory
 from mailstack.state import Home, LabDirectory
+from mailstack.target import Target
 
 _WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "files", "lab.json")
 
 
-def find(engine: Engine, here: LabDirectory) -> list[Path]:
-    """Return the directories outside `here` that have files of this user's lab. The engine is known to have the lab.
+def find(target: Target, inventory: Inventory, here: LabDirectory) -> list[Path]:
+    """Return the directories outside `here` that have files of this user's lab, where the engine has anything of it.
 
     Its containers mount them; or the version before markers kept them there, of a lab without containers, or of one on
-    another host, whose containers mount the host's. Raises EngineError.
+    another host, whose containers mount the host's.
     """
-    mounted = [Path(source).parent for source in engine.sources(here.name, state.owner())]
+    if state.owner() not in inventory.owners():
+        return []
+    mounted = [Path(path).parent for path in inventory.mounted(state.owner())]
     found = {path.parent for path in mounted if path.name == "files"}
-    if not here.is_made() and (hosting.current() or not found):
-        found.update(place / here.name for place in _earlier_places())
-    return sorted(path for path in found - {here.path} if _is_marked(path, here.name) or _is_unmarked(path, here.name))
+    if not here.is_made() and (target.host or not found):
+        found.update(place / here.name for place in _earlier_places(target))
+    return sorted(
+        path for path in found - {here.path} if _is_marked(path, here.name) or _is_unmarked(target, path, here.name)
+    )
 
 
 def remove(path: Path, here: LabDirectory) -> None:
@@ -63,19 +67,17 @@ def _is_marked(path: Path, lab: str) -> bool:
     return path == Home(path.parent.parent, marker.endpoint, marker.engine).path / lab
 
 
-def _is_unmarked(path: Path, lab: str) -> bool:
+def _is_unmarked(target: Target, path: Path, lab: str) -> bool:
     """Whether a version before markers kept this user's lab there, on this engine."""
     if not storage.is_own_directory(path.parent) or not storage.is_own_directory(path):
         return False
     if (found := state.read(path / "lab.json")) is None:
         return False
-    there = hosting.current()
-    endpoints = f"/{there.host.key}/{ENGINE}" if there else engine_url()
-    here = not found.engine or found.engine.endswith(endpoints)
+    here = not found.engine or target.ends_in(found.engine)
     return here and (found.lab, found.owner) == (lab, state.owner())
 
 
-def _earlier_places() -> list[Path]:
+def _earlier_places(target: Target) -> list[Path]:
     """Where versions before markers kept labs."""
     uid = os.getuid()
     places = [Path(f"/run/user/{uid}/mailstack"), Path(f"/dev/shm/mailstack-{uid}")]
@@ -83,5 +85,4 @@ def _earlier_places() -> list[Path]:
         places.append(Path(chosen).absolute())
     if own := os.environ.get("XDG_RUNTIME_DIR"):
         places.append(Path(own) / "mailstack")
-    there = hosting.current()
-    return [place / there.host.key for place in places] if there else places
+    return [target.below(place) for place in places]

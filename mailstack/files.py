@@ -22,88 +22,73 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mailstack import hosting, pki, render
+from mailstack import pki, render
 from mailstack.addresses import address_flaw
 from mailstack.errors import CredentialsError, InputError
 from mailstack.model import Account, Lab
+from mailstack.roles import STANDARD, Role, Service
 from mailstack.secret import Blotter, Secret, new_password, write_private
 from mailstack.storage import make_subdirectory
 
-SERVER_NAMES: Mapping[str, tuple[str, ...]] = {
-    # `localhost` and 127.0.0.1 are what a client on this machine connects to.
-    "postfix": ("postfix", "localhost", "127.0.0.1"),
-    "dovecot": ("dovecot", "localhost", "127.0.0.1"),
-    "sender": ("sender", "localhost", "127.0.0.1"),
-}
+# `localhost` and 127.0.0.1 are what a client on this machine connects to.
+SERVER_NAMES: Mapping[str, tuple[str, ...]] = {name: (name, "localhost", "127.0.0.1") for name in STANDARD.values()}
 
-# Which services read which file: the ones to start again when it changes. Secrets are read afresh at each use.
-READERS: Mapping[str, tuple[str, ...]] = {
-    "postfix.cf": ("postfix",),
-    "mailboxes": ("postfix",),
-    "aliases": ("postfix",),
-    "owners": ("postfix",),
-    # Postfix, too: each smtpd(8) keeps a connection to Dovecot for SASL, and answers 454 once when it is gone.
-    "dovecot.conf": ("dovecot", "postfix"),
-    "sender.cf": ("sender",),
-    "ca.pem": ("sender",),
-    "postfix.pem": ("postfix",),
-    "dovecot.pem": ("dovecot", "postfix"),
-    "sender.pem": ("sender",),
-    "relay_outside": ("sender",),
-    "relay_ca.pem": ("sender",),
-}
+# Dovecot reads these afresh at each use, and Postfix keeps `addresses` in a table that is changed while it runs.
+_FRESH = frozenset({"accounts", "relay", "addresses"})
 
 _LEAST_VALIDITY_DAYS = 1
 
 
-def readers(changed: Collection[str]) -> list[str]:
-    """The services that are to be started again when these files have changed."""
-    return sorted({service for name in changed for service in READERS.get(name, ())})
+def readers(changed: Collection[str], services: Collection[Service]) -> list[str]:
+    """Return which of the services are to be started again when these files have changed."""
+    stale = [service for service in services if not _FRESH.issuperset(set(changed).intersection(service.files))]
+    # Each smtpd(8) keeps a connection to the store for SASL, and answers 454 once when it is gone.
+    if any(service.role is Role.STORE for service in stale):
+        stale += [service for service in services if service.role is Role.SUBMISSION]
+    return sorted({service.name for service in stale})
 
 
-def write(
+def wanted(
     directory: Path,
     lab: Lab,
     *,
     fresh: pki.Pki | None = None,
     outside: Secret | None = None,
     relay_ca: str | None = None,
-) -> set[str]:
-    """Write everything a lab needs; keep passwords and certificates that are there. Gives the names that changed.
+) -> dict[str, Secret]:
+    """Return what the files of a lab should be, by their names; files that are kept whatever is in them are left out.
 
-    `relay_ca` None keeps the file that is there, too: who uses plain Compose has put it there.
+    Passwords and certificates that the directory has are kept; `fresh` certificates are taken where it has none that
+    hold. `relay_ca` None keeps the file that is there: with plain Compose, the user has put it there.
     """
-    changed = set()
-
-    def put(name: str, text: str) -> None:
-        if write_private(directory / name, text):
-            changed.add(name)
-
     relay_user, relay_password = read_relay(directory) or (f"relay-{_random.token_hex(4)}", new_password())
-    put("relay", render.credentials_file(relay_user, relay_password).reveal())
-
     known = passwords(directory)
-    wanted = {address: known.get(address) or new_password() for address in lab.addresses()}
-    put("accounts", render.accounts_file(lab, wanted).reveal())
-
-    make_subdirectory(directory / "added")
+    accounts = {address: known.get(address) or new_password() for address in lab.addresses()}
+    found = {
+        "relay": render.credentials_file(relay_user, relay_password),
+        "accounts": render.accounts_file(lab, accounts),
+    }
     if not (directory / "addresses").exists():
-        put("addresses", "")
-
+        found["addresses"] = Secret("")
     if not certificates_hold(directory):
         made = fresh or pki.make(SERVER_NAMES)
-        put("ca.pem", made.ca)
-        for service, pem in made.servers.items():
-            put(f"{service}.pem", pem.reveal())
-
+        found |= {"ca.pem": Secret(made.ca), **{f"{service}.pem": pem for service, pem in made.servers.items()}}
     if outside is not None:
-        put("relay_outside", outside.reveal())
+        found["relay_outside"] = outside
     if lab.relay and (relay_ca is not None or not (directory / "relay_ca.pem").exists()):
-        put("relay_ca.pem", relay_ca or "")
-    for name, text in render.tables(lab, relay_user).items():
-        put(name, text)
-    hosting.hand_over(directory)
-    return changed
+        found["relay_ca.pem"] = Secret(relay_ca or "")
+    return found | {name: Secret(text) for name, text in render.tables(lab, relay_user).items()}
+
+
+def put(directory: Path, texts: Mapping[str, Secret]) -> set[str]:
+    """Write files into a lab's directory; gives the names of those that changed."""
+    make_subdirectory(directory / "added")
+    return {name for name, text in texts.items() if write_private(directory / name, text.reveal())}
+
+
+def differing(texts: Mapping[str, Secret], there: Mapping[str, Secret]) -> tuple[str, ...]:
+    """The names of the files that are not there, or are there with another text."""
+    return tuple(sorted(name for name, text in texts.items() if name not in there or there[name] != text))
 
 
 def kept(directory: Path) -> dict[str, Secret]:
@@ -121,7 +106,6 @@ def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
     for name, text in before.items():
         if write_private(directory / name, text.reveal()):
             changed.add(name)
-    hosting.hand_over(directory)
     return changed
 
 
@@ -180,25 +164,31 @@ def _added_path(directory: Path, address: str) -> Path:
     return directory / "added" / address
 
 
-def add(directory: Path, accounts: Mapping[Account, Secret]) -> None:
-    """Keep added accounts for Dovecot, which takes them at once, and for Postfix's next start."""
+def add(directory: Path, accounts: Mapping[Account, Secret]) -> list[str]:
+    """Keep added accounts for Dovecot, which takes them at once, and for Postfix's next start.
+
+    Returns the names of the files that changed.
+    """
     make_subdirectory(directory / "added")
     for account, password in accounts.items():
         write_private(_added_path(directory, account.address), render.account_line(account, password).reveal())
     table = directory / "addresses"
     names = [account.address for account in accounts]
     write_private(table, _without(_read(table), names) + "".join(map(render.own_line, names)))
-    hosting.hand_over(directory)
+    return [table.name, *(f"added/{name}" for name in names)]
 
 
-def remove(directory: Path, removed: Collection[str]) -> None:
-    """Keep these accounts no longer. Raises InputError, before anything is done, as `is_added` does."""
+def remove(directory: Path, removed: Collection[str]) -> list[str]:
+    """Keep these accounts no longer; returns the names of the files that changed.
+
+    Raises InputError, before anything is done, as `is_added` does.
+    """
     paths = [_added_path(directory, address) for address in removed]
     table = directory / "addresses"
     write_private(table, _without(_read(table), removed))
     for path in paths:
         path.unlink(missing_ok=True)
-    hosting.hand_over(directory)
+    return [table.name, *(f"added/{name}" for name in removed)]
 
 
 def _without(table: str, removed: Collection[str]) -> str:
@@ -237,13 +227,12 @@ _LEAST_OF_A_KEY = 16  # characters of one line; the last of a key may be a few t
 
 
 def rotate_relay(directory: Path) -> tuple[str, Secret]:
-    """Give the relay in the lab another password: Dovecot takes the new one from the next log-in on."""
+    """Give the relay in the lab another password, in the file `relay`: it holds from the next log-in on."""
     known = read_relay(directory)
     if known is None:
         raise InputError(f"{directory}: there are no relay credentials to rotate")
     password = new_password()
     write_private(directory / "relay", render.credentials_file(known[0], password).reveal())
-    hosting.hand_over(directory)
     return known[0], password
 
 

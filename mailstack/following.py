@@ -30,6 +30,8 @@ LOOK_SECONDS = 2.0
 # Lines that are held for a reader who is slower than the servers; the engine holds the rest.
 _HELD = 20_000
 
+_Heard = queue.Queue[tuple[str, str | MailstackError | None]]
+
 
 class Source(Protocol):
     """Logs and events as streams that can be closed while they are read; see `Engine`."""
@@ -159,35 +161,36 @@ def _hang_up(stream: Any) -> None:
         stream.close()
 
 
+def _listen(name: str, source: Iterable[bytes], heard: _Heard, over: threading.Event) -> None:
+    """Put the lines of a log into `heard`, and at the log's end None, or the error that ended it."""
+    begun = b""
+    end: MailstackError | None = None
+    try:
+        for data in source:
+            *whole, begun = (begun + data).split(b"\n")
+            for line in whole:
+                heard.put((name, line.decode(errors="replace")))
+                if over.is_set():
+                    return
+    except (OSError, ValueError, AttributeError):
+        pass  # a connection that breaks, or is closed while it is read, ends the log like any other end
+    except MailstackError as error:  # the host has gone, say
+        end = error
+    if begun:
+        heard.put((name, begun.decode(errors="replace")))
+    heard.put((name, end))
+
+
 def merged(sources: Mapping[str, Iterable[bytes]], remaining: Callable[[], float]) -> Iterator[tuple[str, str] | None]:
     """Lines of several logs as they come, each with its source's name; each log is read by a thread of its own.
 
     `remaining` says how many seconds are left: when there are none, None is the last to come. An end without it means
     that all logs have ended. Raises what reading one of them has raised, if that is a MailstackError.
     """
-    heard: queue.Queue[tuple[str, str | MailstackError | None]] = queue.Queue(_HELD)
+    heard: _Heard = queue.Queue(_HELD)
     over = threading.Event()
-
-    def listen(name: str, source: Iterable[bytes]) -> None:
-        begun: bytes = b""
-        end: MailstackError | None = None
-        try:
-            for data in source:
-                *whole, begun = (begun + data).split(b"\n")
-                for line in whole:
-                    heard.put((name, line.decode(errors="replace")))
-                    if over.is_set():
-                        return
-        except (OSError, ValueError, AttributeError):
-            pass  # a connection that breaks, or is closed while it is read, ends the log like any other end
-        except MailstackError as error:  # the host has gone, say
-            end = error
-        if begun:
-            heard.put((name, begun.decode(errors="replace")))
-        heard.put((name, end))
-
     for name, source in sources.items():
-        threading.Thread(target=listen, args=(name, source), daemon=True).start()
+        threading.Thread(target=_listen, args=(name, source, heard, over), daemon=True).start()
     going = set(sources)
     try:
         while going:

@@ -10,11 +10,11 @@ _DEFAULT_LAB = "lab"
 _GROUPS = ("account", "secrets")
 
 
-def line(*words: str, lab: str = "", host: str | None = None) -> str:
+def line(*words: str, lab: str = "", host: str = "") -> str:
     """Return a command line, as it is to be typed in the shell that this process was started in.
 
     It names lab and host, unless they are the default. `lab` is the lab that it is about, "" where it is about none;
-    `host` is the host over SSH, "" for this machine, None for the one that is worked on.
+    `host` is the host over SSH, "" for this machine. See `Target.line`, too.
 
         hint.line("logs", "postfix", lab="a")     # mailstack logs -n a postfix
     """
@@ -22,7 +22,6 @@ def line(*words: str, lab: str = "", host: str | None = None) -> str:
     where = []
     if lab and lab != os.environ.get("MAILSTACK_NAME", _DEFAULT_LAB):
         where += ["-n", lab]
-    # The variable is set by `hosting`, however the host was named.
-    if there := os.environ.get("MAILSTACK_HOST", "") if host is None else host:
-        where += ["--host", there]
+    if host:
+        where += ["--host", host]
     return shlex.join(("mailstack", *words[:first], *where, *words[first:]))

@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from mailstack import hint, hosting, transfer
+from mailstack import hint, transfer
 from mailstack.base import BASE, ensure_base, make_base, pulled
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, HostError
-from mailstack.model import SERVICES, Command
+from mailstack.model import Command, Progress
 from mailstack.runner import Runner, last_lines, shown
-
-Progress = Callable[[str], None]
 
 # “Step 3/10 : RUN …” by the classic builder, “#7 [postfix 3/6] RUN …” by BuildKit.
 _STEP = re.compile(r"Step \d+/\d+ : (FROM|RUN|COPY)|#\d+ \[.*\d+/\d+\]|Successfully tagged")
@@ -34,11 +32,6 @@ def content_tag(stack: Path) -> str:
         digest.update(f"{path.relative_to(stack).as_posix()}\0{mode}\0{len(data)}\0".encode())
         digest.update(data)
     return digest.hexdigest()[:12]
-
-
-def references(tag: str) -> dict[str, str]:
-    """Return the names of the images of this tag by service."""
-    return {service: f"mailstack/{service}:{tag}" for service in SERVICES}
 
 
 def ensure_images(
@@ -76,8 +69,7 @@ def _make_there(
     here: Engine,
 ) -> None:
     """Have the images on another host, with as little as possible sent there."""
-    there = hosting.current()
-    where = str(there.host) if there else "the other engine"
+    where = engine.target.host or "the other engine"
 
     def sent(wanted: Sequence[str]) -> bool:
         if not transfer.possible(here, engine, wanted):
@@ -92,9 +84,7 @@ def _make_there(
         except CommandFailed as error:
             progress(f"they cannot be built on {where}")
             if not sent(missing):
-                error.remedy = (
-                    f"have them on this machine (`{hint.line('up', host='')}`, without --host): then they are sent"
-                )
+                error.remedy = f"have them on this machine (`{hint.line('up')}`, without --host): then they are sent"
                 raise
     elif not sent(missing):
         if not sent([base]):

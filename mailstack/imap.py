@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mailstack import foreign, hint
 from mailstack.errors import CheckFailed, HostError
 from mailstack.model import Endpoint
+from mailstack.roles import STANDARD, Role
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
@@ -28,7 +29,10 @@ def connect(endpoint: Endpoint, context: ssl.SSLContext, seconds: float) -> Base
 def errors(endpoint: Endpoint, user: str) -> foreign.Table:
     """Return what the errors of the libraries are for the user."""
     where = f"{endpoint.host}:{endpoint.port}"
-    status, logs = hint.line("status", lab=endpoint.lab), hint.line("logs", "dovecot", lab=endpoint.lab)
+    status, logs = (
+        hint.line(*words, lab=endpoint.lab, host=endpoint.target)
+        for words in (("status",), ("logs", STANDARD[Role.STORE]))
+    )
     remedy = f"`{status}` says what runs, `{logs}` what happened"
 
     def lost(error: Exception) -> HostError:

@@ -1,4 +1,4 @@
-"""The `x-mailstack` block of resolved compose files, checked and turned into a Lab.
+"""The `x-mailstack` block and the services of resolved compose files, checked and turned into a Lab.
 
 Compose resolves the files (overlays, interpolation, merging); `parse` reads the result. Where something is wrong, a
 Misfit says under which keys; places.py finds them in the files as they were written.
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mailstack import roles
 from mailstack.addresses import NO_ADDRESS, NO_DOMAIN, address_flaw, domain_flaw, is_host
 from mailstack.model import Account, Alias, Domain, Json, Lab, Limits, Relay, Settings
 
@@ -62,7 +63,22 @@ def parse(document: Json) -> Lab:
         limits=_limits(block.get("limits"), (*root, "limits")),
         relay=_relay(block.get("relay"), (*root, "relay")),
         settings=_settings(block.get("settings"), (*root, "settings")),
+        services=services(document),
     )
+
+
+def services(document: Json) -> tuple[roles.Service, ...]:
+    """The services in a resolved compose document. Raises Misfit for a role that is not known."""
+    found = []
+    for name, service in (document.get("services") or {}).items():
+        labels = service.get("labels") or {}
+        role, given = roles.of_labels(labels), labels.get(roles.LABEL)
+        if given and not role:
+            message = f"{_shown(given)} is not a role; roles are {', '.join(roles.Role)}"
+            raise Misfit(("services", name, "labels", roles.LABEL), message)
+        files = [each["source"] for kind in ("configs", "secrets") for each in service.get(kind) or ()]
+        found.append(roles.Service(name, role, tuple(files)))
+    return roles.in_order(found)
 
 
 def _domains(value: Any, keys: Keys) -> tuple[Domain, ...]:

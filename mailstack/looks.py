@@ -55,10 +55,11 @@ class Looks:
             for service, container in queues.containers(self._lab).items():
                 self._programs[service] = self._lab.engine.stream(container, ["sh", "-c", script])
                 self._programs[service].settimeout(_SECONDS)
-        listed = {service: _listed(program) for service, program in self._programs.items()}
-        if len(listed) < len(queues.SERVICES):
-            self._close()  # the other one may run again by the next look
-        return [entry for service, listing in listed.items() for entry in queues.parsed(service, listing)]
+        programs = self._programs
+        found = queues.looked(lambda service: queues.parsed(service, _listed(programs[service])), list(programs))
+        if len(programs) < len(queues.services(self._lab.defined)):
+            self._close()  # the others may run again by the next look
+        return found
 
 
 def _listed(program: socket.socket) -> str:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mailstack.engine import Engine, engine_url
+from mailstack.engine import Engine
 from mailstack.errors import EngineError, HostError
-from mailstack.hosting import Over
 from mailstack.model import Command, Result
 from mailstack.runner import LineSink, Runner, last_lines, must
+from mailstack.target import Target
+from mailstack.target_ssh import SshTarget
 
 LOCAL = "unix:///var/run/docker.sock"
 
@@ -78,14 +79,15 @@ class Here:
 
     name = ""
 
-    def __init__(self, runner: Runner, root: Path = Path("/")) -> None:
+    def __init__(self, target: Target, runner: Runner, root: Path = Path("/")) -> None:
+        self._target = target
         self._runner = runner
         self._root = root
 
     def facts(self) -> Facts:
         """See Machine."""
-        root, url = self._root, engine_url()
-        answers, denied = self.asked(_ANSWER_SECONDS) if url == LOCAL else (_answers(url), False)
+        root, url = self._root, self._target.url
+        answers, denied = self.asked(_ANSWER_SECONDS) if url == LOCAL else (_answers(self._target), False)
         if answers:
             return Facts(url=url, answers=True)
         release = released(_read(root / _RELEASE))
@@ -157,21 +159,21 @@ _START = 'log=$1; shift; setsid "$@" </dev/null >>"$log" 2>&1 & echo $!'
 class There:
     """A machine over SSH; its engine, once there is one, is reached through the connection."""
 
-    def __init__(self, over: Over) -> None:
-        self._over = over
-        self.name = str(over.host)
+    def __init__(self, target: SshTarget) -> None:
+        self._target = target
+        self.name = target.host
 
     def facts(self) -> Facts:
         """See Machine. Raises HostError when the connection is cut, as all below do."""
         answers, denied = self.asked(_ANSWER_SECONDS)
-        url = f"unix://{self._over.about['socket']}"
+        url = f"unix://{self._target.connection.about['socket']}"
         if answers:
             return Facts(url=url, answers=True)
         return facts_of(self._shell(_FACTS), url, denied=denied)
 
     def run(self, command: Command, on_line: LineSink | None = None) -> Result:
         """See Machine."""
-        return self._over.run(command, on_line=on_line)
+        return self._target.connection.run(command, on_line=on_line)
 
     def start(self, command: Command, log: Path) -> Ended:
         """See Machine."""
@@ -185,9 +187,9 @@ class There:
 
     def asked(self, seconds: float) -> tuple[bool, bool]:
         """See Machine."""
-        if self._over.look()["way"] == "denied":
+        if self._target.connection.look()["way"] == "denied":
             return False, True
-        return _asked(Path(engine_url().removeprefix("unix://")), seconds)
+        return _asked(Path(self._target.url.removeprefix("unix://")), seconds)
 
     def daemon(self) -> int | None:
         """See Machine."""
@@ -199,7 +201,12 @@ class There:
         return last_lines(self.run(Command(("cat", f"/{_LOG}"))).stdout)
 
     def _shell(self, script: str, *words: str) -> str:
-        return must(self._over, Command(("sh", "-c", script, "mailstack", *words))).stdout
+        return must(self._target.connection, Command(("sh", "-c", script, "mailstack", *words))).stdout
+
+
+def machine_of(target: Target, runner: Runner) -> Machine:
+    """Return the machine of a target; `runner` runs commands on this one."""
+    return There(target) if isinstance(target, SshTarget) else Here(target, runner)
 
 
 def facts_of(told: str, url: str, *, denied: bool) -> Facts:
@@ -246,9 +253,9 @@ def _asked(path: Path, seconds: float) -> tuple[bool, bool]:
             return False, False
 
 
-def _answers(url: str) -> bool:
+def _answers(target: Target) -> bool:
     try:
-        Engine(url).version()
+        Engine(target).version()
     except EngineError:
         return False
     return True

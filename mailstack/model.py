@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from mailstack.roles import STANDARD, Role, Service
 
 LABEL_LAB = "mailstack.lab"
 LABEL_OWNER = "mailstack.owner"
 LABEL_EXPIRES = "mailstack.expires"
 
-SERVICES = ("postfix", "dovecot", "sender")
+SERVICES = tuple(STANDARD.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One published port: its name in `--json`, the service behind it, and the port that the service listens on."""
+    """One published port: its name in `--json`, the role of the service behind it, and the port inside it."""
 
     name: str
-    service: str
+    role: Role
     number: int
     variable: str  # what compose/lab.yaml takes the host's port number from
 
+    @property
+    def service(self) -> str:
+        """The service behind it in compose/lab.yaml."""
+        return STANDARD[self.role]
+
 
 PORTS = (
-    Port("submission", "postfix", 587, "MAILSTACK_PORT_SUBMISSION"),
-    Port("submissions", "postfix", 465, "MAILSTACK_PORT_SUBMISSIONS"),
-    Port("smtp", "postfix", 25, "MAILSTACK_PORT_SMTP"),
-    Port("imap", "dovecot", 143, "MAILSTACK_PORT_IMAP"),
-    Port("imaps", "dovecot", 993, "MAILSTACK_PORT_IMAPS"),
-    Port("pop3", "dovecot", 110, "MAILSTACK_PORT_POP3"),
-    Port("pop3s", "dovecot", 995, "MAILSTACK_PORT_POP3S"),
+    Port("submission", Role.SUBMISSION, 587, "MAILSTACK_PORT_SUBMISSION"),
+    Port("submissions", Role.SUBMISSION, 465, "MAILSTACK_PORT_SUBMISSIONS"),
+    Port("smtp", Role.SUBMISSION, 25, "MAILSTACK_PORT_SMTP"),
+    Port("imap", Role.STORE, 143, "MAILSTACK_PORT_IMAP"),
+    Port("imaps", Role.STORE, 993, "MAILSTACK_PORT_IMAPS"),
+    Port("pop3", Role.STORE, 110, "MAILSTACK_PORT_POP3"),
+    Port("pop3s", Role.STORE, 995, "MAILSTACK_PORT_POP3S"),
 )
 
 
@@ -52,7 +59,8 @@ class Endpoint:
 
     host: str
     port: int
-    lab: str = field(default="", compare=False)  # whose it is, for what is said of it
+    lab: str = field(default="", compare=False)  # the lab that it belongs to, for messages
+    target: str = field(default="", compare=False)  # the host over SSH that the lab is on, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """What a lab serves: the `x-mailstack` block of its compose files, checked."""
+    """What a lab serves: the `x-mailstack` block of its compose files, checked; and its services by their roles."""
 
     mailname: str
     domains: tuple[Domain, ...]
@@ -119,6 +127,15 @@ class Lab:
     limits: Limits = Limits()
     relay: Relay | None = None  # None: the provider in the lab
     settings: Settings = Settings()
+    services: tuple[Service, ...] = ()  # see `roles.in_order`
+
+    def names(self, role: Role) -> list[str]:
+        """The services of a role, in their order."""
+        return [service.name for service in self.services if service.role and service.role.is_a(role)]
+
+    def name(self, role: Role) -> str:
+        """The service of a role that one service has."""
+        return next(iter(self.names(role)), STANDARD[role])
 
     def addresses(self) -> list[str]:
         """The accounts' addresses, in the order in which Compose gives them: the alphabet's."""
@@ -179,27 +196,28 @@ class ServiceState:
     addresses: Mapping[str, str]  # network -> IP address
     ports: Mapping[int, int]  # port in the container -> port on 127.0.0.1
     exit_code: int = 0
+    role: Role | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class Deadline:
     """A moment (of the monotonic clock) by which something must have happened, and how long that was, in seconds."""
 
-    seconds: float
-    moment: float
+    def __init__(self, seconds: float, moment: float) -> None:
+        self.seconds = seconds
+        self._moment = moment
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
         """The deadline `seconds` from now."""
-        return cls(seconds, time.monotonic() + seconds)
+        return Deadline(seconds, time.monotonic() + seconds)
 
     def remaining(self) -> float:
         """Seconds left; 0 once it has passed."""
-        return max(0.0, self.moment - time.monotonic())
+        return max(0.0, self._moment - time.monotonic())
 
     def passed(self) -> bool:
         """Whether the moment has come."""
-        return time.monotonic() >= self.moment
+        return time.monotonic() >= self._moment
 
 
 class Countdown(Deadline):
@@ -210,11 +228,14 @@ class Countdown(Deadline):
 
     def start(self) -> None:
         """From now on, the time runs."""
-        object.__setattr__(self, "moment", time.monotonic() + self.seconds)
+        self._moment = time.monotonic() + self.seconds
 
     def cancel(self) -> None:
-        """The time is over: whoever waits need not any more."""
-        object.__setattr__(self, "moment", -math.inf)
+        """The time is over: nothing is waited for any longer."""
+        self._moment = -math.inf
 
 
 Json = dict[str, Any]
+
+# Takes one line for people about what is being done.
+Progress = Callable[[str], None]

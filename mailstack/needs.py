@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-from mailstack import hint, hosting, pki
-from mailstack.engine import Engine, where
+from mailstack import pki
+from mailstack.engine import Engine
 from mailstack.errors import EngineError, MailstackError
+from mailstack.target import Target
 
 OLDEST_ENGINE = (20, 10)
 # What a build needs: the base, its packages, and the layers while they are made.
@@ -17,11 +17,6 @@ FREE_BYTES = 1024**3
 FULL_BYTES = 1024**2
 # By how much the clock of another host may differ; it is told in whole seconds.
 SKEW_SECONDS = 3.0
-
-
-def look() -> str:
-    """The command that looks the host over."""
-    return hint.line("doctor")
 
 
 def oldest() -> str:
@@ -40,29 +35,24 @@ def refuse_old(engine: Engine) -> None:
     version = str(engine.version().get("Version", ""))
     if not new_enough(version):
         raise EngineError(
-            f"the Docker engine {where()} is {version or 'of no version'}: {oldest()} or newer is needed",
+            f"the Docker engine {engine.target.where} is {version or 'of no version'}: {oldest()} or newer is needed",
             remedy=f"install Docker Engine {oldest()} or newer there, or choose another host",
         )
 
 
-def disk(info: dict[str, Any]) -> tuple[str, int]:
+def disk(target: Target, info: dict[str, Any]) -> tuple[str, int]:
     """Where an engine keeps images and volumes, by what it says of its host, and how many bytes are free there.
 
     Raises HostError.
     """
     root = Path(str(info.get("DockerRootDir", "/var/lib/docker")))
-    if there := hosting.current():
-        return str(root), there.free(str(root))
-    above = root
-    while not above.exists():
-        above = above.parent
-    return str(root), shutil.disk_usage(above).free
+    return str(root), target.free_bytes(root)
 
 
 def disk_is_full(engine: Engine) -> bool:
     """Whether that is why nothing can be made."""
     try:
-        return disk(engine.info())[1] < FULL_BYTES
+        return disk(engine.target, engine.info())[1] < FULL_BYTES
     except MailstackError:
         return False
 
@@ -70,26 +60,25 @@ def disk_is_full(engine: Engine) -> bool:
 def short_of_disk(engine: Engine) -> str:
     """What to add to the message of something that has failed where little is free; "" where enough is."""
     try:
-        root, free = disk(engine.info())
+        root, free = disk(engine.target, engine.info())
     except MailstackError:
         return ""  # what has failed is more than that
     if free >= FREE_BYTES:
         return ""
-    there = hosting.current()
-    place = root + (f" on {there.host}" if there else "")
+    place = root + (f" on {engine.target.host}" if engine.target.host else "")
     return f"; the disk is full: {place}" if free < FULL_BYTES else f"; only {free // 1024**2} MiB are free at {place}"
 
 
-def clock() -> str:
+def clock(target: Target) -> str:
     """What the host's clock, where it differs from this machine's, makes wrong; "" where it does not.
 
     Times in a journey are the host's, and it is the host's servers that look at certificates, which are made here.
     """
-    there = hosting.current()
-    if there is None or abs(there.ahead) < SKEW_SECONDS:
+    ahead = target.clock_ahead
+    if abs(ahead) < SKEW_SECONDS:
         return ""
-    text = f"the clock of {there.host} is {difference(there.ahead)}: times in traces and mails are the host's"
-    if not -pki.EARLY_SECONDS < there.ahead < pki.VALID_DAYS * 86400 - pki.EARLY_SECONDS:
+    text = f"the clock of {target.host} is {difference(ahead)}: times in traces and mails are the host's"
+    if not -pki.EARLY_SECONDS < ahead < pki.VALID_DAYS * 86400 - pki.EARLY_SECONDS:
         text += ", and to it the lab's certificates are not valid"
     return f"{text}; set both by NTP"
 

@@ -1,4 +1,4 @@
-"""The report of an experiment: one page of HTML that needs nothing but itself. A pure function of its document.
+"""The report of an experiment: one self-contained page of HTML. A pure function of its document.
 
 The page has no script, and refers to nothing outside: style and figures stand in it, images are `data:` addresses. Its
 Content-Security-Policy (W3C, CSP Level 3) says so to the browser, and names the style by its digest, so that what a
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
-# Types of pictures that are shown; whatever else a mail calls an image is named, not shown.
+# Types of images that are shown; others are only named.
 _PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
 _TALL = 40  # lines of text that are shown without a scroll bar of their own
@@ -52,12 +52,12 @@ _NAMES = {
 
 
 def render(document: Json) -> str:
-    """`document`: what `mailstack experiment --json` answers (docs/json.md). Returns the whole page, in UTF-8 to be."""
+    """Render the document of `mailstack experiment --json` (docs/json.md) as a whole page, for UTF-8."""
     from markupsafe import Markup
 
     journeys = {_title(name): journey for name, journey in document["journeys"].items()}
     span = max((end(journey) for journey in journeys.values()), default=0.0)
-    # Figures escape what they are given.
+    # Figures escape their input.
     way = Markup(topology(journeys))  # noqa: S704
     timelines = {name: Markup(timeline(journey, span=span)) for name, journey in journeys.items()}  # noqa: S704
     said = Markup(sequence(document["dialogue"])) if document["dialogue"] else ""  # noqa: S704
@@ -84,18 +84,18 @@ def render(document: Json) -> str:
 
 
 def _styles(*figures: str) -> list[str]:
-    """The style sheets in these figures, each once; a figure holds no other markup than its own."""
+    """Return the style sheets in these figures, each once; a figure contains no markup but its own."""
     return list(dict.fromkeys(style for figure in figures for style in re.findall("<style>(.*?)</style>", figure)))
 
 
 def policy(*styles: str) -> str:
-    """The Content-Security-Policy of a page with these style sheets in it, and nothing else."""
+    """Return the Content-Security-Policy of a page that contains these style sheets only."""
     digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in styles)
     return f"default-src 'none'; style-src {digests}; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def failures(steps: list[Json]) -> list[tuple[str, list[Json]]]:
-    """The reasons for which steps failed, each with the steps that it kept from being true."""
+    """Return the reasons for which steps failed, each with its steps."""
     reasons: dict[str, list[Json]] = {}
     for step in steps:
         if step["verdict"] != "pass":
@@ -104,7 +104,7 @@ def failures(steps: list[Json]) -> list[tuple[str, list[Json]]]:
 
 
 def compare(journeys: Json) -> list[tuple[str, list[str]]]:
-    """The journeys side by side: rows of a name and one cell for each journey."""
+    """Compare journeys: rows of a name and one cell for each journey."""
     ways = [path.legs(journey) for journey in journeys.values()]
 
     def row(name: str, cell: Any) -> tuple[str, list[str]]:
@@ -132,7 +132,7 @@ def compare(journeys: Json) -> list[tuple[str, list[str]]]:
 
 
 def picture(evidence: Json) -> str:
-    """The `data:` address of an image (RFC 2397); empty where it is none that a page should show."""
+    """Return the `data:` address of an image (RFC 2397); "" for one that a page should not show."""
     if evidence["type"] not in _PICTURES:
         return ""
     try:
@@ -143,7 +143,7 @@ def picture(evidence: Json) -> str:
 
 
 def tall(text: str) -> bool:
-    """Whether a text is too long to stand in the page at full height."""
+    """Whether a text is too long to be shown in the page at full height."""
     return sum(1 + len(line) // _COLUMNS for line in text.splitlines()) > _TALL
 
 
@@ -155,12 +155,12 @@ def moment(iso: str) -> str:
 
 
 def release(version: str) -> str:
-    """A version without what a distribution adds to it: `1:2.4.1+dfsg1-6+deb13u7` is `2.4.1`."""
+    """Return a version without a distribution's additions: `1:2.4.1+dfsg1-6+deb13u7` is `2.4.1`."""
     return re.split(r"[-+~ ]", version.rpartition(":")[2])[0]
 
 
 def identifier(text: str) -> str:
-    """A word that can be an anchor in the page."""
+    """Return a word that can be an anchor in the page."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

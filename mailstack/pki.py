@@ -9,8 +9,13 @@ import datetime
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mailstack.secret import Secret
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 VALID_DAYS = 30
 EARLY_SECONDS = 3600.0  # from before the moment they are made: clocks differ
@@ -25,75 +30,104 @@ class Pki:
 
 
 def make(names: Mapping[str, Sequence[str]], *, days: int = VALID_DAYS) -> Pki:
-    """A new CA and one certificate per service; `names` gives the DNS names and addresses of each (RFC 6125, SAN).
+    """Return a new CA and one certificate per service; `names` maps a service to its DNS names and addresses (SAN).
 
-    ECDSA on P-256: a key takes a fraction of a millisecond to make, and every TLS 1.2 client knows it.
+    Keys are ECDSA on P-256: made in a fraction of a millisecond, and known to every TLS 1.2 client. RFC 5280, RFC 6125.
     """
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    from cryptography.hazmat.primitives import serialization
 
-    def named(common: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+    authority = _Authority(days)
+    ca = authority.certificate.public_bytes(serialization.Encoding.PEM).decode()
+    servers = {service: Secret(authority.server(service, alternatives) + ca) for service, alternatives in names.items()}
+    return Pki(ca, servers)
 
-    def san(name: str) -> x509.GeneralName:
-        try:
-            return x509.IPAddress(ipaddress.ip_address(name))
-        except ValueError:
-            return x509.DNSName(name)
 
-    begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=EARLY_SECONDS)
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca_name = named("mailstack lab CA")
-    key_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
+class _Authority:
+    """A certificate authority whose key lives as long as this object."""
 
-    def builder(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(ca_name)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(begin)
-            .not_valid_after(begin + datetime.timedelta(days=days))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id),
-                critical=False,
-            )
+    def __init__(self, days: int) -> None:
+        from cryptography import x509
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self._begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=EARLY_SECONDS)
+        self._end = self._begin + datetime.timedelta(days=days)
+        self._name = _common_name("mailstack lab CA")
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self._signed(
+            self._name,
+            self._key.public_key(),
+            (x509.BasicConstraints(ca=True, path_length=0), True),
+            (_key_usage(ca=True), True),
         )
 
-    def usage(*, ca: bool) -> x509.KeyUsage:
-        return x509.KeyUsage(
-            digital_signature=True, key_cert_sign=ca, crl_sign=ca, content_commitment=False, key_encipherment=False,
-            data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-        )  # fmt: skip
+    def server(self, service: str, alternatives: Sequence[str]) -> str:
+        """Return a new key and its certificate, as PEM."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    ca = (
-        builder(ca_name, ca_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage(ca=True), critical=True)
-        .sign(ca_key, hashes.SHA256())
-    )
-    ca_pem = ca.public_bytes(serialization.Encoding.PEM).decode()
-
-    servers = {}
-    for service, alternatives in names.items():
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            builder(named(service), key.public_key())
-            .add_extension(x509.SubjectAlternativeName([san(name) for name in alternatives]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(usage(ca=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .sign(ca_key, hashes.SHA256())
+        certificate = self._signed(
+            _common_name(service),
+            key.public_key(),
+            (x509.SubjectAlternativeName([_general_name(name) for name in alternatives]), False),
+            (x509.BasicConstraints(ca=False, path_length=None), True),
+            (_key_usage(ca=False), True),
+            (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
         )
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ) + certificate.public_bytes(serialization.Encoding.PEM)
-        servers[service] = Secret(pem.decode() + ca_pem)
-    return Pki(ca_pem, servers)
+        return pem.decode()
+
+    def _signed(
+        self, subject: x509.Name, public: EllipticCurvePublicKey, *extensions: tuple[x509.ExtensionType, bool]
+    ) -> x509.Certificate:
+        """Issue a certificate; each extension comes with whether it is critical."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+
+        key_id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(self._begin)
+            .not_valid_after(self._end)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
+        )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical=critical)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+def _common_name(text: str) -> x509.Name:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _key_usage(*, ca: bool) -> x509.KeyUsage:
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=True, key_cert_sign=ca, crl_sign=ca, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 def expires(certificate: str) -> datetime.datetime:

@@ -18,6 +18,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mailstack.accounts import Accounts
+    from mailstack.engine import Engine
     from mailstack.errors import MailstackError
     from mailstack.looks import Looks
     from mailstack.model import CheckResult
@@ -50,8 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from mailstack.running import RunningLab
 
     try:
-        _use_host(config)
-        RunningLab(name)
+        RunningLab(name, _engine(config))
     except MailstackError as error:
         raise pytest.UsageError(_worded(error)) from None
 
@@ -112,10 +112,10 @@ def mailstack_lab(
     from mailstack.running import RunningLab
 
     with _for_people():
-        _use_host(request.config)
+        engine = _engine(request.config)
     if mailstack_name is not None:
         with _for_people():
-            lab = RunningLab(mailstack_name)
+            lab = RunningLab(mailstack_name, engine)
         yield lab
         return
 
@@ -129,16 +129,18 @@ def mailstack_lab(
     name = _own_name(request.config)
     keep = request.config.getoption("--mailstack-keep")
     wanted = Request(name, tuple(Path(path) for path in mailstack_overlays), ttl=mailstack_ttl)
-    end = _nothing if keep else lambda: down.down(name, _silent)
+    end = _nothing if keep else lambda: down.down(engine, name, _silent)
     with _for_people():
-        there = home.current()  # before anything is made: where no engine answers, nothing could be removed
+        there = home.current(engine)  # before anything is made: where no engine answers, nothing could be removed
         users = Users(there, name)
         users.join()
         try:
             if not keep:
-                guard(there, name, Local())  # takes the lab down if this process and those that share it are killed
-            ensure(wanted, _silent, _warm_up)
-            found = RunningLab(name)
+                guard(
+                    engine.target, there, name, Local()
+                )  # takes the lab down if this process and those that share it are killed
+            ensure(engine, wanted, _silent, _warm_up)
+            found = RunningLab(name, engine)
         except BaseException:
             # Interrupted when the lab was just up: who leaves without taking it down sends the guard away, too. Where
             # nothing was made, or what was made is removed, no engine is asked: it may never have been there.
@@ -244,6 +246,7 @@ def mailstack_checks(mailstack_lab: RunningLab) -> Callable[..., list[CheckResul
 
 _ADDRESSES = pytest.StashKey[set[str]]()
 _TOKEN = pytest.StashKey[str]()
+_ENGINE = pytest.StashKey["Engine"]()
 
 
 def _own_name(config: pytest.Config) -> str:
@@ -253,13 +256,16 @@ def _own_name(config: pytest.Config) -> str:
     return "pytest-" + hashlib.sha256(token.encode()).hexdigest()[:12]
 
 
-def _use_host(config: pytest.Config) -> None:
-    """Where the lab is, if it is not on this machine. Raises MailstackError."""
-    from mailstack import hosting
-    from mailstack.engine import over_ssh
+def _engine(config: pytest.Config) -> Engine:
+    """The engine of the run's target, which is made once. Raises MailstackError."""
+    from mailstack.engine import Engine
+    from mailstack.target import VARIABLE
+    from mailstack.target_choice import choose
 
-    if host := config.getoption("--mailstack-host") or os.environ.get(hosting.VARIABLE) or over_ssh():
-        hosting.use(host)
+    if _ENGINE not in config.stash:
+        host = config.getoption("--mailstack-host") or os.environ.get(VARIABLE, "")
+        config.stash[_ENGINE] = Engine(choose(os.environ, host=host))
+    return config.stash[_ENGINE]
 
 
 def _warm_up() -> None:

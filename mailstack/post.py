@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mailstack import hint, mail, tracing
+from mailstack import mail, tracing
 from mailstack.addresses import is_address
 from mailstack.errors import CheckFailed, DeadlinePassed, EngineError, InputError
 from mailstack.model import Deadline, Json, Lab
 from mailstack.outgoing import Outgoing
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.trace.journey import Journey
 
@@ -70,8 +71,9 @@ class Sent:
 class NotArrived(CheckFailed):
     """A mail that was sent has come back, or has not reached everybody before the deadline; `sent` is what is known."""
 
-    def __init__(self, sent: Sent, message: str, *, details: str = "") -> None:
-        remedy = f"{hint.line('trace', sent.message_id, lab=sent.lab)} tells where it is, and why"
+    def __init__(self, sent: Sent, message: str, *, trace: str = "", details: str = "") -> None:
+        """`trace`: the command line that traces the mail."""
+        remedy = f"{trace} tells where it is, and why" if trace else ""
         super().__init__(message, remedy=remedy, details=details)
         self.sent = sent
 
@@ -145,14 +147,16 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
     outgoing = prepared(letter, message_id)
     begun, since = time.monotonic(), time.time() - _APART
     if via == "sender":
-        if letter.attachments or outgoing.size > lab.definition.limits.message_size:  # asking takes longer than sending
+        if (
+            letter.attachments or outgoing.size > lab.definition().limits.message_size
+        ):  # asking takes longer than sending
             check_size(lab, outgoing)
         from_sender(lab, letter, message_id, route=route)
     else:
         _submit(lab, letter, outgoing)
     boxes, others = set[str](), set(letter.recipients)
     if lab.state.relay == "" or via == "submission":
-        ends = [_ends(lab.definition, address) for address in letter.recipients]
+        ends = [_ends(lab.definition(), address) for address in letter.recipients]
         boxes, others = (set().union(*each) for each in zip(*ends, strict=True))
     arrival = _Arrival(lab, message_id, sorted(boxes), begun)
     sent = Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrival.seen)
@@ -194,11 +198,14 @@ def _judge(sent: Sent, arrival: _Arrival, others: bool, since: float, deadline: 
     told = journey.sentence(time.time()) if journey else "the logs do not tell what became of it"
     failed = journey is not None and journey.settled and not journey.arrived
     complete = arrival.complete(Deadline.after(0) if failed else deadline)
+    trace = lab.line("trace", message_id)
     if failed or (complete and others and not (journey and journey.arrived)):
-        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {told}")
+        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {told}", trace=trace)
     if not complete:
         where = f"the mailbox of {arrival.missing[0]} within {deadline.seconds:g} s"
-        raise NotArrived(sent, f"the mail {message_id} did not reach {where}", details=told if journey else "")
+        raise NotArrived(
+            sent, f"the mail {message_id} did not reach {where}", trace=trace, details=told if journey else ""
+        )
 
 
 def _settled(lab: RunningLab, message_id: str, since: float, deadline: Deadline) -> Journey | None:
@@ -233,10 +240,10 @@ def check_size(lab: RunningLab, outgoing: Outgoing) -> None:
 
     The sender would take it, and return it when the provider has refused it. Raises CheckFailed, HostError.
     """
-    said = lab.engine.execute(lab.service("sender").container, ["postconf", "-h", "message_size_limit"]).stdout.strip()
+    said = lab.engine.execute(lab.one(Role.SENDER).container, ["postconf", "-h", "message_size_limit"]).stdout.strip()
     limits = {"the sender": int(said) if said.isdecimal() else 0}
     if not lab.state.relay:
-        limits["postfix"] = mail.size_limit(mail.to(lab.endpoints["submission"]))
+        limits[lab.defined.name(Role.SUBMISSION)] = mail.size_limit(mail.to(lab.endpoints["submission"]))
     for host, limit in limits.items():
         if 0 < limit < outgoing.size:
             raise CheckFailed(
@@ -261,7 +268,7 @@ def _submit(lab: RunningLab, letter: Letter, message: Outgoing) -> None:
 
 def owner(lab: RunningLab, sender: str) -> str:
     """The account that may send as `sender`: itself, or what an alias leads to. Raises InputError."""
-    definition = lab.definition
+    definition = lab.definition()
     owners = [sender, *(target for alias in definition.aliases if alias.address == sender for target in alias.targets)]
     owners = [address for address in owners if address in definition.addresses()]
     if not owners:
@@ -275,11 +282,10 @@ def owner(lab: RunningLab, sender: str) -> str:
 def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Route | None = None) -> None:
     """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input.
 
-    A letter with attachments is handed to `sendmail` as a whole, in pieces.
-    By the relay, or by another `route`. Without the relay's credentials (`direct`) an address of the lab's own users
-    is refused as sender (553).
+    A letter with attachments is handed to `sendmail` as a whole, in pieces. By the relay, or by another `route`:
+    without the relay's credentials (`direct`) an address of the lab's own users is refused as sender (553).
     """
-    container = lab.service("sender").container
+    container = lab.one(Role.SENDER).container
     # mailutils takes what begins with | for a program, and with / for a file, unless it is in angle brackets.
     recipients = [f"<{each}>" if each[0] in "|/" else each for each in letter.recipients]
     if letter.attachments:

@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 
-from mailstack import definition, hosting, images, provision
+from mailstack import definition, images, provision, target
 from mailstack.base import ensure_base
-from mailstack.engine import Engine, engine_url
+from mailstack.engine import Engine
 from mailstack.errors import Interrupted, MailstackError
 from mailstack.machine import Here
 from mailstack.runner import Local
@@ -18,8 +18,9 @@ def main() -> int:
     """Prepare this machine's engine; give the exit code. `up` does again what fails here, and says why it fails."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if not os.environ.get(hosting.VARIABLE) and engine_url().startswith("unix://"):
-            _prepare()
+        local = target.local(os.environ)
+        if not os.environ.get(target.VARIABLE) and local.shares_kernel:
+            _prepare(Engine(local))
     except KeyboardInterrupt:
         return Interrupted.exit_code
     except ImportError as error:
@@ -29,10 +30,10 @@ def main() -> int:
     return 0
 
 
-def _prepare() -> None:
-    runner, engine = Local(), Engine()
-    provision.provision(Here(runner), _say)
-    if not all(map(engine.has_image, images.references(images.content_tag(definition.stack())).values())):
+def _prepare(engine: Engine) -> None:
+    runner = Local()
+    provision.provision(Here(engine.target, runner), _say)
+    if not all(map(engine.has_image, definition.images(images.content_tag(definition.stack())).values())):
         ensure_base(engine, runner, _say)
 
 

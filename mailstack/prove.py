@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mailstack import mail
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.model import Deadline
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 
 
@@ -16,16 +17,16 @@ def transaction(
     lab: RunningLab,
     deadline: Deadline,
     dead: Callable[[], bool],
-    started: Callable[[str], None] = lambda service: None,
+    started: Callable[[Role], None] = lambda role: None,
 ) -> tuple[str, float]:
     """Send a mail from the first account to the last, read it, and take it away again: its id and the milliseconds.
 
     A server that has only just been started may not listen yet: it is tried again at once, until the deadline, unless
-    `dead` says that there is nobody left to wait for. `started` waits until a service has been started, where that is
-    still to come: what is sent to a container whose network is being made is lost, and comes again a second later.
-    Raises CheckFailed, DeadlinePassed.
+    `dead` says that there is nobody left to wait for. `started` waits until the service of a role has been started,
+    where that is still to come: what is sent to a container whose network is being made is lost, and comes again a
+    second later. Raises CheckFailed, DeadlinePassed.
     """
-    addresses = lab.definition.addresses()
+    addresses = lab.definition().addresses()
     sender, recipient = addresses[0], addresses[-1]
     context = mail.tls_context(lab.ca_file)
     message = mail.new_message(
@@ -34,13 +35,13 @@ def transaction(
     message_id = str(message["Message-ID"])
 
     def submit() -> float:
-        started("postfix")
+        started(Role.SUBMISSION)
         _until_it_answers(lab, "submission", b"QUIT\r\n", deadline, dead)
         begun = time.monotonic()
         mail.submit(mail.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
         return begun
 
-    started("dovecot")
+    started(Role.STORE)
     # Before Postfix is asked: an smtpd(8) that finds no SASL server may end, and then none is tried for a minute.
     _until_it_answers(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
     # Side by side, for a server's first answer and its first log-in take some hundredths of a second.
@@ -55,17 +56,17 @@ def transaction(
     return message_id, milliseconds
 
 
-def sender(lab: RunningLab, deadline: Deadline, started: Callable[[str], None] = lambda service: None) -> str:
+def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] = lambda role: None) -> str:
     """Wait until the sender's Postfix listens, and the provider's has been started; gives the container's id.
 
     Its master(8) says so when it does: a program in the container that looks would be one more for the engine to start,
     while it starts the others. The provider's name is known to the engine's DNS once it has been started. `started` is
     as in `transaction`. Raises CheckFailed when the container has ended, DeadlinePassed.
     """
-    started("sender")
+    started(Role.SENDER)
     patience = Deadline.after(min(deadline.remaining(), deadline.seconds))
     try:
-        container = lab.service("sender").container
+        container = lab.one(Role.SENDER).container
         listens = lab.engine.says(container, "daemon started", patience.seconds)
     except HostError:  # it does not run, or ended between the two questions
         raise CheckFailed(f"lab “{lab.name}” did not come up") from None
@@ -73,7 +74,7 @@ def sender(lab: RunningLab, deadline: Deadline, started: Callable[[str], None] =
         raise DeadlinePassed(f"the sender's Postfix did not listen within {patience.seconds:g} s")
     if not listens:
         raise CheckFailed(f"lab “{lab.name}” did not come up")
-    started("postfix")
+    started(Role.SUBMISSION)
     return container
 
 

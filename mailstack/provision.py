@@ -15,10 +15,8 @@ from pathlib import Path
 from mailstack import hint
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError
 from mailstack.machine import LOCAL, UNKNOWN, Ended, Facts, Machine
-from mailstack.model import Command, Deadline
+from mailstack.model import Command, Deadline, Progress
 from mailstack.runner import last_lines, shown
-
-Progress = Callable[[str], None]
 
 PACKAGES = ("docker.io", "iptables")
 

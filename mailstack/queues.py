@@ -1,4 +1,4 @@
-"""What stands in the queues of a lab's two Postfixes, and what can be done about it: postqueue(1), postsuper(1)."""
+"""What stands in the queues of a lab's MTAs, and what can be done about it: postqueue(1), postsuper(1)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mailstack import hint
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, InputError
-from mailstack.model import Deadline, Json
+from mailstack.model import Deadline, Json, Lab
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 
 # In the order of a mail's way: looked at in it, a mail that moves on meanwhile is not overlooked.
-SERVICES = ("sender", "postfix")
+_WAY = (Role.SENDER, Role.MTA, Role.SUBMISSION)
 
 # Twice: showq(8) looks into one queue after the other, and misses a mail that moves back to one it has seen.
 # qmgr(8): a deferred mail's file has the time of its next try as its time of change.
@@ -113,19 +113,36 @@ def entries(engine: Engine, container: str, service: str) -> list[Entry]:
     raise CommandFailed(f"the queue of {service} cannot be listed: {reason or 'it was cut off'}")
 
 
+def services(lab: Lab) -> list[str]:
+    """The services of a definition that have a queue, in the order of a mail's way."""
+    found = sorted((each for each in lab.services if each.role in _WAY), key=lambda each: _WAY.index(each.role))
+    return [service.name for service in found]
+
+
 def containers(lab: RunningLab, service: str | None = None) -> dict[str, str]:
     """The containers that have a queue, in the order of a mail's way: `service`'s, or of those that run.
 
     Raises HostError when it, or all of them, do not run.
     """
-    running = {state.name: state.container for state in lab.services() if state.state == "running"}
-    found = {name: running[name] for name in ((service,) if service else SERVICES) if name in running}
-    return found or {name: lab.service(name).container for name in (service or SERVICES[0],)}
+    wanted = [service] if service else services(lab.defined)
+    running = {state.name: state.container for state in lab.by_role(Role.MTA) if state.state == "running"}
+    found = {name: running[name] for name in wanted if name in running}
+    return found or {name: lab.service(name).container for name in wanted[:1]}
 
 
 def of(engine: Engine, where: Mapping[str, str]) -> list[Entry]:
     """What stands in the queues of several containers (service → id)."""
-    return [entry for service, container in where.items() for entry in entries(engine, container, service)]
+    return looked(lambda service: entries(engine, where[service], service), list(where))
+
+
+def looked(look: Callable[[str], list[Entry]], names: Sequence[str]) -> list[Entry]:
+    """What a look into the queue of each service finds.
+
+    Of an overlay's MTA nothing says where on the way it is: where there is one, the others are looked at once more.
+    """
+    again = reversed(names[:-1]) if len(names) > 2 else ()
+    found = [entry for name in (*names, *again) for entry in look(name)]
+    return list({(entry.service, entry.queue_id): entry for entry in found}.values())
 
 
 # ── what can be done about it ────────────────────────────────────────────────────────────────────────────────────
@@ -148,24 +165,28 @@ ACTIONS = {
 }
 
 
-def chosen(found: Sequence[Entry], ids: Iterable[str], lab: str = "") -> list[Entry]:
-    """The entries of a `lab`'s queues with these ids. Raises InputError for one that is not there, or there twice."""
+def chosen(found: Sequence[Entry], ids: Iterable[str], listing: str = "") -> list[Entry]:
+    """The entries of queues with these ids; `listing` is the command line that lists all entries.
+
+    Raises InputError for an id that is not there, or there twice.
+    """
     wanted = []
     for queue_id in dict.fromkeys(ids):
         same = [entry for entry in found if entry.queue_id == queue_id]
         if not same:
-            raise InputError(f"no mail in the queue has the id {queue_id!r}", remedy=_there_are(found, lab))
+            raise InputError(f"no mail in the queue has the id {queue_id!r}", remedy=_there_are(found, listing))
         if len(same) > 1:
-            raise InputError(f"both sender and postfix have a mail {queue_id}", remedy="name the service, too")
+            names = " and ".join(sorted(entry.service for entry in same))
+            raise InputError(f"{names} have a mail {queue_id} each", remedy="name the service, too")
         wanted += same
     return wanted
 
 
-def _there_are(found: Sequence[Entry], lab: str) -> str:
+def _there_are(found: Sequence[Entry], listing: str) -> str:
     if not found:
         return "the queue is empty"
     shown = [f"{entry.queue_id} ({entry.service})" for entry in found[:20]]
-    more = [f"and {len(found) - 20} more: `{hint.line('queue', lab=lab)}`"] if len(found) > 20 else []
+    more = [f"and {len(found) - 20} more: `{listing}`"] if len(found) > 20 else []
     return "there are: " + ", ".join(shown + more)
 
 

@@ -13,11 +13,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from mailstack import home, hosting, storage
+from mailstack import home, storage
+from mailstack.engine import Engine
 from mailstack.errors import EngineError, HostError
 from mailstack.model import Deadline
 from mailstack.state import Home, LabDirectory, owner
+from mailstack.target import VARIABLE, Target
+from mailstack.target_choice import choose
 from mailstack.users import Users
 
 # How long another command, or the Compose of one that was killed, may still work on the lab; in seconds.
@@ -53,7 +57,15 @@ def wait(directory: LabDirectory, moment: float) -> bool:
             signal.sigtimedwait([signal.SIGIO], min(left, look))
 
 
-def after_up(there: Home, lab: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way to a lab's engine."""
+
+    connect: Callable[[], Target]  # anew each time: a connection may have ended since
+    far: bool = False  # on another machine
+
+
+def after_up(way: Way, there: Home, lab: str) -> None:
     """`up` has ended. A lab that is not to stay is taken down now, any other when it expires."""
     directory = LabDirectory(there, lab)
 
@@ -61,61 +73,59 @@ def after_up(there: Home, lab: str) -> None:
         found = directory.load()
         return found is None or not found.stays
 
-    if not _take_down(there, lab, unfinished) and (found := directory.load()) and found.expires != "never":
+    if not _take_down(way, there, lab, unfinished) and (found := directory.load()) and found.expires != "never":
         moment = found.expires
         if wait(directory, float(moment)):
-            _take_down(there, lab, lambda: (now := directory.load()) is not None and now.expires == moment)
+            _take_down(way, there, lab, lambda: (now := directory.load()) is not None and now.expires == moment)
 
 
-def after_users(there: Home, lab: str) -> None:
+def after_users(way: Way, there: Home, lab: str) -> None:
     """When its last user has gone, take the lab down."""
-    Users(there, lab).wait(lambda: _take_down(there, lab, lambda: True))
+    Users(there, lab).wait(lambda: _take_down(way, there, lab, lambda: True))
 
 
-def _take_down(there: Home, lab: str, wanted: Callable[[], bool]) -> bool:
+def _take_down(way: Way, there: Home, lab: str, wanted: Callable[[], bool]) -> bool:
     """As `_try`, again and again while the engine does not answer, or its host: it may be on its way down, or up."""
-    host = os.environ.get(hosting.VARIABLE)
-    deadline, longest = Deadline.after(_FAR if host else _AWAY), _LONGEST_FAR if host else _LONGEST_PAUSE
+    deadline, longest = Deadline.after(_FAR if way.far else _AWAY), _LONGEST_FAR if way.far else _LONGEST_PAUSE
     pause = _PAUSE
     while True:
-        if host and not there.path.is_dir():
+        if way.far and not there.path.is_dir():
             sys.exit()  # nothing is known here any more of any lab there
         try:
-            if host:
-                hosting.use(host)  # anew: the connection may have ended since
-            home.engine_id.cache_clear()
-            if home.current() != there:
+            engine = Engine(way.connect())
+            if home.current(engine) != there:
                 return False  # another engine has come in its place: it has nothing of this lab
-            return _try(lab, wanted)
+            return _try(engine, lab, wanted)
         except HostError as error:
-            if deadline.passed() or not (host or isinstance(error, EngineError)):
+            if deadline.passed() or not (way.far or isinstance(error, EngineError)):
                 raise
         time.sleep(pause)  # an engine that is away has no event for its return
         pause = min(2 * pause, longest)
 
 
-def _try(lab: str, wanted: Callable[[], bool]) -> bool:
+def _try(engine: Engine, lab: str, wanted: Callable[[], bool]) -> bool:
     """Take the lab down if it is, once nobody else works on it, still `wanted`; say whether there was anything."""
     from mailstack.down import down
-    from mailstack.engine import Engine
 
     def quiet(_: str) -> None:
         """Nobody listens."""
 
     try:
-        return down(lab, quiet, wanted=wanted, patience=_PATIENCE, make_lock=False)
+        return down(engine, lab, quiet, wanted=wanted, patience=_PATIENCE, make_lock=False)
     except FileNotFoundError:
         # Whoever took the lock away has taken the lab down, unless the engine did not let him.
-        if owner() not in Engine().owners(lab):
+        if owner() not in engine.owners(lab):
             return False
-        return down(lab, quiet, wanted=wanted, patience=_PATIENCE)
+        return down(engine, lab, quiet, wanted=wanted, patience=_PATIENCE)
 
 
 def main(kind: str, lab: str, endpoint: str, engine: str) -> None:
     """Wait, then take the lab down; its engine may be away."""
     there = Home(storage.root(), endpoint, engine)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])  # taken by `wait`
-    {"up": after_up, "users": after_users}[kind](there, lab)
+    host = os.environ.get(VARIABLE, "")
+    way = Way(lambda: choose(os.environ, host=host), far=bool(host))
+    {"up": after_up, "users": after_users}[kind](way, there, lab)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mailstack import hint, mail, mailboxes, post
+from mailstack import mail, mailboxes, post
 from mailstack.dialogue import Blotter, Dialogue, Said, Shown, Speaker, Tls, annotate
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
-from mailstack.model import Deadline, Json
+from mailstack.model import Deadline, Json, ServiceState
 from mailstack.outgoing import Outgoing, hand_over
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 
 VISITOR = "visitor@elsewhere.example"  # on port 25 the lab's own addresses are refused as senders (553)
@@ -61,7 +62,7 @@ def record(lab: RunningLab, letter: post.Letter, via: str, deadline: Deadline) -
     clean = lab.blotter().clean
     refused = [clean(text) for text in refused]
     if not dialogue.exchanges:
-        raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=hint.line("logs", lab=lab.name))
+        raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=lab.line("logs"))
     dialogue = replace(
         dialogue,
         exchanges=tuple(replace(each, lines=tuple(map(clean, each.lines))) for each in dialogue.exchanges),
@@ -156,7 +157,8 @@ def _from_here(lab: RunningLab, letter: post.Letter, message: Outgoing, via: str
     except (smtplib.SMTPException, OSError) as error:
         refused.append(f"the dialogue broke off: {error}")
     port = {"submission": 587, "smtp": 25}[via]
-    return annotate(tape.said, client="this machine", server=f"postfix:{port}", tls=tls), refused
+    server = f"{lab.defined.name(Role.SUBMISSION)}:{port}"
+    return annotate(tape.said, client="this machine", server=server, tls=tls), refused
 
 
 def _envelope_and_message(session: _Recorded, letter: post.Letter, message: Outgoing) -> Iterator[str]:
@@ -187,18 +189,18 @@ def _from_sender(
     lab: RunningLab, letter: post.Letter, message_id: str, deadline: Deadline
 ) -> tuple[Dialogue, list[str]]:
     """The hop from the sender's Postfix to the provider, as stack/sender/recorder tells it."""
-    container, begun = lab.service("sender").container, time.time()
+    service, begun = lab.one(Role.SENDER), time.time()
     lines: dict[str, list[tuple[float, str, str]]] = {}  # of each process: moment, kind, text
     # The recorder ends by itself when this process cannot end it.
     recorder = ["recorder", str(int(deadline.remaining()) + 2)]
-    with lab.engine.stream(container, recorder, user="postfix") as stream, stream.makefile("rb") as heard:
+    with lab.engine.stream(service.container, recorder, user="postfix") as stream, stream.makefile("rb") as heard:
         try:
             stream.settimeout(max(deadline.remaining(), 0.001))
             if heard.readline() != b"ready\n":
-                remedy = f"{hint.line('up', lab=lab.name)} brings a sender that can"
+                remedy = f"{lab.line('up')} brings a sender that can"
                 raise HostError("the sender cannot record", remedy=remedy)
             post.from_sender(lab, letter, message_id, route="recorded")
-            queue_id = _queue_id(lab, container, message_id, begun - 1, deadline)
+            queue_id = _queue_id(lab, service, message_id, begun - 1, deadline)
             while True:
                 stream.settimeout(max(deadline.remaining(), 0.001))
                 moment, process, kind, text = heard.readline().decode(errors="replace").rstrip("\n").split(" ", 3)
@@ -209,15 +211,16 @@ def _from_sender(
         except (TimeoutError, ValueError):
             raise DeadlinePassed(
                 f"the sender's MTA had handed nothing over after {deadline.seconds:g} s",
-                remedy=hint.line("logs", "sender", lab=lab.name),
+                remedy=lab.line("logs", service.name),
             ) from None
     return _told(lab, letter, message_id, lines[process], deadline)
 
 
-def _queue_id(lab: RunningLab, container: str, message_id: str, since: float, deadline: Deadline) -> str:
+def _queue_id(lab: RunningLab, service: ServiceState, message_id: str, since: float, deadline: Deadline) -> str:
     """Under which id a mail is in the sender's queue, as soon as the log has it (cleanup(8)). Raises TimeoutError."""
     named = re.compile(rf" (\w+): message-id={re.escape(message_id)}$")
-    with contextlib.closing(lab.engine.follow({"sender": container}, since=since, deadline=deadline)) as log:
+    containers = {service.name: service.container}
+    with contextlib.closing(lab.engine.follow(containers, since=since, deadline=deadline)) as log:
         for line in log:
             if line and (match := named.search(line[1])):
                 return match[1]
@@ -241,8 +244,9 @@ def _told(
     refused = [f"{each['to']} {each['status']}: {each['reason']}" for each in deliveries if each["status"] != "sent"]
     taken = [each["to"] for each in deliveries if each["status"] == "sent"]
     message = _copy(lab, taken, message_id, deadline) if taken else ()
-    server = lab.state.relay or "postfix:587"
-    return annotate(said, client="sender", server=server, tls=tls, message=message), refused
+    client, provider = (lab.defined.name(role) for role in (Role.SENDER, Role.SUBMISSION))
+    server = lab.state.relay or f"{provider}:587"
+    return annotate(said, client=client, server=server, tls=tls, message=message), refused
 
 
 def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Deadline) -> tuple[str, ...]:
@@ -250,7 +254,7 @@ def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Dea
 
     Postfix's debugging log does not have it (smtp(8)). When it is not in a mailbox of the lab, a line in brackets.
     """
-    boxes = sorted(set().union(*(post.mailboxes_for(lab.definition, address) for address in recipients)))
+    boxes = sorted(set().union(*(post.mailboxes_for(lab.definition(), address) for address in recipients)))
     unknown = ("[the message: it is in no mailbox of the lab to look at]",)
     if not boxes or lab.state.relay:
         return unknown

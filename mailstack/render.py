@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mailstack.model import UNLIMITED, Account, Lab
+from mailstack.roles import STANDARD, Role
 from mailstack.secret import Secret
 
-POSTFIX_HOST = "postfix"
+POSTFIX_HOST = STANDARD[Role.SUBMISSION]  # its name on the network `mail`
 
 
 def credentials_file(user: str, password: Secret) -> Secret:
@@ -100,7 +101,7 @@ def _postfix(lab: Lab, relay_user: str) -> str:
 def _sender(lab: Lab) -> str:
     """The student's machine: the system mail name and the relay (postconf(5))."""
     own = {
-        "myhostname": f"sender.{lab.mailname}",
+        "myhostname": f"{STANDARD[Role.SENDER]}.{lab.mailname}",
         "myorigin": lab.mailname,
         "message_size_limit": "0",
         "relayhost": f"[{lab.relay.host}]:{lab.relay.port}" if lab.relay else f"[{POSTFIX_HOST}]:587",

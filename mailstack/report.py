@@ -9,12 +9,12 @@ from mailstack.model import CheckResult, Json, Verdict
 
 
 def count(results: Sequence[CheckResult], verdict: Verdict) -> int:
-    """How many ended so."""
+    """Count the results with a verdict."""
     return sum(result.verdict is verdict for result in results)
 
 
 def as_json(lab: str, results: Sequence[CheckResult]) -> Json:
-    """The document of `mailstack check --json`; its shape is in docs/json.md."""
+    """Return the document of `mailstack check --json`; its shape is in docs/json.md."""
     return {
         "lab": lab,
         "checks": [
@@ -35,7 +35,7 @@ def as_json(lab: str, results: Sequence[CheckResult]) -> Json:
 
 
 def as_junit(lab: str, results: Sequence[CheckResult], seconds: float) -> str:
-    """JUnit's XML, as CI systems read it: one test suite, one test case per check."""
+    """Return JUnit's XML, as CI systems read it: one test suite, one test case per check."""
     suite = ElementTree.Element(
         "testsuite",
         name=f"mailstack check {lab}",

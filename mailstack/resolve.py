@@ -8,11 +8,14 @@ from typing import Any
 
 from mailstack import definition, files, home, labfile, places, state, storage
 from mailstack.compose import Compose
+from mailstack.engine import Engine
 from mailstack.errors import HostError, LabFileError
-from mailstack.model import SERVICES, Deadline, Json, Lab
+from mailstack.model import Deadline, Json, Lab
+from mailstack.roles import LABEL, STANDARD
 from mailstack.runner import Local, Runner
 from mailstack.running import project
 from mailstack.storage import Marker
+from mailstack.target import Target
 
 # How long Compose may take to read some files, in seconds.
 _SECONDS = 60.0
@@ -48,11 +51,23 @@ def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
         lab = labfile.parse(document)
     except labfile.Misfit as misfit:
         raise places.explain_misfit(misfit, paths) from None
-    for service in SERVICES:
-        if service not in (document.get("services") or {}):
-            place = places.locate(("services", service), paths[1:] or paths)
-            raise LabFileError(f"{place}: services.{service} must stay part of the lab, and out of profiles")
+    _check_roles(lab, paths)
     return lab
+
+
+def _check_roles(lab: Lab, paths: Sequence[Path]) -> None:
+    """Raise LabFileError unless each role of lab.yaml's services is one service's."""
+    for role, standard in STANDARD.items():
+        names = lab.names(role)
+        if len(names) == 1:
+            continue
+        name = next((name for name in names if name != standard), standard)  # of several, the one an overlay brings
+        keys: labfile.Keys = ("services", name, "labels", LABEL)
+        wrong = f": exactly one service must have the role {role}, not {' and '.join(names) or 'none'}"
+        if name not in [service.name for service in lab.services]:
+            keys, wrong = keys[:2], " must stay part of the lab, and out of profiles"
+        path = ".".join(map(str, keys))
+        raise LabFileError(f"{places.locate(keys, paths[1:] or paths)}: {path}{wrong}")
 
 
 def _readable(path: Path) -> None:
@@ -74,33 +89,33 @@ def lab_file() -> Path:
     return definition.compose_file("lab.yaml")
 
 
-def resolved(name: str, overlays: Sequence[Path]) -> Json:
+def resolved(engine: Engine, name: str, overlays: Sequence[Path]) -> Json:
     """What `up` would use: the resolved document of the lab that is up, or of the files given."""
-    directory = home.known_directory(name)
+    directory = home.known_directory(engine, name)
     wanted = directory.load()
     if wanted is None or overlays:
         wanted = _bare_state(name, overlays)
     paths = [Path(path) for path in wanted.files]
     runner = Local()
-    document = resolve(runner, project(runner, wanted, directory), paths)
+    document = resolve(runner, project(engine.target, runner, wanted, directory), paths)
     read_definition(document, paths)
     return document
 
 
-def init_secrets(directory: Path, overlays: Sequence[Path]) -> list[str]:
+def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> list[str]:
     """Write a lab's files into a directory of the user's, for plain Compose; gives their names."""
     wanted = _bare_state("lab", overlays)
     paths = [Path(path) for path in wanted.files]
     runner = Local()
     nowhere = state.LabDirectory(home.nowhere(), "lab")
-    lab = read_definition(resolve(runner, project(runner, wanted, nowhere), paths), paths)
+    lab = read_definition(resolve(runner, project(target, runner, wanted, nowhere), paths), paths)
     try:
         storage.refuse_colon(directory.absolute())
         storage.make(directory.absolute(), Marker(storage.SECRETS, state.owner()))
     except HostError as error:
         error.remedy = "name a new directory, or an empty one of your own"
         raise
-    files.write(directory, lab)
+    files.put(directory, files.wanted(directory, lab))
     return storage.names(directory)
 
 

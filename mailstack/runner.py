@@ -37,6 +37,9 @@ class Runs(Protocol):
 class Runner(Runs, Protocol):
     """Runs commands on this machine."""
 
+    def holding(self, *descriptors: int) -> Runner:
+        """Another runner of the kind, whose children keep these file descriptors open: a lab's lock, say."""
+
     def attach(self, command: Command) -> int:
         """Run with this process's own terminal, and give its exit code."""
 
@@ -56,6 +59,10 @@ class Local:
         self._running: set[Child] = set()
         self._interrupted = False
         self._lock = threading.Lock()
+
+    def holding(self, *descriptors: int) -> Local:
+        """See Runner."""
+        return Local((*self._inherited, *descriptors))
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
         """Run `command`; on Ctrl-C or SIGTERM end it, wait for it, and pass the interruption on.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mailstack import compose, elsewhere, files, hint, home, hosting, labfile, state, storage
-from mailstack.engine import Engine, engine_url
+from mailstack import compose, elsewhere, files, home, labfile, state, storage
+from mailstack.engine import Engine
 from mailstack.errors import HostError, InputError
 from mailstack.guests import Guest
+from mailstack.inventory import Inventory
 from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
+from mailstack.roles import Role
 from mailstack.runner import Runner
 from mailstack.secret import Blotter, Secret
+from mailstack.target import Target
 
 
 def endpoints_json(endpoints: Mapping[str, Endpoint]) -> Json:
@@ -23,34 +26,47 @@ def endpoints_json(endpoints: Mapping[str, Endpoint]) -> Json:
 class RunningLab:
     """A lab that was brought up: what the other commands work on."""
 
-    def __init__(self, name: str, engine: Engine | None = None) -> None:
-        self.directory = home.known_directory(name)
-        found = self.directory.load()
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        *,
+        directory: state.LabDirectory | None = None,
+        state: state.State | None = None,
+    ) -> None:
+        """Find a lab; `directory` and `state` are given where they are known. Raises InputError, EngineError."""
+        self.directory = directory or home.known_directory(engine, name)
+        found = state or self.directory.load()
         if found is None:
-            raise _no_lab(self.directory.home, name)
+            raise _no_lab(engine, self.directory.home, name)
         self.state = found
         self.name = name
-        self.engine = engine or Engine()
+        self.engine = engine
+        self.target = engine.target
         try:
             self.defined: Lab = found.definition()  # as it was brought up
         except labfile.Misfit as misfit:  # by a version that took what this one refuses
             place = ".".join(map(str, misfit.keys))
             raise InputError(
                 f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {misfit.message}",
-                remedy=f"{hint.line('down', lab=name)}, change the definition, then up",
+                remedy=f"{self.line('down')}, change the definition, then up",
             ) from None
         self.guest = Guest(self.directory.path)  # this process, where it adds accounts for a while
 
-    @property
+    def line(self, *words: str) -> str:
+        """Return a command line of mailstack for the user to type, about this lab."""
+        return self.target.line(*words, lab=self.name)
+
     def definition(self) -> Lab:
-        """What the lab serves, accounts that were added since it was brought up among it."""
+        """Read what the lab serves now, with the accounts that were added since it was brought up; see `defined`."""
         added = files.added(self.directory.files)
         return dataclasses.replace(self.defined, accounts=(*self.defined.accounts, *added)) if added else self.defined
 
     @property
     def endpoints(self) -> dict[str, Endpoint]:
         """Where each protocol is published on this machine."""
-        return {port.name: Endpoint("127.0.0.1", self.state.ports[port.name], self.name) for port in PORTS}
+        numbers, host = self.state.ports, self.target.host
+        return {port.name: Endpoint("127.0.0.1", numbers[port.name], self.name, host) for port in PORTS}
 
     @property
     def ca_file(self) -> Path:
@@ -63,7 +79,7 @@ class RunningLab:
         if found is None:
             raise InputError(
                 f"{address} is no account of lab “{self.name}”",
-                remedy="accounts: " + ", ".join(self.definition.addresses()),
+                remedy="accounts: " + ", ".join(self.definition().addresses()),
             )
         return found
 
@@ -73,55 +89,77 @@ class RunningLab:
 
     def compose(self, runner: Runner) -> compose.Compose:
         """Compose on this lab."""
-        return project(runner, self.state, self.directory)
+        return project(self.target, runner, self.state, self.directory)
 
     def services(self) -> list[ServiceState]:
         """Its containers, in any state."""
         return self.engine.services(compose.project_name(self.name))
 
+    def by_role(self, role: Role) -> list[ServiceState]:
+        """Its containers of a role, in any state; those of `mta` are all that have a queue."""
+        return self.engine.services(compose.project_name(self.name), role=role)
+
     def service(self, name: str) -> ServiceState:
         """One running service. Raises HostError when it is not running."""
-        for service in self.engine.services(compose.project_name(self.name), name):
-            if service.state != "running":
-                raise HostError(
-                    f"{name} of lab “{self.name}” is not running ({service.state})",
-                    remedy=f"{hint.line('up', lab=self.name)} brings it back",
-                )
-            return service
-        raise HostError(f"lab “{self.name}” has no {name}", remedy=f"{hint.line('up', lab=self.name)} brings it back")
+        return self._running(self.engine.services(compose.project_name(self.name), name), name)
+
+    def one(self, role: Role) -> ServiceState:
+        """The running service of a role that one service has: submission, store or sender. Raises HostError."""
+        found = self.by_role(role)
+        if len(found) > 1:
+            raise HostError(f"{' and '.join(each.name for each in found)} of lab “{self.name}” have the role {role}")
+        return self._running(found, self.defined.name(role))
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise InputError unless all are names of services of the lab, whether they have containers or not."""
+        known = {service.name for service in self.defined.services}
+        if known.issuperset(names):
+            return
+        known |= {service.name for service in self.services()}
+        for name in sorted(set(names) - known):
+            remedy = f"services: {', '.join(sorted(known))}"
+            raise InputError(f"lab “{self.name}” has no service {name!r}", remedy=remedy)
+
+    def _running(self, found: Sequence[ServiceState], name: str) -> ServiceState:
+        remedy = f"{self.line('up')} brings it back"
+        if not found:
+            raise HostError(f"lab “{self.name}” has no {name}", remedy=remedy)
+        if found[0].state != "running":
+            raise HostError(f"{found[0].name} of lab “{self.name}” is not running ({found[0].state})", remedy=remedy)
+        return found[0]
 
 
-def _no_lab(here: state.Home, name: str) -> InputError:
-    if here.endpoint:  # an engine has answered
-        engine = Engine()
-        if state.owner() in engine.owners(name):
-            places = elsewhere.find(engine, state.LabDirectory(here, name))
-            return InputError(
-                f"lab “{name}” is on this engine, and its files are "
-                + (f"in {places[0]}" if places else f"not in {here.root.parent}"),
-                remedy=f"set {storage.VARIABLE} as it was for its `up`; `{hint.line('down', lab=name)}` removes it",
-            )
+def _no_lab(engine: Engine, here: state.Home, name: str) -> InputError:
+    inventory = engine.inventory(name) if here.endpoint else Inventory(name)  # an engine has answered
+    if state.owner() in inventory.owners():
+        places = elsewhere.find(engine.target, inventory, state.LabDirectory(here, name))
+        removal = engine.target.line("down", lab=name)
+        return InputError(
+            f"lab “{name}” is on this engine, and its files are "
+            + (f"in {places[0]}" if places else f"not in {here.root.parent}"),
+            remedy=f"set {storage.VARIABLE} as it was for its `up`; `{removal}` removes it",
+        )
     there = home.on_other_engines(here, name)
     known = here.labs()
     return InputError(
         f"there is no lab “{name}”"
         + (f" at {here.endpoint}; it is at {' and '.join(there)}" if there else "")
         + (f"; there are: {', '.join(known)}" if known else ""),
-        remedy=hint.line("up", lab=name),
+        remedy=engine.target.line("up", lab=name),
     )
 
 
 def project(
-    runner: Runner, lab: state.State, directory: state.LabDirectory, document: Json | None = None
+    target: Target, runner: Runner, lab: state.State, directory: state.LabDirectory, document: Json | None = None
 ) -> compose.Compose:
     """Compose on a lab's files; on a document that it has resolved them to, where there is one."""
     environment = {
-        "DOCKER_HOST": engine_url(),
+        **target.environment,
         "MAILSTACK_LAB": lab.lab,
         "MAILSTACK_OWNER": lab.owner,
         "MAILSTACK_EXPIRES": lab.expires,
         "MAILSTACK_TAG": lab.tag,
-        "MAILSTACK_SECRETS": hosting.place_of(directory.files),
+        "MAILSTACK_SECRETS": target.files_of(directory.files),
     }
     environment |= {port.variable: str(lab.ports[port.name]) for port in PORTS if port.name in lab.ports}
     if lab.relay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import re
@@ -108,8 +109,9 @@ _SHORTEST = 4  # characters of an encoded form: less would be found everywhere
 _PLAIN = re.compile(r"[A-Za-z0-9_-]*")
 
 
-def _forms(value: str) -> set[str]:
-    """A secret as programs write it."""
+@functools.lru_cache(maxsize=64)
+def _forms(value: str) -> frozenset[str]:
+    """A secret as programs write it: kept, since a lab's secrets are taken out of many texts."""
     found = {form for form in _base64(value.encode()) if len(form) >= _SHORTEST}
     if not _PLAIN.fullmatch(value):
         import html
@@ -125,7 +127,7 @@ def _forms(value: str) -> set[str]:
             "".join(chr(b) if 33 <= b <= 126 and b not in b"+=" else f"+{b:02X}" for b in value.encode()),
             "".join(c if c.isascii() else "?" * len(c.encode()) for c in value),
         }
-    return {value, *found} - {""}
+    return frozenset({value, *found} - {""})
 
 
 def _base64(value: bytes) -> Iterator[str]:

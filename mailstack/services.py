@@ -6,27 +6,33 @@ import threading
 
 from mailstack import compose
 from mailstack.engine import Engine
-from mailstack.model import SERVICES, ServiceState
+from mailstack.model import ServiceState
 from mailstack.runner import last_lines
 
 
 class Starts:
     """The services that Compose has started, for threads that wait for them."""
 
-    def __init__(self) -> None:
-        self._started = {service: threading.Event() for service in SERVICES}
+    def __init__(self, project: str) -> None:
+        self._project = project
+        self._started: set[str] = set()
+        self._finished = False
+        self._changed = threading.Condition()
         self._said: list[str] = []
 
     def hear(self, line: str) -> None:
         """Take note of what Compose says as it goes."""
         self._said.append(line)
-        if service := compose.started(line):
-            self._started[service].set()
+        if service := compose.started(line, self._project):
+            with self._changed:
+                self._started.add(service)
+                self._changed.notify_all()
 
     def finish(self) -> None:
         """Compose has ended: there is nothing more to wait for."""
-        for event in self._started.values():
-            event.set()
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
 
     def being_made(self) -> frozenset[str]:
         """What Compose had asked the engine for and not been given when it ended; see `compose.being_made`."""
@@ -34,7 +40,8 @@ class Starts:
 
     def wait(self, service: str) -> None:
         """Until the service has been started, or Compose has ended."""
-        self._started[service].wait()
+        with self._changed:
+            self._changed.wait_for(lambda: self._finished or service in self._started)
 
 
 class Endings:

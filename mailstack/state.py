@@ -23,14 +23,18 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mailstack import jsonfile, storage, subnets
 from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline, Json, Lab
+from mailstack.roles import Service
 from mailstack.secret import write_private
 from mailstack.storage import Marker
+
+# How long a command waits until others have ended that work on the same lab, in seconds.
+LOCK_SECONDS = 60.0
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
 # What can stand in a label's value and in a filter for it without being quoted.
@@ -84,21 +88,23 @@ class State:
     document: Json = field(default_factory=dict)  # the resolved `x-mailstack` block
     relay: str = ""  # host:port of a relay outside
     engine: str = ""  # where it is
+    services: tuple[Service, ...] = ()
     stays: bool = True  # whether it is to stay when the process that makes it ends: it was proven, or is kept
 
     def definition(self) -> Lab:
-        """The Lab that the document describes."""
+        """The Lab that the document and the services describe."""
         from mailstack import labfile
 
-        return labfile.parse({labfile.BLOCK: self.document})
+        return replace(labfile.parse({labfile.BLOCK: self.document}), services=self.services)
 
 
 def read(path: Path) -> State | None:
     """Return the State that a file of this user has; None for anything else."""
     data = jsonfile.read(path)
     try:
-        found = State(**{**data, "files": tuple(data["files"])})
-    except (TypeError, KeyError):
+        services = tuple(map(Service.of, data.get("services", ())))
+        found = State(**{**data, "files": tuple(data["files"]), "services": services})
+    except (TypeError, KeyError, ValueError):
         return None
     words = (found.lab, found.owner, found.expires, found.tag, found.relay, found.engine, *found.files)
     fits = all(isinstance(word, str) for word in words) and isinstance(found.stays, bool)
@@ -206,6 +212,7 @@ class LabDirectory:
         self.home.make()
         storage.make(self.path, Marker(storage.LAB, owner(), self.home.endpoint, self.home.engine, self.name))
         storage.make_subdirectory(self.files)
+        storage.make_subdirectory(self.files / "added")
 
     def is_made(self) -> bool:
         """Return whether mailstack has made the directory."""

@@ -94,7 +94,12 @@ def candidates(key: str) -> Iterator[IPv4Network]:
 
 
 def choose(
-    key: str, names: Sequence[str], others: Sequence[Taken], kept: Mapping[str, str] | None = None
+    key: str,
+    names: Sequence[str],
+    others: Sequence[Taken],
+    kept: Mapping[str, str] | None = None,
+    *,
+    host: str = "",
 ) -> dict[str, str]:
     """A free subnet for each of the networks `names`; the one that it had (`kept`), where nobody else has that.
 
@@ -107,7 +112,7 @@ def choose(
     for name in names:
         if name not in chosen:
             if (subnet := next(free, None)) is None:
-                raise _none_left(others)
+                raise _none_left(others, host)
             chosen[name] = subnet
     return {name: str(chosen[name]) for name in names}
 
@@ -116,7 +121,7 @@ def _overlaps(subnet: IPv4Network, others: Iterable[Taken]) -> bool:
     return any(subnet.overlaps(each.subnet) for each in others)
 
 
-def _none_left(others: Sequence[Taken]) -> HostError:
+def _none_left(others: Sequence[Taken], host: str) -> HostError:
     within = ranges()
     theirs = [each for each in others if any(each.subnet.overlaps(whole) for whole in within)]
     # The engine's networks first: these can be removed. A bridge's route is that of its network, said twice.
@@ -127,7 +132,7 @@ def _none_left(others: Sequence[Taken]) -> HostError:
     return HostError(
         f"no subnet is free for a network of the lab in {', '.join(map(str, within))}",
         details="\n".join([*lines[:_SHOWN], *more]),
-        remedy=f"{hint.line('down', '--stale')} removes what labs have left; "
+        remedy=f"{hint.line('down', '--stale', host=host)} removes what labs have left; "
         f"{SETTING}=10.200.0.0/16, say, is another range",
     )
 

@@ -22,6 +22,7 @@ from typing import IO, cast
 from mailstack import queues
 from mailstack.errors import InputError
 from mailstack.model import Deadline
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.trace import assemble, collect, rotation
 from mailstack.trace.journey import Journey
@@ -87,8 +88,8 @@ def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = No
 def queued(lab: RunningLab) -> list[Waiting]:
     """What waits in the queues of the lab's MTAs, where they run."""
     found, clean = [], lab.blotter().clean
-    for service in lab.services():
-        if service.name in queues.SERVICES and service.state == "running":
+    for service in lab.by_role(Role.MTA):
+        if service.state == "running":
             for entry in queues.entries(lab.engine, service.container, service.name):
                 recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
                 found.append(Waiting(service.name, entry.queue_id, entry.name, recipients, entry.next_try))

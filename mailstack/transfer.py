@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mailstack.engine import Engine
 from mailstack.errors import EngineError
-
-Progress = Callable[[str], None]
+from mailstack.model import Progress
 
 _MIB = 1 << 20
 # Progress is told when so much more has been sent, but not more often.

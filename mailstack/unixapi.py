@@ -131,18 +131,7 @@ class UnixApi:
                 headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
                 self._send(connection, "POST", f"/exec/{exec_id}/start", {"Detach": False, "Tty": False}, headers)
                 stream = connection.sock
-                # By hand: what follows the head belongs to the program, and `getresponse` would read into it.
-                head = b""
-                while not head.endswith(b"\r\n\r\n"):
-                    byte = stream.recv(1)
-                    if not byte:
-                        raise ConnectionResetError("the engine has closed the connection")
-                    head += byte
-            words = head.split(None, 2)
-            if len(words) < 2 or not words[1].isdigit():
-                raise Silent(head.decode(errors="replace").strip())
-            if (status := int(words[1])) not in (101, 200):
-                raise Refused(status, head.decode(errors="replace").splitlines()[0])
+                _expect_upgrade(stream)
         except BaseException:
             connection.close()
             raise
@@ -248,6 +237,21 @@ class UnixApi:
     ) -> None:
         data = None if body is None else json.dumps(body).encode()
         connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
+
+
+def _expect_upgrade(stream: socket.socket) -> None:
+    """Read the head of an answer byte by byte: what follows belongs to the program, and `getresponse` would read it."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = stream.recv(1)
+        if not byte:
+            raise ConnectionResetError("the engine has closed the connection")
+        head += byte
+    words = head.split(None, 2)
+    if len(words) < 2 or not words[1].isdigit():
+        raise Silent(head.decode(errors="replace").strip())
+    if (status := int(words[1])) not in (101, 200):
+        raise Refused(status, head.decode(errors="replace").splitlines()[0])
 
 
 @contextlib.contextmanager

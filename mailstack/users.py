@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import IO, TypeVar
 
 from mailstack import state, storage
-from mailstack.engine import engine_url
 from mailstack.model import Command
 from mailstack.runner import Runner, program
 from mailstack.state import Home
+from mailstack.target import Target
 
 T = TypeVar("T")
 
@@ -113,13 +113,13 @@ class Users:
             self._fd = None
 
 
-def guard(home: Home, lab: str, runner: Runner) -> None:
+def guard(target: Target, home: Home, lab: str, runner: Runner) -> None:
     """See to it that the lab is taken down when its last user has gone: by a process of its own, one for each lab.
 
     Called by a process that has joined: where that one is killed a moment later, the guard sees that nobody is left.
     """
     if not Users(home, lab).guarded():
-        runner.release(_reaper(home, "users", lab))
+        runner.release(_reaper(target, home, "users", lab))
 
 
 class Watch:
@@ -129,8 +129,9 @@ class Watch:
     process ends, or gives the pipe up, does Python start, and look at what there is of the lab.
     """
 
-    def __init__(self, home: Home, lab: str, runner: Runner) -> None:
-        waiting = _reaper(home, "up", lab)
+    def __init__(self, target: Target, home: Home, lab: str, runner: Runner) -> None:
+        self.needed = False  # whether there is, or may be, something to take down now or later
+        waiting = _reaper(target, home, "up", lab)
         theirs, self._mine = os.pipe()
         shell = ("/bin/sh", "-c", 'read -r said || exec "$@"', "mailstack-watch", *waiting.argv)
         try:
@@ -138,22 +139,28 @@ class Watch:
         finally:
             os.close(theirs)
 
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let it look at the lab now, and wait for its expiry, where that is `needed`; dismiss it otherwise."""
+        if self.needed:
+            os.close(self._mine)
+        else:
+            self.dismiss()
+
     def dismiss(self) -> None:
         """There is nothing to look after any more."""
         with contextlib.suppress(BrokenPipeError):  # it was killed
             os.write(self._mine, b"done\n")
         os.close(self._mine)
 
-    def leave(self) -> None:
-        """Let it look at the lab now, and wait for its expiry."""
-        os.close(self._mine)
 
-
-def _reaper(home: Home, kind: str, lab: str) -> Command:
+def _reaper(target: Target, home: Home, kind: str, lab: str) -> Command:
     """`mailstack.reaper` with all that it needs to find this lab, wherever it runs."""
     environment = {
         storage.VARIABLE: str(home.root.parent),
         "MAILSTACK_OWNER": state.owner(),
-        "DOCKER_HOST": engine_url(),
+        **target.environment,
     }
     return program("mailstack.reaper", kind, lab, home.endpoint, home.engine, environment=environment)

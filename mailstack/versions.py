@@ -22,7 +22,7 @@ def of_images(engine: Engine) -> Json:
     What could not be found, since the engine does not hold the images, is "".
     """
     tag = images.content_tag(definition.stack())
-    names = images.references(tag)
+    names = definition.images(tag)
     found: Json = {
         "tag": tag,
         "images": {service: engine.image_id(name) for service, name in names.items()},

@@ -1,4 +1,4 @@
-"""The application as the tests want it: with the lab's settings in the place of its provider's."""
+"""Fixtures that configure the application with the settings of the lab."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def shop(smtp_settings: SmtpSettings) -> Shop:
 
 @pytest.fixture
 def bookkeeping(mailbox_factory: MailboxFactory, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Mailbox:
-    """Another mailbox than the customer's, of this test alone."""
+    """A second mailbox, for copies of the invoices."""
     mailbox = mailbox_factory("bookkeeping")
     monkeypatch.setattr(shop, "bookkeeping", mailbox.address)
     return mailbox

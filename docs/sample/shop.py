@@ -1,4 +1,4 @@
-"""A small application that sends mail: a shop, its sign-up and its invoices. Nothing in it knows of mailstack."""
+"""A small application that sends mail: a shop with sign-up and invoices. It does not depend on mailstack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Shop:
-    """`config` has the keys that Flask-Mail reads, and `MAIL_CA_FILE` where the provider's CA is not a public one."""
+    """A shop. `config` has the keys of Flask-Mail, and `MAIL_CA_FILE` for a provider with a private CA."""
 
     sender = "shop@example.com"
     bookkeeping = "bookkeeping@example.com"
@@ -22,7 +22,7 @@ class Shop:
         self._waiting: dict[str, tuple[str, str]] = {}  # address -> token, code
 
     def sign_up(self, address: str) -> None:
-        """Send a link and a code, either of which confirms the address."""
+        """Send a link and a code. Either of them confirms the address."""
         token, code = secrets.token_urlsafe(16), f"{secrets.randbelow(10**6):06}"
         self._waiting[address] = token, code
         mail = self._mail(address, "Welcome to the shop")
@@ -32,7 +32,7 @@ class Shop:
         self._send(mail)
 
     def confirm(self, address: str, secret: str) -> bool:
-        """Whether it was the right code or token; then the address is a customer's."""
+        """Make the address a customer if `secret` is its code or token. Return whether it is."""
         if secret not in self._waiting.get(address, ()):
             return False
         del self._waiting[address]
@@ -40,7 +40,7 @@ class Shop:
         return True
 
     def order(self, address: str, article: str) -> None:
-        """Send the invoice to a customer, and a copy to the bookkeeping; nothing to anybody else."""
+        """Send the invoice to a customer, with a copy to the bookkeeping. Raise PermissionError for other addresses."""
         if address not in self.customers:
             raise PermissionError(f"{address} is no customer")
         mail = self._mail(address, f"Your invoice – {article}")

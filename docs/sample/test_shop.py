@@ -1,4 +1,4 @@
-"""What customers of the shop find in their mailboxes: real ones, behind a real mail server."""
+"""Tests of the mail that customers of the shop receive, in real mailboxes on a real mail server."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from shop import Shop
 from mailstack.testing import Mailbox
 
 
-def test_who_signs_up_gets_a_code_that_confirms_the_address(shop: Shop, mailbox: Mailbox) -> None:
+def test_sign_up_sends_a_code_that_confirms_the_address(shop: Shop, mailbox: Mailbox) -> None:
     shop.sign_up(mailbox.address)
     message = mailbox.wait_for_message(subject="Welcome", sender=shop.sender)
     assert shop.confirm(mailbox.address, message.code())
     assert mailbox.address in shop.customers
 
 
-def test_the_link_does_it_as_well(shop: Shop, mailbox: Mailbox) -> None:
+def test_the_link_confirms_the_address(shop: Shop, mailbox: Mailbox) -> None:
     shop.sign_up(mailbox.address)
     link = urlsplit(mailbox.wait_for_message(subject="Welcome").link("/confirm"))
     (token,) = parse_qs(link.query)["token"]
@@ -42,13 +42,13 @@ def test_customer_and_bookkeeping_get_the_invoice(shop: Shop, mailbox: Mailbox, 
         assert message.recipients == [mailbox.address, bookkeeping.address]
 
 
-def test_who_is_no_customer_gets_no_invoice(shop: Shop, mailbox: Mailbox) -> None:
+def test_an_order_without_sign_up_sends_no_invoice(shop: Shop, mailbox: Mailbox) -> None:
     with pytest.raises(PermissionError):
         shop.order(mailbox.address, "teapot")
     mailbox.assert_no_message(within=0.2)
 
 
-def test_the_mail_crosses_one_server_and_is_encrypted_on_its_way(shop: Shop, mailbox: Mailbox) -> None:
+def test_the_mail_is_delivered_over_tls(shop: Shop, mailbox: Mailbox) -> None:
     shop.sign_up(mailbox.address)
     message = mailbox.wait_for_message()
     assert message.journey().status == "delivered"

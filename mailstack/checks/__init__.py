@@ -1,37 +1,32 @@
-"""End-to-end checks: what a lab promises, proven one by one on the lab itself.
+"""End-to-end checks: each promise of a lab, proven on the lab itself.
 
-Each family is one module. A check is a function that gives its evidence, raises Unmet where the promise is broken, or
-NotApplicable where the lab has nothing to check it on.
+Each family of checks has one or two modules. A check is a function that returns its evidence, raises Unmet when the
+promise is broken, or NotApplicable when the lab has nothing to check it on.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mailstack import hint, hosting
-from mailstack.errors import InputError, Interrupted, MailstackError
+from mailstack import hint
+from mailstack.checks import judging
+from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
 
 if TYPE_CHECKING:
     from mailstack.checks.bench import Bench
 
-Function = Callable[["Bench"], str]
+Function = Callable[..., str]
 
-# How many checks run side by side: each waits for servers much more than it computes.
+# Checks that run side by side: each waits for servers much more than it computes.
 SIDE_BY_SIDE = 8
-
-
-class Unmet(Exception):
-    """The promise is broken; the text is the evidence."""
-
-
-class NotApplicable(Exception):
-    """The lab has nothing to check this on; the text says what is missing."""
 
 
 class Turn(Enum):
@@ -44,17 +39,17 @@ class Turn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A promise, where it comes from, and how it is proven."""
+    """A promise, its source, and the function that proves it."""
 
     id: str
     title: str
     source: str
-    function: Function
+    function: Callable[[Bench], str]
     turn: Turn = Turn.BESIDE
 
 
 class Family:
-    """The checks of one module, gathered by decorator: `@family("name", "title", "source")`."""
+    """The checks of a family, registered by decorator: `@family("name", "title", "source")`."""
 
     def __init__(self, name: str, turn: Turn = Turn.BESIDE) -> None:
         self.name = name
@@ -62,33 +57,35 @@ class Family:
         self._turn = turn
 
     def __call__(
-        self, name: str, title: str, source: str, *, turn: Turn | None = None
+        self, name: str, title: str, source: str, *, turn: Turn | None = None, **each: Sequence[object]
     ) -> Callable[[Function], Function]:
-        """Add a check `FAMILY.name`; `turn`, where it is not the family's."""
+        """Add a check `FAMILY.NAME`, or one for each combination of the values of `each`.
+
+        The function gets the values as keyword arguments; name and title may refer to them: `{port.number}`. `turn`
+        replaces the family's.
+        """
 
         def add(function: Function) -> Function:
-            self.checks.append(Check(f"{self.name}.{name}", title, source, function, turn or self._turn))
+            for values in itertools.product(*each.values()):
+                given = dict(zip(each, values, strict=True))
+                id = f"{self.name}.{name.format(**given)}".lower()
+                proof = partial(function, **given)
+                self.checks.append(Check(id, title.format(**given), source, proof, turn or self._turn))
             return function
 
         return add
 
 
-def expect(met: object, evidence: str) -> None:
-    """Raise Unmet with `evidence` unless `met`."""
-    if not met:
-        raise Unmet(evidence)
-
-
 def all_checks() -> list[Check]:
-    """Every check there is, family by family."""
-    from mailstack.checks import auth, closed, delivery, exposure, queue, relay, smuggling, tls
+    """Return every check, family by family."""
+    from mailstack.checks import auth, closed, content, delivery, exposure, queue, relay, smuggling, tls
 
-    families = (auth, tls, delivery, smuggling, relay, closed, exposure, queue)
+    families = (auth, tls, delivery, content, smuggling, relay, closed, exposure, queue)
     return [check for module in families for check in module.family.checks]
 
 
 def chosen(ids: Sequence[str]) -> list[Check]:
-    """The checks with these ids, or of these families; all when none is named. Raises InputError for an unknown one."""
+    """Return the checks with these ids, or of these families; all without any. Raises InputError for an unknown one."""
     every = all_checks()
     for wanted in ids:
         if not any(_matches(check, wanted) for check in every):
@@ -97,7 +94,7 @@ def chosen(ids: Sequence[str]) -> list[Check]:
 
 
 def _matches(check: Check, wanted: str) -> bool:
-    return check.id == wanted or check.id.partition(".")[0] == wanted
+    return wanted in (check.id, check.id.partition(".")[0])
 
 
 def run(bench: Bench, checks: Iterable[Check], on_result: Callable[[CheckResult], None]) -> list[CheckResult]:
@@ -105,53 +102,30 @@ def run(bench: Bench, checks: Iterable[Check], on_result: Callable[[CheckResult]
     checks = list(checks)
     results: dict[str, CheckResult] = {}
 
-    def one(check: Check) -> None:
-        results[check.id] = judge(check, bench)
-        on_result(results[check.id])
-
-    def in_turn(several: Sequence[Check]) -> None:
+    def in_turn(*several: Check) -> None:
         for check in several:
-            one(check)
+            results[check.id] = judge(check, bench)
+            on_result(results[check.id])
 
     beside, sender, alone = ([check for check in checks if check.turn is turn] for turn in Turn)
     with ThreadPoolExecutor(SIDE_BY_SIDE + 1) as pool:
-        # The last families have the checks that take longest: begun first, they are not what everybody waits for.
-        running = [pool.submit(in_turn, sender)] + [pool.submit(one, check) for check in reversed(beside)]
+        # The last families have the checks that take longest: they start first, so that nothing waits for them alone.
+        running = [pool.submit(in_turn, *sender)] + [pool.submit(in_turn, check) for check in reversed(beside)]
         try:
             for each in running:
                 each.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    in_turn(alone)
+    in_turn(*alone)
     return [results[check.id] for check in checks]
 
 
 def judge(check: Check, bench: Bench) -> CheckResult:
-    """Run one check: whatever happens becomes a verdict with evidence. Raises HostError when the host has gone."""
-    begun = time.monotonic()
-    try:
-        verdict, evidence = Verdict.PASS, check.function(bench)
-    except Unmet as unmet:
-        verdict, evidence = Verdict.FAIL, str(unmet)
-    except NotApplicable as reason:
-        verdict, evidence = Verdict.SKIP, str(reason)
-    except Interrupted:
-        raise
-    except MailstackError as error:
-        verdict, evidence = Verdict.FAIL, f"{type(error).__name__}: {error.whole()}"
-    except (OSError, EOFError) as error:
-        # A server that refuses, hangs up or does not answer has broken the promise, too.
-        verdict, evidence = Verdict.FAIL, f"{type(error).__name__}: {error}"
-    except Exception as error:
-        from smtplib import SMTPException
-
-        from imap_tools.errors import ImapToolsError
-
-        if not isinstance(error, SMTPException | ImapToolsError) and type(error).__module__ != "imaplib":
-            raise
-        verdict, evidence = Verdict.FAIL, f"{type(error).__name__}: {error}"
-    milliseconds = (time.monotonic() - begun) * 1000
+    """Run one check. Raises HostError when the host is lost, and the errors of `judging.judge`."""
+    started = time.monotonic()
+    verdict, evidence = judging.judge(lambda: check.function(bench))
+    milliseconds = (time.monotonic() - started) * 1000
     if verdict is Verdict.FAIL:
-        hosting.still_there()
+        bench.lab.target.look()
     return CheckResult(check.id, check.title, check.source, verdict, bench.blot(evidence), round(milliseconds, 1))

@@ -1,34 +1,43 @@
-"""Who gets in, as whom, and never in the clear."""
+"""Authentication: which users get in, at which port, and never in the clear."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import socket
+import imaplib
+import poplib
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from io import BufferedRWPair
 
-from mailstack.checks import Family, NotApplicable, Unmet, expect
+from mailstack.checks import Family
 from mailstack.checks.bench import Bench
+from mailstack.checks.judging import NotApplicable, Unmet, expect
+from mailstack.checks.listeners import STRANGER, envelope
 from mailstack.mail import Smtp
 
 family = Family("auth")
 
 _WRONG = "not-the-password"
+_SECONDS = 30.0
+_MECHANISMS, _SUBMISSION = ("PLAIN", "LOGIN"), (587, 465)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _plain(user: str, password: str) -> str:
-    return base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+    return "AUTH PLAIN " + _base64(f"\0{user}\0{password}")  # RFC 4616
 
 
 def _auth(session: Smtp, mechanism: str, user: str, password: str) -> tuple[int, str]:
-    """AUTH by one mechanism (RFC 4954, section 4): the server's last reply."""
-    if mechanism == "PLAIN":  # RFC 4616
-        return session.command(f"AUTH PLAIN {_plain(user, password)}")
+    """Send AUTH by one mechanism (RFC 4954, section 4); return the last reply."""
+    if mechanism == "PLAIN":
+        return session.command(_plain(user, password))
     code, text = session.command("AUTH LOGIN")
     for word in (user, password):
-        if code != 334:
-            break
-        code, text = session.command(base64.b64encode(word.encode()).decode())
+        if code == 334:
+            code, text = session.command(_base64(word))
     return code, text
 
 
@@ -37,19 +46,17 @@ def _auth(session: Smtp, mechanism: str, user: str, password: str) -> tuple[int,
     "587 offers STARTTLS, and no AUTH before it",
     "RFC 4954, section 4; postconf(5), smtpd_tls_auth_only",
 )
-def _(bench: Bench) -> str:
+def starttls_comes_first(bench: Bench) -> str:
     with bench.smtp(587, tls="none") as session:
         offered = sorted(session.esmtp_features)
-        expect("starttls" in offered and "auth" not in offered, f"EHLO in the clear offers: {' '.join(offered)}")
-        return f"EHLO in the clear offers: {' '.join(offered)}"
+    return expect("starttls" in offered and "auth" not in offered, f"EHLO in the clear offers: {' '.join(offered)}")
 
 
 @family("clear-refused", "587 refuses AUTH before STARTTLS", "RFC 4954, section 4 (530, 538); RFC 3207, section 4")
-def _(bench: Bench) -> str:
+def auth_in_the_clear_is_refused(bench: Bench) -> str:
     with bench.smtp(587, tls="none") as session:
-        code, text = session.command(f"AUTH PLAIN {_plain(bench.alice, _WRONG)}")
-        expect(code in (503, 530, 538), f"AUTH PLAIN in the clear: {code} {text}")
-        return f"AUTH PLAIN in the clear: {code} {text}"
+        code, text = session.command(_plain(bench.alice, _WRONG))
+    return expect(code in (503, 530, 538), f"AUTH PLAIN in the clear: {code} {text}")
 
 
 @family(
@@ -57,94 +64,83 @@ def _(bench: Bench) -> str:
     "25 offers no AUTH, neither in the clear nor under TLS",
     "RFC 6409, section 4.3; postconf(5), smtpd_sasl_auth_enable",
 )
-def _(bench: Bench) -> str:
+def no_auth_on_25(bench: Bench) -> str:
     with bench.smtp(25) as clear, bench.smtp(25, tls="starttls") as secure:
         for name, session in (("in the clear", clear), ("under TLS", secure)):
-            expect(
-                "auth" not in session.esmtp_features, f"EHLO {name} offers AUTH {session.esmtp_features.get('auth')}"
-            )
-        code, text = secure.command(f"AUTH PLAIN {_plain(bench.alice, _WRONG)}")
-        expect(code == 503, f"AUTH PLAIN under TLS: {code} {text}")
-        return f"no AUTH in either EHLO; AUTH PLAIN under TLS: {code} {text}"
-
-
-def _right(port: int, mechanism: str) -> None:
-    @family(
-        f"{mechanism.lower()}-{port}", f"AUTH {mechanism} with the right password: 235 ({port})", "RFC 4954, section 6"
-    )
-    def _(bench: Bench) -> str:
-        with bench.smtp(port) as session:
-            code, text = _auth(session, mechanism, bench.alice, bench.password(bench.alice).reveal())
-            expect(code == 235, f"{code} {text}")
-            return f"{code} {text}"
-
-
-def _refused(port: int, mechanism: str) -> None:
-    @family(
-        f"wrong-{mechanism.lower()}-{port}",
-        f"AUTH {mechanism} with a wrong password: 535 ({port})",
-        "RFC 4954, section 6",
-    )
-    def _(bench: Bench) -> str:
-        with bench.smtp(port) as session:
-            code, text = _auth(session, mechanism, bench.alice, _WRONG)
-            expect(code == 535, f"{code} {text}")
-            return f"{code} {text}"
-
-
-for _port in (587, 465):
-    for _mechanism in ("PLAIN", "LOGIN"):
-        _right(_port, _mechanism)
-        _refused(_port, _mechanism)
+            offered = session.esmtp_features.get("auth")
+            expect(offered is None, f"EHLO {name} offers AUTH {offered}")
+        code, text = secure.command(_plain(bench.alice, _WRONG))
+    expect(code == 503, f"AUTH PLAIN under TLS: {code} {text}")
+    return f"no AUTH in either EHLO; AUTH PLAIN under TLS: {code} {text}"
 
 
 @family(
-    "unknown-user", "AUTH as a user who does not exist is answered like a wrong password: 535", "RFC 4954, section 6"
+    "{mechanism}-{port}",
+    "AUTH {mechanism} with the right password: 235 ({port})",
+    "RFC 4954, section 6",
+    port=_SUBMISSION,
+    mechanism=_MECHANISMS,
 )
-def _(bench: Bench) -> str:
+def right_password_is_accepted(bench: Bench, port: int, mechanism: str) -> str:
+    with bench.smtp(port) as session:
+        code, text = _auth(session, mechanism, bench.alice, bench.password(bench.alice).reveal())
+    return expect(code == 235, f"{code} {text}")
+
+
+@family(
+    "wrong-{mechanism}-{port}",
+    "AUTH {mechanism} with a wrong password: 535 ({port})",
+    "RFC 4954, section 6",
+    port=_SUBMISSION,
+    mechanism=_MECHANISMS,
+)
+def wrong_password_is_refused(bench: Bench, port: int, mechanism: str) -> str:
+    with bench.smtp(port) as session:
+        code, text = _auth(session, mechanism, bench.alice, _WRONG)
+    return expect(code == 535, f"{code} {text}")
+
+
+@family(
+    "unknown-user",
+    "AUTH as an unknown user gets the same reply as a wrong password: 535",
+    "RFC 4954, section 6",
+)
+def unknown_user_is_refused_alike(bench: Bench) -> str:
     with bench.smtp(587) as session:
         code, text = _auth(session, "PLAIN", f"nobody-{bench.alice}", _WRONG)
-        expect(code == 535, f"{code} {text}")
-        return f"{code} {text}"
-
-
-def _envelope(session: Smtp, sender: str, recipient: str) -> tuple[int, str]:
-    """MAIL and RCPT: the reply that refuses, or the last."""
-    code, text = session.command(f"MAIL FROM:<{sender}>")
-    return session.command(f"RCPT TO:<{recipient}>") if code == 250 else (code, text)
+    return expect(code == 535, f"{code} {text}")
 
 
 @family(
-    "foreign-sender", "another's address as sender: 553", "RFC 6409, section 6.1; postconf(5), smtpd_sender_login_maps"
+    "foreign-sender",
+    "another user's address as envelope sender: 553",
+    "RFC 6409, section 6.1; postconf(5), smtpd_sender_login_maps",
 )
-def _(bench: Bench) -> str:
+def address_of_another_is_refused(bench: Bench) -> str:
     with bench.logged_in(587, bench.alice) as session:
-        code, text = _envelope(session, bench.bob, bench.alice)
-        expect(code == 553, f"{bench.alice} as <{bench.bob}>: {code} {text}")
-        return f"{bench.alice} as <{bench.bob}>: {code} {text}"
+        code, text = envelope(session, bench.bob, bench.alice)
+    return expect(code == 553, f"{bench.alice} as <{bench.bob}>: {code} {text}")
 
 
-@family("own-alias", "one's own alias as sender is accepted", "postconf(5), smtpd_sender_login_maps")
-def _(bench: Bench) -> str:
-    own = bench.lab.definition.owned_by(bench.alice)
+@family("own-alias", "a user's own alias as envelope sender is accepted", "postconf(5), smtpd_sender_login_maps")
+def own_alias_is_accepted(bench: Bench) -> str:
+    own = bench.lab.definition().owned_by(bench.alice)
     if not own:
         raise NotApplicable(f"no alias leads to {bench.alice}")
     with bench.logged_in(587, bench.alice) as session:
-        code, text = _envelope(session, own[0], bench.bob)
-        expect(code == 250, f"{bench.alice} as <{own[0]}>: {code} {text}")
-        return f"{bench.alice} as <{own[0]}>: {code} {text}"
+        code, text = envelope(session, own[0], bench.bob)
+    return expect(code == 250, f"{bench.alice} as <{own[0]}>: {code} {text}")
 
 
 @family(
     "forged-on-25",
-    "without authentication, a user of the lab as sender on 25: 553",
+    "without authentication, a user of the lab as envelope sender on 25: 553",
     "postconf(5), reject_sender_login_mismatch",
 )
-def _(bench: Bench) -> str:
+def forged_sender_on_25_is_refused(bench: Bench) -> str:
     with bench.smtp(25) as session:
-        code, text = _envelope(session, bench.alice, bench.bob)
-        expect(code == 553, f"<{bench.alice}> without AUTH: {code} {text}")
-        return f"<{bench.alice}> without AUTH: {code} {text}"
+        code, text = envelope(session, bench.alice, bench.bob)
+    return expect(code == 553, f"<{bench.alice}> without AUTH: {code} {text}")
 
 
 @family(
@@ -152,134 +148,119 @@ def _(bench: Bench) -> str:
     "25 does not relay: a recipient outside is refused",
     "RFC 5321, section 3.6.2; postconf(5), smtpd_relay_restrictions",
 )
-def _(bench: Bench) -> str:
+def no_relaying_on_25(bench: Bench) -> str:
     with bench.smtp(25) as session:
-        code, text = _envelope(session, "someone@outside.test", "someone@elsewhere.test")
-        expect(code == 554 and "5.7.1" in text, f"{code} {text}")
-        return f"{code} {text}"
+        code, text = envelope(session, STRANGER, "someone@elsewhere.test")
+    return expect(code == 554 and "5.7.1" in text, f"{code} {text}")
 
 
-def _submission_needs_auth(port: int) -> None:
-    @family(f"required-{port}", f"{port} takes no mail without AUTH", "RFC 6409, section 4.3")
-    def _(bench: Bench) -> str:
-        with bench.smtp(port) as session:
-            code, text = _envelope(session, "someone@outside.test", bench.alice)
-            expect(500 <= code < 600, f"{code} {text}")
-            return f"{code} {text}"
+@family("required-{port}", "{port} takes no mail without AUTH", "RFC 6409, section 4.3", port=_SUBMISSION)
+def submission_requires_auth(bench: Bench, port: int) -> str:
+    with bench.smtp(port) as session:
+        code, text = envelope(session, STRANGER, bench.alice)
+    return expect(500 <= code < 600, f"{code} {text}")
 
 
-for _port in (587, 465):
-    _submission_needs_auth(_port)
+# ── Dovecot ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Lines:
-    """A line-based session with Dovecot, in the clear."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._file = connection.makefile("rb")
-        self.greeting = self.read()
-
-    def read(self) -> str:
-        line = self._file.readline(8192).decode(errors="replace")
-        if not line:
-            raise Unmet("the server closed the connection")
-        return line.rstrip()
-
-    def ask(self, line: str, *, until: str) -> list[str]:
-        """Send a line; the reply's lines, up to the one that begins with `until` or refuses."""
-        self._connection.sendall(line.encode() + b"\r\n")
-        lines = [self.read()]
-        while not lines[-1].startswith((until, "-ERR")):
-            lines.append(self.read())
-        return lines
+@contextmanager
+def _in_the_clear(bench: Bench, port: int) -> Iterator[BufferedRWPair]:
+    """Open a session of lines with Dovecot, past its greeting."""
+    with bench.dial("dovecot", port)() as connection, connection.makefile("rwb") as lines:
+        _read(lines)
+        yield lines
 
 
-@contextlib.contextmanager
-def _clear(bench: Bench, port: int) -> Iterator[_Lines]:
-    with bench.dial("dovecot", port)() as connection:
-        yield _Lines(connection)
+def _read(lines: BufferedRWPair) -> str:
+    if line := lines.readline(8192):
+        return line.decode(errors="replace").rstrip()
+    raise Unmet("the server closed the connection")
+
+
+def _ask(lines: BufferedRWPair, command: str, *, until: str) -> list[str]:
+    """Send a command; return the reply's lines, up to the one that begins with `until` or refuses."""
+    lines.write(command.encode() + b"\r\n")
+    lines.flush()
+    replies = [_read(lines)]
+    while not replies[-1].startswith((until, "-ERR")):
+        replies.append(_read(lines))
+    return replies
 
 
 @family(
     "imap-clear", "IMAP refuses a password in the clear", "RFC 3501, section 6.2.3 (LOGINDISABLED); RFC 8314, section 3"
 )
-def _(bench: Bench) -> str:
-    with _clear(bench, 143) as session:
-        capabilities = session.ask("a CAPABILITY", until="a ")[0]
-        reply = session.ask(f'b LOGIN "{bench.alice}" "{_WRONG}"', until="b ")[-1]
-        expect("LOGINDISABLED" in capabilities and "AUTH=" not in capabilities, capabilities)
-        expect(reply.startswith("b NO [PRIVACYREQUIRED]") or reply.startswith("b BAD"), reply)
-        return reply
+def imap_in_the_clear_is_refused(bench: Bench) -> str:
+    with _in_the_clear(bench, 143) as lines:
+        capabilities = _ask(lines, "a CAPABILITY", until="a ")[0]
+        reply = _ask(lines, f'b LOGIN "{bench.alice}" "{_WRONG}"', until="b ")[-1]
+    expect("LOGINDISABLED" in capabilities and "AUTH=" not in capabilities, capabilities)
+    return expect(reply.startswith(("b NO [PRIVACYREQUIRED]", "b BAD")), reply)
 
 
 @family("pop3-clear", "POP3 refuses a password in the clear", "RFC 2595, section 4; RFC 8314, section 3")
-def _(bench: Bench) -> str:
-    with _clear(bench, 110) as session:
-        capabilities = session.ask("CAPA", until=".")
-        expect(
-            "USER" not in capabilities and not any(c.startswith("SASL ") for c in capabilities), " ".join(capabilities)
-        )
-        reply = session.ask(f"USER {bench.alice}", until="+OK")[-1]
-        expect(reply.startswith("-ERR"), f"USER in the clear: {reply}")
-        return reply
+def pop3_in_the_clear_is_refused(bench: Bench) -> str:
+    with _in_the_clear(bench, 110) as lines:
+        capabilities = _ask(lines, "CAPA", until=".")
+        offered = "USER" in capabilities or any(each.startswith("SASL ") for each in capabilities)
+        expect(not offered, " ".join(capabilities))
+        reply = _ask(lines, f"USER {bench.alice}", until="+OK")[-1]
+    return expect(reply.startswith("-ERR"), f"USER in the clear: {reply}")
 
 
-@family("imap-login", "IMAP lets a user in by the right password alone", "RFC 3501, section 6.2.3")
-def _(bench: Bench) -> str:
-    import imaplib
-
+def _imap_login(bench: Bench, user: str, password: str) -> str:
+    """Log in over IMAP; return the reply's kind. Raises imaplib.IMAP4.error when the login is refused."""
     endpoint = bench.lab.endpoints["imaps"]
-    with imaplib.IMAP4_SSL(endpoint.host, endpoint.port, ssl_context=bench.trusting, timeout=30) as session:
-        try:
-            session.login(bench.alice, _WRONG)
-        except imaplib.IMAP4.error as error:
-            refusal = str(error.args[0])
-        else:
-            raise Unmet("a wrong password was accepted")
-        kind, reply = session.login(bench.alice, bench.password(bench.alice).reveal())
-        expect(kind == "OK", f"the right password: {kind} {reply!r}")
-        return f"wrong: {refusal}; right: {kind}"
+    with imaplib.IMAP4_SSL(endpoint.host, endpoint.port, ssl_context=bench.trusting, timeout=_SECONDS) as session:
+        return session.login(user, password)[0]
 
 
-@family("pop3-login", "POP3 lets a user in by the right password alone", "RFC 1939, section 7")
-def _(bench: Bench) -> str:
-    import poplib
+def _pop3_login(bench: Bench, user: str, password: str) -> str:
+    """Log in over POP3; return the reply. Raises poplib.error_proto when the login is refused."""
+    endpoint = bench.lab.endpoints["pop3s"]
+    session = poplib.POP3_SSL(endpoint.host, endpoint.port, context=bench.trusting, timeout=_SECONDS)
+    with closing(session):
+        session.user(user)
+        return session.pass_(password).decode(errors="replace")
 
-    def attempt(password: str) -> bytes:
-        endpoint = bench.lab.endpoints["pop3s"]
-        session = poplib.POP3_SSL(endpoint.host, endpoint.port, context=bench.trusting, timeout=30)
-        try:
-            session.user(bench.alice)
-            return session.pass_(password)
-        finally:
-            session.close()
 
+_LOGINS = {"IMAP": _imap_login, "POP3": _pop3_login}
+
+
+@family(
+    "{protocol}-login",
+    "{protocol} accepts the right password, and no other",
+    "RFC 3501, section 6.2.3; RFC 1939, section 7",
+    protocol=tuple(_LOGINS),
+)
+def mailbox_opens_by_the_right_password_alone(bench: Bench, protocol: str) -> str:
+    login = _LOGINS[protocol]
     try:
-        attempt(_WRONG)
-    except poplib.error_proto as error:
-        refusal = error.args[0].decode(errors="replace")
+        login(bench, bench.alice, _WRONG)
+    except (imaplib.IMAP4.error, poplib.error_proto) as error:
+        refusal = _text(error)
     else:
         raise Unmet("a wrong password was accepted")
     try:
-        welcome = attempt(bench.password(bench.alice).reveal()).decode(errors="replace")
-    except poplib.error_proto as error:
-        raise Unmet(f"the right password: {error.args[0].decode(errors='replace')}") from None
-    return f"wrong: {refusal}; right: {welcome}"
+        return f"wrong: {refusal}; right: {login(bench, bench.alice, bench.password(bench.alice).reveal())}"
+    except (imaplib.IMAP4.error, poplib.error_proto) as error:
+        raise Unmet(f"the right password: {_text(error)}") from None
+
+
+def _text(error: Exception) -> str:
+    said = error.args[0]
+    return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
 
 
 @family("relay-user", "the relay's user may submit mail, and has no mailbox", "docs/architecture.md, accounts")
-def _(bench: Bench) -> str:
-    import imaplib
-
+def relay_user_has_no_mailbox(bench: Bench) -> str:
     user, password = bench.relay
     with bench.smtp(587) as session:
         code, text = _auth(session, "PLAIN", user, password.reveal())
-        expect(code == 235, f"AUTH on 587: {code} {text}")
-    endpoint = bench.lab.endpoints["imaps"]
-    with imaplib.IMAP4_SSL(endpoint.host, endpoint.port, ssl_context=bench.trusting, timeout=30) as box:
-        try:
-            box.login(user, password.reveal())
-        except imaplib.IMAP4.error as error:
-            return f"587: {code}; IMAP: {error.args[0]}"
+    expect(code == 235, f"AUTH on 587: {code} {text}")
+    try:
+        _imap_login(bench, user, password.reveal())
+    except imaplib.IMAP4.error as error:
+        return f"587: {code}; IMAP: {_text(error)}"
     raise Unmet(f"{user} was let into a mailbox")

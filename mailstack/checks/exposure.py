@@ -9,11 +9,13 @@ import socket
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from mailstack import compose, hosting, subnets
-from mailstack.checks import Family, expect
+from mailstack import compose, subnets
+from mailstack.checks import Family
 from mailstack.checks.bench import Bench
+from mailstack.checks.judging import expect
 from mailstack.errors import EngineError
 from mailstack.model import ServiceState
+from mailstack.target import Target
 
 family = Family("exposure")
 
@@ -33,7 +35,7 @@ Place = tuple[str, int]  # address, port
 
 
 def listeners(tables: str) -> set[Place]:
-    """Return who listens or waits for datagrams, loopback aside, from the kernel's tables (proc(5), /proc/net/tcp)."""
+    """Return where the kernel listens or awaits datagrams, loopback aside, from its tables (proc(5), /proc/net/tcp)."""
     found = set()
     for line in tables.splitlines():
         fields = line.split()
@@ -61,10 +63,10 @@ def answering(places: Iterable[Place]) -> set[Place]:
         return {place for place in pool.map(dial, places) if place}
 
 
-def _on_this_machine(places: Iterable[Place]) -> set[Place]:
+def _on_this_machine(target: Target, places: Iterable[Place]) -> set[Place]:
     """Return the places on networks that this machine is on: none where the engine is elsewhere, or in a machine of its
     own."""
-    on = [] if hosting.current() else [route.subnet for route in subnets.host_routes()]
+    on = [] if target.host else [route.subnet for route in subnets.host_routes()]
     return {place for place in places if any(ipaddress.ip_address(place[0]) in subnet for subnet in on)}
 
 
@@ -100,7 +102,7 @@ def _names(places: Iterable[Place], owners: Mapping[str, ServiceState]) -> str:
     "nothing but the published services can be reached at any address of the lab",
     "docs/architecture.md, closed; Docker's manual, bridge networks",
 )
-def _(bench: Bench) -> str:
+def only_published_services_are_reached(bench: Bench) -> str:
     services = [each for each in bench.lab.services() if each.state == "running"]
     owners = {address: each for each in services for address in each.addresses.values() if address}
     with ThreadPoolExecutor(8) as pool:
@@ -113,7 +115,7 @@ def _(bench: Bench) -> str:
         for port in listening[each.name] | set(each.ports) | _BETWEEN_SERVERS
     }
     published = {place for place in dialled if place[1] in owners[place[0]].ports}
-    beside, here = _beside_sender(bench, dialled, owners), _on_this_machine(dialled)
+    beside, here = _beside_sender(bench, dialled, owners), _on_this_machine(bench.lab.target, dialled)
     from_sender, from_here = _from_sender(bench, beside), answering(here)
     expect(from_sender & published, "the sender reaches none of the published services: its dialling proves nothing")
     reached = from_sender | from_here
@@ -127,7 +129,7 @@ def _(bench: Bench) -> str:
     "LMTP and SASL are sockets, in a volume that only postfix and dovecot have",
     "Dovecot's manual, unix_listener; postconf(5), virtual_transport and smtpd_sasl_path",
 )
-def _(bench: Bench) -> str:
+def sockets_are_private(bench: Bench) -> str:
     volume = f"{compose.project_name(bench.lab.name)}_sockets"
     users = bench.engine.users_of(volume)
     names = {each.container: each.name for each in bench.lab.services()}

@@ -6,28 +6,52 @@ from dataclasses import dataclass
 
 from mailstack import mail
 from mailstack.checks.bench import Bench
+from mailstack.engine import Engine
 from mailstack.mail import Smtp
+
+# A client outside the lab: `.test` is nobody's (RFC 6761, section 6.2).
+STRANGER = "someone@outside.test"
 
 
 @dataclass(frozen=True, slots=True)
 class Mta:
-    """An MTA that listens: its port, and whether it is the sender's, on the sender's own loopback."""
+    """An MTA that listens on a port; the sender's listens on its own loopback only."""
 
     port: int
     sender: bool = False
 
     @property
     def name(self) -> str:
-        """What its checks are called after."""
+        """Its part of a check's id."""
         return "sender" if self.sender else str(self.port)
 
+    @property
+    def place(self) -> str:
+        """Its part of a check's title."""
+        return "the sender" if self.sender else str(self.port)
 
-# Every MTA of the lab, at each of its ports.
-MTAS = (Mta(25), Mta(587), Mta(465), Mta(25, sender=True))
+
+PROVIDER = (Mta(25), Mta(587), Mta(465))
+SENDER = (Mta(25, sender=True),)
+MTAS = PROVIDER + SENDER
 
 
 def session(bench: Bench, mta: Mta) -> Smtp:
-    """An SMTP session with an MTA, from the sender's machine; logged in as the first account where it wants that."""
+    """Open an SMTP session from the sender's machine, up to EHLO; logged in as the first account where AUTH is due."""
     if mta.sender:
-        return mail.Smtp(bench.dial("127.0.0.1", mta.port), name="localhost", helo="client.test")
+        opened = mail.Smtp(bench.dial("127.0.0.1", mta.port), name="localhost", helo="client.test")
+        opened.ehlo()
+        return opened
     return bench.smtp(mta.port) if mta.port == 25 else bench.logged_in(mta.port, bench.alice)
+
+
+def listening(engine: Engine, container: str, seconds: float) -> bool:
+    """Wait until the server in a container listens, by its healthcheck; False when it does not in time."""
+    wait = "until healthcheck; do sleep 0.02; done"
+    return engine.execute(container, ["timeout", f"{seconds:g}", "sh", "-c", wait]).code == 0
+
+
+def envelope(session: Smtp, sender: str, recipient: str) -> tuple[int, str]:
+    """Send MAIL and RCPT; return the reply that refuses, or the last."""
+    code, text = session.command(f"MAIL FROM:<{sender}>")
+    return session.command(f"RCPT TO:<{recipient}>") if code == 250 else (code, text)

@@ -1,6 +1,6 @@
-"""The sender's way through its provider: with credentials, verified TLS, and a queue that waits.
+"""The sender's relay, its provider in the lab: with credentials, verified TLS, and a queue that keeps mail.
 
-These change the sender's credentials and put them back, one after the other.
+These checks change the sender's credentials and put them back, one after the other.
 """
 
 from __future__ import annotations
@@ -10,57 +10,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mailstack import credentials, post
-from mailstack.checks import Family, NotApplicable, Turn, Unmet, expect
+from mailstack.checks import Family, Turn
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
-from mailstack.secret import new_password
+from mailstack.checks.deliveries import flush, found, waiting
+from mailstack.checks.judging import expect
+from mailstack.checks.logs import about
+from mailstack.secret import Secret, new_password
 
 family = Family("relay", Turn.SENDER)
 
 
-def _student(bench: Bench) -> str:
-    """Who writes: any account of the sender's mail name will do, the student's by preference."""
-    domain = bench.lab.definition.mailname
-    return f"{post.STUDENT}@{domain}"
+def _relay(bench: Bench) -> tuple[str, Secret]:
+    """Return the user and the password of the sender's relay. Raises NotApplicable when that is outside."""
+    bench.refuse_outside_relay()
+    return bench.relay
 
 
 def _write(bench: Bench) -> str:
-    """`mail -s` on the sender to the first account: the mail's Message-ID."""
-    if bench.lab.state.relay:
-        raise NotApplicable("the lab relays through a provider outside")
+    """Write to the first account with `mail -s` on the sender, as its user; return the Message-ID."""
     message_id = str(bench.message([bench.alice])["Message-ID"])
-    letter = post.Letter(_student(bench), (bench.alice,), "CCN Lab", "This is the first mail of the lab.")
+    letter = post.Letter(bench.student, (bench.alice,), "CCN Lab", "This is the first mail of the lab.")
     post.from_sender(bench.lab, letter, message_id)
     return message_id
 
 
-def _queue_id(log: str, message_id: str) -> str | None:
-    match = re.search(rf"cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}", log)
-    return match[1] if match else None
-
-
-def _lines(bench: Bench, service: str, message_id: str, wanted: str) -> list[str]:
-    """The log lines of this mail in a Postfix, once one of them has `wanted` in it."""
-    seen: list[str] = []
-    lines: list[str] = []
-    queue_id = None
-    for line in bench.heard(service):
-        seen.append(line)
-        queue_id = queue_id or _queue_id(line, message_id)
-        lines = [each for each in seen if queue_id and f": {queue_id}: " in each]
-        if any(wanted in each for each in lines):
-            return lines
-    raise Unmet(f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}")
-
-
-def _given_up(bench: Bench, message_id: str) -> None:
-    """Wait until the sender has given up on telling the student, too, that this mail came back."""
-    notice = _lines(bench, "sender", message_id, "non-delivery notification: ")[-1].rpartition(" ")[2]
-    expect(any(f"]: {notice}: removed" in line for line in bench.heard("sender")), f"{notice} is still in its queue")
+def _line(bench: Bench, service: str, message_id: str, wanted: str) -> str:
+    """Return the first line about a mail, in the log of a Postfix, that contains `wanted`. Raises Unmet."""
+    lines, hit = about(bench.log(service), message_id, wanted)
+    expect(hit, f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}")
+    return hit
 
 
 @contextmanager
 def _credentials(bench: Bench, line: str) -> Iterator[None]:
-    """Other credentials in the sender, for a while."""
+    """Give the sender other credentials as long as `with` lasts."""
     user, password = bench.relay
     container = bench.container("sender")
     try:
@@ -70,34 +53,30 @@ def _credentials(bench: Bench, line: str) -> Iterator[None]:
         credentials.hand_to_sender(bench.engine, container, f"{user}:{password.reveal()}\n")
 
 
+def _tls_lines(bench: Bench, service: str, line: str) -> list[str]:
+    """Return what the process that logged `line` says of TLS: a connection is secured before its mail is named."""
+    process = re.search(r"\bsmtpd?\[\d+\]: ", line)
+    return [each for each in bench.log(service, 0) if process and process[0] in each and _TLS in each]
+
+
+_TLS = "TLS connection established"
+
+
 @family(
     "mail-s",
     "`mail -s` on the sender arrives, by the relay's user, over verified TLS",
     "RFC 6409; SASL_README and TLS_README of Postfix",
 )
-def _(bench: Bench) -> str:
+def mail_goes_by_the_relay(bench: Bench) -> str:
+    user, _ = _relay(bench)
     message_id = _write(bench)
-    found = bench.found(bench.alice, message_id, ARRIVAL_SECONDS)
-    expect(len(found) == 1, f"{len(found)} copies for {bench.alice}")
-    user, _ = bench.relay
-    provider = _lines(bench, "postfix", message_id, "sasl_username=")
-    client = next(line for line in provider if "client=" in line)
+    copies = found(bench, bench.alice, message_id, ARRIVAL_SECONDS)
+    expect(copies == 1, f"{copies} copies for {bench.alice}")
+    client = _line(bench, "postfix", message_id, "sasl_username=")
     expect(f"sasl_username={user}" in client, client)
-    # The log says how the connection was secured before it says whose mail came over it: pair them by process.
-    process = re.search(r"smtpd\[(\d+)\]", client)
-    log = bench.engine.logs(bench.container("postfix"), tail=4000).splitlines()
-    secured = [
-        line for line in log if process and f"smtpd[{process[1]}]: " in line and "TLS connection established" in line
-    ]
-    expect(secured, f"postfix logged no TLS for {client}")
-    sender = _lines(bench, "sender", message_id, "status=sent")
-    sent = bench.engine.logs(bench.container("sender"), tail=4000)
-    client_process = re.search(r"smtp\[(\d+)\]", next(line for line in sender if "status=sent" in line))
-    verified = [
-        line
-        for line in sent.splitlines()
-        if client_process and f"smtp[{client_process[1]}]: Verified TLS connection established" in line
-    ]
+    expect(_tls_lines(bench, "postfix", client), f"postfix logged no TLS for {client}")
+    sent = _line(bench, "sender", message_id, "status=sent")
+    verified = [line for line in _tls_lines(bench, "sender", sent) if f"Verified {_TLS}" in line]
     expect(verified, "the sender logged no verified TLS connection")
     return f"sasl_username={user}; {verified[-1].partition(': ')[2].partition(' key-exchange')[0]}"
 
@@ -107,26 +86,26 @@ def _(bench: Bench) -> str:
     "the sender's map of credentials is on tmpfs, for root alone (0600)",
     "SASL_README of Postfix",
 )
-def _(bench: Bench) -> str:
-    if bench.lab.state.relay:
-        raise NotApplicable("the lab relays through a provider outside")
+def map_of_credentials_is_private(bench: Bench) -> str:
+    _relay(bench)
     script = "stat -c '%a %U' /run/relay/sasl_passwd /run/relay/sasl_passwd.lmdb; stat -f -c %T /run/relay/sasl_passwd"
     result = bench.engine.execute(bench.container("sender"), ["sh", "-c", script])
     evidence = ", ".join(result.stdout.splitlines())
-    expect(evidence == "600 root, 600 root, tmpfs", evidence or result.stderr.strip())
-    return evidence
+    return expect(evidence == "600 root, 600 root, tmpfs", evidence or result.stderr.strip())
 
 
 @family("no-credentials", "without credentials the provider refuses, and nothing arrives", "RFC 6409, section 4.3")
-def _(bench: Bench) -> str:
-    _skip_outside(bench)
+def mail_without_credentials_is_refused(bench: Bench) -> str:
+    _relay(bench)
     with _credentials(bench, ""):
         message_id = _write(bench)
-        lines = _lines(bench, "sender", message_id, "status=")
-        outcome = next(line for line in lines if "status=" in line)
+        outcome = _line(bench, "sender", message_id, "status=")
         expect("status=bounced" in outcome and re.search(r"said: 5\d\d", outcome), outcome)
-        _given_up(bench, message_id)
-    expect(not bench.found(bench.alice, message_id, 0), f"{message_id} arrived all the same")
+        # The bounce for the student fails as well; it is waited for, so that it is not sent with the next credentials.
+        notice = _line(bench, "sender", message_id, "non-delivery notification: ").rpartition(" ")[2]
+        gone = any(f"]: {notice}: removed" in line for line in bench.log("sender"))
+        expect(gone, f"{notice} is still in the sender's queue")
+    expect(not found(bench, bench.alice, message_id, 0), f"{message_id} arrived all the same")
     return outcome.partition("dsn=")[2]
 
 
@@ -135,23 +114,16 @@ def _(bench: Bench) -> str:
     "wrong credentials: 535, the mail waits in the sender, and leaves when they are right",
     "RFC 4954, section 6; postconf(5), smtp_sasl_auth_soft_bounce",
 )
-def _(bench: Bench) -> str:
-    _skip_outside(bench)
-    user, _ = bench.relay
+def mail_with_wrong_credentials_waits(bench: Bench) -> str:
+    user, _ = _relay(bench)
     with _credentials(bench, f"{user}:{new_password().reveal()}\n"):
         message_id = _write(bench)
-        lines = _lines(bench, "sender", message_id, "status=")
-        outcome = next(line for line in lines if "status=" in line)
+        outcome = _line(bench, "sender", message_id, "status=")
         expect("status=deferred" in outcome and "535" in outcome, outcome)
-        queue_id = _queue_id(bench.engine.logs(bench.container("sender"), tail=4000), message_id)
-        waiting = bench.waiting("sender", str(queue_id))
-        expect(not bench.found(bench.alice, message_id, 0), f"{message_id} arrived all the same")
-    bench.flush(waiting)
-    found = bench.found(bench.alice, message_id, ARRIVAL_SECONDS)
-    expect(len(found) == 1, f"with the right credentials again: {len(found)} copies for {bench.alice}")
+        match = re.search(r"\]: (\w+): to=", outcome)
+        entry = waiting(bench, "sender", match[1] if match else "")
+        expect(not found(bench, bench.alice, message_id, 0), f"{message_id} arrived all the same")
+    flush(bench, entry)
+    copies = found(bench, bench.alice, message_id, ARRIVAL_SECONDS)
+    expect(copies == 1, f"with the right credentials again: {copies} copies for {bench.alice}")
     return f"{outcome.partition('status=')[2]}; then 1 copy"
-
-
-def _skip_outside(bench: Bench) -> None:
-    if bench.lab.state.relay:
-        raise NotApplicable("the lab relays through a provider outside")

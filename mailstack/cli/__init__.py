@@ -18,30 +18,30 @@ from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 
 # command -> (module, what `mailstack --help` says of it)
 COMMANDS = {
-    "up": ("lifecycle", "Bring a lab up, and prove it with a mail."),
-    "down": ("lifecycle", "Remove a lab, or all of yours, without a trace."),
-    "status": ("lifecycle", "Services, ports and accounts of a lab."),
-    "check": ("checking", "Prove what a lab promises, check by check."),
-    "experiment": ("experiment", "Perform the whole experiment, and tell what was seen."),
-    "send": ("messages", "Send a mail, and wait until it has arrived."),
-    "dialogue": ("dialogue", "Send a mail, and show what client and server say."),
-    "inbox": ("mailboxes", "List the mails in a mailbox, or new ones as they come."),
+    "up": ("lifecycle", "Start a lab and prove it with a mail."),
+    "down": ("lifecycle", "Remove a lab, or all of yours."),
+    "status": ("lifecycle", "Show services, ports and accounts."),
+    "check": ("checking", "Run end-to-end checks on a lab."),
+    "experiment": ("experiment", "Run the whole experiment and report on it."),
+    "send": ("messages", "Send a mail and wait until it arrives."),
+    "dialogue": ("dialogue", "Send a mail and show the SMTP dialogue."),
+    "inbox": ("mailboxes", "List a mailbox, or watch for new mail."),
     "read": ("mailboxes", "Show a mail, or save its attachments."),
-    "reply": ("messages", "Answer a mail."),
-    "trace": ("trace", "Where a message went, and what became of it."),
-    "queue": ("queue", "Mails that wait: list, flush, hold, release, delete."),
-    "load": ("load", "Sustained load: rates, latencies, and what was lost."),
-    "explain": ("explain", "Known failures: what they mean, and what to do."),
-    "account": ("account", "Accounts of a running lab: add, list, remove."),
-    "env": ("env", "Variables for programs in any language."),
-    "logs": ("access", "What the servers have logged."),
-    "shell": ("access", "A shell inside a service."),
-    "secrets": ("access", "Make, rotate or reveal a lab's secrets."),
-    "config": ("lifecycle", "The definition, with overlays resolved."),
-    "doctor": ("host", "What this host has of what a lab needs."),
-    "provision": ("host", "Install and start a Docker engine, if none runs."),
-    "images": ("images", "The lab's images in a file: save, load."),
-    "version": ("host", "Versions of all that takes part, and image digests."),
+    "reply": ("messages", "Reply to a mail."),
+    "trace": ("trace", "Follow a message hop by hop."),
+    "queue": ("queue", "List and manage mail that waits."),
+    "load": ("load", "Generate load and account for every mail."),
+    "explain": ("explain", "Explain failures and their remedies."),
+    "account": ("account", "Add, list and remove accounts of a running lab."),
+    "env": ("env", "Print environment variables for any program."),
+    "logs": ("access", "Show or follow the logs of the services."),
+    "shell": ("access", "Open a shell in a service."),
+    "secrets": ("access", "Create, rotate or reveal the secrets of a lab."),
+    "config": ("lifecycle", "Show the definition with its overlays."),
+    "doctor": ("host", "Check whether this host can run a lab."),
+    "provision": ("host", "Install and start Docker if no engine runs."),
+    "images": ("images", "Save the images to a file, or load them."),
+    "version": ("host", "Show all versions and the image digests."),
 }
 
 
@@ -75,13 +75,13 @@ def cli() -> None:
     """A mail lab in containers: real Postfix, real Dovecot and a sender.
 
     \b
-    mailstack up                            a lab, proven with a mail
-    mailstack send --to bob@example.com     a mail through it
-    mailstack read bob@example.com          … and there it is
-    mailstack down                          gone, without a trace
+    mailstack up                            start a lab
+    mailstack send --to bob@example.com     send a mail through it
+    mailstack read bob@example.com          read this mail
+    mailstack down                          remove the lab
 
-    Every command that answers takes --json. Options can be given as variables:
-    MAILSTACK_NAME for -n, MAILSTACK_UP_TTL for `up --ttl`, and so on.
+    Every command with an answer accepts --json. Variables can set all options:
+    MAILSTACK_NAME sets -n, MAILSTACK_UP_TTL sets `up --ttl`, and so on.
     """
 
 
@@ -124,9 +124,6 @@ def _run() -> int:
     except SystemExit as end:
         code = end.code
     except MailstackError as error:
-        from mailstack import hosting
-
-        error = hosting.explained(error)
         tell(error)
         code = error.exit_code
     except click.ClickException as error:

@@ -19,41 +19,46 @@ from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.output import Progress, json_option, print_json
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
-from mailstack.model import SERVICES, Command
+from mailstack.model import Command
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.runner import Runner
     from mailstack.running import RunningLab
+    from mailstack.target import Target
 
 _FOLLOW_SECONDS = 366 * 86400.0  # until somebody stops it
 
-service_argument = click.argument("services", nargs=-1, type=click.Choice(SERVICES), metavar="[SERVICE]…")
+# Not every image has bash: an overlay's may be of any kind.
+_SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
 
 @click.command()
 @name_option
-@click.option("-f", "--follow", is_flag=True, help="Go on as the servers log.")
-@service_argument
+@click.option("-f", "--follow", is_flag=True, help="Print new lines as they are logged.")
+@click.argument("services", nargs=-1, metavar="[SERVICE]…")
 @json_option
-def logs(name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
-    """What postfix, dovecot and sender have logged, as far back as their logs have it (50 MB each)."""
-    from mailstack import hosting
+def logs(engine: Engine, name: str, follow: bool, services: tuple[str, ...], as_json: bool) -> None:
+    """Show the logs of services, by default of all, as far as they are kept.
+
+    `status` lists the services. Each log is limited to 50 MB.
+    """
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
+    if as_json and follow:
+        raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
+    lab = RunningLab(name, engine)
+    lab.check_names(services)
+    containers = {s.name: s.container for s in lab.services() if not services or s.name in services}
     if as_json:
-        if follow:
-            raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
-        wanted = services or SERVICES
         clean = lab.blotter().clean
-        lines = {s.name: clean(lab.engine.logs(s.container)).splitlines() for s in lab.services() if s.name in wanted}
+        lines = {service: clean(lab.engine.logs(each)).splitlines() for service, each in containers.items()}
         print_json({"lab": name, "logs": lines})
         return
-    containers = {s.name: s.container for s in lab.services() if s.name in (services or SERVICES)}
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     with contextlib.closing(_followed(lab, containers) if follow else _past(lab, containers)) as printed:
         _show(lab, containers, printed, colour)
-    hosting.still_there()
+    engine.target.look()
 
 
 def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
@@ -82,7 +87,7 @@ def _followed(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple
 
 
 # Of the services' names, in their order.
-_COLOURS = ("cyan", "yellow", "green")
+_COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 
 
 def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]], colour: bool) -> None:
@@ -102,25 +107,24 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
 # What follows SERVICE is the command's own, options and all.
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @name_option
-@click.argument("service", type=click.Choice(SERVICES))
+@click.argument("service")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")
-def shell(name: str, service: str, words: tuple[str, ...]) -> None:
-    """A shell inside SERVICE, or one COMMAND there; its exit code is passed on."""
+def shell(engine: Engine, name: str, service: str, words: tuple[str, ...]) -> None:
+    """Open a shell in SERVICE, or run COMMAND there and return its exit code."""
     from mailstack.runner import Local
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
+    lab.check_names([service])
     lab.service(service)
     runner = Local()
-    _attached(runner, lab.compose(runner).shell(service, words or ("bash",)))
+    _attached(engine.target, runner, lab.compose(runner).shell(service, words or _SHELL))
 
 
-def _attached(runner: Runner, command: Command) -> NoReturn:
+def _attached(target: Target, runner: Runner, command: Command) -> NoReturn:
     """Run with this process's own streams, and end with the command's code, unless its host has gone meanwhile."""
-    from mailstack import hosting
-
     code = runner.attach(command)
-    hosting.still_there()
+    target.look()
     sys.exit(passed_on(code))
 
 
@@ -132,7 +136,7 @@ def passed_on(code: int) -> int:
 
 @click.group()
 def secrets() -> None:
-    """Make, rotate or reveal a lab's secrets."""
+    """Create, rotate or reveal the secrets of a lab."""
 
 
 @secrets.command("init")
@@ -140,13 +144,14 @@ def secrets() -> None:
 @overlay_option
 @json_option
 def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
-    """Write what the containers are handed into DIRECTORY, for plain `docker compose`.
+    """Write secrets for plain Compose to DIRECTORY.
 
-    What is there already (passwords, certificates) is kept.
+    Also write the configuration files that the containers mount. Passwords and
+    certificates that already exist are kept.
     """
-    from mailstack import resolve
+    from mailstack import resolve, target
 
-    written = resolve.init_secrets(directory, overlays)
+    written = resolve.init_secrets(target.local(os.environ), directory, overlays)
     if as_json:
         print_json({"directory": str(directory.absolute()), "files": written})
         return
@@ -158,13 +163,13 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
 @secrets.command("rotate")
 @name_option
 @json_option
-def rotate(name: str, as_json: bool) -> None:
-    """Give the relay another password, in the running lab."""
+def rotate(engine: Engine, name: str, as_json: bool) -> None:
+    """Change the relay user's password."""
     from mailstack import credentials
     from mailstack.running import RunningLab
 
     with Progress() as show:
-        user = credentials.rotate(RunningLab(name), show)
+        user = credentials.rotate(RunningLab(name, engine), show)
     if as_json:
         print_json({"lab": name, "user": user})
     else:
@@ -175,12 +180,15 @@ def rotate(name: str, as_json: bool) -> None:
 @name_option
 @click.argument("account")
 @json_option
-def reveal(name: str, account: str, as_json: bool) -> None:
-    """Print the password of ACCOUNT (an address, or `relay`)."""
+def reveal(engine: Engine, name: str, account: str, as_json: bool) -> None:
+    """Print the password of ACCOUNT.
+
+    ACCOUNT is an address, or `relay` for the relay user.
+    """
     from mailstack import credentials
     from mailstack.running import RunningLab
 
-    user, password = credentials.of(RunningLab(name), account)
+    user, password = credentials.of(RunningLab(name, engine), account)
     if as_json:
         print_json({"lab": name, "user": user, "password": password.reveal()})
     else:

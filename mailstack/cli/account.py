@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from mailstack import hint
 from mailstack.cli.output import Progress, json_option, print_json, table
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import UNLIMITED
 
+if TYPE_CHECKING:
+    from mailstack.engine import Engine
+
 
 @click.group()
 def account() -> None:
-    """Accounts of a running lab: add, list, remove. No server is started again."""
+    """Add, list and remove accounts of a running lab. No server restarts."""
 
 
 @account.command("add")
 @name_option
 @click.argument("address")
-@click.option("--quota", metavar="SIZE", help="How much its mailbox holds, 5M say.  [the lab's]")
+@click.option("--quota", metavar="SIZE", help="Quota of its mailbox, such as 5M.  [default: the lab's]")
 @json_option
-def add(name: str, address: str, quota: str | None, as_json: bool) -> None:
-    """Add ADDRESS, with a new password, to the running lab."""
+def add(engine: Engine, name: str, address: str, quota: str | None, as_json: bool) -> None:
+    """Add ADDRESS with a new password."""
     from mailstack.accounts import Accounts
     from mailstack.labfile import to_bytes
     from mailstack.running import RunningLab
@@ -30,31 +34,31 @@ def add(name: str, address: str, quota: str | None, as_json: bool) -> None:
     amount = None if quota is None else to_bytes(quota)
     if quota is not None and amount is None:
         raise InputError(f"{quota!r} is no size from 1K to 1024G", remedy="write it like 5M")
-    with Progress() as show, Accounts(RunningLab(name), show) as accounts:
+    with Progress() as show, Accounts(RunningLab(name, engine), show) as accounts:
         accounts.add(address, quota=amount)
     if as_json:
         print_json({"lab": name, "address": address.lower(), "quota": amount})
         return
     click.echo(f"{address.lower()} is an account of lab “{name}”; its password:")
-    click.echo(f"  {hint.line('secrets', 'reveal', address.lower(), lab=name)}")
+    click.echo(f"  {engine.target.line('secrets', 'reveal', address.lower(), lab=name)}")
 
 
 @account.command("list")
 @name_option
 @json_option
-def list_(name: str, as_json: bool) -> None:
-    """List the accounts: those of the definition, and those that were added."""
+def list_(engine: Engine, name: str, as_json: bool) -> None:
+    """List all accounts, of the definition and added."""
     from mailstack.accounts import Accounts
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     added = {each.address for each in Accounts(lab).added()}
-    every = [(each.address, each.quota, each.address in added) for each in lab.definition.accounts]
+    every = [(each.address, each.quota, each.address in added) for each in lab.definition().accounts]
     if as_json:
         accounts = [{"address": address, "quota": quota, "added": later} for address, quota, later in every]
         print_json({"lab": name, "accounts": accounts})
         return
-    limit = lab.definition.limits.mailbox_quota
+    limit = lab.definition().limits.mailbox_quota
     rows = [
         (address, _as_written(limit if quota is None else quota), "added" if later else "")
         for address, quota, later in every
@@ -76,12 +80,12 @@ def _as_written(size: int) -> str:
 @name_option
 @click.argument("address")
 @json_option
-def remove(name: str, address: str, as_json: bool) -> None:
-    """Take ADDRESS, which was added, from the lab again, with its mailbox."""
+def remove(engine: Engine, name: str, address: str, as_json: bool) -> None:
+    """Remove an added ADDRESS and its mailbox."""
     from mailstack.accounts import Accounts
     from mailstack.running import RunningLab
 
-    with Progress() as show, Accounts(RunningLab(name), show) as accounts:
+    with Progress() as show, Accounts(RunningLab(name, engine), show) as accounts:
         accounts.remove(address)
     if as_json:
         print_json({"lab": name, "address": address.lower()})

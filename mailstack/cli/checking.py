@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,18 +14,26 @@ from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
 
+if TYPE_CHECKING:
+    from mailstack.engine import Engine
+
 
 @click.command()
 @name_option
 @click.argument("ids", nargs=-1, metavar="[ID]…")
-@click.option("--list", "listed", is_flag=True, help="Name the checks, and run none.")
-@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the results as JUnit XML, too.")
-@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
+@click.option("--list", "listed", is_flag=True, help="List the checks without running them.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Also write the results as JUnit XML.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
+)
 @json_option
-def check(name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, progress: str, as_json: bool) -> None:
-    """Prove what a lab promises, end to end: all of it, or the checks (or families) named by ID.
+def check(
+    engine: Engine, name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, progress: str, as_json: bool
+) -> None:
+    """Run end-to-end checks on a lab: all, or those named by ID.
 
-    Exits with 1 when a check failed.
+    ID is a check, or a family of checks such as `auth`. The exit code is 1 if
+    a check fails.
     """
     from mailstack import checks, report
 
@@ -44,7 +53,7 @@ def check(name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, pro
 
     begun = time.monotonic()
     done: list[CheckResult] = []
-    with Progress(progress) as show, Bench(RunningLab(name)) as bench:
+    with Progress(progress) as show, Bench(RunningLab(name, engine)) as bench:
 
         def tell(result: CheckResult) -> None:
             done.append(result)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mailstack.dialogue import Dialogue, Exchange
+    from mailstack.engine import Engine
 
 
 @click.command()
@@ -34,17 +35,20 @@ if TYPE_CHECKING:
     type=click.Choice(["submission", "smtp", "sender"]),
     default="submission",
     show_default=True,
-    help="Port 587 with TLS and AUTH, port 25, or from the sender's MTA to its relay.",
+    help="Port 587 with TLS and AUTH, port 25, or from the sender's MTA to its relay host.",
 )
-@click.option("--from", "sender", metavar="A", help="Who sends it.  [first account; with smtp a stranger]")
-@click.option("--to", "recipients", multiple=True, metavar="B", help="Who gets it (may be repeated).  [second account]")
-@click.option("--subject", default="A mail from the lab", show_default=True, metavar="S")
-@click.option("--body", default="Hello from the lab.", metavar="TEXT", help="The text; - reads it from standard input.")
+@click.option("--from", "sender", metavar="A", help="Sender.  [default: first account; an outside address for smtp]")
+@click.option(
+    "--to", "recipients", multiple=True, metavar="B", help="Recipient. Repeatable.  [default: second account]"
+)
+@click.option("--subject", default="A mail from the lab", show_default=True, metavar="S", help="Subject.")
+@click.option("--body", default="Hello from the lab.", metavar="TEXT", help="Text; - reads it from standard input.")
 @attach_option
-@click.option("--svg", type=click.Path(path_type=Path), metavar="FILE", help="Draw it, as a sequence diagram.")
-@click.option("--timeout", type=duration, default="15s", show_default=True, help="How long it may take.")
+@click.option("--svg", type=click.Path(path_type=Path), metavar="FILE", help="Draw a sequence diagram.")
+@click.option("--timeout", type=duration, default="15s", show_default=True, help="Time limit.")
 @json_option
 def dialogue(
+    engine: Engine,
     name: str,
     via: str,
     sender: str | None,
@@ -56,10 +60,10 @@ def dialogue(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Send a mail, and show what client and server say to each other.
+    """Send a mail and show the dialogue of client and server.
 
-    Each reply code is explained, with the RFC's section. Credentials are not
-    shown. A mail that is refused is shown as well; the exit code is 1 then.
+    Each command and reply is explained, with the section of the RFC.
+    Credentials are masked. The exit code is 1 if the mail is refused.
     """
     from mailstack import post, recording
     from mailstack.model import Deadline
@@ -67,9 +71,9 @@ def dialogue(
 
     if svg:
         need_writable(svg)
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     sender = recording.VISITOR if via == "smtp" and sender is None else sender
-    letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
+    letter = post.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     with Progress() as progress:
         progress.step(f"sending a mail via {via}")
         found = recording.record(lab, letter, via, Deadline.after(timeout))

@@ -6,14 +6,17 @@ import sys
 import textwrap
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint
 from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.output import Progress, columns, json_option, print_json, printable, table
 from mailstack.cli.where import host_option
 from mailstack.model import Json
+
+if TYPE_CHECKING:
+    from mailstack.engine import Engine
 
 
 @click.command()
@@ -23,34 +26,36 @@ from mailstack.model import Json
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write the report to this folder: index.html, and the evidence.",
+    help="Write the report to this folder: index.html and the evidence.",
 )
-@click.option("--keep", is_flag=True, help="Keep the lab, to look at it.")
+@click.option("--keep", is_flag=True, help="Keep the lab for inspection.")
 @click.option(
     "--progress",
     type=click.Choice(["auto", "tty", "plain", "quiet"]),
     default="auto",
-    help="How to show progress.",
+    help="Style of the progress.",
 )
 @json_option
-def experiment(overlays: tuple[Path, ...], out: Path | None, keep: bool, progress: str, as_json: bool) -> None:
-    """Perform the whole experiment in a lab of its own: each step with what was
-    done, what was expected, the evidence and the verdict.
+def experiment(
+    engine: Engine, overlays: tuple[Path, ...], out: Path | None, keep: bool, progress: str, as_json: bool
+) -> None:
+    """Run the whole experiment in a separate lab and report on it.
 
-    Exits with 1 when a step failed. The lab is removed, whatever happens, unless
-    it is to be kept.
+    The report shows the action, the expectation, the evidence and the verdict
+    of each step. The exit code is 1 if a step fails. The lab is removed in any
+    case, except with --keep.
     """
     from mailstack.experiment import folder
     from mailstack.experiment.performance import perform
 
     with Progress(progress) as show, folder.prepared(out) if out else nullcontext() as place:
-        found = perform(overlays, keep, show)
+        found = perform(engine, overlays, keep, show)
         document = found.document
         if place:
             show("writing the report")
             folder.write(place, folder.contents(document, found.logs))
     if keep:
-        click.echo(f"mailstack: the lab is kept: {hint.line('down', lab=found.lab)} removes it", err=True)
+        click.echo(f"mailstack: the lab is kept: {engine.target.line('down', lab=found.lab)} removes it", err=True)
     if as_json:
         print_json(document)
     else:

@@ -19,6 +19,7 @@ from mailstack.errors import InputError
 from mailstack.model import Json
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.faults import Fault, Seen
     from mailstack.replies import Meaning
     from mailstack.running import RunningLab
@@ -36,15 +37,17 @@ _ENHANCED = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
 @name_option
 @click.argument("text", nargs=-1, metavar="[TEXT…|-]")
 @logs_option
-@click.option("--list", "listed", is_flag=True, help="All the failures that are known.")
+@click.option("--list", "listed", is_flag=True, help="List all known failures.")
 @json_option
-def explain(name: str, text: tuple[str, ...], files: tuple[Path, ...], listed: bool, as_json: bool) -> None:
-    """Say what a failure means, and what to do about it.
+def explain(
+    engine: Engine, name: str, text: tuple[str, ...], files: tuple[Path, ...], listed: bool, as_json: bool
+) -> None:
+    """Explain known failures: their meaning, cause and remedy.
 
-    TEXT is a log line or a server's reply (- reads them from standard input);
-    without it, what has gone wrong in the lab of late is explained.
+    TEXT is a log line or the reply of a server; - reads standard input. Without
+    TEXT, explain the recent failures in the logs of the lab.
 
-    Exits with 1 when TEXT is not known.
+    The exit code is 1 if TEXT is not known.
     """
     from mailstack import faults
 
@@ -61,7 +64,7 @@ def explain(name: str, text: tuple[str, ...], files: tuple[Path, ...], listed: b
         return
     from mailstack.running import RunningLab
 
-    _explain_log(*_of_lab(RunningLab(name)), as_json=as_json)
+    _explain_log(*_of_lab(RunningLab(name, engine)), as_json=as_json)
 
 
 def _explain_text(lines: Iterable[str], as_json: bool) -> None:
@@ -86,7 +89,7 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
         for code in codes.values() if count == 1 or not found else ():
             _field(code.code, f"{code.text}  [{code.source}]")
         if not found:
-            click.echo(f"no failure that is known; `{hint.line('explain', '--list', host='')}` names those that are")
+            click.echo(f"no failure that is known; `{hint.line('explain', '--list')}` names those that are")
     sys.exit(0 if found else 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,78 +13,72 @@ from mailstack.cli.where import host_option
 from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 from mailstack.model import Json
 
+if TYPE_CHECKING:
+    from mailstack.doctor import Finding
+    from mailstack.engine import Engine
+    from mailstack.runner import Runner
+
 
 @click.command()
 @host_option
 @json_option
-def doctor(as_json: bool) -> None:
-    """Say of each thing that a lab needs whether it is there, and what to do.
+def doctor(engine: Engine, as_json: bool) -> None:
+    """Check whether this host has all that a lab needs, and what to do if not.
 
-    Exits with 3 when a lab could not be brought up.
+    The exit code is 3 if a lab cannot run.
     """
     from mailstack import doctor as examination
-    from mailstack.engine import Engine
     from mailstack.runner import Local
 
-    findings = examination.examine(Local(), Engine())
+    findings = examination.examine(Local(), engine)
     ready = examination.fit(findings)
     if as_json:
-        print_json(
-            {
-                "ready": ready,
-                "findings": [
-                    {
-                        "name": finding.name,
-                        "ok": finding.ok,
-                        "required": finding.required,
-                        "found": finding.found,
-                        "remedy": "" if finding.ok else finding.remedy,
-                    }
-                    for finding in findings
-                ],
-            }
-        )
+        print_json({"ready": ready, "findings": [finding.json() for finding in findings]})
     else:
-        words = {True: "ok", False: "missing"}
-        rows = [(f.name, words[f.ok] if f.required or f.ok else "later", f.found) for f in findings]
-        table(("thing", "", "found"), rows, flexible=2)
-        for finding in findings:
-            if not finding.ok and finding.remedy:
-                click.echo(f"\n{finding.name} → {finding.remedy}")
+        _print_findings(findings)
     sys.exit(0 if ready else HostError.exit_code)
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    words = {True: "ok", False: "missing"}
+    rows = [(f.name, words[f.ok] if f.required or f.ok else "later", f.found) for f in findings]
+    table(("thing", "", "found"), rows, flexible=2)
+    for finding in findings:
+        if not finding.ok and finding.remedy:
+            click.echo(f"\n{finding.name} → {finding.remedy}")
 
 
 @click.command()
 @host_option
-@click.option("--yes", is_flag=True, help="On another host: do it without asking.")
-@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
-def provision(yes: bool, progress: str) -> None:
-    """Have a Docker engine: nothing to do where one answers, else install and start it.
+@click.option("--yes", is_flag=True, help="On a remote host: do not ask for confirmation.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
+)
+def provision(engine: Engine, yes: bool, progress: str) -> None:
+    """Install and start a Docker engine, unless one answers.
 
-    On Debian and Ubuntu, as root or with sudo; elsewhere it says what to install. On another host it shows
-    first what it will do there, and asks.
+    This works on Debian and Ubuntu, as root or with sudo. On other systems, say
+    what to install. On a remote host, first show the steps and ask.
     """
-    from mailstack import hosting
     from mailstack import provision as setting_up
-    from mailstack.machine import Facts, Here, There
+    from mailstack.machine import Facts, machine_of
     from mailstack.runner import Local
 
-    there = hosting.current()
-    with Progress(progress) as show:
-        if there is None:
-            setting_up.provision(Here(Local()), show)
+    machine = machine_of(engine.target, Local())
+    user = printable(engine.target.user)  # as the host has it
+
+    def agree(facts: Facts, steps: list[setting_up.Step]) -> None:
+        if not machine.name:
             return
-        user = printable(there.about["user"])  # as the host has it
+        click.echo(f"On {machine.name} ({printable(facts.distribution)}), as {user}:")
+        for number, step in enumerate(steps, 1):
+            click.echo(f"  {number}. {step.title}\n     {setting_up.told(step)}")
+        if not yes:
+            _asked("Do this?")
 
-        def agree(facts: Facts, steps: list[setting_up.Step]) -> None:
-            click.echo(f"On {there.host} ({printable(facts.distribution)}), as {user}:")
-            for number, step in enumerate(steps, 1):
-                click.echo(f"  {number}. {step.title}\n     {setting_up.told(step)}")
-            if not yes:
-                _asked("Do this?")
-
-        setting_up.provision(There(there), show, agree=agree)
-    if there.about["way"] == "sudo":
+    with Progress(progress) as show:
+        setting_up.provision(machine, show, agree=agree)
+    if engine.target.by_sudo:
         click.echo(f"{user} is not in the group `docker` there: mailstack gets to the engine by sudo")
 
 
@@ -98,23 +93,14 @@ def _asked(question: str) -> None:
 @click.command()
 @host_option
 @json_option
-def version(as_json: bool) -> None:
-    """The versions of mailstack, Python, Compose, the engine and the servers, and
-    the digests of the lab's images: what it takes to reproduce a run."""
-    import platform
-
-    from mailstack import compose, versions
-    from mailstack.engine import Engine
+def version(engine: Engine, as_json: bool) -> None:
+    """Show the versions of mailstack, Python, Compose, the engine and the servers,
+    and the digests of the images: all that is needed to reproduce a run."""
     from mailstack.runner import Local
 
-    runner = Local()
-    found: Json = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
-    try:
-        found["compose"] = ".".join(map(str, compose.version_of(runner, compose.find(runner))))
-        found["engine"] = str(Engine().version().get("Version", ""))
-        found |= versions.of_images(Engine())
-    except MailstackError as error:
-        click.echo(f"mailstack: {error.whole()}", err=True)
+    found, problem = versions(engine, Local())
+    if problem:
+        click.echo(f"mailstack: {problem.whole()}", err=True)
     if as_json:
         print_json(found)
         return
@@ -122,3 +108,20 @@ def version(as_json: bool) -> None:
         found[f"image of {service}"] = digest
     for name, value in found.items():
         click.echo(f"{name:<17} {value or 'none'}")
+
+
+def versions(engine: Engine, runner: Runner) -> tuple[Json, MailstackError | None]:
+    """Return the versions of all that takes part, "" for those that are unknown; and why the first is."""
+    import platform
+
+    from mailstack import compose
+    from mailstack.versions import of_images
+
+    found: Json = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
+    try:
+        found["compose"] = ".".join(map(str, compose.version_of(runner, compose.find(runner))))
+        found["engine"] = str(engine.version().get("Version", ""))
+        found |= of_images(engine)
+    except MailstackError as error:
+        return found, error
+    return found, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,31 +11,38 @@ from mailstack.cli.output import Progress, json_option, print_json
 from mailstack.cli.where import host_option
 from mailstack.model import Json
 
+if TYPE_CHECKING:
+    from mailstack.engine import Engine
+
 _file = click.argument("file", type=click.Path(path_type=Path))
-_progress = click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
+_progress = click.option(
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
+)
 
 
 @click.group()
 def images() -> None:
-    """The lab's images in a file, for class rooms that have no network."""
+    """Save the images of the lab to a file, or load them from one.
+
+    This is for class rooms and other places without a network.
+    """
 
 
 @images.command("save")
 @host_option
 @_file
-@click.option("--force", is_flag=True, help="Replace FILE, if it is there.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_progress
 @json_option
-def save(file: Path, force: bool, progress: str, as_json: bool) -> None:
-    """Write the images of this version to FILE, a compressed archive.
+def save(engine: Engine, file: Path, force: bool, progress: str, as_json: bool) -> None:
+    """Save the images of this version to FILE, a compressed archive.
 
-    They have to be on the engine: `mailstack up` makes them.
+    The engine must have them: `mailstack up` builds them.
     """
     from mailstack import archive
-    from mailstack.engine import Engine
 
     with Progress(progress) as show:
-        _answer(archive.save(Engine(), file, show, replace=force), "saved", as_json)
+        _answer(archive.save(engine, file, show, replace=force), "saved", as_json)
 
 
 @images.command("load")
@@ -42,17 +50,15 @@ def save(file: Path, force: bool, progress: str, as_json: bool) -> None:
 @_file
 @_progress
 @json_option
-def load(file: Path, progress: str, as_json: bool) -> None:
-    """Have the engine hold the images of FILE: `up` then needs no network.
+def load(engine: Engine, file: Path, progress: str, as_json: bool) -> None:
+    """Load the images of FILE into the engine: `up` then needs no network.
 
-    A file with the images of another version of mailstack, or for another kind of
-    processor, is refused.
+    Images of another version of mailstack, or for another processor, are refused.
     """
     from mailstack import archive
-    from mailstack.engine import Engine
 
     with Progress(progress) as show:
-        _answer(archive.load(Engine(), file, show), "loaded", as_json)
+        _answer(archive.load(engine, file, show), "loaded", as_json)
 
 
 def _answer(found: Json, done: str, as_json: bool) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint, stdio
+from mailstack import stdio
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable, table
+from mailstack.cli.plans import print_plans
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
-from mailstack.model import Endpoint, Relay
+from mailstack.model import Endpoint, Json, Relay
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.lab import Report
     from mailstack.running import RunningLab
+    from mailstack.target import Target
 
 _HOW = {
     "submission": "STARTTLS, then AUTH",
@@ -35,7 +38,7 @@ overlay_option = click.option(
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A compose file to lay over the lab's (may be repeated).",
+    help="Overlay: a Compose file to lay over the definition. Repeatable.",
 )
 
 
@@ -57,23 +60,28 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
 @click.command()
 @name_option
 @overlay_option
-@click.option("--relay", callback=_relay, metavar="HOST:PORT", help="Relay through a real provider outside.")
+@click.option("--relay", callback=_relay, metavar="HOST:PORT", help="Relay host outside the lab.")
 @click.option(
     "--relay-credentials",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="`user:password` for it, in a file that only you may read.",
+    help="File with `user:password` for the relay host. Only you may have permission to read it.",
 )
 @click.option(
-    "--relay-ca", type=click.Path(path_type=Path), metavar="FILE", help="A CA to trust for the relay, besides Debian's."
+    "--relay-ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CA to trust for the relay host, in addition to Debian's.",
 )
-@click.option("--keep", is_flag=True, help="Keep what was made when it fails, to look at it.")
-@click.option("--ttl", type=duration, metavar="2h", help="Remove the lab by itself after this time.")
+@click.option("--keep", is_flag=True, help="If `up` fails, keep what it made, for inspection.")
+@click.option("--ttl", type=duration, metavar="DURATION", help="Remove the lab after this time, such as 30m or 2h.")
+@click.option("--dry-run", is_flag=True, help="Show the steps and their causes; change nothing.")
 @click.option(
-    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="How to show progress."
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
 )
 @json_option
 def up(
+    engine: Engine,
     name: str,
     overlays: tuple[Path, ...],
     relay: Relay | None,
@@ -81,12 +89,13 @@ def up(
     relay_ca: Path | None,
     keep: bool,
     ttl: float | None,
+    dry_run: bool,
     progress: str,
     as_json: bool,
 ) -> None:
-    """Bring a lab up, and prove it: a mail was submitted, and read over IMAP.
+    """Start a lab and prove it: submit a mail, and read it over IMAP.
 
-    On a lab that is up already: bring it to its definition.
+    If the lab already runs, apply the changes in its definition.
     """
     from mailstack import lab
 
@@ -97,17 +106,22 @@ def up(
             f"the relay {relay.host}:{relay.port} needs credentials", remedy="add --relay-credentials FILE"
         )
     request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl)
+    if dry_run:
+        with Progress(progress) as show:
+            steps = lab.dry_run(engine, request, show)
+        print_plans("up", [steps], steps.json() if as_json else None, engine.target)
+        return
     with Progress(progress) as show:
-        report = lab.up(request, show)
+        report = lab.up(engine, request, show)
     for note in report.notes:
         click.echo(f"mailstack: {note}", err=True)
     if as_json:
         print_json(report.json())
     else:
-        _print_report(report)
+        _print_report(report, engine.target)
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: Report, target: Target) -> None:
     click.echo(
         f"lab “{report.lab}” is up after {report.seconds['total']:.1f} s: "
         f"a mail crossed it in {report.verified.milliseconds:.0f} ms\n"
@@ -116,14 +130,13 @@ def _print_report(report: Report) -> None:
     click.echo()
     _print_list("accounts", report.accounts)
     click.echo(f"CA        {report.ca_file}")
-    click.echo(f"\nnext      {hint.line('send', '--to', report.accounts[0], lab=report.lab)}")
-    click.echo(f"          {hint.line('check', lab=report.lab)}")
+    click.echo(f"\nnext      {target.line('send', '--to', report.accounts[0], lab=report.lab)}")
+    click.echo(f"          {target.line('check', lab=report.lab)}")
 
 
-def _print_endpoints(endpoints: dict[str, Endpoint] | object) -> None:
+def _print_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
     from mailstack.ports import loopback_name
 
-    assert isinstance(endpoints, dict)
     host = loopback_name()  # for people, whose clients may look for a name in the certificate
     table(
         ("endpoint", "address", "how"),
@@ -146,71 +159,88 @@ def _print_list(label: str, words: Sequence[str]) -> None:
 
 @click.command()
 @name_option
-@click.option("--all", "everything", is_flag=True, help="Every lab of yours on this engine.")
-@click.option("--stale", is_flag=True, help="Those that have expired, or were left behind.")
-@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto")
+@click.option("--all", "everything", is_flag=True, help="Remove all your labs on this engine.")
+@click.option("--stale", is_flag=True, help="Remove labs that have expired or were left behind.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and why; change nothing.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
+)
 @json_option
-def down(name: str, everything: bool, stale: bool, progress: str, as_json: bool) -> None:
+def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool, progress: str, as_json: bool) -> None:
     """Remove a lab: containers, networks, volumes and secrets.
 
-    With --all every lab of yours, also one whose `up` was killed. With --stale
-    those whose --ttl has passed, whose `up`, `down` or last user was killed,
-    or of which there are only files. Nobody else's, either way.
+    --all removes all your labs, also those whose `up` was killed. --stale
+    removes labs whose --ttl has passed, whose `up`, `down` or last lease holder
+    was killed, or of which only files are left. Neither removes the labs of other
+    owners.
     """
     from mailstack import down as removal
     from mailstack import home
 
     if everything and stale:
         raise InputError("--all removes what --stale does, and more", remedy="give one of them")
+    if dry_run:
+        with Progress(progress) as show:
+            if everything or stale:
+                plans = removal.dry_run_several(engine, show, stale=stale)
+            else:
+                plans = [removal.dry_run(engine, name, show)]
+        document = {"plans": [plan.json() for plan in plans]}
+        print_plans("down", plans, document if as_json else None, engine.target)
+        return
     with Progress(progress) as show:
         if stale:
-            removed = removal.stale(show)
+            removed = removal.stale(engine, show)
         elif everything:
-            removed = removal.everything(show)
+            removed = removal.everything(engine, show)
         else:
-            removed = [name] if removal.down(name, show) else []
+            removed = [name] if removal.down(engine, name, show) else []
     if as_json:
         print_json({"removed": removed})
     elif removed:
         click.echo(f"removed: {', '.join(removed)}")
     else:
         click.echo("there was nothing to remove")
-        if not everything and not stale and (there := home.on_other_engines(home.current(), name)):
+        if not everything and not stale and (there := home.on_other_engines(home.current(engine), name)):
             click.echo(f"mailstack: a lab “{name}” of yours is at {' and '.join(there)}", err=True)
 
 
 @click.command()
 @name_option
 @json_option
-def status(name: str, as_json: bool) -> None:
-    """Services, addresses, ports and accounts of a lab; never passwords."""
-    from mailstack.running import RunningLab, endpoints_json
+def status(engine: Engine, name: str, as_json: bool) -> None:
+    """Show services, addresses, ports and accounts of a lab, without passwords."""
+    from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
-    services = lab.services()
+    lab = RunningLab(name, engine)
     if as_json:
-        print_json(
+        print_json(status_document(lab))
+    else:
+        _print_status(lab)
+
+
+def status_document(lab: RunningLab) -> Json:
+    """Return the document of `mailstack status --json`."""
+    from mailstack.running import endpoints_json
+
+    return {
+        "lab": lab.name,
+        "expires": lab.state.expires,
+        "services": [
             {
-                "lab": lab.name,
-                "expires": lab.state.expires,
-                "services": [
-                    {
-                        "name": service.name,
-                        "image": service.image,
-                        "state": service.state,
-                        "health": service.health,
-                        "addresses": dict(service.addresses),
-                        "ports": {str(inside): outside for inside, outside in service.ports.items()},
-                    }
-                    for service in services
-                ],
-                "endpoints": endpoints_json(lab.endpoints),
-                "ca_file": str(lab.ca_file),
-                "accounts": lab.definition.addresses(),
+                "name": service.name,
+                "image": service.image,
+                "state": service.state,
+                "health": service.health,
+                "addresses": dict(service.addresses),
+                "ports": {str(inside): outside for inside, outside in service.ports.items()},
             }
-        )
-        return
-    _print_status(lab)
+            for service in lab.services()
+        ],
+        "endpoints": endpoints_json(lab.endpoints),
+        "ca_file": str(lab.ca_file),
+        "accounts": lab.definition().addresses(),
+    }
 
 
 def _print_status(lab: RunningLab) -> None:
@@ -224,7 +254,7 @@ def _print_status(lab: RunningLab) -> None:
     click.echo()
     _print_endpoints(lab.endpoints)
     click.echo(f"\nimages    mailstack/…:{lab.state.tag}")
-    _print_list("accounts", lab.definition.addresses())
+    _print_list("accounts", lab.definition().addresses())
     click.echo(f"CA        {lab.ca_file}")
     if lab.state.expires != "never":
         moment = datetime.datetime.fromtimestamp(int(lab.state.expires)).astimezone()
@@ -235,14 +265,15 @@ def _print_status(lab: RunningLab) -> None:
 @name_option
 @overlay_option
 @json_option
-def config(name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
-    """The definition of a lab as Compose resolves it, overlays and all.
+def config(engine: Engine, name: str, overlays: tuple[Path, ...], as_json: bool) -> None:
+    """Show the definition of a lab as Compose resolves it, with its overlays.
 
-    Without -f: that of the lab that is up, or the one that `up` would use.
+    Without -f, show the definition of the running lab, or the one that `up`
+    would use.
     """
     from mailstack import resolve
 
-    document = resolve.resolved(name, overlays)
+    document = resolve.resolved(engine, name, overlays)
     if as_json:
         print_json(document)
     else:

@@ -13,6 +13,7 @@ from mailstack.durations import spoken
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted, MailstackError
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.load.ledger import Outcome, Percentiles
     from mailstack.load.performance import Now
 
@@ -30,23 +31,24 @@ def per_second(text: str) -> float:
 
 @click.command()
 @name_option
-@click.option("--connections", type=click.IntRange(1, 500), default=8, show_default=True, help="How many at once.")
-@click.option("--messages", type=click.IntRange(min=1), metavar="N", help="End after so many mails.")
-@click.option("--seconds", type=duration, metavar="T", help="End after so long.  [10, without --messages]")
-@click.option("--size", default="2K", show_default=True, metavar="SIZE", help="Of each mail, up to 100M.")
-@click.option("--rate", type=per_second, metavar="R", help="Messages/s at most.  [as fast as possible]")
+@click.option(
+    "--connections", type=click.IntRange(1, 500), default=8, show_default=True, help="Connections at the same time."
+)
+@click.option("--messages", type=click.IntRange(min=1), metavar="N", help="Stop after N mails.")
+@click.option("--seconds", type=duration, metavar="T", help="Stop after this time.  [default: 10, without --messages]")
+@click.option("--size", default="2K", show_default=True, metavar="SIZE", help="Size of each mail, up to 100M.")
+@click.option("--rate", type=per_second, metavar="R", help="Maximum of messages per second.  [default: no limit]")
 @click.option(
     "--mailboxes",
     type=click.IntRange(1, 1000),
     default=50,
     show_default=True,
-    help="Over how many mailboxes the mail is spread: new ones, which are removed in the end.",
+    help="Number of mailboxes. They are new, and removed at the end.",
 )
-@click.option(
-    "--timeout", type=duration, default="60s", show_default=True, help="How long mail may be under way in the end."
-)
+@click.option("--timeout", type=duration, default="60s", show_default=True, help="Time to wait for mail at the end.")
 @json_option
 def load(
+    engine: Engine,
     name: str,
     connections: int,
     messages: int | None,
@@ -57,12 +59,14 @@ def load(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Sustained load, and what became of each mail.
+    """Generate sustained load and account for every mail.
 
-    Authenticated submission over TLS on port 587, into mailboxes of its own. In the end every mail is looked for by
-    its Message-ID: what was taken with 250 and is nowhere is lost, what is there twice is doubled.
+    Submit mails on port 587, with TLS and AUTH, to new mailboxes. Then
+    look for every mail by its Message-ID. A mail that was accepted with 250
+    and is found nowhere is lost. A mail that is found twice is doubled.
 
-    Exits with 1 when a mail was refused, lost or doubled, with 4 when some were still under way in the end.
+    The exit code is 1 if a mail was refused, lost or doubled, and 4 if some
+    mail is still under way at the end.
     """
     from mailstack.labfile import to_bytes
     from mailstack.load import performance
@@ -82,7 +86,7 @@ def load(
         patience=timeout,
     )
     with Progress() as show:
-        outcome = performance.perform(RunningLab(name), plan, show.step, lambda now: show.step(live(now)))
+        outcome = performance.perform(RunningLab(name, engine), plan, show.step, lambda now: show.step(live(now)))
     if as_json:
         print_json(outcome.json())
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint, stdio
+from mailstack import stdio
 from mailstack.cli.output import columns, duration, fill, human_size, json_option, print_json, printable, to_json
 from mailstack.cli.where import name_option
 from mailstack.errors import DeadlinePassed, InputError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from imap_tools import BaseMailBox
     from rich.console import Console
 
+    from mailstack.engine import Engine
     from mailstack.mailboxes import Summary
     from mailstack.message import Message
     from mailstack.model import Deadline
@@ -31,21 +32,26 @@ NUMBER = click.IntRange(1, 2**32 - 1)  # a UID: RFC 3501, section 2.3.1.1
 @click.command()
 @name_option
 @click.argument("address")
-@click.option("--watch", is_flag=True, help="Show new mails as they arrive, until Ctrl-C.")
-@click.option("--count", type=click.IntRange(1), metavar="N", help="With --watch: end after N mails.")
-@click.option("--timeout", type=duration, help="With --watch: end after so long; with code 4 if fewer than N came.")
+@click.option("--watch", is_flag=True, help="Print new mails as they arrive, until Ctrl-C.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="With --watch: stop after N mails.")
+@click.option(
+    "--timeout", type=duration, help="With --watch: stop after this time; exit with 4 if fewer than N arrived."
+)
 @json_option
-def inbox(name: str, address: str, watch: bool, count: int | None, timeout: float | None, as_json: bool) -> None:
+def inbox(
+    engine: Engine, name: str, address: str, watch: bool, count: int | None, timeout: float | None, as_json: bool
+) -> None:
     """List the mails in the mailbox of ADDRESS, oldest first.
 
-    The number of a mail is its UID: it stays while the mail is in the mailbox, and is what `read` and `reply` take.
+    The number of a mail is its UID. It does not change while the mail is in
+    the mailbox. `read` and `reply` accept it.
     """
     from mailstack import mailboxes
     from mailstack.running import RunningLab
 
     if (count or timeout) and not watch:
         raise click.UsageError("--count and --timeout go with --watch")
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     if watch:
         _watch(lab, address, count, timeout, as_json)
         return
@@ -142,20 +148,23 @@ def _local(when: datetime) -> str:
 @name_option
 @click.argument("address")
 @click.argument("number", required=False, type=NUMBER)
-@click.option("--raw", is_flag=True, help="The mail byte for byte, as the server has it.")
+@click.option("--raw", is_flag=True, help="Print the mail byte for byte, as on the server.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Save its attachments in DIR.")
 @json_option
-def read(name: str, address: str, number: int | None, raw: bool, save: Path | None, as_json: bool) -> None:
-    """Show a mail in the mailbox of ADDRESS: the one with this NUMBER, as `inbox` shows it, or the newest.
+def read(
+    engine: Engine, name: str, address: str, number: int | None, raw: bool, save: Path | None, as_json: bool
+) -> None:
+    """Show the mail NUMBER in the mailbox of ADDRESS, or the newest.
 
-    An attachment is saved under its own name, or one like it where that name is taken or would do harm: nothing is
-    replaced, and nothing is written outside of DIR. On a terminal, control characters are shown as `?`.
+    `inbox` shows the numbers. --save keeps the name of an attachment, unless
+    that name exists or is unsafe. It overwrites nothing, and writes nothing
+    outside DIR. On a terminal, control characters are shown as `?`.
     """
     from mailstack.running import RunningLab
 
     if raw and (save or as_json):
         raise click.UsageError("--raw gives the mail alone, without --save and --json")
-    found = one_mail(RunningLab(name), address, number)
+    found = one_mail(RunningLab(name, engine), address, number)
     if raw:
         _raw(found.raw)
         return
@@ -219,5 +228,5 @@ def one_mail(lab: RunningLab, address: str, number: int | None) -> Message:
         found = mailboxes.message(box, number)
     if found is None:
         which = f"no mail with UID {number} is" if number else "no mail is"
-        raise InputError(f"{which} in the mailbox of {address}", remedy=hint.line("inbox", address, lab=lab.name))
+        raise InputError(f"{which} in the mailbox of {address}", remedy=lab.line("inbox", address))
     return found

@@ -7,32 +7,36 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint
 from mailstack.cli.mailboxes import NUMBER, one_mail
 from mailstack.cli.output import attach_option, duration, json_option, print_json, printable, text_of
 from mailstack.cli.where import name_option
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.post import Sent
+    from mailstack.running import RunningLab
 
 
 @click.command()
 @name_option
-@click.option("--from", "sender", metavar="A", help="An account of the lab, or an alias of one.  [first account]")
-@click.option("--to", "recipients", multiple=True, metavar="B", help="Who gets it (may be repeated).  [second account]")
-@click.option("--subject", default="A mail from the lab", show_default=True, metavar="S")
-@click.option("--body", default="Hello from the lab.", metavar="TEXT", help="The text; - reads it from standard input.")
+@click.option("--from", "sender", metavar="A", help="Sender: an account, or an alias of one.  [default: first account]")
+@click.option(
+    "--to", "recipients", multiple=True, metavar="B", help="Recipient. Repeatable.  [default: second account]"
+)
+@click.option("--subject", default="A mail from the lab", show_default=True, metavar="S", help="Subject.")
+@click.option("--body", default="Hello from the lab.", metavar="TEXT", help="Text; - reads it from standard input.")
 @attach_option
 @click.option(
     "--via",
     type=click.Choice(["sender", "submission"]),
     default="submission",
     show_default=True,
-    help="`mail -s` on the sender and its relay, or straight to port 587.",
+    help="`mail -s` on the sender, which relays it; or submission to port 587.",
 )
-@click.option("--timeout", type=duration, default="15s", show_default=True, help="How long to wait for its arrival.")
+@click.option("--timeout", type=duration, default="15s", show_default=True, help="Time to wait for its arrival.")
 @json_option
 def send(
+    engine: Engine,
     name: str,
     sender: str | None,
     recipients: tuple[str, ...],
@@ -43,17 +47,17 @@ def send(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Send a mail, and wait until every mailbox of the lab that it is for has it.
+    """Send a mail and wait until it is in the mailbox of each recipient.
 
-    Exits with 1 when it is refused, comes back, or has not arrived in time; the
-    message says what became of it for each recipient.
+    The exit code is 1 if the mail is refused or returned, or does not arrive in
+    time. The message then gives the result for each recipient.
     """
     from mailstack import post
     from mailstack.model import Deadline
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
-    letter = post.letter(lab.definition, sender, recipients, subject, text_of(body), attachments)
+    lab = RunningLab(name, engine)
+    letter = post.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     try:
         sent = post.send(lab, letter, via, Deadline.after(timeout))
     except post.NotArrived as error:
@@ -63,19 +67,20 @@ def send(
     if as_json:
         print_json(sent.json())
         return
-    _tell(sent, name)
+    _tell(sent, lab)
 
 
 @click.command()
 @name_option
 @click.argument("address")
 @click.argument("number", required=False, type=NUMBER)
-@click.option("--body", required=True, metavar="TEXT", help="The text; - reads it from standard input.")
+@click.option("--body", required=True, metavar="TEXT", help="Text; - reads it from standard input.")
 @attach_option
-@click.option("--no-quote", is_flag=True, help="Without what the mail said.")
-@click.option("--timeout", type=duration, default="15s", show_default=True, help="How long to wait for its arrival.")
+@click.option("--no-quote", is_flag=True, help="Do not quote the mail.")
+@click.option("--timeout", type=duration, default="15s", show_default=True, help="Time to wait for its arrival.")
 @json_option
 def reply(
+    engine: Engine,
     name: str,
     address: str,
     number: int | None,
@@ -85,18 +90,26 @@ def reply(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Answer a mail in the mailbox of ADDRESS: the one with this NUMBER, as `inbox` shows it, or the newest.
+    """Reply to the mail NUMBER in the mailbox of ADDRESS, or to the newest.
 
-    Goes to Reply-To or From, as ADDRESS, over submission; waits until it has arrived, as `send` does.
+    `inbox` shows the numbers. The reply goes from ADDRESS to the Reply-To or
+    From of the mail, over submission. Like `send`, this command waits until the
+    reply arrives.
     """
     from mailstack import answering, post
     from mailstack.model import Deadline
     from mailstack.running import RunningLab
 
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
     found = one_mail(lab, address, number)
     letter = answering.answer(
-        lab.definition, address, found, text_of(body), attachments, quoted=not no_quote, name=name
+        lab.definition(),
+        address,
+        found,
+        text_of(body),
+        attachments,
+        quoted=not no_quote,
+        otherwise=lab.line("send", "--to", "ADDRESS"),
     )
     answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
     try:
@@ -108,14 +121,14 @@ def reply(
     if as_json:
         print_json({**sent.json(), **answered})
         return
-    _tell(sent, name)
+    _tell(sent, lab)
 
 
-def _tell(sent: Sent, name: str) -> None:
+def _tell(sent: Sent, lab: RunningLab) -> None:
     click.echo(f"{printable(sent.message_id)}")
     click.echo(f"from {sent.sender} via {sent.via} to {', '.join(sent.recipients)}")
     for address, milliseconds in sent.arrived.items():
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
-        way = hint.line("trace", "--last", lab=name)
+        way = lab.line("trace", "--last")
         click.echo(f"handed over: none of the recipients has a mailbox in the lab; `{way}` tells its way")

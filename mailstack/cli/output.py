@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def json_option(function: F) -> F:
     """`--json`: the answer as one document."""
-    return click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
 def attach_option(function: F) -> F:
@@ -35,7 +35,7 @@ def attach_option(function: F) -> F:
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="A file to send along (may be repeated).",
+        help="File to attach. Repeatable.",
     )(function)
 
 
@@ -47,7 +47,7 @@ def logs_option(function: F) -> F:
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Log files of any Postfix and Dovecot, also .gz, instead of a lab's; - is standard input.",
+        help="Log file of any Postfix or Dovecot to read, also .gz; - reads standard input. Repeatable.",
     )(function)
 
 

@@ -9,52 +9,54 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable
 from mailstack.cli.where import name_option
 from mailstack.durations import spoken
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.queues import Entry
     from mailstack.running import RunningLab
 
-_SERVICES = ("sender", "postfix")
 _ACTIONS = ("list", "flush", "hold", "release", "delete", "wait")
 
 
 @click.command()
 @name_option
 @click.argument("words", nargs=-1, metavar="[SERVICE] [ACTION] [ID]…")
-@click.option("--all", "everything", is_flag=True, help="For hold, release and delete: all mails.")
+@click.option("--all", "everything", is_flag=True, help="With hold, release and delete: all mails.")
 @click.option(
     "--until",
     type=click.Choice(["empty", "deferred", "held"]),
     default="empty",
     show_default=True,
-    help="For wait: no mail is left, one was put off, one is on hold.",
+    help="With wait: no mail is left, one is deferred, one is on hold.",
 )
-@click.option("--timeout", type=duration, default="30s", show_default=True, help="For wait: how long.")
+@click.option("--timeout", type=duration, default="30s", show_default=True, help="With wait: time limit.")
 @json_option
-def queue(name: str, words: tuple[str, ...], everything: bool, until: str, timeout: float, as_json: bool) -> None:
-    """Mails that wait: which, why, and when they are tried again.
+def queue(
+    engine: Engine, name: str, words: tuple[str, ...], everything: bool, until: str, timeout: float, as_json: bool
+) -> None:
+    """List and manage mail that waits in the queues.
 
-    SERVICE is sender or postfix; both, where none is named. ACTION is one of
+    SERVICE is an MTA of the lab, such as sender or postfix; by default all. ACTION is one of:
 
     \b
-    list     age, reason and next try of each mail; what is done by default
-    flush    try now: all deferred mails, or those named by ID
-    hold     keep mails from being tried, until they are released
+    list     show age, reason and next delivery attempt (the default)
+    flush    attempt delivery now: all deferred mails, or those named by ID
+    hold     make no delivery attempts until mails are released
     release  take mails off hold
-    delete   remove mails for good
-    wait     until the queue is empty, or has a mail deferred or held
+    delete   delete mails
+    wait     wait until the queue is empty, or a mail is deferred or held
 
-    wait exits with 4 when the deadline passes before.
+    The exit code of wait is 4 if the time limit passes first.
     """
+    from mailstack import queues
     from mailstack.running import RunningLab
 
-    service, action, ids = understood(words)
-    lab = RunningLab(name)
+    lab = RunningLab(name, engine)
+    service, action, ids = understood(words, queues.services(lab.defined))
     if action == "list":
         _list(lab, service, as_json)
     elif action == "wait":
@@ -63,15 +65,13 @@ def queue(name: str, words: tuple[str, ...], everything: bool, until: str, timeo
         _act(lab, service, action, ids, everything, as_json)
 
 
-def understood(words: Sequence[str]) -> tuple[str | None, str, list[str]]:
-    """Service, action and queue ids of a command line. Raises InputError."""
+def understood(words: Sequence[str], services: Sequence[str]) -> tuple[str | None, str, list[str]]:
+    """Service, action and queue ids of a command line; `services` are those with a queue. Raises InputError."""
     rest = list(words)
-    service = rest.pop(0) if rest and rest[0] in _SERVICES else None
+    service = rest.pop(0) if rest and rest[0] in services else None
     action = rest.pop(0) if rest and rest[0] in _ACTIONS else "list"
     if rest and action in ("list", "wait"):
-        remedy = "actions: " + ", ".join(_ACTIONS)
-        if rest[0] == "dovecot":
-            remedy = "Dovecot has no queue: sender and postfix have"
+        remedy = f"actions: {', '.join(_ACTIONS)}; services with a queue: {', '.join(services)}"
         raise InputError(f"{action} does not take {rest[0]!r}", remedy=remedy)
     return service, action, rest
 
@@ -90,16 +90,16 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
     if ids and everything:
         raise InputError("--all is all mails: name no queue ids beside it")
     if not ids and not everything and action != "flush":
-        listing = hint.line("queue", lab=lab.name)
+        listing = lab.line("queue")
         raise InputError(f"which mails? {action} takes queue ids, or --all", remedy=f"{listing} lists them")
     where = queues.containers(lab, service)
     _tell_unseen(lab, service, where)
     found = queues.of(lab.engine, where)
-    wanted = queues.chosen(found, ids, lab.name) if ids else found
+    wanted = queues.chosen(found, ids, lab.line("queue")) if ids else found
     if action == "flush":
         held = [entry.queue_id for entry in wanted if entry.name == "hold"]
         if ids and held:
-            release = hint.line("queue", "release", held[0], lab=lab.name)
+            release = lab.line("queue", "release", held[0])
             raise InputError(f"{held[0]} is on hold, and not tried", remedy=release)
         done = [entry for entry in wanted if entry.name != "hold"]
         queues.flush(lab.engine, where, done if ids else None)
@@ -120,7 +120,7 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
         which = ", ".join(entry.queue_id for entry in missed)
         raise CheckFailed(
             f"it is too late to {action} {which}: no longer in the queue",
-            remedy=f"{hint.line('trace', missed[0].queue_id, lab=lab.name)} tells where it went",
+            remedy=f"{lab.line('trace', missed[0].queue_id)} tells where it went",
         )
 
 
@@ -144,7 +144,7 @@ def _wait(lab: RunningLab, service: str | None, until: str, timeout: float, as_j
     begun = time.monotonic()
     where = queues.containers(lab, service)
     if until == "empty":  # which nobody knows of one that does not run
-        for each in _unseen(service, where):
+        for each in _unseen(lab, service, where):
             lab.service(each)
     with Progress() as show:
         show(f"waiting until {_HOPED[until]}")
@@ -159,12 +159,14 @@ _HOPED = {"empty": "the queue is empty", "deferred": "a mail is deferred", "held
 _MISSED = {"empty": "the queue is not empty", "deferred": "no mail is deferred", "held": "no mail is on hold"}
 
 
-def _unseen(service: str | None, where: dict[str, str]) -> list[str]:
-    return [each for each in _SERVICES if service is None and each not in where]
+def _unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> list[str]:
+    from mailstack import queues
+
+    return [each for each in queues.services(lab.defined) if service is None and each not in where]
 
 
 def _tell_unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> None:
-    for each in _unseen(service, where):
+    for each in _unseen(lab, service, where):
         click.echo(f"{each} of lab “{lab.name}” is not running: its queue is not seen", err=True)
 
 

@@ -17,6 +17,7 @@ from mailstack.durations import spoken
 from mailstack.errors import DeadlinePassed, InputError
 
 if TYPE_CHECKING:
+    from mailstack.engine import Engine
     from mailstack.model import Json
     from mailstack.running import RunningLab
     from mailstack.trace.journey import Journey
@@ -29,12 +30,13 @@ FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until somebody stops it
 @click.command()
 @name_option
 @click.argument("query", required=False, metavar="[MESSAGE-ID|QUEUE-ID|TEXT]")
-@click.option("--last", is_flag=True, help="The message that came in last.")
+@click.option("--last", is_flag=True, help="Show the message that arrived last in the lab.")
 @logs_option
-@click.option("-f", "--follow", is_flag=True, help="Show it as it happens, until nothing more will.")
-@click.option("--timeout", type=duration, default=None, help="How long to follow it.  [without end]")
+@click.option("-f", "--follow", is_flag=True, help="Show events as they happen, until the message is done.")
+@click.option("--timeout", type=duration, default=None, help="Time limit for --follow.  [default: none]")
 @json_option
 def trace(
+    engine: Engine,
     name: str,
     query: str | None,
     last: bool,
@@ -43,13 +45,13 @@ def trace(
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    """Where a message went, hop by hop, and what became of it.
+    """Follow a message hop by hop and show its result.
 
-    It is found by its Message-ID, by a queue id, or by any TEXT in its log lines,
-    an address for example. Without any of them, the latest messages are listed;
-    with --follow, it is the next one that comes in.
+    Name the message by its Message-ID, by a queue id, or by any TEXT in its log
+    lines, such as an address. Without a name, list the latest messages, or
+    with --follow, show the next message that arrives.
 
-    The exit code is 1 when the message that is shown has not arrived.
+    The exit code is 1 if the message was not delivered.
     """
     from mailstack import tracing
     from mailstack.running import RunningLab
@@ -62,9 +64,9 @@ def trace(
         with tracing.file_lines(files) as read:
             found = tracing.traced(read, query)
     elif follow:
-        sys.exit(_follow(RunningLab(name), query, timeout, as_json))
+        sys.exit(_follow(RunningLab(name, engine), query, timeout, as_json))
     else:
-        found = tracing.search_lab(RunningLab(name), query)
+        found = tracing.search_lab(RunningLab(name, engine), query)
     if not found.journeys:
         where = "these logs" if files else f"the logs of lab “{name}”"
         raise InputError(
@@ -72,7 +74,7 @@ def trace(
             details="\n".join(each.sentence() for each in found.rotated),
         )
     logs = [word for file in files for word in ("--logs", str(file))]
-    one = hint.line("trace", *logs, "QUEUE-ID", host="") if files else hint.line("trace", "QUEUE-ID", lab=name)
+    one = hint.line("trace", *logs, "QUEUE-ID") if files else engine.target.line("trace", "QUEUE-ID", lab=name)
     sys.exit(_show(found, one, single=last, as_json=as_json, listed=query is None and not last))
 
 
@@ -116,13 +118,13 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
 
 
 def _whole(journey: Journey, rotated: Sequence[Rotated], now: float) -> None:
-    from mailstack.trace.described import described
+    from mailstack.trace import described
 
     if journey.message_id:
         click.echo(f"<{printable(journey.message_id)}>")
     click.echo(f"from {printable(journey.sender or '<>')}, {_clock(journey.begun)}\n")
     rows = [
-        (_after(journey.since(event.at)), event.service, event.queue_id, described(event, journey.message_id))
+        (described.after(event, journey), event.service, event.queue_id, described.described(event, journey.message_id))
         for event in journey.events
     ]
     table(("after", "service", "queue id", "what happened"), rows, flexible=3)
@@ -138,7 +140,7 @@ def _whole(journey: Journey, rotated: Sequence[Rotated], now: float) -> None:
 def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: bool) -> int:
     from mailstack import tracing
     from mailstack.model import Deadline
-    from mailstack.trace.described import described
+    from mailstack.trace import described
 
     shown: set[tuple[str, float | None, str]] = set()
     latest = None
@@ -155,11 +157,8 @@ def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: 
             line = (event.service, event.at, event.line.text)
             if line not in shown and not as_json:
                 shown.add(line)
-                head, *others = described(event, journey.message_id)
-                after = _after(journey.since(event.at))
-                click.echo(f"{after:>9}  {event.service:<8} {event.queue_id:<12} {printable(head)}")
-                for text in others:
-                    click.echo(f"{'':33}{printable(text)}")
+                for text in described.lines(event, journey):
+                    click.echo(printable(text))
     if latest is None:
         raise InputError("the lab stopped before the message came")
     if as_json:
@@ -180,10 +179,6 @@ def _rotated(lab: RunningLab) -> tuple[Rotated, ...]:
 
 def _lines(row: tuple[str, ...]) -> tuple[str | tuple[str, ...], ...]:
     return tuple(tuple(cell.split("\n")) if "\n" in cell else cell for cell in row)
-
-
-def _after(milliseconds: float | None) -> str:
-    return "" if milliseconds is None else f"+{spoken(milliseconds / 1000)}"
 
 
 def _clock(at: float | None) -> str:

@@ -1,1 +1,1 @@
-"""The whole experiment, step by step: each row of it is done on a real lab, and judged by what is seen there."""
+"""The experiment, step by step: each row is done on a real lab, and judged by the evidence."""

@@ -1,4 +1,4 @@
-"""What a step has seen, in the shapes of the experiment's document, and what it has not."""
+"""The evidence of a step, in the shapes of the experiment's document."""
 
 from __future__ import annotations
 
@@ -8,44 +8,34 @@ from collections.abc import Iterable, Sequence
 from mailstack.model import Json
 
 
-class Unmet(Exception):
-    """Something is not as the experiment says; the text is the reason."""
-
-
-def expect(met: object, reason: str) -> None:
-    """Raise Unmet with `reason` unless `met`."""
-    if not met:
-        raise Unmet(reason)
-
-
 class Evidence:
-    """The evidence of one step, in the order in which it was found."""
+    """The evidence of a step, in the order in which it was found."""
 
     def __init__(self) -> None:
         self._found: list[Json] = []
 
     def all(self) -> tuple[Json, ...]:
-        """What there is until now."""
+        """Return the evidence so far."""
         return tuple(self._found)
 
     def text(self, title: str, text: str) -> None:
-        """Lines as a server or a program gave them."""
+        """Add lines of a server or a program."""
         self._found.append({"kind": "text", "title": title, "text": text.rstrip("\n")})
 
     def table(self, title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Things side by side."""
+        """Add a table."""
         cells = [[str(cell) for cell in row] for row in rows]
         self._found.append({"kind": "table", "title": title, "headings": list(headings), "rows": cells})
 
     def image(self, title: str, name: str, type: str, data: bytes) -> None:
-        """A picture that was sent."""
+        """Add an image that was sent."""
         encoded = base64.b64encode(data).decode()
         self._found.append({"kind": "image", "title": title, "name": name, "type": type, "base64": encoded})
 
     def journey(self, title: str, journey: Json) -> None:
-        """The way of a mail (`Journey.json`)."""
+        """Add the journey of a mail (`Journey.json`)."""
         self._found.append({"kind": "journey", "title": title, "journey": journey})
 
     def dialogue(self, title: str, dialogue: Json) -> None:
-        """What client and server said to each other (`Dialogue.json`)."""
+        """Add a dialogue of client and server (`Dialogue.json`)."""
         self._found.append({"kind": "dialogue", "title": title, "dialogue": dialogue})

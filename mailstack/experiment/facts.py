@@ -1,4 +1,4 @@
-"""What took part in the experiment: versions, the engine, the host, the images."""
+"""The conditions of the experiment: versions, engine, host and images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = {"postfix": "sender", "sasl2-bin": "sender", "mailutils": "sender", "
 
 
 def facts(scene: Scene) -> Json:
-    """Versions of everything that took part; "" for what could not be asked, because a server does not run."""
+    """Return the versions of everything that took part; "" for a package of a server that does not run."""
     engine = scene.engine.version()
     runner = Local()
     found: Json = {

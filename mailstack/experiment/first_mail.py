@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 
 from mailstack import answering, post
-from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.scene import ARRIVAL_SECONDS, Scene
+from mailstack.checks.judging import expect
+from mailstack.experiment.evidence import Evidence
+from mailstack.experiment.machines import ARRIVAL_SECONDS, expect_sent
+from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.model import Deadline
 from mailstack.trace.events import Event
@@ -28,16 +30,15 @@ BODY = "This is the first mail of the lab."
     expected="Postfix on the student's machine takes the mail, and hands it to the provider: status=sent (250 …).",
     needs=("credentials",),
 )
-def _(scene: Scene, show: Evidence) -> None:
-    # Without `-r`: the address that the mail is from is the system mail name's doing.
+def mail_is_sent(scene: Scene, show: Evidence) -> None:
+    # Without `-r`: the sender's address is made from the system mail name.
     argv = ["mail", "-s", SUBJECT, "-a", f"Message-ID: {scene.first_mail}", scene.recipient]
     done = scene.execute("sender", *argv, user=post.STUDENT, input=f"{BODY}\n".encode())
     show.text("at the terminal", f"$ {shlex.join(('echo', BODY))} | {shlex.join(argv)}\n{done.stderr}")
     expect(done.code == 0 and not done.stderr.strip(), f"`mail` ended with code {done.code}: {done.stderr.strip()}")
     lines = scene.lines("sender", scene.first_mail, "status=")
     show.text("what Postfix on the student's machine logged", "\n".join(lines))
-    outcome = next(line for line in lines if "status=" in line)
-    expect("status=sent" in outcome, f"not sent: {outcome.partition('status=')[2]}")
+    expect_sent(lines)
 
 
 @steps(
@@ -49,7 +50,7 @@ def _(scene: Scene, show: Evidence) -> None:
     "the one in the map of credentials; the student's machine had verified the provider's certificate.",
     needs=("send",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def provider_sees_tls_and_sasl(scene: Scene, show: Evidence) -> None:
     scene.lines("postfix", scene.first_mail, "client=")
     journey = scene.trace(scene.first_mail)
     accepted = event(journey, "postfix", "accepted")
@@ -74,7 +75,7 @@ def _(scene: Scene, show: Evidence) -> None:
 
 
 def event(journey: Journey, service: str, kind: str) -> Event:
-    """The last event of a kind at a station. Unmet where there is none."""
+    """Return the last event of a kind at a station. Raises Unmet."""
     found = [each for each in journey.events if (each.service, each.kind) == (service, kind)]
     expect(found, f"{service} logged nothing of the kind “{kind}” for {journey.message_id}")
     return found[-1]
@@ -88,7 +89,7 @@ def event(journey: Journey, service: str, kind: str) -> Event:
     expected=f"Exactly one copy, from the student, with the subject “{SUBJECT}” and the text that was sent.",
     needs=("send",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def mail_arrives(scene: Scene, show: Evidence) -> None:
     copies = scene.arrived(scene.recipient, scene.first_mail)
     found = scene.first()
     sender, to, subject = next(iter(found.addresses("from")), ""), found.addresses("to"), found.field("subject")
@@ -105,7 +106,7 @@ def _(scene: Scene, show: Evidence) -> None:
 
 
 def plain(raw: bytes) -> str:
-    """A mail as lines of text."""
+    """Return a mail as lines of text."""
     return raw.decode(errors="replace").replace("\r\n", "\n")
 
 
@@ -118,8 +119,8 @@ def plain(raw: bytes) -> str:
     expected="One copy of the answer in the student's mailbox, which names the first mail (In-Reply-To).",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
-    letter = answering.answer(scene.lab.definition, scene.recipient, scene.first(), "It has arrived.")
+def recipient_answers(scene: Scene, show: Evidence) -> None:
+    letter = answering.answer(scene.lab.definition(), scene.recipient, scene.first(), "It has arrived.")
     sent = post.send(scene.lab, letter, "submission", Deadline.after(ARRIVAL_SECONDS))
     copies = scene.arrived(scene.student, sent.message_id)
     found = scene.message(scene.student, sent.message_id)

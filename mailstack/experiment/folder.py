@@ -18,9 +18,9 @@ from mailstack.model import Json
 from mailstack.storage import Marker
 
 DOCUMENT = "experiment.json"
-# Everything that a report has, the page last: when it is there, so is the rest.
+# All entries of a report, the page last: when it is there, so is the rest.
 ENTRIES = ("evidence", DOCUMENT, "index.html")
-# What `contents` names the evidence.
+# The names that `contents` gives to evidence.
 _EVIDENCE = re.compile(
     r"[\w.-]+\.log|(journey|timeline)-[\w-]+\.(json|svg)|topology\.svg|dialogue\.(json|svg|txt)|[\w-]+\.png"
 )
@@ -28,10 +28,10 @@ _EVIDENCE = re.compile(
 
 @contextlib.contextmanager
 def prepared(path: Path) -> Iterator[Path]:
-    """A place to write a report to, inside the folder `path`, which is made if it is not there.
+    """Yield a directory to write a report to, inside the folder `path`, which is made if it does not exist.
 
-    When `with` ends well, what is in that place becomes the report, in place of one that was there before; else
-    everything is as it was. Raises InputError for a folder that has something else in it, or cannot be written to.
+    When `with` ends well, its contents become the report and replace an earlier one; otherwise nothing changes. Raises
+    InputError for a folder that contains anything else, or cannot be written to.
     """
     try:
         made_here = not path.exists()
@@ -53,12 +53,12 @@ def prepared(path: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
-# What a report was written to whose writer was killed.
+# The directory of a report that is not finished; it stays when its writer is killed.
 _UNFINISHED = ".writing-"
 
 
 def _refuse(path: Path) -> None:
-    """Raises InputError for what a report must not be written to, or over."""
+    """Raise InputError for a path that a report must not be written to, or over."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; name a folder for the report")
     if not path.absolute().parent.is_dir():
@@ -72,13 +72,13 @@ def _refuse(path: Path) -> None:
 
 
 def _unfinished(path: Path) -> set[str]:
-    """The places inside a folder to which reports were written whose writers were killed."""
+    """Return the directories of unfinished reports in a folder, whose writers were killed."""
     found = storage.entries(path, storage.REPORT)
     return {name for name in found if name.startswith(_UNFINISHED)}
 
 
 def _is_evidence(path: Path) -> bool:
-    """Whether a folder has nothing in it but what a report has there."""
+    """Whether a folder contains evidence of a report, and nothing else."""
     if not path.is_symlink() and not path.exists():
         return True
     if path.is_symlink() or not path.is_dir():
@@ -101,7 +101,7 @@ def write(place: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _publish(place: Path, path: Path) -> None:
-    """Put what was written in the place of what was there."""
+    """Replace the earlier report by the one that was written."""
     try:
         for name in ENTRIES:
             if (path / name).is_dir():
@@ -114,7 +114,7 @@ def _publish(place: Path, path: Path) -> None:
 
 
 def contents(document: Json, logs: Mapping[str, str]) -> dict[str, bytes]:
-    """The report's files, by their paths in it: a pure function of what the experiment has found."""
+    """Return the report's files, by their paths in it: a pure function of the document and the logs."""
     from mailstack import page
     from mailstack.figures.sequence import sequence
     from mailstack.figures.timeline import timeline
@@ -139,7 +139,7 @@ def contents(document: Json, logs: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def transcript(dialogue: Json) -> str:
-    """A dialogue as plain text: `C:` and `S:` before the lines, as in the RFCs."""
+    """Return a dialogue as plain text: `C:` and `S:` before the lines, as in the RFCs."""
     lines = []
     for exchange in dialogue["exchanges"]:
         who = "C" if exchange["from"] == "client" else "S"

@@ -1,9 +1,10 @@
-"""Steps 1 to 4: what is installed and set up on the student's machine."""
+"""Steps 1 to 4: installation and configuration of the student's machine."""
 
 from __future__ import annotations
 
+from mailstack.checks.judging import Unmet, expect
 from mailstack.errors import MailstackError
-from mailstack.experiment.evidence import Evidence, Unmet, expect
+from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 
@@ -18,7 +19,7 @@ BESIDES = {
 
 
 def packages(scene: Scene, service: str) -> dict[str, str]:
-    """The installed ones of the packages that matter on a machine, with their versions: dpkg-query(1)."""
+    """Return the installed packages of a machine, of those that matter, with their versions: dpkg-query(1)."""
     wanted = (*(WANTED if service == "sender" else ()), *BESIDES[service])
     shape = "-f=${db:Status-Status} ${Package} ${Version}\\n"
 
@@ -36,7 +37,7 @@ def packages(scene: Scene, service: str) -> dict[str, str]:
     done="mailstack up: containers from the definition, credentials made for them, and a mail across them.",
     expected="All three services run, and a mail that was submitted with authentication could be read over IMAP.",
 )
-def _(scene: Scene, show: Evidence) -> None:
+def lab_is_up(scene: Scene, show: Evidence) -> None:
     show.table(
         "the services",
         ("service", "image", "state", "addresses"),
@@ -62,7 +63,7 @@ def _(scene: Scene, show: Evidence) -> None:
     done="Asked dpkg-query on each machine of the lab what is installed there.",
     expected="postfix, sasl2-bin and mailutils are installed on the student's machine.",
 )
-def _(scene: Scene, show: Evidence) -> None:
+def packages_are_installed(scene: Scene, show: Evidence) -> None:
     found = {service: packages(scene, service) for service in BESIDES if service in scene.running}
     rows = [(service, name, version) for service, names in found.items() for name, version in names.items()]
     show.table("installed packages", ("machine", "package", "version"), rows)
@@ -79,7 +80,7 @@ def _(scene: Scene, show: Evidence) -> None:
     expected="The file and the map are there, mode 0600, root's, on tmpfs; the map knows the relay's user; Postfix "
     "began anew after they were made.",
 )
-def _(scene: Scene, show: Evidence) -> None:
+def credentials_are_private(scene: Scene, show: Evidence) -> None:
     user, password = scene.relay
     place = scene.settings("sender")["smtp_sasl_password_maps"]
     kind, _, path = place.partition(":")
@@ -112,11 +113,11 @@ def _(scene: Scene, show: Evidence) -> None:
     "from the student there.",
     needs=("credentials",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def mailname_is_set(scene: Scene, show: Evidence) -> None:
     settings = scene.settings("sender")
     names = ("myorigin", "myhostname", "mydestination", "inet_interfaces", "relayhost")
     show.table("the names of the machine", ("setting", "value"), [(name, settings[name]) for name in names])
-    wanted = scene.lab.definition.mailname
+    wanted = scene.lab.definition().mailname
     expect(settings["myorigin"] == wanted, f"the system mail name is {settings['myorigin']}, not {wanted}")
     lines = scene.lines("sender", scene.first_mail, " from=<")
     show.text("what Postfix on the student's machine logged", "\n".join(lines))

@@ -1,4 +1,4 @@
-"""What a user agent does on the receiver's side: it lists, shows one, and unpacks what MIME has carried."""
+"""The user agent on the receiver's side: it lists mails, shows one, and unpacks MIME parts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 import struct
 import tempfile
 import zlib
-from email.utils import make_msgid
 from pathlib import Path
 
-from mailstack import mailboxes, post
-from mailstack.experiment.evidence import Evidence, Unmet, expect
+from mailstack import mail, mailboxes, post
+from mailstack.checks.judging import Unmet, expect
+from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import BODY, SUBJECT, plain
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
@@ -29,9 +29,9 @@ NAME, TYPE = "letter.png", "image/png"
     "that were sent.",
     needs=("credentials",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def image_is_carried(scene: Scene, show: Evidence) -> None:
     image = picture()
-    message_id = make_msgid("image", domain=scene.student.partition("@")[2])
+    message_id = mail.new_id(scene.student, "image")
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / NAME
         file.write_bytes(image)
@@ -62,13 +62,13 @@ def _(scene: Scene, show: Evidence) -> None:
     )
     show.image("the picture, as it arrived", NAME, TYPE, arrived)
     expect(part.type == TYPE, f"the part is {part.type}, not {TYPE}")
-    # RFC 2045, sections 6.7 and 6.8: what passes every MTA.
+    # RFC 2045, sections 6.7 and 6.8: lines that pass every MTA.
     expect(all(line.isascii() and len(line) <= 76 for line in lines), "it did not travel as lines of plain text")
     expect(arrived == image, "what arrived are other bytes than those that were sent")
 
 
 def picture(width: int = 96, height: int = 64) -> bytes:
-    """An envelope as a PNG image of three colours (PNG, third edition: chunks, filter 0, zlib)."""
+    """Draw an envelope as a PNG image of three colours (PNG, third edition: chunks, filter 0, zlib)."""
     ink, paper, ground = b"\x1f\x3a\x5f", b"\xf6\xf1\xe4", b"\x8f\xb8\xd8"
     rows = []
     for y in range(height):
@@ -96,7 +96,7 @@ def picture(width: int = 96, height: int = 64) -> bytes:
     "text.",
     needs=("arrive", "mime"),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def mails_are_listed_and_shown(scene: Scene, show: Evidence) -> None:
     with scene.box(scene.recipient) as box:
         mails = mailboxes.summaries(box)
     show.table(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from email.utils import make_msgid
-
-from mailstack import post
-from mailstack.experiment.evidence import Evidence, expect
+from mailstack import mail, post
+from mailstack.checks.judging import expect
+from mailstack.experiment.evidence import Evidence
+from mailstack.experiment.machines import expect_sent
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.figures.path import Leg, legs
@@ -13,7 +13,7 @@ from mailstack.trace.journey import Journey
 
 steps = Steps()
 
-# Not of the lab: who hands over a mail for one of its own addresses has to authenticate.
+# Not of the lab: a client that sends as one of its addresses has to authenticate.
 STRANGER = f"{post.STUDENT}@campus.example"
 
 
@@ -26,7 +26,7 @@ STRANGER = f"{post.STUDENT}@campus.example"
     "its own, and the provider's after it was told that Dovecot has saved it.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def stations_store_and_forward(scene: Scene, show: Evidence) -> None:
     journey = scene.keep("store-and-forward", scene.journey(scene.first_mail))
     show.journey("the first mail, station by station", journey.json())
     hops = [hop for hop in journey.hops if not hop.notice]
@@ -45,7 +45,7 @@ def _(scene: Scene, show: Evidence) -> None:
 
 
 def not_kept(journey: Journey) -> str:
-    """Which station let go of a mail before the next one had it; "" if none did.
+    """Return how a station removed a mail before the next one had it; "" if none did.
 
     Judged by each station's own log, in its order: it was told that the next one has the mail, by the name that the
     mail has there, before it removed it. Times of two containers' logs are too coarse for that on a busy machine.
@@ -83,12 +83,11 @@ def _milliseconds(journey: Journey, at: float | None) -> str:
     "relay, over port 587 and authenticated.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
-    message_id = make_msgid("direct", domain="campus.example")
+def sender_contacts_the_destination(scene: Scene, show: Evidence) -> None:
+    message_id = mail.new_id(STRANGER, "direct")
     letter = post.Letter(STRANGER, (scene.recipient,), "End to end", "This mail went straight to port 25.")
     post.from_sender(scene.lab, letter, message_id, route="direct")
-    outcome = next(line for line in scene.lines("sender", message_id, "status=") if "status=" in line)
-    expect("status=sent" in outcome, f"not sent: {outcome.partition('status=')[2]}")
+    expect_sent(scene.lines("sender", message_id, "status="))
     copies = scene.arrived(scene.recipient, message_id)
     journey = scene.keep("end-to-end", scene.journey(message_id))
     show.journey("the mail, station by station", journey.json())
@@ -117,7 +116,7 @@ def _(scene: Scene, show: Evidence) -> None:
 
 
 def contact(journey: Journey) -> Leg:
-    """Whom the student's Postfix contacted. Unmet where it did not."""
+    """Return the leg from the student's Postfix. Raises Unmet when there is none."""
     found = [leg for leg in legs(journey.json()) if leg.origin == "sender"]
     expect(found, "the student's Postfix contacted nobody")
     return found[0]

@@ -1,4 +1,4 @@
-"""The experiment from beginning to end: a lab of its own, every step, the document, and nothing left behind."""
+"""The experiment from beginning to end: a lab of its own, every step, the document, and the lab's removal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack import compose, down, home, lab
+from mailstack.checks.judging import Unmet
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, InputError, Interrupted, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
-from mailstack.experiment.evidence import Unmet
 from mailstack.experiment.facts import facts
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Outcome, Step, run
@@ -25,10 +25,10 @@ from mailstack.runner import Local
 from mailstack.running import RunningLab
 from mailstack.users import Users, guard
 
-# Many times what a lab needs until a mail has crossed it; one that needs more does not get through the steps, either.
+# Many times what a lab needs until it is proven; one that takes longer does not get through the steps, either.
 PATIENCE_SECONDS = 12.0
 
-# The steps as the experiment has them: what the student does by hand, what the theory says, who plays whom.
+# The steps in the experiment's order: the student's work, the theory, the roles.
 ORDER = (
     *("lab", "install", "mailname"),
     *(setting.name for setting in settings.SETTINGS),
@@ -39,25 +39,25 @@ ORDER = (
 
 
 def all_steps() -> list[Step]:
-    """Every step, in the order of the experiment."""
+    """Return every step, in the order of the experiment."""
     modules = (machine, settings, first_mail, theory, models, queue, talk, mailbox, roles)
     return sorted((step for module in modules for step in module.steps.all), key=lambda step: ORDER.index(step.id))
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """What there is to report: the document, and what the servers logged; without any secret of the lab."""
+    """The report's document and the servers' logs, without any secret of the lab."""
 
     lab: str
     document: Json
     logs: Mapping[str, str]
 
 
-def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Performance:
-    """Do the whole experiment. Raises InputError, HostError, Interrupted."""
+def perform(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Performance:
+    """Perform the whole experiment. Raises InputError, HostError, Interrupted."""
     begun = time.monotonic()
     started = datetime.datetime.now().astimezone()
-    with _lab(overlays, keep, progress) as scene:
+    with _lab(engine, overlays, keep, progress) as scene:
         steps = all_steps()
         done: list[Outcome] = []
 
@@ -66,7 +66,7 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
             progress(f"{len(done)} of {len(steps)} {outcome.verdict}: {outcome.step.title}")
 
         outcomes = run(scene, steps, tell)
-        if not scene.journeys:  # the first mail got stuck: how far it came is what one wants to see
+        if not scene.journeys:  # the first mail got stuck: show how far it came
             with contextlib.suppress(Unmet, MailstackError):
                 scene.keep("store-and-forward", scene.trace(scene.first_mail))
         passed = sum(outcome.verdict is Verdict.PASS for outcome in outcomes)
@@ -81,7 +81,7 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
             "journeys": {model: journey.json() for model, journey in sorted(scene.journeys.items(), reverse=True)},
             "dialogue": scene.dialogue,
         }
-        # The one place where secrets are taken out: whatever a server or a program has repeated is in here.
+        # The one place where secrets are taken out: servers and programs may have repeated them in any of this.
         blotter = scene.lab.blotter()
         document: Json = blotter.document(json.loads(json.dumps(found)))
         logs = {service: blotter.clean(log) for service, log in scene.all_logs().items()}
@@ -90,36 +90,37 @@ def perform(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None
 
 
 @contextlib.contextmanager
-def _lab(overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Iterator[Scene]:
-    """A lab as long as `with` lasts, or, with `keep`, longer, when that ended well.
+def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Iterator[Scene]:
+    """Bring up a lab for as long as `with` lasts; with `keep` it stays when that ended well.
 
-    When `up` cannot prove it, the steps tell where that shows. When this process is killed, the guard removes it.
+    When `up` cannot prove it, the steps show why. When this process is killed, the guard removes it.
     """
     name = f"experiment-{secrets.token_hex(4)}"
-    there = home.current()  # before anything is made: where no engine answers, nothing could be removed
+    there = home.current(engine)  # before anything is made: where no engine answers, nothing could be removed
     scene, done, users = None, False, Users(there, name)
     try:
         users.join()
-        guard(there, name, Local())
-        roles.prepare(name)
+        guard(engine.target, there, name, Local())
+        roles.prepare(engine, name)
         found: lab.Report | MailstackError
         try:
             ttl = None if keep else LIFE_SECONDS
-            found = lab.up(lab.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=PATIENCE_SECONDS), progress)
+            request = lab.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=PATIENCE_SECONDS)
+            found = lab.up(engine, request, progress)
         except (InputError, EngineError, Interrupted):
             raise
         except MailstackError as error:
-            states = Engine().services(compose.project_name(name))
+            states = engine.services(compose.project_name(name))
             if not any(state.state == "running" for state in states):
                 raise
             found = error
-        scene = Scene(RunningLab(name), found)
+        scene = Scene(RunningLab(name, engine), found)
         yield scene
         done = True
     finally:
         with ThreadPoolExecutor() as pool:
-            second = pool.submit(scene.end) if scene else None
-            # Who keeps the lab leaves as well: then no guard waits for the end of this process.
-            users.leave(lambda: None if keep and done else down.down(name, progress))
+            second = pool.submit(scene.second.remove) if scene else None
+            # The lease of a lab that is kept ends as well: then no guard waits for the end of this process.
+            users.leave(lambda: None if keep and done else down.down(engine, name, progress))
             if second:
                 second.result()

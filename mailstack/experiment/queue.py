@@ -1,12 +1,13 @@
-"""The queue keeps a mail while the receiver is not there. Stops the provider's Postfix, so nothing runs beside it."""
+"""The queue keeps a mail while the receiver is down. Stops the provider's Postfix, so nothing runs beside it."""
 
 from __future__ import annotations
 
-from email.utils import make_msgid
-
 from mailstack import mail, post, prove, queues
-from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.scene import ARRIVAL_SECONDS, Scene
+from mailstack.checks.judging import expect
+from mailstack.checks.listeners import listening
+from mailstack.experiment.evidence import Evidence
+from mailstack.experiment.machines import ARRIVAL_SECONDS
+from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.model import Deadline
 
@@ -24,8 +25,8 @@ steps = Steps()
     needs=("arrive",),
     alone=True,
 )
-def _(scene: Scene, show: Evidence) -> None:
-    message_id = make_msgid("waiting", domain=scene.student.partition("@")[2])
+def queue_keeps_the_mail(scene: Scene, show: Evidence) -> None:
+    message_id = mail.new_id(scene.student, "waiting")
     letter = post.Letter(scene.student, (scene.recipient,), "A mail that waits", "The receiver was not there.")
     provider = scene.container("postfix")
     scene.engine.stop(provider)
@@ -46,7 +47,10 @@ def _(scene: Scene, show: Evidence) -> None:
             expect(not mail.find(box, message_id), "it is in the mailbox all the same")
     finally:
         scene.engine.start(provider)
-    _until_it_is_there(scene)
+    deadline = Deadline.after(ARRIVAL_SECONDS)
+    listens = listening(scene.engine, provider, deadline.seconds)
+    expect(listens, f"the provider does not listen {deadline.seconds:g} s after its start")
+    prove.sender(scene.lab, deadline)
     queues.flush(scene.engine, {"sender": scene.container("sender")})
     scene.arrived(scene.recipient, message_id)
     for service in ("sender", "postfix"):
@@ -60,12 +64,3 @@ def _(scene: Scene, show: Evidence) -> None:
     )
     expect(len(copies) == 1, f"{len(copies)} copies")
     expect(not left, f"the queues still have {', '.join(left)}")
-
-
-def _until_it_is_there(scene: Scene) -> None:
-    """Wait until the provider, started again, listens, and the student's machine finds it."""
-    deadline = Deadline.after(ARRIVAL_SECONDS)
-    waiting = f"timeout {ARRIVAL_SECONDS:g} sh -c 'until healthcheck; do sleep 0.02; done'"
-    listens = scene.execute("postfix", "sh", "-c", waiting).code == 0
-    expect(listens, f"the provider does not listen {deadline.seconds:g} s after its start")
-    prove.sender(scene.lab, deadline)

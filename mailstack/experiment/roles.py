@@ -1,12 +1,13 @@
-"""Who plays whom in the lab: the student's machine, the provider, and a provider outside in its place."""
+"""The roles in the lab: the student's machine, the provider, and a provider outside in its place."""
 
 from __future__ import annotations
 
 import smtplib
-from email.utils import make_msgid
 
 from mailstack import claims, compose, files, home, mail, pki, post
-from mailstack.experiment.evidence import Evidence, Unmet, expect
+from mailstack.checks.judging import Unmet, expect
+from mailstack.engine import Engine
+from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Steps
@@ -28,7 +29,7 @@ steps = Steps()
     expected="Postfix on sender and postfix, Dovecot on dovecot; mail is there; 587 offers STARTTLS, AUTH only under "
     "TLS, and accepts the user (235); the mailbox opens over IMAP.",
 )
-def _(scene: Scene, show: Evidence) -> None:
+def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
     services = ("dovecot", "postfix", "sender")
     first = {service: scene.output(service, "cat", "/proc/1/comm").strip() for service in services}
     agent = scene.output("sender", "mail", "--version").splitlines()[0]
@@ -61,7 +62,7 @@ def _(scene: Scene, show: Evidence) -> None:
 
 
 def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], list[str], int, str]:
-    """What port 587 offers (EHLO) in the clear and under TLS, and what it answers to who logs in."""
+    """Return what port 587 offers (EHLO) in the clear and under TLS, and its reply to a login."""
     dial = mail.to(scene.lab.endpoints["submission"])
     with mail.Smtp(dial, name="localhost") as session:
         clear = session.ehlo()[1].decode().splitlines()[1:]
@@ -76,9 +77,9 @@ def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], l
 HOST = "smtp.provider.test"  # RFC 6761, section 6.2: nobody else's name
 
 
-def prepare(name: str) -> None:
-    """Before the lab is made: its Postfix is to be known by another name as well, the one it has outside."""
-    directory = home.directory(name)
+def prepare(engine: Engine, name: str) -> None:
+    """Make the certificates of a new lab: its Postfix also has the name by which the second lab knows it."""
+    directory = home.directory(engine, name)
     directory.make()
     made = pki.make({**files.SERVER_NAMES, "postfix": (*files.SERVER_NAMES["postfix"], HOST)})
     write_private(directory.files / "ca.pem", made.ca)
@@ -96,11 +97,11 @@ def prepare(name: str) -> None:
     expected=f"Its relayhost is [{HOST}]:587; the mail came to that provider, authenticated as the user whose "
     "credentials these are, and is in a mailbox there; the second lab's own Postfix never saw it.",
 )
-def _(scene: Scene, show: Evidence) -> None:
+def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
     scene.container("dovecot")  # the provider cannot let anybody log in without it
     user = scene.recipient
-    reader = next(address for address in scene.lab.definition.addresses() if address not in (user, scene.student))
-    message_id = make_msgid("outside", domain=user.partition("@")[2])
+    reader = next(address for address in scene.lab.definition().addresses() if address not in (user, scene.student))
+    message_id = mail.new_id(user, "outside")
     customer = _customer(scene, user)
     sender, own = (customer.service(service).container for service in ("sender", "postfix"))
     relayhost = scene.engine.execute(sender, ["postconf", "-h", "relayhost"]).stdout.strip()
@@ -118,7 +119,7 @@ def _(scene: Scene, show: Evidence) -> None:
 
 
 def _customer(scene: Scene, user: str) -> RunningLab:
-    """A lab that relays through the first one's provider; it is removed when the experiment ends."""
+    """Bring up a lab that relays through the first one's provider; it is removed when the experiment ends."""
     first = scene.lab
     place = first.directory.path  # private, on tmpfs, and gone with the lab
     write_private(place / "credentials", f"{user}:{first.password(user).reveal()}\n")
@@ -129,4 +130,4 @@ def _customer(scene: Scene, user: str) -> RunningLab:
     scene.engine.join(network, scene.container("postfix"), HOST)
     relay = Relay(HOST)
     overlays, own = (place / "world.yaml",), place / "credentials"
-    return scene.bring_up_second(Request(scene.second, overlays, relay, own, first.ca_file, ttl=LIFE_SECONDS))
+    return scene.second.bring_up(Request(scene.second.name, overlays, relay, own, first.ca_file, ttl=LIFE_SECONDS))

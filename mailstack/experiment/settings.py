@@ -1,4 +1,4 @@
-"""Step 3: every setting of the original main.cf beside the one in effect, with its value, and why they differ."""
+"""Step 3: every setting of the original main.cf beside the one in effect, and why they differ."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.scene import Scene, parse_settings
+from mailstack.checks.judging import expect
+from mailstack.experiment.evidence import Evidence
+from mailstack.experiment.machines import parse_settings
+from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.render import POSTFIX_HOST
 
@@ -19,7 +21,7 @@ Look = Callable[[Scene, Evidence], None]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting of the original, the one that does its work today, and what that one's value has to be."""
+    """A setting of the original, its successor today, and the value that this must have."""
 
     name: str
     value: str  # in the original
@@ -43,7 +45,7 @@ _CHAIN = (
 
 
 def _authorities(scene: Scene, show: Evidence) -> None:
-    """The file has Debian's authorities in it, and the lab's own."""
+    """Expect Debian's authorities in the file, and the lab's own."""
     known = scene.output("sender", "cat", scene.settings("sender")["smtp_tls_CAfile"])
     own = scene.lab.ca_file.read_text(encoding="utf-8").strip()
     count = known.count("-----BEGIN CERTIFICATE-----")
@@ -59,7 +61,7 @@ def _certificate(scene: Scene, show: Evidence) -> None:
 
 
 def _pair(scene: Scene, show: Evidence) -> None:
-    """The key is the certificate's: they have the same public half."""
+    """Expect that key and certificate have the same public half."""
     place = scene.settings("sender")["smtpd_tls_chain_files"]
     of_certificate = scene.output("sender", "openssl", "x509", "-in", place, "-noout", "-pubkey")
     of_key = scene.output("sender", "openssl", "pkey", "-in", place, "-pubout")
@@ -183,13 +185,13 @@ SETTINGS = (
 
 
 def fits(setting: Setting, value: str) -> bool:
-    """Whether a value in effect does the original's work."""
+    """Whether a value in effect fulfils the original."""
     return re.fullmatch(setting.pattern, value) is not None
 
 
 def warnings(scene: Scene) -> list[str]:
-    """What Postfix itself says of the original's spellings: postconf(1) reads them as a main.cf of its own."""
-    # Postfix waits, for up to two seconds, until a file that it reads is no longer brand-new.
+    """Return Postfix's own warnings about the original: postconf(1) reads it as a main.cf."""
+    # Postfix waits up to two seconds before it reads a file that has just changed.
     script = (
         "set -e; cd $(mktemp -d); cat > main.cf; touch -d yesterday main.cf master.cf; postconf -c . -n; rm -r $PWD"
     )
@@ -208,7 +210,7 @@ def warnings(scene: Scene) -> list[str]:
 
 
 def compare(setting: Setting) -> Callable[[Scene, Evidence], None]:
-    """The function of a setting's step."""
+    """Return the function of a setting's step."""
 
     def look(scene: Scene, show: Evidence) -> None:
         value = scene.settings("sender").get(setting.now, "")
@@ -235,6 +237,6 @@ for _setting in SETTINGS:
         row=f"Step 3: the student adds to main.cf: {_setting.name} = {_setting.value}",
         done=f"Asked postconf on the student's machine for {_setting.now}, and for what it says of the original.",
         expected=f"{_setting.now} is {_setting.means}{f'; {_setting.sees}' if _setting.sees else ''}.",
-        # The maps of TLS sessions are there when there was one.
+        # The maps of TLS sessions exist after the first session.
         needs=("send",) if "session_cache" in _setting.name else (),
     )(compare(_setting))

@@ -1,7 +1,7 @@
-"""A step of the experiment: what it is, how its verdict is computed, and how all of them are done.
+"""Steps of the experiment: their descriptions, their verdicts, and their order.
 
-A step is a function that shows its evidence as it finds it, and raises Unmet where something is not as it should be.
-Its verdict is computed from nothing else.
+A step is a function that adds its evidence as it finds it, and raises Unmet where an expectation fails. Its verdict is
+computed from nothing else.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mailstack.errors import Interrupted, MailstackError
-from mailstack.experiment.evidence import Evidence, Unmet
+from mailstack.checks import judging
+from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.scene import Scene
 from mailstack.model import Json, Verdict
 
 Function = Callable[[Scene, Evidence], None]
 
-# How many steps run side by side: each waits for servers much more than it computes.
+# Steps that run side by side: each waits for servers much more than it computes.
 SIDE_BY_SIDE = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row of the experiment: what is done, what is to be seen, and the function that does it and looks."""
+    """A row of the experiment: what is done, what is expected, and the function that does and judges it."""
 
     id: str
     title: str
@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a step ended."""
+    """The result of a step."""
 
     step: Step
     verdict: Verdict
@@ -48,7 +48,7 @@ class Outcome:
     lacks: Outcome | None = None  # the failed step without which it could not be done
 
     def json(self) -> Json:
-        """The step in the experiment's document."""
+        """Return the step as in the experiment's document."""
         return {
             "id": self.step.id,
             "title": self.step.title,
@@ -63,7 +63,7 @@ class Outcome:
 
 
 class Steps:
-    """The steps of one module, gathered by decorator: `@steps("id", "title", row=…, done=…, expected=…)`."""
+    """The steps of a module, registered by decorator: `@steps("id", "title", row=…, done=…, expected=…)`."""
 
     def __init__(self) -> None:
         self.all: list[Step] = []
@@ -89,7 +89,7 @@ class Steps:
 
 
 def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
-    """Do the steps, side by side where they can be; the outcomes are in the steps' order."""
+    """Do the steps, side by side where they can; the outcomes are in the steps' order."""
     steps = list(steps)
     outcomes: dict[str, Future[Outcome]] = {}
 
@@ -100,12 +100,12 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
 
     pool = ThreadPoolExecutor(SIDE_BY_SIDE)
     try:
-        # After those that they need: whoever waits for a step, waits for one that has been begun.
+        # A step is submitted after those that it needs, so that it waits for steps that have been started.
         waiting = [step for step in steps if not step.alone]
         while waiting:
             ready = [step for step in waiting if outcomes.keys() >= set(step.needs)]
             assert ready, f"what these need is not to be had: {[step.id for step in waiting]}"
-            # The last ones take longest: begun first, they are not what everybody waits for.
+            # The last ones take longest: they start first, so that nothing waits for them alone.
             for step in reversed(ready):
                 outcomes[step.id] = pool.submit(one, step)
                 waiting.remove(step)
@@ -116,39 +116,24 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
                 outcomes[step.id] = pool.submit(one, step)
                 outcomes[step.id].result()
     finally:
-        # Interrupted: what has not been begun never is; the rest ends when the lab is gone.
+        # Interrupted: steps that have not started never do; the others end when the lab is removed.
         pool.shutdown(wait=False, cancel_futures=True)
     return [outcomes[step.id].result() for step in steps]
 
 
 def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
-    """Do one step, and turn whatever happens into a verdict, with the evidence that was found until then."""
+    """Do one step; return its verdict, with the evidence up to where it ended. Raises the errors of `judging.judge`."""
     for outcome in needed.values():
         if outcome.verdict is not Verdict.PASS:
             lacks = outcome.lacks or outcome
             reason = f"it needs “{lacks.step.id}”, which failed: {lacks.reason}"
             return Outcome(step, Verdict.FAIL, reason, 0.0, (), lacks)
-    begun = time.monotonic()
+    started = time.monotonic()
     evidence = Evidence()
-    try:
+
+    def prove() -> str:
         step.function(scene, evidence)
-        verdict, reason = Verdict.PASS, ""
-    except Unmet as unmet:
-        verdict, reason = Verdict.FAIL, str(unmet)
-    except Interrupted:
-        raise
-    except MailstackError as error:
-        verdict, reason = Verdict.FAIL, error.whole()
-    except (OSError, EOFError) as error:
-        verdict, reason = Verdict.FAIL, str(error) or type(error).__name__
-    except (LookupError, ValueError) as error:
-        verdict, reason = Verdict.FAIL, f"what was seen there is not as it should be: {type(error).__name__}: {error}"
-    except Exception as error:
-        from smtplib import SMTPException
+        return ""
 
-        from imap_tools.errors import ImapToolsError
-
-        if not isinstance(error, SMTPException | ImapToolsError) and type(error).__module__ != "imaplib":
-            raise
-        verdict, reason = Verdict.FAIL, f"{type(error).__name__}: {error}"
-    return Outcome(step, verdict, reason, time.monotonic() - begun, evidence.all())
+    verdict, reason = judging.judge(prove, LookupError, ValueError)
+    return Outcome(step, verdict, reason, time.monotonic() - started, evidence.all())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from mailstack import post, recording
+from mailstack.checks.judging import expect
 from mailstack.dialogue import Dialogue
-from mailstack.experiment.evidence import Evidence, expect
-from mailstack.experiment.scene import ARRIVAL_SECONDS, Scene
+from mailstack.experiment.evidence import Evidence
+from mailstack.experiment.machines import ARRIVAL_SECONDS
+from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.model import Deadline
 
 steps = Steps()
 
-# What has to be in it, in this order (RFC 5321, RFC 3207, RFC 4954).
+# The stages of a dialogue, in this order (RFC 5321, RFC 3207, RFC 4954).
 STAGES = ("greeting", "tls", "auth", "envelope", "data", "quit")
 
 
@@ -24,7 +26,7 @@ STAGES = ("greeting", "tls", "auth", "envelope", "data", "quit")
     "reply a number whose meaning is known; and no credential is to be seen.",
     needs=("credentials",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def dialogue_is_requests_and_replies(scene: Scene, show: Evidence) -> None:
     letter = post.Letter(scene.student, (scene.recipient,), "The dialogue", "What is said when this mail is sent.")
     found = recording.record(scene.lab, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     document = found.dialogue.json()
@@ -38,7 +40,7 @@ def _(scene: Scene, show: Evidence) -> None:
 
 
 def misfit(dialogue: Dialogue) -> str:
-    """What keeps a dialogue from being one as SMTP has it; "" if nothing does."""
+    """Return why a dialogue is not one of SMTP; "" if it is."""
     stages = list(dict.fromkeys(each.step for each in dialogue.exchanges if each.step))
     if missing := [stage for stage in STAGES if stage not in stages]:
         return f"there is no {missing[0]} in it"
@@ -49,8 +51,8 @@ def misfit(dialogue: Dialogue) -> str:
         return f"{len(messages)} messages with a header, an empty line and a body are in it"
     requests = [each for each in dialogue.exchanges if each.speaker == "client" and each is not messages[0]]
     replies = [each for each in dialogue.exchanges if each.speaker == "server"]
-    # The first reply answers the connection itself. Who takes leave need not wait for the last one, 221 (postconf(5),
-    # smtp_skip_quit_response).
+    # The first reply answers the connection itself. A client that quits need not wait for the last one, 221
+    # (postconf(5), smtp_skip_quit_response).
     awaited = len(requests) - (replies[-1].code != 221)
     if len(replies) - 1 != awaited:
         return f"{awaited} requests have {len(replies) - 1} replies"

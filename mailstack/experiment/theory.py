@@ -1,4 +1,4 @@
-"""What the theory says of a mail's parts and of its way: read off the first mail, and off what the machines logged."""
+"""The theory of a mail's parts and hops, shown on the first mail and on the machines' logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from mailstack import post
-from mailstack.experiment.evidence import Evidence, expect
+from mailstack.checks.judging import expect
+from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import BODY, plain
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
@@ -29,7 +30,7 @@ steps = Steps()
     expected="All four took part: mail, the student's Postfix, the provider's Postfix, and a reader over IMAP.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def each_part_takes_part(scene: Scene, show: Evidence) -> None:
     journey = scene.journey(scene.first_mail)
     uid = scene.output("sender", "id", "-u", post.STUDENT).strip()
     reader = [line for line in scene.log("dovecot").splitlines() if f"Logged in: user=<{scene.recipient}>" in line]
@@ -58,7 +59,7 @@ def _seen(journey: Journey, service: str, kind: str) -> str:
     expected="Lines of the form Name: value, each ended by CR LF; then an empty line; then the text that was sent.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def message_is_header_and_body(scene: Scene, show: Evidence) -> None:
     header, body = split(scene.first().raw)
     show.text("header", plain(header))
     show.text("an empty line, then the body", plain(body))
@@ -68,14 +69,14 @@ def _(scene: Scene, show: Evidence) -> None:
 
 
 def split(raw: bytes) -> tuple[bytes, bytes]:
-    """Header and body: what comes before and after the first empty line (RFC 5322, section 2.1)."""
+    """Split a message into header and body, at the first empty line (RFC 5322, section 2.1)."""
     header, empty, body = raw.partition(b"\r\n\r\n")
     expect(empty, "there is no empty line in it")
     return header + b"\r\n", body
 
 
 def odd_lines(header: bytes) -> list[str]:
-    """The lines that are neither a field nor the continuation of one (RFC 5322, section 2.2)."""
+    """Return the lines that are neither a field nor the continuation of one (RFC 5322, section 2.2)."""
     lines = header.decode(errors="replace").removesuffix("\r\n").split("\r\n")
     return [line for line in lines if not re.match(r"[!-9;-~]+:|[ \t]+\S", line)]
 
@@ -84,7 +85,7 @@ def odd_lines(header: bytes) -> list[str]:
 class Hop:
     """One Received field (RFC 5321, section 4.4)."""
 
-    source: str  # who handed the mail over; "" for a user of the machine itself
+    source: str  # the client; "" for a user of the machine itself
     by: str
     protocol: str
     queue_id: str
@@ -92,7 +93,7 @@ class Hop:
 
 
 def parse_hops(received: Sequence[str]) -> list[Hop]:
-    """The hops that a mail has made, the first one first: each server puts its field above those that were there."""
+    """Return the hops of a mail, the first one first: each server puts its field above the others."""
     hops = []
     for field in reversed(received):
         clause, _, date = re.sub(r"\s+", " ", field).rpartition(";")
@@ -110,7 +111,7 @@ def parse_hops(received: Sequence[str]) -> list[Hop]:
 
 
 def _no_comments(text: str) -> str:
-    """Without what stands in parentheses, also nested (RFC 5322, section 3.2.2)."""
+    """Remove comments in parentheses, also nested (RFC 5322, section 3.2.2)."""
     while (shorter := re.sub(r"\([^()]*\)", "", text)) != text:
         text = shorter
     return text
@@ -125,7 +126,7 @@ def _no_comments(text: str) -> str:
     "MTA has logged the mail under the queue id that its field has.",
     needs=("arrive",),
 )
-def _(scene: Scene, show: Evidence) -> None:
+def each_hop_leaves_its_mark(scene: Scene, show: Evidence) -> None:
     fields = [value for name, value in scene.first().parts[0].fields if name == "received"]
     show.text("the Received fields, the last station's first", "\n".join(f"Received: {field}" for field in fields))
     hops = parse_hops(fields)

@@ -8,7 +8,7 @@ ENTRIES = (
     fault(
         "map-missing",
         "a lookup table's file is not there",
-        cause="main.cf names a table that was never made: `postmap` was not run, or its type or path is another",
+        cause="main.cf names a table that does not exist: `postmap` was not run, or its type or path is different",
         remedy="run postmap TYPE:FILE as main.cf names it (postmap lmdb:/etc/postfix/sasl_passwd), then postqueue -f",
         source="postmap(1); Postfix DATABASE_README",
         pattern=r"open (database )?\S+: No such file or directory|is unavailable\. open ",
@@ -16,7 +16,7 @@ ENTRIES = (
     fault(
         "map-stale",
         "a lookup table is older than its source",
-        cause="the text file was changed, and `postmap` not run afterwards: Postfix still works with the old entries",
+        cause="the text file was changed, but `postmap` was not run afterwards: Postfix still uses the old entries",
         remedy="run postmap on the file that the line names",
         source="postmap(1); Postfix DATABASE_README",
         pattern=r"database \S+ is older than source file",
@@ -32,7 +32,7 @@ ENTRIES = (
     fault(
         "no-space",
         "the server has too little room for mail",
-        cause="the file system of its queue is full, or has less left than queue_minfree wants",
+        cause="the file system of its queue is full, or has less free space than queue_minfree requires",
         remedy="make room (`df -h`, `postqueue -p`); clients try again by themselves",
         source="RFC 5321, section 4.2.3 (452); postconf(5), queue_minfree",
         pattern=r"\b452[ -]4\.3\.1\b|(?i:insufficient system storage)|not enough free space in mail queue"

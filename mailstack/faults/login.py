@@ -8,16 +8,16 @@ ENTRIES = (
     fault(
         "password-not-for-applications",
         "the account's password is not accepted from applications",
-        cause="the provider takes this password on its web pages only, mostly because the account has a second factor",
-        remedy="make a password for this application in the provider's settings, put it into sasl_passwd, run postmap",
+        cause="the provider accepts it on its web pages only, usually because the account has a second factor",
+        remedy="create an application password in the provider's settings, put it into sasl_passwd, run postmap",
         source="RFC 4954, section 6 (534)",
         pattern=r"\b53[45][ -]5\.7\.9\b|[Aa]pplication-specific password",
     ),
     fault(
         "authentication-unavailable",
         "the server cannot check passwords at the moment",
-        cause="the server's Postfix does not reach the one who knows the passwords (Dovecot's auth)",
-        remedy="start Dovecot, and see that smtpd_sasl_path names a socket on which its auth service listens",
+        cause="the server's Postfix does not reach the service that verifies passwords (Dovecot's auth)",
+        remedy="start Dovecot, and make sure that its auth service listens on the socket in smtpd_sasl_path",
         source="RFC 4954, section 6; postconf(5), smtpd_sasl_path",
         pattern=r"\b454[ -]4\.7\.0 Temporary authentication failure|Connection lost to authentication server"
         r"|Connect to Dovecot auth socket \S+ failed|fatal: no SASL authentication mechanisms"
@@ -27,7 +27,7 @@ ENTRIES = (
     fault(
         "no-sasl-mechanism",
         "the client has none of the SASL mechanisms that the server offers",
-        cause="Cyrus SASL's plug-ins (PLAIN, LOGIN) are not installed; or the server offers only what they do not know",
+        cause="Cyrus SASL's plug-ins (PLAIN, LOGIN) are not installed; or they support none of the server's mechanisms",
         remedy="apt-get install libsasl2-modules, then restart Postfix; compare the AUTH line of the server's EHLO",
         source="Postfix SASL_README, “Enabling SASL authentication in the Postfix SMTP/LMTP client”",
         pattern=r"\bno mechanism available\b|No worthy mechs found",
@@ -35,7 +35,7 @@ ENTRIES = (
     fault(
         "no-common-mechanism",
         "the server offers no mechanism that the client may use on this connection",
-        cause="of those it offers, smtp_sasl_mechanism_filter leaves none",
+        cause="smtp_sasl_mechanism_filter excludes all mechanisms that it offers",
         remedy="compare the AUTH line of the server's EHLO with the filter; a provider's other port may offer others",
         source="postconf(5), smtp_sasl_mechanism_filter",
         pattern=r"offered no (compatible|supported) (authentication|AUTH) mechanisms|offered null AUTH mechanism list",

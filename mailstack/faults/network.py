@@ -22,7 +22,7 @@ ENTRIES = (
     fault(
         "port-25-blocked",
         "no way out to port 25",
-        cause="this network lets nobody but its own mail server talk to port 25 outside, as most do against spam",
+        cause="like most networks, this one lets only its own mail server connect to port 25 outside, against spam",
         remedy="relay through your provider's submission service: relayhost = [NAME]:587, with AUTH and TLS",
         source="RFC 5068, section 4; Postfix SASL_README",
         pattern=rf"connect to \S+\[(?!{_PRIVATE})[\da-fA-F.:]+\]:25: "
@@ -31,7 +31,7 @@ ENTRIES = (
     fault(
         "connection-refused",
         "nobody listens on that port",
-        cause="the server is not running, listens on another port or address, or a firewall says no",
+        cause="the server is not running, listens on another port or address, or a firewall rejects the connection",
         remedy="check relayhost's name and port with `nc -v HOST PORT`; on the server, `ss -ltn` and inet_interfaces",
         source="connect(2), ECONNREFUSED; postconf(5), relayhost",
         pattern=r"\bConnection refused\b",
@@ -39,15 +39,15 @@ ENTRIES = (
     fault(
         "connection-timed-out",
         "the server did not answer in time",
-        cause="a firewall drops the packets, the address is nobody's, or the server is stuck",
-        remedy="try `nc -v HOST PORT` from the same machine; ask whether a firewall on the way lets this port through",
+        cause="a firewall drops the packets, no host has the address, or the server hangs",
+        remedy="try `nc -v HOST PORT` from the same machine; check whether a firewall on the path blocks this port",
         source="connect(2), ETIMEDOUT; postconf(5), smtp_connect_timeout",
         pattern=r"\bConnection timed out\b|conversation with \S+ timed out",
     ),
     fault(
         "no-route",
         "there is no way to that network",
-        cause="there is no default gateway, or the network is closed, or IPv6 leads nowhere",
+        cause="there is no default gateway, the network is closed, or IPv6 has no route",
         remedy="check `ip route`; without IPv6, set inet_protocols = ipv4",
         source="connect(2), ENETUNREACH and EHOSTUNREACH; postconf(5), inet_protocols",
         pattern=r"\b(Network is unreachable|No route to host)\b",
@@ -56,7 +56,7 @@ ENTRIES = (
         "name-not-resolved",
         "the host's or domain's name cannot be found",
         cause="it is misspelt or has no address, or the resolver does not answer",
-        remedy="try `getent hosts NAME`; see /etc/resolv.conf; write relayhost as [NAME], so that no MX is asked for",
+        remedy="try `getent hosts NAME`; see /etc/resolv.conf; write relayhost as [NAME], so that no MX is looked up",
         source="RFC 5321, section 5.1; postconf(5), smtp_host_lookup",
         pattern=r"unable to look up host \S+:|Host or domain name not found|Name service error for name="
         r"|: Domain not found\b|host or service \S+ not found",
@@ -64,7 +64,7 @@ ENTRIES = (
     fault(
         "loops-to-itself",
         "the mail would go to this very host again",
-        cause="the next hop for the domain is this machine, which does not take the domain for its own",
+        cause="the next hop for the domain is this machine, which does not accept the domain as its own",
         remedy="name the domain in mydestination or virtual_mailbox_domains, or correct relayhost or transport_maps",
         source="postconf(5), mydestination, proxy_interfaces",
         pattern=r"\bloops back to myself\b|mail forwarding loop for",
@@ -72,7 +72,7 @@ ENTRIES = (
     fault(
         "connection-lost",
         "the server hung up in the middle",
-        cause="it crashed, refuses this client without a word, or something on the way cut the connection",
+        cause="it crashed, rejects this client without a reply, or a device on the path closed the connection",
         remedy="read the server's log at this moment; Postfix tries again by itself",
         source="RFC 5321, section 3.8",
         pattern=r"\blost connection with \S+ while\b",

@@ -8,7 +8,7 @@ ENTRIES = (
     fault(
         "lab-closed",
         "the lab is closed: no mail leaves it",
-        cause="the recipient's domain is not one of the lab's, and a lab hands nothing to the world outside",
+        cause="the recipient's domain is not one of the lab's, and no mail leaves a lab",
         remedy="write to an address of the lab (`mailstack status`), or name a relay outside: `mailstack up --relay`",
         source="RFC 3463, section 3.5 (X.4.4); postconf(5), default_transport",
         pattern=r"this lab is closed\b",
@@ -24,15 +24,15 @@ ENTRIES = (
     fault(
         "sender-not-owned",
         "this user may not send as that address",
-        cause="the address in MAIL FROM belongs to somebody else than the user who logged in",
-        remedy="send as an address of your own, or give the user this one in smtpd_sender_login_maps",
+        cause="the envelope sender does not belong to the user who logged in",
+        remedy="send from an address of this user, or give them this one in smtpd_sender_login_maps",
         source="postconf(5), reject_sender_login_mismatch",
         pattern=r"Sender address rejected: not owned by user",
     ),
     fault(
         "mailbox-unknown",
         "there is no such mailbox",
-        cause="nobody has the address: it is misspelt, or missing in the server's tables",
+        cause="the address does not exist: it is misspelt, or missing in the server's tables",
         remedy="check the address; on the server, virtual_mailbox_maps and virtual_alias_maps (`postmap -q`)",
         source="RFC 3463, section 3.2 (X.1.1); postconf(5), smtpd_reject_unlisted_recipient",
         pattern=r"\b550[ -]5\.1\.1\b|\bUser unknown\b|\bUser doesn't exist\b|\(unknown user: ",
@@ -40,7 +40,7 @@ ENTRIES = (
     fault(
         "over-quota",
         "the mailbox is full",
-        cause="with this mail it would hold more than its quota",
+        cause="with this mail it would exceed its quota",
         remedy="its owner removes mails, or gets a larger quota (`doveadm quota get -u USER`)",
         source="RFC 3463, section 3.3 (X.2.2); Dovecot, “Quota”",
         pattern=r"\b[45]52[ -][45]\.2\.2\b|\b[45]\.2\.2 |\bQuota exceeded\b|(?i:\bmailbox (is )?full\b)",
@@ -48,7 +48,7 @@ ENTRIES = (
     fault(
         "too-large",
         "the mail is larger than the server takes",
-        cause="it is beyond the limit that the server names in EHLO (SIZE); attachments grow by a third in base64",
+        cause="it exceeds the limit that the server announces in EHLO (SIZE); attachments grow by a third in base64",
         remedy="send less, or a link; on the server, raise message_size_limit",
         source="RFC 1870, section 6; postconf(5), message_size_limit",
         pattern=r"\b552[ -]5\.3\.4\b|message size \d+ exceeds size limit|Message size exceeds fixed limit"
@@ -57,7 +57,7 @@ ENTRIES = (
     fault(
         "greylisted",
         "greylisted: come back later",
-        cause="the server has not seen this client, sender and recipient together, and waits whether they come again",
+        cause="the server sees this client, sender and recipient together for the first time, and expects a retry",
         remedy="wait: Postfix tries again by itself. Do not flush the queue before the time that the reply names",
         source="RFC 6647, section 2",
         pattern=r"\b4\d\d[ -].*\b(?i:gr[ae]y-?list)",
@@ -65,7 +65,7 @@ ENTRIES = (
     fault(
         "too-many-connections",
         "too many connections at once from this client",
-        cause="the client has more connections open than the server gives one address",
+        cause="the client has more open connections than the server allows for one address",
         remedy="lower the client's default_destination_concurrency_limit, or raise smtpd_client_connection_count_limit",
         source="postconf(5), smtpd_client_connection_count_limit",
         pattern=r"(?i:too many (concurrent )?(SMTP )?connections)|Connection concurrency limit exceeded"
@@ -74,7 +74,7 @@ ENTRIES = (
     fault(
         "too-many-deliveries",
         "too many deliveries to one mailbox at the same time",
-        cause="Postfix delivers to this user over more LMTP connections than Dovecot lets work on one mailbox",
+        cause="Postfix delivers to this user over more LMTP connections than Dovecot allows for one mailbox",
         remedy="keep lmtp_destination_concurrency_limit below Dovecot's lmtp_user_concurrency_limit; then postqueue -f",
         source="postconf(5), lmtp_destination_concurrency_limit; Dovecot, lmtp_user_concurrency_limit",
         pattern=r"Too many concurrent deliveries for user",
@@ -82,8 +82,8 @@ ENTRIES = (
     fault(
         "too-many-hops",
         "the mail has passed too many servers: it goes in circles",
-        cause="two servers hand it to each other, by a forwarding or a transport that leads back",
-        remedy="read the Received headers of the bounce: the hosts that come again and again are the circle",
+        cause="two servers pass it to each other, because a forwarding or a transport leads back",
+        remedy="read the Received headers of the bounce: the hosts that repeat form the loop",
         source="RFC 5321, section 6.3; postconf(5), hopcount_limit",
         pattern=r"(?i:\btoo many hops\b)|\bhopcount exceeded\b",
     ),

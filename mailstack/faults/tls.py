@@ -16,7 +16,7 @@ ENTRIES = (
     fault(
         "tls-not-offered",
         "the client wants TLS, and the server does not offer it",
-        cause="the server has no TLS on this port, or something on the way takes STARTTLS out of its answer",
+        cause="the server has no TLS on this port, or a device on the path removes STARTTLS from its reply",
         remedy="use the provider's submission port (587, or 465 with TLS from the start); set up the server's TLS",
         source="RFC 3207, section 6; postconf(5), smtp_tls_security_level",
         pattern=r"TLS is required, but (was not offered|host \S+ refused to start TLS)",
@@ -24,7 +24,7 @@ ENTRIES = (
     fault(
         "tls-from-the-start",
         "port 465 wants TLS from the start, not STARTTLS",
-        cause="the client waits for a greeting in the clear, the server for TLS: both wait until time is up",
+        cause="the client waits for a plaintext greeting, the server for a TLS handshake: both time out",
         remedy="set smtp_tls_wrappermode = yes and smtp_tls_security_level = encrypt, or use port 587",
         source="RFC 8314, section 3.3; postconf(5), smtp_tls_wrappermode",
         pattern=r"SMTPS wrappermode \(TCP port \d+\) requires",
@@ -32,7 +32,7 @@ ENTRIES = (
     fault(
         "certificate-issuer-unknown",
         "the certificate is by an issuer that the client does not know",
-        cause="it is self-signed, of a private CA, or sent without its chain; or the client has no list of authorities",
+        cause="it is self-signed, issued by a private CA, or sent without its chain; or the client has no list of CAs",
         remedy="name the CA's certificate in smtp_tls_CAfile; on the server, put the whole chain into its file",
         source="postconf(5), smtp_tls_CAfile, smtpd_tls_chain_files",
         pattern=r"certificate verification failed for \S+: (untrusted issuer|self-signed certificate)"
@@ -41,7 +41,7 @@ ENTRIES = (
     fault(
         "certificate-expired",
         "the certificate has expired",
-        cause="nobody has renewed it, or the server still has the old one in use; or a clock is wrong",
+        cause="it was not renewed, or the server still uses the old one; or a clock is wrong",
         remedy="renew it and reload the server; compare `date` on both machines",
         source="RFC 5280, section 4.1.2.5",
         pattern=r"certificate verification failed for \S+: certificate (has expired|not yet valid)"

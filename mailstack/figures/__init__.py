@@ -1,1 +1,1 @@
-"""Pictures of what happened: functions of the JSON documents to SVG that stands alone, and in the report's page."""
+"""Figures: functions from JSON documents to SVG, for a file of its own and for the report's page."""

@@ -1,4 +1,4 @@
-"""The way that a mail took, as legs from station to station: read from a journey's document (docs/json.md)."""
+"""The legs of a mail's journey, from station to station: read from a journey's document (docs/json.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Leg:
 
     origin: str  # a service; "" is the user agent
     target: str  # a service, or a host that is none; "" where the mail has not got further
-    protocol: str  # SMTP, LMTP, or "" for what is handed in on a machine itself
+    protocol: str  # SMTP, LMTP, or "" for a mail submitted on the machine itself
     port: int | None
     tls: str  # protocol and cipher; "" where nothing was encrypted
     sasl_user: str
@@ -31,9 +31,9 @@ class Leg:
 
 
 def legs(journey: Json) -> list[Leg]:
-    """The way, leg by leg. The first goes from the user agent to the first station that kept the mail.
+    """Return the legs of a journey. The first goes from the user agent to the first station that kept the mail.
 
-    A notice to the sender is a mail of its own, and no part of the way.
+    A notice to the sender is a mail of its own, and left out.
     """
     hops = [hop for hop in journey["hops"] if not hop["notice"]]
     return (
@@ -68,7 +68,7 @@ def _submission(journey: Json, hop: Json) -> Iterator[Leg]:
 
 
 def _onward(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
-    """From one station on: a leg for each station that the mail was handed to, or one that leads nowhere yet."""
+    """Yield a leg for each station that a hop handed the mail to, or one without a target."""
     arrived, left = hop["arrived_milliseconds"], hop["left_milliseconds"]
     kept = None if arrived is None or left is None else left - arrived
     attempts = [event for event in _of(journey, hop) if event["kind"] == "attempt"]
@@ -89,11 +89,11 @@ def _onward(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
 
 
 def _of(journey: Json, hop: Json) -> list[Json]:
-    """What happened to the mail in one station's queue."""
+    """Return the events in one station's queue."""
     place = (hop["service"], hop["queue_id"])
     return [event for event in journey["events"] if (event["service"], event["queue_id"]) == place]
 
 
 def _accepted(journey: Json, hop: Json) -> Json:
-    """How a station took the mail in over the network; nothing, where it was handed in on the machine itself."""
+    """Return the event of accepting the mail over the network; empty where it was submitted on the machine itself."""
     return next((event for event in _of(journey, hop) if event["kind"] == "accepted"), {})

@@ -1,6 +1,6 @@
-"""A dialogue as a sequence diagram: what client and server said as arrows between them, what it means beside it.
+"""A dialogue as a sequence diagram: commands and replies as arrows, with their meaning beside them.
 
-The shaded bands are the steps that protect it: all that TLS carries, and the authentication.
+The shaded bands are what TLS protects, and the authentication.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One exchange, laid out: the words on the arrow (or in the note), those beside it, and how tall it is."""
+    """An exchange and its layout: words on the arrow (or in the note), words beside it, and the height in px."""
 
     exchange: Json
     words: tuple[str, ...]
@@ -45,7 +45,7 @@ class _Row:
 
 
 def sequence(dialogue: Json) -> str:
-    """`dialogue`: a Dialogue's document. Returns SVG."""
+    """Draw a Dialogue's document; return SVG."""
     rows = [_laid_out(exchange) for exchange in dialogue["exchanges"]]
     auth = [number for number, row in enumerate(rows) if row.exchange["step"] == "auth"]
     starts = [n for n, row in enumerate(rows) if row.exchange["step"] == "tls" and row.exchange["code"] == 220][:1]
@@ -76,7 +76,7 @@ def sequence(dialogue: Json) -> str:
 
 
 def folded(content: str, room: float, size: float = _SIZE, *, words: bool = False) -> list[str]:
-    """`content` in lines that are at most `room` px wide; between `words` where that is possible."""
+    """Fold `content` into lines of at most `room` px, between `words` where possible."""
     lines, line = [], ""
     for piece in _pieces(content, words):
         if line and svg.width(line + (piece.rstrip() if words else piece), size) > room:
@@ -123,7 +123,7 @@ def _laid_out(exchange: Json) -> _Row:
 
 
 def _first(line: str, room: float) -> str:
-    """What of a line fits into `room` px; that something is left out is shown."""
+    """Shorten a line to `room` px; `…` marks the cut."""
     kept = folded(line, room)
     return line if len(kept) < 2 else folded(line, room - _SIZE)[0] + "…"
 
@@ -150,9 +150,9 @@ def _drawn(row: _Row, y: float) -> str:
 
 
 def _fitted(x: float, y: float, content: str, classes: str) -> str:
-    """A line of text; letters whose width depends on the fonts at hand are made to fit what was reckoned."""
+    """A line of text; other letters than ASCII, whose width depends on the fonts, are fitted to the estimate."""
     length: object = "" if content.isascii() else svg.width(content, _SIZE)
-    # Spaces count, in a message as in a reply: XML would make one of several.
+    # Spaces count, in a message as in a reply: XML would collapse them.
     whole = content.replace(" ", "\u00a0")
     return svg.element("text", svg.escape(whole), x=x, y=y, class_=classes, textLength=length)
 
@@ -193,7 +193,7 @@ def _lifelines(dialogue: Json, height: float) -> Iterator[str]:
 
 
 def _told(dialogue: Json) -> str:
-    """The dialogue in words, for those who do not see it."""
+    """Describe the dialogue in words, for screen readers."""
     told = [f"A dialogue in {len(dialogue['exchanges'])} exchanges."]
     for exchange in dialogue["exchanges"]:
         first = svg.shorten(exchange["lines"][0] if exchange["lines"] else "", 120)

@@ -1,6 +1,6 @@
-"""What the figures are drawn with: SVG elements as text, every word escaped, in colours that follow light and dark.
+"""SVG elements as text, with every word escaped, in colours for light and dark grounds.
 
-A figure takes its colours from the page around it (`--ink`, `--first`, …), and has its own where it stands alone.
+A figure takes its colours from the page around it (`--ink`, `--first`, …), and has its own in a file of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from mailstack.durations import spoken
 
-# For light and for dark grounds. Each is told from the ground by at least 4.5 : 1 (WCAG 2.2, 1.4.3), lines by 3 : 1.
+# For light and dark grounds. Contrast with the ground is at least 4.5 : 1 (WCAG 2.2, 1.4.3), of lines 3 : 1.
 LIGHT = {
     "ink": "#1b1f24",
     "muted": "#555d66",
@@ -43,7 +43,7 @@ DARK = {
 
 
 def colours() -> str:
-    """The colours as a style sheet: custom properties for what the page and its figures share."""
+    """Return the colours as a style sheet: custom properties that the page and its figures share."""
     given = ["".join(f"--{name}: {colour}; " for name, colour in each.items()) for each in (LIGHT, DARK)]
     return f":root {{ {given[0]}}}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {given[1]}}} }}\n"
 
@@ -74,23 +74,23 @@ STYLE = (
 )
 
 
-# What XML 1.0 cannot hold (section 2.2), control characters, and those that turn the direction of the text around them
-# (Unicode Bidirectional Algorithm, 2), so that what is read is what is there.
+# Characters that XML 1.0 cannot hold (section 2.2), control characters, and those that change the direction of the text
+# around them (Unicode Bidirectional Algorithm, 2), which would mislead a reader.
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def clean(content: str) -> str:
-    """`content` with a U+FFFD for each character that a document must not have, or that would mislead its reader."""
+    """Replace each character that a document must not contain, or that misleads its reader, by U+FFFD."""
     return _UNFIT.sub("\ufffd", content)
 
 
 def escape(content: object) -> str:
-    """`content` as XML's text or attribute."""
+    """Escape `content` for XML, as text or attribute."""
     return html.escape(clean(str(content)))
 
 
 def element(name: str, *inside: str, **attributes: object) -> str:
-    """An element; `inside` is SVG already. `stroke_width` is written `stroke-width`, `class_` `class`."""
+    """Make an element; `inside` is SVG already. `stroke_width` is written `stroke-width`, `class_` `class`."""
     words = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_number(value)}"' for key, value in attributes.items() if value != ""
     )
@@ -98,25 +98,25 @@ def element(name: str, *inside: str, **attributes: object) -> str:
 
 
 def text(x: float, y: float, content: object, classes: str = "", anchor: str = "") -> str:
-    """One line of text that begins (or, by `anchor`, ends or is centred) at x, y."""
+    """Make a line of text that begins (or, by `anchor`, ends or is centred) at x, y."""
     return element("text", escape(content), x=x, y=y, class_=classes, text_anchor=anchor)
 
 
 def width(content: str, size: float = 13) -> float:
-    """About how wide `content` is in a proportional font of `size` px; rather too much than too little."""
+    """Estimate the width of `content` in a proportional font of `size` px; rather too much than too little."""
     return sum(1.0 if unicodedata.east_asian_width(c) in "WF" else 0.6 for c in content) * size
 
 
 def shorten(content: str, most: int) -> str:
-    """At most `most` characters; what was left out is shown by `…`."""
+    """Shorten `content` to `most` characters; `…` marks the cut."""
     content = " ".join(content.split())
     return content if len(content) <= most else content[: most - 1] + "…"
 
 
 def figure(kind: str, size: tuple[float, float], title: str, description: str, parts: Iterable[str]) -> str:
-    """A whole picture: `size` in px, named and described for those who do not see it."""
+    """Make a whole figure of `size` px, with a title and a description for screen readers."""
     body = "".join(parts)
-    # Several figures may share a page, where an id may occur once only.
+    # Several figures may share a page, in which an id is unique.
     name = f"{kind}-{zlib.crc32(clean(title + body).encode()):08x}"
     across, down = (_number(side) for side in size)
     return element(
@@ -138,15 +138,15 @@ def figure(kind: str, size: tuple[float, float], title: str, description: str, p
 
 
 def _number(value: object) -> str:
-    """Numbers with at most two decimals, everything else escaped."""
+    """Write a number with at most two decimals; escape everything else."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else escape(value)
 
 
 def milliseconds(value: float) -> str:
-    """A duration for people; below ten milliseconds with a decimal."""
+    """Write a duration for people; below ten milliseconds with a decimal."""
     return f"{value:.1f}".removesuffix(".0") + " ms" if 0 <= value < 9.95 else spoken(value / 1000)
 
 
 def delays(seconds: Iterable[float]) -> str:
-    """Postfix's four delays, as Postfix writes them."""
+    """Write Postfix's four delays, as Postfix does."""
     return " / ".join(f"{each:g}" for each in seconds) + " s"

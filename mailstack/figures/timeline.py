@@ -1,4 +1,4 @@
-"""The hops of a journey to scale of time: when each station had the mail, what happened there, and Postfix's delays.
+"""The hops of a journey on a time scale: how long each station had the mail, the events there, and Postfix's delays.
 
 Each station has a lane: a bar from the mail's arrival to its leaving, the events as dots on it, and below it where
 Postfix says its time went (postconf(5), delay_logging_resolution_limit: before the queue, in the queue manager, making
@@ -21,7 +21,7 @@ _ROW, _BAR, _STRIP, _SIZE = 17.0, 16.0, 9.0, 11.5  # px
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Words at a time: they begin at `x`, on line `row` above the lane (0 is the lowest)."""
+    """A label at a moment: its words begin at `x`, on line `row` above the lane (0 is the lowest)."""
 
     x: float
     row: int
@@ -29,9 +29,9 @@ class Label:
 
 
 def timeline(journey: Json, *, span: float | None = None) -> str:
-    """`journey`: a Journey's document. `span`: milliseconds that the scale covers; without it, the journey's own.
+    """Draw a Journey's document; return SVG. `span` is the length of the scale in ms; the default is the journey's own.
 
-    Returns SVG. Two journeys drawn with one `span` can be compared.
+    Journeys drawn with one `span` can be compared.
     """
     lanes = _lanes(journey)
     span = max(span or 0.0, end(journey), 0.1)
@@ -57,21 +57,21 @@ def timeline(journey: Json, *, span: float | None = None) -> str:
 
 
 def at(milliseconds: float, span: float) -> float:
-    """Where a time stands, in px from the left edge of the picture."""
+    """Return the place of a moment, in px from the left edge of the figure."""
     return LEFT + PLOT * min(max(milliseconds, 0.0), span) / span
 
 
 def end(journey: Json) -> float:
-    """The last thing that is known of a journey, in milliseconds since submission."""
+    """Return the moment of the last event of a journey, in milliseconds since submission."""
     times = [event["milliseconds"] for event in journey["events"]]
     times += [hop[key] for hop in journey["hops"] for key in ("arrived_milliseconds", "left_milliseconds")]
     return max((time for time in times if time is not None), default=0.0)
 
 
 def place(placing: list[tuple[float, str]]) -> list[Label]:
-    """Words at their x, in the order of time, so that none covers another or the line that leads to another.
+    """Place labels (x, words), given in the order of time, so that none covers another or the line that leads to it.
 
-    What comes later stands lower; so a reader goes down the lines as time goes on.
+    Later labels stand lower, so that a reader goes down the lines as time goes on.
     """
     placed: list[Label] = []
     for x, content in reversed(placing):
@@ -82,7 +82,7 @@ def place(placing: list[tuple[float, str]]) -> list[Label]:
 
 
 def ticks(span: float) -> list[float]:
-    """Round times from 0 to `span`, three to eleven of them; the step is 1, 2 or 5 times a power of ten."""
+    """Return round moments from 0 to `span`, three to eleven of them; the step is 1, 2 or 5 times a power of ten."""
     step = 10.0**-3
     while True:
         for factor in (1, 2, 5):
@@ -93,7 +93,7 @@ def ticks(span: float) -> list[float]:
 
 
 def _lanes(journey: Json) -> list[Json]:
-    """A lane for each hop, and for each service that took part without a queue of its own."""
+    """Return a lane for each hop, and for each service that took part without a queue of its own."""
     lanes: list[Json] = [
         {
             "service": hop["service"],
@@ -117,7 +117,7 @@ def _lanes(journey: Json) -> list[Json]:
 
 
 def _lane(lane: Json, labels: list[Label], y: float, span: float, unnamed: int) -> str:
-    """One station: its name, its bar, its events, and the delays."""
+    """Draw a lane: name, bar, events and delays."""
     parts = [svg.text(0, y + 8, lane["service"], "strong"), svg.text(0, y + 23, lane["queue_id"], "small quiet code")]
     arrived, left = lane["arrived"], lane["left"]
     parts.append(svg.element("line", x1=LEFT, y1=y + 8, x2=LEFT + PLOT, y2=y + 8, class_="rule faint"))
@@ -148,7 +148,7 @@ def _delays(lane: Json) -> list[Json]:
 
 
 def _strips(lane: Json, y: float, span: float) -> list[str]:
-    """The four delays of the lane's last hand-over, from the mail's arrival on, in their own proportion."""
+    """Draw the four delays of the lane's last delivery attempt in proportion, from the mail's arrival on."""
     events = _delays(lane)
     if not events:
         return []
@@ -187,7 +187,7 @@ def _legend(y: float) -> str:
 
 
 def words(event: Json) -> str:
-    """An event in short: what it is, without the particulars, and the reply's codes."""
+    """Return an event in short: its kind, without the particulars, and the reply's codes."""
     what = "out of the queue" if event["kind"] == "removed" else re.split(r": | [<\[(]", event["what"])[0]
     codes = [str(code) for code in (event["code"], event["enhanced"]) if code]
     return svg.shorten(" ".join([what, *codes]), 38)

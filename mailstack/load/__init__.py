@@ -1,1 +1,1 @@
-"""Sustained load: mails over many connections at once, and the account of what became of each."""
+"""Sustained load: mails over many connections at once, and an account of each."""

@@ -1,4 +1,4 @@
-"""Mails as they arrive: when each was saved, by Dovecot's log, and in the end which are in the mailboxes."""
+"""Arrivals of mails: the moment of each, by Dovecot's log, and in the end the contents of the mailboxes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mailstack.engine import Engine
 from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.following import Log
 from mailstack.model import Deadline
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 from mailstack.trace.lines import parse
@@ -22,15 +23,15 @@ _SAVED = re.compile(
     rb"(?:saved mail to|stored mail into mailbox) "
 )
 _APART = 60.0  # seconds; time zones are further apart
-# Mailboxes that are read side by side: there are two processors, and two programs to each of them.
+# Mailboxes that are read side by side: a reader and Dovecot keep two processors busy.
 READERS = 4
 
 
 def saved(line: bytes) -> tuple[str, float] | None:
-    """The Message-ID in a line of Dovecot's log that says that a mail was saved, and when, in seconds of the epoch.
+    """Return the Message-ID in a log line of Dovecot that a mail was saved, and the moment, in seconds of the epoch.
 
     The line begins with the engine's time, which is later than Dovecot's own: on a busy machine by a tenth of a second.
-    Dovecot's is that of its own time zone: where that is not UTC, the engine's must do.
+    Dovecot's is in its own time zone: where that is not UTC, the engine's is used.
     """
     if not (found := _SAVED.match(line)):
         return None
@@ -41,9 +42,9 @@ def saved(line: bytes) -> tuple[str, float] | None:
 
 
 class Arrivals:
-    """When Dovecot saved each mail: followed in its log from now on, in a thread of its own, until it is closed.
+    """Follows Dovecot's log in a thread, from now until it is closed: `saved` has the moment of each mail.
 
-    The time is that of Dovecot's own line, which it writes when it has the mail, before it answers Postfix.
+    Dovecot writes the line when it has the mail, before it answers Postfix.
     """
 
     def __init__(self, engine: Engine, container: str, since: float) -> None:
@@ -54,7 +55,7 @@ class Arrivals:
         self._thread.start()
 
     def wait_for(self, message_ids: Iterable[str], deadline: Deadline) -> bool:
-        """Whether all of these were saved before the deadline."""
+        """Wait until all of these are saved; False when the deadline passes first."""
         with self._more:
             for each in message_ids:
                 while each not in self.saved:
@@ -64,7 +65,7 @@ class Arrivals:
         return True
 
     def close(self) -> None:
-        """Follow no longer."""
+        """Stop following."""
         self._log.close()
         self._thread.join(5.0)
 
@@ -80,7 +81,7 @@ class Arrivals:
 
 
 def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """What is in the mailboxes: address → Message-ID → how often; and why others could not be read."""
+    """Return the mails in the mailboxes (address → Message-ID → copies), and why others could not be read."""
     context = mail.tls_context(lab.ca_file)
     endpoint = lab.endpoints["imaps"]
     found: dict[str, dict[str, int]] = {}
@@ -99,7 +100,7 @@ def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str
             failures.append(f"the mailbox of {user} could not be read: {error.whole()}")
 
     try:
-        lab.service("dovecot")  # of one that does not run, or is paused, nobody waits for an answer
+        lab.one(Role.STORE)  # of one that does not run, or is paused, nobody waits for an answer
     except HostError as error:
         return {}, [f"the mailboxes could not be read: {error.whole()}"]
     with ThreadPoolExecutor(READERS) as pool:

@@ -1,4 +1,4 @@
-"""The account of a load: what became of each mail, by its identity, and how long that took. Pure functions of data."""
+"""The account of a load: the fate of each mail, by its Message-ID, and how long it took. Pure functions of data."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from mailstack.load.plan import Plan
 from mailstack.model import Json
 
-# What is named one by one, of mails that are not where they should be.
+# Mails that are named one by one, of those that are not where they should be.
 NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A mail that was given to the server, and what it said; times in seconds of the epoch."""
+    """A mail that was sent to the server, and its reply; times in seconds of the epoch."""
 
     message_id: str
     recipient: str
     begun: float  # MAIL was sent
     answered: float
-    code: int  # of the reply that decided over it; 0 where the connection ended without one
+    code: int  # of the reply that decided; 0 where the connection ended without one
     reply: str  # its text, or why there is none
 
     @property
     def accepted(self) -> bool:
-        """Whether the server has answered for it: from then on it must not be lost (RFC 5321, section 4.2.5)."""
+        """Whether the server has accepted it: from then on it must not be lost (RFC 5321, section 4.2.5)."""
         return 200 <= self.code < 300
 
     @property
@@ -38,7 +39,7 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of how many seconds something took, in milliseconds."""
+    """Percentiles of durations, in milliseconds."""
 
     p50: float
     p95: float
@@ -47,14 +48,14 @@ class Percentiles:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Percentiles | None:
-        """None where there are none."""
+        """Return the percentiles of durations in seconds; None where there are none."""
         ordered = sorted(seconds)
         if not ordered:
             return None
         return cls(*(1000 * nearest_rank(ordered, each) for each in (50, 95, 99, 100)))
 
     def json(self) -> Json:
-        """As they stand in the document."""
+        """Return the percentiles as in the document."""
         return {
             "p50": round(self.p50, 1),
             "p95": round(self.p95, 1),
@@ -64,15 +65,15 @@ class Percentiles:
 
 
 def nearest_rank(ordered: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of all are not above: one that was measured, never one between two."""
+    """Return the smallest value that at least `percent` of all do not exceed: always one that was measured."""
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of the mails after they had been accepted."""
+    """Observations of the mails after they had been accepted."""
 
-    saved: Mapping[str, float]  # Message-ID → when Dovecot logged that it has it, in seconds of the epoch
+    saved: Mapping[str, float]  # Message-ID → when Dovecot saved it, in seconds of the epoch
     copies: Mapping[str, Mapping[str, int]]  # mailbox → Message-ID → how often; without those that could not be read
     # (queue id, recipient) → reason; None where the queue could not be looked into
     waiting: Mapping[tuple[str, str], str] | None = field(default_factory=dict)
@@ -80,7 +81,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a load came to."""
+    """The result of a load."""
 
     lab: str
     plan: Plan
@@ -99,11 +100,11 @@ class Outcome:
     delivery: Percentiles | None
     processor_seconds: float  # that this process took while it sent
     interrupted: bool = False
-    journeys: Mapping[str, str] = field(default_factory=dict)  # Message-ID of a lost mail → what its trace says
+    journeys: Mapping[str, str] = field(default_factory=dict)  # Message-ID of a lost mail → the sentence of its trace
     trouble: tuple[str, ...] = ()  # what could not be done or looked at
 
     def json(self) -> Json:
-        """The document of `mailstack load --json`."""
+        """Return the document of `mailstack load --json`."""
         plan = self.plan
         return {
             "lab": self.lab,
@@ -149,58 +150,62 @@ def settle(
     interrupted: bool = False,
     trouble: Sequence[str] = (),
 ) -> Outcome:
-    """What became of every mail that was posted; `ended` is when it was looked at, in seconds of the epoch."""
+    """Account for every mail that was sent; `ended` is the moment of the observations, in seconds of the epoch."""
     every = sorted(posted, key=lambda each: each.begun)
     accepted = tuple(each for each in every if each.accepted)
-    refused = Counter(each.said for each in every if not each.accepted)
-    delivered = 0
-    lost, waiting, unseen = [], Counter[str](), 0
-    for each in accepted:
-        box = seen.copies.get(each.recipient)
-        place = queue_id(each.reply), each.recipient
-        if box is not None and box.get(each.message_id):
-            delivered += 1
-        elif seen.waiting and place in seen.waiting:
-            waiting[seen.waiting[place] or "it has not been tried yet"] += 1
-        elif box is None or seen.waiting is None:
-            unseen += 1
-        else:
-            lost.append(each.message_id)
-    doubled = {}
-    for each in every:
-        copies = sum(box.get(each.message_id, 0) for box in seen.copies.values())
-        if copies > 1:
-            doubled[each.message_id] = copies
-    begun = every[0].begun if every else ended
-    moments = [seen.saved[each.message_id] for each in accepted if each.message_id in seen.saved]
-    last_sent = max((each.answered for each in accepted), default=begun)
-    last = max(moments, default=begun) if len(moments) == len(accepted) and moments else ended
+    fates = [_fate(each, seen) for each in accepted]
+    waiting = Counter(reason for fate, reason in fates if fate == "waiting")
+    delivered = sum(fate == "delivered" for fate, _ in fates)
+    started = every[0].begun if every else ended
+    saved = [(each, seen.saved[each.message_id]) for each in accepted if each.message_id in seen.saved]
+    last_sent = max((each.answered for each in accepted), default=started)
+    last_saved = max((moment for _, moment in saved), default=started)
+    last = last_saved if saved and len(saved) == len(accepted) else ended
     return Outcome(
         lab=lab,
         plan=plan,
         connected=connected,
         posted=accepted,
-        refused=dict(refused.most_common()),
+        refused=dict(Counter(each.said for each in every if not each.accepted).most_common()),
         delivered=delivered,
-        lost=tuple(lost),
-        doubled=doubled,
+        lost=tuple(each.message_id for each, (fate, _) in zip(accepted, fates, strict=True) if fate == "lost"),
+        doubled=_doubled(every, seen),
         waiting=dict(waiting.most_common()),
-        unseen=unseen,
-        seconds=max(last, last_sent) - begun,
-        sent_per_second=_rate(len(accepted), last_sent - begun),
-        delivered_per_second=_rate(delivered, max(moments, default=begun) - begun),
+        unseen=sum(fate == "unseen" for fate, _ in fates),
+        seconds=max(last, last_sent) - started,
+        sent_per_second=_rate(len(accepted), last_sent - started),
+        delivered_per_second=_rate(delivered, last_saved - started),
         submission=Percentiles.of(each.answered - each.begun for each in accepted),
-        delivery=Percentiles.of(
-            max(0.0, seen.saved[each.message_id] - each.begun) for each in accepted if each.message_id in seen.saved
-        ),
+        delivery=Percentiles.of(max(0.0, moment - each.begun) for each, moment in saved),
         processor_seconds=processor_seconds,
         interrupted=interrupted,
         trouble=tuple(trouble),
     )
 
 
+# The fate of an accepted mail.
+Fate = Literal["delivered", "waiting", "unseen", "lost"]
+
+
+def _fate(mail: Posted, seen: Seen) -> tuple[Fate, str]:
+    """Return the fate of an accepted mail, and why it waits."""
+    box = seen.copies.get(mail.recipient)
+    place = queue_id(mail.reply), mail.recipient
+    if box is not None and box.get(mail.message_id):
+        return "delivered", ""
+    if seen.waiting and place in seen.waiting:
+        return "waiting", seen.waiting[place] or "it has not been tried yet"
+    return ("unseen" if box is None or seen.waiting is None else "lost"), ""
+
+
+def _doubled(posted: Iterable[Posted], seen: Seen) -> dict[str, int]:
+    """Return the Message-IDs of mails that are in the mailboxes several times, with how often."""
+    copies = {each.message_id: sum(box.get(each.message_id, 0) for box in seen.copies.values()) for each in posted}
+    return {message_id: count for message_id, count in copies.items() if count > 1}
+
+
 def queue_id(reply: str) -> str:
-    """The name that the server gave a mail when it took it: `2.0.0 Ok: queued as 23F3116C30F` (smtpd(8))."""
+    """Return the queue id in the reply to a message: `2.0.0 Ok: queued as 23F3116C30F` (smtpd(8))."""
     return next(iter(reply.partition("queued as ")[2].split()), "")
 
 

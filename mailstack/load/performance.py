@@ -1,4 +1,4 @@
-"""A load from beginning to end: accounts of its own, the mails, the account of them, and nothing left behind."""
+"""A load from beginning to end: accounts of its own, the mails, their account, and the removal of both."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from mailstack.load.plan import Mails, Plan
 from mailstack.load.sending import LIMITS, Sending, too_many
 from mailstack.mail import ANSWER_SECONDS
 from mailstack.model import UNLIMITED, Deadline
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 
-# How often the live line is made anew.
+# How often the live line changes.
 TICK_SECONDS = 0.25
-# Where nothing has arrived for so long, the queue is looked into: what has left it comes no more.
+# After so long without an arrival the queue is inspected: a mail that has left it does not arrive any more.
 QUIET_SECONDS = 1.0
-# How long the last lines of Dovecot's log may take: it wrote them before its mailboxes were read.
+# How long the last lines of Dovecot's log may take: they were written before its mailboxes were read.
 LOG_SECONDS = 5.0
-# How long mails that were begun are waited for when somebody wants it to end.
+# How long to wait for mails that are being sent when the load is interrupted.
 HASTE_SECONDS = 3.0
-# Lost mails whose journey is looked up.
+# Lost mails that are traced.
 TRACED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """How far it is."""
+    """The progress of a load."""
 
     seconds: float
     sent: int
@@ -53,13 +54,13 @@ def perform(
     progress: Callable[[str], None] = lambda text: None,
     live: Live = lambda now: None,
 ) -> Outcome:
-    """Do it, and count. Ctrl-C ends the sending and the waiting: then the outcome is that of what was sent until then.
+    """Perform a load, and account for it. Ctrl-C ends it early: the outcome covers the mails sent until then.
 
     Raises CheckFailed when no connection could be made, HostError when the lab's servers do not run, InputError.
     """
-    # Both are asked for before anything is made: what they take to be looked up is then at hand for the tidying up.
-    for name in ("postfix", "dovecot"):
-        lab.service(name)
+    # Before anything is made: this also loads what the removal needs.
+    for role in (Role.SUBMISSION, Role.STORE):
+        lab.one(role)
     if plan.connections > min(LIMITS.values()):
         _need_connections(lab, plan.connections)
     run, trouble = secrets.token_hex(4), list[str]()
@@ -70,7 +71,7 @@ def perform(
 
 def _need_connections(lab: RunningLab, wanted: int) -> None:
     """Raise InputError when Postfix takes fewer connections: it lets those beyond wait until others have timed out."""
-    said = lab.engine.execute(lab.service("postfix").container, ["postconf", *LIMITS]).stdout
+    said = lab.engine.execute(lab.one(Role.SUBMISSION).container, ["postconf", *LIMITS]).stdout
     found = [(int(value), line) for line in said.splitlines() if (value := line.rpartition(" ")[2]).isdecimal()]
     least, setting = min(((value, line) for value, line in found if value), default=(wanted, ""))  # 0: without limit
     if wanted > least:
@@ -86,7 +87,7 @@ def _performed(
     live: Live,
 ) -> Outcome:
     sending = Sending(lab, plan, Mails(run, list(users), plan.size), users)
-    with closing(Arrivals(lab.engine, lab.service("dovecot").container, time.time())) as arrivals:
+    with closing(Arrivals(lab.engine, lab.one(Role.STORE).container, time.time())) as arrivals:
         watch = _Watch(sending, arrivals, live)
         finished = _send(sending, watch, progress) and _settle(lab, sending, arrivals, users, watch, plan.patience)
         ended = time.time()
@@ -132,7 +133,7 @@ def _send(sending: Sending, watch: _Watch, progress: Callable[[str], None]) -> b
 def _settle(
     lab: RunningLab, sending: Sending, arrivals: Arrivals, users: Mapping[str, Secret], watch: _Watch, patience: float
 ) -> bool:
-    """Wait until every mail is in its mailbox, or has left the queue, or for so long; False when interrupted."""
+    """Wait, `patience` seconds at most, until no mail is on its way; False when interrupted."""
     deadline = Deadline.after(patience)
     accepted = [each.message_id for each in sending.posted if each.accepted]
     arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
@@ -142,7 +143,7 @@ def _settle(
             watch()
             if len(arrivals.saved) > arrived:
                 arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
-            # Also one that was saved may be there still, and come a second time: Postfix was not told of it.
+            # A saved mail may be in the queue still, and be delivered again, if Postfix did not get the reply.
             if complete or quiet.passed():
                 quiet = Deadline.after(min(QUIET_SECONDS, deadline.remaining()))
                 if _emptied(lab, users, quiet):
@@ -153,18 +154,18 @@ def _settle(
 
 
 def _emptied(lab: RunningLab, addresses: Collection[str], deadline: Deadline) -> bool:
-    """Whether nothing waits for these addresses any more, before the deadline."""
+    """Wait until no mail is queued for these addresses; False when the deadline passes first."""
     tells = queues.CONDITIONS["empty"].tells
     condition = queues.Condition(lambda found: not _of(found, addresses), tells)
     try:
-        return queues.wait(lab.engine, _postfix(lab), condition, deadline)[0]
+        return queues.wait(lab.engine, _submission(lab), condition, deadline)[0]
     except HostError:  # Postfix does not run; it may do so again
         time.sleep(deadline.remaining())
         return False
 
 
 def _look(lab: RunningLab, sending: Sending, arrivals: Arrivals, users: Mapping[str, Secret]) -> tuple[Seen, list[str]]:
-    """Where the mails are: first the queue is looked into, then the mailboxes; and what could not be looked into."""
+    """Observe the mails, first in the queue, then in the mailboxes; return also what could not be read."""
     waiting, untold = _waiting(lab, users)
     copies, unread = in_mailboxes(lab, users)
     there = {each for box in copies.values() for each in box}
@@ -175,7 +176,7 @@ def _look(lab: RunningLab, sending: Sending, arrivals: Arrivals, users: Mapping[
 
 
 class _Watch:
-    """Tells how far it is, each time that it is called."""
+    """Reports the progress of a load each time it is called."""
 
     def __init__(self, sending: Sending, arrivals: Arrivals, live: Live) -> None:
         self._sending, self._arrivals, self._live = sending, arrivals, live
@@ -194,14 +195,14 @@ class _Watch:
 def _own_accounts(
     lab: RunningLab, plan: Plan, run: str, trouble: list[str], progress: Callable[[str], None]
 ) -> Iterator[dict[str, Secret]]:
-    """Accounts that are there as long as `with` lasts; what of them could not be removed is told as `trouble`."""
-    addresses = [f"load-{run}-{number}@{lab.definition.domains[0].name}" for number in range(plan.mailboxes)]
+    """Add accounts for as long as `with` lasts; what cannot be removed is added to `trouble`."""
+    addresses = [f"load-{run}-{number}@{lab.definition().domains[0].name}" for number in range(plan.mailboxes)]
 
     def remove() -> None:
         progress(f"removing {plan.mailboxes} mailboxes")
         try:
             left = _queued(lab, addresses)
-            queues.act(lab.engine, _postfix(lab), queues.ACTIONS["delete"], left)
+            queues.act(lab.engine, _submission(lab), queues.ACTIONS["delete"], left)
         except HostError as error:
             trouble.append(f"what is left in the queue could not be removed: {error.whole()}")
         try:
@@ -223,23 +224,24 @@ def _own_accounts(
             raise
 
 
-def _postfix(lab: RunningLab) -> dict[str, str]:
-    return {"postfix": lab.service("postfix").container}
+def _submission(lab: RunningLab) -> dict[str, str]:
+    service = lab.one(Role.SUBMISSION)
+    return {service.name: service.container}
 
 
 def _queued(lab: RunningLab, addresses: Collection[str]) -> list[queues.Entry]:
-    """What waits for these addresses in the provider's queue."""
-    return _of(queues.of(lab.engine, _postfix(lab)), addresses)
+    """Return the mails for these addresses in the provider's queue."""
+    return _of(queues.of(lab.engine, _submission(lab)), addresses)
 
 
 def _of(entries: Sequence[queues.Entry], addresses: Collection[str]) -> list[queues.Entry]:
-    """Those that are from or to one of these addresses."""
+    """Return the entries that are from or to one of these addresses."""
     own = set(addresses)
     return [entry for entry in entries if entry.sender in own or any(each.address in own for each in entry.recipients)]
 
 
 def _waiting(lab: RunningLab, addresses: Collection[str]) -> tuple[dict[tuple[str, str], str] | None, list[str]]:
-    """(queue id, recipient) → reason; None where the queue cannot be looked into now, and why not."""
+    """Return (queue id, recipient) → reason, or None and why the queue cannot be read."""
     try:
         entries = _queued(lab, addresses)
     except HostError as error:
@@ -248,7 +250,7 @@ def _waiting(lab: RunningLab, addresses: Collection[str]) -> tuple[dict[tuple[st
 
 
 def _journeys(lab: RunningLab, message_ids: Sequence[str]) -> dict[str, str]:
-    """What the logs say of mails: the trace's verdict."""
+    """Return the sentence of each mail's trace."""
     found = {}
     if message_ids:
         with tracing.lab_lines(lab) as read:

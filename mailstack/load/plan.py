@@ -1,4 +1,4 @@
-"""What load there is to be, and the mails that make it: pure functions of the plan."""
+"""The plan of a load, and the mails that make it: pure functions of the plan."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from email.utils import formatdate
 
 from mailstack.errors import InputError
 
-# What a load stops at by itself, where no bound was given.
+# The duration of a load without a given bound.
 SECONDS = 10.0
-# Beyond this, what is measured is this machine's memory.
+# Bytes: beyond this the load measures this machine's memory.
 LARGEST = 100 * 1024**2
 
 _LINE = b"The quick brown fox jumps over the lazy dog; 0123456789, and so on and on.\r\n"
@@ -18,7 +18,7 @@ _LINE = b"The quick brown fox jumps over the lazy dog; 0123456789, and so on and
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many mails, how large, over how many connections, to how many mailboxes, and how fast."""
+    """The number and size of mails, connections, mailboxes, and the rate."""
 
     connections: int = 8
     messages: int | None = None  # whichever of the two comes first ends it
@@ -35,7 +35,7 @@ class Plan:
             raise InputError("a load ends by itself: after so many messages, or seconds")
 
     def due(self, number: int) -> float:
-        """Seconds from the start before which the mail with this number (from 0) is not sent."""
+        """Return the earliest moment of the mail with this number (from 0), in seconds from the start."""
         return number / self.rate if self.rate else 0.0
 
 
@@ -58,14 +58,14 @@ END = b".\r\n"  # RFC 5321, section 4.1.1.4; the line before it has ended
 
 
 class Mails:
-    """The mails of a load, each made when it is wanted: spread evenly over the addresses, each from its neighbour."""
+    """Makes the mails of a load: spread evenly over the addresses, each from its neighbour."""
 
     def __init__(self, run: str, addresses: Sequence[str], size: int) -> None:
         self._run, self._addresses, self._size = run, addresses, size
         self._bodies: dict[int, bytes] = {}
 
     def mail(self, number: int, sender: str) -> Mail:
-        """The mail with this number, from `sender`."""
+        """Make the mail with this number, from `sender`."""
         recipient = self._addresses[number % len(self._addresses)]
         message_id = f"<{number}.{self._run}@{sender.rpartition('@')[2]}>"
         header = (
@@ -80,7 +80,7 @@ class Mails:
 
 
 def body(size: int) -> bytes:
-    """Lines of text, `size` bytes (2 at least) in all; none begins with a dot, none is longer than 78 characters."""
+    """Return `size` bytes (2 at least) of text; no line begins with a dot or is longer than 78 characters."""
     text = (_LINE * (size // len(_LINE) + 1))[: size - 2]
-    # A line end that was cut in its middle.
+    # A line end may have been cut in its middle.
     return (text[:-1] + b" " if text.endswith(b"\r") else text) + b"\r\n"

@@ -1,4 +1,4 @@
-"""Mails over many connections at once: a thread each, all of them logged in before the first mail goes out."""
+"""Mails over many connections at once: a thread each, all logged in before the first mail is sent."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mailstack.load.plan import Mails, Plan
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
 
-# A connection whose mails are refused so often, one after the other, gives up: it would not be otherwise in the end.
+# A connection gives up after so many refused mails in a row.
 GIVE_UP = 3
-# What a connection beyond Postfix's limits fails with (anvil(8), master(5)).
+# The failure of a connection beyond Postfix's limits (anvil(8), master(5)).
 _TOO_MANY = re.compile(r"421 |.*timed out")
-# Settings of postconf(5) that bound how many connections one client has, in the order of their defaults.
+# Settings of postconf(5) that limit the connections of one client, with their defaults.
 LIMITS = {"smtpd_client_connection_count_limit": 50, "default_process_limit": 100}
 
 
@@ -39,7 +39,7 @@ def too_many(wanted: int, taken: int, why: str) -> InputError:
 
 @dataclass(slots=True)
 class _Line:
-    """A connection, and what went over it."""
+    """A connection, and the mails that were sent over it."""
 
     user: str
     session: mail.Smtp | None = None
@@ -51,7 +51,7 @@ class _Line:
 
 
 class Sending:
-    """The mails of a plan under way; what has been answered so far is in `posted`."""
+    """Sends the mails of a plan; `posted` has those that were answered so far."""
 
     def __init__(self, lab: RunningLab, plan: Plan, mails: Mails, users: Mapping[str, Secret]) -> None:
         self._plan, self._mails, self._users = plan, mails, users
@@ -78,7 +78,7 @@ class Sending:
             raise CheckFailed(f"no connection could be made: {next(iter(self.failures))}")
 
     def start(self) -> None:
-        """Let them go."""
+        """Start sending."""
         self._processor = time.process_time()
         self._begun = time.monotonic()
         for line in self._lines:
@@ -87,7 +87,7 @@ class Sending:
                 line.thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Whether all that was planned has been sent, after so many seconds at most."""
+        """Wait until all planned mails have been sent; False when that takes more than `seconds`."""
         end = time.monotonic() + seconds
         for line in self._lines:
             if line.thread:
@@ -95,7 +95,7 @@ class Sending:
         return not any(line.thread and line.thread.is_alive() for line in self._lines)
 
     def stop(self, patience: float) -> None:
-        """Send no more. Mails that were begun are answered within `patience` seconds, or their connections cut."""
+        """Send no more. Replies are awaited for `patience` seconds; then the connections are cut."""
         self._stop.set()
         if not self.wait(patience):
             for line in self._lines:
@@ -110,26 +110,26 @@ class Sending:
 
     @property
     def connected(self) -> int:
-        """How many connections were made."""
+        """The number of connections that were made."""
         return sum(line.made for line in self._lines)
 
     @property
     def failures(self) -> Counter[str]:
-        """Why connections could not be made, and how many."""
+        """Why connections could not be made → how many."""
         return Counter(line.failure for line in self._lines if line.failure)
 
     @property
     def posted(self) -> list[Posted]:
-        """Every mail that was taken or refused so far."""
+        """Every mail that was accepted or refused so far."""
         return [each for line in self._lines for each in line.posted]
 
     @property
     def sent(self) -> int:
-        """How many were taken so far."""
+        """The number of mails that were accepted so far."""
         return sum(line.taken for line in self._lines)
 
     def _log_in(self, line: _Line) -> bool:
-        """Whether the connection is there, with its user logged in."""
+        """Connect and log in; False, with the failure noted, when that fails."""
         try:
             line.session = mail.Smtp(self._dial, name="localhost", tls="starttls", context=self._context)
             line.session.login(line.user, self._users[line.user].reveal())
@@ -166,7 +166,7 @@ class Sending:
                 line.session.quit()
 
     def _take(self) -> int | None:
-        """The number of the next mail, once it is due; None when there is none."""
+        """Wait until the next mail is due; return its number, or None when there is none."""
         with self._lock:
             number = self._next
             self._next += 1
@@ -182,7 +182,7 @@ class Sending:
 
 
 def _said(error: Exception) -> tuple[int, str]:
-    """The reply in an error of `smtplib`; 0 and what happened where there is none."""
+    """Return code and text of the reply in an error of `smtplib`; 0 and the failure where there is none."""
     if isinstance(error, smtplib.SMTPResponseException):
         text = error.smtp_error
         return error.smtp_code, text.decode(errors="replace") if isinstance(text, bytes) else str(text)

@@ -124,60 +124,68 @@ class _Hop:
         """Connect and log in. Raises HostError."""
         import paramiko
 
-        connection = self._connection
         self._prepare(answers)
         try:
-            connection.open()
-        except paramiko.BadHostKeyException as error:
-            known, shown = fingerprint(error.expected_key), fingerprint(error.key)
-            raise HostError(
-                f"{self._name}: its key has changed: known is {known}, shown was {shown}",
-                remedy="somebody may be in between. Where you know that the key is new: "
-                f"ssh-keygen -R {_known_name(error.hostname, connection.port)}, then connect once with ssh",
-            ) from None
-        except paramiko.PasswordRequiredException:
-            raise Refused(
-                f"{self._name}: the key for it is encrypted",
-                remedy="add it to your agent: ssh-add",
-                question=self._passphrase,
-            ) from None
+            self._connection.open()
         except paramiko.AuthenticationException as error:
+            if isinstance(error, paramiko.PasswordRequiredException):
+                raise Refused(
+                    f"{self._name}: the key for it is encrypted",
+                    remedy="add it to your agent: ssh-add",
+                    question=self._passphrase,
+                ) from None
             if self._gone():
                 raise self._cut() from None
             kinds = getattr(error, "allowed_types", [])
             raise self._refused(answers, password="password" in kinds or not kinds) from None
-        except paramiko.ssh_exception.NoValidConnectionsError as error:
-            reason = next(iter(error.errors.values())).strerror
-            raise HostError(
-                f"{self._name}: nothing can be reached at {connection.host}:{connection.port}: {reason}",
-                remedy="is the machine up, and does sshd listen there?",
-            ) from None
         except paramiko.SSHException as error:
-            if self._passphrase in answers:  # with which the key cannot be read
-                raise Refused(
-                    f"{self._name}: this is not the passphrase of the key for it",
-                    remedy="add the key to your agent: ssh-add",
-                    question=self._passphrase,
-                ) from None
-            if "No authentication methods available" in str(error):  # neither a key nor a password to offer
-                raise self._refused(answers, password=True) from None
-            if self._gone():
-                raise self._cut() from None
-            raise HostError(
-                f"{self._name}: no SSH with it: {error}",
-                remedy="does sshd listen there? After log-ins that failed it turns away whoever comes from the same "
-                "address (PerSourcePenalties in sshd_config(5)): then try again in a minute",
-            ) from None
-        except socket.gaierror as error:
-            raise HostError(
+            raise self._broken(error, answers) from None
+        except (OSError, EOFError) as error:  # TimeoutError is one
+            raise self._unreachable(error) from None
+
+    def _broken(self, error: Exception, answers: Mapping[str, Secret]) -> HostError:
+        """Return what an error of the SSH protocol is for the user."""
+        import paramiko
+
+        if isinstance(error, paramiko.BadHostKeyException):
+            known, shown = fingerprint(error.expected_key), fingerprint(error.key)
+            return HostError(
+                f"{self._name}: its key has changed: known is {known}, shown was {shown}",
+                remedy="somebody may be in between. Where you know that the key is new: "
+                f"ssh-keygen -R {_known_name(error.hostname, self._connection.port)}, then connect once with ssh",
+            )
+        if self._passphrase in answers:  # with which the key cannot be read
+            return Refused(
+                f"{self._name}: this is not the passphrase of the key for it",
+                remedy="add the key to your agent: ssh-add",
+                question=self._passphrase,
+            )
+        if "No authentication methods available" in str(error):  # neither a key nor a password to offer
+            return self._refused(answers, password=True)
+        if self._gone():
+            return self._cut()
+        return HostError(
+            f"{self._name}: no SSH with it: {error}",
+            remedy="does sshd listen there? After log-ins that failed it turns away whoever comes from the same "
+            "address (PerSourcePenalties in sshd_config(5)): then try again in a minute",
+        )
+
+    def _unreachable(self, error: OSError | EOFError) -> HostError:
+        """Return what an error of the network is for the user."""
+        import paramiko
+
+        remedy = "is the machine up, and does sshd listen there?"
+        if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
+            where = f"{self._connection.host}:{self._connection.port}"
+            reason = next(iter(error.errors.values())).strerror
+            return HostError(f"{self._name}: nothing can be reached at {where}: {reason}", remedy=remedy)
+        if isinstance(error, socket.gaierror):
+            return HostError(
                 f"{self._name}: there is no machine of that name: {error.strerror}",
                 remedy="write ssh://user@machine, or a Host of ~/.ssh/config",
-            ) from None
-        except (OSError, EOFError) as error:  # TimeoutError is one
-            reason = getattr(error, "strerror", None) or str(error) or "it does not answer"
-            raise HostError(
-                f"{self._name}: {reason}", remedy="is the machine up, and does sshd listen there?"
-            ) from None
+            )
+        reason = getattr(error, "strerror", None) or str(error) or "it does not answer"
+        return HostError(f"{self._name}: {reason}", remedy=remedy)
 
     def _prepare(self, answers: Mapping[str, Secret]) -> None:
         """What the library is to do otherwise than it would."""

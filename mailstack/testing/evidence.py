@@ -14,7 +14,7 @@ from mailstack.durations import spoken
 from mailstack.errors import MailstackError
 from mailstack.testing.mailbox import Mailbox
 from mailstack.testing.received import Message
-from mailstack.trace.described import described
+from mailstack.trace import described
 from mailstack.trace.journey import Journey
 
 _LINES = 10  # of each service's log, and of each mail's text
@@ -129,11 +129,7 @@ def _journey(journey: Journey, now: float) -> str:
     known = f"<{journey.message_id}> " if journey.message_id else ""
     lines = [f"{known}from {journey.sender or '<>'}: {journey.sentence(now)}"]
     for event in journey.events:
-        since = journey.since(event.at)
-        after = "" if since is None else f"+{spoken(since / 1000)}"
-        head, *more = described(event, journey.message_id)
-        lines.append(f"{after:>9}  {event.service:<8} {event.queue_id:<12} {head}")
-        lines += [f"{'':33}{text}" for text in more]
+        lines += described.lines(event, journey)
     lines += [f"not in the logs: {text}" for text in journey.missing]
     if journey.fault:
         lines += [f"cause: {journey.fault.cause}", f"remedy: {journey.fault.remedy}"]

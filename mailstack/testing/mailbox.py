@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mailstack.errors import MailstackError
 from mailstack.model import Deadline
-from mailstack.secret import Secret
 from mailstack.testing.criteria import Criteria, Predicate, Text, missed
+from mailstack.testing.inbox import Inbox, journey
 from mailstack.testing.received import Message
 from mailstack.testing.settings import Password, SmtpSettings
 
 if TYPE_CHECKING:
-    from imap_tools import BaseMailBox
-
     from mailstack.looks import Looks
     from mailstack.running import RunningLab
-    from mailstack.trace.journey import Journey
 
 # How long a mail may take, in seconds: many times what a slow machine needs; and how long “no mail” is watched.
 PATIENCE = 10.0
@@ -48,10 +43,7 @@ class Mailbox:
         self.password = password
         self.begun = time.time()
         self._queues, self._patience = queues, patience
-        self._messages: dict[int, Message] = {}  # those that were seen since it was last cleared, by UID
-        self._cleared: list[Message] = []
-        self._connection: AbstractContextManager[BaseMailBox] | None = None
-        self._box: BaseMailBox | None = None
+        self._inbox = Inbox(lab, address, password)
 
     def __repr__(self) -> str:
         return f"<Mailbox {self.address}>"
@@ -62,26 +54,26 @@ class Mailbox:
         submission = self.lab.endpoints["submission"]
         return SmtpSettings(submission.host, submission.port, self.address, self.password, self.lab.ca_file)
 
+    def close(self) -> None:
+        """Log out, if it was looked into. Errors of a broken lab are ignored."""
+        self._inbox.close()
+
     # ── looking ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def messages(self) -> list[Message]:
         """What is in the mailbox now, oldest first."""
-        with self._opened() as box:
+        with self._inbox.opened() as box:
             box.client.noop()  # whatever it has told before
-        return self._new(0)
+        return self._inbox.new()
 
     def seen(self) -> list[Message]:
         """Every mail that was seen in it since it was last cleared, oldest first; asks no server."""
-        return [message for _, message in sorted(self._messages.items())]
+        return self._inbox.seen()
 
     def clear(self) -> None:
         """Take every mail that is there out of the mailbox. One that is still on its way comes all the same."""
-        # Looked at first: what comes only now stays, and what Postfix is still to remove from its queue has come.
-        there = self.messages()
-        with self._opened() as box:
-            box.delete([str(message.uid) for message in there])
-        self._cleared += self._messages.values()
-        self._messages.clear()
+        # Looked at first: a mail that comes only now stays; what Postfix is about to remove from its queue has come.
+        self._inbox.clear(self.messages())
 
     # ── waiting ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,10 +138,13 @@ class Mailbox:
         __tracebackhide__ = True
         criteria = Criteria(subject, sender, to, matching)
         self._expect_none(criteria, after, Deadline.after(within))
-        standing = self._standing(criteria)
+        try:
+            standing = _queued(self.lab, self.address, self._queues, criteria)
+        except MailstackError as error:
+            raise MailboxUnmet(f"the queues cannot be looked into: {error.whole()}", self) from None
         # What had left the queues when they were looked at is in the mailbox; Postfix may still be about to remove it.
         self._expect_none(criteria, after, Deadline.after(0))
-        here = {queue_id for message in [*self._cleared, *self.seen()] for queue_id in message.queue_ids}
+        here = {queue_id for message in [*self._inbox.cleared, *self.seen()] for queue_id in message.queue_ids}
         told = [f"  {text}" for queue_id, text in standing if queue_id not in here]
         if told:
             said = f"no {criteria.called()} should come to {self.address}, but this one is on its way:"
@@ -163,27 +158,6 @@ class Mailbox:
                     f"no {criteria.called()} should come to {self.address}, but this one did:\n  {fitting[0]!r}", self
                 )
 
-    def _standing(self, criteria: Criteria) -> list[tuple[str, str]]:
-        """The mails for this mailbox that fit and stand in a queue: the id, and which it is, where, and why."""
-        from mailstack import message, post
-
-        __tracebackhide__ = True
-        found = []
-        try:
-            entries = self._queues.entries()
-            lab = self.lab.definition if entries else self.lab.defined  # the former grows with every test
-            for entry in entries:
-                mine = [each for each in entry.recipients if self.address in post.mailboxes_for(lab, each.address)]
-                raw = self._queues.mail(entry) if mine else b""
-                mail = Message(message.Message(0, raw, datetime.fromtimestamp(entry.arrived, UTC)), self._journey)
-                if raw and criteria.fits(mail):
-                    why = next((each.reason for each in mine if each.reason), "not tried yet")
-                    place = f"{entry.queue_id} in {entry.service}, {entry.name}"
-                    found.append((entry.queue_id, f"“{mail.subject}” from {mail.sender or '<>'}: {place}: {why}"))
-        except MailstackError as error:
-            raise MailboxUnmet(f"the queues cannot be looked into: {error.whole()}", self) from None
-        return found
-
     def _looks(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> Iterator[list[Message]]:
         """The messages that fit, at each look; the last look is when the deadline has passed."""
         __tracebackhide__ = True
@@ -193,7 +167,7 @@ class Mailbox:
         while True:
             passed = deadline.passed()
             try:
-                new = self._new(seen)
+                new = self._inbox.new(seen)
             except MailstackError as error:
                 # A server that is started again, say: there is no event for that.
                 if passed:
@@ -208,80 +182,27 @@ class Mailbox:
                 yield fitting
                 if passed:
                     return
-                self._await_news(deadline)
-
-    def _new(self, after: int) -> list[Message]:
-        """The mails that have come after the one with this UID."""
-        from mailstack import mailboxes, news
-
-        with self._opened() as box:
-            news.refresh(box)
-            return [self._seen(mail) for mail in mailboxes.messages(box, after)]
-
-    def _await_news(self, deadline: Deadline) -> None:
-        """Until there are others, or the deadline has passed."""
-        from mailstack import news
-
-        with suppress(MailstackError), self._opened() as box:  # the next look tells what is the matter
-            news.wait(box, deadline)
-
-    # ── the connection ─────────────────────────────────────────────────────────────────────────────────────────
-
-    def close(self) -> None:
-        """Log out, where it was looked at; what a lab that is broken has to say to that is nobody's business."""
-        connection, self._connection, self._box = self._connection, None, None
-        if connection:
-            with suppress(MailstackError):
-                connection.__exit__(None, None, None)
-
-    @contextmanager
-    def _opened(self) -> Iterator[BaseMailBox]:
-        """The mailbox over IMAP; a connection that is lost is made anew by the next one who looks. Raises HostError."""
-        from mailstack import mail
-
-        if self._connection is None or self._box is None:
-            context = mail.kept_context(self.lab.ca_file.read_text(encoding="utf-8"))
-            connection = mail.mailbox(self.lab.endpoints["imaps"], context, self.address, Secret(self.password))
-            self._box = connection.__enter__()
-            self._connection = connection
-        try:
-            yield self._box
-        except BaseException:
-            broken, self._connection, self._box = self._connection, None, None
-            if broken:
-                broken.__exit__(*sys.exc_info())
-            raise
-
-    def _seen(self, mail: object) -> Message:
-        from mailstack.message import Message as Mail
-
-        assert isinstance(mail, Mail)
-        return self._messages.setdefault(mail.uid, Message(mail, self._journey))
-
-    def _journey(self, name: str) -> Journey:
-        __tracebackhide__ = True
-        return journey(self.lab, name)
+                self._inbox.await_news(deadline)
 
 
-# How long its journey may go on when a mail is in the mailbox, in seconds.
-_SETTLED = 2.0
+def _queued(lab: RunningLab, address: str, queues: Looks, criteria: Criteria) -> list[tuple[str, str]]:
+    """Return the mails for a mailbox that fit and stand in a queue: the queue id, and which mail, where, and why.
 
-
-def journey(lab: RunningLab, name: str) -> Journey:
-    """The journey of the message with this Message-ID or queue id, once the servers have logged all of it.
-
-    Raises AssertionError when there is none.
+    Raises MailstackError.
     """
-    __tracebackhide__ = True
-    from mailstack import tracing
+    from mailstack import message, post
 
-    if not name:
-        raise AssertionError("a message that has neither a Message-ID nor been through a Postfix cannot be traced")
-    found = tracing.of_lab(lab, name)
-    if found and found[-1].settled:
-        return found[-1]
-    for each in tracing.follow(lab, name, Deadline.after(_SETTLED)):
-        found += [each] if each else []
-    if not found:
-        raise AssertionError(f"the logs of lab “{lab.name}” do not know {name}")
-    return found[-1]
+    found = []
+    entries = queues.entries()
+    definition = lab.definition() if entries else lab.defined  # the former grows with every test
+    for entry in entries:
+        mine = [each for each in entry.recipients if address in post.mailboxes_for(definition, each.address)]
+        raw = queues.mail(entry) if mine else b""
+        mail = Message(
+            message.Message(0, raw, datetime.fromtimestamp(entry.arrived, UTC)), lambda name: journey(lab, name)
+        )
+        if raw and criteria.fits(mail):
+            why = next((each.reason for each in mine if each.reason), "not tried yet")
+            place = f"{entry.queue_id} in {entry.service}, {entry.name}"
+            found.append((entry.queue_id, f"“{mail.subject}” from {mail.sender or '<>'}: {place}: {why}"))
+    return found

@@ -1,10 +1,10 @@
-"""An event of a journey in words."""
+"""The events of a journey in words."""
 
 from __future__ import annotations
 
 from mailstack.durations import spoken
 from mailstack.trace.events import Event
-from mailstack.trace.journey import meaning
+from mailstack.trace.journey import Journey, meaning
 
 
 def described(event: Event, message_id: str = "") -> tuple[str, ...]:
@@ -35,3 +35,16 @@ def described(event: Event, message_id: str = "") -> tuple[str, ...]:
         parts = [f"{spoken(value)} {what}" for value, what in zip(event.delays, names, strict=True) if value]
         found.append(", ".join(parts))
     return tuple(found)
+
+
+def lines(event: Event, journey: Journey) -> list[str]:
+    """Return an event of a journey as lines of text: its time, service and queue id, and what happened."""
+    head, *others = described(event, journey.message_id)
+    where = f"{after(event, journey):>9}  {event.service:<8} {event.queue_id:<12} "
+    return [where + head, *(" " * 33 + text for text in others)]
+
+
+def after(event: Event, journey: Journey) -> str:
+    """Return how long after its submission a mail had an event; "" where a time is not known."""
+    milliseconds = journey.since(event.at)
+    return "" if milliseconds is None else f"+{spoken(milliseconds / 1000)}"

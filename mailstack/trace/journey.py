@@ -167,7 +167,7 @@ class Journey:
             "fault": self.fault.id if self.fault else None,
             "remedy": self.fault.remedy if self.fault else "",
             "submitted": _iso(self.begun),
-            "milliseconds": _rounded(self.since(self._last())),
+            "milliseconds": _rounded(self.since(self.ended)),
             "hops": [
                 {
                     "service": hop.service,
@@ -179,51 +179,54 @@ class Journey:
                 }
                 for hop in self.hops
             ],
-            "recipients": [self._outcome_json(outcome) for outcome in self.outcomes],
-            "notices": [self._outcome_json(outcome) for outcome in self.notices],
-            "events": [self._event_json(event) for event in self.events],
+            "recipients": [_outcome_json(self, outcome) for outcome in self.outcomes],
+            "notices": [_outcome_json(self, outcome) for outcome in self.notices],
+            "events": [_event_json(self, event) for event in self.events],
             "missing": list(self.missing),
         }
 
-    def _last(self) -> float | None:
-        """When the last recipient had it; or when the last thing happened."""
+    @property
+    def ended(self) -> float | None:
+        """When the last recipient had it, or else the time of the last event; in seconds of the epoch."""
         times = [outcome.at for outcome in self.outcomes if outcome.status in ARRIVED and outcome.at is not None]
         times = times or [event.at for event in self.events if event.at is not None]
         return max(times) if times else None
 
-    def _outcome_json(self, outcome: Outcome) -> Json:
-        return {
-            "address": outcome.recipient,
-            "original": outcome.original,
-            "status": outcome.status,
-            "service": outcome.service,
-            "queue_id": outcome.queue_id,
-            "relay": outcome.relay,
-            "reply": outcome.reply,
-            "milliseconds": _rounded(self.since(outcome.at)),
-            "next_try": _iso(outcome.next_try),
-        }
 
-    def _event_json(self, event: Event) -> Json:
-        return {
-            "milliseconds": _rounded(self.since(event.at)),
-            "at": _iso(event.at),
-            "service": event.service,
-            "kind": event.kind,
-            "what": event.what,
-            "queue_id": event.queue_id,
-            "recipient": event.recipient,
-            "original": event.original,
-            "peer": event.peer,
-            "tls": event.tls,
-            "sasl_user": event.sasl_user,
-            "status": event.status,
-            "code": event.code,
-            "enhanced": event.enhanced,
-            "reply": event.reply,
-            "meaning": meaning(event),
-            "delays": list(event.delays) or None,
-        }
+def _outcome_json(journey: Journey, outcome: Outcome) -> Json:
+    return {
+        "address": outcome.recipient,
+        "original": outcome.original,
+        "status": outcome.status,
+        "service": outcome.service,
+        "queue_id": outcome.queue_id,
+        "relay": outcome.relay,
+        "reply": outcome.reply,
+        "milliseconds": _rounded(journey.since(outcome.at)),
+        "next_try": _iso(outcome.next_try),
+    }
+
+
+def _event_json(journey: Journey, event: Event) -> Json:
+    return {
+        "milliseconds": _rounded(journey.since(event.at)),
+        "at": _iso(event.at),
+        "service": event.service,
+        "kind": event.kind,
+        "what": event.what,
+        "queue_id": event.queue_id,
+        "recipient": event.recipient,
+        "original": event.original,
+        "peer": event.peer,
+        "tls": event.tls,
+        "sasl_user": event.sasl_user,
+        "status": event.status,
+        "code": event.code,
+        "enhanced": event.enhanced,
+        "reply": event.reply,
+        "meaning": meaning(event),
+        "delays": list(event.delays) or None,
+    }
 
 
 def meaning(event: Event) -> str:

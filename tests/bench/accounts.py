@@ -15,6 +15,7 @@ from mailstack import prove
 from mailstack.accounts import Accounts
 from mailstack.model import SERVICES, Deadline
 from mailstack.running import RunningLab
+from tests import engines
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run, timed
 
 TITLE = "10, 1,000 and 10,000 accounts"
@@ -64,7 +65,7 @@ def _up(overlay: Path, found: _Found) -> float:
     taken = time.perf_counter() - begun
     assert json.loads(answer)["verified"]["message_id"]
     try:
-        lab = RunningLab(NAME)
+        lab = RunningLab(NAME, engines.here())
         each = [prove.transaction(lab, Deadline.after(30), lambda: False)[1] for _ in range(MAILS)]
         found.mails.append(statistics.median(each))
         found.memory.append(_mebibytes())

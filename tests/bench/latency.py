@@ -11,6 +11,7 @@ from mailstack import files, mail
 from mailstack.accounts import Accounts
 from mailstack.running import RunningLab
 from mailstack.testing import Mailbox, MailboxFactory, Password, SmtpSettings
+from tests import engines
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, percentile, run, say
 
 TITLE = "submission to seen"
@@ -29,7 +30,7 @@ def measure(runs: int) -> Figures:
     """One mail after another; `runs` is not asked, since percentiles want hundreds."""
     run([MAILSTACK, "up", "-n", NAME])
     try:
-        lab = RunningLab(NAME)
+        lab = RunningLab(NAME, engines.here())
         with Accounts(lab) as accounts:
             factory = MailboxFactory(accounts, "bench")
             pairs = tuple(_seen(factory(), _settings(lab)))

@@ -27,6 +27,7 @@ from mailstack.load.plan import Mails
 from mailstack.model import Deadline, Endpoint
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
+from tests import engines
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run
 
 TITLE = "against what a user would pick instead"
@@ -176,7 +177,7 @@ def _proven(side: str, start: Side) -> str:
 def _mailstack() -> Iterator[Server]:
     run([MAILSTACK, "up", "-n", NAME, "--json", "--progress", "quiet"])
     try:
-        lab = RunningLab(NAME)
+        lab = RunningLab(NAME, engines.here())
         sender, recipient = "alice@example.com", "bob@example.com"
         context = mail.tls_context(lab.ca_file)
         with mail.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:

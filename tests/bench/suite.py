@@ -12,8 +12,8 @@ import sys
 from dataclasses import dataclass
 
 from mailstack import home
-from mailstack.engine import Engine
 from mailstack.state import owner
+from tests import engines
 from tests.bench.measuring import Figures, Ratio, Row, alternate
 from tests.bench.suites import ONE_MAIL, Ran, run_suite
 
@@ -105,9 +105,9 @@ def measure(runs: int) -> Figures:
 
 def _evidence(found: Ran) -> Evidence:
     labs = tuple(json.loads(text) for _, text in sorted(found.left.items()))
-    engine = Engine()
+    engine = engines.here()
     left = [str(thing) for lab in set(labs) for thing in engine.leftovers(lab, owner())]
-    left += [path.name for lab in set(labs) for path in home.current().path.glob(f"{lab}*")]
+    left += [path.name for lab in set(labs) for path in home.current(engines.here()).path.glob(f"{lab}*")]
     return Evidence(found.failed, labs, tuple(left))
 
 

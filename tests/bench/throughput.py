@@ -15,6 +15,7 @@ from mailstack.load.performance import perform
 from mailstack.load.plan import Plan
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
+from tests import engines
 from tests.bench.journal import engines_has_one, volumes
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run
 
@@ -73,7 +74,7 @@ def _measure(
     try:
         _up(OURS, overlays.get(OURS))
         _up(STOCK, OVERLAY, overlays.get(STOCK))
-        ours, stock = RunningLab(OURS), RunningLab(STOCK)
+        ours, stock = RunningLab(OURS, engines.here()), RunningLab(STOCK, engines.here())
         _discard(ours)
         for connections, size in combinations:
             counts = MESSAGES if connections == BARS[0] else FEW

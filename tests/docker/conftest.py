@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mailstack import base, down, lab
-from mailstack.engine import Engine
 from mailstack.runner import Local
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker import nested
 from tests.docker.remote import bare
 from tests.docker.suites import PLUGIN, Run
@@ -43,12 +43,12 @@ class Labs:
 
     def up(self, name: str, overlays: Sequence[Path] = ()) -> RunningLab:
         """Bring a lab up, proven with a mail."""
-        lab.up(lab.Request(name, tuple(overlays)), _quiet)
-        return RunningLab(name)
+        lab.up(engines.here(), lab.Request(name, tuple(overlays)), _quiet)
+        return RunningLab(name, engines.here())
 
     def down(self, name: str) -> None:
         """Remove a lab with all it has."""
-        down.down(name, _quiet)
+        down.down(engines.here(), name, _quiet)
         self._names.remove(name)
 
     @contextlib.contextmanager
@@ -105,7 +105,7 @@ def for_remote(labs: Labs) -> None:
     """What machines that are reached over SSH are made of, and the images that they are sent, are here."""
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
-    base.ensure_base(Engine(), Local(), _quiet)
+    base.ensure_base(engines.here(), Local(), _quiet)
     nested.build(nested.REMOTE)
     with labs.one("for-remote"):  # the images are there after that
         pass

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mailstack import base
-from mailstack.engine import Engine
 from mailstack.runner import Local
+from tests import engines
 from tests.docker import nested
 from tests.docker.bad import alone, run
 from tests.docker.remote import bare, left, mailstack
@@ -108,7 +108,7 @@ def main(count: int = 20, seed: int | None = None) -> int:
     print(f"seed {seed}", flush=True)
     every = []
     with alone("cuts"):
-        base.ensure_base(Engine(), Local(), print)
+        base.ensure_base(engines.here(), Local(), print)
         nested.build(nested.REMOTE)
         run(["up", "-n", LAB])  # the images are there after that
         run(["down", "-n", LAB])

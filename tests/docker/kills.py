@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack import home
+from tests import engines
 from tests.docker.bad import MAILSTACK, Traces, alone, run, until
 from tests.docker.suites import PLUGIN
 
@@ -120,7 +121,7 @@ def _kill(kind: str, moment: float, whole: float, suite: Path, traces: Traces, c
         else:  # where there is no worker yet, its master
             process.kill()
             found = len(traces.all())
-    kept = home.directory(LAB).load()
+    kept = home.directory(engines.here(), LAB).load()
     if late or (kept and kept.stays):
         # It had done its work, or the lab was proven, so the user's: a moment that came too late.
         run(["down", "-n", LAB])

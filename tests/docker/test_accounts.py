@@ -16,6 +16,7 @@ from mailstack.errors import CheckFailed, InputError
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
 from mailstack.secret import Secret
+from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import answer, documented, mailstack, shape
 
@@ -127,7 +128,7 @@ def test_added_accounts_outlive_the_containers_and_a_changed_definition(labs: La
             accounts.add("stays@example.com")
         labs.up(lab.name, [overlay])
         crosses(lab, "alice@example.com", "stays@example.com")
-        assert "stays@example.com" in RunningLab(lab.name).definition.addresses()
+        assert "stays@example.com" in RunningLab(lab.name, engines.here()).definition().addresses()
 
 
 def test_many_accounts_come_and_go_at_once(lab: RunningLab, accounts: Accounts) -> None:

@@ -258,7 +258,7 @@ def test_each_added_account_is_removed_with_its_mailbox(lab: RunningLab) -> None
     with Accounts(lab) as accounts:
         accounts.remove_several(ADDED[1:])
         accounts.remove(ADDED[0])
-    assert not set(ADDED) & set(lab.definition.addresses())
+    assert not set(ADDED) & set(lab.definition().addresses())
     mailboxes = lab.engine.execute(lab.service("dovecot").container, ["ls", "-1", "/srv/mail"]).stdout.splitlines()
     assert not set(ADDED) & set(mailboxes)
     assert set(DEFINED) <= set(mailboxes)

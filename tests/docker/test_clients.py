@@ -71,7 +71,7 @@ printf 'hello\\n' | s-nail -:/ -Sv15-compat -Smta="smtp://$SMTP_HOST:$SMTP_PORT"
 def lab(labs: Labs) -> Iterator[RunningLab]:
     """A lab, with a mail that waits to be read."""
     with labs.one("clients") as made:
-        letter = post.letter(made.definition, None, [BOB], "for programs", "A line of text.", [])
+        letter = post.letter(made.definition(), None, [BOB], "for programs", "A line of text.", [])
         assert post.send(made, letter, "submission", Deadline.after(SECONDS)).arrived
         yield made
 

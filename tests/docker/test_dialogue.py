@@ -222,8 +222,9 @@ def test_two_recordings_at_once_each_have_their_own_dialogue(lab: RunningLab) ->
 def test_a_controller_that_is_killed_leaves_no_recorder_and_mail_goes_on(lab: RunningLab) -> None:
     """Killed after the recorder was ready, and before it heard anything."""
     code = (
-        "import sys, time; from mailstack.running import RunningLab\n"
-        f"lab = RunningLab({lab.name!r})\n"
+        "import os, time; from mailstack import target; from mailstack.engine import Engine\n"
+        "from mailstack.running import RunningLab\n"
+        f"lab = RunningLab({lab.name!r}, Engine(target.local(os.environ)))\n"
         "stream = lab.engine.stream(lab.service('sender').container, ['recorder', '60'], user='postfix')\n"
         "print(stream.recv(6).decode(), flush=True); time.sleep(60)"
     )
@@ -231,7 +232,7 @@ def test_a_controller_that_is_killed_leaves_no_recorder_and_mail_goes_on(lab: Ru
         assert controller.stdout
         assert controller.stdout.readline() == "ready\n"
         assert recorders(lab) == 1
-        letter = post.letter(lab.definition, None, ["bob@example.com"], "Killed", "Hello.", [])
+        letter = post.letter(lab.definition(), None, ["bob@example.com"], "Killed", "Hello.", [])
         controller.send_signal(signal.SIGKILL)
         sent = post.send(lab, letter, "sender", Deadline.after(SECONDS), route="recorded")
     assert "bob@example.com" in sent.arrived
@@ -250,7 +251,7 @@ def test_a_recorder_that_dies_in_the_midst_of_a_dialogue_lets_nothing_out(lab: R
         'print "ready\n"; recv $heard, my $line, 65536, 0; print "$line\n"'
     )
     argv = ["perl", "-MIO::Socket::UNIX", "-e", listener, "/var/spool/postfix/public/recorder"]
-    letter = post.letter(lab.definition, None, ["bob@example.com"], "Unheard", "Hello.", [])
+    letter = post.letter(lab.definition(), None, ["bob@example.com"], "Unheard", "Hello.", [])
     with lab.engine.stream(container, argv, user="postfix") as stream, stream.makefile("rb") as heard:
         assert heard.readline() == b"ready\n"
         sent = post.send(lab, letter, "sender", Deadline.after(SECONDS), route="recorded")
@@ -262,7 +263,7 @@ def test_a_recorder_that_dies_in_the_midst_of_a_dialogue_lets_nothing_out(lab: R
 
 
 def test_a_mail_that_is_recorded_arrives_also_when_nobody_listens(lab: RunningLab) -> None:
-    letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], "Heard by no one", "Hello.", [])
+    letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Heard by no one", "Hello.", [])
     sent = post.send(lab, letter, "sender", Deadline.after(SECONDS), route="recorded")
     assert "with ESMTPSA id" in received(lab, "bob@example.com", sent.message_id)[1], "TLS and SASL (RFC 3848)"
     log = lab.engine.logs(lab.service("sender").container)
@@ -283,7 +284,7 @@ def received(lab: RunningLab, address: str, message_id: str) -> tuple[str, ...]:
 
 
 def test_a_mail_can_go_straight_to_the_providers_port_25(lab: RunningLab) -> None:
-    letter = post.letter(lab.definition, "student@campus.example", ["bob@example.com"], "Straight", "Hello.", [])
+    letter = post.letter(lab.definition(), "student@campus.example", ["bob@example.com"], "Straight", "Hello.", [])
     sent = post.send(lab, letter, "sender", Deadline.after(SECONDS), route="direct")
     assert "with ESMTPS id" in received(lab, "bob@example.com", sent.message_id)[1], "TLS, and no SASL (RFC 3848)"
 
@@ -294,7 +295,7 @@ def test_a_mail_can_go_straight_to_the_providers_port_25(lab: RunningLab) -> Non
 def test_where_nobody_answers_that_is_said(lab: RunningLab) -> None:
     postfix = lab.service("postfix").container
     lab.engine.stop(postfix)
-    letter = post.letter(lab.definition, None, ["bob@example.com"], "To nobody", "Hello.", [])
+    letter = post.letter(lab.definition(), None, ["bob@example.com"], "To nobody", "Hello.", [])
     try:
         for via in ("sender", "submission"):
             with pytest.raises(CheckFailed, match="nothing was said: "):

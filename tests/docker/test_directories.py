@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mailstack import home
-from mailstack.engine import Engine
+from tests import engines
 from tests.docker import hostile_places
 from tests.docker.hostile_places import SECRETS, SITUATIONS, Situation, World, snapshot
 
@@ -105,10 +105,10 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     top.chmod(0o755)
     os.chown(top, request.param, -1)
     try:
-        yield World(top, request.param, home.current().path.name)
+        yield World(top, request.param, home.current(engines.here()).path.name)
     finally:
-        for thing in Engine().leftovers(hostile_places.LAB, os.environ["MAILSTACK_OWNER"]):
-            Engine().remove(thing)
+        for thing in engines.here().leftovers(hostile_places.LAB, os.environ["MAILSTACK_OWNER"]):
+            engines.here().remove(thing)
         shutil.rmtree(top)
 
 
@@ -129,7 +129,7 @@ def test_no_foreign_file_is_changed(world: World, situation: Situation) -> None:
         assert "thesis" not in said.partition("removed:")[2] or situation.works
         if command[0] == "up":
             assert (code == 0) == situation.works, said
-    assert Engine().leftovers(hostile_places.LAB, os.environ["MAILSTACK_OWNER"]) == []
+    assert engines.here().leftovers(hostile_places.LAB, os.environ["MAILSTACK_OWNER"]) == []
 
 
 @pytest.mark.parametrize("place", SECRETS, ids=lambda each: each.name)

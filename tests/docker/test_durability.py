@@ -11,10 +11,10 @@ import pytest
 
 from mailstack import lab as life
 from mailstack import mail, post, queues, state
-from mailstack.engine import Engine
 from mailstack.errors import MailstackError
 from mailstack.model import SERVICES, Deadline
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -35,8 +35,8 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 
 def up_again(lab: RunningLab) -> RunningLab:
     """`mailstack up` on the lab, as it is."""
-    life.up(life.Request(lab.name), _quiet)
-    return RunningLab(lab.name)
+    life.up(engines.here(), life.Request(lab.name), _quiet)
+    return RunningLab(lab.name, engines.here())
 
 
 def accepted(lab: RunningLab, subject: str) -> str:
@@ -132,7 +132,7 @@ def test_a_mail_that_waits_in_postfix_outlives_its_sigkill_and_arrives_once(lab:
 def test_a_mail_that_waits_in_the_sender_outlives_its_sigkill_and_arrives_once(lab: RunningLab) -> None:
     container(lab, "postfix").kill("SIGKILL")
     message_id = "<waits-in-the-sender@example.com>"
-    letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], "Wait", "Wait.", [])
+    letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Wait", "Wait.", [])
     post.from_sender(lab, letter, message_id)
     deadline = Deadline.after(ARRIVAL_SECONDS)
     while not queued(lab, "sender"):
@@ -195,7 +195,7 @@ def test_docker_restart_keeps_mails_and_the_lab_works_on(lab: RunningLab, servic
     assert arrived_once(lab, message_id)
     container(lab, service).restart(timeout=10)
     assert arrived_once(up_again(lab), message_id)
-    letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], "After", "After.", [])
+    letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "After", "After.", [])
     # An idle smtpd that knew the Dovecot of before answers 454 once: then the mail waits for its next turn.
     post.from_sender(lab, letter, "<after-the-restart@example.com>")
     assert arrived_once(lab, "<after-the-restart@example.com>")
@@ -229,4 +229,4 @@ def test_down_removes_queues_and_mailboxes(labs: Labs) -> None:
     assert len(client.volumes.list(filters={"label": f"mailstack.lab={name}"})) == 4
     labs.down(name)
     assert client.volumes.list(filters={"label": f"mailstack.lab={name}"}) == []
-    assert Engine().leftovers(name, state.owner()) == []
+    assert engines.here().leftovers(name, state.owner()) == []

@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from mailstack import home
-from mailstack.engine import engine_url
+from tests import engines
 from tests.docker.bad import Traces, alone, run
 from tests.docker.hostile_places import snapshot
 
@@ -32,7 +32,7 @@ def test_a_second_up_does_not_replace_a_lab_whose_files_are_elsewhere_and_down_f
     with monkeypatch.context() as first:
         first.setenv("MAILSTACK_RUNTIME_DIR", str(other))
         assert run(["up", "-n", NAME]).code == 0
-        place = home.directory(NAME).path
+        place = home.directory(engines.here(), NAME).path
     before = snapshot(place)
     second = run(["up", "-n", NAME])
     assert second.code == 2 and f"its files are in {place}" in second.err
@@ -66,7 +66,7 @@ def test_a_lab_of_the_version_before_markers_is_taken_down_if_the_engine_knows_i
         "tag": "t",
         "files": [],
         "ports": {},
-        "engine": engine_url(),
+        "engine": engines.url(),
     }
     (place / "files").mkdir(parents=True)
     (place / "lab.json").write_text(json.dumps(document))

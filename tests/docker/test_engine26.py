@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mailstack import base, definition, images, state
-from mailstack.engine import Engine
 from mailstack.model import SERVICES
 from mailstack.runner import Local
+from tests import engines
 from tests.docker import nested
 from tests.docker.bad import run
 from tests.docker.conftest import Labs
@@ -28,7 +28,7 @@ def machine(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ne
         pytest.skip("a nested engine needs root on this host")
     dist = tmp_path_factory.mktemp("dist")
     nested.wheels(dist)
-    base.ensure_base(Engine(), Local(), lambda _: None)
+    base.ensure_base(engines.here(), Local(), lambda _: None)
     nested.build()
     with labs.one("for-nested"):  # the images are there after that
         pass
@@ -81,7 +81,7 @@ def test_a_command_on_one_engine_neither_sees_nor_touches_the_labs_on_another(
 def test_nothing_of_a_nested_machine_stays_behind(machine: nested.Machine) -> None:
     with nested.machine(state.owner()) as other:
         name, volume = other.container.name, next(m for m in other.container.attrs["Mounts"] if m["Type"] == "volume")
-    assert Engine().leftovers(name, state.owner()) == []
+    assert engines.here().leftovers(name, state.owner()) == []
     client = other.container.client
     assert volume["Name"] not in [each.name for each in client.volumes.list()]
     assert not list(Path("/sys/fs/cgroup").glob(f"**/{name}"))

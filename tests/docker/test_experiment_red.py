@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 
 from mailstack import credentials, pki
-from mailstack.experiment import queue, scene
+from mailstack.experiment import machines, queue, scene
 from mailstack.experiment.performance import all_steps
 from mailstack.experiment.roles import prepare
 from mailstack.experiment.scene import Scene
@@ -255,7 +255,7 @@ def _judged(lab: RunningLab, red: Red) -> Mapping[str, Outcome]:
 def test_a_broken_lab_makes_the_step_fail_that_shows_it(
     red: Red, lab: RunningLab, labs: Labs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (scene, queue):
+    for module in (machines, scene, queue):
         monkeypatch.setattr(module, "ARRIVAL_SECONDS", 4.0)
     with red.broken(lab):
         outcomes = _judged(lab, red)

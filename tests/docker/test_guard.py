@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from mailstack import home
-from mailstack.engine import Engine, engine_url
 from mailstack.errors import EngineError
+from tests import engines
 from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run, until
 
 pytestmark = pytest.mark.docker
@@ -30,13 +30,15 @@ NAME, OTHER = (f"{stem}-{secrets.token_hex(3)}" for stem in ("guard", "other"))
 
 # A process that uses the lab, and sees to it that it goes with its last user.
 USER = f"""
-import sys
-from mailstack import home
+import os, sys
+from mailstack import home, target
+from mailstack.engine import Engine
 from mailstack.runner import Local
 from mailstack.users import Users, guard
-there = home.current()
+engine = Engine(target.local(os.environ))
+there = home.current(engine)
 Users(there, "{NAME}").join()
-guard(there, "{NAME}", Local())
+guard(engine.target, there, "{NAME}", Local())
 print(flush=True)
 sys.stdin.read()
 """
@@ -113,7 +115,7 @@ def test_an_up_that_is_killed_leaves_nothing(moment: float, seconds: float, trac
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(moment * seconds)
             process.kill()
-        found = home.directory(NAME).load()
+        found = home.directory(engines.here(), NAME).load()
         if not found or not found.stays:
             break
         # The lab was proven sooner than the one by which the moments are measured.
@@ -135,7 +137,7 @@ def test_an_up_that_is_killed_while_the_engine_is_away_leaves_nothing_when_it_is
     traces: Traces, tmp_path: Path
 ) -> None:
     socket = tmp_path / "docker.sock"
-    socket.symlink_to(engine_url().removeprefix("unix://"))
+    socket.symlink_to(engines.url().removeprefix("unix://"))
     environment = {**os.environ, "DOCKER_HOST": f"unix://{socket}"}
     with subprocess.Popen((MAILSTACK, "up", "-n", NAME), stderr=-1, text=True, env=environment) as process:
         assert process.stderr
@@ -144,7 +146,7 @@ def test_an_up_that_is_killed_while_the_engine_is_away_leaves_nothing_when_it_is
         process.kill()
     # The guard tries, and waits.
     assert not until(lambda: not traces.engine(), 1.5)
-    socket.symlink_to(engine_url().removeprefix("unix://"))
+    socket.symlink_to(engines.url().removeprefix("unix://"))
     _gone(traces)
 
 
@@ -200,9 +202,10 @@ def test_a_down_that_is_killed_is_finished(moment: float, traces: Traces) -> Non
 # Killed when the engine has nothing any more of the lab, and the secrets are still there.
 KILLED_DOWN = f"""
 import os, signal
-from mailstack import down, state
+from mailstack import down, state, target
+from mailstack.engine import Engine
 state.LabDirectory.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
-down.down("{NAME}", lambda text: None)
+down.down(Engine(target.local(os.environ)), "{NAME}", lambda text: None)
 """
 
 
@@ -262,7 +265,8 @@ def test_a_lab_stays_until_its_second_user_is_killed(traces: Traces) -> None:
 
 def test_a_user_that_is_killed_while_its_lab_comes_up_leaves_nothing(traces: Traces) -> None:
     code = USER.replace(
-        "print(flush=True)", f'from mailstack import lab; lab.up(lab.Request("{NAME}"), lambda t: print(t, flush=True))'
+        "print(flush=True)",
+        f'from mailstack import lab; lab.up(engine, lab.Request("{NAME}"), lambda t: print(t, flush=True))',
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -299,7 +303,7 @@ def test_what_has_expired_is_stale_but_no_other_lab_and_nobody_else_s(traces: Tr
         _end_guards(traces)
         assert run(["up", "-n", standing], mine).code == 0
         theirs = stranger.all()
-        found = home.directory(OTHER).load()
+        found = home.directory(engines.here(), OTHER).load()
         assert found and until(lambda: time.time() >= float(found.expires))
         assert _stale(mine) == [expiring]
         assert _stale(mine) == []
@@ -332,7 +336,7 @@ def test_what_killed_users_left_whose_guard_was_killed_too_is_stale(traces: Trac
 
 def test_files_of_a_lab_that_has_nothing_on_the_engine_are_stale(traces: Traces) -> None:
     assert run(["up", "-n", NAME]).code == 0
-    engine = Engine()
+    engine = engines.here()
     while left := engine.leftovers(NAME, traces.owner):
         for thing in left:
             with contextlib.suppress(EngineError):  # a network or a volume in use: its container goes first

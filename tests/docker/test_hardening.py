@@ -362,7 +362,7 @@ def works(lab: RunningLab, service: str) -> None:
     deadline = Deadline.after(SECONDS)
     if service == "sender":
         prove.sender(lab, deadline)
-        letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], "Works", "It works.", [])
+        letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Works", "It works.", [])
         post.send(lab, letter, "sender", deadline)
     else:
         prove.transaction(lab, deadline, lambda: any(each.state == "exited" for each in lab.services()))

@@ -19,11 +19,10 @@ from typing import Any
 import docker
 import pytest
 
-from mailstack import compose, home
+from mailstack import compose, home, tools
 from mailstack.down import remove
-from mailstack.engine import Engine
 from mailstack.model import Deadline
-from mailstack.runner import Local
+from tests import engines
 from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run
 
 pytestmark = pytest.mark.docker
@@ -327,7 +326,7 @@ def test_what_the_engine_is_still_making_for_a_compose_that_was_ended_goes_too(t
     """The engine finishes what it was asked for; here it is somebody else who asks, half a second after the end."""
     name = f"late-{secrets.token_hex(3)}"
     network = f"{compose.project_name(name)}_mail"
-    directory = home.directory(name)
+    directory = home.directory(engines.here(), name)
     directory.make()
     made: list[str] = []
 
@@ -337,6 +336,6 @@ def test_what_the_engine_is_still_making_for_a_compose_that_was_ended_goes_too(t
 
     engine = threading.Timer(0.5, make)
     engine.start()
-    remove(directory, Local(), Engine(), late=frozenset({f"network {network}"}))
+    remove(tools.of(engines.here(), lambda line: None), directory, late=frozenset({f"network {network}"}))
     engine.join()
     assert (len(made), traces.all()) == (1, set())

@@ -79,7 +79,7 @@ def test_the_sender_is_killed_and_the_mails_it_had_arrive_once(lab: RunningLab) 
 
     def submit() -> None:
         for number, message_id in enumerate(message_ids):
-            letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], f"{number}", "Keep.", [])
+            letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], f"{number}", "Keep.", [])
             post.from_sender(lab, letter, message_id)
 
     outcome = performed(lab, "sender", submit)

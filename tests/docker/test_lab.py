@@ -17,6 +17,7 @@ import pytest
 
 from mailstack.checks import all_checks
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -85,8 +86,20 @@ def test_up_answers_as_documented(up: dict[str, Any]) -> None:
     assert up["seconds"]["total"] >= up["seconds"]["compose"] + up["seconds"]["ready"]
 
 
+def test_what_up_would_do_is_the_proof_alone_for_a_lab_that_is_up_and_answers_as_documented(name: str) -> None:
+    plan = answer("up", "-n", name, "--dry-run")
+    assert shape(plan, documented("up --dry-run")) == []
+    assert [step["step"] for step in plan["steps"]] == ["prove"]
+    down = answer("down", "-n", name, "--dry-run")
+    assert shape(down, documented("down --dry-run")) == []
+    assert [step["step"] for step in down["plans"][0]["steps"]] == ["compose down", "remove directory"]
+
+
 def test_no_server_has_anything_to_warn_of(name: str) -> None:
-    logged = {service.name: RunningLab(name).engine.logs(service.container) for service in RunningLab(name).services()}
+    logged = {
+        service.name: RunningLab(name, engines.here()).engine.logs(service.container)
+        for service in RunningLab(name, engines.here()).services()
+    }
     assert set(logged) == {"sender", "postfix", "dovecot"} and "Logged in" in logged["dovecot"]
     for service, text in logged.items():
         assert not re.findall(r".*\b(?:warning|error|fatal|panic):.*", text, re.IGNORECASE), service
@@ -130,7 +143,7 @@ def test_checks_leave_nothing_in_the_mailboxes_and_nothing_outside(up: dict[str,
     for address in up["accounts"]:
         subjects = [mail["subject"] for mail in answer("inbox", "-n", name, address)["mails"]]
         assert not [s for s in subjects if "check" in s or "Undelivered" in s]
-    lab = RunningLab(name)
+    lab = RunningLab(name, engines.here())
     assert not [thing for thing in lab.engine.leftovers(name, lab.state.owner) if "outside" in thing]
 
 
@@ -197,7 +210,14 @@ def test_doctor_and_version_answer_as_documented() -> None:
 
 
 def test_tables_fit_eighty_columns_in_a_pipe(name: str) -> None:
-    for words in (("status",), ("inbox", "bob@example.com"), ("check", "--list"), ("check", "tls")):
+    for words in (
+        ("status",),
+        ("up", "--dry-run"),
+        ("down", "--dry-run"),
+        ("inbox", "bob@example.com"),
+        ("check", "--list"),
+        ("check", "tls"),
+    ):
         command, *rest = words
         shown = mailstack(command, *rest, *(("-n", name)))
         assert max(len(line) for line in shown.splitlines() if not line.startswith("CA ")) <= 80, words
@@ -223,7 +243,7 @@ def test_labs_live_side_by_side_and_down_all_takes_them_all(labs: Labs, up: dict
 def test_a_lab_with_an_expiry_goes_by_itself(labs: Labs) -> None:
     name = labs.new_name("ttl")
     mailstack("up", "-n", name, "--ttl", "3s")
-    lab = RunningLab(name)
+    lab = RunningLab(name, engines.here())
     assert lab.state.expires != "never"
     deadline = time.monotonic() + 30
     while lab.engine.leftovers(name, lab.state.owner) or lab.directory.path.exists():

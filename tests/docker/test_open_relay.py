@@ -207,7 +207,7 @@ def accepted(bench: Bench, connect: Connect) -> list[str]:
 def standing(bench: Bench) -> list[str]:
     """The recipients elsewhere of what is in Postfix's queue."""
     found = queues.entries(bench.engine, bench.container("postfix"), "postfix")
-    ours = tuple(f"@{domain.name}" for domain in bench.lab.definition.domains)
+    ours = tuple(f"@{domain.name}" for domain in bench.lab.definition().domains)
     return [each.address for entry in found for each in entry.recipients if not each.address.endswith(ours)]
 
 

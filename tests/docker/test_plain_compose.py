@@ -21,8 +21,8 @@ import yaml
 from pytest_docker.plugin import Services
 
 from mailstack import base, compose, definition, down, files
-from mailstack.engine import Engine
 from mailstack.runner import Local
+from tests import engines
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -80,7 +80,7 @@ def docker_cleanup() -> list[str]:
 @pytest.fixture(scope="session")
 def plain_lab(docker_services: Services) -> Services:
     """The lab by plain Compose: its images are built by Compose, too, from layers that are there."""
-    base.ensure_base(Engine(), Local(), lambda _: None)
+    base.ensure_base(engines.here(), Local(), lambda _: None)
     docker_services._docker_compose.execute("up --detach --build")
     return docker_services
 
@@ -136,7 +136,7 @@ def test_an_authenticated_mail_is_read_over_imap_without_the_controller(
 
 def test_ports_are_published_on_the_loopback_alone_at_numbers_that_are_free(plain_lab: Services) -> None:
     containers = plain_lab._docker_compose.execute("ps --quiet").decode().split()
-    published = Engine().published(containers)
+    published = engines.here().published(containers)
     assert published
     assert [binding for binding in published if not binding.startswith("127.0.0.1:")] == []
 
@@ -168,9 +168,12 @@ def test_neither_plain_compose_nor_the_controller_takes_what_is_the_other_s(plai
         assert own and not own & theirs
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MAILSTACK_OWNER", OWNER)
-            assert Engine().labs(OWNER) == {}
-            assert (down.everything(lambda _: None), down.stale(lambda _: None)) == ([], [])
-            assert OWNER not in Engine().owners("lab") | Engine().owners("")
+            assert engines.here().labs(OWNER) == {}
+            assert (down.everything(engines.here(), lambda _: None), down.stale(engines.here(), lambda _: None)) == (
+                [],
+                [],
+            )
+            assert OWNER not in engines.here().owners("lab") | engines.here().owners("")
         assert _containers(plain_lab) == own
 
 

@@ -126,15 +126,15 @@ def test_no_test_sees_another_s_mail(on_lab: Run) -> None:
 
 
 def test_a_lab_that_is_used_by_its_name_is_left_as_it_was(on_lab: Run, lab: RunningLab) -> None:
-    before = lab.definition.addresses()
+    before = lab.definition().addresses()
     on_lab("def test_it(mailbox): assert mailbox.messages() == []").assert_outcomes(passed=1)
-    assert lab.definition.addresses() == before and len(lab.services()) == 3
+    assert lab.definition().addresses() == before and len(lab.services()) == 3
 
 
 def test_what_a_killed_run_left_in_a_lab_of_another_the_next_one_removes(
     pytester: pytest.Pytester, on_lab: Run, lab: RunningLab
 ) -> None:
-    before = lab.definition.addresses()
+    before = lab.definition().addresses()
     pytester.makepyfile(
         test_killed="""
         import threading
@@ -155,20 +155,20 @@ def test_what_a_killed_run_left_in_a_lab_of_another_the_next_one_removes(
             assert process.poll() is None and not deadline.passed()
             time.sleep(0.02)
         on_lab(short, "test_suite.py").assert_outcomes(passed=1)
-        assert len(lab.definition.addresses()) == len(before) + 3  # who lives keeps what is his
+        assert len(lab.definition().addresses()) == len(before) + 3  # who lives keeps what is his
         process.kill()
-    assert len(lab.definition.addresses()) == len(before) + 3
+    assert len(lab.definition().addresses()) == len(before) + 3
     on_lab(short, "test_suite.py").assert_outcomes(passed=1)
-    assert lab.definition.addresses() == before
+    assert lab.definition().addresses() == before
 
 
 def test_accounts_that_were_to_be_kept_are_kept(on_lab: Run, lab: RunningLab) -> None:
-    before = set(lab.definition.addresses())
+    before = set(lab.definition().addresses())
     short = "def test_it(mailbox): assert mailbox.messages() == []"
     on_lab(short, "--mailstack-keep").assert_outcomes(passed=1)
-    (kept,) = set(lab.definition.addresses()) - before
+    (kept,) = set(lab.definition().addresses()) - before
     on_lab(short).assert_outcomes(passed=1)
-    assert set(lab.definition.addresses()) - before == {kept}
+    assert set(lab.definition().addresses()) - before == {kept}
     with Accounts(lab) as accounts:
         accounts.remove(kept)
 

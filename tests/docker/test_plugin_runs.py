@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from mailstack import home, state
-from mailstack.engine import Engine
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.suites import PLUGIN, SEND, Run
 
@@ -47,7 +47,7 @@ def test_two_hundred_tests_with_four_workers_share_one_lab_and_leave_nothing(run
 def nothing_is_left(lab: str) -> None:
     """At once, or when the guard that has taken the lab down for the last worker has ended."""
     deadline = Deadline.after(15)
-    while left := [*Engine().leftovers(lab, state.owner()), *home.current().path.glob(f"{lab}*")]:
+    while left := [*engines.here().leftovers(lab, state.owner()), *home.current(engines.here()).path.glob(f"{lab}*")]:
         assert not deadline.passed(), left
         time.sleep(0.05)
 
@@ -73,7 +73,7 @@ def test_a_run_that_is_killed_leaves_nothing(pytester: pytest.Pytester, workers:
             assert process.poll() is None and not deadline.passed()
             time.sleep(0.02)
         lab = ready.read_text()
-        assert len(RunningLab(lab).services()) == 3
+        assert len(RunningLab(lab, engines.here()).services()) == 3
     finally:
         process.kill()
         process.wait()
@@ -90,8 +90,8 @@ def test_a_run_that_is_interrupted_as_soon_as_its_lab_is_up_leaves_nothing(pytes
 
         ensure = lab.ensure
 
-        def interrupted(wanted, *others):
-            ensure(wanted, *others)
+        def interrupted(engine, wanted, *others):
+            ensure(engine, wanted, *others)
             Path("lab").write_text(wanted.name)
             signal.raise_signal(signal.SIGINT)
 
@@ -139,6 +139,6 @@ def test_decisions_are_fixtures_and_a_lab_can_be_kept(run: Run, labs: Labs) -> N
     result = run(source, "--mailstack-keep", conftest=conftest)
     result.assert_outcomes(failed=1)
     (name,) = set(re.findall(r"Failed: (pytest-\w+)", result.stdout.str()))
-    assert [service.state for service in RunningLab(name).services()] == ["running"] * 3
+    assert [service.state for service in RunningLab(name, engines.here()).services()] == ["running"] * 3
     labs.take_over(name)
     labs.down(name)

@@ -20,6 +20,7 @@ from mailstack.engine import Engine
 from mailstack.model import Deadline
 from mailstack.queues import ACTIONS, CONDITIONS, Entry
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
 
@@ -99,7 +100,7 @@ def put_off(lab: RunningLab, *subjects: str) -> list[str]:
 @contextlib.contextmanager
 def dovecot(lab: RunningLab) -> Iterator[None]:
     """With Dovecot, and whatever else was stopped, up again."""
-    life.up(life.Request(lab.name, tuple(map(Path, lab.state.files[1:]))), lambda _: None)
+    life.up(engines.here(), life.Request(lab.name, tuple(map(Path, lab.state.files[1:]))), lambda _: None)
     try:
         yield
     finally:
@@ -308,7 +309,7 @@ def test_a_deadline_that_passes_is_told_with_what_stands_in_the_queue(lab: Runni
 
 def test_with_postfix_stopped_mails_wait_in_the_sender_and_leave_it_when_it_is_back(lab: RunningLab) -> None:
     lab.engine.stop(lab.service("postfix").container)
-    letter = post.letter(lab.definition, STUDENT, ["bob@example.com"], "Far", "Far.", [])
+    letter = post.letter(lab.definition(), STUDENT, ["bob@example.com"], "Far", "Far.", [])
     post.from_sender(lab, letter, message_id("Far"))
     document = answer("queue", "-n", lab.name, "wait", "--until", "deferred")
     assert document["services"] == ["sender"]

@@ -1,4 +1,4 @@
-"""Whoever follows the README gets what it shows."""
+"""The commands of the README and of the guide work in their order, and show what the documents show."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from tests.docker.conftest import Labs
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+GUIDE = ROOT / "docs" / "guide.md"
 BIN = Path(sys.executable).parent
 
 
-def blocks() -> list[list[str]]:
-    """The commands of each console block."""
-    found = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    return [[line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")] for block in found]
+def commands(document: Path) -> list[str]:
+    """Return the commands of a document's console blocks, in their order and without their comments."""
+    lines = "".join(re.findall(r"```console\n(.*?)```", document.read_text(), re.DOTALL)).splitlines()
+    return [re.sub(r"\s+# .*", "", line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
 
 
 def run(line: str, environment: dict[str, str], directory: Path = ROOT) -> str:
@@ -44,8 +45,18 @@ def run(line: str, environment: dict[str, str], directory: Path = ROOT) -> str:
     return result.stdout
 
 
-def test_the_commands_of_the_readme_work_in_their_order(labs: Labs, tmp_path: Path) -> None:
-    name, ci, plain = (labs.new_name(stem) for stem in ("readme", "ci", "plain"))
+def test_the_commands_of_the_readme_work_in_their_order(labs: Labs) -> None:
+    environment = {"MAILSTACK_NAME": labs.new_name("readme")}
+    outputs = {line: run(line, environment) for line in commands(README)}
+    assert len(outputs) >= 10
+    assert "CCN Lab" in outputs["mailstack read bob@example.com"]
+    assert outputs["mailstack trace --last"].splitlines()[-1].startswith("delivered to bob@example.com in")
+    assert "passed" in outputs["mailstack check"] and "failed" not in outputs["mailstack check"]
+    assert '"removed": []' in run("mailstack down --json", environment)  # the README's last command took it down
+
+
+def test_the_commands_of_the_guide_work_in_their_order(labs: Labs, tmp_path: Path) -> None:
+    name, ci, plain = (labs.new_name(stem) for stem in ("guide", "ci", "plain"))
     secrets = Path("/dev/shm") / f"mailstack-{plain}"
     compose = str(BIN / "docker-compose")
     if not Path(compose).exists():
@@ -53,7 +64,7 @@ def test_the_commands_of_the_readme_work_in_their_order(labs: Labs, tmp_path: Pa
     environment = {"MAILSTACK_NAME": name, "MAILSTACK_LAB": plain, "COMPOSE_PROJECT_NAME": f"mailstack-{plain}"}
     outputs = {}
     try:
-        for line in [line for block in blocks() for line in block]:
+        for line in commands(GUIDE):
             adapted = line.replace(" -n ci", f" -n {ci}").replace("docker compose", compose)
             adapted = adapted.replace("/dev/shm/my-secrets", str(secrets))
             adapted = adapted.replace("results.xml", str(tmp_path / "results.xml"))
@@ -61,8 +72,8 @@ def test_the_commands_of_the_readme_work_in_their_order(labs: Labs, tmp_path: Pa
             outputs[line] = run(adapted, environment)
     finally:
         shutil.rmtree(secrets, ignore_errors=True)
-    assert len(outputs) >= 12
-    assert "CCN Lab" in outputs["mailstack read bob@example.com"]
+    assert len(outputs) >= 20
+    assert "delivered to bob@example.com" in outputs["mailstack trace --last"]
     assert "passed" in outputs["mailstack check"] and "failed" not in outputs["mailstack check"]
     assert (tmp_path / "results.xml").stat().st_size
     assert (tmp_path / "report" / "index.html").stat().st_size

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from mailstack import base, definition, images, state
-from mailstack.engine import Engine
 from mailstack.model import SERVICES
+from tests import engines
 from tests.docker import nested
 from tests.docker.remote import answer, left, mailstack
 
@@ -46,7 +46,7 @@ def held(machine: nested.Machine) -> list[str]:
 
 
 def test_images_are_sent_with_progress_and_not_sent_again(empty: nested.Machine) -> None:
-    size = images.unique_bytes(Engine(), references())
+    size = images.unique_bytes(engines.here(), references())
     before = came(empty)
     up = mailstack(empty, "up", "-n", "sent")
     told = re.findall(rf"sending the images to tester: (\d+) of about {size // MIB} MiB …\n", up.stderr)
@@ -69,7 +69,7 @@ def test_an_engine_that_cannot_build_is_sent_what_it_lacks(empty: nested.Machine
     empty.engine.api.import_image_from_data(nothing, *base.BASE.split(":"))
     up = mailstack(empty, "up", "-n", "sent", "--json")
     assert "they cannot be built on tester" in up.stderr
-    size = images.unique_bytes(Engine(), references()[1:])
+    size = images.unique_bytes(engines.here(), references()[1:])
     assert f"sending the images to tester: about {size // MIB} MiB" in up.stderr
     assert held(empty) == sorted([*references(), base.BASE])
     mailstack(empty, "down", "-n", "sent")

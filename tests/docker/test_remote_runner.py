@@ -8,7 +8,8 @@ from unittest import mock
 
 import pytest
 
-from mailstack import hosting
+from mailstack import target_choice
+from mailstack.connection import Connection
 from mailstack.errors import DeadlinePassed
 from mailstack.model import Command, Deadline
 from mailstack.remote.transport import STREAM_LOCAL
@@ -19,22 +20,22 @@ pytestmark = [pytest.mark.docker, pytest.mark.remote]
 
 
 @pytest.fixture(scope="module")
-def runner(machine: nested.Machine) -> Iterator[hosting.Over]:
+def runner(machine: nested.Machine) -> Iterator[Connection]:
     """The machine, used by this process as by a command."""
-    with mock.patch.dict(os.environ, {"HOME": str(machine.home)}), mock.patch.object(hosting, "_current", None):
-        yield hosting.use("tester")
+    with mock.patch.dict(os.environ, {"HOME": str(machine.home)}):
+        yield target_choice.choose(os.environ, host="tester").runner
 
 
 class TestThere(Commands):
     """As here."""
 
 
-def test_what_is_said_may_name_the_kind_of_channel_that_leads_to_a_socket(runner: hosting.Over) -> None:
+def test_what_is_said_may_name_the_kind_of_channel_that_leads_to_a_socket(runner: Connection) -> None:
     """To which alone something is added as it goes out."""
     assert runner.run(Command(("cat",), input=STREAM_LOCAL.encode())).stdout == STREAM_LOCAL
     assert runner.run(Command(("echo", STREAM_LOCAL))).stdout == f"{STREAM_LOCAL}\n"
 
 
-def test_a_command_that_takes_too_long_is_told_with_its_host(runner: hosting.Over) -> None:
+def test_a_command_that_takes_too_long_is_told_with_its_host(runner: Connection) -> None:
     with pytest.raises(DeadlinePassed, match=r"^tester: `sleep 60` was not done within 0\.1 s$"):
         runner.run(Command(("sleep", "60")), deadline=Deadline.after(0.1))

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from mailstack import hosting
+from mailstack import target_choice
 from mailstack.model import Command, Deadline
 from tests.docker import nested
 from tests.docker.remote import answer, left, mailstack
@@ -53,9 +53,8 @@ def test_what_a_login_shell_says_is_not_taken_for_what_a_command_prints(machine:
     with (
         talking(machine, "tester", TALK["no line end"]),
         mock.patch.dict(os.environ, {"HOME": str(machine.home)}),
-        mock.patch.object(hosting, "_current", None),
     ):
-        over = hosting.use("tester")
+        over = target_choice.choose(os.environ, host="tester").runner
         seen: list[str] = []
         result = over.run(sh("cat; echo err >&2", input=b"in"), deadline=Deadline.after(20), on_line=seen.append)
         assert (result.code, result.stdout, result.stderr, seen) == (0, "in", "err", ["err"])
@@ -70,7 +69,7 @@ def test_a_login_shell_that_runs_nothing_is_told_with_its_words(machine: nested.
 
 
 def test_a_command_that_is_not_there_is_told(machine: nested.Machine) -> None:
-    with mock.patch.dict(os.environ, {"HOME": str(machine.home)}), mock.patch.object(hosting, "_current", None):
-        result = hosting.use("tester").run(Command(("no-such-command",)))
+    with mock.patch.dict(os.environ, {"HOME": str(machine.home)}):
+        result = target_choice.choose(os.environ, host="tester").runner.run(Command(("no-such-command",)))
     assert result.code == 127
     assert "no-such-command: not found" in result.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailstack import home
+from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.suites import PLUGIN
 
@@ -34,16 +35,16 @@ def copy(tmp_path: Path, labs: Labs) -> Path:
 
 def test_its_tests_pass_and_leave_no_lab(copy: Path) -> None:
     count = len(re.findall(r"^def test_", (copy / "test_shop.py").read_text(), re.MULTILINE))
-    before = home.current().labs()
+    before = home.current(engines.here()).labs()
     done = run(copy)
     assert f"{count} passed" in done.stdout and done.returncode == 0, done.stdout + done.stderr
-    assert home.current().labs() == before
+    assert home.current(engines.here()).labs() == before
 
 
 def test_they_fail_where_the_shop_is_broken(copy: Path) -> None:
     source = (copy / "shop.py").read_text()
     assert "/confirm?token=" in source
     (copy / "shop.py").write_text(source.replace("/confirm?token=", "/?token="))
-    done = run(copy, "-k", "link_does_it")
+    done = run(copy, "-k", "link_confirms")
     assert "1 failed" in done.stdout and done.returncode == 1, done.stdout + done.stderr
     assert "there are: https://shop.example/?token=" in done.stdout

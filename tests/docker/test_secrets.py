@@ -25,6 +25,7 @@ from mailstack.accounts import Accounts
 from mailstack.model import Deadline
 from mailstack.running import RunningLab
 from mailstack.secret import new_password, write_private
+from tests import engines
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -216,7 +217,7 @@ def canaries(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     search.add("the password for a relay outside", password, ["someone"])
     with Watch(lambda: search) as watch:
         run("up", "-n", name, "--json")
-        lab = RunningLab(name)
+        lab = RunningLab(name, engines.here())
         search.of(lab)
         run("send", "-n", name, "--json")
         run("send", "-n", name, "--via", "sender", "--json")
@@ -477,7 +478,7 @@ def test_a_rotated_relay_password_holds_at_once_and_the_old_one_is_refused_with_
             old = new
         assert command("secrets", "rotate", "-n", lab.name).returncode == 0
         assert log_in(lab, user, old) == 535
-        letter = post.letter(lab.definition, "student@example.com", ["alice@example.com"], "After", "Rotated.", [])
+        letter = post.letter(lab.definition(), "student@example.com", ["alice@example.com"], "After", "Rotated.", [])
         sent = post.send(lab, letter, "sender", Deadline.after(SECONDS))
         assert list(sent.arrived) == ["alice@example.com"]
         assert containers(lab) == before
@@ -487,7 +488,7 @@ def test_a_rotated_relay_password_holds_at_once_and_the_old_one_is_refused_with_
 def test_mails_leave_the_sender_between_and_after_rotations_without_a_pause(labs: Labs) -> None:
     with labs.one("rotate") as lab:
         for number in range(4):
-            letter = post.letter(lab.definition, "student@example.com", ["bob@example.com"], f"{number}", "Text.", [])
+            letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], f"{number}", "Text.", [])
             # Less than the thirty seconds after which a refused mail is tried again: none was.
             assert post.send(lab, letter, "sender", Deadline.after(10)).arrived
             credentials.rotate(lab, _quiet)

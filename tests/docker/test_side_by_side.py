@@ -20,6 +20,7 @@ import pytest
 from mailstack import checks, home, lab, state, subnets
 from mailstack.errors import HostError, InputError
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.bad import MAILSTACK, Traces, alone, run
 from tests.docker.conftest import Labs
 
@@ -97,7 +98,7 @@ def test_a_range_that_is_none_is_the_user_s_mistake(traces: Traces, monkeypatch:
 @contextlib.contextmanager
 def _port(name: str) -> Iterator[None]:
     """A program that listens on a port which the lab has chosen."""
-    found = home.directory(name).load()
+    found = home.directory(engines.here(), name).load()
     assert found
     with socket.create_server(("127.0.0.1", found.ports["imaps"])):
         yield
@@ -106,7 +107,7 @@ def _port(name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _subnet(name: str) -> Iterator[None]:
     """A network of somebody's, of whom nothing was known, on a subnet which the lab has chosen."""
-    found = home.directory(name).load()
+    found = home.directory(engines.here(), name).load()
     assert found
     pool = docker.types.IPAMPool(found.subnets["mail"])
     ipam = docker.types.IPAMConfig(pool_configs=[pool])
@@ -129,11 +130,11 @@ def test_what_is_taken_after_it_was_chosen_is_chosen_again(somebody: Somebody, l
         def progress(line: str) -> None:
             said.append(line)
             if line == "starting the containers" and not wanted:
-                wanted.append(home.directory(name).load())
+                wanted.append(home.directory(engines.here(), name).load())
                 stack.enter_context(somebody(name))
 
-        report = lab.up(lab.Request(name), progress)
-        running = RunningLab(name)
+        report = lab.up(engines.here(), lab.Request(name), progress)
+        running = RunningLab(name, engines.here())
     assert wanted[0] and (wanted[0].ports, wanted[0].subnets) != (running.state.ports, running.state.subnets)
     assert [line for line in said if line.startswith("somebody else was faster at ")]
     assert networks(name) == running.state.subnets and len(running.state.subnets) == 2
@@ -153,7 +154,7 @@ def test_somebody_who_is_faster_each_time_is_named_and_nothing_is_left(traces: T
                 stack.enter_context(_port("lab"))
 
         with pytest.raises(HostError, match=r"could not be started; 127\.0\.0\.1:\d+ is taken$"):
-            lab.up(lab.Request("lab"), progress)
+            lab.up(engines.here(), lab.Request("lab"), progress)
     assert len(faster) == 3
     assert traces.all() == set()
 
@@ -197,7 +198,7 @@ def test_of_two_people_with_one_name_at_one_moment_the_second_is_refused_and_tou
                 before.append(containers(other))
 
         with pytest.raises(InputError, match=f"a lab “{name}” of {other.owner} is on this engine"):
-            lab.up(lab.Request(name), progress)
+            lab.up(engines.here(), lab.Request(name), progress)
         assert containers(other) == before[0] and len(before[0]) == 3
         assert traces.all() == set()
         assert run(["send", "-n", name, "--to", "bob@example.com"], theirs).code == 0
@@ -218,7 +219,7 @@ def test_what_one_takes_down_is_never_somebody_else_s(labs: Labs) -> None:
     with labs.one("theirs") as theirs, alone("side") as traces:
         there = {each.container for each in theirs.services()}
         assert run(["up", "-n", "own"]).code == 0
-        left = home.directory(theirs.name)
+        left = home.directory(engines.here(), theirs.name)
         left.make()
         left.save(state.State(theirs.name, traces.owner, "never", "", (), {}, stays=False))
         assert f"belongs to {theirs.state.owner}" in run(["down", "-n", theirs.name]).err

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.bad import MAILSTACK, Traces, alone, run
 from tests.terminals import ENCODINGS, LOCALES, answers
 
@@ -116,7 +117,7 @@ def test_logs_that_are_followed_end_with_their_reader(traces: Traces) -> None:
 
 def test_logs_are_in_the_order_of_time_and_without_secrets(traces: Traces) -> None:
     password = run(["secrets", "reveal", "-n", LAB, "relay"]).out.strip()
-    endpoint = RunningLab(LAB).endpoints["smtp"]
+    endpoint = RunningLab(LAB, engines.here()).endpoints["smtp"]
     with smtplib.SMTP(endpoint.host, endpoint.port) as session:
         session.ehlo("client.test")
         for number in range(3):  # which Postfix logs

@@ -96,6 +96,13 @@ def test_the_wheel_has_every_file_of_the_definitions_and_the_images_executable_a
     assert inside == checkout
 
 
+def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+    package = {str(path.relative_to(PROJECT)) for path in (PROJECT / "mailstack").rglob("*") if path.is_file()}
+    assert {name for name in package if not name.endswith(".pyc")} <= inside
+
+
 def test_the_wheel_says_that_its_types_are_to_be_used(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert "mailstack/py.typed" in archive.namelist()  # PEP 561

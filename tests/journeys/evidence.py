@@ -30,7 +30,7 @@ def look(stage: Stage, mailboxes: bool = True) -> Evidence:
     _queues(stage, found)
     if mailboxes:
         context = mail.tls_context(stage.lab.ca_file)
-        for address in stage.lab.definition.addresses():
+        for address in stage.lab.definition().addresses():
             with mail.mailbox(stage.lab.endpoints["imaps"], context, address, stage.lab.password(address)) as box:
                 for each in box.fetch(mark_seen=False, bulk=True):
                     message_id = str(each.obj["Message-ID"]).strip()
@@ -41,7 +41,7 @@ def look(stage: Stage, mailboxes: bool = True) -> Evidence:
 
 
 def _queues(stage: Stage, found: Evidence) -> None:
-    for service in queues.SERVICES:
+    for service in queues.services(stage.lab.defined):
         container = stage.container(service)
         for entry in queues.entries(stage.lab.engine, container, service):
             shown = stage.lab.engine.execute(container, ["postcat", "-qh", entry.queue_id])
@@ -75,7 +75,7 @@ def _address(block: Message) -> str:
 
 def status(stage: Stage, sent: Mail, recipient: str, found: Evidence) -> str:
     """What became of a mail for one recipient; "unknown" where nothing tells (yet)."""
-    boxes = post.mailboxes_for(stage.lab.definition, recipient)
+    boxes = post.mailboxes_for(stage.lab.definition(), recipient)
     if (sent.message_id, recipient) in found.queued:
         return _QUEUES.get(found.queued[sent.message_id, recipient], "unknown")
     if recipient in found.bounces.get(sent.message_id, {}):
@@ -84,7 +84,7 @@ def status(stage: Stage, sent: Mail, recipient: str, found: Evidence) -> str:
         return "delivered"
     # Nobody was told: a refused mail's client was, and a bounce to an address outside the lab reached nobody.
     gone = sent.expected[recipient]
-    home = sent.sender in stage.lab.definition.addresses()
+    home = sent.sender in stage.lab.definition().addresses()
     return gone if gone == "rejected" or (gone == "bounced" and not home) else "unknown"
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mailstack import needs
+from mailstack.model import SERVICES
+from tests.unit.world import World, tag
+
 # How long one example takes says more of the machine, and what else it does, than of the code.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -19,3 +23,28 @@ def runtime() -> Iterator[Path]:
     """A directory for MAILSTACK_RUNTIME_DIR whose path is short enough for sockets; that of `tmp_path` need not be."""
     with tempfile.TemporaryDirectory(prefix="mailstack-", dir="/dev/shm") as directory:
         yield Path(directory)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """An engine, Compose and a directory in memory, with the images of a lab."""
+    binary = tmp_path / "docker" / "cli-plugins" / "docker-compose"
+    binary.parent.mkdir(parents=True)
+    binary.touch(mode=0o755)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("MAILSTACK_OWNER", "me")
+    monkeypatch.setattr(needs, "short_of_disk", lambda engine: "")
+    made = World(tmp_path)
+    made.api.images |= {f"mailstack/{service}:{tag()}" for service in SERVICES}
+    return made
+
+
+@pytest.fixture
+def standing(world: World) -> World:
+    """A lab that is up."""
+    world.up()
+    world.runner.commands.clear()
+    world.said.clear()
+    return world

@@ -15,13 +15,14 @@ from mailstack import base
 from mailstack.engine import Engine
 from mailstack.errors import EngineError
 from mailstack.model import Command, Result
+from mailstack.target import LocalTarget
 
 
 class FakeEngine(Engine):
     """An engine that holds the images it was given, and can pull those of its registry."""
 
     def __init__(self, *held: str, registry: tuple[str, ...] = ()) -> None:
-        super().__init__("unix:///nowhere")
+        super().__init__(LocalTarget("unix:///nowhere"))
         self.held = set(held)
         self.registry = registry
         self.imported: dict[str, list[str]] = {}

@@ -1,11 +1,17 @@
-"""What stands in for the world outside: one runner, made from a function."""
+"""What stands in for the world outside: a runner made from a function, a target that records, an engine of values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from mailstack.model import Command, Deadline, Result
+from mailstack import hint
+from mailstack.engine import Engine
+from mailstack.errors import EngineError, HostError, MailstackError
+from mailstack.inventory import Container, Inventory, Volume
+from mailstack.model import Command, Deadline, Network, Result, ServiceState
 from mailstack.runner import LineSink
 
 OK = Result(0, "", "")
@@ -40,6 +46,10 @@ class FakeRunner:
                 on_line(line)
         return result
 
+    def holding(self, *descriptors: int) -> FakeRunner:
+        """Itself: it starts nothing that could hold them."""
+        return self
+
     def attach(self, command: Command) -> int:
         """Answer `command` with its exit code."""
         return self.run(command).code
@@ -52,3 +62,159 @@ class FakeRunner:
     def release(self, command: Command, *, stdin: int | None = None) -> None:
         """Record that `command` was let go of."""
         self.released.append(command)
+
+
+@dataclass
+class FakeTarget:
+    """A target that reaches nothing, and keeps a record of what was asked of it."""
+
+    host: str = ""
+    url: str = "unix:///nowhere/docker.sock"
+    own_url: str = ""
+    user: str = "somebody"
+    by_sudo: bool = False
+    shares_kernel: bool = False
+    clock_ahead: float = 0.0
+    secrets_place: str = "/dev/shm/fake"
+    runner: FakeRunner = field(default_factory=FakeRunner)
+    taken: tuple[int, ...] = ()  # ports of this machine that cannot be forwarded
+    busy: tuple[int, ...] = ()  # ports of the target in use
+    gone: HostError | None = None  # the error of each look
+    free: int = 1 << 40
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        return f"on {self.host}" if self.host else f"at {self.url}"
+
+    @property
+    def description(self) -> str:
+        return self.where
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {"DOCKER_HOST": self.url, "MAILSTACK_HOST": self.host}
+
+    def line(self, *words: str, lab: str = "") -> str:
+        return hint.line(*words, lab=lab, host=self.host)
+
+    def look(self) -> None:
+        if self.gone:
+            raise self.gone
+
+    def explained(self, error: MailstackError) -> MailstackError:
+        return self.gone or error
+
+    def unanswered(self, reason: str) -> HostError:
+        return EngineError(f"no Docker engine answers {self.where}", details=reason)
+
+    def files_of(self, files: Path) -> str:
+        return f"/there/{files.parent.name}/files"
+
+    def hand_over(self, files: Path, names: Collection[str] | None = None) -> None:
+        self.calls.append(("hand_over", None if names is None else sorted(names)))
+
+    def forget(self, lab: str, ports: Collection[int]) -> None:
+        self.calls.append(("forget", lab, sorted(ports)))
+
+    def forward(self, ports: Collection[int]) -> list[int]:
+        self.calls.append(("forward", sorted(ports)))
+        return sorted(set(ports) & set(self.taken))
+
+    def close(self, ports: Collection[int]) -> None:
+        self.calls.append(("close", sorted(ports)))
+
+    def seed(self, lab: str) -> str:
+        return f"{self.host} {lab}".strip()
+
+    def listening(self) -> Collection[int]:
+        return self.busy
+
+    def port_test(self) -> Callable[[int], bool]:
+        return lambda port: port not in self.busy
+
+    def free_bytes(self, path: Path) -> int:
+        return self.free
+
+    def ends_in(self, endpoint: str) -> bool:
+        return endpoint.endswith(self.url)
+
+    def below(self, place: Path) -> Path:
+        return place
+
+
+class FakeEngine(Engine):
+    """An engine that has what a test says; it answers, unless `silent` says why not."""
+
+    identity = "AN-ENGINE"
+
+    def __init__(self, target: FakeTarget | None = None, *, silent: EngineError | None = None) -> None:
+        super().__init__(target or FakeTarget())
+        self.silent = silent
+        self.everything: dict[str, dict[str, str]] = {}  # `container NAME`, … → its labels
+        self.states: dict[str, list[ServiceState]] = {}  # project → its services
+        self.printed: dict[str, str] = {}  # container → its log
+        self.held: set[str] = set()  # images
+
+    def _answers(self) -> None:
+        if self.silent:
+            raise self.silent
+
+    def version(self) -> dict[str, Any]:
+        self._answers()
+        return {"Version": "28.0.0"}
+
+    def info(self) -> dict[str, Any]:
+        self._answers()
+        return {"ID": self.identity, "ServerVersion": "28.0.0", "DockerRootDir": "/var/lib/docker"}
+
+    def services(self, project: str, name: str = "") -> list[ServiceState]:
+        self._answers()
+        return [state for state in self.states.get(project, []) if name in ("", state.name)]
+
+    def logs(self, container: str, **_: Any) -> str:
+        self._answers()
+        return self.printed.get(container, "")
+
+    def _image(self, reference: str) -> dict[str, Any]:
+        self._answers()
+        return {"Id": f"sha256:{reference}"} if reference in self.held else {}
+
+    def networks(self) -> list[Network]:
+        self._answers()
+        return [
+            Network(thing.split(" ")[1], labels, ())
+            for thing, labels in self.everything.items()
+            if thing.startswith("network ")
+        ]
+
+    def inventory(self, lab: str) -> Inventory:
+        self._answers()
+        things = {thing: labels for thing, labels in self.everything.items() if labels.get("mailstack.lab") == lab}
+        named = [(*thing.split(" "), labels) for thing, labels in things.items()]
+        return Inventory(
+            lab,
+            tuple(Container(name, labels) for kind, name, labels in named if kind == "container"),
+            tuple(Volume(name, labels) for kind, name, labels in named if kind == "volume"),
+            tuple(self.networks()),
+        )
+
+    def _labels(self, *wanted: str) -> list[dict[str, str]]:
+        self._answers()
+        return [
+            labels
+            for labels in self.everything.values()
+            if all(labels.get(key) == value if eq else key in labels for key, eq, value in map(_parts, wanted))
+        ]
+
+    def leftovers(self, lab: str, owner: str) -> list[str]:
+        labels = self._labels(f"mailstack.lab={lab}", f"mailstack.owner={owner}")
+        return [thing for thing, found in self.everything.items() if found in labels]
+
+    def remove(self, thing: str) -> None:
+        self._answers()
+        self.everything.pop(thing, None)
+
+
+def _parts(wanted: str) -> tuple[str, str, str]:
+    return wanted.partition("=")

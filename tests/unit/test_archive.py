@@ -18,7 +18,7 @@ from mailstack.errors import EngineError, HostError, InputError
 from tests.unit.fake_images import FakeEngine
 
 TAG = images.content_tag(definition.stack())
-NAMES = tuple(images.references(TAG).values())
+NAMES = tuple(definition.images(TAG).values())
 
 
 NO_LAYER = b'[{"Config": "c.json", "RepoTags": [], "Layers": ["missing"]}]'

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack import control, errors, hosting, hosts, tunnel
+from mailstack import connection, control, errors, hosts, tunnel, tunnel_control
 from mailstack.errors import CommandFailed, DeadlinePassed, EngineError, HostError, MailstackError
 from mailstack.model import Command, Deadline, Json, Result
 from mailstack.remote import Remote
@@ -74,7 +74,7 @@ def test_a_foreign_error_crosses_with_its_name() -> None:
 
 # ── the command's side ───────────────────────────────────────────────────────────────────────────────────────────
 
-Serve = Callable[[bytes | None], hosting.Over]
+Serve = Callable[[bytes | None], connection.Connection]
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ def over(tmp_path: Path) -> Iterator[Serve]:
                 else:
                     connection.sendall(answer)
 
-    def begin(answer: bytes | None) -> hosting.Over:
+    def begin(answer: bytes | None) -> connection.Connection:
         threading.Thread(target=serve, args=(answer,), daemon=True).start()
-        return hosting.Over(HOST, tmp_path, socket.socket(socket.AF_UNIX))
+        return connection.Connection(HOST, tmp_path, socket.socket(socket.AF_UNIX))
 
     yield begin
     end.set()
@@ -150,8 +150,8 @@ def test_an_error_of_the_other_side_is_raised_as_what_it_is(over: Serve) -> None
 def test_a_process_that_does_not_answer_is_not_waited_for_beyond_the_deadline(
     over: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosting, "_ENDING_SECONDS", 0.1)
-    monkeypatch.setattr(hosting, "_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "ENDING_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "SECONDS", 0.1)
     begun, silent = time.monotonic(), over(None)
     with pytest.raises(DeadlinePassed):
         silent.run(Command(("true",)), deadline=Deadline.after(0.1))
@@ -201,7 +201,7 @@ def ask(still: Still, question: bytes) -> bytes:
         ours.sendall(question)
         ours.shutdown(socket.SHUT_WR)
         with theirs:
-            tunnel._Control(still)(theirs)
+            tunnel_control.Control(still)(theirs)
         with ours.makefile("rb") as stream:
             return stream.read()
 

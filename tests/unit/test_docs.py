@@ -18,8 +18,13 @@ from mailstack.definition import compose_file
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 JSON = (ROOT / "docs" / "json.md").read_text()
 DEFINITION = (ROOT / "docs" / "definition.md").read_text()
+
+
+# Documents with options of curl, docker, apt-get and others.
+OTHER_PROGRAMS = {"architecture.md", "ci.md", "environment.md", "remote.md"}
 
 
 def _command(name: str) -> click.Command:
@@ -40,15 +45,16 @@ def _leaves() -> list[tuple[str, click.Command]]:
     return found
 
 
-def test_the_readme_s_table_has_every_command_and_no_other() -> None:
-    assert re.findall(r"^\| `mailstack (\w+)` \|", README, re.MULTILINE) == list(COMMANDS)
+def test_the_readme_s_table_has_every_command_and_says_of_it_what_help_does() -> None:
+    rows = re.findall(r"^\| `mailstack (\w+)` \| (.*) \|$", README, re.MULTILINE)
+    assert [(name, f"{text}.") for name, text in rows] == [(name, text) for name, (_, text) in COMMANDS.items()]
 
 
 def test_every_command_and_every_option_is_explained_by_its_help() -> None:
     for name, command in _leaves():
         assert command.help, name
         for parameter in command.params:
-            if isinstance(parameter, click.Option) and parameter.name not in ("progress", "subject"):
+            if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name}: {parameter.name}"
 
 
@@ -71,10 +77,10 @@ def test_the_examples_in_the_documents_are_json() -> None:
 
 def test_options_named_in_the_documents_exist() -> None:
     known = {option for _, command in _leaves() for p in command.params for option in p.opts}
-    known |= {"--version", "--help", "--volumes", "--no-build", "--pull", "--profile"}
-    for text in (README, JSON, DEFINITION):
-        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
-            assert option in known, option
+    known |= {"--version", "--help", "--volumes", "--requirement"}
+    for document in (path for path in DOCUMENTS if path.name not in OTHER_PROGRAMS):
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", document.read_text()):
+            assert option in known or option.startswith("--mailstack-"), f"{document.name}: {option}"
 
 
 def test_every_option_of_the_plugin_is_in_its_table() -> None:
@@ -111,9 +117,30 @@ def test_the_readme_s_overlay_is_a_valid_one() -> None:
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+    for document in [*DOCUMENTS, ROOT / "CHANGELOG.md"]:
+        for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", document.read_text()):
+            path = document.parent / target if target else document
+            assert path.exists(), f"{document.name}: {target}"
+            assert not heading or heading in _headings(path.read_text()), f"{document.name}: {target}#{heading}"
+
+
+def _headings(text: str) -> list[str]:
+    """Return the anchors that GitHub gives to the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+def test_the_readme_leads_to_every_document() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)\)", README))
+    assert {str(document.relative_to(ROOT)) for document in DOCUMENTS[1:]} <= linked
+
+
+def test_exit_codes_are_in_the_document() -> None:
+    from mailstack import errors
+
+    codes = {each.exit_code for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "exit_code")}
+    table = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+    assert set(map(int, table)) == codes | {0}
 
 
 def test_each_option_of_the_plugin_is_in_its_document_and_no_other() -> None:
@@ -150,3 +177,19 @@ def test_output_in_a_pipe_has_no_colour(variable: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"NO_COLOR": variable}
     ).stdout
     assert "\x1b" not in shown and "pass" in shown
+
+
+_RIDDLE = re.compile(r"(?:^|[.:;!?]\s+|^[-*|]\s*\**)((?:Who|Whoever|Whatever|What)\b[^.?!]*[.?!]?)", re.MULTILINE)
+
+
+def _riddles(text: str) -> list[str]:
+    """Return the sentences that begin with "Who" or "What" and ask nothing."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return [sentence for sentence in _RIDDLE.findall(prose) if not sentence.endswith("?")]
+
+
+def test_no_sentence_of_a_document_or_of_a_help_text_begins_with_who_or_what() -> None:
+    texts = {path.name: path.read_text() for path in DOCUMENTS if path.name != "architecture.md"}
+    texts |= {name: command.help or "" for name, command in _leaves()}
+    assert {name: found for name, text in texts.items() if (found := _riddles(text))} == {}
+    assert _riddles("It is so. Who has it keeps it. What is it?") == ["Who has it keeps it."]

@@ -10,6 +10,7 @@ import pytest
 
 from mailstack.engine import Engine
 from mailstack.errors import EngineError, Interrupted
+from mailstack.target import LocalTarget
 
 
 def test_who_interrupts_a_question_is_not_told_that_there_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,25 +20,26 @@ def test_who_interrupts_a_question_is_not_told_that_there_is_no_engine(monkeypat
     # The SDK asks for the engine's version first, and makes its own error of whatever happens.
     monkeypatch.setattr(docker.APIClient, "version", interrupted)
     with pytest.raises(Interrupted):
-        Engine("unix:///nowhere/docker.sock").has_image("x")
+        Engine(LocalTarget("unix:///nowhere/docker.sock")).pull("x")
 
 
 def test_where_nobody_listens_there_is_no_engine() -> None:
     with pytest.raises(EngineError, match="no Docker engine answers"):
-        Engine("unix:///nowhere/docker.sock").has_image("x")
+        Engine(LocalTarget("unix:///nowhere/docker.sock")).has_image("x")
     with pytest.raises(EngineError, match="no Docker engine answers"):
-        Engine("unix:///nowhere/docker.sock").networks()
+        Engine(LocalTarget("unix:///nowhere/docker.sock")).networks()
 
 
 def test_several_threads_may_ask_the_first_question() -> None:
     code = """
 import threading
 from mailstack.engine import Engine
+from mailstack.target import LocalTarget
 from mailstack.errors import EngineError
 
 def ask():
     try:
-        Engine("unix:///nowhere/docker.sock").has_image("x")
+        Engine(LocalTarget("unix:///nowhere/docker.sock")).has_image("x")
     except EngineError as error:
         print(error.message.split(" at ")[0])
 

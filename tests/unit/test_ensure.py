@@ -9,13 +9,13 @@ import pytest
 
 from mailstack import home, lab, state
 from mailstack.model import Deadline
+from tests.unit.fakes import FakeEngine
 
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.LabDirectory:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(home, "engine_id", lambda url: "AN-ENGINE")
-    found = home.directory("shared")
+    found = home.directory(FakeEngine(), "shared")
     found.make()
     found.save(state.State("shared", state.owner(), "never", "", (), {}, stays=True))
     return found
@@ -30,11 +30,11 @@ def test_who_waits_for_another_s_up_does_meanwhile_what_is_to_be_done_anyway(dir
             said.append("meanwhile")
             up.close()  # the other one's `up` has ended
 
-        lab.ensure(lab.Request("shared"), said.append, meanwhile)
+        lab.ensure(FakeEngine(), lab.Request("shared"), said.append, meanwhile)
     assert said == ["waiting for another command on this lab", "meanwhile"]
 
 
 def test_who_need_not_wait_does_nothing_meanwhile(directory: state.LabDirectory) -> None:
     said: list[str] = []
-    lab.ensure(lab.Request("shared"), said.append, lambda: said.append("meanwhile"))
+    lab.ensure(FakeEngine(), lab.Request("shared"), said.append, lambda: said.append("meanwhile"))
     assert said == []

@@ -12,6 +12,7 @@ import pytest
 
 from mailstack import errors
 from mailstack.errors import MailstackError
+from tests.unit.fakes import FakeTarget
 
 
 def _tree() -> dict[str, type[MailstackError]]:
@@ -86,7 +87,7 @@ def _raising(*_: object) -> NoReturn:
 def test_a_check_that_an_error_ends_shows_all_of_it() -> None:
     from mailstack import checks
 
-    bench: Any = SimpleNamespace(blot=str)
+    bench: Any = SimpleNamespace(blot=str, lab=SimpleNamespace(target=FakeTarget()))
     found = checks.judge(checks.Check("a.b", "title", "source", _raising), bench)
     assert found.evidence == f"HostError: {TEXT}"
 
@@ -100,7 +101,12 @@ def test_a_step_of_the_experiment_that_an_error_ends_shows_all_of_it() -> None:
 
 
 # Where a part of an error is wanted: in a line of progress; and where something is added to it.
-PARTS = {("images.py", "pulled"), ("provision.py", "_named"), ("hosting.py", "explained"), ("lab.py", "_prove")}
+PARTS = {
+    ("base.py", "pulled"),
+    ("provision.py", "_named"),
+    ("target_ssh.py", "explained"),
+    ("execution.py", "_explained"),
+}
 NAMES = {name for name in vars(errors) if name in _tree()}
 
 

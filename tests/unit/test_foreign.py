@@ -16,23 +16,25 @@ from typing import Any
 
 import pytest
 
-from mailstack import engine, foreign, imap, mail
+from mailstack import engine_client, foreign, imap, mail
 from mailstack.engine import Engine
 from mailstack.errors import CheckFailed, EngineError, HostError, InputError, Interrupted, MailstackError
 from mailstack.hosts import Host
 from mailstack.model import Endpoint
 from mailstack.remote import login
+from mailstack.target import LocalTarget
 from mailstack.unixapi import Silent, UnixApi
 
 WHERE = Endpoint("127.0.0.1", 1)
+ENGINE = engine_client.errors(LocalTarget())
 TABLES = {
-    "docker.errors": engine.ERRORS,
-    "docker.credentials.errors": engine.ERRORS,
-    "docker.utils.socket": engine.ERRORS,
-    "requests.exceptions": engine.ERRORS,
-    "urllib3.exceptions": engine.ERRORS,
-    "http.client": engine.ERRORS,
-    "mailstack.unixapi": engine.ERRORS,
+    "docker.errors": ENGINE,
+    "docker.credentials.errors": ENGINE,
+    "docker.utils.socket": ENGINE,
+    "requests.exceptions": ENGINE,
+    "urllib3.exceptions": ENGINE,
+    "http.client": ENGINE,
+    "mailstack.unixapi": ENGINE,
     "smtplib": mail.SMTP_ERRORS,
     "ssl": mail.SMTP_ERRORS,
     "imaplib": imap.errors(WHERE, "u"),
@@ -88,7 +90,7 @@ def test_what_is_in_a_table_is_there() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("table", {id(each): each for each in (engine.ERRORS, TABLES["imaplib"])}.values())
+@pytest.mark.parametrize("table", {id(each): each for each in (ENGINE, TABLES["imaplib"])}.values())
 @pytest.mark.parametrize("error", [OSError(28, "full"), ValueError("own"), KeyError("own"), PermissionError(13, "own")])
 def test_an_error_of_our_own_is_none_of_a_library_s(table: foreign.Table, error: Exception) -> None:
     assert table.of(error) is None
@@ -97,12 +99,12 @@ def test_an_error_of_our_own_is_none_of_a_library_s(table: foreign.Table, error:
 def test_errors_of_ours_pass_unchanged() -> None:
     for error in (InputError("own"), HostError("own"), Interrupted("own")):
 
-        @engine._mapped
-        def ask(error: Exception = error) -> None:
+        @engine_client.mapped
+        def ask(asked: engine_client.Client, error: Exception = error) -> None:
             raise error
 
         with pytest.raises(type(error)) as caught:
-            ask()
+            ask(engine_client.Client(LocalTarget()))
         assert caught.value is error
 
 
@@ -145,7 +147,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[bytes], str]]:
 def test_a_full_disk_while_logs_are_copied_is_told_as_that_with_its_place(
     serve: Callable[[bytes], str], buffering: int
 ) -> None:
-    there = Engine(serve(b"2026-11-29T12:00:00Z a line\n"))
+    there = Engine(LocalTarget(serve(b"2026-11-29T12:00:00Z a line\n")))
     full = Path("/dev/full").open("wb", buffering=buffering)  # noqa: SIM115
     with pytest.raises(HostError) as caught:
         there.copy_logs("abc", full)
@@ -166,14 +168,14 @@ def test_what_goes_wrong_with_images_that_are_given_to_an_engine_is_told_as_that
         raise error
 
     with pytest.raises(type(error)) as caught:
-        Engine(serve(b"")).load(archive())
+        Engine(LocalTarget(serve(b""))).load(archive())
     assert caught.value is error
 
 
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:99999", "tcp://127.0.0.1:x", "http://[::1", "nonsense://x", "tcp://"])
 def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(EngineError):
-        Engine(url).info()
+        Engine(LocalTarget(url)).info()
 
 
 @pytest.mark.parametrize("path", ["/nowhere/docker.sock", "/tmp/" + "x" * 200, "/tmp/\0"])
@@ -181,7 +183,7 @@ def test_a_socket_that_is_none_is_told(path: str) -> None:
     with pytest.raises(Silent):
         UnixApi(path).info()
     with pytest.raises(EngineError, match="no Docker engine answers"):
-        Engine(f"unix://{path}").info()
+        Engine(LocalTarget(f"unix://{path}")).info()
 
 
 # ── of mail ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ from mailstack.base import BASE
 from mailstack.engine import Engine
 from mailstack.errors import CommandFailed, HostError
 from mailstack.model import Command, Result
+from mailstack.target import LocalTarget
 from tests.unit.fake_images import FakeEngine, bootstraps, debian_host
 from tests.unit.fakes import OK, FakeRunner
 
@@ -155,7 +156,7 @@ def test_the_base_is_made_from_packages_where_this_machine_has_no_engine(debian_
         return bootstraps(command)
 
     runner = FakeRunner(answer)
-    here = Engine("unix:///nowhere/docker.sock")
+    here = Engine(LocalTarget("unix:///nowhere/docker.sock"))
     assert images.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
     assert BASE in engine.imported
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import engine, jsonfile, state, storage
+from mailstack import jsonfile, state, storage
+from mailstack.errors import EngineError
+from tests import engines
 
 STATE = asdict(state.State("lab", "me", "never", "t", ("lab.yaml",), {"smtp": 25}))
 MARKER = asdict(storage.Marker(storage.LAB, lab="lab"))
@@ -41,7 +43,7 @@ def test_what_is_no_object_is_nothing(content: bytes, tmp_path: Path, monkeypatc
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert engine.engine_url() == "unix:///var/run/docker.sock"
+    assert engines.url() == "unix:///var/run/docker.sock"
 
 
 @pytest.mark.parametrize("content", changed(STATE))
@@ -95,5 +97,5 @@ def test_a_context_of_docker_s_without_an_address_is_not_known(
     meta = tmp_path / "contexts" / "meta" / "1" / "meta.json"
     meta.parent.mkdir(parents=True)
     meta.write_text(json.dumps(context))
-    with pytest.raises(engine.EngineError, match="“it” is not known"):
-        engine.engine_url()
+    with pytest.raises(EngineError, match="“it” is not known"):
+        engines.url()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailstack import needs
+from mailstack.target import LocalTarget
 
 
 @pytest.mark.parametrize("version", ["20.10.24+dfsg1", "20.10", "26.1.5", "29.0.0-rc.1", "100.0"])
@@ -22,4 +23,4 @@ def test_by_how_much_a_clock_differs_is_said_in_whole_seconds() -> None:
 
 
 def test_this_machines_own_clock_is_not_told() -> None:
-    assert needs.clock() == ""
+    assert needs.clock(LocalTarget()) == ""

@@ -15,6 +15,7 @@ from mailstack.machine import LOCAL, Ended, Facts, Here, facts_of
 from mailstack.model import Command, Result
 from mailstack.provision import Step, plan, provision, told
 from mailstack.runner import LineSink, Local
+from mailstack.target import LocalTarget
 from tests.unit.fakes import OK, FakeRunner
 
 
@@ -159,7 +160,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 def test_a_running_engine_is_found_and_no_command_is_run(machine: Machine) -> None:
     machine.answer()
     runner, said = FakeRunner(), list[str]()
-    provision(Here(runner, machine.root), said.append)
+    provision(Here(LocalTarget(), runner, machine.root), said.append)
     assert runner.commands == []
     assert "nothing to do" in said[0]
 
@@ -171,7 +172,7 @@ def test_a_bare_machine_ends_with_an_engine_that_answers(machine: Machine) -> No
             return super().detach(command, log)
 
     runner = Runner()
-    provision(Here(runner, machine.root), lambda line: None)
+    provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
     assert [command.argv[2] for command in runner.commands] == ["update", "install"]
     ((command, log),) = runner.detached
     assert command.argv == ("dockerd",)
@@ -187,14 +188,14 @@ def test_a_failing_package_source_does_not_matter_when_the_installation_succeeds
         return OK
 
     said: list[str] = []
-    provision(Here(FakeRunner(answer), machine.root), said.append)
+    provision(Here(LocalTarget(), FakeRunner(answer), machine.root), said.append)
     assert any("going on: E: the source of somebody else" in line for line in said)
 
 
 def test_a_failing_installation_shows_its_last_lines(machine: Machine) -> None:
     runner = FakeRunner(lambda command: Result(100, "", "E: Unable to locate package docker.io"))
     with pytest.raises(CommandFailed, match="ended with code 100") as caught:
-        provision(Here(runner, machine.root), lambda line: None)
+        provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
     assert "Unable to locate" in caught.value.details
     assert runner.detached == []
 
@@ -207,7 +208,7 @@ def test_an_engine_that_the_installation_started_is_not_started_again(machine: M
         return OK
 
     runner = FakeRunner(answer)
-    provision(Here(runner, machine.root), lambda line: None)
+    provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
     assert runner.detached == []
 
 
@@ -217,7 +218,7 @@ def test_the_record_of_a_dead_engine_does_not_count(machine: Machine) -> None:
     (machine.root / "usr/sbin/dockerd").touch()
     runner = FakeRunner(ended=lambda: 1)
     with pytest.raises(HostError, match="ended as soon as"):
-        provision(Here(runner, machine.root), lambda line: None)
+        provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
     assert len(runner.detached) == 1
 
 
@@ -225,14 +226,14 @@ def test_an_engine_that_dies_at_its_start_is_reported_at_once_with_its_log(machi
     (machine.root / "usr/sbin/dockerd").touch()
     (machine.root / "var/log/mailstack-dockerd.log").write_text("failed to start daemon: iptables not found\n")
     with pytest.raises(HostError, match="with code 1") as caught:
-        provision(Here(FakeRunner(ended=lambda: 1), machine.root), lambda line: None)
+        provision(Here(LocalTarget(), FakeRunner(ended=lambda: 1), machine.root), lambda line: None)
     assert "iptables not found" in caught.value.details
 
 
 def test_an_engine_that_stays_silent_is_waited_for_until_the_deadline(machine: Machine) -> None:
     machine.run_dockerd()
     with pytest.raises(DeadlinePassed, match=r"within 0\.2 s"):
-        provision(Here(FakeRunner(), machine.root), lambda line: None, seconds=0.2)
+        provision(Here(LocalTarget(), FakeRunner(), machine.root), lambda line: None, seconds=0.2)
 
 
 def test_an_engine_that_was_killed_a_moment_before_is_started_again(
@@ -247,7 +248,7 @@ def test_an_engine_that_was_killed_a_moment_before_is_started_again(
 
     monkeypatch.setattr("mailstack.machine._asked", asked)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    provision(Here(runner, machine.root), lambda line: None)
+    provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
     assert [command.argv for command, _ in runner.detached] == [("dockerd",)]
 
 
@@ -257,7 +258,7 @@ def test_a_user_without_sudo_is_told_what_root_must_run(machine: Machine, monkey
 
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(HostError, match="takes root") as caught:
-        provision(Here(FakeRunner(answer), machine.root), lambda line: None)
+        provision(Here(LocalTarget(), FakeRunner(answer), machine.root), lambda line: None)
     assert "run as root: apt-get" in caught.value.remedy
 
 
@@ -267,10 +268,10 @@ def test_an_engine_that_answers_root_alone_is_told_from_one_whose_socket_is_bein
     machine.run_dockerd()
     said = iter([(False, False), (False, True), (True, False)])
     monkeypatch.setattr("mailstack.machine._asked", lambda path, seconds: next(said))
-    provision(Here(FakeRunner(), machine.root), lambda line: None)
+    provision(Here(LocalTarget(), FakeRunner(), machine.root), lambda line: None)
     said = iter([(False, False), (False, True), (False, True)])
     with pytest.raises(HostError, match="may not use it"):
-        provision(Here(FakeRunner(), machine.root), lambda line: None)
+        provision(Here(LocalTarget(), FakeRunner(), machine.root), lambda line: None)
 
 
 # ── on another host ────────────────────────────────────────────────────────────────────────────────────────────────

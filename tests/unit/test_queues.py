@@ -138,12 +138,12 @@ def test_what_is_no_id_in_the_queue_is_refused_with_those_that_are(wanted: str) 
 
 def test_of_many_ids_some_are_named() -> None:
     with pytest.raises(InputError) as refused:
-        chosen([entry(f"{number:05X}") for number in range(30)], ["X"])
+        chosen([entry(f"{number:05X}") for number in range(30)], ["X"], "mailstack queue")
     assert refused.value.remedy.endswith("00013 (postfix), and 10 more: `mailstack queue`")
 
 
 def test_an_id_that_both_services_have_is_refused_unless_one_is_named() -> None:
-    with pytest.raises(InputError, match="both sender and postfix"):
+    with pytest.raises(InputError, match="postfix and sender have a mail A each"):
         chosen([entry("A"), entry("A", service="sender")], ["A"])
 
 
@@ -158,13 +158,13 @@ def test_an_id_that_both_services_have_is_refused_unless_one_is_named() -> None:
     ],
 )
 def test_a_command_line_is_a_service_an_action_and_ids(words: list[str], meaning: Any) -> None:
-    assert understood(words) == meaning
+    assert understood(words, ["sender", "postfix"]) == meaning
 
 
 @pytest.mark.parametrize("words", [["dovecot"], ["postfix", "purge"], ["list", "A"], ["wait", "A"]])
 def test_a_command_line_that_makes_no_sense_is_refused(words: list[str]) -> None:
     with pytest.raises(InputError) as refused:
-        understood(words)
+        understood(words, ["sender", "postfix"])
     assert repr(words[-1]) in refused.value.message and refused.value.remedy
 
 

@@ -22,15 +22,15 @@ Error response from daemon: no such image: Container of nothing"""
     ("line", "service"),
     [
         (" Container mailstack-a-postfix-1 Started ", "postfix"),
-        (" Container mailstack-a-b-dovecot-1  Started", "dovecot"),
+        (" Container mailstack-a-my-mta-1  Started", "my-mta"),
         (" Container mailstack-a-postfix-1 Starting ", ""),
-        (" Container mailstack-a-application-1 Started ", ""),
+        (" Container mailstack-b-dovecot-1 Started ", ""),
         (" Container my-name Started ", ""),
         ("postfix Started", ""),
     ],
 )
 def test_what_compose_has_started_is_known_by_its_words(line: str, service: str) -> None:
-    assert compose.started(line) == service
+    assert compose.started(line, "mailstack-a") == service
 
 
 def test_of_what_compose_says_its_steps_are_no_complaints() -> None:
@@ -38,7 +38,7 @@ def test_of_what_compose_says_its_steps_are_no_complaints() -> None:
 
 
 def test_what_compose_asked_for_and_was_not_given_is_known_by_its_words() -> None:
-    starts = Starts()
+    starts = Starts("mailstack-a")
     for line in (*SAID.splitlines(), " Network mailstack-a_edge Creating ", " Volume mailstack-a_queue  Creating"):
         starts.hear(line)
     assert starts.being_made() == {"network mailstack-a_mail", "network mailstack-a_edge", "volume mailstack-a_queue"}
@@ -48,7 +48,7 @@ def test_what_compose_asked_for_and_was_not_given_is_known_by_its_words() -> Non
 
 
 def test_a_service_is_waited_for_until_it_has_been_started() -> None:
-    starts, waited = Starts(), threading.Event()
+    starts, waited = Starts("mailstack-a"), threading.Event()
 
     def wait() -> None:
         starts.wait("dovecot")
@@ -63,7 +63,7 @@ def test_a_service_is_waited_for_until_it_has_been_started() -> None:
 
 
 def test_when_compose_has_ended_nothing_is_waited_for() -> None:
-    starts = Starts()
+    starts = Starts("mailstack-a")
     starts.finish()
     for service in SERVICES:
         starts.wait(service)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import hosting, reaper
+from mailstack import reaper
 from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline
 from mailstack.state import LabDirectory, State, check_name
+from mailstack.target import Target
 from tests.unit.homes import home, words
 
 STATE = State("a", "me@here", "never", "tag", ("lab.yaml",), {"smtp": 20000})
@@ -129,15 +130,13 @@ def test_the_reaper_tries_a_host_again_until_nothing_is_known_of_it_any_more(
     there.make()
     asked = []
 
-    def use(host: str) -> None:
-        asked.append(host)
+    def connect() -> Target:
+        asked.append("far")
         if len(asked) == 2:
             there.tidy()
         raise HostError("it does not answer")
 
-    monkeypatch.setenv("MAILSTACK_HOST", "far")
-    monkeypatch.setattr(hosting, "use", use)
     monkeypatch.setattr(reaper, "_PAUSE", 0.01)
     with pytest.raises(SystemExit):
-        reaper.after_up(there, "lab")
+        reaper.after_up(reaper.Way(connect, far=True), there, "lab")
     assert asked == ["far", "far"]

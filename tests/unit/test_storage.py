@@ -14,6 +14,7 @@ from mailstack import home as homes
 from mailstack.errors import EngineError, HostError
 from mailstack.state import Home, LabDirectory, State
 from mailstack.storage import LAB, ROOT, Marker
+from tests import engines
 from tests.unit.homes import home
 
 
@@ -153,10 +154,10 @@ def test_an_engine_that_does_not_answer_is_known_by_its_endpoint(
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/absent.sock")
     with pytest.raises(EngineError, match="no Docker engine answers"):
-        homes.known()
+        homes.known(engines.here())
     there = Home(storage.root(), f"unix://{tmp_path.resolve()}/absent.sock", "AN-ENGINE")
     LabDirectory(there, "a").make()
-    assert homes.known() == there
+    assert homes.known(engines.here()) == there
 
 
 def test_what_is_only_looked_at_makes_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

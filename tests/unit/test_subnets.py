@@ -13,6 +13,7 @@ from mailstack.errors import HostError, InputError
 from mailstack.model import Network
 from mailstack.state import Home, LabDirectory, State
 from mailstack.subnets import Taken
+from mailstack.target import LocalTarget
 from tests.unit.homes import home
 
 # /proc/net/route of a machine with a VPN that takes all of 10.0.0.0/8, and one that takes everything.
@@ -123,6 +124,7 @@ DOCUMENT = {
         "unused": {"name": "mailstack-a_unused", "ipam": {}},
     },
 }
+HERE = LocalTarget()
 WANTED = State("a", "me@here", "never", "tag", ("lab.yaml",), {})
 
 
@@ -131,21 +133,24 @@ def test_only_networks_that_are_made_and_ask_for_nothing_get_a_subnet() -> None:
 
 
 def test_a_lab_s_own_networks_are_not_in_its_way_and_everybody_else_s_are(here: Home) -> None:
-    first = claims.of_subnets(here, WANTED, DOCUMENT, [])
+    first = claims.of_subnets(HERE, here, WANTED, DOCUMENT, [])
     own = [Network(f"mailstack-a_{name}", {}, (subnet,)) for name, subnet in first.items()]
-    assert claims.of_subnets(here, WANTED, DOCUMENT, own, first) == first
+    assert claims.of_subnets(HERE, here, WANTED, DOCUMENT, own, first) == first
     others = [Network(f"other_{name}", {}, (subnet,)) for name, subnet in first.items()]
-    second = claims.of_subnets(here, WANTED, DOCUMENT, others, first)
+    second = claims.of_subnets(HERE, here, WANTED, DOCUMENT, others, first)
     assert not set(second.values()) & set(first.values())
-    assert not set(claims.of_subnets(here, WANTED, DOCUMENT, [], refused=list(first.values())).values()) & set(
+    assert not set(claims.of_subnets(HERE, here, WANTED, DOCUMENT, [], refused=list(first.values())).values()) & set(
         first.values()
     )
 
 
 def test_a_lab_that_is_just_coming_up_has_promised_its_subnets_and_ports_to_itself(here: Home) -> None:
-    first, numbers = claims.of_subnets(here, WANTED, DOCUMENT, []), claims.of_ports(here, "a")
+    first, numbers = (
+        claims.of_subnets(HERE, here, WANTED, DOCUMENT, []),
+        claims.of_ports(HERE, here, "a"),
+    )
     other = LabDirectory(here, "b")
     other.make()
     other.save(State("b", "me@here", "never", "tag", (), numbers, first))
-    assert not set(claims.of_subnets(here, WANTED, DOCUMENT, []).values()) & set(first.values())
-    assert not set(claims.of_ports(here, "a").values()) & set(numbers.values())
+    assert not set(claims.of_subnets(HERE, here, WANTED, DOCUMENT, []).values()) & set(first.values())
+    assert not set(claims.of_ports(HERE, here, "a").values()) & set(numbers.values())

@@ -13,6 +13,7 @@ import pytest
 
 from mailstack.engine import Engine
 from mailstack.errors import EngineError
+from mailstack.target import LocalTarget
 from mailstack.unixapi import Refused, UnixApi
 
 Serve = Callable[[bytes], UnixApi]
@@ -71,7 +72,7 @@ def test_a_refusal_has_the_engine_s_words(server: Server) -> None:
         UnixApi(str(server.path)).exec_create("1", ["true"])
     assert caught.value.status == 409
     with pytest.raises(EngineError, match="refused: container 1 is not running"):
-        Engine(f"unix://{server.path}").execute("1", ["true"])
+        Engine(LocalTarget(f"unix://{server.path}")).execute("1", ["true"])
 
 
 def test_what_a_program_says_at_once_is_not_lost(server: Server) -> None:
@@ -84,7 +85,7 @@ def test_what_a_program_says_at_once_is_not_lost(server: Server) -> None:
 def test_an_answer_that_is_none_is_told_as_an_engine_that_is_not_there(server: Server, answer: bytes) -> None:
     server.answer = answer
     with pytest.raises(EngineError, match="no Docker engine answers"):
-        Engine(f"unix://{server.path}").execute("1", ["true"])
+        Engine(LocalTarget(f"unix://{server.path}")).execute("1", ["true"])
 
 
 def test_a_container_that_goes_between_two_questions_is_left_out(server: Server) -> None:
@@ -96,7 +97,7 @@ def test_a_container_that_goes_between_two_questions_is_left_out(server: Server)
             server.answer = next(answers)
             return super()._ask(*words)  # type: ignore[arg-type]
 
-    engine = Engine(f"unix://{server.path}")
+    engine = Engine(LocalTarget(f"unix://{server.path}"))
     engine.__dict__["_quick"] = Going(str(server.path))
     assert engine.services("mailstack-a") == []
 
@@ -132,7 +133,7 @@ def printing(tmp_path: Path) -> Iterator[Callable[[bytes], tuple[Engine, list[st
                         connection.recv(1)  # until the other side closes
 
         threading.Thread(target=answer, daemon=True).start()
-        return Engine(f"unix://{tmp_path}/printing.sock"), asked
+        return Engine(LocalTarget(f"unix://{tmp_path}/printing.sock")), asked
 
     yield serve
     for each in servers:
@@ -170,4 +171,4 @@ def test_an_engine_that_takes_connections_and_says_nothing_is_called_that(
         silent.bind(str(tmp_path / "s"))
         silent.listen()
         with pytest.raises(EngineError, match="takes connections, and does not answer"):
-            Engine(f"unix://{tmp_path / 's'}").version()
+            Engine(LocalTarget(f"unix://{tmp_path / 's'}")).version()

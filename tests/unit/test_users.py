@@ -14,6 +14,7 @@ import pytest
 
 from mailstack import users
 from mailstack.state import Home
+from mailstack.target import LocalTarget
 from mailstack.users import Users
 from tests.unit.fakes import FakeRunner
 from tests.unit.homes import home, words
@@ -141,12 +142,12 @@ def test_there_is_one_guard_for_a_lab(there: Home) -> None:
     runner = FakeRunner()
     code = f"{USERS}users.wait(lambda: print('alone', flush=True))"
     with user(there) as only:
-        users.guard(there, "a", runner)
+        users.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
         assert [command.argv[-4:] for command in runner.released] == [("users", "a", there.endpoint, there.engine)]
         with subprocess.Popen([sys.executable, "-c", code, *words(there)], stdout=-1) as process:
             while not Users(there, "a").guarded():
                 os.sched_yield()
-            users.guard(there, "a", runner)
+            users.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
             assert len(runner.released) == 1
             only.kill()
             assert process.communicate(timeout=10)[0] == b"alone\n"
@@ -155,9 +156,10 @@ def test_there_is_one_guard_for_a_lab(there: Home) -> None:
 def test_the_guard_is_told_where_the_lab_is(there: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILSTACK_OWNER", "me")
     runner = FakeRunner()
-    users.guard(there, "a", runner)
+    users.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
     environment = runner.released[0].environment
     assert (environment["MAILSTACK_RUNTIME_DIR"], environment["MAILSTACK_OWNER"]) == (str(there.root.parent), "me")
+    assert (environment["DOCKER_HOST"], environment["MAILSTACK_HOST"]) == ("unix:///run/engine.sock", "")
 
 
 def test_a_users_file_is_forgotten_when_nobody_uses_the_lab(there: Home) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import hosting
+from mailstack import target_choice
 from mailstack.errors import HostError
 
 NOBODY = "ssh://nobody@127.0.0.1:1"  # where nothing listens
@@ -62,5 +62,4 @@ def test_a_runtime_directory_where_no_socket_fits_is_told_before_the_host_is_rea
 ) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", "/dev/shm/" + "long-" * 20)
     with pytest.raises(HostError, match="may have 107 bytes"):
-        hosting.use("ssh://nobody@machine.invalid")
-    assert hosting.current() is None
+        target_choice.choose({}, host="ssh://nobody@machine.invalid")

@@ -77,7 +77,7 @@ class Stage:
     def send(self, expected: Mapping[str, str], *, sender: str = ALICE, body: str = "Hello.") -> Sequence[Mail]:
         """`mail -s` on the sender, to all who are expected to get it, or not to."""
         sent = Mail(make_msgid(domain="example.com"), sender, expected)
-        letter = post.letter(self.lab.definition, sender, list(expected), "A journey", body, [])
+        letter = post.letter(self.lab.definition(), sender, list(expected), "A journey", body, [])
         post.from_sender(self.lab, letter, sent.message_id)
         return [sent]
 

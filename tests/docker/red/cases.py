@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from mailstack import claims, compose, home, pki, state
-from mailstack.engine import Engine
 from mailstack.files import SERVER_NAMES
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, PORTS, SERVICES
 from mailstack.running import RunningLab
 from mailstack.secret import write_private
+from tests import engines
 from tests.docker.red import Broken, Case
 
 PROVIDER = [port.name for port in PORTS]
@@ -29,7 +29,7 @@ def _certificates(names: Mapping[str, tuple[str, ...]], days: int) -> Callable[[
     """Certificates of this kind, there before `up` would make its own: it keeps those that hold."""
 
     def prepare(name: str) -> None:
-        directory = home.directory(name)
+        directory = home.directory(engines.here(), name)
         directory.make()
         made = pki.make({**SERVER_NAMES, **names}, days=days)
         write_private(directory.files / "ca.pem", made.ca)
@@ -55,7 +55,7 @@ def _readable_map(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
 def _network_outside(name: str) -> None:
     """The network on which the checks put their listener, so that an overlay can join the lab to it."""
     labels = {LABEL_LAB: name, LABEL_OWNER: state.owner(), LABEL_EXPIRES: "never"}
-    assert claims.make_network(Engine(), f"{compose.project_name(name)}-outside", labels)
+    assert claims.make_network(engines.here(), f"{compose.project_name(name)}-outside", labels)
 
 
 def _everywhere(change: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,11 +238,12 @@ CASES = (
             Broken(
                 "a user has two copies of everything",
                 {
-                    **_each(["delivery.one-copy", "delivery.from-outside"], r"^2 copies of \w+$"),
-                    "delivery.plus": r"^2 copies$",
+                    **_each(["delivery.one-copy", "delivery.from-outside"], r"^2 copies of \w+ for bob@example\.com$"),
+                    "delivery.plus": r"^2 copies of \w+ for bob@example\.com$",
                     "delivery.list-alias": r"'bob@example\.com': 2",
                     **_each(
-                        [f"delivery.{name}" for name in ("null-sender", "dots", "attachment", "bcc")], r"^2 copies$"
+                        [f"delivery.{name}" for name in ("null-sender", "dots", "attachment", "bcc")],
+                        r"^2 copies of \w+ for bob@example\.com$",
                     ),
                 },
                 postfix={

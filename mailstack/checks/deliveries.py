@@ -1,0 +1,132 @@
+"""Submitting mails and seeing them arrive: what the checks of several families do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.message import EmailMessage
+from typing import TYPE_CHECKING
+
+from mailstack import mail, news, queues
+from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
+from mailstack.checks.judging import Unmet, expect
+from mailstack.errors import DeadlinePassed
+from mailstack.model import Deadline
+
+if TYPE_CHECKING:
+    from imap_tools import BaseMailBox, MailMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A mail that Postfix accepted: its Message-ID, and the queue id that Postfix gave it."""
+
+    message_id: str
+    queue_id: str
+
+
+def submit(
+    bench: Bench,
+    message: EmailMessage,
+    recipients: Sequence[str],
+    *,
+    sender: str | None = None,
+    port: int = 587,
+    raw: bytes | None = None,
+) -> Accepted:
+    """Send a message as the first account, or without authentication on port 25. Raises Unmet when it is refused.
+
+    `raw` are bytes to send in the message's place; `sender` is an envelope sender that is not the first account.
+    """
+    sender = bench.alice if sender is None else sender
+    with bench.smtp(port) if port == 25 else bench.logged_in(port, bench.alice) as session:
+        for line in (f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{recipient}>" for recipient in recipients)):
+            code, text = session.command(line)
+            expect(code == 250, f"{line}: {code} {text}")
+        code, reply = session.data(raw if raw is not None else message.as_bytes())
+    text = reply.decode(errors="replace")
+    expect(code == 250, f"after the message: {code} {text}")
+    return Accepted(str(message["Message-ID"]), text.rpartition(" ")[2])
+
+
+def settle(bench: Bench, accepted: Accepted) -> None:
+    """Wait until Postfix has nothing more of a mail to deliver, by its log: asking the queue costs a process."""
+    done = f"]: {accepted.queue_id}: removed"
+    expect(any(done in line for line in bench.log("postfix")), f"{accepted.queue_id} is still in Postfix's queue")
+
+
+def uids(box: BaseMailBox, message_id: str) -> list[str]:
+    """Return the UIDs of every copy of a mail in an open mailbox."""
+    return box.uids(f'HEADER Message-ID "{message_id}"')
+
+
+def _arrived(bench: Bench, box: BaseMailBox, address: str, accepted: Accepted, seconds: float) -> list[str]:
+    try:
+        mail.wait_until_there(box, accepted.message_id, Deadline.after(seconds))
+    except DeadlinePassed:
+        raise Unmet(f"not in the mailbox of {address} after {seconds:g} s") from None
+    settle(bench, accepted)
+    box.client.noop()
+    return uids(box, accepted.message_id)
+
+
+def count(bench: Bench, address: str, accepted: Accepted) -> int:
+    """Count the copies in a mailbox once there is one and Postfix has nothing more to deliver."""
+    with bench.box(address) as box:
+        return len(_arrived(bench, box, address, accepted, ARRIVAL_SECONDS))
+
+
+def only_copy(
+    bench: Bench, address: str, accepted: Accepted, *, seconds: float = ARRIVAL_SECONDS, whole: bool = True
+) -> MailMessage:
+    """Return the only copy in a mailbox; its header alone unless `whole`. Raises Unmet for none, and for several."""
+    with bench.box(address) as box:
+        found = _arrived(bench, box, address, accepted, seconds)
+        expect(len(found) == 1, f"{len(found)} copies of {accepted.queue_id} for {address}")
+        return next(iter(box.fetch(f"UID {found[0]}", mark_seen=False, headers_only=not whole)))
+
+
+def arrives_once(bench: Bench, address: str, accepted: Accepted) -> str:
+    """Return the evidence that a mail arrived, and once. Raises Unmet."""
+    only_copy(bench, address, accepted, whole=False)
+    return f"{accepted.queue_id}: 1 copy for {address}"
+
+
+def found(bench: Bench, address: str, message_id: str, seconds: float) -> int:
+    """Count the copies in a mailbox as soon as there is one, or after `seconds`."""
+    with bench.box(address) as box:
+        try:
+            mail.wait_until_there(box, message_id, Deadline.after(seconds))
+        except DeadlinePassed:
+            return 0
+        return len(uids(box, message_id))
+
+
+def report(bench: Bench, address: str, message_id: str) -> str | None:
+    """Return the delivery report in a mailbox that names a mail (RFC 3464); None when none comes in time."""
+    deadline = Deadline.after(ARRIVAL_SECONDS)
+    with bench.box(address) as box:
+        while True:
+            passed = deadline.passed()
+            news.refresh(box)
+            for message in box.fetch('HEADER "Content-Type" "report-type=delivery-status"', mark_seen=False):
+                text = message.obj.as_string()
+                if message_id in text:
+                    box.delete([message.uid or ""])
+                    return text
+            if passed:
+                return None
+            news.wait(box, deadline)
+
+
+def waiting(bench: Bench, service: str, queue_id: str) -> queues.Entry:
+    """Return a mail in a service's queue. Raises Unmet when it is not there."""
+    for entry in queues.entries(bench.engine, bench.container(service), service):
+        if entry.queue_id == queue_id:
+            return entry
+    raise Unmet(f"{queue_id} is not in the queue of {service}")
+
+
+def flush(bench: Bench, entry: queues.Entry) -> None:
+    """Have a waiting mail tried now."""
+    queues.flush(bench.engine, {entry.service: bench.container(entry.service)}, [entry])

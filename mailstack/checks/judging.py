@@ -1,0 +1,59 @@
+"""Verdicts: what a proof returns or raises, as a verdict with evidence. Shared by checks and the experiment's steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mailstack import foreign
+from mailstack.errors import Interrupted, MailstackError
+from mailstack.model import Verdict
+
+
+class Unmet(Exception):
+    """A promise is broken; the text is the evidence."""
+
+
+class NotApplicable(Exception):
+    """The lab has nothing to try this on; the text says what is missing."""
+
+
+def expect(met: object, evidence: str) -> str:
+    """Return `evidence`; raise Unmet with it unless `met`."""
+    if not met:
+        raise Unmet(evidence)
+    return evidence
+
+
+# A server that refuses, hangs up or does not answer has broken a promise, too.
+SERVER_ERRORS = foreign.Table(
+    {
+        lambda error: Unmet(f"{type(error).__name__}: {error}"): (
+            *(*foreign.SMTP_REFUSED, *foreign.SMTP_RECIPIENTS, *foreign.SMTP_BROKEN),
+            *(*foreign.IMAP_LOST, *foreign.IMAP_LOGIN, *foreign.IMAP_REFUSED, "builtins.EOFError"),
+        )
+    }
+)
+
+
+def judge(prove: Callable[[], str], *unreadable: type[Exception]) -> tuple[Verdict, str]:
+    """Return the verdict on `prove`, with what it returns or raises as evidence.
+
+    Errors of the classes `unreadable` count as an answer that cannot be read. Raises Interrupted, and every error
+    that is neither mailstack's nor a server's: a mistake in the proof is no broken promise.
+    """
+    try:
+        return Verdict.PASS, prove()
+    except Unmet as unmet:
+        return Verdict.FAIL, str(unmet)
+    except NotApplicable as reason:
+        return Verdict.SKIP, str(reason)
+    except Interrupted:
+        raise
+    except MailstackError as error:
+        return Verdict.FAIL, error.whole()
+    except unreadable as error:
+        return Verdict.FAIL, f"unexpected answer: {type(error).__name__}: {error}"
+    except Exception as error:
+        if (broken := SERVER_ERRORS.of(error)) is None:
+            raise
+        return Verdict.FAIL, str(broken)

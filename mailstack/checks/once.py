@@ -1,0 +1,26 @@
+"""Values that several threads need, and that one of them makes."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Once:
+    """Makes each value when it is first asked for, by its name; others that ask meanwhile wait."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def __call__(self, name: str, make: Callable[[], T]) -> T:
+        """Return the value of `name`, from `make` if there is none yet. Raises what `make` raises, each time."""
+        with self._turns[name]:
+            if name not in self._values:
+                self._values[name] = make()
+            value: T = self._values[name]
+        return value

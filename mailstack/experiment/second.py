@@ -1,0 +1,37 @@
+"""The second lab of the experiment, that of a student with a provider outside."""
+
+from __future__ import annotations
+
+import threading
+
+from mailstack import down
+from mailstack.checks.judging import expect
+from mailstack.lab import Request, up
+from mailstack.runner import Local
+from mailstack.running import RunningLab
+from mailstack.users import Users, guard
+
+
+class SecondLab:
+    """Brought up beside the first lab, and removed with it."""
+
+    def __init__(self, first: RunningLab) -> None:
+        self.name = f"{first.name[:26]}-out"
+        self._home, self._engine, self._target = first.directory.home, first.engine, first.target
+        self._users = Users(self._home, self.name)
+        self._turn, self._over = threading.Lock(), False
+
+    def bring_up(self, request: Request) -> RunningLab:
+        """Bring the lab up. Raises Unmet when the experiment was interrupted meanwhile."""
+        with self._turn:
+            expect(not self._over, "the experiment was interrupted")
+            self._users.join()
+            guard(self._target, self._home, self.name, Local())
+            up(self._engine, request, lambda text: None)
+        return RunningLab(self.name, self._engine)
+
+    def remove(self) -> None:
+        """Remove the lab, after waiting for one that is being brought up; from then on none is."""
+        with self._turn:
+            self._over = True
+            self._users.leave(lambda: down.down(self._engine, self.name, lambda text: None))

@@ -1,0 +1,73 @@
+"""What an engine has of a lab: containers, networks and volumes, as frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mailstack.model import LABEL_LAB, LABEL_OWNER, Network
+
+RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container of a lab, in any state."""
+
+    name: str
+    labels: Mapping[str, str]
+    state: str = RUNNING  # or exited, paused, created, …
+    image: str = ""  # as it was named when the container was made
+    mounted: tuple[str, ...] = ()  # files and directories of the engine's host
+
+    @property
+    def service(self) -> str:
+        """The service of the compose files that it runs; "" for a container that Compose has not made."""
+        one_off = self.labels.get("com.docker.compose.oneoff") == "True"
+        return "" if one_off else self.labels.get("com.docker.compose.service", "")
+
+    @property
+    def config_hash(self) -> str:
+        """Compose's digest of the definition that it was made from."""
+        return self.labels.get("com.docker.compose.config-hash", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume of a lab."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Everything on an engine that has a lab's label or is of its Compose project; and all networks of the engine."""
+
+    lab: str
+    containers: tuple[Container, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    networks: tuple[Network, ...] = ()
+
+    def owners(self) -> set[str]:
+        """The owners of the labs of this name. Things without an owner's label are nobody else's."""
+        labels = [each.labels for each in self._things() if each.labels.get(LABEL_LAB) == self.lab]
+        return {each[LABEL_OWNER] for each in labels if each.get(LABEL_OWNER)}
+
+    def mounted(self, owner: str) -> set[str]:
+        """The files of the engine's host that the containers of this owner's lab mount."""
+        own = {LABEL_LAB: self.lab, LABEL_OWNER: owner}.items()
+        return {path for each in self.containers if own <= each.labels.items() for path in each.mounted}
+
+    def of(self, owner: str) -> list[str]:
+        """Everything with the lab's and this owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
+        own = {LABEL_LAB: self.lab, LABEL_OWNER: owner}.items()
+        found = [each for each in self._things() if own <= each.labels.items()]
+        return [f"{type(each).__name__.lower()} {each.name}" for each in found]
+
+    def service(self, name: str) -> Container | None:
+        """The container of a service."""
+        return next((each for each in self.containers if each.service == name), None)
+
+    def _things(self) -> tuple[Container | Network | Volume, ...]:
+        return (*self.containers, *self.networks, *self.volumes)

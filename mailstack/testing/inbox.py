@@ -1,0 +1,112 @@
+"""The mails of a test's mailbox as they are seen over IMAP, and their journeys."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from mailstack.errors import MailstackError
+from mailstack.model import Deadline
+from mailstack.secret import Secret
+from mailstack.testing.received import Message
+from mailstack.testing.settings import Password
+
+if TYPE_CHECKING:
+    from imap_tools import BaseMailBox
+
+    from mailstack.running import RunningLab
+    from mailstack.trace.journey import Journey
+
+# How long its journey may go on when a mail is in the mailbox, in seconds.
+_SETTLED = 2.0
+
+
+class Inbox:
+    """The mails that were seen, and an IMAP connection: opened when it is first needed, and anew after it was lost."""
+
+    def __init__(self, lab: RunningLab, address: str, password: Password) -> None:
+        self._lab, self._address, self._password = lab, address, password
+        self._messages: dict[int, Message] = {}  # those that were seen since it was last cleared, by UID
+        self.cleared: list[Message] = []
+        self._context: AbstractContextManager[BaseMailBox] | None = None
+        self._box: BaseMailBox | None = None
+
+    def close(self) -> None:
+        """Log out, if it is open. Errors of a broken lab are ignored."""
+        context, self._context, self._box = self._context, None, None
+        if context:
+            with suppress(MailstackError):
+                context.__exit__(None, None, None)
+
+    @contextmanager
+    def opened(self) -> Iterator[BaseMailBox]:
+        """Yield the mailbox with its inbox selected. Raises CheckFailed, HostError."""
+        from mailstack import mail
+
+        if self._context is None or self._box is None:
+            trusting = mail.kept_context(self._lab.ca_file.read_text(encoding="utf-8"))
+            context = mail.mailbox(self._lab.endpoints["imaps"], trusting, self._address, Secret(self._password))
+            self._box = context.__enter__()
+            self._context = context
+        try:
+            yield self._box
+        except BaseException:
+            broken, self._context, self._box = self._context, None, None
+            if broken:
+                broken.__exit__(*sys.exc_info())
+            raise
+
+    def new(self, after: int = 0) -> list[Message]:
+        """Return the mails that have come after the one with this UID, oldest first."""
+        from mailstack import mailboxes, news
+
+        with self.opened() as box:
+            news.refresh(box)
+            return [
+                self._messages.setdefault(mail.uid, Message(mail, self._journey))
+                for mail in mailboxes.messages(box, after)
+            ]
+
+    def await_news(self, deadline: Deadline) -> None:
+        """Wait for another mail, until the deadline."""
+        from mailstack import news
+
+        with suppress(MailstackError), self.opened() as box:  # the next look tells what is wrong
+            news.wait(box, deadline)
+
+    def seen(self) -> list[Message]:
+        """Return the mails that were seen since it was last cleared, oldest first; asks no server."""
+        return [message for _, message in sorted(self._messages.items())]
+
+    def clear(self, messages: Sequence[Message]) -> None:
+        """Delete these messages, and forget all that were seen."""
+        with self.opened() as box:
+            box.delete([str(message.uid) for message in messages])
+        self.cleared += self._messages.values()
+        self._messages.clear()
+
+    def _journey(self, name: str) -> Journey:
+        __tracebackhide__ = True
+        return journey(self._lab, name)
+
+
+def journey(lab: RunningLab, name: str) -> Journey:
+    """The journey of the message with this Message-ID or queue id, once the servers have logged all of it.
+
+    Raises AssertionError when there is none.
+    """
+    __tracebackhide__ = True
+    from mailstack import tracing
+
+    if not name:
+        raise AssertionError("a message that has neither a Message-ID nor been through a Postfix cannot be traced")
+    found = tracing.of_lab(lab, name)
+    if found and found[-1].settled:
+        return found[-1]
+    for each in tracing.follow(lab, name, Deadline.after(_SETTLED)):
+        found += [each] if each else []
+    if not found:
+        raise AssertionError(f"the logs of lab “{lab.name}” do not know {name}")
+    return found[-1]

@@ -1,0 +1,18 @@
+"""The engine that tests use: the one that the environment chooses, as for a command without options."""
+
+from __future__ import annotations
+
+import os
+
+from mailstack import target
+from mailstack.engine import Engine
+
+
+def here() -> Engine:
+    """The engine, anew: tests change the environment."""
+    return Engine(target.local(os.environ))
+
+
+def url() -> str:
+    """Its address."""
+    return target.local(os.environ).url

@@ -1,0 +1,84 @@
+"""A lab's whole world in memory: an engine, Compose, a directory, and tools that work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mailstack import lab
+from mailstack.errors import DeadlinePassed
+from mailstack.lab import Request
+from mailstack.model import SERVICES, Command, Deadline, Result
+from mailstack.running import RunningLab
+from mailstack.state import LabDirectory
+from mailstack.tools import Tools
+from tests.unit.fake_engine import MemoryApi, MemoryCompose, engine
+from tests.unit.fakes import FakeRunner
+from tests.unit.homes import home
+
+NAME = "mine"
+PROJECT = f"mailstack-{NAME}"
+CONTAINERS = {f"{PROJECT}-{service}-1" for service in SERVICES}
+WHOLE = CONTAINERS | {f"{PROJECT}_{thing}" for thing in ("mail", "edge", "mailboxes", "queue")}
+
+
+MINE = Request(NAME)
+
+
+class World:
+    """An engine, a Compose and a directory; what `up` said, and what the proof saw."""
+
+    def __init__(self, base: Path) -> None:
+        self.api = MemoryApi()
+        self.compose = MemoryCompose(self.api)
+        self.runner = FakeRunner(self._answer)
+        self.said: list[str] = []
+        self.proved: list[dict[str, int]] = []  # the ports of each lab that was proven
+        self.proof: Callable[[], None] = lambda: None  # what happens while the mail is on its way
+        self.on: dict[str, Callable[[], None]] = {}  # verb of Compose → what happens before it
+        self.home = home(base)
+        self.directory = LabDirectory(self.home, NAME)
+        self.tools = Tools(engine(self.api), self.runner, self.home, self.said.append, transaction=self._transaction)
+
+    def up(self, request: Request = MINE) -> lab.Report:
+        return lab.up(self.tools.engine, request, self.said.append, self.tools)
+
+    def steps(self, request: Request = MINE) -> list[tuple[str, tuple[str, ...], str]]:
+        """What `up --dry-run` shows: steps, names, causes."""
+        rows = lab.dry_run(self.tools.engine, request, self.said.append, self.tools).rows()
+        return [(row.step, row.concerns, row.cause) for row in rows]
+
+    def verbs(self) -> list[str]:
+        """What Compose was asked for, in order."""
+        words = ("config", "up", "down", "restart", "build")
+        return [word for command in self.runner.commands for word in command.argv if word in words]
+
+    def files(self) -> set[str]:
+        """Files and directories below the home's root."""
+        return {str(path.relative_to(self.home.root.parent)) for path in self.home.root.parent.rglob("*")} - _NOISE
+
+    def _answer(self, command: Command) -> Result:
+        for verb, happens in self.on.items():
+            if verb in command.argv:
+                happens()
+        return self.compose(command)
+
+    def _transaction(
+        self, running: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[str], None]
+    ) -> tuple[str, float]:
+        started("dovecot")
+        if deadline.passed():
+            raise DeadlinePassed("cancelled")
+        self.proof()
+        self.proved.append({name: endpoint.port for name, endpoint in running.endpoints.items()})
+        return "<1@example.com>", 80.0
+
+
+_NOISE = {"docker", "docker/cli-plugins", "docker/cli-plugins/docker-compose"}
+
+
+def tag() -> str:
+    """The tag of the images that `up` wants."""
+    from mailstack import definition, images
+
+    return images.content_tag(definition.stack())
