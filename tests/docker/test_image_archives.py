@@ -89,7 +89,7 @@ def test_version_leaves_no_container(saved: Path) -> None:
     import docker
 
     command("version")
-    owner = {"label": f"mailstack.owner={state.owner()}"}
+    owner: dict[str, str | list[str] | bool] = {"label": f"mailstack.owner={state.owner()}"}
     assert docker.from_env().containers.list(all=True, filters=owner) == []
 
 
