@@ -18,6 +18,8 @@ from mailstack.model import SERVICES
 from tests.unit.fake_engine import Thing
 from tests.unit.world import NAME, PROJECT, WHOLE, World, tag
 
+pytestmark = pytest.mark.sockets  # free ports are looked for
+
 # ── new ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
