@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up down test unit lint bench clean
+.PHONY: help up down test unit lint bench clean prepared
 
 BIN := .venv/bin
 # The first Python that will do; `make up PYTHON=…` chooses another.
@@ -18,7 +18,8 @@ SIDE_BY_SIDE := -n 2 --dist loadfile
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
 
-up: .venv/.installed ## Bring up a lab from nothing, send a first mail across it, and read it.
+up: ## Bring up a lab from nothing, send a first mail across it, and read it.
+	@$(MAKE) --no-print-directory --jobs=2 .venv/.installed prepared
 	@$(BIN)/mailstack provision
 	@$(BIN)/mailstack up
 	@$(BIN)/mailstack send --via sender --from student@example.com --to bob@example.com \
@@ -61,6 +62,10 @@ clean: ## Take the lab down, and remove what was made in this folder.
 	@echo "installing mailstack and its tools into .venv"
 	@$(PIP) install --requirement requirements-dev.txt --editable '.[compose]'
 	@touch $@ .venv/.installed
+
+# The engine and the base image, which need nothing of what pip installs.
+prepared:
+	@if [ -n "$(PYTHON)" ]; then $(PYTHON) -m mailstack.prepare; fi
 
 define make_venv
 @if [ ! -x $(BIN)/pip ]; then \

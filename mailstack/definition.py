@@ -18,11 +18,11 @@ def compose_file(name: str) -> Path:
 
 
 def stack() -> Path:
-    """The folder with one folder per image."""
+    """The folder with the images' Dockerfile, and one folder per image."""
     return _root() / "stack"
 
 
 def images(tag: str) -> dict[str, str]:
-    """The images that are made from it: folder → reference."""
-    names = sorted(path.parent.name for path in stack().glob("*/Dockerfile"))
+    """The images that are made from it: target of its Dockerfile → reference."""
+    names = sorted(path.parent.name for path in stack().glob("*/entrypoint"))  # a folder for each
     return {name: f"mailstack/{name}:{tag}" for name in names}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mailstack import compose, definition, images, needs, ports, storage
+from mailstack import base, compose, definition, images, needs, ports, storage
 from mailstack.engine import Engine
 from mailstack.errors import MailstackError
 from mailstack.model import PORTS, Command, Json
@@ -91,11 +91,11 @@ def _disk(target: Target, info: dict[str, Any]) -> Finding:
 
 
 def _base(engine: Engine) -> Finding:
-    there = engine.has_image(images.BASE)
+    there = engine.has_image(base.BASE)
     otherwise = "sends the images" if engine.target.host else "makes it from Debian's packages"
     how = "" if there else f"not there; `up` pulls it, or {otherwise}"
     return Finding(
-        "base image", there, images.BASE + (f": {how}" if how else ""), engine.target.line("up"), required=False
+        "base image", there, base.BASE + (f": {how}" if how else ""), engine.target.line("up"), required=False
     )
 
 

@@ -6,6 +6,7 @@ most common questions without it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -86,6 +87,16 @@ def sdk() -> Any:
         import docker
 
         return docker
+
+
+@contextlib.contextmanager
+def gone() -> Iterator[None]:
+    """What the engine does not have (any more) is no error."""
+    try:
+        yield
+    except Exception as error:
+        if (getattr(error, "status", None) or getattr(error, "status_code", None)) != 404:
+            raise
 
 
 class Client:

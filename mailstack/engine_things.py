@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mailstack import roles
-from mailstack.engine_client import Client, mapped, sdk
+from mailstack.engine_client import Client, gone, mapped, sdk
 from mailstack.inventory import Container, Inventory, Volume
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Network, ServiceState
 
@@ -42,7 +41,7 @@ class Things(Client):
                 continue
             if role and not ((its := roles.of_labels(summary["Labels"])) and its.is_a(role)):
                 continue
-            with _gone():  # between the two questions
+            with gone():  # between the two questions
                 states.append(_state(service, self._quick.inspect_container(summary["Id"])))
         return sorted(states, key=lambda state: state.name)
 
@@ -129,16 +128,6 @@ class Things(Client):
                 self._api.remove_volume(name, force=True)
         except sdk().errors.NotFound:
             pass
-
-
-@contextlib.contextmanager
-def _gone() -> Iterator[None]:
-    """What is no longer there is not asked about."""
-    try:
-        yield
-    except Exception as error:
-        if (getattr(error, "status", None) or getattr(error, "status_code", None)) != 404:
-            raise
 
 
 def _container(summary: Mapping[str, Any]) -> Container:

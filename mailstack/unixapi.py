@@ -11,7 +11,7 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from mailstack.streams import shut
@@ -140,6 +140,38 @@ class UnixApi:
     def exec_inspect(self, exec_id: str) -> dict[str, Any]:
         """What became of it."""
         return dict(self._ask("GET", f"/exec/{exec_id}/json"))
+
+    def inspect_image(self, image: str) -> dict[str, Any]:
+        """All about an image."""
+        return dict(self._ask("GET", f"/images/{quote(image)}/json"))
+
+    def history(self, image: str) -> list[dict[str, Any]]:
+        """How an image was made, the latest instruction first."""
+        return list(self._ask("GET", f"/images/{quote(image)}/history"))
+
+    def pull(self, repository: str, *, tag: str, stream: bool, decode: bool) -> Iterator[dict[str, Any]]:
+        """Pull an image, without logging in to its registry; what the engine says of that. There is only the stream."""
+        assert stream
+        assert decode
+        yield from self._create_image({"fromImage": repository, "tag": tag})
+
+    def import_image_from_file(self, filename: str, *, repository: str, tag: str, changes: Sequence[str]) -> str:
+        """Make an image of a root file system's archive; what the engine says of that."""
+        asked = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
+        with open(filename, "rb") as file:
+            return "\n".join(map(json.dumps, self._create_image(asked, file)))
+
+    def _create_image(self, asked: Mapping[str, Any], body: IO[bytes] | None = None) -> Iterator[dict[str, Any]]:
+        with contextlib.closing(self._connect()) as connection, _http():
+            connection.sock.settimeout(LOAD_SECONDS)
+            headers = {"Content-Type": "application/x-tar"}
+            connection.request("POST", f"/images/create?{urlencode(asked, doseq=True)}", body, headers)
+            answer = connection.getresponse()
+            if answer.status >= 300:
+                _found(answer)
+            for line in answer:
+                if line.strip():
+                    yield _read(line)
 
     def save(self, names: Sequence[str]) -> Iterator[bytes]:
         """Images as one archive, piece by piece; a layer that several have is in it once."""

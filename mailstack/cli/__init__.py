@@ -40,7 +40,8 @@ COMMANDS = {
     "config": ("lifecycle", "Show the definition with its overlays."),
     "doctor": ("host", "Check whether this host can run a lab."),
     "provision": ("host", "Install and start Docker if no engine runs."),
-    "version": ("host", "Show versions of mailstack, Docker and Compose."),
+    "images": ("images", "Save the images to a file, or load them."),
+    "version": ("host", "Show all versions and the image digests."),
 }
 
 

@@ -11,6 +11,7 @@ from mailstack import __version__
 from mailstack.cli.output import Progress, json_option, print_json, printable, table
 from mailstack.cli.where import host_option
 from mailstack.errors import HostError, InputError, Interrupted, MailstackError
+from mailstack.model import Json
 
 if TYPE_CHECKING:
     from mailstack.doctor import Finding
@@ -93,8 +94,8 @@ def _asked(question: str) -> None:
 @host_option
 @json_option
 def version(engine: Engine, as_json: bool) -> None:
-    """Show the versions of mailstack, Python, Compose and the engine."""
-
+    """Show the versions of mailstack, Python, Compose, the engine and the servers,
+    and the digests of the images: all that is needed to reproduce a run."""
     from mailstack.runner import Local
 
     found, problem = versions(engine, Local())
@@ -103,20 +104,24 @@ def version(engine: Engine, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
+    for service, digest in found.pop("images", {}).items():
+        found[f"image of {service}"] = digest
     for name, value in found.items():
-        click.echo(f"{name:<10} {value or 'none'}")
+        click.echo(f"{name:<17} {value or 'none'}")
 
 
-def versions(engine: Engine, runner: Runner) -> tuple[dict[str, str], MailstackError | None]:
-    """Return the versions of all that takes part, "" for those that cannot be told, and why the first cannot."""
+def versions(engine: Engine, runner: Runner) -> tuple[Json, MailstackError | None]:
+    """Return the versions of all that takes part, "" for those that are unknown; and why the first is."""
     import platform
 
     from mailstack import compose
+    from mailstack.versions import of_images
 
-    found = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
+    found: Json = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
     try:
         found["compose"] = ".".join(map(str, compose.version_of(runner, compose.find(runner))))
         found["engine"] = str(engine.version().get("Version", ""))
+        found |= of_images(engine)
     except MailstackError as error:
         return found, error
     return found, None

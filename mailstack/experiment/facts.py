@@ -9,6 +9,7 @@ from mailstack.experiment.machine import packages
 from mailstack.experiment.scene import Scene
 from mailstack.model import Json
 from mailstack.runner import Local
+from mailstack.versions import DEBIAN
 
 # fact -> where the package is installed
 PACKAGES = {"postfix": "sender", "sasl2-bin": "sender", "mailutils": "sender", "dovecot-core": "dovecot"}
@@ -28,5 +29,10 @@ def facts(scene: Scene) -> Json:
     for package, service in PACKAGES.items():
         known = packages(scene, service) if service in scene.running else {}
         found[package.removesuffix("-core")] = known.get(package, "")
-    found["images"] = {state.name: scene.engine.image_id(state.image) for state in scene.services()}
+    services = scene.services()
+    found["images"] = {state.name: scene.engine.image_id(state.image) for state in services}
+    found["tag"] = scene.lab.state.tag
+    found["base"] = next((scene.engine.image_base(state.image) for state in services), "")
+    running = next(iter(scene.running), None)
+    found["debian"] = scene.output(running, "cat", DEBIAN).strip() if running else ""
     return found

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mailstack import definition, images, state
+from mailstack import base, definition, images, state
 from mailstack.model import SERVICES
 from mailstack.runner import Local
 from tests import engines
@@ -74,7 +74,7 @@ def _two_here() -> float:
 
 def measure(runs: int) -> Figures:
     """All sides in turn; then once more with a connection that is there already."""
-    images.ensure_base(engines.here(), Local(), lambda _: None)
+    base.ensure_base(engines.here(), Local(), lambda _: None)
     nested.build(nested.REMOTE)
     run([MAILSTACK, "up", "-n", NAME])  # the images are there after that
     run([MAILSTACK, "down", "-n", NAME])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import down, images, lab
+from mailstack import base, down, lab
 from mailstack.runner import Local
 from mailstack.running import RunningLab
 from tests import engines
@@ -105,7 +105,7 @@ def for_remote(labs: Labs) -> None:
     """What machines that are reached over SSH are made of, and the images that they are sent, are here."""
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
-    images.ensure_base(engines.here(), Local(), _quiet)
+    base.ensure_base(engines.here(), Local(), _quiet)
     nested.build(nested.REMOTE)
     with labs.one("for-remote"):  # the images are there after that
         pass

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mailstack import images
+from mailstack import base
 from mailstack.runner import Local
 from tests import engines
 from tests.docker import nested
@@ -108,7 +108,7 @@ def main(count: int = 20, seed: int | None = None) -> int:
     print(f"seed {seed}", flush=True)
     every = []
     with alone("cuts"):
-        images.ensure_base(engines.here(), Local(), print)
+        base.ensure_base(engines.here(), Local(), print)
         nested.build(nested.REMOTE)
         run(["up", "-n", LAB])  # the images are there after that
         run(["down", "-n", LAB])

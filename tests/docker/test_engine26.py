@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import definition, images, state
+from mailstack import base, definition, images, state
 from mailstack.model import SERVICES
 from mailstack.runner import Local
 from tests import engines
@@ -28,7 +28,7 @@ def machine(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ne
         pytest.skip("a nested engine needs root on this host")
     dist = tmp_path_factory.mktemp("dist")
     nested.wheels(dist)
-    images.ensure_base(engines.here(), Local(), lambda _: None)
+    base.ensure_base(engines.here(), Local(), lambda _: None)
     nested.build()
     with labs.one("for-nested"):  # the images are there after that
         pass

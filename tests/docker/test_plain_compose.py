@@ -20,7 +20,7 @@ import pytest
 import yaml
 from pytest_docker.plugin import Services
 
-from mailstack import compose, definition, down, files, images
+from mailstack import base, compose, definition, down, files
 from mailstack.runner import Local
 from tests import engines
 from tests.docker.conftest import Labs
@@ -80,7 +80,7 @@ def docker_cleanup() -> list[str]:
 @pytest.fixture(scope="session")
 def plain_lab(docker_services: Services) -> Services:
     """The lab by plain Compose: its images are built by Compose, too, from layers that are there."""
-    images.ensure_base(engines.here(), Local(), lambda _: None)
+    base.ensure_base(engines.here(), Local(), lambda _: None)
     docker_services._docker_compose.execute("up --detach --build")
     return docker_services
 

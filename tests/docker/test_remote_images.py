@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailstack import definition, images, state
+from mailstack import base, definition, images, state
 from mailstack.model import SERVICES
 from tests import engines
 from tests.docker import nested
@@ -66,12 +66,12 @@ def test_an_engine_that_cannot_build_is_sent_what_it_lacks(empty: nested.Machine
     empty.load([references()[0]])
     # A base on which the first RUN fails at once; apt would try for half a minute to reach packages that it cannot.
     nothing = bytes(10240)  # an archive that ends where it begins, tar(5)
-    empty.engine.api.import_image_from_data(nothing, *images.BASE.split(":"))
+    empty.engine.api.import_image_from_data(nothing, *base.BASE.split(":"))
     up = mailstack(empty, "up", "-n", "sent", "--json")
     assert "they cannot be built on tester" in up.stderr
     size = images.unique_bytes(engines.here(), references()[1:])
     assert f"sending the images to tester: about {size // MIB} MiB" in up.stderr
-    assert held(empty) == sorted([*references(), images.BASE])
+    assert held(empty) == sorted([*references(), base.BASE])
     mailstack(empty, "down", "-n", "sent")
 
 

@@ -12,11 +12,11 @@ from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
 
-IMAGES_MEGABYTES = 260
+IMAGES_MEGABYTES = 230
 IDLE_MEBIBYTES = 60
 
 
-def test_the_three_images_together_take_at_most_260_megabytes(labs: Labs) -> None:
+def test_the_three_images_together_take_at_most_230_megabytes(labs: Labs) -> None:
     with labs.one("size"):
         tag = images.content_tag(definition.stack())
         taken = images.unique_bytes(engines.here(), [f"mailstack/{service}:{tag}" for service in SERVICES])

@@ -13,7 +13,7 @@ from typing import Any
 from mailstack.engine import Engine
 from mailstack.model import PORTS, SERVICES, Command, Result
 from mailstack.target import LocalTarget
-from mailstack.unixapi import Silent
+from mailstack.unixapi import Refused, Silent
 
 OK = Result(0, "", "")
 PROJECT = "com.docker.compose.project"
@@ -124,11 +124,9 @@ class MemoryApi:
         return _Printed() if options.get("stream") else f"the last words of {container}\n".encode()
 
     def inspect_image(self, reference: str) -> dict[str, Any]:
-        from docker.errors import NotFound
-
         self._answer("image")
         if reference not in self.images:
-            raise NotFound(reference)
+            raise Refused(404, reference)
         return {"Id": f"sha256:{reference}"}
 
     def inspect_network(self, name: str) -> dict[str, Any]:

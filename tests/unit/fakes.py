@@ -178,9 +178,9 @@ class FakeEngine(Engine):
         self._answers()
         return self.printed.get(container, "")
 
-    def has_image(self, reference: str) -> bool:
+    def _image(self, reference: str) -> dict[str, Any]:
         self._answers()
-        return reference in self.held
+        return {"Id": f"sha256:{reference}"} if reference in self.held else {}
 
     def networks(self) -> list[Network]:
         self._answers()

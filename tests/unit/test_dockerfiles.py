@@ -1,38 +1,93 @@
-"""The Dockerfiles, as text."""
+"""The Dockerfile of the images, as text."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from mailstack.images import BASE
+from mailstack.base import BASE
+from mailstack.definition import compose_file
+from mailstack.model import SERVICES
 
 STACK = Path(__file__).parents[2] / "stack"
 
 
-def instructions(service: str) -> list[str]:
-    """The instructions of an image's Dockerfile, each with its continued lines, without comments."""
-    lines = (STACK / service / "Dockerfile").read_text().splitlines()
+def instructions() -> list[str]:
+    """The instructions of the Dockerfile, each with its continued lines, without comments."""
+    lines = (STACK / "Dockerfile").read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
     return [part for part in text.replace("\\\n", "\0").split("\n") if part.strip()]
 
 
-def test_the_first_run_instruction_is_the_same_in_all_three_so_that_they_share_its_layer() -> None:
-    shared = {service: instructions(service)[:2] for service in ("postfix", "dovecot", "sender")}
-    assert shared["postfix"][1].startswith("RUN ")
-    assert shared["dovecot"] == shared["postfix"]
-    assert shared["sender"] == shared["postfix"]
+def stages() -> dict[str, tuple[str, list[str]]]:
+    """Each stage by its name: what it stands on, and its instructions."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    name = ""
+    for line in instructions():
+        if line.startswith("FROM "):
+            _, base, _, name = line.split()
+            found[name] = (base, [])
+        elif name:
+            found[name][1].append(line)
+    return found
 
 
-@pytest.mark.parametrize("service", ["postfix", "dovecot", "sender"])
-def test_each_image_stands_on_the_base_that_the_controller_provides(service: str) -> None:
-    assert [line for line in instructions(service) if line.startswith("FROM")] == [f"FROM {BASE}"]
+def arguments() -> dict[str, set[str]]:
+    """The lists of packages, by the names of their arguments."""
+    given = re.findall(r'^ARG (\w+)="(.*)"$', "\n".join(instructions()), re.MULTILINE)
+    return {name: set(packages.split()) for name, packages in given}
 
 
-@pytest.mark.parametrize("service", ["postfix", "dovecot", "sender"])
-def test_each_layer_with_packages_is_cleaned_where_it_is_made(service: str) -> None:
-    installing = [line for line in instructions(service) if "apt-get install" in line]
-    assert installing
-    for line in installing:
-        assert "rm -rf /var/lib/apt/lists/* /var/cache/apt/*" in line
+def test_there_is_one_dockerfile_and_each_service_is_a_target_of_it() -> None:
+    assert list(STACK.rglob("Dockerfile")) == [STACK / "Dockerfile"]
+    services = yaml.safe_load(compose_file("lab.yaml").read_text())["services"]
+    assert {service: services[service]["build"] for service in SERVICES} == {
+        service: {"context": "../stack", "target": service} for service in SERVICES
+    }
+    assert set(SERVICES) < set(stages())
+
+
+def test_one_base_and_the_layers_above_it_are_shared() -> None:
+    assert {name: base for name, (base, _) in stages().items()} == {
+        "common": BASE,
+        "dovecot": "common",
+        "mta": "common",
+        "postfix": "mta",
+        "sender": "mta",
+    }
+
+
+def test_the_index_is_fetched_once_and_has_the_packages_of_every_stage() -> None:
+    (line,) = [line for line in instructions() if "--print-uris" in line]
+    assert line in stages()["common"][1]
+    asked = set(re.findall(r"\$(\w+)", re.search(r"--print-uris ([^|]*)", line)[1]))  # type: ignore[index]
+    assert asked == set(arguments())
+    installed = {name for each in instructions() for name in re.findall(r"apt-get install \$(\w+)", each)}
+    assert installed == asked
+    # Again only where an index of weeks ago names packages that are no longer there.
+    others = [each for each in instructions() if "apt-get update" in each and each != line]
+    assert all(
+        re.search(r"apt-get install \$(\w+) \|\| { apt-get update && apt-get install \$\1; }", each) for each in others
+    )
+
+
+@pytest.mark.parametrize("stage", ["common", "dovecot", "mta", "sender"])
+def test_each_layer_with_packages_is_cleaned_where_it_is_made(stage: str) -> None:
+    (line,) = [line for line in stages()[stage][1] if "apt-get install" in line]
+    for leftover in ("/var/cache/apt/*", "/var/cache/debconf/*-old", "/var/log/*"):
+        assert leftover in line[line.rindex("apt-get install") :]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_image_has_a_package_index(service: str) -> None:
+    assert any("/var/lib/apt/lists/*" in line for line in stages()[service][1] if " rm -rf " in line)
+
+
+def test_ucf_is_itself_again_in_the_image() -> None:
+    (line,) = [line for line in instructions() if "/usr/sbin/ucf" in line]
+    for name in ("/usr/sbin/ucf", "/usr/sbin/ucfr"):
+        assert f"ln -s /bin/true {name} " in line
+        assert re.search(rf"rm -rf [^&]*{name}(\s|$)", line)

@@ -20,7 +20,7 @@ def test_who_interrupts_a_question_is_not_told_that_there_is_no_engine(monkeypat
     # The SDK asks for the engine's version first, and makes its own error of whatever happens.
     monkeypatch.setattr(docker.APIClient, "version", interrupted)
     with pytest.raises(Interrupted):
-        Engine(LocalTarget("unix:///nowhere/docker.sock")).has_image("x")
+        Engine(LocalTarget("unix:///nowhere/docker.sock")).pull("x")
 
 
 @pytest.mark.sockets

@@ -102,7 +102,7 @@ def test_a_step_of_the_experiment_that_an_error_ends_shows_all_of_it() -> None:
 
 # Where a part of an error is wanted: in a line of progress; and where something is added to it.
 PARTS = {
-    ("images.py", "pulled"),
+    ("base.py", "pulled"),
     ("provision.py", "_named"),
     ("target_ssh.py", "explained"),
     ("execution.py", "_explained"),
