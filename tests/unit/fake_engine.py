@@ -12,6 +12,7 @@ from typing import Any
 
 from mailstack.engine import Engine
 from mailstack.model import PORTS, SERVICES, Command, Result
+from mailstack.roles import LABEL, STANDARD
 from mailstack.target import LocalTarget
 from mailstack.unixapi import Refused, Silent
 
@@ -110,7 +111,7 @@ class MemoryApi:
         found = self.containers_[container]
         return {
             "Id": container,
-            "Config": {"Image": found.image},
+            "Config": {"Image": found.image, "Labels": found.labels},
             "State": {
                 "Status": found.state,
                 "ExitCode": int(found.state != "running"),
@@ -202,10 +203,11 @@ class MemoryCompose:
         """The lab's compose files, resolved."""
         project = f"mailstack-{environment['MAILSTACK_LAB']}"
         labels = {f"mailstack.{key}": environment[f"MAILSTACK_{key.upper()}"] for key in ("lab", "owner", "expires")}
-        services = {
+        services: dict[str, dict[str, Any]] = {
             name: {
                 "image": f"mailstack/{name}:{environment['MAILSTACK_TAG']}",
-                "labels": labels,
+                "labels": {**labels, **role(name)},
+                "configs": [{"source": file} for file in _CONFIGS[name]],
                 "networks": {"mail": {}} if name == "sender" else {"mail": {}, "edge": {}},
                 "ports": [
                     {"host_ip": "127.0.0.1", "published": environment[port.variable], "target": port.number}
@@ -254,6 +256,16 @@ class MemoryCompose:
         self.api.networks_.setdefault(network["name"], Thing(labels, subnet=subnet))
 
 
+def role(service: str) -> dict[str, str]:
+    """The label of a service of the lab's own."""
+    return {LABEL: next(role for role, name in STANDARD.items() if name == service)}
+
+
+_CONFIGS = {
+    "postfix": ("postfix.cf", "mailboxes", "aliases", "owners"),
+    "dovecot": ("dovecot.conf",),
+    "sender": ("sender.cf", "ca.pem"),
+}
 _VERBS = ("config", "up", "down", "restart", "build", "version")
 
 

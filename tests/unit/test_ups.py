@@ -15,7 +15,7 @@ from mailstack import lab, state
 from mailstack.errors import CheckFailed, EngineError, HostError, InputError, Interrupted
 from mailstack.lab import Request
 from mailstack.model import SERVICES
-from tests.unit.fake_engine import Thing
+from tests.unit.fake_engine import Thing, role
 from tests.unit.world import NAME, PROJECT, WHOLE, World, tag
 
 pytestmark = pytest.mark.sockets  # free ports are looked for
@@ -103,7 +103,12 @@ def test_a_changed_definition_is_written_and_read_again_by_its_services(standing
 
 def test_a_changed_service_is_made_again_and_one_more_is_created(standing: World) -> None:
     standing.compose.services = {
-        "sender": {"image": f"mailstack/sender:{tag()}", "labels": {}, "environment": {"TZ": "UTC"}},
+        "sender": {
+            "image": f"mailstack/sender:{tag()}",
+            "labels": role("sender"),
+            "configs": [{"source": "sender.cf"}, {"source": "ca.pem"}],
+            "environment": {"TZ": "UTC"},
+        },
         "application": {"image": f"mailstack/sender:{tag()}", "labels": {}},
     }
     steps = standing.steps()
