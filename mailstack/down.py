@@ -8,11 +8,11 @@ import functools
 import time
 from collections.abc import Callable
 
-from mailstack import compose, elsewhere, plan, state, tools
+from mailstack import compose, elsewhere, state, tools
 from mailstack.engine import Engine
 from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.model import Deadline, Progress
-from mailstack.observation import Remains, observe_remains
+from mailstack.remains import Remains, observe_remains, plan_down
 from mailstack.runner import last_lines
 from mailstack.state import LOCK_SECONDS, LabDirectory
 from mailstack.steps import ComposeDown, Plan, RemoveDirectory, RemoveThings
@@ -75,7 +75,7 @@ def dry_run(engine: Engine, name: str, progress: Progress, using: Tools | None =
     seen = observe_remains(with_tools, with_tools.directory(name))
     if others := _others(with_tools, seen):
         raise others
-    return plan.plan_down(seen, state.owner())
+    return plan_down(seen, state.owner())
 
 
 def dry_run_several(engine: Engine, progress: Progress, *, stale: bool, using: Tools | None = None) -> list[Plan]:
@@ -161,7 +161,7 @@ def remove(with_tools: Tools, directory: LabDirectory, late: frozenset[str] = fr
 
 
 def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> None:
-    steps = plan.plan_down(seen, state.owner()).steps
+    steps = plan_down(seen, state.owner()).steps
     binary = compose.find(with_tools.runner) if any(isinstance(step, ComposeDown) for step in steps) else None
     deadline, said = Deadline.after(DOWN_SECONDS), ""
     try:

@@ -1,4 +1,4 @@
-"""Observe a lab, before `up` or `down` changes it: its directory, its engine, this host. Nothing is changed here."""
+"""Observe a lab, before `up` changes it: its directory, its engine, this host. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mailstack import claims, definition, elsewhere, files, needs, state
+from mailstack import claims, definition, elsewhere, files, needs
 from mailstack.inventory import Inventory
 from mailstack.model import Deadline, Json, Lab
 from mailstack.request import RelayFiles
@@ -160,35 +160,3 @@ def idle_services(tools: Tools, wanted: State, document: Json) -> list[str]:
     inventory = tools.engine.inventory(wanted.lab)
     running = {each.service for each in inventory.containers if each.state == "running"}
     return sorted(set(document["services"]) - running)
-
-
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """What there is of a lab that is to be removed."""
-
-    name: str
-    path: Path
-    made: bool  # whether its directory is there
-    state: State | None
-    inventory: Inventory
-    elsewhere: tuple[Path, ...] = ()
-    late: frozenset[str] = frozenset()  # things that the engine may still be making
-
-    @property
-    def any(self) -> bool:
-        """Whether there is anything of this user's."""
-        return self.made or state.owner() in self.inventory.owners()
-
-
-def observe_remains(tools: Tools, directory: LabDirectory, late: frozenset[str] = frozenset()) -> Remains:
-    """Look at what there is of a lab, by its labels and its directory. Raises EngineError."""
-    inventory = tools.engine.inventory(directory.name)
-    return Remains(
-        directory.name,
-        directory.path,
-        directory.is_made(),
-        directory.load(),
-        inventory,
-        tuple(elsewhere.find(tools.target, inventory, directory)),
-        late,
-    )

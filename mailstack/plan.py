@@ -1,4 +1,4 @@
-"""Plan `up` and `down`: from what there is, and what is asked for, to steps. Pure functions of data."""
+"""Plan `up`: from what there is, and what is asked for, to steps. Pure functions of data."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from mailstack import claims, compose, files, hint, labfile
 from mailstack.errors import InputError
 from mailstack.inventory import RUNNING, Inventory
 from mailstack.model import LABEL_LAB, Json, Lab
-from mailstack.observation import Failure, Observation, Remains
+from mailstack.observation import Failure, Observation
 from mailstack.secret import Secret
 from mailstack.state import State
 from mailstack.steps import (
     BuildImages,
     Change,
     ClaimName,
-    ComposeDown,
     ComposeUp,
     ForwardPorts,
     LogIn,
@@ -25,8 +24,6 @@ from mailstack.steps import (
     Plan,
     Prove,
     Record,
-    RemoveDirectory,
-    RemoveThings,
     Restart,
     Step,
     WriteFiles,
@@ -202,21 +199,3 @@ def recovery(failure: Failure, wanted: Desired) -> tuple[Step, ...]:
             ComposeUp("the lab has other ports and subnets now", services),
         )
     return ()
-
-
-def plan_down(seen: Remains, owner: str) -> Plan:
-    """The steps of `down`. Compose does not know owners: it is called only where all that there is is one owner's."""
-    steps: list[Step] = []
-    things = seen.inventory.of(owner)
-    project = compose.project_name(seen.name)
-    if seen.inventory.owners() == {owner}:
-        compose_things = [each for each in things if each.split(" ")[1].startswith(f"{project}_")]
-        by_compose = {f"container {each.name}" for each in seen.inventory.containers if each.service}
-        taken = [each for each in things if each in by_compose or each in compose_things]
-        steps.append(ComposeDown("they are the lab's project", tuple(taken)))
-        things = [each for each in things if each not in taken]
-    steps.append(RemoveThings("they have the labels of the lab and its owner", tuple(things), seen.late))
-    if seen.made:
-        steps.append(RemoveDirectory("the lab's secrets are in it", (str(seen.path),), seen.path))
-    steps += [RemoveDirectory("files of the lab are in it, too", (str(path),), path) for path in seen.elsewhere]
-    return Plan(seen.name, tuple(steps))

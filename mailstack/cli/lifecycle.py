@@ -10,7 +10,6 @@ import click
 
 from mailstack import stdio
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable, table
-from mailstack.cli.plans import print_plans
 from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import Endpoint, Json, Relay
@@ -107,6 +106,8 @@ def up(
         )
     request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl)
     if dry_run:
+        from mailstack.cli.plans import print_plans
+
         with Progress(progress) as show:
             steps = lab.dry_run(engine, request, show)
         print_plans("up", [steps], steps.json() if as_json else None, engine.target)
@@ -180,6 +181,8 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
     if everything and stale:
         raise InputError("--all removes what --stale does, and more", remedy="give one of them")
     if dry_run:
+        from mailstack.cli.plans import print_plans
+
         with Progress(progress) as show:
             if everything or stale:
                 plans = removal.dry_run_several(engine, show, stale=stale)

@@ -12,7 +12,7 @@ from mailstack.lab import Request
 from tests.unit.fake_engine import Thing
 from tests.unit.world import CONTAINERS, NAME, PROJECT, WHOLE, World
 
-pytestmark = pytest.mark.sockets  # ports are looked at
+pytestmark = pytest.mark.sockets  # free ports are looked for
 
 
 def remove(world: World) -> bool:

@@ -15,12 +15,12 @@ from mailstack import lab, state
 from mailstack.errors import CheckFailed, EngineError, HostError, InputError, Interrupted
 from mailstack.lab import Request
 from mailstack.model import SERVICES
-from tests.unit.fake_engine import Thing
+from tests.unit.fake_engine import Thing, role
 from tests.unit.world import NAME, PROJECT, WHOLE, World, tag
 
-# ── new ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+pytestmark = pytest.mark.sockets  # free ports are looked for
 
-pytestmark = pytest.mark.sockets  # ports are looked at
+# ── new ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_new_lab_is_made_and_proven(world: World) -> None:
@@ -105,7 +105,8 @@ def test_a_changed_service_is_made_again_and_one_more_is_created(standing: World
     standing.compose.services = {
         "sender": {
             "image": f"mailstack/sender:{tag()}",
-            "labels": {"mailstack.role": "sender"},
+            "labels": role("sender"),
+            "configs": [{"source": "sender.cf"}, {"source": "ca.pem"}],
             "environment": {"TZ": "UTC"},
         },
         "application": {"image": f"mailstack/sender:{tag()}", "labels": {}},
