@@ -41,6 +41,7 @@ lint: .venv/.developing ## Check form and types.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict
+	@$(BIN)/lint-imports --no-logo
 
 bench: .venv/.developing ## Measure start-up, latency, throughput and more: docs/benchmarks.md.
 	@$(BIN)/mailstack provision

@@ -24,12 +24,13 @@ ENCODINGS = {name: name.partition(",")[0] for name in LOCALES}
 _MAIN = """
 import base64, contextlib, json, os, pty, sys, tempfile
 import click
-from mailstack import __main__, cli, stdio
+from mailstack import __main__
+from mailstack.cli import main, stdio
 if len(json.loads(sys.argv[2])) > 5:  # what most commands import, once and not in each child
     import concurrent.futures, email.message, hashlib, imaplib, smtplib, ssl, subprocess, xml.etree.ElementTree
     import rich.console, rich.table, rich.text, yaml
-    for name in cli.COMMANDS:
-        cli.cli.get_command(click.Context(cli.cli), name)
+    for name in main.COMMANDS:
+        main.cli.get_command(click.Context(main.cli), name)
 answers = []
 for argv in json.loads(sys.argv[2]):
     out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()

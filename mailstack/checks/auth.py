@@ -253,7 +253,7 @@ def _text(error: Exception) -> str:
     return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
 
 
-@family("relay-user", "the relay's user may submit mail, and has no mailbox", "docs/architecture.md, accounts")
+@family("relay-user", "the relay's user may submit mail, and has no mailbox", "docs/decisions.md, accounts")
 def relay_user_has_no_mailbox(bench: Bench) -> str:
     user, password = bench.relay
     with bench.smtp(587) as session:

@@ -81,7 +81,7 @@ def _run(bench: Bench, service: str, script: str, *arguments: str) -> Result:
 @family(
     "no-way-out-{service}",
     "{service} cannot reach a listener outside the lab",
-    "docs/architecture.md, closed; Docker's manual, internal networks",
+    "docs/decisions.md, closed; Docker's manual, internal networks",
     service=SERVICES,
 )
 def listener_outside_is_out_of_reach(bench: Bench, service: str) -> str:
@@ -123,7 +123,7 @@ exit $code
 @family(
     "names-{service}",
     "{service} cannot look up an outside name, and does not wait for long",
-    "docs/architecture.md, closed; resolv.conf(5)",
+    "docs/decisions.md, closed; resolv.conf(5)",
     service=SERVICES,
 )
 def outside_names_are_not_found(bench: Bench, service: str) -> str:
@@ -136,7 +136,7 @@ def outside_names_are_not_found(bench: Bench, service: str) -> str:
     return f"not found, after {float(took):.1f} s"
 
 
-@family("loopback", "ports are published on 127.0.0.1 alone", "docs/architecture.md, closed")
+@family("loopback", "ports are published on 127.0.0.1 alone", "docs/decisions.md, closed")
 def ports_are_published_on_loopback(bench: Bench) -> str:
     published = bench.engine.published(list(map(bench.container, SERVICES)))
     elsewhere = [binding for binding in published if not binding.startswith("127.0.0.1:")]

@@ -101,7 +101,7 @@ def _names(places: Iterable[Place], owners: Mapping[str, ServiceState]) -> str:
 @family(
     "ports",
     "nothing but the published services can be reached at any address of the lab",
-    "docs/architecture.md, closed; Docker's manual, bridge networks",
+    "docs/decisions.md, closed; Docker's manual, bridge networks",
 )
 def only_published_services_are_reached(bench: Bench) -> str:
     services = [each for each in bench.lab.services() if each.state == "running"]

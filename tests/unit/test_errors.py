@@ -104,7 +104,7 @@ def test_a_step_of_the_experiment_that_an_error_ends_shows_all_of_it() -> None:
 PARTS = {
     ("base.py", "pulled"),
     ("provision.py", "_named"),
-    ("target_ssh.py", "explained"),
+    ("over_ssh.py", "explained"),
     ("execution.py", "_explained"),
 }
 NAMES = {name for name in vars(errors) if name in _tree()}

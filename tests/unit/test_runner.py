@@ -159,7 +159,10 @@ def test_the_command_hears_of_its_children_whoever_starts_it() -> None:
         "import signal, os, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
         "os.execv(sys.executable, [sys.executable, '-m', 'mailstack', 'version', '--json'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    environment = {**os.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
     assert json.loads(done.stdout)["compose"]
     assert "SIGCHLD" not in done.stderr
 

@@ -111,7 +111,8 @@ def test_the_reaper_that_waits_for_a_moment_ends_as_soon_as_the_lab_is_gone(dire
     directory.make()
     directory.save(State("a", "me", "9999999999", "t", (), {}))
     code = (
-        "import pathlib, signal, sys; from mailstack.lab import guard as reaper; from mailstack.state import Home, LabDirectory;"
+        "import pathlib, signal, sys; from mailstack.lab import guard as reaper;"
+        "from mailstack.state import Home, LabDirectory;"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO]); reaper._LOOK = 60; print(flush=True);"
         "there = LabDirectory(Home(pathlib.Path(sys.argv[1]), *sys.argv[2:]), 'a');"
         "print(reaper.wait(there, 9999999999.0))"

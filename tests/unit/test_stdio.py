@@ -272,7 +272,10 @@ def test_a_terminal_of_any_width_gets_its_answer(width: int) -> None:
 
 
 def test_a_text_from_standard_input_that_is_closed_is_an_error_and_not_empty() -> None:
-    code = "from mailstack.cli import stdio; stdio.prepare(); from mailstack.cli.output import text_of; print([text_of('-')])"
+    code = (
+        "from mailstack.cli import stdio; stdio.prepare();"
+        "from mailstack.cli.output import text_of; print([text_of('-')])"
+    )
     closed = shell(f'"{sys.executable}" -c "{code}" <&-')
     assert closed.returncode == 1 and "standard input cannot be read: it is closed" in closed.stderr
     assert shell(f'"{sys.executable}" -c "{code}" </dev/null').stdout == "['']\n"
