@@ -16,10 +16,9 @@ from mailstack.errors import HostError
 from mailstack.hosts import ENGINE, LOCK
 from mailstack.model import Json
 from mailstack.runner import Local, program
-from mailstack.secret import Secret
+from mailstack.secret import Ask, Secret
 from mailstack.state import same_file
 from mailstack.storage import Marker
-from mailstack.target import Ask
 
 # How often a password is asked for (ssh_config(5), NumberOfPasswordPrompts).
 _TRIES = 3
@@ -88,7 +87,7 @@ def _start(host: hosts.Host, directory: Path, answers: Mapping[str, Secret]) -> 
     ours, theirs = socket.socketpair()
     with ours, theirs:
         environment = {storage.VARIABLE: str(directory.parent.parent)}
-        keeper = program("mailstack.tunnel", str(host), environment=environment)
+        keeper = program("mailstack.tunnel_main", str(host), environment=environment)
         Local().release(keeper, stdin=theirs.fileno())
         theirs.close()
         revealed = {question: answer.reveal() for question, answer in answers.items()}

@@ -76,8 +76,9 @@ def services(document: Json) -> tuple[roles.Service, ...]:
         if given and not role:
             message = f"{_shown(given)} is not a role; roles are {', '.join(roles.Role)}"
             raise Misfit(("services", name, "labels", roles.LABEL), message)
-        files = [each["source"] for kind in ("configs", "secrets") for each in service.get(kind) or ()]
-        found.append(roles.Service(name, role, tuple(files)))
+        handed = [each for kind in ("configs", "secrets") for each in service.get(kind) or ()]
+        files = tuple(each if isinstance(each, str) else each["source"] for each in handed)
+        found.append(roles.Service(name, role, files))
     return roles.in_order(found)
 
 

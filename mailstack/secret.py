@@ -10,7 +10,7 @@ import re
 import secrets as _random
 import shlex
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a Secret is not serialised")
+
+
+# Gives the answer to a question of a host (a password, say); None if there is nobody to ask.
+Ask = Callable[[str], Secret | None]
 
 
 def new_password() -> Secret:

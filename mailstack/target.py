@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailstack import hint, jsonfile, ports, storage
 from mailstack.errors import EngineError, HostError, MailstackError
+from mailstack.runner import Local, Runs
 
 if TYPE_CHECKING:
-    from mailstack.runner import Runs
-    from mailstack.secret import Secret
+    pass
 
 # The variable that names a host over SSH, where no option does.
 VARIABLE = "MAILSTACK_HOST"
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 
-# Gives the answer to a question of a host (a password, say); None where there is nobody to ask.
-Ask = Callable[[str], "Secret | None"]
-
 
 class Target(Protocol):
-    """A Docker host. Everything here that reaches another machine raises HostError when it has gone."""
+    """A Docker host; where nothing else is said, what is here holds of an engine that this machine reaches itself.
+
+    Everything that reaches another machine raises HostError when it has gone.
+    """
 
     @property
     def url(self) -> str:
@@ -40,166 +40,72 @@ class Target(Protocol):
     @property
     def host(self) -> str:
         """The host over SSH, as a user types it; "" where this machine reaches the engine itself."""
+        return ""
 
     @property
     def where(self) -> str:
         """Where the engine is, for messages: `at unix:///…`, `on box`."""
+        return f"on {self.host}" if self.host else f"at {self.url}"
 
     @property
     def user(self) -> str:
         """The user whose right to use the engine counts, for messages."""
+        return "this user"
 
     @property
     def by_sudo(self) -> bool:
         """Whether the engine is reached by sudo, since the user is not in its group."""
+        return False
 
     @property
     def description(self) -> str:
         """The engine's address for people, on its own machine, and how it is reached."""
-
-    @property
-    def secrets_place(self) -> str:
-        """The directory for the labs' files on the engine's machine."""
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """The variables by which a child process works on the same target."""
-
-    @property
-    def runner(self) -> Runs:
-        """Runs commands on the machine that has the engine, as far as it can be reached: here, or over SSH."""
-
-    @property
-    def own_url(self) -> str:
-        """The address of this machine's own engine, where the target is another machine's; else ""."""
-
-    @property
-    def shares_kernel(self) -> bool:
-        """Whether the engine runs on this machine's kernel, and its networks have routes here."""
-
-    @property
-    def clock_ahead(self) -> float:
-        """By how many seconds the target's clock is ahead of this machine's."""
-
-    def line(self, *words: str, lab: str = "") -> str:
-        """Return a command line of mailstack for the user to type, about this target; see `hint.line`."""
-
-    def look(self) -> None:
-        """Look whether the target is still there."""
-
-    def explained(self, error: MailstackError) -> MailstackError:
-        """Return the cause of an error: once a host has gone, everything fails because of that."""
-
-    def unanswered(self, reason: str) -> HostError:
-        """Return the error for an engine that gave no answer; `reason` is what the library said."""
-
-    def files_of(self, files: Path) -> str:
-        """Return where the engine finds a lab's files for its containers."""
-
-    def hand_over(self, files: Path, names: Collection[str] | None = None) -> None:
-        """Make the lab's files on the target the same as here: all of them, or only those with these names."""
-
-    def forget(self, lab: str, ports: Collection[int]) -> None:
-        """Remove a lab's files from the target, and forward its ports no longer."""
-
-    def forward(self, ports: Collection[int]) -> list[int]:
-        """Forward these ports of this machine to the target; returns those that were taken here."""
-
-    def close(self, ports: Collection[int]) -> None:
-        """Forward these ports no longer."""
-
-    def seed(self, lab: str) -> str:
-        """Return the text that decides where the search for a lab's free ports begins."""
-
-    def listening(self) -> Collection[int]:
-        """Return the ports of the target's loopback that were in use when it was looked at."""
-
-    def port_test(self) -> Callable[[int], bool]:
-        """Look at the target's ports now, and return a function that tells whether one is free."""
-
-    def free_bytes(self, path: Path) -> int:
-        """Return the free space of the file system with this path, in bytes."""
-
-    def ends_in(self, endpoint: str) -> bool:
-        """Whether a recorded endpoint is this target's, in whichever runtime directory it was recorded."""
-
-    def below(self, place: Path) -> Path:
-        """Return the directory of this target's labs in a runtime directory of a version before markers."""
-
-
-def denied(target: Target) -> EngineError:
-    """Return the error for a user who may not use the engine."""
-    return EngineError(
-        f"{target.user} may not use the Docker engine {target.where}",
-        remedy="add the user to the group `docker` and log in again, or use sudo",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class LocalTarget:
-    """An engine that this machine reaches itself."""
-
-    address: str = DEFAULT_URL
-    unknown: str = ""  # the name of the Docker context, where there is no such context
-
-    @property
-    def url(self) -> str:
-        """See Target."""
-        if self.unknown:
-            raise EngineError(f"the Docker context “{self.unknown}” is not known", remedy="see `docker context ls`")
-        return self.address
-
-    host = ""
-    user = "this user"
-    own_url = ""
-    clock_ahead = 0.0
-    by_sudo = False
-
-    @property
-    def where(self) -> str:
-        """See Target."""
-        return f"at {self.url}"
-
-    @property
-    def description(self) -> str:
-        """See Target."""
         return self.url
 
     @property
     def secrets_place(self) -> str:
-        """See Target."""
+        """The directory for the labs' files on the engine's machine."""
         return str(storage.root())
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """See Target."""
-        return {"DOCKER_HOST": self.url, VARIABLE: ""}
+        """The variables by which a child process works on the same target."""
+        return {"DOCKER_HOST": self.url, VARIABLE: self.host}
 
     @property
     def runner(self) -> Runs:
-        """See Target."""
-        from mailstack.runner import Local
-
+        """Runs commands on the machine that has the engine, as far as it can be reached: here, or over SSH."""
         return Local()
 
     @property
+    def own_url(self) -> str:
+        """The address of this machine's own engine, where the target is another machine's; else ""."""
+        return ""
+
+    @property
     def shares_kernel(self) -> bool:
-        """See Target."""
-        return self.url.startswith("unix://")
+        """Whether the engine runs on this machine's kernel, and its networks have routes here."""
+        return not self.host and self.url.startswith("unix://")
+
+    @property
+    def clock_ahead(self) -> float:
+        """By how many seconds the target's clock is ahead of this machine's, as of the last look."""
+        return 0.0
 
     def line(self, *words: str, lab: str = "") -> str:
-        """See Target."""
-        return hint.line(*words, lab=lab)
+        """Return a command line of mailstack for the user to type, about this target; see `hint.line`."""
+        return hint.line(*words, lab=lab, host=self.host)
 
     def look(self) -> None:
-        """See Target."""
+        """Look whether the target is still there."""
+        return
 
     def explained(self, error: MailstackError) -> MailstackError:
-        """See Target."""
+        """Return the cause of an error: once a host has gone, everything fails because of that."""
         return error
 
     def unanswered(self, reason: str) -> HostError:
-        """See Target."""
+        """Return the error for an engine that gave no answer; `reason` is what the library said."""
         if "timed out" in reason and "connect timeout" not in reason:
             return EngineError(
                 f"the Docker engine {self.where} takes connections, and does not answer",
@@ -213,47 +119,74 @@ class LocalTarget:
         )
 
     def files_of(self, files: Path) -> str:
-        """See Target."""
+        """Return where the engine finds a lab's files for its containers."""
         return str(files)
 
     def hand_over(self, files: Path, names: Collection[str] | None = None) -> None:
-        """See Target: the containers mount the files themselves."""
+        """Make the lab's files on the target the same as here: all of them, or only those with these names."""
+        return
 
     def forget(self, lab: str, ports: Collection[int]) -> None:
-        """See Target: the files go with the lab's directory."""
+        """Remove a lab's files from the target, and forward its ports no longer."""
+        return
 
     def forward(self, ports: Collection[int]) -> list[int]:
-        """See Target: the engine publishes them here."""
-        return []
+        """Forward these ports of this machine to the target; returns those that were taken here."""
+        return []  # the engine publishes them here
 
     def close(self, ports: Collection[int]) -> None:
-        """See Target."""
+        """Forward these ports no longer."""
+        return
 
     def seed(self, lab: str) -> str:
-        """See Target."""
-        return lab
+        """Return the text that decides where the search for a lab's free ports begins."""
+        # Labs of one name on several hosts have ports of this machine, too: not all of them begin at the same ones.
+        return f"{self.host} {lab}".lstrip()
 
     def listening(self) -> Collection[int]:
-        """See Target: a port of this machine is tried, and not looked up."""
+        """Return the ports of another machine's loopback that were in use when it was looked at."""
         return ()
 
     def port_test(self) -> Callable[[int], bool]:
-        """See Target."""
+        """Look at the target's ports now, and return a function that tells whether one is free."""
         return ports.is_free
 
     def free_bytes(self, path: Path) -> int:
-        """See Target; of the nearest directory above that this user can see."""
+        """Return the free space of the file system with this path, in bytes; of what the user can see above it."""
         while not path.exists():
             path = path.parent
         return shutil.disk_usage(path).free
 
     def ends_in(self, endpoint: str) -> bool:
-        """See Target."""
+        """Whether a recorded endpoint is this target's, in whichever runtime directory it was recorded."""
         return endpoint.endswith(self.url)
 
     def below(self, place: Path) -> Path:
-        """See Target."""
+        """Return the directory of this target's labs in a runtime directory of a version before markers."""
         return place
+
+
+def denied(target: Target) -> EngineError:
+    """Return the error for a user who may not use the engine."""
+    return EngineError(
+        f"{target.user} may not use the Docker engine {target.where}",
+        remedy="add the user to the group `docker` and log in again, or use sudo",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTarget(Target):
+    """An engine that this machine reaches itself."""
+
+    address: str = DEFAULT_URL
+    unknown: str = ""  # the name of the Docker context, where there is no such context
+
+    @property
+    def url(self) -> str:
+        """See Target."""
+        if self.unknown:
+            raise EngineError(f"the Docker context “{self.unknown}” is not known", remedy="see `docker context ls`")
+        return self.address
 
 
 def local(environment: Mapping[str, str], context: str = "") -> LocalTarget:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mailstack.target import Ask, Target, local
+from mailstack.secret import Ask
+from mailstack.target import Target, local
 
 
 def choose(

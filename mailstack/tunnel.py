@@ -1,4 +1,4 @@
-"""The connection to one host, kept open: `python -m mailstack.tunnel HOST`, a process that `hosting` starts.
+"""The connection to one host, kept open by a process of its own (`tunnel_main`), which `hosting` starts.
 
 <directory>/docker.sock    leads to the host's engine
 <directory>/control.sock   what this process is asked to do: a line of JSON each, see `tunnel_control`
@@ -12,23 +12,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import socket
-import sys
 import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mailstack import control, hosting, hosts, storage
+from mailstack import hosting
 from mailstack.errors import DeadlinePassed, HostError
-from mailstack.forwarding import Forwards, Sockets, join
+from mailstack.forwarding import Forwards
 from mailstack.hosts import CONTROL, ENGINE, LOCK
 from mailstack.model import Command, Deadline, Json
 from mailstack.ports import listening
 from mailstack.remote import Remote
 from mailstack.remote.bridge import Bridge
 from mailstack.runner import last_lines
-from mailstack.secret import Secret
-from mailstack.tunnel_control import Control
 
 # How long the host's shell may take to say what there is; in seconds.
 _LOOK_SECONDS = 10.0
@@ -142,42 +138,3 @@ class Tunnel:
         for name in (ENGINE, CONTROL):
             (self.directory / name).unlink(missing_ok=True)
         os._exit(0)  # threads that wait for what never comes are not waited for
-
-
-def main(name: str) -> None:
-    """Connect, say so on standard input (a socket, on which the user's answers come), and serve."""
-    with socket.socket(fileno=os.dup(0)) as starter, starter.makefile("rwb") as stream:
-        if (given := control.heard(stream)) is None:
-            return  # the starter was killed
-        answers = {question: Secret(control.value(given, question, str)) for question in given}
-        host = hosts.parse(name)
-        remote = Remote(host, answers)
-        directory = storage.root() / host.key
-        tunnel = Tunnel(remote, directory)
-        try:
-            remote.open()
-            tunnel.look()
-            for place, handle in (
-                (ENGINE, lambda client: join(client, tunnel.engine())),
-                (CONTROL, Control(tunnel)),
-            ):
-                server = Sockets(directory / place, handle)
-                threading.Thread(target=server.serve_forever, daemon=True).start()
-            for lab in hosting.labs(directory):
-                tunnel.forward(list(lab.ports.values()))
-        except Exception as error:  # whatever it is, the starter is told
-            with contextlib.suppress(Exception):
-                tunnel.leave()
-            said = control.told(error)
-        else:
-            said = {}
-        # Not left by the starter: it is the first user, from now on.
-        with contextlib.suppress(OSError):  # it was killed
-            control.say(stream, said)
-    if not said:
-        remote.wait()
-    tunnel.end()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -7,39 +7,17 @@ import io
 import socket
 import threading
 import time
-from typing import Any, Protocol
+from typing import Any
 
 from mailstack import control
 from mailstack.model import Command, Deadline, Json
-from mailstack.remote import Remote
-
-
-class Asked(Protocol):
-    """The connection that is asked about."""
-
-    remote: Remote
-    about: Json
-
-    def look(self) -> None:
-        """Look at the host, into `about`."""
-
-    def forward(self, ports: list[int]) -> list[int]:
-        """Forward these ports; returns those that are taken."""
-
-    def close(self, ports: list[int]) -> None:
-        """Forward these ports no longer."""
-
-    def joined(self) -> None:
-        """A command has come."""
-
-    def left(self) -> None:
-        """A command has gone."""
+from mailstack.tunnel import Tunnel
 
 
 class Control:
     """What a command asks for, and gets, over a connection for each question; one is kept open as long as it lives."""
 
-    def __init__(self, tunnel: Asked) -> None:
+    def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
 
     def __call__(self, client: socket.socket) -> None:

@@ -22,17 +22,29 @@ LOCALES = {
 ENCODINGS = {name: name.partition(",")[0] for name in LOCALES}
 
 _MAIN = """
-import base64, json, os, sys, tempfile
+import base64, contextlib, json, os, pty, sys, tempfile
+import click
 from mailstack import __main__, cli, stdio
+if len(json.loads(sys.argv[2])) > 5:  # what most commands import, once and not in each child
+    import concurrent.futures, email.message, hashlib, imaplib, smtplib, ssl, subprocess, xml.etree.ElementTree
+    import rich.console, rich.table, rich.text, yaml
+    for name in cli.COMMANDS:
+        cli.cli.get_command(click.Context(cli.cli), name)
 answers = []
-for argv in json.loads(sys.argv[1]):
+for argv in json.loads(sys.argv[2]):
     out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
-    child = os.fork()
+    child, terminal = pty.fork() if sys.argv[1] else (os.fork(), None)
     if not child:
-        os.dup2(out.fileno(), 1)
-        os.dup2(err.fileno(), 2)
+        if not sys.argv[1]:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
         sys.argv = ["mailstack", *(os.fsdecode(word.encode()) for word in argv)]
         __main__.main()
+    if terminal is not None:
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while more := os.read(terminal, 65536):
+                out.write(more)
+        os.close(terminal)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     texts = []
     for file in (out, err):
@@ -53,11 +65,11 @@ class Answer:
     err: bytes
 
 
-def answers(argvs: Sequence[Sequence[str]], environment: Mapping[str, str]) -> list[Answer]:
-    """Run commands, each in a process of its own, in an environment."""
+def answers(argvs: Sequence[Sequence[str]], environment: Mapping[str, str], *, terminal: bool = False) -> list[Answer]:
+    """Run commands, each in a process of its own, in an environment; on a terminal, `out` is all that it shows."""
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHON"))}
     done = subprocess.run(
-        [sys.executable, "-c", _MAIN, json.dumps(argvs)],
+        [sys.executable, "-c", _MAIN, "1" if terminal else "", json.dumps(argvs)],
         env={**bare, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 
@@ -74,4 +73,4 @@ def _machine() -> Json:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,6 +5,7 @@ Each of its runs is evidence as well: whether it passed, whether its workers had
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import statistics
@@ -98,7 +99,7 @@ def measure(runs: int) -> Figures:
                 print(f"run {len(shown)} of the suite was no good: {shown[-1]}", file=sys.stderr, flush=True)
         return found.seconds
 
-    seconds = alternate({side: lambda each=side: ran(each) for side in sides}, runs)
+    seconds = alternate({side: functools.partial(ran, side) for side in sides}, runs)
     counted = {side: tuple(each[-runs:]) for side, each in processor.items()}  # the first round is not
     return figures(seconds, counted, shown)
 

@@ -6,6 +6,7 @@ sender's container, and then throws away (discard(8)).
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -79,9 +80,9 @@ def _measure(
         for connections, size in combinations:
             counts = MESSAGES if connections == BARS[0] else FEW
             sides: dict[str, Callable[[], float]] = {
-                "ours": lambda c=connections, n=counts[size], s=size: delivered(ours, c, n, s),
-                "stock": lambda c=connections, n=counts[size], s=size: delivered(stock, c, n, s),
-                "limit": lambda c=connections, n=counts[size], s=size: discarded(ours, c, n, s),
+                "ours": functools.partial(delivered, ours, connections, counts[size], size),
+                "stock": functools.partial(delivered, stock, connections, counts[size], size),
+                "limit": functools.partial(discarded, ours, connections, counts[size], size),
             }
             found = alternate(sides, runs)
             what = f"{connections} × {size // KIB} KB{where}"

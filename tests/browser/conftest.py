@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Route, sync_playwright
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -53,9 +53,11 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     """Opens HTML from a file, offline: whatever it asks for beyond itself is written down and not answered."""
-    contexts = []
+    contexts: list[BrowserContext] = []
 
-    def open_(html: str, *, width: int = 1200, height: int = 900, scheme: str = "light", **options: Any) -> Opened:
+    def open_(
+        html: str, *, width: int = 1200, height: int = 900, scheme: Literal["dark", "light"] = "light", **options: Any
+    ) -> Opened:
         file = tmp_path / f"{len(contexts)}.html"
         file.write_text(html, encoding="utf-8")
         address = file.as_uri()
@@ -76,13 +78,18 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
                 made.asked.append(route.request.url)
                 route.abort()
 
+        def dismiss(dialog: Dialog) -> None:
+            made.dialogs.append(dialog.message)
+            dialog.dismiss()
+
+        def note(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                made.complaints.append(message.text)
+
         context.route("**/*", answer)
-        made.page.on(
-            "console",
-            lambda message: made.complaints.append(message.text) if message.type in ("error", "warning") else None,
-        )
+        made.page.on("console", note)
         made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
-        made.page.on("dialog", lambda dialog: (made.dialogs.append(dialog.message), dialog.dismiss()))
+        made.page.on("dialog", dismiss)
         made.page.goto(address)
         return made
 

@@ -21,7 +21,7 @@ from tests.browser.conftest import Open, Opened, chromium
 pytestmark = pytest.mark.browser
 
 DATA = Path(__file__).parents[1] / "data"
-EXPERIMENT = json.loads((DATA / "experiment.json").read_text(encoding="utf-8"))
+EXPERIMENT: Json = json.loads((DATA / "experiment.json").read_text(encoding="utf-8"))
 # Dovecot's LMTP listened on another port.
 FAILED = json.loads((DATA / "experiment-failing.json").read_text(encoding="utf-8"))
 REASON = "the map of credentials is readable by everybody: 0644"
@@ -32,7 +32,7 @@ POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 
 # One step with evidence of each kind: enough where it is not about the whole.
 KINDS = {found["kind"]: step for step in EXPERIMENT["steps"] for found in step["evidence"]}
-SHORT = EXPERIMENT | {"steps": [step for step in EXPERIMENT["steps"] if step in KINDS.values()]}
+SHORT: Json = EXPERIMENT | {"steps": [step for step in EXPERIMENT["steps"] if step in KINDS.values()]}
 
 
 def passing() -> str:
@@ -116,7 +116,7 @@ def test_the_verdicts_the_steps_the_versions_and_the_pictures_are_on_the_page(op
         assert value in shown
     for picture in report.locator("svg").all():
         assert picture.get_attribute("role") == "img" and picture.is_visible()
-        assert (picture.bounding_box() or {})["width"] > 300
+        assert (box := picture.bounding_box()) and box["width"] > 300
     assert report.locator("svg.topology").count() == 1
     assert report.locator("svg.timeline").count() == len(EXPERIMENT["journeys"])
     for image in report.locator("figure img").all():

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -165,3 +166,11 @@ def overlays(name: str) -> list[Overlay]:
         lines = before.split("\n")
         found.append(Overlay(title, says[2:], before + after, f"{len(lines)}:{len(lines[-1]) + 1}"))
     return found
+
+
+def listen(path: Path) -> socket.socket:
+    """Listen at a Unix socket."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+    return server

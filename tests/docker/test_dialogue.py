@@ -280,7 +280,8 @@ def received(lab: RunningLab, address: str, message_id: str) -> tuple[str, ...]:
     with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
         headers = dict(mail.find(box, message_id)[0].headers)
     assert post.ROUTE_HEADER.lower() not in headers
-    return headers["received"]
+    found: tuple[str, ...] = headers["received"]
+    return found
 
 
 def test_a_mail_can_go_straight_to_the_providers_port_25(lab: RunningLab) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import docker
 import pytest
+from docker.models.containers import Container
 
 from mailstack import lab as life
 from mailstack import mail, post, queues, state
@@ -107,7 +108,7 @@ def queued(lab: RunningLab, service: str) -> list[queues.Entry]:
     return queues.entries(lab.engine, lab.service(service).container, service)
 
 
-def container(lab: RunningLab, service: str) -> docker.models.containers.Container:
+def container(lab: RunningLab, service: str) -> Container:
     """A service's container, to be killed."""
     return docker.from_env().containers.get(lab.service(service).container)
 

@@ -31,7 +31,7 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 
 def in_a_shell(script: str, lab: RunningLab, shell: str = "sh") -> subprocess.CompletedProcess[str]:
     """Run what a user would type; `mailstack` is found, and the lab's name is in $LAB."""
-    environment = {**os.environ, "PATH": f"{MAILSTACK.parent}:{os.environ['PATH']}", "LAB": lab.name}
+    environment = {**os.environ, "PATH": f"{Path(MAILSTACK).parent}:{os.environ['PATH']}", "LAB": lab.name}
     return subprocess.run(
         [shell, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
     )

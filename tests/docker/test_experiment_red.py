@@ -24,6 +24,7 @@ from mailstack.files import SERVER_NAMES
 from mailstack.model import Verdict
 from mailstack.running import RunningLab
 from mailstack.secret import new_password, write_private
+from tests import engines
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -241,7 +242,7 @@ REDS = (
 @pytest.fixture(scope="module")
 def lab(labs: Labs) -> Iterator[RunningLab]:
     """The lab that is broken, again and again."""
-    with labs.one("red-experiment", prepare=prepare) as found:
+    with labs.one("red-experiment", prepare=lambda name: prepare(engines.here(), name)) as found:
         yield found
 
 

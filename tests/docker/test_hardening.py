@@ -1,4 +1,4 @@
-"""Least privilege: what each container is denied, that it works so, and that what it was given back is needed."""
+"""Least privilege: what each container is denied, and that it works so."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ import docker
 import pytest
 import yaml
 
-from mailstack import definition, mail, post, prove
-from mailstack.errors import MailstackError
+from mailstack import definition, prove
 from mailstack.model import PORTS, SERVICES, Deadline
-from mailstack.runner import Local, must
-from mailstack.running import RunningLab, project
+from mailstack.running import RunningLab
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -329,73 +327,3 @@ def test_no_container_of_a_lab_reaches_a_host_outside_that_any_other_container_r
     for service in SERVICES:
         assert lab.engine.execute(lab.service(service).container, dial).code != 0, service
     assert outside.connections() == 1
-
-
-# ── every capability is needed ─────────────────────────────────────────────────────────────────────────────────────
-
-SECONDS = 2.0  # for a server that works; a mail takes a tenth of it
-
-
-@pytest.fixture(scope="module")
-def bare(labs: Labs) -> Iterator[RunningLab]:
-    """A lab from which capabilities are taken, whose secrets belong to an ordinary user, as they do on most hosts."""
-    with labs.one("bare") as running:
-        for path in running.directory.files.iterdir():
-            shutil.chown(path, 12345, 12345)
-        yield running
-
-
-def with_capabilities(lab: RunningLab, service: str, names: list[str], overlay: Path) -> None:
-    """Make a service's container again, with these capabilities and no others."""
-    overlay.write_text(f"services:\n  {service}:\n    cap_add: !override [{', '.join(names)}]\n")
-    changed = dataclasses.replace(lab.state, files=(*lab.state.files, str(overlay)))
-    runner = Local()
-    there = project(runner, changed, lab.directory)
-    # With Dovecot Postfix, too: each smtpd(8) keeps its connection to Dovecot, and answers 454 once when it is gone.
-    anew = [service, *(["postfix"] if service == "dovecot" else [])]
-    up = there.command("up", "-d", "--no-build", "--no-deps", "--force-recreate", "--timeout", "2", *anew)
-    must(runner, up, deadline=Deadline.after(60))
-
-
-def works(lab: RunningLab, service: str) -> None:
-    """Raise unless the service does what it is there for, within a few seconds."""
-    deadline = Deadline.after(SECONDS)
-    if service == "sender":
-        prove.sender(lab, deadline)
-        letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Works", "It works.", [])
-        post.send(lab, letter, "sender", deadline)
-    else:
-        prove.transaction(lab, deadline, lambda: any(each.state == "exited" for each in lab.services()))
-    if service == "dovecot":
-        # It ends its processes, which run as other users, itself.
-        container = docker.from_env().containers.get(lab.service(service).container)
-        container.stop(timeout=GRACE_SECONDS)
-        log = container.logs().decode()
-        assert "Operation not permitted" not in log, log.splitlines()[-5:]
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_each_service_works_with_the_capabilities_that_it_has(
-    bare: RunningLab, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mail, "ANSWER_SECONDS", SECONDS)
-    every = definition_of(service)["cap_add"]
-    try:
-        with_capabilities(bare, service, every, tmp_path / "all.yaml")
-        works(bare, service)
-    finally:
-        with_capabilities(bare, service, every, tmp_path / "all.yaml")
-
-
-@pytest.mark.parametrize(("service", "capability"), GIVEN_BACK)
-def test_without_any_one_of_its_capabilities_a_service_does_not_work(
-    bare: RunningLab, service: str, capability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mail, "ANSWER_SECONDS", SECONDS)
-    every = definition_of(service)["cap_add"]
-    try:
-        with_capabilities(bare, service, [name for name in every if name != capability], tmp_path / "fewer.yaml")
-        with pytest.raises((MailstackError, AssertionError, OSError)):
-            works(bare, service)
-    finally:
-        with_capabilities(bare, service, every, tmp_path / "all.yaml")

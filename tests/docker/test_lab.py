@@ -22,7 +22,7 @@ from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
 
-MAILSTACK = Path(sys.executable).with_name("mailstack")
+MAILSTACK = str(Path(sys.executable).with_name("mailstack"))
 ROOT = Path(__file__).parents[2]
 
 

@@ -29,7 +29,7 @@ from tests.docker.test_lab import answer
 
 pytestmark = pytest.mark.docker
 
-MAILSTACK = Path(sys.executable).with_name("mailstack")
+MAILSTACK = str(Path(sys.executable).with_name("mailstack"))
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from imap_tools import MailMessage
 
 from mailstack import compose, files, home, lab, mail, pki, post, state
 from mailstack.errors import CheckFailed, CredentialsError, InputError
+from mailstack.lab import Request
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Relay
 from mailstack.running import RunningLab
 from mailstack.secret import write_private
@@ -38,7 +39,7 @@ class Provider:
     credentials: Path
     ca: Path
 
-    def request(self, name: str, **changed: object) -> lab.Request:
+    def request(self, name: str, **changed: object) -> Request:
         """What `mailstack up --relay …` asks for."""
         wanted: dict[str, object] = {
             "name": name,
@@ -47,7 +48,7 @@ class Provider:
             "credentials": self.credentials,
             "relay_ca": self.ca,
         }
-        return lab.Request(**{**wanted, **changed})  # type: ignore[arg-type]
+        return Request(**{**wanted, **changed})  # type: ignore[arg-type]
 
 
 def _private(path: Path, text: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ from mailstack.ports import candidates
 from tests.docker import nested
 from tests.docker.cuts import cuts
 from tests.docker.remote import answer, bare, left, mailstack
-from tests.docker.test_secrets import Search, of_engine
+from tests.docker.search import Search, of_engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.remote]
 
@@ -167,7 +168,7 @@ def processes(machine: nested.Machine) -> Iterator[set[bytes]]:
     def read() -> None:
         command = ["docker", "exec", machine.container.id, "sh", "-c", look]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout
+            assert isinstance(process.stdout, io.BufferedReader)
             rest = b""
             while chunk := process.stdout.read1(1 << 16):
                 *whole, rest = (rest + chunk).split(b"\0")

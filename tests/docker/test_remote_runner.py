@@ -9,10 +9,10 @@ from unittest import mock
 import pytest
 
 from mailstack import target_choice
-from mailstack.connection import Connection
 from mailstack.errors import DeadlinePassed
 from mailstack.model import Command, Deadline
 from mailstack.remote.transport import STREAM_LOCAL
+from mailstack.runner import Runs
 from tests.docker import nested
 from tests.runs import Commands
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.remote]
 
 
 @pytest.fixture(scope="module")
-def runner(machine: nested.Machine) -> Iterator[Connection]:
+def runner(machine: nested.Machine) -> Iterator[Runs]:
     """The machine, used by this process as by a command."""
     with mock.patch.dict(os.environ, {"HOME": str(machine.home)}):
         yield target_choice.choose(os.environ, host="tester").runner
@@ -30,12 +30,12 @@ class TestThere(Commands):
     """As here."""
 
 
-def test_what_is_said_may_name_the_kind_of_channel_that_leads_to_a_socket(runner: Connection) -> None:
+def test_what_is_said_may_name_the_kind_of_channel_that_leads_to_a_socket(runner: Runs) -> None:
     """To which alone something is added as it goes out."""
     assert runner.run(Command(("cat",), input=STREAM_LOCAL.encode())).stdout == STREAM_LOCAL
     assert runner.run(Command(("echo", STREAM_LOCAL))).stdout == f"{STREAM_LOCAL}\n"
 
 
-def test_a_command_that_takes_too_long_is_told_with_its_host(runner: Connection) -> None:
+def test_a_command_that_takes_too_long_is_told_with_its_host(runner: Runs) -> None:
     with pytest.raises(DeadlinePassed, match=r"^tester: `sleep 60` was not done within 0\.1 s$"):
         runner.run(Command(("sleep", "60")), deadline=Deadline.after(0.1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -54,11 +55,13 @@ def test_what_a_login_shell_says_is_not_taken_for_what_a_command_prints(machine:
         talking(machine, "tester", TALK["no line end"]),
         mock.patch.dict(os.environ, {"HOME": str(machine.home)}),
     ):
-        over = target_choice.choose(os.environ, host="tester").runner
+        target = target_choice.choose(os.environ, host="tester")
         seen: list[str] = []
-        result = over.run(sh("cat; echo err >&2", input=b"in"), deadline=Deadline.after(20), on_line=seen.append)
+        result = target.runner.run(
+            sh("cat; echo err >&2", input=b"in"), deadline=Deadline.after(20), on_line=seen.append
+        )
         assert (result.code, result.stdout, result.stderr, seen) == (0, "in", "err", ["err"])
-        assert over.free("/dev/shm") > 0
+        assert target.free_bytes(Path("/dev/shm")) > 0
 
 
 def test_a_login_shell_that_runs_nothing_is_told_with_its_words(machine: nested.Machine) -> None:

@@ -18,7 +18,7 @@ from tests.docker.test_lab import answer, documented
 
 pytestmark = pytest.mark.docker
 
-MAILSTACK = Path(sys.executable).with_name("mailstack")
+MAILSTACK = str(Path(sys.executable).with_name("mailstack"))
 STUDENT, NOBODY, OUTSIDE = "student@example.com", "nobody@example.com", "somebody@outside.example"
 FULL = "full@example.com"
 OVERLAY = f"""

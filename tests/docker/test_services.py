@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from mailstack import mail, queues
+from mailstack import definition, mail, queues
 from mailstack.errors import HostError
 from mailstack.model import Deadline
 from mailstack.roles import Role
 from mailstack.running import RunningLab
+from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
 
@@ -37,7 +40,7 @@ def up(labs: Labs) -> Iterator[dict[str, Any]]:
 @pytest.fixture
 def lab(up: dict[str, Any]) -> RunningLab:
     """The lab."""
-    return RunningLab(str(up["lab"]))
+    return RunningLab(str(up["lab"]), engines.here())
 
 
 def hand_in(lab: RunningLab, subject: str) -> str:
@@ -175,6 +178,18 @@ def test_what_a_service_of_an_overlay_reads_is_read_again_when_it_changes(lab: R
         assert {name for name in EVERY if started(lab, name) != begun[name]} == {"gateway", "postfix"}
     finally:
         mailstack("up", "-n", lab.name, "-f", str(OVERLAY))
+
+
+def test_a_store_of_another_name_takes_dovecots_place(labs: Labs, tmp_path: Path) -> None:
+    standard = yaml.safe_load(definition.compose_file("lab.yaml").read_text())["services"]["dovecot"]
+    overlay = tmp_path / "store.yaml"
+    overlay.write_text(f"services:\n  dovecot: !reset null\n  mailboxes: {json.dumps(standard)}\n")
+    with labs.one("store", [overlay]) as lab:
+        assert lab.one(Role.STORE).name == "mailboxes"
+        mailstack("account", "add", "-n", lab.name, "dora@example.com")
+        answer("send", "-n", lab.name, "--via", "sender", "--from", "student@example.com", "--to", "dora@example.com")
+        mailstack("secrets", "rotate", "-n", lab.name)
+        assert set(answer("logs", "-n", lab.name)["logs"]) == {"mailboxes", "postfix", "sender"}
 
 
 def started(lab: RunningLab, name: str) -> str:

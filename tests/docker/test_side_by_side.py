@@ -37,7 +37,7 @@ def traces() -> Iterator[Traces]:
 def networks(name: str) -> dict[str, str]:
     """A lab's networks on the engine, by the names that its files give them, with their subnets."""
     found = docker.from_env().networks.list(filters={"label": f"mailstack.lab={name}"})
-    return {each.name.partition("_")[2]: each.attrs["IPAM"]["Config"][0]["Subnet"] for each in found}
+    return {str(each.name).partition("_")[2]: each.attrs["IPAM"]["Config"][0]["Subnet"] for each in found}
 
 
 def overlay(path: Path, text: str) -> Path:
@@ -124,7 +124,8 @@ Somebody = Callable[[str], contextlib.AbstractContextManager[None]]
 @pytest.mark.parametrize("somebody", [_port, _subnet])
 def test_what_is_taken_after_it_was_chosen_is_chosen_again(somebody: Somebody, labs: Labs) -> None:
     name = labs.new_name("late")
-    wanted, said = [], []
+    wanted: list[state.State | None] = []
+    said: list[str] = []
     with contextlib.ExitStack() as stack:
 
         def progress(line: str) -> None:
@@ -183,7 +184,7 @@ def somebody_else() -> Iterator[tuple[Traces, dict[str, str]]]:
 def containers(traces: Traces) -> set[str]:
     """The identities of an owner's containers: one that was made again is another."""
     found = docker.from_env().containers.list(filters={"label": f"mailstack.owner={traces.owner}"})
-    return {each.id for each in found}
+    return {str(each.id) for each in found}
 
 
 def test_of_two_people_with_one_name_at_one_moment_the_second_is_refused_and_touches_nothing() -> None:

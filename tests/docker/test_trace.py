@@ -213,11 +213,12 @@ def followed(lab: RunningLab, *query: str, until: Callable[[], object]) -> list[
 def test_followed_it_is_shown_as_it_happens_and_ends_with_the_verdict(lab: RunningLab) -> None:
     message_id = "<followed@example.com>"
     letter = post.Letter("student@example.com", ("bob@example.com",), "followed", "…")
-    sent: list[None] = []
+    sent: list[str] = []
 
     def once() -> None:
         if not sent:
-            sent.append(post.from_sender(lab, letter, message_id))
+            sent.append(message_id)
+            post.from_sender(lab, letter, message_id)
 
     lines = followed(lab, message_id, until=once)
     text = "".join(lines)

@@ -1,8 +1,7 @@
-"""The user agent on a real lab: mails are listed, watched, read, saved and answered; a hostile one does no harm."""
+"""The user agent on a real lab: mails are listed, watched, read, saved and answered."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -10,24 +9,25 @@ import select
 import signal
 import subprocess
 import time
-import unicodedata
 from collections.abc import Iterator
-from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
 from mailstack import mail
-from mailstack.model import Deadline
 from mailstack.running import RunningLab
+from tests.docker.agent import (
+    ARRIVAL_SECONDS,
+    deliver,
+    deliver_from_nobody,
+    refused,
+    uid,
+    written,
+)
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
-from tests.unit import hostile
 
 pytestmark = pytest.mark.docker
-
-ARRIVAL_SECONDS = 20
-TEN_MEGABYTES = 10_000_000
 
 
 @pytest.fixture(scope="module")
@@ -39,75 +39,6 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 @pytest.fixture
 def name(lab: RunningLab) -> str:
     return lab.name
-
-
-def deliver(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
-    """Submit a mail as it is, as student@example.com, and wait for it: its UID."""
-    context = mail.tls_context(lab.ca_file)
-    student = "student@example.com"
-    with mail.Smtp(mail.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
-        session.login(student, lab.password(student).reveal())
-        assert session.sendmail(student, [to], raw) == {}
-    return uid(lab, to, message_id)
-
-
-def deliver_from_nobody(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
-    """Hand a mail to the MX from the null sender, as another MTA does with a bounce, and wait for it: its UID."""
-    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
-        assert session.sendmail("", [to], raw) == {}
-    return uid(lab, to, message_id)
-
-
-def uid(lab: RunningLab, address: str, message_id: str) -> int:
-    """The UID of a mail, once it has arrived."""
-    context = mail.tls_context(lab.ca_file)
-    with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
-        found = mail.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
-    return int(found.uid or 0)
-
-
-def written(message_id: str, **fields: str) -> EmailMessage:
-    """A mail to be delivered, with these fields."""
-    made = EmailMessage()
-    made["From"] = "student@example.com"
-    made["To"] = "bob@example.com"
-    made["Message-ID"] = message_id
-    for field, value in fields.items():
-        del made[field]
-        made[field.replace("_", "-")] = value
-    made.set_content("Hello\nyou\n")
-    return made
-
-
-def refused(*words: str, code: int) -> str:
-    """What the command says on standard error when it ends with this code, and without a traceback."""
-    result = subprocess.run([MAILSTACK, *words], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (code, ""), result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stderr
-
-
-def on_a_terminal(*words: str) -> str:
-    """What the command shows where its output is a terminal."""
-    master, slave = os.openpty()
-    command = subprocess.Popen([MAILSTACK, *words], stdin=slave, stdout=slave, stderr=slave, env=os.environ | NO_COLOUR)
-    os.close(slave)
-    shown = b""
-    with contextlib.suppress(OSError):  # the other end is closed when the command ends (EIO)
-        while piece := os.read(master, 65536):
-            shown += piece
-    os.close(master)
-    assert command.wait() == 0, shown
-    return shown.decode()
-
-
-NO_COLOUR = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}
-
-
-def harmful(shown: str) -> set[str]:
-    """The characters in an output that could drive a terminal; one has a carriage return at each line's end."""
-    text = shown.replace("\r\n", "\n")
-    return {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") and c != "\n"}
 
 
 # ── inbox ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -264,83 +195,6 @@ def test_a_place_that_cannot_be_saved_to_is_told(name: str, tmp_path: Path) -> N
     says = refused("read", "-n", name, "bob@example.com", "--save", str(tmp_path / "file"), code=2)
     assert f"{tmp_path}/file: no directory to save to" in says
     assert "--raw gives the mail alone" in refused("read", "-n", name, "bob@example.com", "--raw", "--json", code=2)
-
-
-# ── a hostile mail ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def evil(lab: RunningLab) -> tuple[bytes, str]:
-    """Ten megabytes of malice, and their number in alice's mailbox."""
-    raw = hostile.mail(TEN_MEGABYTES)
-    assert len(raw) == TEN_MEGABYTES
-    return raw, str(deliver(lab, raw, "alice@example.com", "<hostile@example.com>"))
-
-
-def test_a_hostile_mail_is_listed(name: str, evil: tuple[bytes, str]) -> None:
-    shown = mailstack("inbox", "-n", name, "alice@example.com")
-    assert "10 MB" in shown and "student@example.com" in shown
-    assert not harmful(shown) and max(map(len, shown.splitlines())) <= 80
-    listed = mailstack("inbox", "-n", name, "alice@example.com", "--json")
-    assert not harmful(listed) and "\x1b" in json.loads(listed)["mails"][-1]["subject"]
-
-
-def test_a_hostile_mail_is_read_in_bounded_time_and_memory(name: str, evil: tuple[bytes, str]) -> None:
-    bounded = 'ulimit -d 100000; exec "$@"'  # KiB of memory of its own (RLIMIT_DATA): it takes some 50000
-    command = ["bash", "-c", bounded, "-", MAILSTACK, "read", "-n", name, "alice@example.com", evil[1]]
-    # Against a parser that takes the square of the mail's size: minutes, not seconds.
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert "Hello ?[2J from the deep" in shown and "broken" in shown and "red\ufffd0m" in shown
-    assert "[attachment: ../../etc/passwd, application/x-evil, 8 B]" in shown
-    assert "blob.bin, text/plain, 7.3 MB" in shown
-    assert not harmful(shown)
-
-
-@pytest.mark.parametrize("words", [("inbox",), ("read",), ("read", "--raw"), ("read", "--json")], ids=" ".join)
-def test_a_hostile_mail_does_not_drive_the_terminal(name: str, evil: tuple[bytes, str], words: tuple[str, ...]) -> None:
-    number = [evil[1]] if words[0] == "read" else []
-    shown = on_a_terminal(words[0], "-n", name, "alice@example.com", *number, *words[1:])
-    assert "student@example.com" in shown and not harmful(shown)
-
-
-def test_a_hostile_mail_comes_out_of_a_pipe_as_it_was_sent(name: str, evil: tuple[bytes, str]) -> None:
-    command = [MAILSTACK, "read", "-n", name, "alice@example.com", evil[1], "--raw"]
-    raw = subprocess.run(command, capture_output=True, check=True).stdout
-    assert raw[raw.index(b"From: Eve") :] == evil[0]
-
-
-def test_a_hostile_mail_s_attachments_stay_where_they_are_saved(
-    name: str, evil: tuple[bytes, str], tmp_path: Path
-) -> None:
-    directory, victim = tmp_path / "a" / "b" / "saved", tmp_path / "victim"
-    directory.mkdir(parents=True)
-    victim.write_text("precious")
-    (directory / "passwd").symlink_to(victim)
-    mailstack("read", "-n", name, "alice@example.com", evil[1], "--save", str(directory))
-    assert victim.read_text() == "precious"
-    names = {path.name for path in directory.iterdir()}
-    assert names == {"passwd", "passwd-2", "shadow", "_nul_[31m", "attachment", "x" * 146 + ".png", "blob.bin"}
-    assert {path for path in tmp_path.rglob("*") if path.parent != directory} == {
-        *(tmp_path / "a", tmp_path / "a" / "b", directory, victim)
-    }
-    assert (directory / "passwd-2").read_bytes() == b"number 0"
-
-
-def test_a_hostile_mail_is_answered(lab: RunningLab, name: str, evil: tuple[bytes, str]) -> None:
-    document = answer("reply", "-n", name, "alice@example.com", evil[1], "--body", "No, thank you.")
-    assert list(document["arrived"]) == ["student@example.com"] and document["in_reply_to"] == "<hostile@example.com>"
-    number = uid(lab, "student@example.com", document["message_id"])
-    got = answer("read", "-n", name, "student@example.com", str(number))
-    assert got["subject"].startswith("Re: ") and not harmful(got["subject"] + got["text"])
-    assert "> Hello ?[2J from the deep" in got["text"].splitlines()
-
-
-def test_a_hostile_mail_is_traced_to_its_mailbox(name: str, evil: tuple[bytes, str]) -> None:
-    shown = mailstack("trace", "-n", name, "<hostile@example.com>")
-    assert "delivered to alice@example.com in " in shown and not harmful(shown)
-    (journey,) = answer("trace", "-n", name, "<hostile@example.com>")["journeys"]
-    assert (journey["status"], journey["missing"]) == ("delivered", [])
-    assert [recipient["address"] for recipient in journey["recipients"]] == ["alice@example.com"]
 
 
 # ── reply ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -61,7 +61,7 @@ def _bounce(report: Message, own_id: str, found: Evidence) -> None:
                 if block["Final-Recipient"] and block["Action"] == "failed":
                     failed.append(_address(block))
         elif part.get_content_type() == "message/rfc822":
-            original = str(part.get_payload(0)["Message-ID"]).strip()  # type: ignore[index, union-attr]
+            original = str(part.get_payload(0)["Message-ID"]).strip()  # type: ignore[index]
         elif part.get_content_type() == "text/rfc822-headers":
             original = str(email.message_from_string(str(part.get_payload()))["Message-ID"]).strip()
     for recipient in failed:

@@ -231,7 +231,7 @@ class MemoryCompose:
             self.network(project, network, subnets[key]["ipam"]["config"][0]["subnet"])
         for volume in document["volumes"].values():
             self.api.volumes_.setdefault(volume["name"], Thing({**volume["labels"], PROJECT: project}))
-        said = []
+        told: list[str] = []
         for name, service in document["services"].items():
             container = f"{project}-{name}-1"
             labels = {**service.get("labels", {}), PROJECT: project, "com.docker.compose.service": name}
@@ -242,11 +242,11 @@ class MemoryCompose:
             elif known.state == "running":
                 continue
             self.api.containers_[container].state = "running"
-            said.append(f" Container {container}  Started")
+            told.append(f" Container {container}  Started")
         for name, each in _with(self.api.containers_, [f"{PROJECT}={project}"]):
             if each.labels["com.docker.compose.service"] not in document["services"]:
                 del self.api.containers_[name]
-        return Result(0, "", "\n".join(said))
+        return Result(0, "", "\n".join(told))
 
     def network(self, project: str, network: dict[str, Any], subnet: str) -> None:
         """Make one of the networks of a document."""

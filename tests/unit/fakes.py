@@ -12,6 +12,7 @@ from mailstack.engine import Engine
 from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.inventory import Container, Inventory, Volume
 from mailstack.model import Command, Deadline, Network, Result, ServiceState
+from mailstack.roles import Role
 from mailstack.runner import LineSink
 
 OK = Result(0, "", "")
@@ -168,9 +169,10 @@ class FakeEngine(Engine):
         self._answers()
         return {"ID": self.identity, "ServerVersion": "28.0.0", "DockerRootDir": "/var/lib/docker"}
 
-    def services(self, project: str, name: str = "") -> list[ServiceState]:
+    def services(self, project: str, name: str = "", *, role: Role | None = None) -> list[ServiceState]:
         self._answers()
-        return [state for state in self.states.get(project, []) if name in ("", state.name)]
+        found = [state for state in self.states.get(project, []) if name in ("", state.name)]
+        return [state for state in found if role is None or (state.role and state.role.is_a(role))]
 
     def logs(self, container: str, **_: Any) -> str:
         self._answers()
@@ -191,7 +193,7 @@ class FakeEngine(Engine):
     def inventory(self, lab: str) -> Inventory:
         self._answers()
         things = {thing: labels for thing, labels in self.everything.items() if labels.get("mailstack.lab") == lab}
-        named = [(*thing.split(" "), labels) for thing, labels in things.items()]
+        named = [(thing.split(" ")[0], thing.split(" ")[1], labels) for thing, labels in things.items()]
         return Inventory(
             lab,
             tuple(Container(name, labels) for kind, name, labels in named if kind == "container"),

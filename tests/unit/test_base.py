@@ -126,6 +126,7 @@ def test_documentation_is_left_out_by_dpkg_s_settings_which_mmdebstrap_would_app
     assert not [word for word in command.argv if word.startswith("--dpkgopt=path")]
 
 
+@pytest.mark.process
 def test_the_hook_leaves_licences_and_nothing_else_of_the_documentation(tmp_path: Path) -> None:
     for name in (
         "etc/dpkg/dpkg.cfg.d/x",

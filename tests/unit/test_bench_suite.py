@@ -10,8 +10,8 @@ from tests.bench import suite
 from tests.bench.suite import Evidence
 
 GOOD = Evidence("", ("pytest-a",) * 4, ())
-SECONDS = {"suite": (12.0,), "fixed": (4.0,), "serial": (19.0,), "serial fixed": (3.0,)}
-PROCESSOR = {"suite": (0.0,), "fixed": (0.0,), "serial": (25.0,), "serial fixed": (3.0,)}
+SECONDS: dict[str, tuple[float, ...]] = {"suite": (12.0,), "fixed": (4.0,), "serial": (19.0,), "serial fixed": (3.0,)}
+PROCESSOR: dict[str, tuple[float, ...]] = {"suite": (0.0,), "fixed": (0.0,), "serial": (25.0,), "serial fixed": (3.0,)}
 
 
 def test_the_bar_is_on_half_of_what_the_tests_take_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

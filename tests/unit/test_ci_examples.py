@@ -44,6 +44,7 @@ def test_each_job_of_a_pipeline_has_a_script_and_keeps_what_a_lab_knew() -> None
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.process
 def test_each_script_is_one(script: str) -> None:
     plain = re.sub(r"\$\{\{.*?\}\}", "x", script)
     shell = shutil.which("sh")

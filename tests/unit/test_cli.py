@@ -150,6 +150,7 @@ def test_whatever_a_duration_is_it_is_taken_or_told(text: str) -> None:
         assert repr(text) in error.message
 
 
+@pytest.mark.process
 def test_who_interrupts_before_anything_is_read_in_sees_no_traceback() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "mailstack", "doctor"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

@@ -113,6 +113,7 @@ def over(tmp_path: Path) -> Iterator[Serve]:
 @pytest.mark.parametrize(
     "answer", [b"", b'{"code": 0, "std', b'{"code": 0, "stdout": "", "stderr": ""}', b'{"line": "x"}\n']
 )
+@pytest.mark.sockets
 def test_a_process_that_is_killed_in_the_middle_of_its_answer_is_a_connection_that_was_cut(
     over: Serve, answer: bytes
 ) -> None:
@@ -135,11 +136,13 @@ def test_a_process_that_is_killed_in_the_middle_of_its_answer_is_a_connection_th
         b'{"error": "x", "kind": "HostError", "remedy": "", "details": "", "notes": 1}\n',
     ],
 )
+@pytest.mark.sockets
 def test_an_answer_that_is_none_is_told_as_that(over: Serve, answer: bytes) -> None:
     with pytest.raises(HostError, match=r"box: .* an answer that cannot be read"):
         over(answer).run(Command(("true",)), on_line=print)
 
 
+@pytest.mark.sockets
 def test_an_error_of_the_other_side_is_raised_as_what_it_is(over: Serve) -> None:
     late = DeadlinePassed("too late", remedy="wait", details="why")
     with pytest.raises(DeadlinePassed) as caught:
@@ -147,6 +150,7 @@ def test_an_error_of_the_other_side_is_raised_as_what_it_is(over: Serve) -> None
     assert caught.value.whole() == late.whole()
 
 
+@pytest.mark.sockets
 def test_a_process_that_does_not_answer_is_not_waited_for_beyond_the_deadline(
     over: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +165,7 @@ def test_a_process_that_does_not_answer_is_not_waited_for_beyond_the_deadline(
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "mine"), TimeoutError("mine"), control.Broken("mine")])
+@pytest.mark.sockets
 def test_what_a_line_callback_raises_is_not_taken_for_the_connection_s(over: Serve, error: Exception) -> None:
     def refuse(line: str) -> None:
         raise error
@@ -181,7 +186,7 @@ class Still(tunnel.Tunnel):
         self.ran: list[Command] = []
         self.remote.session = lambda: None  # type: ignore[method-assign]
         self.remote.end = lambda channel, seconds=0.0: None  # type: ignore[method-assign]
-        self.remote.run = self._run  # type: ignore[method-assign, assignment]
+        self.remote.run = self._run  # type: ignore[method-assign]
 
     def _run(self, command: Command, **_: Any) -> Result:
         self.ran.append(command)

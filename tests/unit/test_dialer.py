@@ -14,6 +14,8 @@ import pytest
 from mailstack.definition import stack
 from mailstack.dialer import Dialer
 
+pytestmark = [pytest.mark.process, pytest.mark.sockets]
+
 
 class Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:
@@ -37,7 +39,7 @@ def dialer() -> Iterator[Dialer]:
     if not shutil.which("perl"):
         pytest.skip("there is no Perl here; the program runs in the sender, which has it")
     near, far = socket.socketpair()
-    process = subprocess.Popen(["perl", stack() / "sender" / "dialer"], stdin=far, stdout=far)
+    process = subprocess.Popen(["perl", str(stack() / "sender" / "dialer")], stdin=far.fileno(), stdout=far.fileno())
     far.close()
     with Dialer(lambda argv: near) as dialer:
         yield dialer

@@ -171,6 +171,7 @@ def test_doctor_s_findings_carry_a_remedy_where_something_is_missing() -> None:
 
 
 @pytest.mark.parametrize("variable", ["", "1"])
+@pytest.mark.process
 def test_output_in_a_pipe_has_no_colour(variable: str) -> None:
     code = "from mailstack.cli.output import table; table(('a', 'b'), [('pass', 'fail')])"
     shown = subprocess.run(

@@ -23,6 +23,7 @@ def test_who_interrupts_a_question_is_not_told_that_there_is_no_engine(monkeypat
         Engine(LocalTarget("unix:///nowhere/docker.sock")).pull("x")
 
 
+@pytest.mark.sockets
 def test_where_nobody_listens_there_is_no_engine() -> None:
     with pytest.raises(EngineError, match="no Docker engine answers"):
         Engine(LocalTarget("unix:///nowhere/docker.sock")).has_image("x")
@@ -30,6 +31,7 @@ def test_where_nobody_listens_there_is_no_engine() -> None:
         Engine(LocalTarget("unix:///nowhere/docker.sock")).networks()
 
 
+@pytest.mark.process
 def test_several_threads_may_ask_the_first_question() -> None:
     code = """
 import threading

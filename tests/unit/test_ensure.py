@@ -11,6 +11,8 @@ from mailstack import home, lab, state
 from mailstack.model import Deadline
 from tests.unit.fakes import FakeEngine
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.LabDirectory:

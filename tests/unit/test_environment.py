@@ -22,6 +22,7 @@ SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh", "ksh") if shutil.whic
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.process
 def test_a_shell_that_evaluates_them_exports_what_they_were(shell: str) -> None:
     text = environment.written(VALUES, "sh")
     show = "; ".join(f'printf "%s\\0" "${name}"' for name in VALUES)

@@ -123,6 +123,8 @@ def _partial(path: Path) -> Iterator[str]:
             if not caught <= NAMES:
                 continue
             for node in ast.walk(handler):
+                if not isinstance(node, ast.expr):
+                    continue
                 alone = isinstance(node, ast.FormattedValue) and node.value
                 text = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "str" and node.args[0]
                 part = isinstance(node, ast.Attribute) and node.attr in ("message", "details") and node.value

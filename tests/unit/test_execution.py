@@ -44,6 +44,7 @@ def test_without_a_mark_what_the_shell_has_said_last_is_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.process
 def test_the_line_runs_the_command_after_the_mark_in_any_shell(shell: str, tmp_path: Path) -> None:
     words = ("printf", "%s|", "a b", "it's", '"', "$HOME", "`id`", "*", "\\", "-n", "")
     line = execution.line_of(Command(words, {"X": "1 2"}), MARK)
@@ -53,6 +54,7 @@ def test_the_line_runs_the_command_after_the_mark_in_any_shell(shell: str, tmp_p
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.process
 def test_the_command_takes_the_place_of_the_shell(shell: str) -> None:
     line = execution.line_of(Command(("sh", "-c", "kill -KILL $$")), MARK)
     assert subprocess.run([shell, "-c", line], capture_output=True, check=False).returncode == -signal.SIGKILL

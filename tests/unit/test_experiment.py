@@ -1,39 +1,27 @@
-"""How the experiment judges: what is read off a mail, a dialogue, a setting; and what becomes of a step that fails."""
+"""How the experiment judges: what is read off a mail, a dialogue, a setting."""
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
-import threading
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mailstack import storage
-from mailstack.checks.judging import Unmet, expect
+from mailstack.checks.judging import Unmet
 from mailstack.checks.logs import about
 from mailstack.dialogue import Dialogue, Said, annotate
-from mailstack.errors import CheckFailed, InputError
-from mailstack.experiment import folder
-from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.machines import parse_settings
 from mailstack.experiment.mailbox import picture
 from mailstack.experiment.models import not_kept
-from mailstack.experiment.performance import ORDER, all_steps
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.settings import SETTINGS, fits
-from mailstack.experiment.step import Step, judge, run
 from mailstack.experiment.talk import misfit
 from mailstack.experiment.theory import odd_lines, parse_hops, split
-from mailstack.model import Json, Verdict
-from mailstack.secret import Secret, blot, new_password
+from mailstack.model import Json
 from mailstack.trace.events import Event
 from mailstack.trace.journey import Journey
 from mailstack.trace.lines import Line
@@ -41,120 +29,6 @@ from mailstack.trace.lines import Line
 ROOT = Path(__file__).parents[2]
 DOCUMENT: Json = json.loads((ROOT / "tests" / "data" / "experiment.json").read_text())
 SCENE = cast(Scene, None)  # the steps below look at nothing
-
-# ── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _step(id: str, function: Callable[[Any, Evidence], None], *needs: str, alone: bool = False) -> Step:
-    return Step(id, id, "row", "done", "expected", function, needs, alone)
-
-
-def _fine(scene: Scene, show: Evidence) -> None:
-    show.text("seen", "it\n")
-
-
-def _unmet(scene: Scene, show: Evidence) -> None:
-    show.text("seen", "so far")
-    expect(False, "it is not so")
-
-
-def test_a_step_passes_with_its_evidence_and_without_a_reason() -> None:
-    outcome = judge(_step("a", _fine), SCENE, {})
-    assert (outcome.verdict, outcome.reason) == (Verdict.PASS, "")
-    assert outcome.json()["evidence"] == [{"kind": "text", "title": "seen", "text": "it"}]
-
-
-def test_a_step_that_fails_keeps_the_evidence_that_it_has_found_until_then() -> None:
-    outcome = judge(_step("a", _unmet), SCENE, {})
-    assert (outcome.verdict, outcome.reason) == (Verdict.FAIL, "it is not so")
-    assert [each["text"] for each in outcome.evidence] == ["so far"]
-
-
-@pytest.mark.parametrize("error", [CheckFailed("refused"), ConnectionRefusedError("refused"), EOFError("refused")])
-def test_what_goes_wrong_on_the_way_makes_a_step_fail(error: Exception) -> None:
-    def function(scene: Scene, show: Evidence) -> None:
-        raise error
-
-    outcome = judge(_step("a", function), SCENE, {})
-    assert outcome.verdict is Verdict.FAIL and outcome.reason.endswith("refused")
-
-
-@pytest.mark.parametrize("error", [KeyError("relayhost"), ValueError("no date")])
-def test_what_cannot_be_read_makes_a_step_fail(error: Exception) -> None:
-    def function(scene: Scene, show: Evidence) -> None:
-        raise error
-
-    outcome = judge(_step("a", function), SCENE, {})
-    assert outcome.verdict is Verdict.FAIL
-    assert outcome.reason.startswith("unexpected answer: ")
-
-
-def test_a_mistake_in_the_program_is_no_verdict() -> None:
-    def function(scene: Scene, show: Evidence) -> None:
-        raise TypeError("a mistake")
-
-    with pytest.raises(TypeError):
-        judge(_step("a", function), SCENE, {})
-
-
-def test_a_step_that_needs_a_failed_one_is_not_done_and_names_the_first_that_failed() -> None:
-    done = []
-
-    def never(scene: Scene, show: Evidence) -> None:
-        done.append(True)
-
-    steps = [_step("a", _unmet), _step("b", never, "a"), _step("c", never, "b"), _step("d", _fine)]
-    outcomes = run(SCENE, steps, lambda outcome: None)
-    assert [outcome.verdict for outcome in outcomes] == [Verdict.FAIL, Verdict.FAIL, Verdict.FAIL, Verdict.PASS]
-    assert [outcome.reason for outcome in outcomes[1:3]] == ["it needs “a”, which failed: it is not so"] * 2
-    assert not done
-
-
-def test_nothing_runs_beside_a_step_that_is_to_be_alone() -> None:
-    now: set[str] = set()
-    beside: dict[str, set[str]] = {}
-    lock = threading.Lock()
-
-    def watched(id: str) -> Callable[[Any, Evidence], None]:
-        def function(scene: Scene, show: Evidence) -> None:
-            with lock:
-                beside[id] = set(now)
-                now.add(id)
-            threading.Event().wait(0.01)
-            now.remove(id)
-
-        return function
-
-    steps = [_step(id, watched(id), alone=id == "c") for id in "abcde"]
-    told: list[str] = []
-    outcomes = run(SCENE, steps, lambda outcome: told.append(outcome.step.id))
-    assert [outcome.step.id for outcome in outcomes] == list("abcde")
-    assert beside["c"] == set() and told[-1] == "c"
-
-
-def test_a_step_is_done_after_those_that_it_needs_wherever_they_stand() -> None:
-    order: list[str] = []
-
-    def noted(id: str) -> Callable[[Any, Evidence], None]:
-        return lambda scene, show: order.append(id)
-
-    steps = [_step("a", noted("a"), "c"), _step("b", noted("b"), "a"), _step("c", noted("c"))]
-    assert [outcome.step.id for outcome in run(SCENE, steps, lambda outcome: None)] == ["a", "b", "c"]
-    assert order == ["c", "a", "b"]
-
-
-def test_each_step_has_a_name_of_its_own_and_what_it_needs_can_be_done_before_it() -> None:
-    steps = {step.id: step for step in all_steps()}
-    assert len(steps) == len(all_steps()) and [step.id for step in all_steps()] == list(ORDER)
-    done: set[str] = set()
-    while ready := {id for id, step in steps.items() if id not in done and done.issuperset(step.needs)}:
-        done |= ready
-    assert done == set(steps)
-    for step in steps.values():
-        assert step.row and step.done and step.expected and step.title
-
-
-# ── judgements ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_every_setting_of_the_original_is_there() -> None:
@@ -353,135 +227,3 @@ def test_the_picture_is_a_png_of_its_size() -> None:
     assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
     assert struct.unpack(">II", chunks[b"IHDR"][:8]) == (20, 10)
     assert len(zlib.decompress(chunks[b"IDAT"])) == 10 * (1 + 20 * 3)
-
-
-# ── secrets ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@given(st.binary(max_size=20), st.binary(max_size=20))
-def test_a_secret_is_blotted_out_as_it_is_and_wherever_in_base64_it_begins(before: bytes, after: bytes) -> None:
-    secret = new_password()
-    value = secret.reveal()
-    encoded = base64.b64encode(before + value.encode() + after).decode()
-    shown = blot(f"{value} {encoded}", [secret, Secret("another")])
-    assert value not in shown
-    # What is left of it in base64 decides none of its characters but the first and the last.
-    longest = max(len(piece) for piece in encoded.split("••••••"))
-    for start in range(len(encoded) - 8):
-        piece = encoded[start : start + 8]
-        decoded = base64.b64decode(piece)
-        if decoded in value.encode():
-            assert piece not in shown, longest
-
-
-# ── the folder ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _report(path: Path, text: str = "page") -> None:
-    with folder.prepared(path) as place:
-        folder.write(place, {"index.html": text.encode(), "experiment.json": b"{}", "evidence/x.log": b"x"})
-
-
-def test_a_report_is_made_where_there_is_nothing_yet_or_an_empty_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "new", tmp_path / "empty"):
-        if path.name == "empty":
-            path.mkdir()
-        _report(path)
-        assert {each.name for each in path.iterdir()} == set(folder.ENTRIES)
-
-
-def test_a_report_takes_the_place_of_one_that_is_there(tmp_path: Path) -> None:
-    _report(tmp_path / "report")
-    (tmp_path / "report" / "evidence" / "old.log").write_text("old")
-    _report(tmp_path / "report", "another")
-    assert (tmp_path / "report" / "index.html").read_text() == "another"
-    assert [each.name for each in (tmp_path / "report" / "evidence").iterdir()] == ["x.log"]
-
-
-def test_what_a_killed_writer_has_left_is_no_hindrance_and_is_removed(tmp_path: Path) -> None:
-    storage.make(tmp_path / ".writing-x", storage.Marker(storage.REPORT))
-    (tmp_path / ".writing-x" / "index.html").write_text("half")
-    _report(tmp_path)
-    assert {each.name for each in tmp_path.iterdir()} == set(folder.ENTRIES)
-
-
-def test_an_error_of_the_performance_is_not_taken_for_one_of_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError), folder.prepared(tmp_path / "report"):
-        raise ConnectionError("refused")
-
-
-@pytest.mark.parametrize("there", ["notes.txt", "index.html", ".writing-mine"])
-def test_a_folder_with_something_else_in_it_is_refused_before_anything_is_written(there: str, tmp_path: Path) -> None:
-    (tmp_path / there).write_text("mine")
-    with pytest.raises(InputError, match="has something else in it"):
-        _report(tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == [there]
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "evidence/thesis.tex", "evidence/photos/one.png", "evidence/link.log"])
-def test_a_report_with_something_of_the_user_s_added_is_refused(tmp_path: Path, name: str) -> None:
-    _report(tmp_path / "report")
-    path = tmp_path / "report" / name
-    path.parent.mkdir(exist_ok=True)
-    if name.endswith("link.log"):
-        path.symlink_to(tmp_path)
-    else:
-        path.write_text("mine")
-    with pytest.raises(InputError, match="has something else in it"):
-        _report(tmp_path / "report")
-    assert path.exists()
-
-
-def test_a_folder_of_evidence_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    _report(tmp_path / "report")
-    (tmp_path / "report" / "evidence").rename(tmp_path / "elsewhere")
-    (tmp_path / "report" / "evidence").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="has something else in it"):
-        _report(tmp_path / "report")
-    assert [each.name for each in (tmp_path / "elsewhere").iterdir()] == ["x.log"]
-
-
-def test_a_file_and_a_folder_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="is a file"):
-        _report(tmp_path / "file")
-    with pytest.raises(InputError, match="no such directory"):
-        _report(tmp_path / "absent" / "report")
-    for path in (Path("/proc/report"), tmp_path / ("x" * 300)):
-        with pytest.raises(InputError, match="cannot be written to"):
-            _report(path)
-
-
-def test_when_something_goes_wrong_the_folder_is_as_it_was(tmp_path: Path) -> None:
-    def fail(path: Path) -> None:
-        with folder.prepared(path) as place:
-            folder.write(place, {"index.html": b"half"})
-            raise CheckFailed("something")
-
-    with pytest.raises(CheckFailed):
-        fail(tmp_path / "new")
-    assert list(tmp_path.iterdir()) == []
-    _report(tmp_path / "old")
-    with pytest.raises(CheckFailed):
-        fail(tmp_path / "old")
-    assert (tmp_path / "old" / "index.html").read_text() == "page"
-    assert {each.name for each in (tmp_path / "old").iterdir()} == set(folder.ENTRIES)
-
-
-def test_the_report_has_the_page_the_document_and_all_evidence_in_it() -> None:
-    files = folder.contents(DOCUMENT, {"postfix": "line\n"})
-    assert json.loads(files["experiment.json"]) == DOCUMENT
-    assert files["evidence/postfix.log"] == b"line\n"
-    assert files["index.html"].startswith(b"<!DOCTYPE html>")
-    assert {name for name in files if name.endswith(".svg")} >= {"evidence/topology.svg", "evidence/dialogue.svg"}
-    assert {name.partition("/")[0] for name in files} == set(folder.ENTRIES)
-
-
-def test_where_nothing_was_shown_there_is_a_report_all_the_same() -> None:
-    files = folder.contents({**DOCUMENT, "journeys": {}, "dialogue": {}}, {})
-    assert "evidence/dialogue.txt" not in files and b"<!DOCTYPE html>" in files["index.html"]
-
-
-def test_a_transcript_says_who_said_what() -> None:
-    text = folder.transcript(_talk("S 220 hello\nC QUIT\nS 221 2.0.0 Bye").json())
-    assert text == "C: sender, S: postfix:587\n\nS: 220 hello\nC: QUIT\nS: 221 2.0.0 Bye\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from mailstack.checks.exposure import answering, listeners
 
 TABLES = """\
@@ -26,6 +28,7 @@ def test_listeners_are_those_that_others_can_reach() -> None:
     assert listeners("") == listeners("cat: /proc/net/tcp: No such file or directory\n0: zz:00 1 0A") == set()
 
 
+@pytest.mark.sockets
 def test_what_accepts_a_connection_answers_and_what_refuses_it_does_not() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -40,7 +40,8 @@ def hostile(document: Json) -> Json:
         kept = key in ("service", "status", "kind", "step") or value in ("client", "server")
         return HOSTILE if isinstance(value, str) and not kept else value
 
-    return dict(poisoned(document))  # type: ignore[call-overload]
+    found: Json = poisoned(document)  # type: ignore[assignment]
+    return found
 
 
 def texts(figure: str) -> list[str]:

@@ -82,7 +82,7 @@ def test_what_is_in_a_table_is_there() -> None:
     for table in {id(each): each for each in TABLES.values()}.values():
         for name in table.names:
             module, _, rest = name.partition(".IMAP4.") if ".IMAP4." in name else name.rpartition(".")
-            holder = importlib.import_module(module)
+            holder: object = importlib.import_module(module)
             for part in ("IMAP4", rest) if ".IMAP4." in name else (rest,):
                 holder = getattr(holder, part, None)
             missing += [] if inspect.isclass(holder) else [name]
@@ -144,6 +144,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[bytes], str]]:
 
 
 @pytest.mark.parametrize("buffering", [0, 8192])
+@pytest.mark.sockets
 def test_a_full_disk_while_logs_are_copied_is_told_as_that_with_its_place(
     serve: Callable[[bytes], str], buffering: int
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_full_disk_while_logs_are_copied_is_told_as_that_with_its_place(
 @pytest.mark.parametrize(
     "error", [OSError(28, "full"), BrokenPipeError(32, "mine"), ValueError("mine"), InputError("x")]
 )
+@pytest.mark.sockets
 def test_what_goes_wrong_with_images_that_are_given_to_an_engine_is_told_as_that(
     serve: Callable[[bytes], str], error: Exception
 ) -> None:
@@ -179,6 +181,7 @@ def test_an_address_that_is_none_is_told(url: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nowhere/docker.sock", "/tmp/" + "x" * 200, "/tmp/\0"])
+@pytest.mark.sockets
 def test_a_socket_that_is_none_is_told(path: str) -> None:
     with pytest.raises(Silent):
         UnixApi(path).info()

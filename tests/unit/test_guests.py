@@ -14,6 +14,8 @@ import pytest
 from mailstack.errors import HostError
 from mailstack.guests import Guest, left
 
+pytestmark = pytest.mark.process
+
 ADDS = (
     "import sys; from pathlib import Path; from mailstack.guests import Guest; "
     "guest = Guest(Path(sys.argv[1])); guest.note(['a@example.com', 'b@example.com']); "
@@ -67,7 +69,8 @@ def test_nobody_takes_a_guest_that_is_only_just_coming_for_one_that_was_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who did would wait for the lab's lock, which this one has, and this one for the other's."""
-    lock, seen = fcntl.flock, []
+    lock = fcntl.flock
+    seen: list[list[list[str]]] = []
 
     def late(fd: int, operation: int) -> None:
         if operation == fcntl.LOCK_EX and not seen:  # others look a moment before

@@ -113,7 +113,7 @@ def _written(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
         if isinstance(node, ast.JoinedStr):
-            text = "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
         named = TYPED.search(text) or ("MAILSTACK_" not in text and re.search(r"\bmailstack X(?=[ `]|$)", text))
         if named and node not in documentation | inside and ast.unparse(node) not in titles:
             yield f"{path.name}:{node.lineno}: {text}"  # type: ignore[attr-defined]

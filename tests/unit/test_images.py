@@ -146,6 +146,7 @@ def test_a_host_without_a_way_to_the_base_is_sent_that_where_the_images_are_not_
     assert engine.held == {BASE, "a:1"} and not engine.imported
 
 
+@pytest.mark.sockets
 def test_the_base_is_made_from_packages_where_this_machine_has_no_engine(debian_host: Path) -> None:
     engine = FakeEngine()
 

@@ -19,6 +19,8 @@ from mailstack.hosts import Host
 from mailstack.remote import login
 from mailstack.secret import write_private
 
+pytestmark = pytest.mark.sockets
+
 
 def key(path: Path) -> Path:
     """A new private key's file."""
@@ -27,7 +29,7 @@ def key(path: Path) -> Path:
     return path
 
 
-class Silent(paramiko.ServerInterface):
+class Silent(paramiko.ServerInterface):  # type: ignore[misc]
     """Says nothing about a key, until the test is over."""
 
     def __init__(self, over: threading.Event) -> None:
@@ -35,7 +37,7 @@ class Silent(paramiko.ServerInterface):
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         self._over.wait()
-        return paramiko.AUTH_FAILED
+        return int(paramiko.AUTH_FAILED)
 
 
 @pytest.fixture

@@ -180,6 +180,7 @@ def test_the_page_is_made_within_a_tenth_of_a_second() -> None:
     assert min(took() for _ in range(3)) < 0.1
 
 
+@pytest.mark.process
 def test_templates_are_imported_when_a_page_is_made_and_not_before() -> None:
     code = "import mailstack.page, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

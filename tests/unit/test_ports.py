@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import pytest
+
 from mailstack import ports
 
 
+@pytest.mark.sockets
 def test_the_kernels_table_tells_what_listens_on_the_loopback() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as loopback,

@@ -157,6 +157,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         made.close()
 
 
+@pytest.mark.sockets
 def test_a_running_engine_is_found_and_no_command_is_run(machine: Machine) -> None:
     machine.answer()
     runner, said = FakeRunner(), list[str]()
@@ -165,6 +166,7 @@ def test_a_running_engine_is_found_and_no_command_is_run(machine: Machine) -> No
     assert "nothing to do" in said[0]
 
 
+@pytest.mark.sockets
 def test_a_bare_machine_ends_with_an_engine_that_answers(machine: Machine) -> None:
     class Runner(FakeRunner):
         def detach(self, command: Command, log: Path):  # type: ignore[no-untyped-def]
@@ -179,6 +181,7 @@ def test_a_bare_machine_ends_with_an_engine_that_answers(machine: Machine) -> No
     assert log == machine.root / "var/log/mailstack-dockerd.log"
 
 
+@pytest.mark.sockets
 def test_a_failing_package_source_does_not_matter_when_the_installation_succeeds(machine: Machine) -> None:
     def answer(command: Command) -> Result:
         if "update" in command.argv:
@@ -192,6 +195,7 @@ def test_a_failing_package_source_does_not_matter_when_the_installation_succeeds
     assert any("going on: E: the source of somebody else" in line for line in said)
 
 
+@pytest.mark.sockets
 def test_a_failing_installation_shows_its_last_lines(machine: Machine) -> None:
     runner = FakeRunner(lambda command: Result(100, "", "E: Unable to locate package docker.io"))
     with pytest.raises(CommandFailed, match="ended with code 100") as caught:
@@ -200,6 +204,7 @@ def test_a_failing_installation_shows_its_last_lines(machine: Machine) -> None:
     assert runner.detached == []
 
 
+@pytest.mark.sockets
 def test_an_engine_that_the_installation_started_is_not_started_again(machine: Machine) -> None:
     def answer(command: Command) -> Result:
         if "install" in command.argv:
@@ -212,6 +217,7 @@ def test_an_engine_that_the_installation_started_is_not_started_again(machine: M
     assert runner.detached == []
 
 
+@pytest.mark.sockets
 def test_the_record_of_a_dead_engine_does_not_count(machine: Machine) -> None:
     machine.run_dockerd(1)
     (machine.root / "proc/1/comm").write_text("bash\n")
@@ -222,6 +228,7 @@ def test_the_record_of_a_dead_engine_does_not_count(machine: Machine) -> None:
     assert len(runner.detached) == 1
 
 
+@pytest.mark.sockets
 def test_an_engine_that_dies_at_its_start_is_reported_at_once_with_its_log(machine: Machine) -> None:
     (machine.root / "usr/sbin/dockerd").touch()
     (machine.root / "var/log/mailstack-dockerd.log").write_text("failed to start daemon: iptables not found\n")
@@ -230,6 +237,7 @@ def test_an_engine_that_dies_at_its_start_is_reported_at_once_with_its_log(machi
     assert "iptables not found" in caught.value.details
 
 
+@pytest.mark.sockets
 def test_an_engine_that_stays_silent_is_waited_for_until_the_deadline(machine: Machine) -> None:
     machine.run_dockerd()
     with pytest.raises(DeadlinePassed, match=r"within 0\.2 s"):
@@ -252,6 +260,7 @@ def test_an_engine_that_was_killed_a_moment_before_is_started_again(
     assert [command.argv for command, _ in runner.detached] == [("dockerd",)]
 
 
+@pytest.mark.sockets
 def test_a_user_without_sudo_is_told_what_root_must_run(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(command: Command) -> Result:
         raise HostError("sudo: cannot be run: No such file or directory")
@@ -356,6 +365,7 @@ def test_an_error_of_another_host_begins_with_its_name() -> None:
 # ── the runner's part ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.process
 def test_what_is_detached_has_a_session_and_a_log_of_its_own(tmp_path: Path) -> None:
     log = tmp_path / "log"
     script = "echo out; echo err >&2; echo $$; cut -d ' ' -f 6 /proc/$$/stat; exit 3"  # proc(5): 6 is the session
@@ -369,6 +379,7 @@ def test_what_is_detached_has_a_session_and_a_log_of_its_own(tmp_path: Path) -> 
     assert session == process
 
 
+@pytest.mark.process
 def test_what_cannot_be_detached_is_a_host_error(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be run"):
         Local().detach(Command(("no-such-daemon",)), tmp_path / "log")

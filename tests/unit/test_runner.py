@@ -21,6 +21,8 @@ from mailstack.model import Command, Deadline
 from mailstack.runner import Local, shown
 from tests.runs import Commands, gone, number, sh
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def runner() -> Local:
@@ -193,8 +195,11 @@ DEAF = "import signal, sys\nsignal.signal(2, signal.SIG_IGN); print(file=sys.std
 def test_an_interruption_is_passed_on_to_what_runs_in_other_threads_and_nothing_starts_after_it() -> None:
     runner, there = Local(), threading.Barrier(3)
 
+    def arrive(_: str) -> None:
+        there.wait(20)
+
     def run(code: str) -> int:
-        return runner.run(python(code), on_line=lambda line: there.wait(20) and None).code
+        return runner.run(python(code), on_line=arrive).code
 
     with ThreadPoolExecutor(2) as pool:
         codes = [pool.submit(run, code) for code in (LISTENS, DEAF)]

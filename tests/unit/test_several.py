@@ -88,6 +88,8 @@ def test_a_command_that_converses_is_for_one_host() -> None:
         several.run(["a", "b"], ["shell", "--host", "a", "--host", "b"])
 
 
+@pytest.mark.process
+@pytest.mark.sockets
 def test_ctrl_c_ends_the_command_on_every_host(tmp_path: Path, runtime: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
@@ -124,6 +126,7 @@ def test_an_interruption_tells_where_it_came_too_late_and_what_could_not_be_tidi
     ]
 
 
+@pytest.mark.process
 def test_the_folder_of_the_reports_is_made_and_one_that_cannot_be_is_the_users_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +145,8 @@ def children(process: int) -> list[int]:
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGKILL, 3, "was ended by SIGKILL"), (signal.SIGTERM, 130, "asked to end")]
 )
+@pytest.mark.process
+@pytest.mark.sockets
 def test_a_host_whose_process_is_ended_by_a_signal_has_failed_and_is_named(
     tmp_path: Path, runtime: Path, number: signal.Signals, code: int, said: str
 ) -> None:
@@ -201,6 +206,7 @@ def test_of_a_long_failure_the_table_has_what_happened_and_what_to_do() -> None:
     assert len(told) <= 12
 
 
+@pytest.mark.process
 def test_what_goes_wrong_with_one_host_here_leaves_the_others_theirs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def test_who_waits_gets_the_lock_when_it_is_free(directory: LabDirectory) -> Non
     assert got.is_set()
 
 
+@pytest.mark.process
 def test_the_lock_is_held_as_long_as_a_child_that_inherited_it_lives(directory: LabDirectory, tmp_path: Path) -> None:
     directory.make()
     with directory.locked(Deadline.after(1)) as lock:
@@ -105,6 +106,7 @@ def test_the_reaper_leaves_when_the_lab_is_gone_or_another(directory: LabDirecto
     assert not reaper.wait(directory, 1000000000.0)
 
 
+@pytest.mark.process
 def test_the_reaper_that_waits_for_a_moment_ends_as_soon_as_the_lab_is_gone(directory: LabDirectory) -> None:
     directory.make()
     directory.save(State("a", "me", "9999999999", "t", (), {}))

@@ -148,6 +148,7 @@ def test_the_files_of_a_lab_on_another_machine_s_engine_at_the_same_path_are_lef
     assert not ours.is_made()
 
 
+@pytest.mark.sockets
 def test_an_engine_that_does_not_answer_is_known_by_its_endpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_lab_s_own_networks_are_not_in_its_way_and_everybody_else_s_are(here: 
     )
 
 
+@pytest.mark.sockets
 def test_a_lab_that_is_just_coming_up_has_promised_its_subnets_and_ports_to_itself(here: Home) -> None:
     first, numbers = (
         claims.of_subnets(HERE, here, WANTED, DOCUMENT, []),

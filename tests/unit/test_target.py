@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import mailstack
-from mailstack import hosts, target_ssh
+from mailstack import hosting, hosts, target_ssh
 from mailstack.errors import EngineError, HostError, InputError, Interrupted
 from mailstack.model import Command, Json, Result
 from mailstack.target import LocalTarget, Target
@@ -151,7 +151,7 @@ def test_the_own_engine_of_this_machine_is_never_the_host_s(
     monkeypatch: pytest.MonkeyPatch, runtime: Path, own: str, found: str
 ) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(runtime))
-    monkeypatch.setattr(target_ssh.hosting, "join", lambda *words: FakeConnection())
+    monkeypatch.setattr(hosting, "join", lambda *words: FakeConnection())
     url = target_ssh.connect("box", "", lambda question: None).url
     assert target_ssh.connect("box", own.replace("THE HOST'S", url), lambda question: None).own_url == found
 

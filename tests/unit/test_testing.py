@@ -193,6 +193,7 @@ def test_the_settings_are_in_each_framework_s_words_and_show_no_password() -> No
     assert settings.environment() == {"SSL_CERT_FILE": "/ca.pem"}
 
 
+@pytest.mark.process
 def test_the_plugin_is_loaded_by_pytest_and_imports_nothing_but_it() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["pytest11"] == {"mailstack": "mailstack.plugin"}

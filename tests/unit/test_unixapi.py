@@ -16,6 +16,8 @@ from mailstack.errors import EngineError
 from mailstack.target import LocalTarget
 from mailstack.unixapi import Refused, UnixApi
 
+pytestmark = pytest.mark.sockets
+
 Serve = Callable[[bytes], UnixApi]
 
 

@@ -82,7 +82,8 @@ def test_an_up_of_a_lab_that_is_up_changes_nothing_and_proves_it(standing: World
 
 def _snapshot(world: World) -> dict[str, Any]:
     files = {path: path.read_bytes() for path in world.home.root.rglob("*") if path.is_file()}
-    return {**files, **{name: (each.state, each.labels) for name, each in world.api.containers_.items()}}
+    containers = {name: (each.state, each.labels) for name, each in world.api.containers_.items()}
+    return {"files": files, "containers": containers}
 
 
 def test_a_changed_definition_is_written_and_read_again_by_its_services(standing: World) -> None:

@@ -70,6 +70,7 @@ def test_who_has_not_joined_does_not_leave(there: Home) -> None:
     assert not there.path.exists()
 
 
+@pytest.mark.process
 def test_a_killed_process_is_no_user_any_more(there: Home) -> None:
     mine = Users(there, "a")
     with user(there) as other:
@@ -79,6 +80,7 @@ def test_a_killed_process_is_no_user_any_more(there: Home) -> None:
         assert mine.leave()
 
 
+@pytest.mark.process
 def test_the_guard_waits_for_the_second_of_two_killed_users(there: Home) -> None:
     with user(there) as first, user(there) as second, guard(there) as alone:
         first.kill()
@@ -96,6 +98,7 @@ def test_the_guard_of_a_lab_that_nobody_has_joined_does_not_wait(there: Home) ->
     assert not there.path.exists()
 
 
+@pytest.mark.process
 def test_a_guard_that_starts_after_its_user_was_killed_sees_that_nobody_is_left(there: Home) -> None:
     with user(there):
         pass
@@ -130,6 +133,7 @@ def test_nobody_joins_while_the_last_one_takes_the_lab_down(there: Home) -> None
     assert next_one.leave()
 
 
+@pytest.mark.process
 def test_a_child_that_was_forked_is_no_user(there: Home) -> None:
     with user(there, "import os; os.fork() and print(flush=True)") as parent:
         parent.kill()
@@ -138,6 +142,7 @@ def test_a_child_that_was_forked_is_no_user(there: Home) -> None:
             assert alone.wait(5)
 
 
+@pytest.mark.process
 def test_there_is_one_guard_for_a_lab(there: Home) -> None:
     runner = FakeRunner()
     code = f"{USERS}users.wait(lambda: print('alone', flush=True))"
@@ -162,6 +167,7 @@ def test_the_guard_is_told_where_the_lab_is(there: Home, monkeypatch: pytest.Mon
     assert (environment["DOCKER_HOST"], environment["MAILSTACK_HOST"]) == ("unix:///run/engine.sock", "")
 
 
+@pytest.mark.process
 def test_a_users_file_is_forgotten_when_nobody_uses_the_lab(there: Home) -> None:
     with user(there) as other:
         Users(there, "a").forget()

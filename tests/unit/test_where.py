@@ -13,6 +13,8 @@ import pytest
 from mailstack import target_choice
 from mailstack.errors import HostError
 
+pytestmark = pytest.mark.process
+
 NOBODY = "ssh://nobody@127.0.0.1:1"  # where nothing listens
 
 

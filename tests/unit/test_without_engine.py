@@ -17,6 +17,8 @@ import pytest
 
 from mailstack.model import Deadline
 
+pytestmark = pytest.mark.process
+
 SUITE = """
 def test_it(mailbox):
     raise AssertionError("there is no lab")
@@ -105,6 +107,7 @@ def short_lived(tmp_path: Path) -> Iterator[str]:
     listener.close()
 
 
+@pytest.mark.sockets
 def test_a_run_of_pytest_whose_engine_goes_before_anything_is_made_leaves_nothing(
     place: Path, suite: tuple[str, ...], short_lived: str
 ) -> None:

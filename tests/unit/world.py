@@ -9,6 +9,7 @@ from mailstack import lab
 from mailstack.errors import DeadlinePassed
 from mailstack.lab import Request
 from mailstack.model import SERVICES, Command, Deadline, Result
+from mailstack.roles import Role
 from mailstack.running import RunningLab
 from mailstack.state import LabDirectory
 from mailstack.tools import Tools
@@ -64,9 +65,9 @@ class World:
         return self.compose(command)
 
     def _transaction(
-        self, running: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[str], None]
+        self, running: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[Role], None]
     ) -> tuple[str, float]:
-        started("dovecot")
+        started(Role.STORE)
         if deadline.passed():
             raise DeadlinePassed("cancelled")
         self.proof()

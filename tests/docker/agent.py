@@ -1,0 +1,85 @@
+"""A reader of mail on a lab: mails that are delivered to be read, and commands as they look at them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import unicodedata
+from email.message import EmailMessage
+
+from mailstack import mail
+from mailstack.model import Deadline
+from mailstack.running import RunningLab
+from tests.docker.test_lab import MAILSTACK
+
+ARRIVAL_SECONDS = 20
+
+
+def deliver(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
+    """Submit a mail as it is, as student@example.com, and wait for it: its UID."""
+    context = mail.tls_context(lab.ca_file)
+    student = "student@example.com"
+    with mail.Smtp(mail.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
+        session.login(student, lab.password(student).reveal())
+        assert session.sendmail(student, [to], raw) == {}
+    return uid(lab, to, message_id)
+
+
+def deliver_from_nobody(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
+    """Hand a mail to the MX from the null sender, as another MTA does with a bounce, and wait for it: its UID."""
+    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+        assert session.sendmail("", [to], raw) == {}
+    return uid(lab, to, message_id)
+
+
+def uid(lab: RunningLab, address: str, message_id: str) -> int:
+    """The UID of a mail, once it has arrived."""
+    context = mail.tls_context(lab.ca_file)
+    with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
+        found = mail.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
+    return int(found.uid or 0)
+
+
+def written(message_id: str, **fields: str) -> EmailMessage:
+    """A mail to be delivered, with these fields."""
+    made = EmailMessage()
+    made["From"] = "student@example.com"
+    made["To"] = "bob@example.com"
+    made["Message-ID"] = message_id
+    for field, value in fields.items():
+        del made[field]
+        made[field.replace("_", "-")] = value
+    made.set_content("Hello\nyou\n")
+    return made
+
+
+def refused(*words: str, code: int) -> str:
+    """What the command says on standard error when it ends with this code, and without a traceback."""
+    result = subprocess.run([MAILSTACK, *words], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (code, ""), result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def on_a_terminal(*words: str) -> str:
+    """What the command shows where its output is a terminal."""
+    master, slave = os.openpty()
+    command = subprocess.Popen([MAILSTACK, *words], stdin=slave, stdout=slave, stderr=slave, env=os.environ | NO_COLOUR)
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed when the command ends (EIO)
+        while piece := os.read(master, 65536):
+            shown += piece
+    os.close(master)
+    assert command.wait() == 0, shown
+    return shown.decode()
+
+
+NO_COLOUR = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}
+
+
+def harmful(shown: str) -> set[str]:
+    """The characters in an output that could drive a terminal; one has a carriage return at each line's end."""
+    text = shown.replace("\r\n", "\n")
+    return {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") and c != "\n"}

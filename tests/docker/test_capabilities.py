@@ -1,0 +1,109 @@
+"""Every capability that a container is given back is needed: without it, its service does not work."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import yaml
+
+from mailstack import definition, mail, post, prove
+from mailstack.errors import MailstackError
+from mailstack.model import SERVICES, Deadline
+from mailstack.runner import Local, must
+from mailstack.running import RunningLab, project
+from tests.docker.conftest import Labs
+
+pytestmark = pytest.mark.docker
+
+GRACE_SECONDS = 10  # stop_grace_period in compose/lab.yaml
+SERVER = {
+    "postfix": "/usr/lib/postfix/sbin/master -i",
+    "dovecot": "/usr/sbin/dovecot -F",
+    "sender": "/usr/lib/postfix/sbin/master -i",
+}
+
+
+@functools.cache
+def definition_of(service: str) -> dict[str, Any]:
+    """A service as compose/lab.yaml writes it."""
+    document = yaml.safe_load(definition.compose_file("lab.yaml").read_text())
+    found: dict[str, Any] = document["services"][service]
+    return found
+
+
+GIVEN_BACK = [(service, capability) for service in SERVICES for capability in definition_of(service)["cap_add"]]
+
+
+SECONDS = 2.0  # for a server that works; a mail takes a tenth of it
+
+
+@pytest.fixture(scope="module")
+def bare(labs: Labs) -> Iterator[RunningLab]:
+    """A lab from which capabilities are taken, whose secrets belong to an ordinary user, as they do on most hosts."""
+    with labs.one("bare") as running:
+        for path in running.directory.files.iterdir():
+            shutil.chown(path, 12345, 12345)
+        yield running
+
+
+def with_capabilities(lab: RunningLab, service: str, names: list[str], overlay: Path) -> None:
+    """Make a service's container again, with these capabilities and no others."""
+    overlay.write_text(f"services:\n  {service}:\n    cap_add: !override [{', '.join(names)}]\n")
+    changed = dataclasses.replace(lab.state, files=(*lab.state.files, str(overlay)))
+    runner = Local()
+    there = project(lab.target, runner, changed, lab.directory)
+    # With Dovecot Postfix, too: each smtpd(8) keeps its connection to Dovecot, and answers 454 once when it is gone.
+    anew = [service, *(["postfix"] if service == "dovecot" else [])]
+    up = there.command("up", "-d", "--no-build", "--no-deps", "--force-recreate", "--timeout", "2", *anew)
+    must(runner, up, deadline=Deadline.after(60))
+
+
+def works(lab: RunningLab, service: str) -> None:
+    """Raise unless the service does what it is there for, within a few seconds."""
+    deadline = Deadline.after(SECONDS)
+    if service == "sender":
+        prove.sender(lab, deadline)
+        letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Works", "It works.", [])
+        post.send(lab, letter, "sender", deadline)
+    else:
+        prove.transaction(lab, deadline, lambda: any(each.state == "exited" for each in lab.services()))
+    if service == "dovecot":
+        # It ends its processes, which run as other users, itself.
+        container = docker.from_env().containers.get(lab.service(service).container)
+        container.stop(timeout=GRACE_SECONDS)
+        log = container.logs().decode()
+        assert "Operation not permitted" not in log, log.splitlines()[-5:]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_works_with_the_capabilities_that_it_has(
+    bare: RunningLab, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mail, "ANSWER_SECONDS", SECONDS)
+    every = definition_of(service)["cap_add"]
+    try:
+        with_capabilities(bare, service, every, tmp_path / "all.yaml")
+        works(bare, service)
+    finally:
+        with_capabilities(bare, service, every, tmp_path / "all.yaml")
+
+
+@pytest.mark.parametrize(("service", "capability"), GIVEN_BACK)
+def test_without_any_one_of_its_capabilities_a_service_does_not_work(
+    bare: RunningLab, service: str, capability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mail, "ANSWER_SECONDS", SECONDS)
+    every = definition_of(service)["cap_add"]
+    try:
+        with_capabilities(bare, service, [name for name in every if name != capability], tmp_path / "fewer.yaml")
+        with pytest.raises((MailstackError, AssertionError, OSError)):
+            works(bare, service)
+    finally:
+        with_capabilities(bare, service, every, tmp_path / "all.yaml")
