@@ -103,7 +103,8 @@ def _difference(before: State | None, state: State) -> str:
     if before is None or before == state:
         return "a part of it is not there"
     parts = {
-        "its definition": before.document != state.document or before.files != state.files,
+        "its definition": (before.document, before.files, before.services)
+        != (state.document, state.files, state.services),
         "its images": before.tag != state.tag,
         "its subnets": before.subnets != state.subnets,
         "its relay": before.relay != state.relay,

@@ -12,6 +12,7 @@ from typing import Any
 
 from mailstack.engine import Engine
 from mailstack.model import PORTS, SERVICES, Command, Result
+from mailstack.roles import LABEL, STANDARD, Role
 from mailstack.target import LocalTarget
 from mailstack.unixapi import Refused, Silent
 
@@ -30,6 +31,10 @@ class Thing:
     image: str = ""
     subnet: str = ""
     mounts: list[str] = field(default_factory=list)
+
+
+# What a service is handed, of that which these tests change.
+FILES = {Role.SUBMISSION: ("postfix.cf", "aliases"), Role.STORE: ("dovecot.conf",), Role.SENDER: ("sender.cf",)}
 
 
 class _Printed:
@@ -110,7 +115,7 @@ class MemoryApi:
         found = self.containers_[container]
         return {
             "Id": container,
-            "Config": {"Image": found.image},
+            "Config": {"Image": found.image, "Labels": found.labels},
             "State": {
                 "Status": found.state,
                 "ExitCode": int(found.state != "running"),
@@ -202,18 +207,19 @@ class MemoryCompose:
         """The lab's compose files, resolved."""
         project = f"mailstack-{environment['MAILSTACK_LAB']}"
         labels = {f"mailstack.{key}": environment[f"MAILSTACK_{key.upper()}"] for key in ("lab", "owner", "expires")}
-        services = {
+        services: dict[str, dict[str, Any]] = {
             name: {
                 "image": f"mailstack/{name}:{environment['MAILSTACK_TAG']}",
-                "labels": labels,
+                "labels": {**labels, LABEL: role.value},
+                "configs": [{"source": source} for source in FILES[role]],
                 "networks": {"mail": {}} if name == "sender" else {"mail": {}, "edge": {}},
                 "ports": [
                     {"host_ip": "127.0.0.1", "published": environment[port.variable], "target": port.number}
                     for port in PORTS
-                    if port.service == name
+                    if port.role is role
                 ],
             }
-            for name in SERVICES
+            for role, name in STANDARD.items()
         }
         return {
             "services": {**services, **self.services},

@@ -10,6 +10,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -28,14 +29,16 @@ def silent(_: str) -> None:
     """Progress is no matter here."""
 
 
-def packed(names: Iterable[str] = NAMES, processor: str = "amd64", more: Mapping[str, bytes] | None = None) -> bytes:
+def packed(
+    names: Iterable[str] = NAMES, processor: str = "amd64", more: Mapping[str, bytes] = MappingProxyType({})
+) -> bytes:
     """An archive as an engine makes it, without compression; `more` replaces members."""
     entries = [{"Config": "c.json", "RepoTags": [name], "Layers": ["l/layer.tar"]} for name in names]
     members = {
         "l/layer.tar": os.urandom(50_000),
         "c.json": json.dumps({"architecture": processor}).encode(),
         "manifest.json": json.dumps(entries).encode(),
-        **(more or {}),
+        **more,
     }
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:

@@ -12,6 +12,8 @@ from mailstack.lab import Request
 from tests.unit.fake_engine import Thing
 from tests.unit.world import CONTAINERS, NAME, PROJECT, WHOLE, World
 
+pytestmark = pytest.mark.sockets  # ports are looked at
+
 
 def remove(world: World) -> bool:
     return down.down(world.tools.engine, NAME, world.said.append, using=world.tools)

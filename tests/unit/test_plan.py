@@ -13,19 +13,27 @@ from mailstack.inventory import Container, Inventory, Volume
 from mailstack.model import Account, Domain, Json, Lab, Network, Relay
 from mailstack.observation import Failure, Observation, Remains
 from mailstack.plan import Desired
+from mailstack.roles import Role, Service
 from mailstack.secret import Secret
 from mailstack.state import State
 from mailstack.steps import Plan, Step
 
 OWN = {"mailstack.lab": "a", "mailstack.owner": "me"}
-LAB = Lab("example.com", (Domain("example.com"),), (Account("a@example.com"), Account("b@example.com")))
+SERVICES = (
+    Service("postfix", Role.SUBMISSION, ("postfix.cf",)),
+    Service("dovecot", Role.STORE, ("dovecot.conf", "accounts")),
+)
+ACCOUNTS = (Account("a@example.com"), Account("b@example.com"))
+LAB = Lab("example.com", (Domain("example.com"),), ACCOUNTS, services=SERVICES)
 DOCUMENT: Json = {
     "services": {"postfix": {"image": "mailstack/postfix:1"}, "dovecot": {"image": "mailstack/dovecot:1"}},
     "networks": {"mail": {"name": "mailstack-a_mail"}, "others": {"name": "others", "external": True}},
     "volumes": {"queue": {"name": "mailstack-a_queue", "labels": OWN}, "data": {"name": "mailstack-a_data"}},
     "x-mailstack": {},
 }
-STATE = State("a", "me", "never", "1", ("lab.yaml",), {"imaps": 20001}, {"mail": "10.213.0.0/27"})
+STATE = replace(
+    State("a", "me", "never", "1", ("lab.yaml",), {"imaps": 20001}, {"mail": "10.213.0.0/27"}), services=SERVICES
+)
 TEXTS = {"postfix.cf": Secret("one"), "accounts": Secret("two")}
 
 

@@ -16,6 +16,7 @@ from mailstack.labfile import BLOCK, Misfit
 from mailstack.model import Account, Domain, Lab, ServiceState
 from mailstack.roles import LABEL, STANDARD, Role, Service
 from mailstack.running import RunningLab
+from tests.unit.fakes import FakeTarget
 
 STORE = Service("dovecot", Role.STORE, ("dovecot.conf", "dovecot.pem", "accounts", "relay"))
 SUBMISSION = Service("postfix", Role.SUBMISSION, ("postfix.cf", "aliases", "postfix.pem"))
@@ -186,6 +187,7 @@ def running(*containers: ServiceState, services: tuple[Service, ...] = LAB.servi
     """A lab with these containers."""
     lab = RunningLab.__new__(RunningLab)
     lab.name, lab.engine, lab.defined = "a", Engine(*containers), dataclasses.replace(LAB, services=services)  # type: ignore[assignment]
+    lab.target = FakeTarget()
     return lab
 
 

@@ -269,6 +269,7 @@ def names(path: Path) -> list[str]:
     return sorted(str(each.relative_to(path)) for each in path.rglob("*") if each.is_file())
 
 
+@pytest.mark.process
 def test_all_files_are_the_same_on_the_host(sent: FakeConnection, files: Path) -> None:
     target = over_ssh(sent)
     place = Path(target.files_of(files))
@@ -282,6 +283,7 @@ def test_all_files_are_the_same_on_the_host(sent: FakeConnection, files: Path) -
     assert (place / "accounts").stat().st_ino == inode  # containers know it by that
 
 
+@pytest.mark.process
 def test_only_the_files_that_changed_are_sent(sent: FakeConnection, files: Path) -> None:
     target = over_ssh(sent)
     place = Path(target.files_of(files))
@@ -297,6 +299,7 @@ def test_only_the_files_that_changed_are_sent(sent: FakeConnection, files: Path)
         assert sorted(archive.getnames()) == ["./.gone", "./added/dora@example.com"]
 
 
+@pytest.mark.process
 def test_where_the_host_has_lost_the_files_all_are_sent(sent: FakeConnection, files: Path) -> None:
     target = over_ssh(sent)
     target.hand_over(files, ["accounts"])
@@ -304,6 +307,7 @@ def test_where_the_host_has_lost_the_files_all_are_sent(sent: FakeConnection, fi
     assert len(sent.commands) == 2
 
 
+@pytest.mark.process
 def test_the_files_are_forgotten_with_the_lab(sent: FakeConnection, files: Path, there: Path) -> None:
     target = over_ssh(sent)
     target.hand_over(files)

@@ -20,6 +20,8 @@ from tests.unit.world import NAME, PROJECT, WHOLE, World, tag
 
 # ── new ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+pytestmark = pytest.mark.sockets  # ports are looked at
+
 
 def test_a_new_lab_is_made_and_proven(world: World) -> None:
     report = world.up()
@@ -101,7 +103,11 @@ def test_a_changed_definition_is_written_and_read_again_by_its_services(standing
 
 def test_a_changed_service_is_made_again_and_one_more_is_created(standing: World) -> None:
     standing.compose.services = {
-        "sender": {"image": f"mailstack/sender:{tag()}", "labels": {}, "environment": {"TZ": "UTC"}},
+        "sender": {
+            "image": f"mailstack/sender:{tag()}",
+            "labels": {"mailstack.role": "sender"},
+            "environment": {"TZ": "UTC"},
+        },
         "application": {"image": f"mailstack/sender:{tag()}", "labels": {}},
     }
     steps = standing.steps()
