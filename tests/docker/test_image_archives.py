@@ -12,7 +12,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from mailstack import definition, images, state
+from mailstack import state
+from mailstack.definition import bundled
+from mailstack.images import build
 from mailstack.model import LABEL_LAB, SERVICES
 from tests.docker import nested
 from tests.docker.conftest import Labs
@@ -20,7 +22,7 @@ from tests.docker.remote import answer, left, mailstack
 
 pytestmark = pytest.mark.docker
 
-TAG = images.content_tag(definition.stack())
+TAG = build.content_tag(bundled.stack())
 
 
 def command(*words: str | Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:

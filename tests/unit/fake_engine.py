@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mailstack.engine import Engine
+from mailstack.engine.engine import Engine
+from mailstack.engine.unix_api import Refused, Silent
 from mailstack.model import PORTS, SERVICES, Command, Result
-from mailstack.roles import LABEL, STANDARD, Role
-from mailstack.target import LocalTarget
-from mailstack.unixapi import Refused, Silent
+from mailstack.roles import LABEL, STANDARD
+from mailstack.target.target import LocalTarget
 
 OK = Result(0, "", "")
 PROJECT = "com.docker.compose.project"
@@ -31,10 +31,6 @@ class Thing:
     image: str = ""
     subnet: str = ""
     mounts: list[str] = field(default_factory=list)
-
-
-# What a service is handed, of that which these tests change.
-FILES = {Role.SUBMISSION: ("postfix.cf", "aliases"), Role.STORE: ("dovecot.conf",), Role.SENDER: ("sender.cf",)}
 
 
 class _Printed:
@@ -210,16 +206,16 @@ class MemoryCompose:
         services: dict[str, dict[str, Any]] = {
             name: {
                 "image": f"mailstack/{name}:{environment['MAILSTACK_TAG']}",
-                "labels": {**labels, LABEL: role.value},
-                "configs": [{"source": source} for source in FILES[role]],
+                "labels": {**labels, **role(name)},
+                "configs": [{"source": file} for file in _CONFIGS[name]],
                 "networks": {"mail": {}} if name == "sender" else {"mail": {}, "edge": {}},
                 "ports": [
                     {"host_ip": "127.0.0.1", "published": environment[port.variable], "target": port.number}
                     for port in PORTS
-                    if port.role is role
+                    if port.service == name
                 ],
             }
-            for role, name in STANDARD.items()
+            for name in SERVICES
         }
         return {
             "services": {**services, **self.services},
@@ -260,6 +256,16 @@ class MemoryCompose:
         self.api.networks_.setdefault(network["name"], Thing(labels, subnet=subnet))
 
 
+def role(service: str) -> dict[str, str]:
+    """The label of a service of the lab's own."""
+    return {LABEL: next(role for role, name in STANDARD.items() if name == service)}
+
+
+_CONFIGS = {
+    "postfix": ("postfix.cf", "mailboxes", "aliases", "owners"),
+    "dovecot": ("dovecot.conf",),
+    "sender": ("sender.cf", "ca.pem"),
+}
 _VERBS = ("config", "up", "down", "restart", "build", "version")
 
 

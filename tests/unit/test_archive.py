@@ -14,12 +14,13 @@ from types import MappingProxyType
 
 import pytest
 
-from mailstack import archive, definition, images
+from mailstack.definition import bundled
 from mailstack.errors import EngineError, HostError, InputError
+from mailstack.images import archive, build
 from tests.unit.fake_images import FakeEngine
 
-TAG = images.content_tag(definition.stack())
-NAMES = tuple(definition.images(TAG).values())
+TAG = build.content_tag(bundled.stack())
+NAMES = tuple(bundled.images(TAG).values())
 
 
 NO_LAYER = b'[{"Config": "c.json", "RepoTags": [], "Layers": ["missing"]}]'

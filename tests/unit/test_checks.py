@@ -10,11 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mailstack import checks, report
+from mailstack import checks
 from mailstack.checks import Check, Turn
 from mailstack.checks.judging import NotApplicable, Unmet, expect
 from mailstack.errors import CheckFailed, InputError
 from mailstack.model import CheckResult, Verdict
+from mailstack.report import results as report
 from tests.unit.fakes import FakeTarget
 
 

@@ -12,15 +12,19 @@ from typing import Any
 import click
 import pytest
 
-from mailstack import doctor, files, home, state, users
-from mailstack.accounts import Accounts, _Tables
-from mailstack.cli import COMMANDS, cli, several
+from mailstack import state
+from mailstack.actions.accounts import Accounts, _Tables
+from mailstack.cli import hosts as several
 from mailstack.cli.host import versions
-from mailstack.cli.where import Launch
+from mailstack.cli.main import COMMANDS, cli
+from mailstack.cli.options import Launch
+from mailstack.config import files
 from mailstack.errors import EngineError, HostError, InputError, MailstackError
+from mailstack.host import doctor
+from mailstack.lab import homes, leases
+from mailstack.lab.running import RunningLab
 from mailstack.model import Account, Domain, Lab, Result, ServiceState
 from mailstack.roles import Role
-from mailstack.running import RunningLab
 from mailstack.secret import Secret
 from tests.unit.fakes import FakeEngine, FakeRunner, FakeTarget
 
@@ -62,7 +66,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeLaunch:
 def lab(launch: FakeLaunch) -> RunningLab:
     """The lab `a`, which is up."""
     engine = launch.reached
-    directory = home.directory(engine, "a")
+    directory = homes.directory(engine, "a")
     directory.make()
     files.put(directory.files, files.wanted(directory.files, LAB))
     ports = {name: 20000 + number for number, name in enumerate(PORTS)}
@@ -228,6 +232,6 @@ def test_accounts_that_are_added_and_removed_are_handed_over_alone(
 
 def test_the_guard_of_a_lab_is_told_its_target(lab: RunningLab) -> None:
     runner = FakeRunner()
-    users.guard(FakeTarget(host="box", url="unix:///tunnel.sock"), lab.directory.home, "a", runner)
+    leases.guard(FakeTarget(host="box", url="unix:///tunnel.sock"), lab.directory.home, "a", runner)
     environment = runner.released[0].environment
     assert (environment["MAILSTACK_HOST"], environment["DOCKER_HOST"]) == ("box", "unix:///tunnel.sock")

@@ -66,7 +66,7 @@ def test_an_error_as_a_whole_has_what_was_added_to_it() -> None:
 
 
 def test_the_command_line_shows_all_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    from mailstack.cli import tell
+    from mailstack.cli.main import tell
 
     tell(whole())
     assert capsys.readouterr().err == f"mailstack: {TEXT}\n"

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import plan
+from mailstack.engine.inventory import Container, Inventory, Volume
 from mailstack.errors import InputError
-from mailstack.inventory import Container, Inventory, Volume
+from mailstack.lab import plan
+from mailstack.lab.observation import Failure, Observation
+from mailstack.lab.plan import Desired
+from mailstack.lab.remains import Remains, plan_down
+from mailstack.lab.steps import Plan, Step
 from mailstack.model import Account, Domain, Json, Lab, Network, Relay
-from mailstack.observation import Failure, Observation, Remains
-from mailstack.plan import Desired
 from mailstack.roles import Role, Service
 from mailstack.secret import Secret
 from mailstack.state import State
-from mailstack.steps import Plan, Step
 
 OWN = {"mailstack.lab": "a", "mailstack.owner": "me"}
 SERVICES = (
@@ -31,9 +32,7 @@ DOCUMENT: Json = {
     "volumes": {"queue": {"name": "mailstack-a_queue", "labels": OWN}, "data": {"name": "mailstack-a_data"}},
     "x-mailstack": {},
 }
-STATE = replace(
-    State("a", "me", "never", "1", ("lab.yaml",), {"imaps": 20001}, {"mail": "10.213.0.0/27"}), services=SERVICES
-)
+STATE = State("a", "me", "never", "1", ("lab.yaml",), {"imaps": 20001}, {"mail": "10.213.0.0/27"}, services=SERVICES)
 TEXTS = {"postfix.cf": Secret("one"), "accounts": Secret("two")}
 
 
@@ -185,6 +184,6 @@ def test_after_a_failure_images_are_built_or_the_lab_moves_or_nothing_is_tried()
 def test_a_down_names_what_compose_removes_and_what_is_removed_by_labels() -> None:
     outside = Container("mailstack-a-outside", OWN)
     seen = Remains("a", Path("/labs/a"), True, STATE, replace(WHOLE, containers=(*WHOLE.containers, outside)))
-    shown = [(row.step, len(row.concerns)) for row in plan.plan_down(seen, "me").rows()]
+    shown = [(row.step, len(row.concerns)) for row in plan_down(seen, "me").rows()]
     assert shown == [("compose down", 4), ("remove", 1), ("remove directory", 1)]
-    assert plan.plan_down(Remains("a", Path("/labs/a"), False, None, Inventory("a")), "me").rows() == []
+    assert plan_down(Remains("a", Path("/labs/a"), False, None, Inventory("a")), "me").rows() == []

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from mailstack import lab, state
+from mailstack import state
 from mailstack.errors import CheckFailed, EngineError, HostError, InputError, Interrupted
-from mailstack.lab import Request
+from mailstack.lab import up
+from mailstack.lab.up import Request
 from mailstack.model import SERVICES
-from tests.unit.fake_engine import Thing
+from tests.unit.fake_engine import Thing, role
 from tests.unit.world import NAME, PROJECT, WHOLE, World, tag
 
-# ── new ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+pytestmark = pytest.mark.sockets  # free ports are looked for
 
-pytestmark = pytest.mark.sockets  # ports are looked at
+# ── new ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_new_lab_is_made_and_proven(world: World) -> None:
@@ -105,7 +106,8 @@ def test_a_changed_service_is_made_again_and_one_more_is_created(standing: World
     standing.compose.services = {
         "sender": {
             "image": f"mailstack/sender:{tag()}",
-            "labels": {"mailstack.role": "sender"},
+            "labels": role("sender"),
+            "configs": [{"source": "sender.cf"}, {"source": "ca.pem"}],
             "environment": {"TZ": "UTC"},
         },
         "application": {"image": f"mailstack/sender:{tag()}", "labels": {}},
@@ -334,7 +336,7 @@ def test_an_interrupted_up_removes_also_what_the_engine_is_still_making(world: W
 
 
 def test_documents_of_plans_have_no_secrets(world: World) -> None:
-    text = json.dumps(lab.dry_run(world.tools.engine, Request(NAME), world.said.append, world.tools).json())
+    text = json.dumps(up.dry_run(world.tools.engine, Request(NAME), world.said.append, world.tools).json())
     world.up()
     assert (world.directory.files / "accounts").read_text().split(":")[1] not in text
     assert state.owner() == "me"
