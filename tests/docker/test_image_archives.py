@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
 
 from mailstack import state
 from mailstack.definition import bundled
 from mailstack.images import build
-from mailstack.model import SERVICES
+from mailstack.model import LABEL_LAB, SERVICES
 from tests.docker import nested
 from tests.docker.conftest import Labs
 from tests.docker.remote import answer, left, mailstack
@@ -88,11 +89,9 @@ def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
 
 
 def test_version_leaves_no_container(saved: Path) -> None:
-    import docker
-
     command("version")
-    owner: dict[str, str | list[str] | bool] = {"label": f"mailstack.owner={state.owner()}"}
-    assert docker.from_env().containers.list(all=True, filters=owner) == []
+    made = docker.from_env().containers.list(all=True, filters={"label": [LABEL_LAB]})
+    assert [each.name for each in made if each.labels[LABEL_LAB].startswith("versions-")] == []
 
 
 def test_half_a_file_is_refused_and_changes_nothing(saved: Path, tmp_path: Path) -> None:
