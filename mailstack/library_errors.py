@@ -39,7 +39,7 @@ def named(module: str, classes: str) -> list[str]:
 
 DOCKER_REFUSED = [
     *named("docker.errors", "APIError NotFound ImageNotFound BuildError ImageLoadError ContainerError"),
-    "mailstack.engine.unix_api.Refused",
+    "mailstack.engine.unix_connection.Refused",
 ]
 # What was to be used cannot be: an address, a setting, a file of Docker's.
 DOCKER_UNUSABLE = [
@@ -68,7 +68,7 @@ DOCKER_SILENT = [
     *named("http.client", "UnimplementedFileMode IncompleteRead ImproperConnectionState CannotSendRequest"),
     *named("http.client", "CannotSendHeader ResponseNotReady BadStatusLine LineTooLong RemoteDisconnected"),
     *named("docker.utils.socket", "SocketError"),
-    "mailstack.engine.unix_api.Silent",
+    "mailstack.engine.unix_connection.Silent",
     # Of a connection that the SDK gives away as a socket; files have others.
     *named("builtins", "ConnectionError TimeoutError"),
 ]

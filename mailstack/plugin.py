@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mailstack.lab.running import RunningLab
     from mailstack.model import CheckResult
     from mailstack.testing import Mailbox, MailboxFactory, SmtpSettings
-    from mailstack.testing.mailbox import MailboxUnmet
 
 TTL = 3600.0  # seconds
 
@@ -62,9 +61,15 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add to the report of a test that waited for a mail in vain what the lab knows about it."""
     report = yield
-    unmet = _unmet(call.excinfo.value) if report.failed and call.excinfo else None
-    if unmet is not None:
-        _explain(report, unmet, item)
+    if report.failed and call.excinfo:
+        from mailstack.testing.mailbox import failed_wait
+
+        if unmet := failed_wait(call.excinfo.value):
+            from mailstack.testing import evidence
+
+            artifacts: str | None = item.config.getoption("--mailstack-artifacts")
+            folder = Path(artifacts).absolute() / evidence.folder(item.nodeid) if artifacts is not None else None
+            report.sections += evidence.told(unmet, folder)
     return report
 
 
@@ -119,40 +124,18 @@ def mailstack_lab(
         yield lab
         return
 
-    from mailstack.errors import MailstackError
-    from mailstack.lab import down, homes
-    from mailstack.lab.leases import Users, guard
-    from mailstack.lab.up import Request, ensure
-    from mailstack.runner.local import Local
-    from mailstack.state import LabDirectory
+    from mailstack.lab.up import Request
+    from mailstack.testing.run_lab import RunLab
 
-    name = _own_name(request.config)
-    keep = request.config.getoption("--mailstack-keep")
-    wanted = Request(name, tuple(Path(path) for path in mailstack_overlays), ttl=mailstack_ttl)
-    end = _nothing if keep else lambda: down.down(engine, name, _silent)
+    wanted = Request(_own_name(request.config), tuple(map(Path, mailstack_overlays)), ttl=mailstack_ttl)
     with _for_people():
-        there = homes.current(engine)  # before anything is made: where no engine answers, nothing could be removed
-        users = Users(there, name)
-        users.join()
-        try:
-            if not keep:
-                guard(
-                    engine.target, there, name, Local()
-                )  # takes the lab down if this process and those that share it are killed
-            ensure(engine, wanted, _silent, _warm_up)
-            found = RunningLab(name, engine)
-        except BaseException:
-            # Interrupted when the lab was just up: who leaves without taking it down sends the guard away, too. Where
-            # nothing was made, or what was made is removed, no engine is asked: it may never have been there.
-            made = LabDirectory(there, name).is_made()
-            with contextlib.suppress(MailstackError):  # what went wrong first is what is told
-                users.leave(end if made else _nothing)
-            raise
+        own = RunLab(engine, wanted, keep=request.config.getoption("--mailstack-keep"))
+        lab = own.join()
     try:
-        yield found
+        yield lab
     finally:
         with _for_people():
-            users.leave(end)
+            own.leave()
 
 
 @pytest.fixture(scope="session")
@@ -268,28 +251,6 @@ def _engine(config: pytest.Config) -> Engine:
     return config.stash[_ENGINE]
 
 
-def _warm_up() -> None:
-    """Read in what tests use, as long as another worker brings the lab up: here is nothing else to do."""
-    import email.headerregistry
-    import email.policy
-
-    import imap_tools
-
-    import mailstack.actions.accounts
-    import mailstack.actions.queue_watch
-    import mailstack.testing
-
-    del email, imap_tools, mailstack
-
-
-def _silent(_: str) -> None:
-    """What a lab says of its progress is not told."""
-
-
-def _nothing() -> None:
-    """What is done about a lab that is to be kept."""
-
-
 @contextlib.contextmanager
 def _for_people() -> Iterator[None]:
     """What mailstack has to say, without a traceback."""
@@ -303,32 +264,3 @@ def _for_people() -> Iterator[None]:
 
 def _worded(error: MailstackError) -> str:
     return f"mailstack: {error.whole()}"
-
-
-def _unmet(error: BaseException) -> MailboxUnmet | None:
-    """The wait in vain behind an error: itself, or what it was raised from."""
-    from mailstack.testing.mailbox import MailboxUnmet
-
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        if isinstance(each, MailboxUnmet):
-            return each
-        seen.add(id(each))
-        each = each.__cause__ or each.__context__
-    return None
-
-
-def _explain(report: pytest.TestReport, unmet: MailboxUnmet, item: pytest.Item) -> None:
-    from mailstack.errors import MailstackError
-    from mailstack.testing import evidence
-
-    try:
-        told = evidence.sections(unmet.mailbox)
-        report.sections += told
-        directory: str | None = item.config.getoption("--mailstack-artifacts")
-        if directory is not None:
-            evidence.keep(unmet.mailbox, Path(directory).absolute() / evidence.folder(item.nodeid), told)
-    except Exception as error:  # whatever it is: the test's own failure is what is told
-        said = error.whole() if isinstance(error, MailstackError) else error
-        report.sections.append(("mailstack", f"what the lab knows could not be told: {type(error).__name__}: {said}"))

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import getpass
 import hashlib
 import json
@@ -20,18 +19,17 @@ import os
 import re
 import socket
 import stat
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from mailstack.errors import DeadlinePassed, HostError, InputError
+from mailstack.errors import HostError, InputError
 from mailstack.model import Deadline, Json, Lab
 from mailstack.network import subnets
 from mailstack.roles import Service
 from mailstack.secret import write_private
-from mailstack.storage import directories, json_file
+from mailstack.storage import directories, json_file, locks, refusals
 from mailstack.storage.directories import Marker
 
 # How long a command waits until others have ended that work on the same lab, in seconds.
@@ -248,8 +246,8 @@ class LabDirectory:
         while True:
             fd = self.home.open(self._lock_name, make=make)
             try:
-                _lock(fd, self.name, deadline, on_wait)
-                if same_file(fd, self.home.path / self._lock_name):
+                locks.acquire(fd, f"lab “{self.name}”", deadline, on_wait)
+                if locks.same_file(fd, self.home.path / self._lock_name):
                     try:
                         yield fd
                     finally:
@@ -261,43 +259,11 @@ class LabDirectory:
                 os.close(fd)
 
 
-def _lock(fd: int, name: str, deadline: Deadline, on_wait: Callable[[], None]) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    except BlockingIOError:
-        if not deadline.passed():
-            on_wait()
-    held = threading.Event()
-
-    def wait() -> None:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            held.set()
-        except OSError:
-            pass  # the deadline passed, and the file was closed
-
-    threading.Thread(target=wait, daemon=True).start()
-    if not held.wait(deadline.remaining()):
-        raise DeadlinePassed(
-            f"another mailstack command was still working on lab “{name}” after {deadline.seconds:g} s",
-            remedy="wait for it, or end it, and try again",
-        )
-
-
-def same_file(fd: int, path: Path) -> bool:
-    """Whether an open file is still the one at `path`."""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _open_empty(path: Path, flags: int) -> int:
     fd = directories.open_file(path, flags)
     if os.fstat(fd).st_size:
         os.close(fd)
-        raise directories.in_the_way(path)
+        raise refusals.in_the_way(path)
     return fd
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mailstack.actions import mailboxes, sending
+from mailstack.definition import destinations
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
@@ -256,7 +257,7 @@ def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Dea
 
     Postfix's debugging log does not have it (smtp(8)). When it is not in a mailbox of the lab, a line in brackets.
     """
-    boxes = sorted(set().union(*(sending.mailboxes_for(lab.definition(), address) for address in recipients)))
+    boxes = sorted(set().union(*(destinations.mailboxes(lab.definition(), address) for address in recipients)))
     unknown = ("[the message: it is in no mailbox of the lab to look at]",)
     if not boxes or lab.state.relay:
         return unknown

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from mailstack.actions import tracing
+from mailstack.definition import destinations
 from mailstack.errors import CheckFailed, DeadlinePassed, EngineError, InputError
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
@@ -110,35 +111,6 @@ def letter(
     return Letter(sender, chosen, subject, body, tuple(attachments))
 
 
-def mailboxes_for(lab: Lab, address: str) -> set[str]:
-    """The accounts whose mailboxes a mail to `address` ends in: aliases, `+` addresses and catch-alls followed."""
-    return _ends(lab, address)[0]
-
-
-def _ends(lab: Lab, address: str) -> tuple[set[str], set[str]]:
-    """The same, and the addresses that it leads to without a mailbox in the lab."""
-    aliases = {alias.address: alias.targets for alias in lab.aliases}
-    accounts = set(lab.addresses())
-    catch_alls = {domain.name: domain.catch_all for domain in lab.domains if domain.catch_all}
-    found, others, waiting, seen = set(), set(), [address.lower()], set()
-    while waiting:
-        each = waiting.pop()
-        local, _, domain = each.rpartition("@")
-        plain = f"{local.partition('+')[0]}@{domain}"
-        if each in seen:
-            continue
-        seen.add(each)
-        if plain in accounts:
-            found.add(plain)
-        elif plain in aliases:
-            waiting.extend(aliases[plain])
-        elif catch_all := catch_alls.get(domain):
-            waiting.append(catch_all)
-        else:
-            others.add(each)
-    return found, others
-
-
 def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route: Route | None = None) -> Sent:
     """Send it, and wait for it in every mailbox of the lab that it is for, and until a relay outside has it.
 
@@ -158,7 +130,7 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
         _submit(lab, letter, outgoing)
     boxes, others = set[str](), set(letter.recipients)
     if lab.state.relay == "" or via == "submission":
-        ends = [_ends(lab.definition(), address) for address in letter.recipients]
+        ends = [destinations.of(lab.definition(), address) for address in letter.recipients]
         boxes, others = (set().union(*each) for each in zip(*ends, strict=True))
     arrival = _Arrival(lab, message_id, sorted(boxes), begun)
     sent = Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrival.seen)

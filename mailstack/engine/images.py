@@ -11,7 +11,8 @@ from typing import Any
 
 from mailstack.engine import layers
 from mailstack.engine.client import Client, errors, gone, mapped
-from mailstack.engine.unix_api import Refused, Silent, UnixApi
+from mailstack.engine.unix_api import UnixApi
+from mailstack.engine.unix_connection import Refused, Silent
 from mailstack.errors import EngineError
 from mailstack.target.target import Target
 

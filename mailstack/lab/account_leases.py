@@ -15,8 +15,8 @@ import secrets as _random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mailstack import state
 from mailstack.errors import HostError
+from mailstack.storage import locks
 
 _COMING = ".coming"
 
@@ -74,7 +74,7 @@ def left(lab: Path) -> Iterator[list[str]]:
             continue
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if state.same_file(file.fileno(), path):
+            if locks.same_file(file.fileno(), path):
                 # The last line may be cut off: then the account was not added, either.
                 yield [line for line in file.read().decode(errors="replace").split("\n")[:-1] if line]
                 path.unlink(missing_ok=True)

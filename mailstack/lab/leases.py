@@ -19,7 +19,7 @@ from mailstack import state
 from mailstack.model import Command
 from mailstack.runner.local import Runner, program
 from mailstack.state import Home
-from mailstack.storage import directories
+from mailstack.storage import directories, locks
 from mailstack.target.target import Target
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Users:
             fd = self._home.open(self._name)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH)
-                if state.same_file(fd, self.path):
+                if locks.same_file(fd, self.path):
                     self._fd, fd = fd, -1
                     # A child that was forked is no user: it may outlive the process that is.
                     os.register_at_fork(after_in_child=self._close)
@@ -74,7 +74,7 @@ class Users:
         with contextlib.suppress(FileNotFoundError), self._opened() as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             fcntl.flock(file, fcntl.LOCK_EX)
-            if state.same_file(file.fileno(), self.path):
+            if locks.same_file(file.fileno(), self.path):
                 last()
                 self._home.discard(self._name)
 
@@ -102,7 +102,7 @@ class Users:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return busy
-            return action() if state.same_file(file.fileno(), self.path) else None
+            return action() if locks.same_file(file.fileno(), self.path) else None
         return None
 
     def _opened(self) -> IO[bytes]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack import state
-from mailstack.config import files
+from mailstack.config import user_files
 from mailstack.definition import bundled
 from mailstack.images import build
 from mailstack.model import Relay
@@ -40,8 +40,8 @@ class RelayFiles:
 def read_relay_files(request: Request) -> RelayFiles:
     """Read the user's files. Raises CredentialsError, InputError."""
     return RelayFiles(
-        files.read_credentials(request.credentials) if request.credentials else None,
-        files.read_authorities(request.relay_ca) if request.relay_ca else "",
+        user_files.read_credentials(request.credentials) if request.credentials else None,
+        user_files.read_authorities(request.relay_ca) if request.relay_ca else "",
     )
 
 

@@ -18,9 +18,9 @@ from mailstack.secret import Ask, Secret
 from mailstack.ssh import address, wire
 from mailstack.ssh.address import ENGINE, LOCK
 from mailstack.ssh.connection import Connection, attempt, unread
-from mailstack.state import same_file
 from mailstack.storage import directories
 from mailstack.storage.directories import Marker
+from mailstack.storage.locks import same_file
 
 # How often a password is asked for (ssh_config(5), NumberOfPasswordPrompts).
 _TRIES = 3

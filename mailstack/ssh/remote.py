@@ -64,34 +64,7 @@ class Remote:
         """Connect and log in. Raises HostError; Refused when none of the user's keys will do."""
         self._hops = login.enter(self.host, self._answers)
         self._connection = self._hops[-1]
-        self._watch_the_line()
-
-    def _watch_the_line(self) -> None:
-        """Have the connection end when the host answers no more, whether or not what lies between still does."""
-        import threading
-
-        line = self._hops[0].transport.sock
-        if isinstance(line, socket.socket):  # else a program's, of ProxyCommand
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)  # tcp(7)
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=self._ask_for_life, daemon=True).start()
-        threading.Thread(target=self._listen_for_life, args=(line,), daemon=True).start()
-
-    def _ask_for_life(self) -> None:
-        """As ssh_config(5), ServerAliveInterval: every host answers, if only that it knows no such request."""
-        transport = self._connection.transport
-        with contextlib.suppress(OSError, EOFError):
-            while transport.is_active():
-                transport.global_request("keepalive@openssh.com", wait=True)
-                time.sleep(_KEEPALIVE_SECONDS)
-
-    def _listen_for_life(self, line: Any) -> None:
-        transport = self._connection.transport
-        while transport.is_active():
-            # What has not left this machine yet cannot be answered: then it is for TCP to say.
-            if time.monotonic() - transport.heard > SILENCE_SECONDS and not _unsent(line):
-                transport.close()
-            time.sleep(1)
+        _watch_line(self._hops[0].transport.sock, self._connection.transport)
 
     def wait(self) -> None:
         """Until the connection has ended, however it does."""
@@ -211,6 +184,33 @@ class Remote:
         finally:
             timer.cancel()
         return channel, ""
+
+
+def _watch_line(line: Any, transport: Any) -> None:
+    """Have the connection end when the host answers no more, whether or not what lies between still does."""
+    import threading
+
+    if isinstance(line, socket.socket):  # else a program's, of ProxyCommand
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)  # tcp(7)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    threading.Thread(target=_ask_for_life, args=(transport,), daemon=True).start()
+    threading.Thread(target=_listen_for_life, args=(line, transport), daemon=True).start()
+
+
+def _ask_for_life(transport: Any) -> None:
+    """As ssh_config(5), ServerAliveInterval: every host answers, if only that it knows no such request."""
+    with contextlib.suppress(OSError, EOFError):
+        while transport.is_active():
+            transport.global_request("keepalive@openssh.com", wait=True)
+            time.sleep(_KEEPALIVE_SECONDS)
+
+
+def _listen_for_life(line: Any, transport: Any) -> None:
+    while transport.is_active():
+        # What has not left this machine yet cannot be answered: then it is for TCP to say.
+        if time.monotonic() - transport.heard > SILENCE_SECONDS and not _unsent(line):
+            transport.close()
+        time.sleep(1)
 
 
 def _unsent(line: Any) -> bool:

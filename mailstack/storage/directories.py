@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mailstack.errors import HostError
-from mailstack.storage import json_file
+from mailstack.storage import json_file, refusals
 
 VARIABLE = "MAILSTACK_RUNTIME_DIR"
 MARKER = ".mailstack"
@@ -35,7 +35,6 @@ ROOT, ENGINE, HOST, LAB, SECRETS, REPORT = "root", "engine", "host", "lab", "sec
 SHARED_MEMORY = Path("/dev/shm")
 _NEW = ".new-"  # a directory that has no name yet
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ANOTHER = "set MAILSTACK_RUNTIME_DIR to a directory of your own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +69,16 @@ def base() -> Path:
     except OSError as error:  # the working directory is gone
         raise HostError(f"{chosen}: cannot be found: {error.strerror}", remedy="name it from the root: /…") from None
     refuse_colon(directory)
-    _refuse_unsafe(directory)
+    refusals.refuse_unsafe(directory)
     return directory
 
 
 def refuse_colon(directory: Path) -> None:
     """Raise HostError for a directory that the engine cannot mount: it takes what follows a colon for an option."""
     if ":" in str(directory):
-        raise HostError(f"{directory}: has a colon in its name, where the engine can mount nothing", remedy=_ANOTHER)
+        raise HostError(
+            f"{directory}: has a colon in its name, where the engine can mount nothing", remedy=refusals.ANOTHER
+        )
 
 
 def root() -> Path:
@@ -96,7 +97,7 @@ def make(path: Path, marker: Marker) -> None:
         _make_new(path, marker)
         found = read(path)
     if found is None or (found.kind, found.lab) != (marker.kind, marker.lab):
-        raise in_the_way(path)
+        raise refusals.in_the_way(path)
     _close_to_others(path)
 
 
@@ -174,7 +175,7 @@ def open_file(path: Path, flags: int) -> int:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or status.st_nlink > 1:
         os.close(fd)
-        raise in_the_way(path)
+        raise refusals.in_the_way(path)
     return fd
 
 
@@ -184,7 +185,7 @@ def make_subdirectory(path: Path) -> None:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
     except OSError as error:
-        raise _cannot_be_made(path, error) from None
+        raise refusals.cannot_be_made(path, error) from None
     _close_to_others(path)
 
 
@@ -229,7 +230,9 @@ def _make_new(path: Path, marker: Marker) -> None:
                     return
                 # Shared with others: not to be closed to them.
                 if (mode := os.fstat(directory).st_mode) & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX):
-                    raise HostError(f"{path}: is shared with others (mode {stat.S_IMODE(mode):04o})", remedy=_ANOTHER)
+                    raise HostError(
+                        f"{path}: is shared with others (mode {stat.S_IMODE(mode):04o})", remedy=refusals.ANOTHER
+                    )
             _mark(path, marker)
             return
         new = path.parent / f"{_NEW}{secrets.token_hex(8)}"
@@ -244,7 +247,7 @@ def _make_new(path: Path, marker: Marker) -> None:
                 new.rmdir()
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not os.path.lexists(path):
-            raise _cannot_be_made(path, error) from None
+            raise refusals.cannot_be_made(path, error) from None
 
 
 def _make_parents(path: Path) -> None:
@@ -266,7 +269,7 @@ def _close_to_others(path: Path) -> None:
             if os.fstat(directory).st_mode & 0o077:
                 os.fchmod(directory, 0o700)
     except OSError as error:
-        raise _cannot_be_made(path, error) from None
+        raise refusals.cannot_be_made(path, error) from None
 
 
 def _remove_entry(name: str, directory: int) -> None:
@@ -275,38 +278,3 @@ def _remove_entry(name: str, directory: int) -> None:
             shutil.rmtree(name, dir_fd=directory)
         else:
             os.unlink(name, dir_fd=directory)
-
-
-def _refuse_unsafe(directory: Path) -> None:
-    """Raise HostError for a directory below which another user could put something of his own in the place of ours."""
-    own = (0, os.getuid())
-    for place in (*reversed(directory.parents), directory):
-        try:
-            status = place.lstat()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _cannot_be_made(directory, error) from None
-        if stat.S_ISLNK(status.st_mode) and (place == directory or status.st_uid not in own):
-            raise HostError(f"{place}: is a symbolic link", remedy="name the directory that it leads to")
-    if not stat.S_ISDIR(status.st_mode):
-        raise HostError(f"{directory}: is not a directory", remedy=_ANOTHER)
-    if status.st_uid not in own:
-        raise HostError(f"{directory}: belongs to another user", remedy=_ANOTHER)
-    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        raise HostError(
-            f"{directory}: every user may rename and remove what is in it (mode {stat.S_IMODE(status.st_mode):04o})",
-            remedy=f"chmod o-w {directory}, or {_ANOTHER}",
-        )
-
-
-def _cannot_be_made(path: Path, error: OSError) -> HostError:
-    if path.is_symlink():
-        return HostError(f"{path}: is a symbolic link", remedy=f"remove it, or {_ANOTHER}")
-    what = "cannot be used" if os.path.lexists(path) else "cannot be made"
-    return HostError(f"{path}: {what}: {error.strerror}", remedy=_ANOTHER)
-
-
-def in_the_way(path: Path) -> HostError:
-    """Return the error for something that stands where mailstack would have its own."""
-    return HostError(f"{path}: is in the way: it was not made by mailstack", remedy=f"move it away, or {_ANOTHER}")

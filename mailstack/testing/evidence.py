@@ -12,7 +12,7 @@ from mailstack.actions import queues, tracing
 from mailstack.config import files
 from mailstack.errors import MailstackError
 from mailstack.message import attachments
-from mailstack.testing.mailbox import Mailbox
+from mailstack.testing.mailbox import Mailbox, MailboxUnmet
 from mailstack.testing.received import Message
 from mailstack.text.durations import spoken
 from mailstack.text.printable import printable
@@ -150,3 +150,16 @@ def _logs(mailbox: Mailbox, tail: int | None) -> Iterator[tuple[str, str]]:
         text = _told(lambda each=service: lab.engine.logs(each.container, tail=tail, since=mailbox.begun))  # type: ignore[misc]
         state = "" if service.state == "running" else f"it is not running: {service.state}\n"
         yield service.name, state + text.rstrip("\n") or "nothing since the mailbox was made"
+
+
+def told(failure: MailboxUnmet, directory: Path | None) -> list[tuple[str, str]]:
+    """Return the sections about a failed wait, after keeping them in a directory if one is given; never raises."""
+    found: list[tuple[str, str]] = []
+    try:
+        found += sections(failure.mailbox)
+        if directory is not None:
+            keep(failure.mailbox, directory, found)
+    except Exception as error:  # the test's own failure is the one to report
+        reason = error.whole() if isinstance(error, MailstackError) else error
+        found.append(("mailstack", f"what the lab knows could not be told: {type(error).__name__}: {reason}"))
+    return found

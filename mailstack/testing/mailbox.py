@@ -34,6 +34,18 @@ class MailboxUnmet(AssertionError):
         self.mailbox = mailbox
 
 
+def failed_wait(error: BaseException) -> MailboxUnmet | None:
+    """Return the failed wait behind an error: the error itself, or one that it was raised from."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        if isinstance(each, MailboxUnmet):
+            return each
+        seen.add(id(each))
+        each = each.__cause__ or each.__context__
+    return None
+
+
 class Mailbox:
     """An account of the lab, with the mails that come to it. One IMAP connection, opened when it is first looked at."""
 
@@ -190,14 +202,14 @@ def _queued(lab: RunningLab, address: str, queues: Looks, criteria: Criteria) ->
 
     Raises MailstackError.
     """
-    from mailstack.actions import sending
+    from mailstack.definition import destinations
     from mailstack.message import message
 
     found = []
     entries = queues.entries()
     definition = lab.definition() if entries else lab.defined  # the former grows with every test
     for entry in entries:
-        mine = [each for each in entry.recipients if address in sending.mailboxes_for(definition, each.address)]
+        mine = [each for each in entry.recipients if address in destinations.mailboxes(definition, each.address)]
         raw = queues.mail(entry) if mine else b""
         mail = Message(
             message.Message(0, raw, datetime.fromtimestamp(entry.arrived, UTC)), lambda name: journey(lab, name)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 
-from mailstack.actions import queues, sending
+from mailstack.actions import queues
+from mailstack.definition import destinations
 from mailstack.protocol import imap, trust
 from tests.docker.faults import Mail, Stage
 
@@ -76,7 +77,7 @@ def _address(block: Message) -> str:
 
 def status(stage: Stage, sent: Mail, recipient: str, found: Evidence) -> str:
     """What became of a mail for one recipient; "unknown" where nothing tells (yet)."""
-    boxes = sending.mailboxes_for(stage.lab.definition(), recipient)
+    boxes = destinations.mailboxes(stage.lab.definition(), recipient)
     if (sent.message_id, recipient) in found.queued:
         return _QUEUES.get(found.queued[sent.message_id, recipient], "unknown")
     if recipient in found.bounces.get(sent.message_id, {}):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mailstack.engine.engine import Engine
-from mailstack.engine.unix_api import Refused, Silent
+from mailstack.engine.unix_connection import Refused, Silent
 from mailstack.model import PORTS, SERVICES, Command, Result
 from mailstack.roles import LABEL, STANDARD
 from mailstack.target.target import LocalTarget

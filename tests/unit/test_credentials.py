@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from mailstack.config.files import read_credentials
+from mailstack.config.user_files import read_credentials
 from mailstack.errors import CredentialsError
 
 

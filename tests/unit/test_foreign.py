@@ -19,7 +19,8 @@ import pytest
 from mailstack import library_errors
 from mailstack.engine import client as engine_client
 from mailstack.engine.engine import Engine
-from mailstack.engine.unix_api import Silent, UnixApi
+from mailstack.engine.unix_api import UnixApi
+from mailstack.engine.unix_connection import Silent
 from mailstack.errors import CheckFailed, EngineError, HostError, InputError, Interrupted, MailstackError
 from mailstack.model import Endpoint
 from mailstack.protocol import imap, smtp
@@ -36,7 +37,7 @@ TABLES = {
     "requests.exceptions": ENGINE,
     "urllib3.exceptions": ENGINE,
     "http.client": ENGINE,
-    "mailstack.engine.unix_api": ENGINE,
+    "mailstack.engine.unix_connection": ENGINE,
     "smtplib": smtp.SMTP_ERRORS,
     "ssl": smtp.SMTP_ERRORS,
     "imaplib": imap.errors(WHERE, "u"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mailstack.actions import sending
 from mailstack.config import render
+from mailstack.definition import destinations
 from mailstack.model import Account, Alias, Domain, Lab, Relay, Settings
 from mailstack.secret import Secret
 
@@ -91,4 +91,4 @@ def test_a_mail_is_looked_for_where_the_servers_will_put_it() -> None:
         "nobody@example.com": set(),
         "someone@outside.test": set(),
     }.items():
-        assert sending.mailboxes_for(LAB, address) == boxes, address
+        assert destinations.mailboxes(LAB, address) == boxes, address

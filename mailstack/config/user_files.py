@@ -1,0 +1,101 @@
+"""The user's own files for a relay host outside: its credentials, and the certificates of its authority."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import unicodedata
+from pathlib import Path
+
+from mailstack.errors import CredentialsError, InputError
+from mailstack.secret import Secret
+
+
+def read_authorities(path: Path) -> str:
+    """A file with certificates of authorities (PEM), one or more. Raises InputError."""
+    import ssl
+
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: the relay's CA should be a file", remedy=_PEM)
+    try:
+        text = path.read_text(encoding="utf-8")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=text)
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file with the relay's CA is not there") from None
+    except (ssl.SSLError, ValueError):  # ValueError: an empty file, or one that is not text
+        raise InputError(f"{path}: there is no certificate in it", remedy=_PEM) from None
+    except OSError as error:
+        raise InputError(f"{path}: the relay's CA cannot be read: {error.strerror}") from None
+    if not context.cert_store_stats()["x509_ca"]:
+        raise InputError(f"{path}: the certificate in it is no authority's", remedy=_PEM)
+    # Nothing but the certificates: whatever else is in the file (a key, say) stays there.
+    return "".join(f"{certificate}\n" for certificate in _CERTIFICATE.findall(text))
+
+
+_PEM = "it should have the CA's certificate in it, as PEM: -----BEGIN CERTIFICATE-----"
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def read_credentials(path: Path) -> Secret:
+    """The user's own relay credentials: `user:password` in one line, in a file that only its owner may read.
+
+    Raises CredentialsError; no message shows what is in the file.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CredentialsError(f"{path}: the relay's credentials should be a file", remedy=_SHAPE)
+        data = path.read_bytes() if status.st_size <= _MOST_BYTES else None
+    except FileNotFoundError:
+        raise CredentialsError(f"{path}: the file with the relay's credentials is not there", remedy=_SHAPE) from None
+    except OSError as error:
+        raise CredentialsError(f"{path}: the relay's credentials cannot be read: {error.strerror}") from None
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise CredentialsError(
+            f"{path}: others than its owner may read the relay's credentials (mode {status.st_mode & 0o777:04o})",
+            remedy=f"chmod 600 {path}",
+        )
+    if status.st_uid not in (os.getuid(), 0):
+        raise CredentialsError(
+            f"{path}: the relay's credentials belong to another user", remedy=f"chown it, then chmod 600 {path}"
+        )
+    if data is None:
+        raise CredentialsError(f"{path}: is longer than {_MOST_BYTES} bytes: these are no credentials", remedy=_SHAPE)
+    place, problem = _misfit(data)
+    if problem:
+        raise CredentialsError(f"{path}{place}: {problem}", remedy=_SHAPE)
+    return Secret(data.decode().split("\n")[0].removesuffix("\r") + "\n")
+
+
+def _misfit(data: bytes) -> tuple[str, str]:
+    """What keeps `data` from being `user:password` in one line, and its place; ("", "") if nothing does."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode().split("\n")
+        return f":{len(before)}:{len(before[-1]) + 1}", "the relay's credentials are not text in UTF-8"
+    if not text.strip():
+        return "", "the file with the relay's credentials is empty"
+    line, *more = text.split("\n")
+    if any(each.strip() for each in more):
+        return ":2:1", "the relay's credentials should be one line"
+    line = line.removesuffix("\r")
+    user, colon, password = line.partition(":")
+    if not colon or not user.strip() or not password.strip():
+        return ":1:1", "the relay's credentials do not have the form user:password"
+    for column, character in enumerate(line, 1):
+        # Also what cannot be seen: a byte order mark, say.
+        if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp"):
+            return f":1:{column}", f"the relay's credentials have the character U+{ord(character):04X} in them"
+    if any(character.isspace() for character in user):
+        return ":1:1", "the relay's user has spaces in it"
+    if password != password.strip():
+        return f":1:{len(user) + 2}", "the password begins or ends with a space"
+    return "", ""
+
+
+# Far more than any user and password have; SASL's PLAIN takes 255 bytes of each (RFC 2595, section 6).
+_MOST_BYTES = 4096
+_SHAPE = "write user:password into it, in one line, and chmod 600 it"

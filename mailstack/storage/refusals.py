@@ -1,0 +1,47 @@
+"""Why a directory is not used: another user could change it, or it is not ours."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from mailstack.errors import HostError
+
+ANOTHER = "set MAILSTACK_RUNTIME_DIR to a directory of your own"
+
+
+def refuse_unsafe(directory: Path) -> None:
+    """Raise HostError for a directory below which another user could put something of his own in the place of ours."""
+    own = (0, os.getuid())
+    for place in (*reversed(directory.parents), directory):
+        try:
+            status = place.lstat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise cannot_be_made(directory, error) from None
+        if stat.S_ISLNK(status.st_mode) and (place == directory or status.st_uid not in own):
+            raise HostError(f"{place}: is a symbolic link", remedy="name the directory that it leads to")
+    if not stat.S_ISDIR(status.st_mode):
+        raise HostError(f"{directory}: is not a directory", remedy=ANOTHER)
+    if status.st_uid not in own:
+        raise HostError(f"{directory}: belongs to another user", remedy=ANOTHER)
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise HostError(
+            f"{directory}: every user may rename and remove what is in it (mode {stat.S_IMODE(status.st_mode):04o})",
+            remedy=f"chmod o-w {directory}, or {ANOTHER}",
+        )
+
+
+def cannot_be_made(path: Path, error: OSError) -> HostError:
+    """Return the error for a directory that the system refuses to make or to open."""
+    if path.is_symlink():
+        return HostError(f"{path}: is a symbolic link", remedy=f"remove it, or {ANOTHER}")
+    what = "cannot be used" if os.path.lexists(path) else "cannot be made"
+    return HostError(f"{path}: {what}: {error.strerror}", remedy=ANOTHER)
+
+
+def in_the_way(path: Path) -> HostError:
+    """Return the error for something that stands where mailstack would have its own."""
+    return HostError(f"{path}: is in the way: it was not made by mailstack", remedy=f"move it away, or {ANOTHER}")
