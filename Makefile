@@ -65,7 +65,7 @@ clean: ## Take the lab down, and remove what was made in this folder.
 
 # The engine and the base image, which need nothing of what pip installs.
 prepared:
-	@if [ -n "$(PYTHON)" ]; then $(PYTHON) -m mailstack.prepare; fi
+	@if [ -n "$(PYTHON)" ]; then $(PYTHON) -m mailstack.host.prepare; fi
 
 define make_venv
 @if [ ! -x $(BIN)/pip ]; then \

@@ -13,10 +13,10 @@ def main() -> NoReturn:
     gc.set_threshold(50_000, 20, 20)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by who started this, no child would have an exit code
-    from mailstack import stdio
+    from mailstack.cli import stdio
 
     stdio.prepare()
-    from mailstack import cli
+    from mailstack.cli import main as cli
 
     cli.main()
 

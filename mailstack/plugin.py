@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from mailstack.accounts import Accounts
-    from mailstack.engine import Engine
+    from mailstack.actions.accounts import Accounts
+    from mailstack.actions.queue_watch import Looks
+    from mailstack.engine.engine import Engine
     from mailstack.errors import MailstackError
-    from mailstack.looks import Looks
+    from mailstack.lab.running import RunningLab
     from mailstack.model import CheckResult
-    from mailstack.running import RunningLab
     from mailstack.testing import Mailbox, MailboxFactory, SmtpSettings
     from mailstack.testing.mailbox import MailboxUnmet
 
@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if name is None or hasattr(config, "workerinput"):
         return
     from mailstack.errors import MailstackError
-    from mailstack.running import RunningLab
+    from mailstack.lab.running import RunningLab
 
     try:
         RunningLab(name, _engine(config))
@@ -109,7 +109,7 @@ def mailstack_lab(
     mailstack_ttl: float,
 ) -> Iterator[RunningLab]:
     """A lab that is up, and proven with a mail: the run's own, which all workers of pytest-xdist share."""
-    from mailstack.running import RunningLab
+    from mailstack.lab.running import RunningLab
 
     with _for_people():
         engine = _engine(request.config)
@@ -119,19 +119,19 @@ def mailstack_lab(
         yield lab
         return
 
-    from mailstack import down, home
     from mailstack.errors import MailstackError
-    from mailstack.lab import Request, ensure
-    from mailstack.runner import Local
+    from mailstack.lab import down, homes
+    from mailstack.lab.leases import Users, guard
+    from mailstack.lab.up import Request, ensure
+    from mailstack.runner.local import Local
     from mailstack.state import LabDirectory
-    from mailstack.users import Users, guard
 
     name = _own_name(request.config)
     keep = request.config.getoption("--mailstack-keep")
     wanted = Request(name, tuple(Path(path) for path in mailstack_overlays), ttl=mailstack_ttl)
     end = _nothing if keep else lambda: down.down(engine, name, _silent)
     with _for_people():
-        there = home.current(engine)  # before anything is made: where no engine answers, nothing could be removed
+        there = homes.current(engine)  # before anything is made: where no engine answers, nothing could be removed
         users = Users(there, name)
         users.join()
         try:
@@ -158,7 +158,7 @@ def mailstack_lab(
 @pytest.fixture(scope="session")
 def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab) -> Iterator[Accounts]:
     """The lab's accounts; those that were added are taken away again, unless the lab goes anyhow or is to be kept."""
-    from mailstack.accounts import Accounts
+    from mailstack.actions.accounts import Accounts
     from mailstack.errors import MailstackError
 
     own = mailstack_lab.name == _own_name(request.config)
@@ -175,7 +175,7 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
 @pytest.fixture(scope="session")
 def _mailstack_queues(mailstack_lab: RunningLab) -> Iterator[Looks]:
     """Looks at the lab's queues."""
-    from mailstack.looks import Looks
+    from mailstack.actions.queue_watch import Looks
 
     with Looks(mailstack_lab) as looks:
         yield looks
@@ -211,8 +211,8 @@ def mailbox(mailbox_factory: MailboxFactory) -> Mailbox:
 @pytest.fixture(scope="session")
 def smtp_settings(mailstack_lab: RunningLab) -> SmtpSettings:
     """What an application submits mail with, as any address of the lab's domains: for smtplib, Django, Flask."""
-    from mailstack import files
-    from mailstack.ports import loopback_name
+    from mailstack.config import files
+    from mailstack.network.ports import loopback_name
     from mailstack.testing import Password, SmtpSettings
 
     relay = files.read_relay(mailstack_lab.directory.files)
@@ -258,9 +258,9 @@ def _own_name(config: pytest.Config) -> str:
 
 def _engine(config: pytest.Config) -> Engine:
     """The engine of the run's target, which is made once. Raises MailstackError."""
-    from mailstack.engine import Engine
-    from mailstack.target import VARIABLE
-    from mailstack.target_choice import choose
+    from mailstack.engine.engine import Engine
+    from mailstack.target.choice import choose
+    from mailstack.target.target import VARIABLE
 
     if _ENGINE not in config.stash:
         host = config.getoption("--mailstack-host") or os.environ.get(VARIABLE, "")
@@ -275,8 +275,8 @@ def _warm_up() -> None:
 
     import imap_tools
 
-    import mailstack.accounts
-    import mailstack.looks
+    import mailstack.actions.accounts
+    import mailstack.actions.queue_watch
     import mailstack.testing
 
     del email, imap_tools, mailstack

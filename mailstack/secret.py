@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mailstack import storage
-from mailstack.errors import HostError
+from mailstack.errors import HostError, MailstackError
+from mailstack.storage import directories
 
 _BLOT = "••••••"
 
@@ -158,7 +158,7 @@ def write_private(path: Path, text: str) -> bool:
     data = text.encode()
     try:
         is_new = not os.path.lexists(path)
-        with open(storage.open_file(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
+        with open(directories.open_file(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
             last = int(os.fstat(file.fileno()).st_mtime)
             if not is_new and file.read() == data:
                 return False
@@ -173,3 +173,10 @@ def write_private(path: Path, text: str) -> bool:
     except OSError as error:
         raise HostError(f"{path}: cannot be written: {error.strerror}") from None
     return True
+
+
+def blot_error(error: Exception, password: Secret) -> Exception:
+    """Take the password out of an error with a server's words: it may have repeated it."""
+    if isinstance(error, MailstackError):
+        error.message, error.details = (blot(text, [password]) for text in (error.message, error.details))
+    return error

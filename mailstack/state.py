@@ -26,12 +26,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from mailstack import jsonfile, storage, subnets
 from mailstack.errors import DeadlinePassed, HostError, InputError
 from mailstack.model import Deadline, Json, Lab
+from mailstack.network import subnets
 from mailstack.roles import Service
 from mailstack.secret import write_private
-from mailstack.storage import Marker
+from mailstack.storage import directories, json_file
+from mailstack.storage.directories import Marker
 
 # How long a command waits until others have ended that work on the same lab, in seconds.
 LOCK_SECONDS = 60.0
@@ -93,14 +94,14 @@ class State:
 
     def definition(self) -> Lab:
         """The Lab that the document and the services describe."""
-        from mailstack import labfile
+        from mailstack.definition import schema
 
-        return replace(labfile.parse({labfile.BLOCK: self.document}), services=self.services)
+        return replace(schema.parse({schema.BLOCK: self.document}), services=self.services)
 
 
 def read(path: Path) -> State | None:
     """Return the State that a file of this user has; None for anything else."""
-    data = jsonfile.read(path)
+    data = json_file.read(path)
     try:
         services = tuple(map(Service.of, data.get("services", ())))
         found = State(**{**data, "files": tuple(data["files"]), "services": services})
@@ -130,16 +131,16 @@ class Home:
 
     def make(self) -> None:
         """Make the directory, unless it is there. Raises HostError."""
-        storage.make(self.root, Marker(storage.ROOT))
-        storage.make(self.path, Marker(storage.ENGINE, endpoint=self.endpoint, engine=self.engine))
+        directories.make(self.root, Marker(directories.ROOT))
+        directories.make(self.path, Marker(directories.ENGINE, endpoint=self.endpoint, engine=self.engine))
 
     def labs(self) -> list[str]:
         """Return the names of the labs that have a directory here."""
-        return [name for name, marker in storage.entries(self.path, storage.LAB).items() if marker.lab == name]
+        return [name for name, marker in directories.entries(self.path, directories.LAB).items() if marker.lab == name]
 
     def files(self, suffix: str) -> list[str]:
         """Return the names of the labs that have a file with this suffix here: `.lock`, `.users`. These are empty."""
-        found = [Path(name) for name in storage.names(self.path)]
+        found = [Path(name) for name in directories.names(self.path)]
         named = [path.stem for path in found if path.suffix == suffix and is_name(path.stem)]
         return [name for name in named if _is_empty_file(self.path / f"{name}{suffix}")]
 
@@ -154,7 +155,7 @@ class Home:
                 if not make:
                     return _open_empty(path, os.O_RDWR)
                 self.make()
-                with contextlib.suppress(FileNotFoundError), storage.held(self.root):
+                with contextlib.suppress(FileNotFoundError), directories.held(self.root):
                     return _open_empty(path, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             raise
@@ -169,10 +170,10 @@ class Home:
 
     def tidy(self) -> None:
         """Remove the home where no lab is left in it; and the root, except in shared memory, where the next will be."""
-        with contextlib.suppress(OSError), storage.held(self.root):
-            storage.remove_if_unused(self.path)
-            if self.root.parent != storage.SHARED_MEMORY:
-                storage.remove_if_unused(self.root, [COMPOSE])
+        with contextlib.suppress(OSError), directories.held(self.root):
+            directories.remove_if_unused(self.path)
+            if self.root.parent != directories.SHARED_MEMORY:
+                directories.remove_if_unused(self.root, [COMPOSE])
 
 
 _UNIX = "unix://"
@@ -187,7 +188,7 @@ def endpoint_of(url: str) -> str:
 
 def homes(root: Path) -> list[Home]:
     """Return the homes below a root: one for each engine that has labs of this user."""
-    found = storage.entries(root, storage.ENGINE).values()
+    found = directories.entries(root, directories.ENGINE).values()
     return [Home(root, marker.endpoint, marker.engine) for marker in found]
 
 
@@ -210,13 +211,13 @@ class LabDirectory:
     def make(self) -> None:
         """Make the directory, private to this user. Raises HostError."""
         self.home.make()
-        storage.make(self.path, Marker(storage.LAB, owner(), self.home.endpoint, self.home.engine, self.name))
-        storage.make_subdirectory(self.files)
-        storage.make_subdirectory(self.files / "added")
+        directories.make(self.path, Marker(directories.LAB, owner(), self.home.endpoint, self.home.engine, self.name))
+        directories.make_subdirectory(self.files)
+        directories.make_subdirectory(self.files / "added")
 
     def is_made(self) -> bool:
         """Return whether mailstack has made the directory."""
-        marker = storage.read(self.path)
+        marker = directories.read(self.path)
         return marker is not None and marker.lab == self.name
 
     def load(self) -> State | None:
@@ -231,7 +232,7 @@ class LabDirectory:
     def remove(self) -> None:
         """Remove the directory with all secrets in it, and the lock, which the caller holds."""
         if self.is_made():
-            storage.remove(self.path)
+            directories.remove(self.path)
         self.home.discard(self._lock_name)
 
     @contextmanager
@@ -293,10 +294,10 @@ def same_file(fd: int, path: Path) -> bool:
 
 
 def _open_empty(path: Path, flags: int) -> int:
-    fd = storage.open_file(path, flags)
+    fd = directories.open_file(path, flags)
     if os.fstat(fd).st_size:
         os.close(fd)
-        raise storage.in_the_way(path)
+        raise directories.in_the_way(path)
     return fd
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from mailstack import target
-from mailstack.engine import Engine
+from mailstack.engine.engine import Engine
+from mailstack.target import target
 
 
 def here() -> Engine:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailstack import printed
 from mailstack.errors import CommandFailed, DeadlinePassed, Interrupted
 from mailstack.model import Command, Deadline
-from mailstack.runner import Runs, must
+from mailstack.runner import output
+from mailstack.runner.local import Runs, must
 
 
 def sh(script: str, **more: object) -> Command:
@@ -182,13 +182,13 @@ class Commands:
     def test_of_a_flood_of_lines_the_last_are_kept(self, runner: Runs) -> None:
         result = runner.run(sh("yes 0123456789abcde | head -n 700000 >&2; echo last >&2"), deadline=Deadline.after(60))
         assert result.stderr.endswith("\nlast")
-        assert 1 << 20 < len(result.stderr) <= printed.STDERR_BYTES + 1000
+        assert 1 << 20 < len(result.stderr) <= output.STDERR_BYTES + 1000
 
     def test_a_line_without_end_comes_in_pieces(self, runner: Runs) -> None:
         seen: list[str] = []
         runner.run(sh("yes | tr -d '\\n' | head -c 200000 >&2"), on_line=seen.append, deadline=Deadline.after(60))
         assert "".join(seen) == "y" * 200000
-        assert max(map(len, seen)) == printed.LINE_BYTES
+        assert max(map(len, seen)) == output.LINE_BYTES
 
     @pytest.fixture
     def interruption(self) -> Iterator[None]:

@@ -15,10 +15,10 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mailstack import hint
 from mailstack.checks import judging
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
+from mailstack.text import hint
 
 if TYPE_CHECKING:
     from mailstack.checks.bench import Bench

@@ -13,7 +13,7 @@ from mailstack.checks import Family
 from mailstack.checks.bench import Bench
 from mailstack.checks.judging import NotApplicable, Unmet, expect
 from mailstack.checks.listeners import STRANGER, envelope
-from mailstack.mail import Smtp
+from mailstack.protocol.smtp import Smtp
 
 family = Family("auth")
 

@@ -17,21 +17,25 @@ from email.message import EmailMessage
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailstack import files, mail, post
+from mailstack.actions import sending
 from mailstack.checks.judging import NotApplicable
 from mailstack.checks.logs import ServiceLog
 from mailstack.checks.once import Once
-from mailstack.dialer import Dialer
+from mailstack.config import files
+from mailstack.engine.dialer import Dialer
 from mailstack.errors import MailstackError
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
 from mailstack.model import Deadline, Port
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
+from mailstack.protocol.smtp import Smtp
 from mailstack.secret import Secret
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
 
 # How TLS begins on a port.
-TLS_OF: dict[int, mail.Tls] = {25: "none", 587: "starttls", 465: "implicit"}
+TLS_OF: dict[int, smtp.Tls] = {25: "none", 587: "starttls", 465: "implicit"}
 
 # How long a mail may take, and a line in a log: deliveries take hundredths of a second.
 ARRIVAL_SECONDS = 8.0
@@ -90,7 +94,7 @@ class Bench:
     @property
     def student(self) -> str:
         """The address of the user of the sender's machine; there may be no account of this name."""
-        return f"{post.STUDENT}@{self.lab.definition().mailname}"
+        return f"{sending.STUDENT}@{self.lab.definition().mailname}"
 
     def container(self, service: str) -> str:
         """Return the id of a service's container."""
@@ -119,38 +123,38 @@ class Bench:
 
     # ── connections ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def dial(self, service: str, port: int) -> mail.Dial:
+    def dial(self, service: str, port: int) -> smtp.Dial:
         """Return what connects to a port of a service from the sender's container."""
 
         def connect() -> socket.socket:
             connection = self._dialer.dial(service, port)
-            connection.settimeout(mail.ANSWER_SECONDS)
+            connection.settimeout(smtp.ANSWER_SECONDS)
             return connection
 
         return connect
 
     def published(self, port: Port) -> socket.socket:
         """Connect from this machine: a tenth of the cost, where it makes no difference where the client is."""
-        return mail.to(self.lab.endpoints[port.name])()
+        return smtp.to(self.lab.endpoints[port.name])()
 
     @cached_property
     def trusting(self) -> ssl.SSLContext:
         """A TLS client that trusts the lab's CA, and nothing else."""
-        return mail.tls_context(self.lab.ca_file)
+        return trust.tls_context(self.lab.ca_file)
 
     @cached_property
     def unknowing(self) -> ssl.SSLContext:
         """A TLS client that trusts this machine's CAs, and does not know the lab's."""
         return ssl.create_default_context()
 
-    def smtp(self, port: int, tls: mail.Tls | None = None) -> mail.Smtp:
+    def smtp(self, port: int, tls: smtp.Tls | None = None) -> Smtp:
         """Open an SMTP session with Postfix, up to the reply to EHLO; `tls` replaces what is usual on the port."""
         dial, tls = self.dial("postfix", port), tls or TLS_OF[port]
-        session = mail.Smtp(dial, name="postfix", tls=tls, context=self.trusting, helo="client.test")
+        session = Smtp(dial, name="postfix", tls=tls, context=self.trusting, helo="client.test")
         session.ehlo()
         return session
 
-    def logged_in(self, port: int, address: str) -> mail.Smtp:
+    def logged_in(self, port: int, address: str) -> Smtp:
         """Open an SMTP session with Postfix, authenticated as an account."""
         session = self.smtp(port)
         session.login(address, self.password(address).reveal())
@@ -159,14 +163,14 @@ class Bench:
     def box(self, address: str) -> AbstractContextManager[BaseMailBox]:
         """Open an account's mailbox, over IMAP."""
         self._opened.add(address)
-        return mail.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.password(address))
+        return imap.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.password(address))
 
     # ── mails and logs ─────────────────────────────────────────────────────────────────────────────────────────
 
     def message(self, to: Sequence[str], body: str = "A check's mail.\n", sender: str | None = None) -> EmailMessage:
         """Make a message with a Message-ID by which it is found again, and removed in the end."""
         subject = f"mailstack check {next(self._count)}"
-        return mail.new_message(sender=sender or self.alice, to=to, subject=subject, body=body, mark=self._mark)
+        return draft.new_message(sender=sender or self.alice, to=to, subject=subject, body=body, mark=self._mark)
 
     def _remove_mails(self, address: str) -> None:
         with suppress(MailstackError, OSError), self.box(address) as box:  # a broken lab may not let anybody in

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from mailstack import claims, compose, post
+from mailstack.actions import sending
 from mailstack.checks import Family, Turn
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
 from mailstack.checks.deliveries import report
 from mailstack.checks.judging import NotApplicable, expect
 from mailstack.checks.listeners import STRANGER, envelope
+from mailstack.engine import compose
+from mailstack.lab import claims
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, SERVICES, Result
 
 family = Family("closed")
@@ -37,8 +39,8 @@ def mail_for_outside_comes_back(bench: Bench) -> str:
     if bench.student not in bench.lab.definition().addresses():
         raise NotApplicable(f"there is no account {bench.student} to be told")
     message_id = str(bench.message([STRANGER])["Message-ID"])
-    letter = post.Letter(bench.student, (STRANGER,), "for outside", "This must not leave.")
-    post.from_sender(bench.lab, letter, message_id)
+    letter = sending.Letter(bench.student, (STRANGER,), "for outside", "This must not leave.")
+    sending.from_sender(bench.lab, letter, message_id)
     bounce = report(bench, bench.student, message_id)
     expect(bounce is not None, f"no bounce for {message_id} in the mailbox of {bench.student}")
     text = " ".join(str(bounce).split())

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import TYPE_CHECKING
 
-from mailstack import mail, news, queues
+from mailstack.actions import queues
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
 from mailstack.checks.judging import Unmet, expect
 from mailstack.errors import DeadlinePassed
 from mailstack.model import Deadline
+from mailstack.protocol import idle, imap
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox, MailMessage
@@ -62,7 +63,7 @@ def uids(box: BaseMailBox, message_id: str) -> list[str]:
 
 def _arrived(bench: Bench, box: BaseMailBox, address: str, accepted: Accepted, seconds: float) -> list[str]:
     try:
-        mail.wait_until_there(box, accepted.message_id, Deadline.after(seconds))
+        imap.wait_until_there(box, accepted.message_id, Deadline.after(seconds))
     except DeadlinePassed:
         raise Unmet(f"not in the mailbox of {address} after {seconds:g} s") from None
     settle(bench, accepted)
@@ -96,7 +97,7 @@ def found(bench: Bench, address: str, message_id: str, seconds: float) -> int:
     """Count the copies in a mailbox as soon as there is one, or after `seconds`."""
     with bench.box(address) as box:
         try:
-            mail.wait_until_there(box, message_id, Deadline.after(seconds))
+            imap.wait_until_there(box, message_id, Deadline.after(seconds))
         except DeadlinePassed:
             return 0
         return len(uids(box, message_id))
@@ -108,7 +109,7 @@ def report(bench: Bench, address: str, message_id: str) -> str | None:
     with bench.box(address) as box:
         while True:
             passed = deadline.passed()
-            news.refresh(box)
+            idle.refresh(box)
             for message in box.fetch('HEADER "Content-Type" "report-type=delivery-status"', mark_seen=False):
                 text = message.obj.as_string()
                 if message_id in text:
@@ -116,7 +117,7 @@ def report(bench: Bench, address: str, message_id: str) -> str | None:
                     return text
             if passed:
                 return None
-            news.wait(box, deadline)
+            idle.wait(box, deadline)
 
 
 def waiting(bench: Bench, service: str, queue_id: str) -> queues.Entry:

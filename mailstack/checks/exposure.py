@@ -9,13 +9,14 @@ import socket
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from mailstack import compose, subnets
 from mailstack.checks import Family
 from mailstack.checks.bench import Bench
 from mailstack.checks.judging import expect
+from mailstack.engine import compose
 from mailstack.errors import EngineError
 from mailstack.model import ServiceState
-from mailstack.target import Target
+from mailstack.network import subnets
+from mailstack.target.target import Target
 
 family = Family("exposure")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mailstack import foreign
+from mailstack import library_errors
 from mailstack.errors import Interrupted, MailstackError
 from mailstack.model import Verdict
 
@@ -25,11 +25,11 @@ def expect(met: object, evidence: str) -> str:
 
 
 # A server that refuses, hangs up or does not answer has broken a promise, too.
-SERVER_ERRORS = foreign.Table(
+SERVER_ERRORS = library_errors.Table(
     {
         lambda error: Unmet(f"{type(error).__name__}: {error}"): (
-            *(*foreign.SMTP_REFUSED, *foreign.SMTP_RECIPIENTS, *foreign.SMTP_BROKEN),
-            *(*foreign.IMAP_LOST, *foreign.IMAP_LOGIN, *foreign.IMAP_REFUSED, "builtins.EOFError"),
+            *(*library_errors.SMTP_REFUSED, *library_errors.SMTP_RECIPIENTS, *library_errors.SMTP_BROKEN),
+            *(*library_errors.IMAP_LOST, *library_errors.IMAP_LOGIN, *library_errors.IMAP_REFUSED, "builtins.EOFError"),
         )
     }
 )

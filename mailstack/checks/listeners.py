@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mailstack import mail
 from mailstack.checks.bench import Bench
-from mailstack.engine import Engine
-from mailstack.mail import Smtp
+from mailstack.engine.engine import Engine
+from mailstack.protocol import smtp
+from mailstack.protocol.smtp import Smtp
 
 # A client outside the lab: `.test` is nobody's (RFC 6761, section 6.2).
 STRANGER = "someone@outside.test"
@@ -39,7 +39,7 @@ MTAS = PROVIDER + SENDER
 def session(bench: Bench, mta: Mta) -> Smtp:
     """Open an SMTP session from the sender's machine, up to EHLO; logged in as the first account where AUTH is due."""
     if mta.sender:
-        opened = mail.Smtp(bench.dial("127.0.0.1", mta.port), name="localhost", helo="client.test")
+        opened = smtp.Smtp(bench.dial("127.0.0.1", mta.port), name="localhost", helo="client.test")
         opened.ehlo()
         return opened
     return bench.smtp(mta.port) if mta.port == 25 else bench.logged_in(mta.port, bench.alice)

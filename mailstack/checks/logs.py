@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from mailstack.engine import Engine
+from mailstack.engine.engine import Engine
+from mailstack.engine.following import Log
 from mailstack.errors import MailstackError
-from mailstack.following import Log
 from mailstack.model import Deadline
 
 

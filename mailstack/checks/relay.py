@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mailstack import credentials, post
+from mailstack.actions import credentials, sending
 from mailstack.checks import Family, Turn
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
 from mailstack.checks.deliveries import flush, found, waiting
@@ -29,8 +29,8 @@ def _relay(bench: Bench) -> tuple[str, Secret]:
 def _write(bench: Bench) -> str:
     """Write to the first account with `mail -s` on the sender, as its user; return the Message-ID."""
     message_id = str(bench.message([bench.alice])["Message-ID"])
-    letter = post.Letter(bench.student, (bench.alice,), "CCN Lab", "This is the first mail of the lab.")
-    post.from_sender(bench.lab, letter, message_id)
+    letter = sending.Letter(bench.student, (bench.alice,), "CCN Lab", "This is the first mail of the lab.")
+    sending.from_sender(bench.lab, letter, message_id)
     return message_id
 
 

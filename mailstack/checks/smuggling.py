@@ -6,15 +6,15 @@ from contextlib import ExitStack, suppress
 from email.message import EmailMessage
 from smtplib import SMTPServerDisconnected
 
-from mailstack import mail
 from mailstack.checks import Family, Turn
 from mailstack.checks.bench import Bench
 from mailstack.checks.deliveries import uids
 from mailstack.checks.judging import Unmet, expect
 from mailstack.checks.listeners import PROVIDER, SENDER, STRANGER, Mta, envelope, session
 from mailstack.errors import DeadlinePassed
-from mailstack.mail import Smtp
 from mailstack.model import Deadline
+from mailstack.protocol import imap
+from mailstack.protocol.smtp import Smtp
 
 family = Family("smuggling")
 
@@ -120,7 +120,7 @@ def _expect_alone(bench: Bench, taken: list[str], smuggled: dict[str, str]) -> N
     with bench.box(bench.bob) as box:
         for message_id in taken:
             with suppress(DeadlinePassed):
-                mail.wait_until_there(box, message_id, Deadline.after(TAKEN_SECONDS))
+                imap.wait_until_there(box, message_id, Deadline.after(TAKEN_SECONDS))
             copies = len(uids(box, message_id))
             expect(copies == 1, f"{message_id}, which was taken with 250: {copies} copies for {bench.bob}")
         for message_id, name in smuggled.items():

@@ -7,10 +7,10 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from mailstack import pki
 from mailstack.checks import Family
 from mailstack.checks.bench import Bench
 from mailstack.checks.judging import NotApplicable, Unmet, expect
+from mailstack.config import pki
 from mailstack.model import PORTS, Port
 
 family = Family("tls")

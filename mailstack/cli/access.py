@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from mailstack import stdio
+from mailstack.cli import stdio
 from mailstack.cli.lifecycle import overlay_option
+from mailstack.cli.options import name_option
 from mailstack.cli.output import Progress, json_option, print_json
-from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import Command
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
-    from mailstack.runner import Runner
-    from mailstack.running import RunningLab
-    from mailstack.target import Target
+    from mailstack.engine.engine import Engine
+    from mailstack.lab.running import RunningLab
+    from mailstack.runner.local import Runner
+    from mailstack.target.target import Target
 
 _FOLLOW_SECONDS = 366 * 86400.0  # until somebody stops it
 
@@ -43,7 +43,7 @@ def logs(engine: Engine, name: str, follow: bool, services: tuple[str, ...], as_
 
     `status` lists the services. Each log is limited to 50 MB.
     """
-    from mailstack.running import RunningLab
+    from mailstack.lab.running import RunningLab
 
     if as_json and follow:
         raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
@@ -65,7 +65,7 @@ def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str
     """What containers have printed, line by line, each with its service and its time, the oldest first."""
     import heapq
 
-    from mailstack.following import TIME
+    from mailstack.engine.following import TIME
 
     def read(service: str, container: str) -> Iterator[tuple[str, str]]:
         rest = b""
@@ -92,7 +92,7 @@ _COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 
 def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]], colour: bool) -> None:
     """Print lines as Compose does, until nobody reads them; unlike it, without secrets."""
-    from mailstack.cli.output import printable
+    from mailstack.text.printable import printable
 
     width = max(map(len, names), default=0) + 2
     colours, clean = dict(zip(names, itertools.cycle(_COLOURS))), lab.blotter().clean
@@ -111,8 +111,8 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")
 def shell(engine: Engine, name: str, service: str, words: tuple[str, ...]) -> None:
     """Open a shell in SERVICE, or run COMMAND there and return its exit code."""
-    from mailstack.runner import Local
-    from mailstack.running import RunningLab
+    from mailstack.lab.running import RunningLab
+    from mailstack.runner.local import Local
 
     lab = RunningLab(name, engine)
     lab.check_names([service])
@@ -149,7 +149,8 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
     Also write the configuration files that the containers mount. Passwords and
     certificates that already exist are kept.
     """
-    from mailstack import resolve, target
+    from mailstack.lab import resolve
+    from mailstack.target import target
 
     written = resolve.init_secrets(target.local(os.environ), directory, overlays)
     if as_json:
@@ -165,8 +166,8 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
 @json_option
 def rotate(engine: Engine, name: str, as_json: bool) -> None:
     """Change the relay user's password."""
-    from mailstack import credentials
-    from mailstack.running import RunningLab
+    from mailstack.actions import credentials
+    from mailstack.lab.running import RunningLab
 
     with Progress() as show:
         user = credentials.rotate(RunningLab(name, engine), show)
@@ -185,8 +186,8 @@ def reveal(engine: Engine, name: str, account: str, as_json: bool) -> None:
 
     ACCOUNT is an address, or `relay` for the relay user.
     """
-    from mailstack import credentials
-    from mailstack.running import RunningLab
+    from mailstack.actions import credentials
+    from mailstack.lab.running import RunningLab
 
     user, password = credentials.of(RunningLab(name, engine), account)
     if as_json:

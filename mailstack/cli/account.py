@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack.cli.options import name_option
 from mailstack.cli.output import Progress, json_option, print_json, table
-from mailstack.cli.where import name_option
 from mailstack.errors import InputError
 from mailstack.model import UNLIMITED
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
+    from mailstack.engine.engine import Engine
 
 
 @click.group()
@@ -27,9 +27,9 @@ def account() -> None:
 @json_option
 def add(engine: Engine, name: str, address: str, quota: str | None, as_json: bool) -> None:
     """Add ADDRESS with a new password."""
-    from mailstack.accounts import Accounts
-    from mailstack.labfile import to_bytes
-    from mailstack.running import RunningLab
+    from mailstack.actions.accounts import Accounts
+    from mailstack.definition.schema import to_bytes
+    from mailstack.lab.running import RunningLab
 
     amount = None if quota is None else to_bytes(quota)
     if quota is not None and amount is None:
@@ -48,8 +48,8 @@ def add(engine: Engine, name: str, address: str, quota: str | None, as_json: boo
 @json_option
 def list_(engine: Engine, name: str, as_json: bool) -> None:
     """List all accounts, of the definition and added."""
-    from mailstack.accounts import Accounts
-    from mailstack.running import RunningLab
+    from mailstack.actions.accounts import Accounts
+    from mailstack.lab.running import RunningLab
 
     lab = RunningLab(name, engine)
     added = {each.address for each in Accounts(lab).added()}
@@ -82,8 +82,8 @@ def _as_written(size: int) -> str:
 @json_option
 def remove(engine: Engine, name: str, address: str, as_json: bool) -> None:
     """Remove an added ADDRESS and its mailbox."""
-    from mailstack.accounts import Accounts
-    from mailstack.running import RunningLab
+    from mailstack.actions.accounts import Accounts
+    from mailstack.lab.running import RunningLab
 
     with Progress() as show, Accounts(RunningLab(name, engine), show) as accounts:
         accounts.remove(address)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import Progress, json_option, need_writable, print_json, printable, table
-from mailstack.cli.where import name_option
+from mailstack.cli.options import name_option
+from mailstack.cli.output import Progress, json_option, need_writable, print_json, table
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
+    from mailstack.engine.engine import Engine
 
 
 @click.command()
@@ -35,7 +36,8 @@ def check(
     ID is a check, or a family of checks such as `auth`. The exit code is 1 if
     a check fails.
     """
-    from mailstack import checks, report
+    from mailstack import checks
+    from mailstack.report import results as report
 
     wanted = checks.chosen(ids)
     if listed:
@@ -49,7 +51,7 @@ def check(
         need_writable(junit)
 
     from mailstack.checks.bench import Bench
-    from mailstack.running import RunningLab
+    from mailstack.lab.running import RunningLab
 
     begun = time.monotonic()
     done: list[CheckResult] = []
@@ -82,7 +84,7 @@ def _list(wanted: list, as_json: bool) -> None:  # type: ignore[type-arg]
 
 
 def _print(results: list[CheckResult], seconds: float) -> None:
-    from mailstack import report
+    from mailstack.report import results as report
 
     table(
         ("", "id", "what it proves", "ms"),

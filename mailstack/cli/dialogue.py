@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack.cli.options import name_option
 from mailstack.cli.output import (
     Progress,
     attach_option,
@@ -15,17 +16,16 @@ from mailstack.cli.output import (
     json_option,
     need_writable,
     print_json,
-    printable,
     text_of,
 )
-from mailstack.cli.where import name_option
 from mailstack.errors import CheckFailed, HostError
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mailstack.dialogue import Dialogue, Exchange
-    from mailstack.engine import Engine
+    from mailstack.engine.engine import Engine
+    from mailstack.protocol.transcript import Dialogue, Exchange
 
 
 @click.command()
@@ -65,15 +65,15 @@ def dialogue(
     Each command and reply is explained, with the section of the RFC.
     Credentials are masked. The exit code is 1 if the mail is refused.
     """
-    from mailstack import post, recording
+    from mailstack.actions import recording, sending
+    from mailstack.lab.running import RunningLab
     from mailstack.model import Deadline
-    from mailstack.running import RunningLab
 
     if svg:
         need_writable(svg)
     lab = RunningLab(name, engine)
     sender = recording.VISITOR if via == "smtp" and sender is None else sender
-    letter = post.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
+    letter = sending.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     with Progress() as progress:
         progress.step(f"sending a mail via {via}")
         found = recording.record(lab, letter, via, Deadline.after(timeout))
@@ -88,7 +88,7 @@ def dialogue(
 
 
 def _draw(path: Path, dialogue: Dialogue) -> None:
-    from mailstack.figures.sequence import sequence
+    from mailstack.report.figures.sequence import sequence
 
     try:
         path.write_text(sequence(dialogue.json()), encoding="utf-8")
@@ -127,7 +127,7 @@ def _print(console: Console, exchange: Exchange) -> None:
 
     from rich.text import Text
 
-    from mailstack.replies import extension
+    from mailstack.protocol.status_codes import extension
 
     who, style = _SAYS[exchange.speaker]
     style = "bold red" if exchange.code and exchange.code >= 400 else style

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack.cli.options import name_option
 from mailstack.cli.output import json_option, print_json
-from mailstack.cli.where import name_option
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
+    from mailstack.engine.engine import Engine
 
 
 @click.command()
@@ -46,8 +46,8 @@ def env(engine: Engine, name: str, account: str | None, form: str, trust: bool, 
 
     The variables contain passwords, which are valid as long as the lab exists.
     """
-    from mailstack import environment
-    from mailstack.running import RunningLab
+    from mailstack.actions import environment
+    from mailstack.lab.running import RunningLab
 
     lab = RunningLab(name, engine)
     account = account or lab.definition().addresses()[0]

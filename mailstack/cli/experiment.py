@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.lifecycle import overlay_option
-from mailstack.cli.output import Progress, columns, json_option, print_json, printable, table
-from mailstack.cli.where import host_option
+from mailstack.cli.options import host_option
+from mailstack.cli.output import Progress, columns, json_option, print_json, table
 from mailstack.model import Json
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
+    from mailstack.engine.engine import Engine
 
 
 @click.command()

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint
-from mailstack.cli.output import columns, json_option, logs_option, print_json, printable, table
-from mailstack.cli.where import name_option
+from mailstack.cli.options import name_option
+from mailstack.cli.output import columns, json_option, logs_option, print_json, table
 from mailstack.errors import InputError
 from mailstack.model import Json
+from mailstack.text import hint
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
-    from mailstack.faults import Fault, Seen
-    from mailstack.replies import Meaning
-    from mailstack.running import RunningLab
+    from mailstack.engine.engine import Engine
+    from mailstack.failures import Fault, Seen
+    from mailstack.lab.running import RunningLab
+    from mailstack.protocol.status_codes import Meaning
     from mailstack.trace.rotation import Rotated
 
 # How much of a running lab's logs is recent: lines of each service.
@@ -49,12 +50,12 @@ def explain(
 
     The exit code is 1 if TEXT is not known.
     """
-    from mailstack import faults
+    from mailstack import failures
 
     if len([given for given in (text, files, listed) if given]) > 1:
         raise InputError("TEXT, --logs and --list are three questions", remedy="ask one at a time")
     if listed:
-        _list(faults.ALL, as_json)
+        _list(failures.ALL, as_json)
         return
     if text:
         _explain_text(_of_files([Path("-")]) if text == ("-",) else [" ".join(text)], as_json)
@@ -62,14 +63,14 @@ def explain(
     if files:
         _explain_log(_of_files(files), as_json=as_json)
         return
-    from mailstack.running import RunningLab
+    from mailstack.lab.running import RunningLab
 
     _explain_log(*_of_lab(RunningLab(name, engine)), as_json=as_json)
 
 
 def _explain_text(lines: Iterable[str], as_json: bool) -> None:
     """One line or a few, each of them meant: where nothing is known, what their codes say is better than nothing."""
-    from mailstack import faults
+    from mailstack import failures
 
     count, codes = 0, {}
 
@@ -80,7 +81,7 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
             codes.update({code.code: code for code in _codes(line)})
             yield line
 
-    found = faults.seen(looked_at())
+    found = failures.seen(looked_at())
     if as_json:
         print_json(_document(found, count, codes.values()))
     else:
@@ -95,7 +96,7 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
 
 def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_json: bool) -> None:
     """Whole logs: each known failure once."""
-    from mailstack import faults
+    from mailstack import failures
 
     count = 0
 
@@ -105,7 +106,7 @@ def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_js
             count += 1
             yield line
 
-    found = faults.seen(counted())
+    found = failures.seen(counted())
     if as_json:
         print_json(_document(found, count, (), rotated))
         return
@@ -124,10 +125,10 @@ def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_js
 
 def _codes(text: str) -> list[Meaning]:
     """What the codes in a line say."""
-    from mailstack import replies
+    from mailstack.protocol import status_codes
 
-    meanings = [replies.reply(int(code)) for code in _CODE.findall(text)]
-    meanings += [replies.enhanced(code) for code in _ENHANCED.findall(text)]
+    meanings = [status_codes.reply(int(code)) for code in _CODE.findall(text)]
+    meanings += [status_codes.enhanced(code) for code in _ENHANCED.findall(text)]
     return [meaning for meaning in meanings if meaning]
 
 
@@ -151,7 +152,7 @@ def _of_lab(lab: RunningLab) -> tuple[Iterator[str], list[Rotated]]:
 
 def _of_files(paths: Sequence[Path]) -> Iterator[str]:
     """The lines of files, packed or not (- is standard input), one at a time. Raises InputError."""
-    from mailstack import tracing
+    from mailstack.actions import tracing
 
     with tracing.file_lines(paths) as read:
         for _, line in read():

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack import __version__
-from mailstack.cli.output import Progress, json_option, print_json, printable, table
-from mailstack.cli.where import host_option
+from mailstack.cli.options import host_option
+from mailstack.cli.output import Progress, json_option, print_json, table
 from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 from mailstack.model import Json
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.doctor import Finding
-    from mailstack.engine import Engine
-    from mailstack.runner import Runner
+    from mailstack.engine.engine import Engine
+    from mailstack.host.doctor import Finding
+    from mailstack.runner.local import Runner
 
 
 @click.command()
@@ -27,8 +28,8 @@ def doctor(engine: Engine, as_json: bool) -> None:
 
     The exit code is 3 if a lab cannot run.
     """
-    from mailstack import doctor as examination
-    from mailstack.runner import Local
+    from mailstack.host import doctor as examination
+    from mailstack.runner.local import Local
 
     findings = examination.examine(Local(), engine)
     ready = examination.fit(findings)
@@ -60,9 +61,9 @@ def provision(engine: Engine, yes: bool, progress: str) -> None:
     This works on Debian and Ubuntu, as root or with sudo. On other systems, say
     what to install. On a remote host, first show the steps and ask.
     """
-    from mailstack import provision as setting_up
-    from mailstack.machine import Facts, machine_of
-    from mailstack.runner import Local
+    from mailstack.host import provision as setting_up
+    from mailstack.host.machine import Facts, machine_of
+    from mailstack.runner.local import Local
 
     machine = machine_of(engine.target, Local())
     user = printable(engine.target.user)  # as the host has it
@@ -96,7 +97,7 @@ def _asked(question: str) -> None:
 def version(engine: Engine, as_json: bool) -> None:
     """Show the versions of mailstack, Python, Compose, the engine and the servers,
     and the digests of the images: all that is needed to reproduce a run."""
-    from mailstack.runner import Local
+    from mailstack.runner.local import Local
 
     found, problem = versions(engine, Local())
     if problem:
@@ -114,8 +115,8 @@ def versions(engine: Engine, runner: Runner) -> tuple[Json, MailstackError | Non
     """Return the versions of all that takes part, "" for those that are unknown; and why the first is."""
     import platform
 
-    from mailstack import compose
-    from mailstack.versions import of_images
+    from mailstack.engine import compose
+    from mailstack.images.versions import of_images
 
     found: Json = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
     try:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack.cli.options import host_option
 from mailstack.cli.output import Progress, json_option, print_json
-from mailstack.cli.where import host_option
 from mailstack.model import Json
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
+    from mailstack.engine.engine import Engine
 
 _file = click.argument("file", type=click.Path(path_type=Path))
 _progress = click.option(
@@ -39,7 +39,7 @@ def save(engine: Engine, file: Path, force: bool, progress: str, as_json: bool) 
 
     The engine must have them: `mailstack up` builds them.
     """
-    from mailstack import archive
+    from mailstack.images import archive
 
     with Progress(progress) as show:
         _answer(archive.save(engine, file, show, replace=force), "saved", as_json)
@@ -55,7 +55,7 @@ def load(engine: Engine, file: Path, progress: str, as_json: bool) -> None:
 
     Images of another version of mailstack, or for another processor, are refused.
     """
-    from mailstack import archive
+    from mailstack.images import archive
 
     with Progress(progress) as show:
         _answer(archive.load(engine, file, show), "loaded", as_json)

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import stdio
-from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable, table
-from mailstack.cli.where import name_option
+from mailstack.cli import stdio
+from mailstack.cli.options import name_option
+from mailstack.cli.output import Progress, columns, duration, json_option, print_json, table
 from mailstack.errors import InputError
 from mailstack.model import Endpoint, Json, Relay
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
-    from mailstack.lab import Report
-    from mailstack.running import RunningLab
-    from mailstack.target import Target
+    from mailstack.engine.engine import Engine
+    from mailstack.lab.running import RunningLab
+    from mailstack.lab.up import Report
+    from mailstack.target.target import Target
 
 _HOW = {
     "submission": "STARTTLS, then AUTH",
@@ -42,8 +43,8 @@ overlay_option = click.option(
 
 
 def _relay(context: click.Context, parameter: click.Parameter, value: str | None) -> Relay | None:
-    from mailstack.addresses import is_host
-    from mailstack.labfile import port_number
+    from mailstack.definition.schema import port_number
+    from mailstack.text.addresses import is_host
 
     if value is None:
         return None
@@ -96,7 +97,7 @@ def up(
 
     If the lab already runs, apply the changes in its definition.
     """
-    from mailstack import lab
+    from mailstack.lab import up as lab
 
     if relay is None and (relay_credentials or relay_ca):
         raise InputError("--relay-credentials and --relay-ca are for a relay outside", remedy="add --relay HOST:PORT")
@@ -136,7 +137,7 @@ def _print_report(report: Report, target: Target) -> None:
 
 
 def _print_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
-    from mailstack.ports import loopback_name
+    from mailstack.network.ports import loopback_name
 
     host = loopback_name()  # for people, whose clients may look for a name in the certificate
     table(
@@ -175,8 +176,8 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
     was killed, or of which only files are left. Neither removes the labs of other
     owners.
     """
-    from mailstack import down as removal
-    from mailstack import home
+    from mailstack.lab import down as removal
+    from mailstack.lab import homes
 
     if everything and stale:
         raise InputError("--all removes what --stale does, and more", remedy="give one of them")
@@ -204,7 +205,7 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
         click.echo(f"removed: {', '.join(removed)}")
     else:
         click.echo("there was nothing to remove")
-        if not everything and not stale and (there := home.on_other_engines(home.current(engine), name)):
+        if not everything and not stale and (there := homes.on_other_engines(homes.current(engine), name)):
             click.echo(f"mailstack: a lab “{name}” of yours is at {' and '.join(there)}", err=True)
 
 
@@ -213,7 +214,7 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
 @json_option
 def status(engine: Engine, name: str, as_json: bool) -> None:
     """Show services, addresses, ports and accounts of a lab, without passwords."""
-    from mailstack.running import RunningLab
+    from mailstack.lab.running import RunningLab
 
     lab = RunningLab(name, engine)
     if as_json:
@@ -224,7 +225,7 @@ def status(engine: Engine, name: str, as_json: bool) -> None:
 
 def status_document(lab: RunningLab) -> Json:
     """Return the document of `mailstack status --json`."""
-    from mailstack.running import endpoints_json
+    from mailstack.lab.running import endpoints_json
 
     return {
         "lab": lab.name,
@@ -274,7 +275,7 @@ def config(engine: Engine, name: str, overlays: tuple[Path, ...], as_json: bool)
     Without -f, show the definition of the running lab, or the one that `up`
     would use.
     """
-    from mailstack import resolve
+    from mailstack.lab import resolve
 
     document = resolve.resolved(engine, name, overlays)
     if as_json:

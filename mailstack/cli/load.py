@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import Progress, duration, json_option, print_json, printable, table
-from mailstack.cli.where import name_option
-from mailstack.durations import spoken
+from mailstack.cli.options import name_option
+from mailstack.cli.output import Progress, duration, json_option, print_json, table
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted, MailstackError
+from mailstack.text.durations import spoken
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
+    from mailstack.engine.engine import Engine
     from mailstack.load.ledger import Outcome, Percentiles
     from mailstack.load.performance import Now
 
@@ -68,10 +69,10 @@ def load(
     The exit code is 1 if a mail was refused, lost or doubled, and 4 if some
     mail is still under way at the end.
     """
-    from mailstack.labfile import to_bytes
+    from mailstack.definition.schema import to_bytes
+    from mailstack.lab.running import RunningLab
     from mailstack.load import performance
     from mailstack.load.plan import SECONDS, Plan
-    from mailstack.running import RunningLab
 
     octets = to_bytes(size)
     if octets is None:

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import stdio
-from mailstack.cli.output import columns, duration, fill, human_size, json_option, print_json, printable, to_json
-from mailstack.cli.where import name_option
+from mailstack.cli import stdio
+from mailstack.cli.options import name_option
+from mailstack.cli.output import columns, duration, fill, human_size, json_option, print_json, to_json
 from mailstack.errors import DeadlinePassed, InputError
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
     from rich.console import Console
 
-    from mailstack.engine import Engine
-    from mailstack.mailboxes import Summary
-    from mailstack.message import Message
+    from mailstack.actions.mailboxes import Summary
+    from mailstack.engine.engine import Engine
+    from mailstack.lab.running import RunningLab
+    from mailstack.message.message import Message
     from mailstack.model import Deadline
-    from mailstack.running import RunningLab
 
 NUMBER = click.IntRange(1, 2**32 - 1)  # a UID: RFC 3501, section 2.3.1.1
 
@@ -46,8 +47,8 @@ def inbox(
     The number of a mail is its UID. It does not change while the mail is in
     the mailbox. `read` and `reply` accept it.
     """
-    from mailstack import mailboxes
-    from mailstack.running import RunningLab
+    from mailstack.actions import mailboxes
+    from mailstack.lab.running import RunningLab
 
     if (count or timeout) and not watch:
         raise click.UsageError("--count and --timeout go with --watch")
@@ -86,7 +87,7 @@ def _watch(lab: RunningLab, address: str, count: int | None, timeout: float | No
 
 
 def _arriving(lab: RunningLab, address: str, deadline: Deadline | None) -> Generator[Summary]:
-    from mailstack import mailboxes
+    from mailstack.actions import mailboxes
 
     with open_box(lab, address) as box:
         last = mailboxes.newest(box)
@@ -160,7 +161,7 @@ def read(
     that name exists or is unsafe. It overwrites nothing, and writes nothing
     outside DIR. On a terminal, control characters are shown as `?`.
     """
-    from mailstack.running import RunningLab
+    from mailstack.lab.running import RunningLab
 
     if raw and (save or as_json):
         raise click.UsageError("--raw gives the mail alone, without --save and --json")
@@ -205,7 +206,7 @@ def _raw(data: bytes) -> None:
 
 
 def _save(message: Message, directory: Path) -> list[Path]:
-    from mailstack import attachments
+    from mailstack.message import attachments
 
     files = (
         (attachments.safe_name(message.name_of(part), part.type), message.content(part)) for part in message.attachments
@@ -215,14 +216,14 @@ def _save(message: Message, directory: Path) -> list[Path]:
 
 def open_box(lab: RunningLab, address: str) -> contextlib.AbstractContextManager[BaseMailBox]:
     """The mailbox of an account of the lab, over IMAP. Raises InputError when there is no such account."""
-    from mailstack import mail
+    from mailstack.protocol import imap, trust
 
-    return mail.mailbox(lab.endpoints["imaps"], mail.tls_context(lab.ca_file), address, lab.password(address))
+    return imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address))
 
 
 def one_mail(lab: RunningLab, address: str, number: int | None) -> Message:
     """The mail with this UID, or the newest, in the mailbox of an account. Raises InputError when it is not there."""
-    from mailstack import mailboxes
+    from mailstack.actions import mailboxes
 
     with open_box(lab, address) as box:
         found = mailboxes.message(box, number)

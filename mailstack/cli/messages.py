@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.mailboxes import NUMBER, one_mail
-from mailstack.cli.output import attach_option, duration, json_option, print_json, printable, text_of
-from mailstack.cli.where import name_option
+from mailstack.cli.options import name_option
+from mailstack.cli.output import attach_option, duration, json_option, print_json, text_of
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
-    from mailstack.post import Sent
-    from mailstack.running import RunningLab
+    from mailstack.actions.sending import Sent
+    from mailstack.engine.engine import Engine
+    from mailstack.lab.running import RunningLab
 
 
 @click.command()
@@ -52,15 +53,15 @@ def send(
     The exit code is 1 if the mail is refused or returned, or does not arrive in
     time. The message then gives the result for each recipient.
     """
-    from mailstack import post
+    from mailstack.actions import sending
+    from mailstack.lab.running import RunningLab
     from mailstack.model import Deadline
-    from mailstack.running import RunningLab
 
     lab = RunningLab(name, engine)
-    letter = post.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
+    letter = sending.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     try:
-        sent = post.send(lab, letter, via, Deadline.after(timeout))
-    except post.NotArrived as error:
+        sent = sending.send(lab, letter, via, Deadline.after(timeout))
+    except sending.NotArrived as error:
         if as_json:
             print_json(error.sent.json())
         raise
@@ -96,13 +97,13 @@ def reply(
     From of the mail, over submission. Like `send`, this command waits until the
     reply arrives.
     """
-    from mailstack import answering, post
+    from mailstack.actions import replying, sending
+    from mailstack.lab.running import RunningLab
     from mailstack.model import Deadline
-    from mailstack.running import RunningLab
 
     lab = RunningLab(name, engine)
     found = one_mail(lab, address, number)
-    letter = answering.answer(
+    letter = replying.answer(
         lab.definition(),
         address,
         found,
@@ -113,8 +114,8 @@ def reply(
     )
     answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
     try:
-        sent = post.send(lab, letter, "submission", Deadline.after(timeout))
-    except post.NotArrived as error:
+        sent = sending.send(lab, letter, "submission", Deadline.after(timeout))
+    except sending.NotArrived as error:
         if as_json:
             print_json({**error.sent.json(), **answered})
         raise

@@ -9,15 +9,15 @@ import re
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from mailstack import stdio
+from mailstack.cli import stdio
 from mailstack.errors import InputError
+from mailstack.text.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -113,18 +113,6 @@ def _error_columns() -> int:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):  # it has just been closed
         return 80
-
-
-def printable(text: str) -> str:
-    """`text` without what could drive a terminal: control, format and surrogate characters are shown as `?`.
-
-    Line ends and tabs become spaces; use it line by line for text of several lines.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        " " if c in "\t\r\n" else "?" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in text
-    )
 
 
 def columns() -> int:

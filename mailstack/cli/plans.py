@@ -12,8 +12,8 @@ from mailstack.cli.output import print_json, table
 from mailstack.model import Json
 
 if TYPE_CHECKING:
-    from mailstack.steps import Plan
-    from mailstack.target import Target
+    from mailstack.lab.steps import Plan
+    from mailstack.target.target import Target
 
 _WHAT, _WHY = 30, 25  # columns for the things of a step, and for its cause
 _NAMED = 8  # things of a step; more are counted

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.output import Progress, columns, duration, json_option, print_json, printable
-from mailstack.cli.where import name_option
-from mailstack.durations import spoken
+from mailstack.cli.options import name_option
+from mailstack.cli.output import Progress, columns, duration, json_option, print_json
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
+from mailstack.text.durations import spoken
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
-    from mailstack.queues import Entry
-    from mailstack.running import RunningLab
+    from mailstack.actions.queues import Entry
+    from mailstack.engine.engine import Engine
+    from mailstack.lab.running import RunningLab
 
 _ACTIONS = ("list", "flush", "hold", "release", "delete", "wait")
 
@@ -52,8 +53,8 @@ def queue(
 
     The exit code of wait is 4 if the time limit passes first.
     """
-    from mailstack import queues
-    from mailstack.running import RunningLab
+    from mailstack.actions import queues
+    from mailstack.lab.running import RunningLab
 
     lab = RunningLab(name, engine)
     service, action, ids = understood(words, queues.services(lab.defined))
@@ -77,7 +78,7 @@ def understood(words: Sequence[str], services: Sequence[str]) -> tuple[str | Non
 
 
 def _list(lab: RunningLab, service: str | None, as_json: bool) -> None:
-    from mailstack import queues
+    from mailstack.actions import queues
 
     where = queues.containers(lab, service)
     _tell_unseen(lab, service, where)
@@ -85,7 +86,7 @@ def _list(lab: RunningLab, service: str | None, as_json: bool) -> None:
 
 
 def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], everything: bool, as_json: bool) -> None:
-    from mailstack import queues
+    from mailstack.actions import queues
 
     if ids and everything:
         raise InputError("--all is all mails: name no queue ids beside it")
@@ -137,7 +138,7 @@ def _ids(entries: Sequence[Entry]) -> list[dict[str, str]]:
 
 
 def _wait(lab: RunningLab, service: str | None, until: str, timeout: float, as_json: bool) -> None:
-    from mailstack import queues
+    from mailstack.actions import queues
     from mailstack.model import Deadline
 
     deadline = Deadline.after(timeout)
@@ -160,7 +161,7 @@ _MISSED = {"empty": "the queue is not empty", "deferred": "no mail is deferred",
 
 
 def _unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> list[str]:
-    from mailstack import queues
+    from mailstack.actions import queues
 
     return [each for each in queues.services(lab.defined) if service is None and each not in where]
 

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack import hint
-from mailstack.cli.output import duration, json_option, logs_option, print_json, printable, table
-from mailstack.cli.where import name_option
-from mailstack.durations import spoken
+from mailstack.cli.options import name_option
+from mailstack.cli.output import duration, json_option, logs_option, print_json, table
 from mailstack.errors import DeadlinePassed, InputError
+from mailstack.text import hint
+from mailstack.text.durations import spoken
+from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.engine import Engine
+    from mailstack.actions.tracing import Traced
+    from mailstack.engine.engine import Engine
+    from mailstack.lab.running import RunningLab
     from mailstack.model import Json
-    from mailstack.running import RunningLab
     from mailstack.trace.journey import Journey
     from mailstack.trace.rotation import Rotated
-    from mailstack.tracing import Traced
 
 FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until somebody stops it
 
@@ -53,8 +54,8 @@ def trace(
 
     The exit code is 1 if the message was not delivered.
     """
-    from mailstack import tracing
-    from mailstack.running import RunningLab
+    from mailstack.actions import tracing
+    from mailstack.lab.running import RunningLab
 
     if last and query:
         raise InputError("--last is a message of its own", remedy=f"leave out {query!r}, or --last")
@@ -138,7 +139,7 @@ def _whole(journey: Journey, rotated: Sequence[Rotated], now: float) -> None:
 
 
 def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: bool) -> int:
-    from mailstack import tracing
+    from mailstack.actions import tracing
     from mailstack.model import Deadline
     from mailstack.trace import described
 
@@ -171,7 +172,7 @@ def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: 
 
 
 def _rotated(lab: RunningLab) -> tuple[Rotated, ...]:
-    from mailstack import tracing
+    from mailstack.actions import tracing
 
     with tracing.lab_lines(lab) as read:
         return read.rotated

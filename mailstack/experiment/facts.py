@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 
-from mailstack import __version__, compose
+from mailstack import __version__
+from mailstack.engine import compose
 from mailstack.experiment.machine import packages
 from mailstack.experiment.scene import Scene
+from mailstack.images.versions import DEBIAN
 from mailstack.model import Json
-from mailstack.runner import Local
-from mailstack.versions import DEBIAN
+from mailstack.runner.local import Local
 
 # fact -> where the package is installed
 PACKAGES = {"postfix": "sender", "sasl2-bin": "sender", "mailutils": "sender", "dovecot-core": "dovecot"}

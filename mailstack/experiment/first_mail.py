@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from mailstack import answering, post
+from mailstack.actions import replying, sending
 from mailstack.checks.judging import expect
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.machines import ARRIVAL_SECONDS, expect_sent
@@ -33,7 +33,7 @@ BODY = "This is the first mail of the lab."
 def mail_is_sent(scene: Scene, show: Evidence) -> None:
     # Without `-r`: the sender's address is made from the system mail name.
     argv = ["mail", "-s", SUBJECT, "-a", f"Message-ID: {scene.first_mail}", scene.recipient]
-    done = scene.execute("sender", *argv, user=post.STUDENT, input=f"{BODY}\n".encode())
+    done = scene.execute("sender", *argv, user=sending.STUDENT, input=f"{BODY}\n".encode())
     show.text("at the terminal", f"$ {shlex.join(('echo', BODY))} | {shlex.join(argv)}\n{done.stderr}")
     expect(done.code == 0 and not done.stderr.strip(), f"`mail` ended with code {done.code}: {done.stderr.strip()}")
     lines = scene.lines("sender", scene.first_mail, "status=")
@@ -120,8 +120,8 @@ def plain(raw: bytes) -> str:
     needs=("arrive",),
 )
 def recipient_answers(scene: Scene, show: Evidence) -> None:
-    letter = answering.answer(scene.lab.definition(), scene.recipient, scene.first(), "It has arrived.")
-    sent = post.send(scene.lab, letter, "submission", Deadline.after(ARRIVAL_SECONDS))
+    letter = replying.answer(scene.lab.definition(), scene.recipient, scene.first(), "It has arrived.")
+    sent = sending.send(scene.lab, letter, "submission", Deadline.after(ARRIVAL_SECONDS))
     copies = scene.arrived(scene.student, sent.message_id)
     found = scene.message(scene.student, sent.message_id)
     show.text("the answer, in the student's mailbox", plain(found.raw))

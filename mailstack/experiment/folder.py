@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mailstack import storage
 from mailstack.errors import HostError, InputError
 from mailstack.model import Json
-from mailstack.storage import Marker
+from mailstack.storage import directories
+from mailstack.storage.directories import Marker
 
 DOCUMENT = "experiment.json"
 # All entries of a report, the page last: when it is there, so is the rest.
@@ -39,7 +39,7 @@ def prepared(path: Path) -> Iterator[Path]:
         if made_here:
             path.mkdir()
         place = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path))
-        storage.make(place, Marker(storage.REPORT))
+        directories.make(place, Marker(directories.REPORT))
         place.chmod(0o755)
     except OSError as error:
         raise InputError(f"{path}: cannot be written to: {error.strerror}") from None
@@ -73,7 +73,7 @@ def _refuse(path: Path) -> None:
 
 def _unfinished(path: Path) -> set[str]:
     """Return the directories of unfinished reports in a folder, whose writers were killed."""
-    found = storage.entries(path, storage.REPORT)
+    found = directories.entries(path, directories.REPORT)
     return {name for name in found if name.startswith(_UNFINISHED)}
 
 
@@ -108,17 +108,17 @@ def _publish(place: Path, path: Path) -> None:
                 shutil.rmtree(path / name)
             (place / name).replace(path / name)
         for left in _unfinished(path):
-            storage.remove(path / left)
+            directories.remove(path / left)
     except OSError as error:
         raise HostError(f"{path}: the report could not be written: {error.strerror}") from None
 
 
 def contents(document: Json, logs: Mapping[str, str]) -> dict[str, bytes]:
     """Return the report's files, by their paths in it: a pure function of the document and the logs."""
-    from mailstack import page
-    from mailstack.figures.sequence import sequence
-    from mailstack.figures.timeline import timeline
-    from mailstack.figures.topology import topology
+    from mailstack.report import page
+    from mailstack.report.figures.sequence import sequence
+    from mailstack.report.figures.timeline import timeline
+    from mailstack.report.figures.topology import topology
 
     files = {DOCUMENT: _json(document), "index.html": page.render(document).encode()}
     files |= {f"evidence/{service}.log": log.encode() for service, log in logs.items()}

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from contextlib import closing
 from itertools import islice
 
-from mailstack import files, queues
+from mailstack.actions import queues
 from mailstack.checks.judging import Unmet, expect
 from mailstack.checks.logs import ServiceLog, about
 from mailstack.checks.once import Once
+from mailstack.config import files
 from mailstack.errors import HostError
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline, Result, ServiceState
-from mailstack.running import RunningLab
 from mailstack.secret import Secret
 
 # How long a mail may take, and a line in a log: deliveries take hundredths of a second.

@@ -8,12 +8,13 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from mailstack import mail, mailboxes, post
+from mailstack.actions import mailboxes, sending
 from mailstack.checks.judging import Unmet, expect
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import BODY, SUBJECT, plain
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
+from mailstack.message import draft
 
 steps = Steps()
 
@@ -31,12 +32,12 @@ NAME, TYPE = "letter.png", "image/png"
 )
 def image_is_carried(scene: Scene, show: Evidence) -> None:
     image = picture()
-    message_id = mail.new_id(scene.student, "image")
+    message_id = draft.new_id(scene.student, "image")
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / NAME
         file.write_bytes(image)
-        letter = post.Letter(scene.student, (scene.recipient,), "A picture", "See the attached picture.", (file,))
-        post.from_sender(scene.lab, letter, message_id)
+        letter = sending.Letter(scene.student, (scene.recipient,), "A picture", "See the attached picture.", (file,))
+        sending.from_sender(scene.lab, letter, message_id)
     found = scene.message(scene.recipient, message_id)
     parts = [part for part in found.parts if not part.has_parts]
     show.table(

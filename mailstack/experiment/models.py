@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from mailstack import mail, post
+from mailstack.actions import sending
 from mailstack.checks.judging import expect
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.machines import expect_sent
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
-from mailstack.figures.path import Leg, legs
+from mailstack.message import draft
+from mailstack.report.figures.path import Leg, legs
 from mailstack.trace.journey import Journey
 
 steps = Steps()
 
 # Not of the lab: a client that sends as one of its addresses has to authenticate.
-STRANGER = f"{post.STUDENT}@campus.example"
+STRANGER = f"{sending.STUDENT}@campus.example"
 
 
 @steps(
@@ -84,9 +85,9 @@ def _milliseconds(journey: Journey, at: float | None) -> str:
     needs=("arrive",),
 )
 def sender_contacts_the_destination(scene: Scene, show: Evidence) -> None:
-    message_id = mail.new_id(STRANGER, "direct")
-    letter = post.Letter(STRANGER, (scene.recipient,), "End to end", "This mail went straight to port 25.")
-    post.from_sender(scene.lab, letter, message_id, route="direct")
+    message_id = draft.new_id(STRANGER, "direct")
+    letter = sending.Letter(STRANGER, (scene.recipient,), "End to end", "This mail went straight to port 25.")
+    sending.from_sender(scene.lab, letter, message_id, route="direct")
     expect_sent(scene.lines("sender", message_id, "status="))
     copies = scene.arrived(scene.recipient, message_id)
     journey = scene.keep("end-to-end", scene.journey(message_id))

@@ -12,18 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import compose, down, home, lab
 from mailstack.checks.judging import Unmet
-from mailstack.engine import Engine
+from mailstack.engine import compose
+from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, InputError, Interrupted, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
 from mailstack.experiment.facts import facts
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Outcome, Step, run
+from mailstack.lab import down, homes, up
+from mailstack.lab.leases import Users, guard
+from mailstack.lab.running import RunningLab
 from mailstack.model import Json, Verdict
-from mailstack.runner import Local
-from mailstack.running import RunningLab
-from mailstack.users import Users, guard
+from mailstack.runner.local import Local
 
 # Many times what a lab needs until it is proven; one that takes longer does not get through the steps, either.
 PATIENCE_SECONDS = 12.0
@@ -96,17 +97,17 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
     When `up` cannot prove it, the steps show why. When this process is killed, the guard removes it.
     """
     name = f"experiment-{secrets.token_hex(4)}"
-    there = home.current(engine)  # before anything is made: where no engine answers, nothing could be removed
+    there = homes.current(engine)  # before anything is made: where no engine answers, nothing could be removed
     scene, done, users = None, False, Users(there, name)
     try:
         users.join()
         guard(engine.target, there, name, Local())
         roles.prepare(engine, name)
-        found: lab.Report | MailstackError
+        found: up.Report | MailstackError
         try:
             ttl = None if keep else LIFE_SECONDS
-            request = lab.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=PATIENCE_SECONDS)
-            found = lab.up(engine, request, progress)
+            request = up.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=PATIENCE_SECONDS)
+            found = up.up(engine, request, progress)
         except (InputError, EngineError, Interrupted):
             raise
         except MailstackError as error:

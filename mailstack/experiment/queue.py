@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from mailstack import mail, post, prove, queues
+from mailstack.actions import queues, sending
 from mailstack.checks.judging import expect
 from mailstack.checks.listeners import listening
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.machines import ARRIVAL_SECONDS
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
+from mailstack.lab import readiness
+from mailstack.message import draft
 from mailstack.model import Deadline
+from mailstack.protocol import imap
 
 steps = Steps()
 
@@ -26,12 +29,12 @@ steps = Steps()
     alone=True,
 )
 def queue_keeps_the_mail(scene: Scene, show: Evidence) -> None:
-    message_id = mail.new_id(scene.student, "waiting")
-    letter = post.Letter(scene.student, (scene.recipient,), "A mail that waits", "The receiver was not there.")
+    message_id = draft.new_id(scene.student, "waiting")
+    letter = sending.Letter(scene.student, (scene.recipient,), "A mail that waits", "The receiver was not there.")
     provider = scene.container("postfix")
     scene.engine.stop(provider)
     try:
-        post.from_sender(scene.lab, letter, message_id)
+        sending.from_sender(scene.lab, letter, message_id)
         lines = scene.lines("sender", message_id, "status=")
         waiting = scene.queue("sender")
         show.table(
@@ -44,20 +47,20 @@ def queue_keeps_the_mail(scene: Scene, show: Evidence) -> None:
         expect(len(mine) == 1 and mine[0].deferred, "it is not in the queue of the deferred")
         expect(all(each.reason for each in mine[0].recipients), "the queue gives no reason")
         with scene.box(scene.recipient) as box:
-            expect(not mail.find(box, message_id), "it is in the mailbox all the same")
+            expect(not imap.find(box, message_id), "it is in the mailbox all the same")
     finally:
         scene.engine.start(provider)
     deadline = Deadline.after(ARRIVAL_SECONDS)
     listens = listening(scene.engine, provider, deadline.seconds)
     expect(listens, f"the provider does not listen {deadline.seconds:g} s after its start")
-    prove.sender(scene.lab, deadline)
+    readiness.sender(scene.lab, deadline)
     queues.flush(scene.engine, {"sender": scene.container("sender")})
     scene.arrived(scene.recipient, message_id)
     for service in ("sender", "postfix"):
         scene.lines(service, message_id, "removed")
     show.text("what the student's Postfix logged", "\n".join(scene.lines("sender", message_id, "removed")))
     with scene.box(scene.recipient) as box:
-        copies = mail.find(box, message_id)
+        copies = imap.find(box, message_id)
     left = [entry.queue_id for service in ("sender", "postfix") for entry in scene.queue(service)]
     show.table(
         "afterwards", ("what", "count"), [("copies in the mailbox", len(copies)), ("mails in the queues", len(left))]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import smtplib
 
-from mailstack import claims, compose, files, home, mail, pki, post
+from mailstack.actions import sending
 from mailstack.checks.judging import Unmet, expect
-from mailstack.engine import Engine
+from mailstack.config import files, pki
+from mailstack.engine import compose
+from mailstack.engine.engine import Engine
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import event
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Steps
-from mailstack.lab import Request
+from mailstack.lab import claims, homes
+from mailstack.lab.running import RunningLab
+from mailstack.lab.up import Request
+from mailstack.message import draft
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Relay
-from mailstack.running import RunningLab
+from mailstack.protocol import smtp
 from mailstack.secret import Secret, write_private
 
 steps = Steps()
@@ -63,10 +68,10 @@ def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
 
 def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], list[str], int, str]:
     """Return what port 587 offers (EHLO) in the clear and under TLS, and its reply to a login."""
-    dial = mail.to(scene.lab.endpoints["submission"])
-    with mail.Smtp(dial, name="localhost") as session:
+    dial = smtp.to(scene.lab.endpoints["submission"])
+    with smtp.Smtp(dial, name="localhost") as session:
         clear = session.ehlo()[1].decode().splitlines()[1:]
-    with mail.Smtp(dial, name="localhost", tls="starttls", context=scene.trusting) as session:
+    with smtp.Smtp(dial, name="localhost", tls="starttls", context=scene.trusting) as session:
         under_tls = session.ehlo()[1].decode().splitlines()[1:]
         code, text = session.login(user, password.reveal())
     return clear, under_tls, code, text.decode()
@@ -79,7 +84,7 @@ HOST = "smtp.provider.test"  # RFC 6761, section 6.2: nobody else's name
 
 def prepare(engine: Engine, name: str) -> None:
     """Make the certificates of a new lab: its Postfix also has the name by which the second lab knows it."""
-    directory = home.directory(engine, name)
+    directory = homes.directory(engine, name)
     directory.make()
     made = pki.make({**files.SERVER_NAMES, "postfix": (*files.SERVER_NAMES["postfix"], HOST)})
     write_private(directory.files / "ca.pem", made.ca)
@@ -101,12 +106,12 @@ def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
     scene.container("dovecot")  # the provider cannot let anybody log in without it
     user = scene.recipient
     reader = next(address for address in scene.lab.definition().addresses() if address not in (user, scene.student))
-    message_id = mail.new_id(user, "outside")
+    message_id = draft.new_id(user, "outside")
     customer = _customer(scene, user)
     sender, own = (customer.service(service).container for service in ("sender", "postfix"))
     relayhost = scene.engine.execute(sender, ["postconf", "-h", "relayhost"]).stdout.strip()
     show.text("relayhost on the student's machine of the second lab", relayhost)
-    post.from_sender(customer, post.Letter(user, (reader,), "Through the world", "Hello."), message_id)
+    sending.from_sender(customer, sending.Letter(user, (reader,), "Through the world", "Hello."), message_id)
     copies = scene.arrived(reader, message_id)
     scene.lines("postfix", message_id, ": removed")
     came = event(scene.trace(message_id), "postfix", "accepted")

@@ -8,15 +8,17 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailstack import mail, mailboxes, post, tracing
+from mailstack.actions import mailboxes, sending, tracing
 from mailstack.checks.judging import Unmet, expect
 from mailstack.errors import DeadlinePassed, MailstackError
 from mailstack.experiment.machines import ARRIVAL_SECONDS, Machines
 from mailstack.experiment.second import SecondLab
-from mailstack.lab import Report
-from mailstack.message import Message
+from mailstack.lab.running import RunningLab
+from mailstack.lab.up import Report
+from mailstack.message import draft
+from mailstack.message.message import Message
 from mailstack.model import Deadline, Json
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, trust
 from mailstack.trace.journey import Journey
 
 if TYPE_CHECKING:
@@ -35,11 +37,11 @@ class Scene(Machines):
         self.second = SecondLab(lab)
         self.journeys: dict[str, Journey] = {}  # by model
         self.dialogue: Json = {}
-        self.student = f"{post.STUDENT}@{lab.definition().mailname}"
+        self.student = f"{sending.STUDENT}@{lab.definition().mailname}"
         others = [address for address in lab.definition().addresses() if address != self.student]
         self.recipient = others[min(1, len(others) - 1)]
         # The mail of steps 5 and 6; its id is chosen here, so that each step can look for it.
-        self.first_mail = mail.new_id(self.student, "first")
+        self.first_mail = draft.new_id(self.student, "first")
 
     def journey(self, message_id: str) -> Journey:
         """Return the journey of a mail that has arrived, once both MTAs are done with it."""
@@ -62,23 +64,23 @@ class Scene(Machines):
     @cached_property
     def trusting(self) -> ssl.SSLContext:
         """A TLS client that trusts the lab's CA, and nothing else."""
-        return mail.tls_context(self.lab.ca_file)
+        return trust.tls_context(self.lab.ca_file)
 
     def box(self, address: str) -> AbstractContextManager[BaseMailBox]:
         """Open an account's mailbox, over IMAP. Raises HostError when Dovecot does not run."""
         self.container("dovecot")
-        return mail.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.lab.password(address))
+        return imap.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.lab.password(address))
 
     def arrived(self, address: str, message_id: str) -> list[MailMessage]:
         """Return the copies of a mail in a mailbox, once there is one. Raises Unmet."""
         with self.box(address) as box:
             self._wait(box, address, message_id)
-            return mail.find(box, message_id)
+            return imap.find(box, message_id)
 
     def _wait(self, box: BaseMailBox, address: str, message_id: str) -> str:
         """Wait for a mail; return its UID. Raises Unmet, with what the logs and queues tell of it."""
         try:
-            return mail.wait_until_there(box, message_id, Deadline.after(ARRIVAL_SECONDS))
+            return imap.wait_until_there(box, message_id, Deadline.after(ARRIVAL_SECONDS))
         except DeadlinePassed:
             found = tracing.of_lab(self.lab, message_id)
         where = found[-1].sentence(time.time()) if found else "no server has seen it"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 
-from mailstack import down
 from mailstack.checks.judging import expect
-from mailstack.lab import Request, up
-from mailstack.runner import Local
-from mailstack.running import RunningLab
-from mailstack.users import Users, guard
+from mailstack.lab import down
+from mailstack.lab.leases import Users, guard
+from mailstack.lab.running import RunningLab
+from mailstack.lab.up import Request, up
+from mailstack.runner.local import Local
 
 
 class SecondLab:

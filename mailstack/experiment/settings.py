@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mailstack.checks.judging import expect
+from mailstack.config.render import POSTFIX_HOST
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.machines import parse_settings
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
-from mailstack.render import POSTFIX_HOST
 
 steps = Steps()
 

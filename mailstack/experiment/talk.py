@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from mailstack import post, recording
+from mailstack.actions import recording, sending
 from mailstack.checks.judging import expect
-from mailstack.dialogue import Dialogue
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.machines import ARRIVAL_SECONDS
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.model import Deadline
+from mailstack.protocol.transcript import Dialogue
 
 steps = Steps()
 
@@ -27,7 +27,7 @@ STAGES = ("greeting", "tls", "auth", "envelope", "data", "quit")
     needs=("credentials",),
 )
 def dialogue_is_requests_and_replies(scene: Scene, show: Evidence) -> None:
-    letter = post.Letter(scene.student, (scene.recipient,), "The dialogue", "What is said when this mail is sent.")
+    letter = sending.Letter(scene.student, (scene.recipient,), "The dialogue", "What is said when this mail is sent.")
     found = recording.record(scene.lab, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     document = found.dialogue.json()
     shown = scene.lab.blotter().document(document)

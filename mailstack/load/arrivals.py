@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from mailstack import mail, mailboxes
-from mailstack.engine import Engine
+from mailstack.actions import mailboxes
+from mailstack.engine.engine import Engine
+from mailstack.engine.following import Log
 from mailstack.errors import EngineError, HostError, MailstackError
-from mailstack.following import Log
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
+from mailstack.protocol import imap, trust
 from mailstack.roles import Role
-from mailstack.running import RunningLab
 from mailstack.secret import Secret
 from mailstack.trace.lines import parse
 
@@ -82,7 +83,7 @@ class Arrivals:
 
 def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str, dict[str, int]], list[str]]:
     """Return the mails in the mailboxes (address → Message-ID → copies), and why others could not be read."""
-    context = mail.tls_context(lab.ca_file)
+    context = trust.tls_context(lab.ca_file)
     endpoint = lab.endpoints["imaps"]
     found: dict[str, dict[str, int]] = {}
     failures: list[str] = []
@@ -91,7 +92,7 @@ def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str
         if failures:  # one is enough: the others would wait as long
             return
         try:
-            with mail.mailbox(endpoint, context, user, users[user]) as box:
+            with imap.mailbox(endpoint, context, user, users[user]) as box:
                 counted: dict[str, int] = {}
                 for each in mailboxes.identities(box):
                     counted[each] = counted.get(each, 0) + 1

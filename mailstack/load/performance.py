@@ -9,17 +9,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from mailstack import queues, tracing
-from mailstack.accounts import Accounts
+from mailstack.actions import queues, tracing
+from mailstack.actions.accounts import Accounts
 from mailstack.errors import HostError, Interrupted
+from mailstack.lab.running import RunningLab
 from mailstack.load.arrivals import Arrivals, in_mailboxes
 from mailstack.load.ledger import Outcome, Seen, settle
 from mailstack.load.plan import Mails, Plan
 from mailstack.load.sending import LIMITS, Sending, too_many
-from mailstack.mail import ANSWER_SECONDS
 from mailstack.model import UNLIMITED, Deadline
+from mailstack.protocol.smtp import ANSWER_SECONDS
 from mailstack.roles import Role
-from mailstack.running import RunningLab
 from mailstack.secret import Secret
 
 # How often the live line changes.

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from mailstack import mail
 from mailstack.errors import CheckFailed, InputError
+from mailstack.lab.running import RunningLab
 from mailstack.load.ledger import Posted
 from mailstack.load.plan import Mails, Plan
-from mailstack.running import RunningLab
+from mailstack.protocol import smtp, trust
 from mailstack.secret import Secret
 
 # A connection gives up after so many refused mails in a row.
@@ -42,7 +42,7 @@ class _Line:
     """A connection, and the mails that were sent over it."""
 
     user: str
-    session: mail.Smtp | None = None
+    session: smtp.Smtp | None = None
     thread: threading.Thread | None = None
     posted: list[Posted] = field(default_factory=list)
     taken: int = 0
@@ -55,7 +55,7 @@ class Sending:
 
     def __init__(self, lab: RunningLab, plan: Plan, mails: Mails, users: Mapping[str, Secret]) -> None:
         self._plan, self._mails, self._users = plan, mails, users
-        self._dial, self._context = mail.to(lab.endpoints["submission"]), mail.tls_context(lab.ca_file)
+        self._dial, self._context = smtp.to(lab.endpoints["submission"]), trust.tls_context(lab.ca_file)
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._next = 0
@@ -131,7 +131,7 @@ class Sending:
     def _log_in(self, line: _Line) -> bool:
         """Connect and log in; False, with the failure noted, when that fails."""
         try:
-            line.session = mail.Smtp(self._dial, name="localhost", tls="starttls", context=self._context)
+            line.session = smtp.Smtp(self._dial, name="localhost", tls="starttls", context=self._context)
             line.session.login(line.user, self._users[line.user].reveal())
         except (smtplib.SMTPException, OSError) as error:
             code, text = _said(error)

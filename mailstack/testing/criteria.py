@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailstack.durations import spoken
 from mailstack.errors import InputError
+from mailstack.text.durations import spoken
 
 if TYPE_CHECKING:
     from mailstack.testing.received import Message

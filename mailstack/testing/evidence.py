@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mailstack import attachments, files, queues, tracing
-from mailstack.cli.output import printable
-from mailstack.durations import spoken
+from mailstack.actions import queues, tracing
+from mailstack.config import files
 from mailstack.errors import MailstackError
+from mailstack.message import attachments
 from mailstack.testing.mailbox import Mailbox
 from mailstack.testing.received import Message
+from mailstack.text.durations import spoken
+from mailstack.text.printable import printable
 from mailstack.trace import described
 from mailstack.trace.journey import Journey
 

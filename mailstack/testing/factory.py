@@ -10,8 +10,8 @@ from mailstack.testing.mailbox import PATIENCE, Mailbox
 from mailstack.testing.settings import Password
 
 if TYPE_CHECKING:
-    from mailstack.accounts import Accounts
-    from mailstack.looks import Looks
+    from mailstack.actions.accounts import Accounts
+    from mailstack.actions.queue_watch import Looks
 
 
 class MailboxFactory:
@@ -20,7 +20,7 @@ class MailboxFactory:
     def __init__(
         self, accounts: Accounts, stem: str, patience: float = PATIENCE, *, queues: Looks | None = None
     ) -> None:
-        from mailstack.looks import Looks
+        from mailstack.actions.queue_watch import Looks
 
         self._accounts, self._stem, self._patience = accounts, stem, patience
         self._queues = queues or Looks(accounts.lab)

@@ -16,7 +16,7 @@ from mailstack.testing.settings import Password
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
 
-    from mailstack.running import RunningLab
+    from mailstack.lab.running import RunningLab
     from mailstack.trace.journey import Journey
 
 # How long its journey may go on when a mail is in the mailbox, in seconds.
@@ -43,11 +43,11 @@ class Inbox:
     @contextmanager
     def opened(self) -> Iterator[BaseMailBox]:
         """Yield the mailbox with its inbox selected. Raises CheckFailed, HostError."""
-        from mailstack import mail
+        from mailstack.protocol import imap, trust
 
         if self._context is None or self._box is None:
-            trusting = mail.kept_context(self._lab.ca_file.read_text(encoding="utf-8"))
-            context = mail.mailbox(self._lab.endpoints["imaps"], trusting, self._address, Secret(self._password))
+            trusting = trust.kept_context(self._lab.ca_file.read_text(encoding="utf-8"))
+            context = imap.mailbox(self._lab.endpoints["imaps"], trusting, self._address, Secret(self._password))
             self._box = context.__enter__()
             self._context = context
         try:
@@ -60,10 +60,11 @@ class Inbox:
 
     def new(self, after: int = 0) -> list[Message]:
         """Return the mails that have come after the one with this UID, oldest first."""
-        from mailstack import mailboxes, news
+        from mailstack.actions import mailboxes
+        from mailstack.protocol import idle
 
         with self.opened() as box:
-            news.refresh(box)
+            idle.refresh(box)
             return [
                 self._messages.setdefault(mail.uid, Message(mail, self._journey))
                 for mail in mailboxes.messages(box, after)
@@ -71,10 +72,10 @@ class Inbox:
 
     def await_news(self, deadline: Deadline) -> None:
         """Wait for another mail, until the deadline."""
-        from mailstack import news
+        from mailstack.protocol import idle
 
         with suppress(MailstackError), self.opened() as box:  # the next look tells what is wrong
-            news.wait(box, deadline)
+            idle.wait(box, deadline)
 
     def seen(self) -> list[Message]:
         """Return the mails that were seen since it was last cleared, oldest first; asks no server."""
@@ -98,7 +99,7 @@ def journey(lab: RunningLab, name: str) -> Journey:
     Raises AssertionError when there is none.
     """
     __tracebackhide__ = True
-    from mailstack import tracing
+    from mailstack.actions import tracing
 
     if not name:
         raise AssertionError("a message that has neither a Message-ID nor been through a Postfix cannot be traced")

@@ -15,8 +15,8 @@ from mailstack.testing.received import Message
 from mailstack.testing.settings import Password, SmtpSettings
 
 if TYPE_CHECKING:
-    from mailstack.looks import Looks
-    from mailstack.running import RunningLab
+    from mailstack.actions.queue_watch import Looks
+    from mailstack.lab.running import RunningLab
 
 # How long a mail may take, in seconds: many times what a slow machine needs; and how long “no mail” is watched.
 PATIENCE = 10.0
@@ -190,13 +190,14 @@ def _queued(lab: RunningLab, address: str, queues: Looks, criteria: Criteria) ->
 
     Raises MailstackError.
     """
-    from mailstack import message, post
+    from mailstack.actions import sending
+    from mailstack.message import message
 
     found = []
     entries = queues.entries()
     definition = lab.definition() if entries else lab.defined  # the former grows with every test
     for entry in entries:
-        mine = [each for each in entry.recipients if address in post.mailboxes_for(definition, each.address)]
+        mine = [each for each in entry.recipients if address in sending.mailboxes_for(definition, each.address)]
         raw = queues.mail(entry) if mine else b""
         mail = Message(
             message.Message(0, raw, datetime.fromtimestamp(entry.arrived, UTC)), lambda name: journey(lab, name)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from mailstack import hypertext, message
-from mailstack.fields import decoded
+from mailstack.message import html as hypertext
+from mailstack.message import message
+from mailstack.message.fields import decoded
 
 if TYPE_CHECKING:
     from mailstack.trace.journey import Journey

@@ -33,18 +33,18 @@ class SmtpSettings:
 
     def context(self) -> ssl.SSLContext:
         """A TLS client that trusts the lab's CA, and nobody else."""
-        from mailstack import mail
+        from mailstack.protocol import trust
 
-        return mail.tls_context(self.ca_file)
+        return trust.tls_context(self.ca_file)
 
     def connect(self) -> smtplib.SMTP:
         """A session of smtplib, with TLS and logged in; to be used in `with`. Raises what smtplib does."""
-        from mailstack import mail
         from mailstack.model import Endpoint
+        from mailstack.protocol import smtp, trust
 
-        dial = mail.to(Endpoint(self.host, self.port))
-        session = mail.Smtp(
-            dial, name=self.host, tls="starttls", context=mail.kept_context(self.ca_file.read_text(encoding="utf-8"))
+        dial = smtp.to(Endpoint(self.host, self.port))
+        session = smtp.Smtp(
+            dial, name=self.host, tls="starttls", context=trust.kept_context(self.ca_file.read_text(encoding="utf-8"))
         )
         session.login(self.user, self.password)
         return session

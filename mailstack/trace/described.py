@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailstack.durations import spoken
+from mailstack.text.durations import spoken
 from mailstack.trace.events import Event
 from mailstack.trace.journey import Journey, meaning
 

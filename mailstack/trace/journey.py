@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mailstack import faults, replies
-from mailstack.durations import spoken
-from mailstack.faults import Fault, recognise
+from mailstack import failures
+from mailstack.failures import Fault, recognise
 from mailstack.model import Json
+from mailstack.protocol import status_codes
+from mailstack.text.durations import spoken
 from mailstack.trace.events import Event, quoted
 
 # What can have become of a message for one recipient; the worst first, so that the sentence begins with it.
@@ -99,7 +100,7 @@ class Journey:
             if outcome.status not in ARRIVED:
                 notes = [e.what for e in self.events if e.kind == "note" and e.queue_id == outcome.queue_id]
                 found += [fault for text in (*notes, outcome.reply) if (fault := recognise(text))]
-        return min(found, key=faults.ALL.index, default=None)
+        return min(found, key=failures.ALL.index, default=None)
 
     def goes_by(self, name: str) -> bool:
         """Whether it is known by a Message-ID or a queue id."""
@@ -231,9 +232,9 @@ def _event_json(journey: Journey, event: Event) -> Json:
 
 def meaning(event: Event) -> str:
     """What the event's reply says, by its enhanced status code (RFC 3463) or its reply code (RFC 5321)."""
-    found = replies.enhanced(event.enhanced) if event.enhanced else None
+    found = status_codes.enhanced(event.enhanced) if event.enhanced else None
     if found is None and event.code is not None:
-        found = replies.reply(event.code)
+        found = status_codes.reply(event.code)
     return found.text if found else ""
 
 

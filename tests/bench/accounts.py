@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mailstack import prove
-from mailstack.accounts import Accounts
+from mailstack.actions.accounts import Accounts
+from mailstack.lab import readiness
+from mailstack.lab.running import RunningLab
 from mailstack.model import SERVICES, Deadline
-from mailstack.running import RunningLab
 from tests import engines
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run, timed
 
@@ -66,7 +66,7 @@ def _up(overlay: Path, found: _Found) -> float:
     assert json.loads(answer)["verified"]["message_id"]
     try:
         lab = RunningLab(NAME, engines.here())
-        each = [prove.transaction(lab, Deadline.after(30), lambda: False)[1] for _ in range(MAILS)]
+        each = [readiness.transaction(lab, Deadline.after(30), lambda: False)[1] for _ in range(MAILS)]
         found.mails.append(statistics.median(each))
         found.memory.append(_mebibytes())
         first, *others = _adding(lab)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
 
-from mailstack import files, mail
-from mailstack.accounts import Accounts
-from mailstack.running import RunningLab
+from mailstack.actions.accounts import Accounts
+from mailstack.config import files
+from mailstack.lab.running import RunningLab
+from mailstack.protocol import imap, trust
 from mailstack.testing import Mailbox, MailboxFactory, Password, SmtpSettings
 from tests import engines
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, percentile, run, say
@@ -83,11 +84,11 @@ def _seen(mailbox: Mailbox, settings: SmtpSettings) -> Iterator[tuple[float, flo
 
 def _heard(lab: RunningLab, mailbox: Mailbox, settings: SmtpSettings) -> Iterator[float]:
     """For each mail the milliseconds until the server told of it in IDLE (RFC 2177)."""
-    context = mail.tls_context(lab.ca_file)
+    context = trust.tls_context(lab.ca_file)
     password = lab.password(mailbox.address)
     with (
         settings.connect() as session,
-        mail.mailbox(lab.endpoints["imaps"], context, mailbox.address, password) as box,
+        imap.mailbox(lab.endpoints["imaps"], context, mailbox.address, password) as box,
     ):
         for number in range(IDLE_MAILS):
             with box.idle as idle:

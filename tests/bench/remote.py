@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mailstack import base, definition, images, state
+from mailstack import state
+from mailstack.definition import bundled
+from mailstack.images import base, build
 from mailstack.model import SERVICES
-from mailstack.runner import Local
+from mailstack.runner.local import Local
 from tests import engines
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run, timed
 from tests.docker import nested
@@ -134,7 +136,7 @@ def _of(side: Side) -> list[Row]:
 @contextlib.contextmanager
 def _hosts() -> Iterator[tuple[Mapping[str, str], list[str]]]:
     """Machines that are reached by SSH, with the images: the environment in which they have names, their containers."""
-    tag = images.content_tag(definition.stack())
+    tag = build.content_tag(bundled.stack())
     with contextlib.ExitStack() as machines:
         made = [machines.enter_context(nested.machine(state.owner(), image=nested.REMOTE)) for _ in HOSTS]
         for name, machine in zip(HOSTS, made, strict=True):

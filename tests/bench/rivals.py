@@ -22,10 +22,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import mail, pki
+from mailstack.config import pki
+from mailstack.lab.running import RunningLab
 from mailstack.load.plan import Mails
 from mailstack.model import Deadline, Endpoint
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from mailstack.secret import Secret
 from tests import engines
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run
@@ -46,7 +47,7 @@ class Server:
     """A mail server that runs, and how one learns how many mails it has."""
 
     endpoint: Endpoint
-    tls: mail.Tls
+    tls: smtp.Tls
     context: ssl.SSLContext
     count: Callable[[], int]
     user: str = USER
@@ -54,12 +55,12 @@ class Server:
     addresses: tuple[str, str] = ("shop@example.com", "customer@example.com")
     read: str = ""  # how the mails are read
 
-    def connect(self) -> mail.Smtp:
+    def connect(self) -> smtp.Smtp:
         """A session; waits until somebody answers."""
         deadline = Deadline.after(PATIENCE)
         while True:
             with suppress(ConnectionRefusedError):
-                return mail.Smtp(mail.to(self.endpoint), name="localhost", tls=self.tls, context=self.context)
+                return smtp.Smtp(smtp.to(self.endpoint), name="localhost", tls=self.tls, context=self.context)
             assert not deadline.passed(), f"nobody answers at {self.endpoint}"
             time.sleep(0.002)
 
@@ -136,13 +137,13 @@ def _timed(start: Side, rates: list[float]) -> Callable[[], float]:
     return once
 
 
-def _log_in(session: mail.Smtp, server: Server) -> None:
+def _log_in(session: smtp.Smtp, server: Server) -> None:
     session.ehlo_or_helo_if_needed()
     if session.has_extn("auth"):
         session.login(server.user, server.password.reveal())
 
 
-def _send(session: mail.Smtp, server: Server, mails: Mails, numbers: range) -> None:
+def _send(session: smtp.Smtp, server: Server, mails: Mails, numbers: range) -> None:
     for number in numbers:
         each = mails.mail(number, server.addresses[0])
         code, reply = session.transaction(each.sender, each.recipient, each.data, each.size)
@@ -179,8 +180,8 @@ def _mailstack() -> Iterator[Server]:
     try:
         lab = RunningLab(NAME, engines.here())
         sender, recipient = "alice@example.com", "bob@example.com"
-        context = mail.tls_context(lab.ca_file)
-        with mail.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
+        context = trust.tls_context(lab.ca_file)
+        with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
             yield Server(
                 lab.endpoints["submission"],
                 "starttls",
@@ -204,7 +205,7 @@ def _installed(directory: Path) -> tuple[dict[str, Side], dict[str, str]]:
     pem = directory / "fake.pem"
     pem.touch(0o600)
     pem.write_text(made.servers["fake"].reveal())
-    context = mail.tls_context(ca=made.ca)
+    context = trust.tls_context(ca=made.ca)
     sides: dict[str, Side] = {"mailstack": _mailstack}
     missing: dict[str, str] = {}
     if not shutil.which("npm") or not shutil.which("node"):
@@ -287,7 +288,7 @@ def _in_python(python: Path, name: str, pem: Path, context: ssl.SSLContext) -> I
             return int(answered.readline())
 
         endpoint = Endpoint("127.0.0.1", int(answered.readline()))
-        tls: mail.Tls = "starttls" if name == SMTPDFIX else "none"
+        tls: smtp.Tls = "starttls" if name == SMTPDFIX else "none"
         yield Server(endpoint, tls, context, count, read="in the process")
 
 

@@ -7,8 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from mailstack import compose, definition, images
-from mailstack.runner import Local
+from mailstack.definition import bundled
+from mailstack.engine import compose
+from mailstack.images import build
+from mailstack.runner.local import Local
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run, timed
 
 TITLE = "up and down, against plain Compose"
@@ -77,11 +79,11 @@ def _bare(secrets: Path, downs: list[float]) -> float:
     """The same containers by Compose alone, proven by nothing; then down."""
     environment = {
         "MAILSTACK_SECRETS": str(secrets),
-        "MAILSTACK_TAG": images.content_tag(definition.stack()),
+        "MAILSTACK_TAG": build.content_tag(bundled.stack()),
         "MAILSTACK_LAB": NAME,
     }
     project = compose.Compose(
-        compose.find(Local()), "mailstack-bench-bare", [definition.compose_file("lab.yaml")], environment
+        compose.find(Local()), "mailstack-bench-bare", [bundled.compose_file("lab.yaml")], environment
     )
     command = project.command("up", "-d")
     begun = time.perf_counter()

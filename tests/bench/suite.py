@@ -12,7 +12,7 @@ import statistics
 import sys
 from dataclasses import dataclass
 
-from mailstack import home
+from mailstack.lab import homes
 from mailstack.state import owner
 from tests import engines
 from tests.bench.measuring import Figures, Ratio, Row, alternate
@@ -108,7 +108,7 @@ def _evidence(found: Ran) -> Evidence:
     labs = tuple(json.loads(text) for _, text in sorted(found.left.items()))
     engine = engines.here()
     left = [str(thing) for lab in set(labs) for thing in engine.leftovers(lab, owner())]
-    left += [path.name for lab in set(labs) for path in home.current(engines.here()).path.glob(f"{lab}*")]
+    left += [path.name for lab in set(labs) for path in homes.current(engines.here()).path.glob(f"{lab}*")]
     return Evidence(found.failed, labs, tuple(left))
 
 

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mailstack import queues
+from mailstack.actions import queues
+from mailstack.lab.running import RunningLab
 from mailstack.load.performance import perform
 from mailstack.load.plan import Plan
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
 from tests import engines
 from tests.bench.journal import engines_has_one, volumes
 from tests.bench.measuring import MAILSTACK, Figures, Ratio, Row, alternate, paired, run

@@ -14,8 +14,8 @@ import pypdf
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from mailstack import page
 from mailstack.model import Deadline, Json
+from mailstack.report import page
 from tests.browser.conftest import Open, Opened, chromium
 
 pytestmark = pytest.mark.browser

@@ -8,9 +8,9 @@ import subprocess
 import unicodedata
 from email.message import EmailMessage
 
-from mailstack import mail
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from tests.docker.test_lab import MAILSTACK
 
 ARRIVAL_SECONDS = 20
@@ -18,9 +18,9 @@ ARRIVAL_SECONDS = 20
 
 def deliver(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
     """Submit a mail as it is, as student@example.com, and wait for it: its UID."""
-    context = mail.tls_context(lab.ca_file)
+    context = trust.tls_context(lab.ca_file)
     student = "student@example.com"
-    with mail.Smtp(mail.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
+    with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
         session.login(student, lab.password(student).reveal())
         assert session.sendmail(student, [to], raw) == {}
     return uid(lab, to, message_id)
@@ -28,16 +28,16 @@ def deliver(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
 
 def deliver_from_nobody(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
     """Hand a mail to the MX from the null sender, as another MTA does with a bounce, and wait for it: its UID."""
-    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
         assert session.sendmail("", [to], raw) == {}
     return uid(lab, to, message_id)
 
 
 def uid(lab: RunningLab, address: str, message_id: str) -> int:
     """The UID of a mail, once it has arrived."""
-    context = mail.tls_context(lab.ca_file)
-    with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
-        found = mail.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
+        found = imap.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
     return int(found.uid or 0)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import cli
+from mailstack.cli import main
 from mailstack.model import Deadline
 
 MAILSTACK = str(Path(sys.executable).parent / "mailstack")
@@ -51,7 +51,7 @@ def run_here(argv: Sequence[str], capfd: pytest.CaptureFixture[str]) -> Outcome:
     given, sys.argv = sys.argv, ["mailstack", *argv]
     capfd.readouterr()
     try:
-        cli.main()
+        main.main()
     except SystemExit as end:
         code = end.code
     finally:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import base, down, lab
-from mailstack.runner import Local
-from mailstack.running import RunningLab
+from mailstack.images import base
+from mailstack.lab import down
+from mailstack.lab import up as lab
+from mailstack.lab.running import RunningLab
+from mailstack.runner.local import Local
 from tests import engines
 from tests.docker import nested
 from tests.docker.remote import bare

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mailstack import base
-from mailstack.runner import Local
+from mailstack.images import base
+from mailstack.runner.local import Local
 from tests import engines
 from tests.docker import nested
 from tests.docker.bad import alone, run

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack import home
+from mailstack.lab import homes
 from tests import engines
 from tests.docker.bad import MAILSTACK, Traces, alone, run, until
 from tests.docker.suites import PLUGIN
@@ -121,7 +121,7 @@ def _kill(kind: str, moment: float, whole: float, suite: Path, traces: Traces, c
         else:  # where there is no worker yet, its master
             process.kill()
             found = len(traces.all())
-    kept = home.directory(engines.here(), LAB).load()
+    kept = homes.directory(engines.here(), LAB).load()
     if late or (kept and kept.stays):
         # It had done its work, or the lab was proven, so the user's: a moment that came too late.
         run(["down", "-n", LAB])

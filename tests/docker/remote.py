@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mailstack import definition, images, state, storage
+from mailstack import state
+from mailstack.definition import bundled
+from mailstack.images import build
 from mailstack.model import SERVICES, Deadline
+from mailstack.storage import directories
 from tests.docker import nested
 
 
@@ -22,7 +25,7 @@ def bare(tmpfs: dict[str, str] | None = None) -> Iterator[nested.Machine]:
     """A bare machine, as long as `with` lasts; its engine has the lab's images, which this host's has to have."""
     _EARLIER.update(_connections())
     with nested.machine(state.owner(), image=nested.REMOTE, tmpfs=tmpfs) as made:
-        tag = images.content_tag(definition.stack())
+        tag = build.content_tag(bundled.stack())
         made.load([f"mailstack/{service}:{tag}" for service in SERVICES])
         yield made
 
@@ -75,7 +78,7 @@ _EARLIER: set[str] = set()
 
 
 def _connections() -> set[str]:
-    return {str(each) for each in storage.root().glob("@*")}
+    return {str(each) for each in directories.root().glob("@*")}
 
 
 def _here() -> list[str]:

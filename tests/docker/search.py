@@ -16,8 +16,8 @@ from pathlib import Path
 
 import docker
 
-from mailstack import files
-from mailstack.running import RunningLab
+from mailstack.config import files
+from mailstack.lab.running import RunningLab
 
 
 @dataclass

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import mail
-from mailstack.accounts import Accounts
+from mailstack.actions.accounts import Accounts
 from mailstack.errors import CheckFailed, InputError
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from mailstack.secret import Secret
 from tests import engines
 from tests.docker.conftest import Labs
@@ -39,12 +40,12 @@ def accounts(lab: RunningLab) -> Iterator[Accounts]:
 
 def crosses(lab: RunningLab, sender: str, recipient: str) -> None:
     """A mail from one account to another arrives, once."""
-    context = mail.tls_context(lab.ca_file)
-    message = mail.new_message(sender=sender, to=[recipient], subject="crossing", body="…")
-    mail.submit(mail.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
-    with mail.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
-        mail.wait_for(box, str(message["Message-ID"]), Deadline.after(15))
-        assert len(mail.find(box, str(message["Message-ID"]))) == 1
+    context = trust.tls_context(lab.ca_file)
+    message = draft.new_message(sender=sender, to=[recipient], subject="crossing", body="…")
+    smtp.submit(smtp.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
+    with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
+        imap.wait_for(box, str(message["Message-ID"]), Deadline.after(15))
+        assert len(imap.find(box, str(message["Message-ID"]))) == 1
 
 
 @pytest.mark.parametrize("domain", ["example.com", "example.org"], ids=["plain", "with-a-catch-all"])
@@ -63,7 +64,7 @@ def test_an_added_account_is_its_owner_s_alone(lab: RunningLab, accounts: Accoun
     accounts.add("owned@example.com")
     with pytest.raises(CheckFailed, match="553"):
         crosses_as(lab, "alice@example.com", "owned@example.com")
-    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="postfix") as session:
+    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="postfix") as session:
         session.ehlo()
         session.mail("owned@example.com")
         code, text = session.rcpt("alice@example.com")
@@ -74,27 +75,27 @@ def test_an_added_account_is_its_owner_s_alone(lab: RunningLab, accounts: Accoun
 
 def crosses_as(lab: RunningLab, user: str, sender: str) -> None:
     """Submit a mail as one user, with another's address."""
-    message = mail.new_message(sender=sender, to=[user], subject="not mine", body="…")
-    context = mail.tls_context(lab.ca_file)
-    mail.submit(mail.to(lab.endpoints["submission"]), context, user, lab.password(user), message, [user], sender=sender)
+    message = draft.new_message(sender=sender, to=[user], subject="not mine", body="…")
+    context = trust.tls_context(lab.ca_file)
+    smtp.submit(smtp.to(lab.endpoints["submission"]), context, user, lab.password(user), message, [user], sender=sender)
 
 
 def test_another_password_than_its_own_is_refused(lab: RunningLab, accounts: Accounts) -> None:
     accounts.add("locked@example.com", password=Secret("right"))
-    context = mail.tls_context(lab.ca_file)
-    with mail.mailbox(lab.endpoints["imaps"], context, "locked@example.com", Secret("right")):
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, "locked@example.com", Secret("right")):
         pass
     with (
         pytest.raises(CheckFailed, match="refused the password"),
-        mail.mailbox(lab.endpoints["imaps"], context, "locked@example.com", Secret("wrong")),
+        imap.mailbox(lab.endpoints["imaps"], context, "locked@example.com", Secret("wrong")),
     ):
         pass
 
 
 def test_an_added_account_has_the_quota_that_was_said(lab: RunningLab, accounts: Accounts) -> None:
     accounts.add("small@example.com", quota=2048)
-    context = mail.tls_context(lab.ca_file)
-    with mail.mailbox(lab.endpoints["imaps"], context, "small@example.com", lab.password("small@example.com")) as box:
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, "small@example.com", lab.password("small@example.com")) as box:
         _, (line, *_) = box.client.getquotaroot("INBOX")[1]
     assert b"(STORAGE 0 2)" in line, line
 
@@ -103,20 +104,20 @@ def test_an_account_that_is_removed_takes_no_mail_and_no_password(lab: RunningLa
     password = accounts.add("gone@example.com")
     crosses(lab, "alice@example.com", "gone@example.com")
     accounts.remove("gone@example.com")
-    message = mail.new_message(sender="alice@example.com", to=["gone@example.com"], subject="x", body="x")
-    context = mail.tls_context(lab.ca_file)
-    with mail.Smtp(mail.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
+    message = draft.new_message(sender="alice@example.com", to=["gone@example.com"], subject="x", body="x")
+    context = trust.tls_context(lab.ca_file)
+    with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
         session.login("alice@example.com", lab.password("alice@example.com").reveal())
         with pytest.raises(smtplib.SMTPRecipientsRefused, match=r"5\.1\.1"):
             session.send_message(message)
     with (
         pytest.raises(CheckFailed, match="refused the password"),
-        mail.mailbox(lab.endpoints["imaps"], context, "gone@example.com", password),
+        imap.mailbox(lab.endpoints["imaps"], context, "gone@example.com", password),
     ):
         pass
     # Whoever gets the address again finds an empty mailbox.
     again = accounts.add("gone@example.com")
-    with mail.mailbox(lab.endpoints["imaps"], context, "gone@example.com", again) as box:
+    with imap.mailbox(lab.endpoints["imaps"], context, "gone@example.com", again) as box:
         assert box.uids() == []
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import mail, post, tracing
-from mailstack.accounts import Accounts
-from mailstack.addresses import address_flaw
+from mailstack.actions import sending, tracing
+from mailstack.actions.accounts import Accounts
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from mailstack.secret import Secret
+from mailstack.text.addresses import address_flaw
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -93,7 +94,7 @@ def every(lab: RunningLab) -> list[str]:
 def inbox(lab: RunningLab, user: str, password: Secret) -> Iterator[imaplib.IMAP4_SSL]:
     """A mailbox by the standard library, as users' programs open it: the name is an atom."""
     endpoint = lab.endpoints["imaps"]
-    with imaplib.IMAP4_SSL(endpoint.host, endpoint.port, ssl_context=mail.tls_context(lab.ca_file)) as session:
+    with imaplib.IMAP4_SSL(endpoint.host, endpoint.port, ssl_context=trust.tls_context(lab.ca_file)) as session:
         session.login(user, password.reveal())
         session.select()
         yield session
@@ -104,10 +105,12 @@ def awaited(lab: RunningLab, sent: dict[str, list[str]]) -> list[str]:
     deadline = Deadline.after(SECONDS)
     missing = []
     for address, marks in sent.items():
-        with mail.mailbox(lab.endpoints["imaps"], mail.tls_context(lab.ca_file), address, lab.password(address)) as box:
+        with imap.mailbox(
+            lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address)
+        ) as box:
             for mark in marks:
                 try:
-                    mail.wait_for(box, f"<{mark}@test>", deadline)
+                    imap.wait_for(box, f"<{mark}@test>", deadline)
                 except Exception as error:
                     missing.append(f"{address}: {mark}: {error}")
     return missing
@@ -130,11 +133,11 @@ def test_the_shapes_have_every_character_that_is_allowed() -> None:
 def test_each_account_submits_as_itself_to_itself(lab: RunningLab, mechanism: str) -> None:
     sent: dict[str, list[str]] = {}
     wrong = []
-    context = mail.tls_context(lab.ca_file)
+    context = trust.tls_context(lab.ca_file)
     for address in every(lab):
         mark = secrets.token_hex(8)
-        with mail.Smtp(
-            mail.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context
+        with smtp.Smtp(
+            smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context
         ) as session:
             session.ehlo()
             session.user, session.password = address, lab.password(address).reveal()
@@ -151,7 +154,7 @@ def test_each_account_submits_as_itself_to_itself(lab: RunningLab, mechanism: st
 def test_each_account_gets_mail_from_outside_with_and_without_a_detail_and_nobody_may_forge_it(lab: RunningLab) -> None:
     sent: dict[str, list[str]] = {}
     wrong = []
-    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
         session.ehlo()
         for address in every(lab):
             local, _, domain = address.partition("@")
@@ -184,7 +187,7 @@ def test_each_account_logs_in_over_imap_and_pop3_in_either_case_and_has_its_quot
                 limit = b"5120" if address not in ADDED else b"102400"
                 if kind != "OK" or limit not in answer[1][0].split()[-1]:
                     wrong.append(f"{address}: quota {answer}")
-            post_office = poplib.POP3_SSL(pop3s.host, pop3s.port, context=mail.tls_context(lab.ca_file))
+            post_office = poplib.POP3_SSL(pop3s.host, pop3s.port, context=trust.tls_context(lab.ca_file))
             post_office.user(address)
             post_office.pass_(password.reveal())
             post_office.quit()
@@ -198,7 +201,7 @@ def test_a_mail_for_each_alias_and_for_nobody_is_delivered(lab: RunningLab) -> N
     nobody = f"nobody'`s`@{CATCH_ALL.partition('@')[2]}"
     leads = {alias.address: alias.targets[0] for alias in lab.defined.aliases} | {nobody: CATCH_ALL}
     wrong = []
-    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
         for alias, target in leads.items():
             mark = secrets.token_hex(8)
             try:
@@ -218,14 +221,14 @@ def test_each_account_is_written_to_and_writes_from_the_sender_s_machine(lab: Ru
         some = people[first : first + 12]
         for sender in (some[0], some[-1]):
             mark = secrets.token_hex(8)
-            post.from_sender(lab, post.Letter(sender, tuple(some), mark, "hello"), f"<{mark}@test>")
+            sending.from_sender(lab, sending.Letter(sender, tuple(some), mark, "hello"), f"<{mark}@test>")
             for address in some:
                 sent.setdefault(address, []).append(mark)
     assert awaited(lab, sent) == []
 
 
 def test_the_journey_of_a_mail_to_each_is_found_by_its_address(lab: RunningLab) -> None:
-    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
         session.sendmail("someone@outside.test", every(lab), letter("someone@outside.test", "all", "to-all"))
     assert awaited(lab, {address: ["to-all"] for address in every(lab)}) == []
     (journey,) = tracing.of_lab(lab, "to-all@test")
@@ -263,7 +266,7 @@ def test_each_added_account_is_removed_with_its_mailbox(lab: RunningLab) -> None
     assert not set(ADDED) & set(mailboxes)
     assert set(DEFINED) <= set(mailboxes)
     for first in range(0, len(ADDED), 15):  # after twenty errors Postfix hangs up (postconf(5), smtpd_hard_error_limit)
-        with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+        with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
             session.ehlo()
             session.command("MAIL FROM:<someone@outside.test>")
             for address in ADDED[first : first + 15]:

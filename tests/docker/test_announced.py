@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mailstack import mail
 from mailstack.checks import listeners
 from mailstack.checks.bench import Bench
 from mailstack.checks.listeners import MTAS, Mta
-from mailstack.running import RunningLab
+from mailstack.lab.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -138,10 +138,10 @@ IMAP = {
 
 
 def test_every_capability_of_imap_is_taken_at_its_word(lab: RunningLab) -> None:
-    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
         session.sendmail(STRANGER, [BOB], MESSAGE)
-    context, endpoint = mail.tls_context(lab.ca_file), lab.endpoints["imaps"]
-    with mail.mailbox(endpoint, context, BOB, lab.password(BOB)) as box:
+    context, endpoint = trust.tls_context(lab.ca_file), lab.endpoints["imaps"]
+    with imap.mailbox(endpoint, context, BOB, lab.password(BOB)) as box:
         while not box.uids():
             box.idle.wait(timeout=0.2)
     box_session = imaplib.IMAP4_SSL(endpoint.host, endpoint.port, ssl_context=context)

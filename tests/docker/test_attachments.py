@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import mail, queues, tracing
+from mailstack.actions import queues, tracing
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, trust
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import answer
 
@@ -110,8 +111,8 @@ def test_one_within_the_limits_arrives_byte_for_byte_in_little_memory(
     code, said, memory = peak("send", "-n", lab.name, "--via", via, *FROM, *words, *attached)
     assert code == 0, said
     assert memory - at_rest <= BAR
-    box = mail.mailbox(
-        lab.endpoints["imaps"], mail.tls_context(lab.ca_file), "carol@example.org", lab.password("carol@example.org")
+    box = imap.mailbox(
+        lab.endpoints["imaps"], trust.tls_context(lab.ca_file), "carol@example.org", lab.password("carol@example.org")
     )
     with box as opened:
         (found,) = [each for each in opened.fetch() if each.subject == f"large via {via}"]
@@ -149,8 +150,8 @@ def test_one_whose_sending_is_killed_leaves_nothing_and_is_not_sent(
     assert left(lab) == before
     journeys = [each for each in tracing.of_lab(lab, "carol@example.org") if each.sender == "student@example.com"]
     assert all(each.arrived for each in journeys)  # those of the tests before
-    with mail.mailbox(
-        lab.endpoints["imaps"], mail.tls_context(lab.ca_file), "carol@example.org", lab.password("carol@example.org")
+    with imap.mailbox(
+        lab.endpoints["imaps"], trust.tls_context(lab.ca_file), "carol@example.org", lab.password("carol@example.org")
     ) as box:
         assert [each for each in box.fetch(headers_only=True) if each.subject == subject] == []
 

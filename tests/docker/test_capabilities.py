@@ -13,11 +13,14 @@ import docker
 import pytest
 import yaml
 
-from mailstack import definition, mail, post, prove
+from mailstack.actions import sending
+from mailstack.definition import bundled
 from mailstack.errors import MailstackError
+from mailstack.lab import readiness
+from mailstack.lab.running import RunningLab, project
 from mailstack.model import SERVICES, Deadline
-from mailstack.runner import Local, must
-from mailstack.running import RunningLab, project
+from mailstack.protocol import smtp
+from mailstack.runner.local import Local, must
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -33,7 +36,7 @@ SERVER = {
 @functools.cache
 def definition_of(service: str) -> dict[str, Any]:
     """A service as compose/lab.yaml writes it."""
-    document = yaml.safe_load(definition.compose_file("lab.yaml").read_text())
+    document = yaml.safe_load(bundled.compose_file("lab.yaml").read_text())
     found: dict[str, Any] = document["services"][service]
     return found
 
@@ -69,11 +72,11 @@ def works(lab: RunningLab, service: str) -> None:
     """Raise unless the service does what it is there for, within a few seconds."""
     deadline = Deadline.after(SECONDS)
     if service == "sender":
-        prove.sender(lab, deadline)
-        letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Works", "It works.", [])
-        post.send(lab, letter, "sender", deadline)
+        readiness.sender(lab, deadline)
+        letter = sending.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Works", "It works.", [])
+        sending.send(lab, letter, "sender", deadline)
     else:
-        prove.transaction(lab, deadline, lambda: any(each.state == "exited" for each in lab.services()))
+        readiness.transaction(lab, deadline, lambda: any(each.state == "exited" for each in lab.services()))
     if service == "dovecot":
         # It ends its processes, which run as other users, itself.
         container = docker.from_env().containers.get(lab.service(service).container)
@@ -86,7 +89,7 @@ def works(lab: RunningLab, service: str) -> None:
 def test_each_service_works_with_the_capabilities_that_it_has(
     bare: RunningLab, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mail, "ANSWER_SECONDS", SECONDS)
+    monkeypatch.setattr(smtp, "ANSWER_SECONDS", SECONDS)
     every = definition_of(service)["cap_add"]
     try:
         with_capabilities(bare, service, every, tmp_path / "all.yaml")
@@ -99,7 +102,7 @@ def test_each_service_works_with_the_capabilities_that_it_has(
 def test_without_any_one_of_its_capabilities_a_service_does_not_work(
     bare: RunningLab, service: str, capability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mail, "ANSWER_SECONDS", SECONDS)
+    monkeypatch.setattr(smtp, "ANSWER_SECONDS", SECONDS)
     every = definition_of(service)["cap_add"]
     try:
         with_capabilities(bare, service, [name for name in every if name != capability], tmp_path / "fewer.yaml")

@@ -11,9 +11,10 @@ from typing import Any
 import docker
 import pytest
 
-from mailstack import environment, mail, post
+from mailstack.actions import environment, sending
+from mailstack.lab.running import RunningLab
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, trust
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -71,8 +72,8 @@ printf 'hello\\n' | s-nail -:/ -Sv15-compat -Smta="smtp://$SMTP_HOST:$SMTP_PORT"
 def lab(labs: Labs) -> Iterator[RunningLab]:
     """A lab, with a mail that waits to be read."""
     with labs.one("clients") as made:
-        letter = post.letter(made.definition(), None, [BOB], "for programs", "A line of text.", [])
-        assert post.send(made, letter, "submission", Deadline.after(SECONDS)).arrived
+        letter = sending.letter(made.definition(), None, [BOB], "for programs", "A line of text.", [])
+        assert sending.send(made, letter, "submission", Deadline.after(SECONDS)).arrived
         yield made
 
 
@@ -110,7 +111,7 @@ def test_a_mail_is_submitted_by_s_nail_with_the_certificate_checked(lab: Running
     subject = f"by s-nail {secrets.token_hex(4)}"
     run(lab, machine, S_NAIL, SUBJECT=subject)
     deadline = Deadline.after(SECONDS)
-    with mail.mailbox(lab.endpoints["imaps"], mail.tls_context(lab.ca_file), BOB, lab.password(BOB)) as box:
+    with imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), BOB, lab.password(BOB)) as box:
         while not box.uids(f'SUBJECT "{subject}"'):
             assert not deadline.passed()
             box.idle.wait(timeout=0.2)

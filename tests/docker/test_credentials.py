@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import credentials, files, mail, post
-from mailstack.accounts import Accounts
+from mailstack.actions import credentials, sending
+from mailstack.actions.accounts import Accounts
+from mailstack.config import files
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import smtp, trust
 from tests.docker.conftest import Labs
 from tests.docker.search import Search, command, containers
 
@@ -61,8 +63,8 @@ def test_reveal_prints_one_secret_to_standard_output_and_to_nothing_else(labs: L
 
 def log_in(lab: RunningLab, user: str, password: str) -> int:
     """The reply to AUTH on the submission port."""
-    context = mail.tls_context(lab.ca_file)
-    with mail.Smtp(mail.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
+    context = trust.tls_context(lab.ca_file)
+    with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
         try:
             return session.login(user, password)[0]
         except smtplib.SMTPAuthenticationError as error:
@@ -87,8 +89,8 @@ def test_a_rotated_relay_password_holds_at_once_and_the_old_one_is_refused_with_
             old = new
         assert command("secrets", "rotate", "-n", lab.name).returncode == 0
         assert log_in(lab, user, old) == 535
-        letter = post.letter(lab.definition(), "student@example.com", ["alice@example.com"], "After", "Rotated.", [])
-        sent = post.send(lab, letter, "sender", Deadline.after(SECONDS))
+        letter = sending.letter(lab.definition(), "student@example.com", ["alice@example.com"], "After", "Rotated.", [])
+        sent = sending.send(lab, letter, "sender", Deadline.after(SECONDS))
         assert list(sent.arrived) == ["alice@example.com"]
         assert containers(lab) == before
         assert {service.state for service in lab.services()} == {"running"}
@@ -97,7 +99,9 @@ def test_a_rotated_relay_password_holds_at_once_and_the_old_one_is_refused_with_
 def test_mails_leave_the_sender_between_and_after_rotations_without_a_pause(labs: Labs) -> None:
     with labs.one("rotate") as lab:
         for number in range(4):
-            letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], f"{number}", "Text.", [])
+            letter = sending.letter(
+                lab.definition(), "student@example.com", ["bob@example.com"], f"{number}", "Text.", []
+            )
             # Less than the thirty seconds after which a refused mail is tried again: none was.
-            assert post.send(lab, letter, "sender", Deadline.after(10)).arrived
+            assert sending.send(lab, letter, "sender", Deadline.after(10)).arrived
             credentials.rotate(lab, _quiet)

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from mailstack import files, mail, post, recording, tracing
-from mailstack.dialogue import BLOT
+from mailstack.actions import recording, sending, tracing
+from mailstack.config import files
 from mailstack.errors import CheckFailed
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, trust
+from mailstack.protocol.transcript import BLOT
 from tests.docker.conftest import Labs
 from tests.unit.test_docs import JSON
 
@@ -103,7 +105,7 @@ def test_the_hop_from_the_senders_mta_is_shown_with_the_message_as_it_was_sent(l
     assert message[0].startswith("Received: by sender.example.com (Postfix, from userid 1000)")
     assert "Subject: By the sender" in message
     assert message[-2:] == ["", "Hello from the lab."]
-    assert not any(line.startswith(post.ROUTE_HEADER) for line in lines(found))
+    assert not any(line.startswith(sending.ROUTE_HEADER) for line in lines(found))
 
 
 def test_a_recorded_mail_leaves_the_same_lines_in_the_log_as_any_other(lab: RunningLab) -> None:
@@ -166,9 +168,9 @@ def test_of_two_recipients_the_one_that_is_known_gets_the_mail(lab: RunningLab) 
     found = document(lab, "--to", "nobody@example.com", "--to", "bob@example.com", code=1)
     assert [code for step, code in replies(found) if step == "envelope"] == [250, 550, 250]
     assert len(found["refused"]) == 1
-    context = mail.tls_context(lab.ca_file)
-    with mail.mailbox(lab.endpoints["imaps"], context, "bob@example.com", lab.password("bob@example.com")) as box:
-        mail.wait_for(box, found["message_id"], Deadline.after(SECONDS))
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, "bob@example.com", lab.password("bob@example.com")) as box:
+        imap.wait_for(box, found["message_id"], Deadline.after(SECONDS))
 
 
 def test_where_the_picture_cannot_be_written_nothing_is_sent(lab: RunningLab, tmp_path: Path) -> None:
@@ -222,8 +224,8 @@ def test_two_recordings_at_once_each_have_their_own_dialogue(lab: RunningLab) ->
 def test_a_controller_that_is_killed_leaves_no_recorder_and_mail_goes_on(lab: RunningLab) -> None:
     """Killed after the recorder was ready, and before it heard anything."""
     code = (
-        "import os, time; from mailstack import target; from mailstack.engine import Engine\n"
-        "from mailstack.running import RunningLab\n"
+        "import os, time; from mailstack.target import target; from mailstack.engine.engine import Engine\n"
+        "from mailstack.lab.running import RunningLab\n"
         f"lab = RunningLab({lab.name!r}, Engine(target.local(os.environ)))\n"
         "stream = lab.engine.stream(lab.service('sender').container, ['recorder', '60'], user='postfix')\n"
         "print(stream.recv(6).decode(), flush=True); time.sleep(60)"
@@ -232,9 +234,9 @@ def test_a_controller_that_is_killed_leaves_no_recorder_and_mail_goes_on(lab: Ru
         assert controller.stdout
         assert controller.stdout.readline() == "ready\n"
         assert recorders(lab) == 1
-        letter = post.letter(lab.definition(), None, ["bob@example.com"], "Killed", "Hello.", [])
+        letter = sending.letter(lab.definition(), None, ["bob@example.com"], "Killed", "Hello.", [])
         controller.send_signal(signal.SIGKILL)
-        sent = post.send(lab, letter, "sender", Deadline.after(SECONDS), route="recorded")
+        sent = sending.send(lab, letter, "sender", Deadline.after(SECONDS), route="recorded")
     assert "bob@example.com" in sent.arrived
     deadline = Deadline.after(SECONDS)
     while recorders(lab):
@@ -251,10 +253,10 @@ def test_a_recorder_that_dies_in_the_midst_of_a_dialogue_lets_nothing_out(lab: R
         'print "ready\n"; recv $heard, my $line, 65536, 0; print "$line\n"'
     )
     argv = ["perl", "-MIO::Socket::UNIX", "-e", listener, "/var/spool/postfix/public/recorder"]
-    letter = post.letter(lab.definition(), None, ["bob@example.com"], "Unheard", "Hello.", [])
+    letter = sending.letter(lab.definition(), None, ["bob@example.com"], "Unheard", "Hello.", [])
     with lab.engine.stream(container, argv, user="postfix") as stream, stream.makefile("rb") as heard:
         assert heard.readline() == b"ready\n"
-        sent = post.send(lab, letter, "sender", Deadline.after(SECONDS), route="recorded")
+        sent = sending.send(lab, letter, "sender", Deadline.after(SECONDS), route="recorded")
         assert b"]: " in heard.read()
     assert "bob@example.com" in sent.arrived
     log = lab.engine.logs(container)
@@ -263,8 +265,10 @@ def test_a_recorder_that_dies_in_the_midst_of_a_dialogue_lets_nothing_out(lab: R
 
 
 def test_a_mail_that_is_recorded_arrives_also_when_nobody_listens(lab: RunningLab) -> None:
-    letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Heard by no one", "Hello.", [])
-    sent = post.send(lab, letter, "sender", Deadline.after(SECONDS), route="recorded")
+    letter = sending.letter(
+        lab.definition(), "student@example.com", ["bob@example.com"], "Heard by no one", "Hello.", []
+    )
+    sent = sending.send(lab, letter, "sender", Deadline.after(SECONDS), route="recorded")
     assert "with ESMTPSA id" in received(lab, "bob@example.com", sent.message_id)[1], "TLS and SASL (RFC 3848)"
     log = lab.engine.logs(lab.service("sender").container)
     assert "name_mask" not in log
@@ -276,17 +280,17 @@ def test_a_mail_that_is_recorded_arrives_also_when_nobody_listens(lab: RunningLa
 
 def received(lab: RunningLab, address: str, message_id: str) -> tuple[str, ...]:
     """The Received: fields of a mail in a mailbox, the newest hop first; without the header that chose the way."""
-    context = mail.tls_context(lab.ca_file)
-    with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
-        headers = dict(mail.find(box, message_id)[0].headers)
-    assert post.ROUTE_HEADER.lower() not in headers
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
+        headers = dict(imap.find(box, message_id)[0].headers)
+    assert sending.ROUTE_HEADER.lower() not in headers
     found: tuple[str, ...] = headers["received"]
     return found
 
 
 def test_a_mail_can_go_straight_to_the_providers_port_25(lab: RunningLab) -> None:
-    letter = post.letter(lab.definition(), "student@campus.example", ["bob@example.com"], "Straight", "Hello.", [])
-    sent = post.send(lab, letter, "sender", Deadline.after(SECONDS), route="direct")
+    letter = sending.letter(lab.definition(), "student@campus.example", ["bob@example.com"], "Straight", "Hello.", [])
+    sent = sending.send(lab, letter, "sender", Deadline.after(SECONDS), route="direct")
     assert "with ESMTPS id" in received(lab, "bob@example.com", sent.message_id)[1], "TLS, and no SASL (RFC 3848)"
 
 
@@ -296,7 +300,7 @@ def test_a_mail_can_go_straight_to_the_providers_port_25(lab: RunningLab) -> Non
 def test_where_nobody_answers_that_is_said(lab: RunningLab) -> None:
     postfix = lab.service("postfix").container
     lab.engine.stop(postfix)
-    letter = post.letter(lab.definition(), None, ["bob@example.com"], "To nobody", "Hello.", [])
+    letter = sending.letter(lab.definition(), None, ["bob@example.com"], "To nobody", "Hello.", [])
     try:
         for via in ("sender", "submission"):
             with pytest.raises(CheckFailed, match="nothing was said: "):

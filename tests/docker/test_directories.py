@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import home
+from mailstack.lab import homes
 from tests import engines
 from tests.docker import hostile_places
 from tests.docker.hostile_places import SECRETS, SITUATIONS, Situation, World, snapshot
@@ -28,7 +28,7 @@ USER = 61234  # nobody has to know this number
 # Runs one command after the other, each as `mailstack` would, and tells what came of it.
 RUN = """
 import contextlib, io, json, os, sys
-from mailstack import cli
+from mailstack.cli import main as cli
 told = []
 for argv in json.loads(sys.argv[1]):
     sys.argv = ["mailstack", *argv]
@@ -105,7 +105,7 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     top.chmod(0o755)
     os.chown(top, request.param, -1)
     try:
-        yield World(top, request.param, home.current(engines.here()).path.name)
+        yield World(top, request.param, homes.current(engines.here()).path.name)
     finally:
         for thing in engines.here().leftovers(hostile_places.LAB, os.environ["MAILSTACK_OWNER"]):
             engines.here().remove(thing)

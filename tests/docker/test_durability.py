@@ -10,11 +10,14 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from mailstack import lab as life
-from mailstack import mail, post, queues, state
+from mailstack import state
+from mailstack.actions import queues, sending
 from mailstack.errors import MailstackError
+from mailstack.lab import up as life
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
 from mailstack.model import SERVICES, Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from tests import engines
 from tests.docker.conftest import Labs
 
@@ -42,10 +45,10 @@ def up_again(lab: RunningLab) -> RunningLab:
 
 def accepted(lab: RunningLab, subject: str) -> str:
     """The Message-ID of a mail from alice to bob that Postfix took with 250."""
-    message = mail.new_message(sender="alice@example.com", to=["bob@example.com"], subject=subject, body="Keep me.\n")
-    mail.submit(
-        mail.to(lab.endpoints["submission"]),
-        mail.tls_context(lab.ca_file),
+    message = draft.new_message(sender="alice@example.com", to=["bob@example.com"], subject=subject, body="Keep me.\n")
+    smtp.submit(
+        smtp.to(lab.endpoints["submission"]),
+        trust.tls_context(lab.ca_file),
         "alice@example.com",
         lab.password("alice@example.com"),
         message,
@@ -68,9 +71,9 @@ def copies(lab: RunningLab, message_ids: list[str], address: str = "bob@example.
         # Again and again: a mail that is being tried while its server only just starts waits for its next turn.
         queues.flush(lab.engine, where)
         empty, _ = queues.wait(lab.engine, where, queues.CONDITIONS["empty"], Deadline.after(0.5))
-    context = mail.tls_context(lab.ca_file)
-    with mail.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
-        return [len(mail.find(box, message_id)) for message_id in message_ids]
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
+        return [len(imap.find(box, message_id)) for message_id in message_ids]
 
 
 def eventually(met: Callable[[], bool]) -> None:
@@ -84,7 +87,7 @@ def eventually(met: Callable[[], bool]) -> None:
 def greets(lab: RunningLab) -> bool:
     """Whether Postfix greets on 587: a published port accepts before its server does."""
     try:
-        with mail.to(lab.endpoints["submission"])() as connection:
+        with smtp.to(lab.endpoints["submission"])() as connection:
             return connection.recv(4) == b"220 "
     except OSError:
         return False
@@ -92,10 +95,10 @@ def greets(lab: RunningLab) -> bool:
 
 def may_log_in(lab: RunningLab) -> bool:
     """Whether alice is let in on 587."""
-    context = mail.tls_context(lab.ca_file)
+    context = trust.tls_context(lab.ca_file)
     try:
-        with mail.Smtp(
-            mail.to(lab.endpoints["submission"]), name="postfix", tls="starttls", context=context
+        with smtp.Smtp(
+            smtp.to(lab.endpoints["submission"]), name="postfix", tls="starttls", context=context
         ) as session:
             session.login("alice@example.com", lab.password("alice@example.com").reveal())
     except (smtplib.SMTPException, MailstackError, OSError):
@@ -116,11 +119,11 @@ def container(lab: RunningLab, service: str) -> Container:
 def test_a_mail_that_waits_in_postfix_outlives_its_sigkill_and_arrives_once(lab: RunningLab) -> None:
     dovecot = container(lab, "dovecot")
     # Logged in while Dovecot lives, for it is whom Postfix asks; then the mail is taken, and waits.
-    with mail.Smtp(
-        mail.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=mail.tls_context(lab.ca_file)
+    with smtp.Smtp(
+        smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=trust.tls_context(lab.ca_file)
     ) as session:
         session.login("alice@example.com", lab.password("alice@example.com").reveal())
-        message = mail.new_message(sender="alice@example.com", to=["bob@example.com"], subject="Wait", body="Wait.\n")
+        message = draft.new_message(sender="alice@example.com", to=["bob@example.com"], subject="Wait", body="Wait.\n")
         dovecot.kill("SIGKILL")
         assert session.send_message(message) == {}
     (entry,) = queued(lab, "postfix")
@@ -133,8 +136,8 @@ def test_a_mail_that_waits_in_postfix_outlives_its_sigkill_and_arrives_once(lab:
 def test_a_mail_that_waits_in_the_sender_outlives_its_sigkill_and_arrives_once(lab: RunningLab) -> None:
     container(lab, "postfix").kill("SIGKILL")
     message_id = "<waits-in-the-sender@example.com>"
-    letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Wait", "Wait.", [])
-    post.from_sender(lab, letter, message_id)
+    letter = sending.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Wait", "Wait.", [])
+    sending.from_sender(lab, letter, message_id)
     deadline = Deadline.after(ARRIVAL_SECONDS)
     while not queued(lab, "sender"):
         assert not deadline.passed()
@@ -165,15 +168,15 @@ def test_a_lock_that_a_killed_dovecot_left_behind_keeps_no_mail_waiting(lab: Run
 
 def test_of_mails_that_are_accepted_while_everything_is_killed_none_is_lost(lab: RunningLab) -> None:
     """Killed in the middle of its work, Postfix may refuse a mail, but has lost none that it answered 250 to."""
-    context = mail.tls_context(lab.ca_file)
+    context = trust.tls_context(lab.ca_file)
     taken = []
     with (
         pytest.raises((smtplib.SMTPException, OSError)),
-        mail.Smtp(mail.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session,
+        smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session,
     ):
         session.login("alice@example.com", lab.password("alice@example.com").reveal())
         for number in range(200):
-            message = mail.new_message(
+            message = draft.new_message(
                 sender="alice@example.com", to=["bob@example.com"], subject=f"Mail {number}", body="Keep me.\n"
             )
             session.send_message(message)
@@ -196,9 +199,9 @@ def test_docker_restart_keeps_mails_and_the_lab_works_on(lab: RunningLab, servic
     assert arrived_once(lab, message_id)
     container(lab, service).restart(timeout=10)
     assert arrived_once(up_again(lab), message_id)
-    letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], "After", "After.", [])
+    letter = sending.letter(lab.definition(), "student@example.com", ["bob@example.com"], "After", "After.", [])
     # An idle smtpd that knew the Dovecot of before answers 454 once: then the mail waits for its next turn.
-    post.from_sender(lab, letter, "<after-the-restart@example.com>")
+    sending.from_sender(lab, letter, "<after-the-restart@example.com>")
     assert arrived_once(lab, "<after-the-restart@example.com>")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from mailstack import home
+from mailstack.lab import homes
 from tests import engines
 from tests.docker.bad import Traces, alone, run
 from tests.docker.hostile_places import snapshot
@@ -32,7 +32,7 @@ def test_a_second_up_does_not_replace_a_lab_whose_files_are_elsewhere_and_down_f
     with monkeypatch.context() as first:
         first.setenv("MAILSTACK_RUNTIME_DIR", str(other))
         assert run(["up", "-n", NAME]).code == 0
-        place = home.directory(engines.here(), NAME).path
+        place = homes.directory(engines.here(), NAME).path
     before = snapshot(place)
     second = run(["up", "-n", NAME])
     assert second.code == 2 and f"its files are in {place}" in second.err

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import base, definition, images, state
+from mailstack import state
+from mailstack.definition import bundled
+from mailstack.images import base, build
 from mailstack.model import SERVICES
-from mailstack.runner import Local
+from mailstack.runner.local import Local
 from tests import engines
 from tests.docker import nested
 from tests.docker.bad import run
@@ -33,7 +35,7 @@ def machine(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ne
     with labs.one("for-nested"):  # the images are there after that
         pass
     with nested.machine(state.owner(), dist) as made:
-        tag = images.content_tag(definition.stack())
+        tag = build.content_tag(bundled.stack())
         made.load([f"mailstack/{service}:{tag}" for service in SERVICES])
         made.run(
             "/opt/mailstack/bin/pip",

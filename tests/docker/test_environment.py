@@ -12,9 +12,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from mailstack import mail
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, trust
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
 
@@ -39,8 +39,8 @@ def in_a_shell(script: str, lab: RunningLab, shell: str = "sh") -> subprocess.Co
 
 def received(lab: RunningLab, address: str, message_id: str) -> None:
     """The mail is in the mailbox."""
-    with mail.mailbox(lab.endpoints["imaps"], mail.tls_context(lab.ca_file), address, lab.password(address)) as box:
-        mail.wait_for(box, message_id, Deadline.after(15))
+    with imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address)) as box:
+        imap.wait_for(box, message_id, Deadline.after(15))
 
 
 def test_a_shell_s_programs_send_and_read_with_the_variables_alone(lab: RunningLab) -> None:

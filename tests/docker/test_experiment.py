@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from mailstack import files, home
+from mailstack.config import files
 from mailstack.experiment.performance import all_steps
+from mailstack.lab import homes
 from tests import engines
 from tests.docker.bad import MAILSTACK, Traces, alone, run, until
 
@@ -80,7 +81,7 @@ def performed(traces: Traces, tmp_path_factory: pytest.TempPathFactory) -> Itera
     assert outcome.code == 0, [step["reason"] for step in json.loads(outcome.out)["steps"] if step["reason"]]
     found = re.search(r"the lab is kept: mailstack down -n (\S+) removes it", outcome.err)
     assert found, outcome.err
-    there = home.directory(engines.here(), found[1]).files
+    there = homes.directory(engines.here(), found[1]).files
     secrets = {address: password.reveal() for address, password in files.passwords(there).items()}
     relay = files.read_relay(there)
     assert relay

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from mailstack import credentials, pki
+from mailstack.actions import credentials
+from mailstack.config import pki
+from mailstack.config.files import SERVER_NAMES
 from mailstack.experiment import machines, queue, scene
 from mailstack.experiment.performance import all_steps
 from mailstack.experiment.roles import prepare
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Outcome, judge
-from mailstack.files import SERVER_NAMES
+from mailstack.lab.running import RunningLab
 from mailstack.model import Verdict
-from mailstack.running import RunningLab
 from mailstack.secret import new_password, write_private
 from tests import engines
 from tests.docker.conftest import Labs

@@ -13,8 +13,8 @@ from typing import Any
 import docker
 import pytest
 
+from mailstack.lab.running import RunningLab
 from mailstack.model import SERVICES
-from mailstack.running import RunningLab
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker

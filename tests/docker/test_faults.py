@@ -10,8 +10,8 @@ from pathlib import Path
 import click.testing
 import pytest
 
-from mailstack import faults
-from mailstack.cli import cli
+from mailstack import failures
+from mailstack.cli.main import cli
 from tests.docker.conftest import Labs
 from tests.docker.faults import Case, Stage
 from tests.docker.faults.cases import CASES
@@ -52,7 +52,7 @@ def test_a_failure_that_is_caused_in_a_lab_is_logged_and_explained(
     with on.scene(case.undo):
         case.act(on)
         line = on.heard(*case.says)
-    found = faults.recognise(line)
+    found = failures.recognise(line)
     assert found is not None and found.id == case.fault, line
     assert list(explained(line)) == [case.fault]
     log = tmp_path / "mail.log"
@@ -90,4 +90,4 @@ def test_a_journey_is_captured_with_what_really_became_of_the_mail(
 
 
 def test_every_known_failure_has_a_way_to_cause_it() -> None:
-    assert sorted(case.fault for case in CASES) == sorted(fault.id for fault in faults.ALL)
+    assert sorted(case.fault for case in CASES) == sorted(fault.id for fault in failures.ALL)

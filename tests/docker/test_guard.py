@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import home
 from mailstack.errors import EngineError
+from mailstack.lab import homes
 from tests import engines
 from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run, until
 
@@ -32,9 +32,9 @@ NAME, OTHER = (f"{stem}-{secrets.token_hex(3)}" for stem in ("guard", "other"))
 USER = f"""
 import os, sys
 from mailstack import home, target
-from mailstack.engine import Engine
-from mailstack.runner import Local
-from mailstack.users import Users, guard
+from mailstack.engine.engine import Engine
+from mailstack.runner.local import Local
+from mailstack.lab.leases import Users, guard
 engine = Engine(target.local(os.environ))
 there = home.current(engine)
 Users(there, "{NAME}").join()
@@ -80,7 +80,7 @@ def _gone(traces: Traces) -> None:
 
 def _end_guards(traces: Traces) -> None:
     """Kill the processes that would tidy up."""
-    guards = [pid for pid, line in traces.processes().items() if "mailstack.reaper" in line]
+    guards = [pid for pid, line in traces.processes().items() if "mailstack.lab.guard" in line]
     assert guards
     for pid in guards:
         os.kill(pid, signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_an_up_that_is_killed_leaves_nothing(moment: float, seconds: float, trac
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(moment * seconds)
             process.kill()
-        found = home.directory(engines.here(), NAME).load()
+        found = homes.directory(engines.here(), NAME).load()
         if not found or not found.stays:
             break
         # The lab was proven sooner than the one by which the moments are measured.
@@ -203,7 +203,7 @@ def test_a_down_that_is_killed_is_finished(moment: float, traces: Traces) -> Non
 KILLED_DOWN = f"""
 import os, signal
 from mailstack import down, state, target
-from mailstack.engine import Engine
+from mailstack.engine.engine import Engine
 state.LabDirectory.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 down.down(Engine(target.local(os.environ)), "{NAME}", lambda text: None)
 """
@@ -218,7 +218,7 @@ def test_a_down_that_is_killed_before_it_removes_the_secrets_leaves_none(traces:
 def test_what_a_killed_down_left_whose_guard_was_killed_too_is_stale(traces: Traces) -> None:
     assert run(["up", "-n", NAME]).code == 0
     with _going_down() as process:
-        assert until(lambda: any("mailstack.reaper" in line for line in traces.processes().values()), 2)
+        assert until(lambda: any("mailstack.lab.guard" in line for line in traces.processes().values()), 2)
         _end_guards(traces)
         process.kill()
     assert until(lambda: not traces.processes())  # its Compose may go on
@@ -266,7 +266,7 @@ def test_a_lab_stays_until_its_second_user_is_killed(traces: Traces) -> None:
 def test_a_user_that_is_killed_while_its_lab_comes_up_leaves_nothing(traces: Traces) -> None:
     code = USER.replace(
         "print(flush=True)",
-        f'from mailstack import lab; lab.up(engine, lab.Request("{NAME}"), lambda t: print(t, flush=True))',
+        f'from mailstack.lab import up as lab; lab.up(engine, lab.Request("{NAME}"), lambda t: print(t, flush=True))',
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -285,7 +285,7 @@ def test_a_lab_goes_by_itself_at_its_expiry(traces: Traces) -> None:
 
 def test_who_waits_for_an_expiry_ends_as_soon_as_the_lab_is_gone(traces: Traces) -> None:
     assert run(["up", "-n", NAME, "--ttl", "1h"]).code == 0
-    assert [line for line in traces.processes().values() if "mailstack.reaper" in line]
+    assert [line for line in traces.processes().values() if "mailstack.lab.guard" in line]
     assert run(["down", "-n", NAME]).code == 0
     assert until(lambda: not traces.processes(), 2)
 
@@ -303,7 +303,7 @@ def test_what_has_expired_is_stale_but_no_other_lab_and_nobody_else_s(traces: Tr
         _end_guards(traces)
         assert run(["up", "-n", standing], mine).code == 0
         theirs = stranger.all()
-        found = home.directory(engines.here(), OTHER).load()
+        found = homes.directory(engines.here(), OTHER).load()
         assert found and until(lambda: time.time() >= float(found.expires))
         assert _stale(mine) == [expiring]
         assert _stale(mine) == []

@@ -19,9 +19,10 @@ import docker
 import pytest
 import yaml
 
-from mailstack import definition, prove
+from mailstack.definition import bundled
+from mailstack.lab import readiness
+from mailstack.lab.running import RunningLab
 from mailstack.model import PORTS, SERVICES, Deadline
-from mailstack.running import RunningLab
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -37,7 +38,7 @@ SERVER = {
 @functools.cache
 def definition_of(service: str) -> dict[str, Any]:
     """A service as compose/lab.yaml writes it."""
-    document = yaml.safe_load(definition.compose_file("lab.yaml").read_text())
+    document = yaml.safe_load(bundled.compose_file("lab.yaml").read_text())
     found: dict[str, Any] = document["services"][service]
     return found
 
@@ -136,7 +137,7 @@ def test_the_limits_of_memory_and_processes_reach_the_kernel(lab: RunningLab, se
 def test_a_fork_bomb_is_stopped_and_the_lab_works_on(lab: RunningLab, service: str) -> None:
     made = int(inside(lab, service, "perl", "-e", _FORK_BOMB))
     assert PROCESSES - 100 < made < PROCESSES
-    prove.transaction(lab, Deadline.after(10), lambda: False)
+    readiness.transaction(lab, Deadline.after(10), lambda: False)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -145,7 +146,7 @@ def test_a_program_that_takes_all_memory_is_killed_and_the_lab_works_on(lab: Run
     ended = lab.engine.execute(container, ["perl", "-e", _HOG])
     assert (ended.code, ended.stdout) == (137, "")  # SIGKILL
     assert inspected(lab, service)["State"]["Running"]
-    prove.transaction(lab, Deadline.after(10), lambda: False)
+    readiness.transaction(lab, Deadline.after(10), lambda: False)
 
 
 # ── who listens ────────────────────────────────────────────────────────────────────────────────────────────────────

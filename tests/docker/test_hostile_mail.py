@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack.running import RunningLab
+from mailstack.lab.running import RunningLab
 from tests.docker.agent import (
     deliver,
     harmful,

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import definition, images, state
+from mailstack import state
+from mailstack.definition import bundled
+from mailstack.images import build
 from mailstack.model import SERVICES
 from tests.docker import nested
 from tests.docker.conftest import Labs
@@ -19,7 +21,7 @@ from tests.docker.remote import answer, left, mailstack
 
 pytestmark = pytest.mark.docker
 
-TAG = images.content_tag(definition.stack())
+TAG = build.content_tag(bundled.stack())
 
 
 def command(*words: str | Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -89,7 +91,7 @@ def test_version_leaves_no_container(saved: Path) -> None:
     import docker
 
     command("version")
-    owner = {"label": f"mailstack.owner={state.owner()}"}
+    owner: dict[str, str | list[str] | bool] = {"label": f"mailstack.owner={state.owner()}"}
     assert docker.from_env().containers.list(all=True, filters=owner) == []
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import docker
 import pytest
 
-from mailstack import compose, home, tools
-from mailstack.down import remove
+from mailstack.engine import compose
+from mailstack.lab import homes, tools
+from mailstack.lab.down import remove
 from mailstack.model import Deadline
 from tests import engines
 from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run
@@ -326,7 +327,7 @@ def test_what_the_engine_is_still_making_for_a_compose_that_was_ended_goes_too(t
     """The engine finishes what it was asked for; here it is somebody else who asks, half a second after the end."""
     name = f"late-{secrets.token_hex(3)}"
     network = f"{compose.project_name(name)}_mail"
-    directory = home.directory(engines.here(), name)
+    directory = homes.directory(engines.here(), name)
     directory.make()
     made: list[str] = []
 

@@ -8,13 +8,14 @@ from contextlib import suppress
 import docker
 import pytest
 
-from mailstack import mail, post, queues
+from mailstack.actions import queues, sending
 from mailstack.errors import MailstackError
+from mailstack.lab.running import RunningLab
 from mailstack.load.ledger import Outcome
 from mailstack.load.performance import Now, perform
 from mailstack.load.plan import Plan
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, trust
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -79,17 +80,19 @@ def test_the_sender_is_killed_and_the_mails_it_had_arrive_once(lab: RunningLab) 
 
     def submit() -> None:
         for number, message_id in enumerate(message_ids):
-            letter = post.letter(lab.definition(), "student@example.com", ["bob@example.com"], f"{number}", "Keep.", [])
-            post.from_sender(lab, letter, message_id)
+            letter = sending.letter(
+                lab.definition(), "student@example.com", ["bob@example.com"], f"{number}", "Keep.", []
+            )
+            sending.from_sender(lab, letter, message_id)
 
     outcome = performed(lab, "sender", submit)
     assert len(outcome.posted) == 400 and outcome.doubled == {}  # the load does not pass it
-    with mail.mailbox(
-        lab.endpoints["imaps"], mail.tls_context(lab.ca_file), "bob@example.com", lab.password("bob@example.com")
+    with imap.mailbox(
+        lab.endpoints["imaps"], trust.tls_context(lab.ca_file), "bob@example.com", lab.password("bob@example.com")
     ) as box:
         deadline = Deadline.after(20)
         copies = []
         for message_id in message_ids:
-            mail.wait_for(box, message_id, deadline)
-            copies.append(len(mail.find(box, message_id)))
+            imap.wait_for(box, message_id, deadline)
+            copies.append(len(imap.find(box, message_id)))
     assert set(copies) <= {1, 2} and copies.count(2) <= 1, copies

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mailstack.checks import all_checks
-from mailstack.running import RunningLab
+from mailstack.lab.running import RunningLab
 from tests import engines
 from tests.docker.conftest import Labs
 

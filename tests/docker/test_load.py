@@ -15,15 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import mail, queues
-from mailstack.accounts import Accounts
+from mailstack.actions import queues
+from mailstack.actions.accounts import Accounts
 from mailstack.cli.load import verdict
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
+from mailstack.lab.running import RunningLab
 from mailstack.load.ledger import Outcome
 from mailstack.load.performance import Now, perform
 from mailstack.load.plan import Plan
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import answer
 
@@ -150,9 +151,9 @@ def test_who_interrupts_it_gets_what_was_measured(lab: RunningLab) -> None:
 
 @pytest.mark.parametrize("together", [True, False], ids=["pipelining", "one-by-one"])
 def test_after_a_refusal_the_connection_takes_the_next_mail(lab: RunningLab, together: bool) -> None:
-    context = mail.tls_context(lab.ca_file)
-    dial, user = mail.to(lab.endpoints["submission"]), "alice@example.com"
-    with mail.Smtp(dial, name="localhost", tls="starttls", context=context) as session:
+    context = trust.tls_context(lab.ca_file)
+    dial, user = smtp.to(lab.endpoints["submission"]), "alice@example.com"
+    with smtp.Smtp(dial, name="localhost", tls="starttls", context=context) as session:
         session.login(user, lab.password(user).reveal())
         if not together:
             del session.esmtp_features["pipelining"]
@@ -161,8 +162,8 @@ def test_after_a_refusal_the_connection_takes_the_next_mail(lab: RunningLab, tog
         data = (b"Message-ID: <", str(together).encode(), b"@example.com>\r\n\r\nHello\r\n", b".\r\n")
         code, reply = session.transaction(user, user, data, 50)
     assert (code, reply[:5]) == (250, "2.0.0")
-    with mail.mailbox(lab.endpoints["imaps"], context, user, lab.password(user)) as box:
-        mail.wait_for(box, f"<{together}@example.com>", Deadline.after(15))
+    with imap.mailbox(lab.endpoints["imaps"], context, user, lab.password(user)) as box:
+        imap.wait_for(box, f"<{together}@example.com>", Deadline.after(15))
 
 
 def test_of_several_accounts_all_are_added_or_none(lab: RunningLab) -> None:

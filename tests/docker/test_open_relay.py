@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from mailstack import mail, queues
+from mailstack.actions import queues
 from mailstack.checks.bench import Bench
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import smtp
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -133,13 +134,13 @@ RECIPIENTS = (
 # Parameters of RCPT and MAIL change nothing (RFC 3461; RFC 6531 is not offered).
 TAILS = ("", " NOTIFY=SUCCESS,FAILURE", " ORCPT=rfc822;alice@example.com")
 
-Connect = Callable[[Bench], mail.Smtp]
+Connect = Callable[[Bench], smtp.Smtp]
 
 
-def published(name: str, tls: mail.Tls) -> Connect:
+def published(name: str, tls: smtp.Tls) -> Connect:
     """From this machine, to a published port."""
-    return lambda bench: mail.Smtp(
-        mail.to(bench.lab.endpoints[name]), name="localhost", tls=tls, context=bench.trusting, helo="example.com"
+    return lambda bench: smtp.Smtp(
+        smtp.to(bench.lab.endpoints[name]), name="localhost", tls=tls, context=bench.trusting, helo="example.com"
     )
 
 
@@ -175,7 +176,7 @@ def several(items: Sequence[str], count: int) -> Iterator[Sequence[str]]:
         yield items[first : first + count]
 
 
-def asked(session: mail.Smtp, lines: Sequence[str]) -> list[tuple[int, str]]:
+def asked(session: smtp.Smtp, lines: Sequence[str]) -> list[tuple[int, str]]:
     """Commands in one group (RFC 2920), as the bytes that they are; their replies."""
     assert session.sock
     session.sock.sendall(b"".join(line.encode("latin-1") + b"\r\n" for line in lines))

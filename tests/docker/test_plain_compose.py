@@ -20,8 +20,12 @@ import pytest
 import yaml
 from pytest_docker.plugin import Services
 
-from mailstack import base, compose, definition, down, files
-from mailstack.runner import Local
+from mailstack.config import files
+from mailstack.definition import bundled
+from mailstack.engine import compose
+from mailstack.images import base
+from mailstack.lab import down
+from mailstack.runner.local import Local
 from tests import engines
 from tests.docker.conftest import Labs
 
@@ -56,7 +60,7 @@ def docker_compose_command(secrets_directory: Path) -> str:
 @pytest.fixture(scope="session")
 def docker_compose_file() -> str:
     """The lab's own definition, as it is."""
-    return str(definition.compose_file("lab.yaml"))
+    return str(bundled.compose_file("lab.yaml"))
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +165,7 @@ def test_the_mail_of_the_senders_user_arrives_through_its_relay(plain_lab: Servi
 
 def test_neither_plain_compose_nor_the_controller_takes_what_is_the_other_s(plain_lab: Services, labs: Labs) -> None:
     """Also where both have one owner."""
-    project = yaml.safe_load(definition.compose_file("lab.yaml").read_text())["name"]
+    project = yaml.safe_load(bundled.compose_file("lab.yaml").read_text())["name"]
     assert not project.startswith(compose.project_name("")), "a lab of the controller's could be called so"
     with labs.one("beside") as lab:
         theirs, own = {service.container for service in lab.services()}, _containers(plain_lab)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mailstack.accounts import Accounts
+from mailstack.actions.accounts import Accounts
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
 from tests.docker.conftest import Labs
 from tests.docker.suites import PLUGIN, SEND, Run
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mailstack.files import passwords
-from mailstack.running import RunningLab
+from mailstack.config.files import passwords
+from mailstack.lab.running import RunningLab
 from tests.docker.conftest import Labs
 from tests.docker.suites import SEND, Run
 
@@ -147,7 +147,7 @@ def test_one_that_was_taken_out_of_the_mailbox_unseen_is_not_on_its_way(on_lab: 
         SEND
         + """
     def test_it(mailbox, smtp_settings, mailstack_lab):
-        from mailstack import mail as post
+        from mailstack.protocol import mail as post
         from mailstack.model import Deadline
         from mailstack.secret import Secret
 

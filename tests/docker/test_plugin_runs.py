@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import home, state
+from mailstack import state
+from mailstack.lab import homes
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
 from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.suites import PLUGIN, SEND, Run
@@ -47,7 +48,7 @@ def test_two_hundred_tests_with_four_workers_share_one_lab_and_leave_nothing(run
 def nothing_is_left(lab: str) -> None:
     """At once, or when the guard that has taken the lab down for the last worker has ended."""
     deadline = Deadline.after(15)
-    while left := [*engines.here().leftovers(lab, state.owner()), *home.current(engines.here()).path.glob(f"{lab}*")]:
+    while left := [*engines.here().leftovers(lab, state.owner()), *homes.current(engines.here()).path.glob(f"{lab}*")]:
         assert not deadline.passed(), left
         time.sleep(0.05)
 
@@ -86,7 +87,7 @@ def test_a_run_that_is_interrupted_as_soon_as_its_lab_is_up_leaves_nothing(pytes
         conftest="""
         import signal
         from pathlib import Path
-        from mailstack import lab
+        from mailstack.lab import up as lab
 
         ensure = lab.ensure
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import lab as life
-from mailstack import looks, mail, post, queues
-from mailstack.engine import Engine
+from mailstack.actions import queue_watch, queues, sending
+from mailstack.actions.queues import ACTIONS, CONDITIONS, Entry
+from mailstack.engine.engine import Engine
+from mailstack.lab import up as life
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
 from mailstack.model import Deadline
-from mailstack.queues import ACTIONS, CONDITIONS, Entry
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, trust
 from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
@@ -66,7 +68,7 @@ def message_id(subject: str) -> str:
 
 def submit(lab: RunningLab, subject: str = "Wait") -> str:
     """Hand Postfix a mail for bob, as another server would; its queue id."""
-    message = mail.new_message(sender=STRANGER, to=["bob@example.com"], subject=subject, body="Wait.\n")
+    message = draft.new_message(sender=STRANGER, to=["bob@example.com"], subject=subject, body="Wait.\n")
     message.replace_header("Message-ID", message_id(subject))
     with smtplib.SMTP(lab.endpoints["smtp"].host, lab.endpoints["smtp"].port, "mx.example.net") as session:
         session.ehlo()
@@ -109,11 +111,11 @@ def dovecot(lab: RunningLab) -> Iterator[None]:
 
 def copies(lab: RunningLab, subject: str, *, wait: bool = True) -> int:
     """How many copies of a mail are in bob's mailbox, once one is."""
-    context, bob = mail.tls_context(lab.ca_file), "bob@example.com"
-    with mail.mailbox(lab.endpoints["imaps"], context, bob, lab.password(bob)) as box:
+    context, bob = trust.tls_context(lab.ca_file), "bob@example.com"
+    with imap.mailbox(lab.endpoints["imaps"], context, bob, lab.password(bob)) as box:
         if wait:
-            mail.wait_for(box, message_id(subject), Deadline.after(SECONDS))
-        return len(mail.find(box, message_id(subject)))
+            imap.wait_for(box, message_id(subject), Deadline.after(SECONDS))
+        return len(imap.find(box, message_id(subject)))
 
 
 def failing(*words: str, code: int) -> str:
@@ -278,7 +280,7 @@ def test_a_log_is_followed_over_restarts_without_a_gap_and_nothing_twice(lab: Ru
 
 def test_looks_see_what_stands_in_the_queue_also_when_a_container_was_started_again(lab: RunningLab) -> None:
     where = queues.containers(lab)
-    with looks.Looks(lab) as looking:
+    with queue_watch.Looks(lab) as looking:
         assert looking.entries() == []
         (queue_id,) = put_off(lab, "Greetings")
         found = looking.entries()
@@ -309,8 +311,8 @@ def test_a_deadline_that_passes_is_told_with_what_stands_in_the_queue(lab: Runni
 
 def test_with_postfix_stopped_mails_wait_in_the_sender_and_leave_it_when_it_is_back(lab: RunningLab) -> None:
     lab.engine.stop(lab.service("postfix").container)
-    letter = post.letter(lab.definition(), STUDENT, ["bob@example.com"], "Far", "Far.", [])
-    post.from_sender(lab, letter, message_id("Far"))
+    letter = sending.letter(lab.definition(), STUDENT, ["bob@example.com"], "Far", "Far.", [])
+    sending.from_sender(lab, letter, message_id("Far"))
     document = answer("queue", "-n", lab.name, "wait", "--until", "deferred")
     assert document["services"] == ["sender"]
     (found,) = document["mails"]

@@ -15,11 +15,16 @@ import docker
 import pytest
 from imap_tools import MailMessage
 
-from mailstack import compose, files, home, lab, mail, pki, post, state
+from mailstack import state
+from mailstack.actions import sending
+from mailstack.config import files, pki
+from mailstack.engine import compose
 from mailstack.errors import CheckFailed, CredentialsError, InputError
-from mailstack.lab import Request
+from mailstack.lab import homes, up
+from mailstack.lab.running import RunningLab
+from mailstack.lab.up import Request
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Deadline, Relay
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, trust
 from mailstack.secret import write_private
 from tests import engines
 from tests.docker.conftest import Labs
@@ -64,7 +69,7 @@ def provider(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
     def certificates(name: str) -> None:
         # There before `up` would make its own: it keeps those that hold.
-        there = home.directory(engines.here(), name)
+        there = homes.directory(engines.here(), name)
         there.make()
         made = pki.make({**files.SERVER_NAMES, "postfix": (*files.SERVER_NAMES["postfix"], HOST)})
         write_private(there.files / "ca.pem", made.ca)
@@ -108,34 +113,34 @@ def _quiet(_: str) -> None:
 def _wait_there(provider: Provider, address: str, message_id: str) -> MailMessage:
     """The mail in a mailbox of the provider. Raises DeadlinePassed."""
     there = provider.lab
-    context = mail.tls_context(there.ca_file)
-    with mail.mailbox(there.endpoints["imaps"], context, address, there.password(address)) as box:
-        return mail.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
+    context = trust.tls_context(there.ca_file)
+    with imap.mailbox(there.endpoints["imaps"], context, address, there.password(address)) as box:
+        return imap.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
 
 
 def _nothing_left(name: str) -> bool:
-    return not engines.here().leftovers(name, state.owner()) and not home.directory(engines.here(), name).path.exists()
+    return not engines.here().leftovers(name, state.owner()) and not homes.directory(engines.here(), name).path.exists()
 
 
 def test_a_mail_from_the_sender_goes_through_the_relay_outside_and_arrives_there(
     provider: Provider, customer: str
 ) -> None:
-    lab.up(engines.here(), provider.request(customer), _quiet)
+    up.up(engines.here(), provider.request(customer), _quiet)
     own = RunningLab(customer, engines.here())
-    letter = post.letter(
+    letter = sending.letter(
         provider.lab.definition(), "student@example.com", ["carol@example.org"], "Through the world", "Hello.", []
     )
-    sent = post.send(own, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
+    sent = sending.send(own, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     found = _wait_there(provider, letter.recipients[0], sent.message_id)
     assert found.subject == "Through the world"
     # Two stations: the sender handed it to the provider outside, under TLS and logged in, and to nobody else.
     hops = found.headers["received"]
     assert any("from sender.example.com" in hop and "ESMTPSA" in hop for hop in hops), hops
-    with mail.mailbox(
-        own.endpoints["imaps"], mail.tls_context(own.ca_file), "carol@example.org",
+    with imap.mailbox(
+        own.endpoints["imaps"], trust.tls_context(own.ca_file), "carol@example.org",
         own.password("carol@example.org"),
     ) as box:  # fmt: skip
-        assert not mail.find(box, sent.message_id)
+        assert not imap.find(box, sent.message_id)
 
 
 def test_a_password_beyond_ascii_logs_in(provider: Provider, customer: str, tmp_path: Path) -> None:
@@ -146,9 +151,11 @@ def test_a_password_beyond_ascii_logs_in(provider: Provider, customer: str, tmp_
     secret.write_text(f"{user}:{password}\n")
     try:
         request = provider.request(customer, credentials=_private(tmp_path / "secret", f"{user}:{password}\n"))
-        lab.up(engines.here(), request, _quiet)
-        letter = post.letter(provider.lab.definition(), "student@example.com", ["carol@example.org"], "Ä", "Hello.", [])
-        sent = post.send(RunningLab(customer, engines.here()), letter, "sender", Deadline.after(ARRIVAL_SECONDS))
+        up.up(engines.here(), request, _quiet)
+        letter = sending.letter(
+            provider.lab.definition(), "student@example.com", ["carol@example.org"], "Ä", "Hello.", []
+        )
+        sent = sending.send(RunningLab(customer, engines.here()), letter, "sender", Deadline.after(ARRIVAL_SECONDS))
         _wait_there(provider, letter.recipients[0], sent.message_id)  # the sender's Postfix has logged in, too
     finally:
         secret.write_text(before)
@@ -193,7 +200,7 @@ def test_without_its_ca_the_relay_is_not_trusted_and_sees_no_password(provider: 
     with pytest.raises(
         CheckFailed, match=rf"certificate of the relay {HOST}:587 is not valid: .*(issuer|chain)"
     ) as caught:
-        lab.up(engines.here(), provider.request(customer, relay_ca=None), _quiet)
+        up.up(engines.here(), provider.request(customer, relay_ca=None), _quiet)
     assert "--relay-ca" in caught.value.remedy
     log = provider.lab.engine.logs(provider.lab.service("postfix").container).splitlines()[before:]
     assert not [line for line in log if " auth=" in line or "sasl_method" in line], log
@@ -205,7 +212,7 @@ def test_a_certificate_for_another_name_is_refused(provider: Provider, customer:
     address = docker.from_env().containers.get(postfix).attrs["NetworkSettings"]["Networks"]
     (world,) = [each for network, each in address.items() if network.endswith("_world")]
     with pytest.raises(CheckFailed, match=r"is not valid: .*mismatch"):
-        lab.up(engines.here(), provider.request(customer, relay=Relay(world["IPAddress"])), _quiet)
+        up.up(engines.here(), provider.request(customer, relay=Relay(world["IPAddress"])), _quiet)
     assert _nothing_left(customer)
 
 
@@ -220,19 +227,19 @@ def test_a_certificate_for_another_name_is_refused(provider: Provider, customer:
 )
 def test_a_relay_that_cannot_be_asked_says_why(provider: Provider, customer: str, relay: Relay, reason: str) -> None:
     with pytest.raises(CheckFailed, match=rf"the relay {relay.host}:{relay.port} .*({reason})"):
-        lab.up(engines.here(), provider.request(customer, relay=relay), _quiet)
+        up.up(engines.here(), provider.request(customer, relay=relay), _quiet)
     assert _nothing_left(customer)
 
 
 def test_the_relays_submissions_port_is_asked_under_tls_from_the_start(provider: Provider, customer: str) -> None:
-    lab.up(engines.here(), provider.request(customer, relay=Relay(HOST, 465)), _quiet)
-    letter = post.letter(provider.lab.definition(), "student@example.com", ["bob@example.com"], "465", "Hello.", [])
-    sent = post.send(RunningLab(customer, engines.here()), letter, "sender", Deadline.after(ARRIVAL_SECONDS))
+    up.up(engines.here(), provider.request(customer, relay=Relay(HOST, 465)), _quiet)
+    letter = sending.letter(provider.lab.definition(), "student@example.com", ["bob@example.com"], "465", "Hello.", [])
+    sent = sending.send(RunningLab(customer, engines.here()), letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     there = provider.lab
-    with mail.mailbox(
-        there.endpoints["imaps"], mail.tls_context(there.ca_file), "bob@example.com", there.password("bob@example.com")
+    with imap.mailbox(
+        there.endpoints["imaps"], trust.tls_context(there.ca_file), "bob@example.com", there.password("bob@example.com")
     ) as box:
-        mail.wait_for(box, sent.message_id, Deadline.after(ARRIVAL_SECONDS))
+        imap.wait_for(box, sent.message_id, Deadline.after(ARRIVAL_SECONDS))
 
 
 MISTAKES = {
@@ -255,7 +262,7 @@ def test_a_mistake_in_the_credentials_file_has_its_own_message_before_anything_i
         path.write_text(text, encoding="utf-8")
         path.chmod(mode)
     with pytest.raises(CredentialsError, match=message) as caught:
-        lab.up(engines.here(), lab.Request(name, relay=Relay(HOST), credentials=path), _quiet)
+        up.up(engines.here(), up.Request(name, relay=Relay(HOST), credentials=path), _quiet)
     assert str(path) in caught.value.message
     assert "canary-4711" not in json.dumps([caught.value.message, caught.value.remedy, caught.value.details])
     assert _nothing_left(name)
@@ -273,5 +280,5 @@ def test_a_ca_file_that_is_none_is_refused_before_anything_is_made(
         path.write_text(text, encoding="utf-8")
     credentials = _private(tmp_path / "credentials", "user:password\n")
     with pytest.raises(InputError, match=r"ca\.pem"):
-        lab.up(engines.here(), lab.Request(name, relay=Relay(HOST), credentials=credentials, relay_ca=path), _quiet)
+        up.up(engines.here(), up.Request(name, relay=Relay(HOST), credentials=credentials, relay_ca=path), _quiet)
     assert _nothing_left(name)

@@ -21,9 +21,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mailstack import hosts, state, storage
+from mailstack import state
 from mailstack.model import PORTS, SERVICES, Deadline
-from mailstack.ports import candidates
+from mailstack.network.ports import candidates
+from mailstack.ssh import address
+from mailstack.storage import directories
 from tests.docker import nested
 from tests.docker.cuts import cuts
 from tests.docker.remote import answer, bare, left, mailstack
@@ -135,7 +137,7 @@ def test_no_secret_is_anywhere_there_but_in_its_file_and_nowhere_at_all_afterwar
     with processes(machine) as seen:
         mailstack(machine, "up", *lab)
         try:
-            (here,) = storage.root().glob("engine-*/canary/files")
+            (here,) = directories.root().glob("engine-*/canary/files")
             search.in_directory(here)
             mailstack(machine, "account", "add", *lab, "dora@example.com")
             mailstack(machine, "secrets", "rotate", *lab)
@@ -228,8 +230,8 @@ def test_mails_are_seen_as_they_come_and_logs_and_shells_are_those_there(machine
 def test_a_lab_of_which_nothing_is_known_here_any_more_is_removed_by_its_labels(machine: nested.Machine) -> None:
     mailstack(machine, "up", "-n", "lost")
     machine.run("pkill", "-KILL", "-f", "^sshd-session")
-    (lab,) = storage.root().glob("engine-*/lost")
-    for known in (storage.root() / hosts.parse("tester").key, lab.parent):
+    (lab,) = directories.root().glob("engine-*/lost")
+    for known in (directories.root() / address.parse("tester").key, lab.parent):
         shutil.rmtree(known)
     assert mailstack(machine, "down", "-n", "lost").stdout == "removed: lost\n"
     assert left(machine) == []

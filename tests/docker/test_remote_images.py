@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailstack import base, definition, images, state
+from mailstack import state
+from mailstack.definition import bundled
+from mailstack.images import base, build
 from mailstack.model import SERVICES
 from tests import engines
 from tests.docker import nested
@@ -24,7 +26,7 @@ MIB = 1 << 20
 
 def references() -> list[str]:
     """The lab's images."""
-    tag = images.content_tag(definition.stack())
+    tag = build.content_tag(bundled.stack())
     return [f"mailstack/{service}:{tag}" for service in SERVICES]
 
 
@@ -46,7 +48,7 @@ def held(machine: nested.Machine) -> list[str]:
 
 
 def test_images_are_sent_with_progress_and_not_sent_again(empty: nested.Machine) -> None:
-    size = images.unique_bytes(engines.here(), references())
+    size = build.unique_bytes(engines.here(), references())
     before = came(empty)
     up = mailstack(empty, "up", "-n", "sent")
     told = re.findall(rf"sending the images to tester: (\d+) of about {size // MIB} MiB …\n", up.stderr)
@@ -69,7 +71,7 @@ def test_an_engine_that_cannot_build_is_sent_what_it_lacks(empty: nested.Machine
     empty.engine.api.import_image_from_data(nothing, *base.BASE.split(":"))
     up = mailstack(empty, "up", "-n", "sent", "--json")
     assert "they cannot be built on tester" in up.stderr
-    size = images.unique_bytes(engines.here(), references()[1:])
+    size = build.unique_bytes(engines.here(), references()[1:])
     assert f"sending the images to tester: about {size // MIB} MiB" in up.stderr
     assert held(empty) == sorted([*references(), base.BASE])
     mailstack(empty, "down", "-n", "sent")

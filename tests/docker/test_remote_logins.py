@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from mailstack import storage
 from mailstack.model import Deadline
 from mailstack.secret import write_private
+from mailstack.storage import directories
 from tests.docker import nested
 from tests.docker.remote import answer, left, mailstack
 
@@ -332,7 +332,7 @@ def holding(text: str) -> list[str]:
             with contextlib.suppress(OSError):
                 if text.encode() in (place / name).read_bytes():
                     found.append(str(place / name))
-    for file in storage.root().rglob("*"):
+    for file in directories.root().rglob("*"):
         if file.is_file() and text.encode() in file.read_bytes():
             found.append(str(file))
     return found

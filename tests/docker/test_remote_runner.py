@@ -8,11 +8,11 @@ from unittest import mock
 
 import pytest
 
-from mailstack import target_choice
 from mailstack.errors import DeadlinePassed
 from mailstack.model import Command, Deadline
-from mailstack.remote.transport import STREAM_LOCAL
-from mailstack.runner import Runs
+from mailstack.runner.local import Runs
+from mailstack.ssh.transport import STREAM_LOCAL
+from mailstack.target import choice
 from tests.docker import nested
 from tests.runs import Commands
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.remote]
 def runner(machine: nested.Machine) -> Iterator[Runs]:
     """The machine, used by this process as by a command."""
     with mock.patch.dict(os.environ, {"HOME": str(machine.home)}):
-        yield target_choice.choose(os.environ, host="tester").runner
+        yield choice.choose(os.environ, host="tester").runner
 
 
 class TestThere(Commands):

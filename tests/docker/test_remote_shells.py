@@ -10,8 +10,8 @@ from unittest import mock
 
 import pytest
 
-from mailstack import target_choice
 from mailstack.model import Command, Deadline
+from mailstack.target import choice
 from tests.docker import nested
 from tests.docker.remote import answer, left, mailstack
 from tests.runs import sh
@@ -55,7 +55,7 @@ def test_what_a_login_shell_says_is_not_taken_for_what_a_command_prints(machine:
         talking(machine, "tester", TALK["no line end"]),
         mock.patch.dict(os.environ, {"HOME": str(machine.home)}),
     ):
-        target = target_choice.choose(os.environ, host="tester")
+        target = choice.choose(os.environ, host="tester")
         seen: list[str] = []
         result = target.runner.run(
             sh("cat; echo err >&2", input=b"in"), deadline=Deadline.after(20), on_line=seen.append
@@ -73,6 +73,6 @@ def test_a_login_shell_that_runs_nothing_is_told_with_its_words(machine: nested.
 
 def test_a_command_that_is_not_there_is_told(machine: nested.Machine) -> None:
     with mock.patch.dict(os.environ, {"HOME": str(machine.home)}):
-        result = target_choice.choose(os.environ, host="tester").runner.run(Command(("no-such-command",)))
+        result = choice.choose(os.environ, host="tester").runner.run(Command(("no-such-command",)))
     assert result.code == 127
     assert "no-such-command: not found" in result.stderr

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import looks, post
+from mailstack.actions import queue_watch, sending
+from mailstack.lab.running import RunningLab
 from mailstack.load import performance
 from mailstack.load.ledger import Outcome, queue_id
 from mailstack.load.plan import Plan
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
 from mailstack.testing import evidence
 from mailstack.testing.mailbox import Mailbox
 from mailstack.testing.settings import Password
@@ -119,8 +119,8 @@ def test_a_mail_is_followed_and_a_queue_waited_for_while_logs_rotate(lab: Runnin
         text=True,
     )
     try:
-        letter = post.Letter("student@example.com", ("bob@example.com",), "followed", "…")
-        post.from_sender(lab, letter, message_id)
+        letter = sending.Letter("student@example.com", ("bob@example.com",), "followed", "…")
+        sending.from_sender(lab, letter, message_id)
         (journey,) = json.loads(follower.communicate(timeout=90)[0])["journeys"]
         assert journey["status"] == "delivered"
         assert [event["kind"] for event in journey["events"]].count("saved") == 1
@@ -175,7 +175,7 @@ def test_a_log_is_followed_from_its_past_on_while_it_rotates(lab: RunningLab) ->
 
 def test_the_report_of_a_failed_test_says_where_a_log_begins(lab: RunningLab) -> None:
     address = "alice@example.com"
-    with looks.Looks(lab) as looking:
+    with queue_watch.Looks(lab) as looking:
         mailbox = Mailbox(lab, address, Password(lab.password(address).reveal()), looking, 1.0)
 
         def report() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import home
+from mailstack.lab import homes
 from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.suites import PLUGIN
@@ -35,10 +35,10 @@ def copy(tmp_path: Path, labs: Labs) -> Path:
 
 def test_its_tests_pass_and_leave_no_lab(copy: Path) -> None:
     count = len(re.findall(r"^def test_", (copy / "test_shop.py").read_text(), re.MULTILINE))
-    before = home.current(engines.here()).labs()
+    before = homes.current(engines.here()).labs()
     done = run(copy)
     assert f"{count} passed" in done.stdout and done.returncode == 0, done.stdout + done.stderr
-    assert home.current(engines.here()).labs() == before
+    assert homes.current(engines.here()).labs() == before
 
 
 def test_they_fail_where_the_shop_is_broken(copy: Path) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from mailstack import mail
-from mailstack.accounts import Accounts
+from mailstack.actions.accounts import Accounts
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import smtp
 from mailstack.secret import new_password, write_private
 from tests import engines
 from tests.docker.conftest import Labs
@@ -232,7 +232,7 @@ def test_what_a_server_has_repeated_is_blotted_out_of_all_that_is_shown(labs: La
         sender = lab.service("sender").container
         done = lab.engine.execute(sender, ["sh", "-c", "postconf -e defer_transports=smtp && postfix reload"])
         assert done.code == 0, done.stderr
-        with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+        with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
             session.ehlo()
             for value in (needle.decode() for needle in search.needles if needle.isascii() and b"\0" not in needle):
                 if len(value) > 40 or set(value) & set("/+="):

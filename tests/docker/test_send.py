@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import mail, queues
+from mailstack.actions import queues
+from mailstack.actions.queues import ACTIONS
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
 from mailstack.model import Deadline
-from mailstack.queues import ACTIONS
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import answer, documented
 
@@ -47,8 +49,8 @@ def to(*addresses: str) -> list[str]:
 
 def fill(lab: RunningLab) -> None:
     """Have the mailbox with the small quota full: a first mail goes into any."""
-    context = mail.tls_context(lab.ca_file)
-    with mail.mailbox(lab.endpoints["imaps"], context, FULL, lab.password(FULL)) as box:
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, FULL, lab.password(FULL)) as box:
         if not box.uids():
             assert run(lab, "send", "--from", STUDENT, *to(FULL), "--body", "x" * 20_000).returncode == 0
 
@@ -97,12 +99,12 @@ def test_one_that_is_taken_by_submission_and_returned_later_is_no_success(lab: R
 
 
 def test_an_answer_to_nobody_is_no_success(lab: RunningLab) -> None:
-    message = mail.new_message(sender=OUTSIDE, to=["bob@example.com"], subject="from outside", body="Answer me.")
-    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="localhost") as session:
+    message = draft.new_message(sender=OUTSIDE, to=["bob@example.com"], subject="from outside", body="Answer me.")
+    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
         session.send_message(message, OUTSIDE, ["bob@example.com"])
-    context, password = mail.tls_context(lab.ca_file), lab.password("bob@example.com")
-    with mail.mailbox(lab.endpoints["imaps"], context, "bob@example.com", password) as box:
-        mail.wait_for(box, str(message["Message-ID"]), Deadline.after(30))
+    context, password = trust.tls_context(lab.ca_file), lab.password("bob@example.com")
+    with imap.mailbox(lab.endpoints["imaps"], context, "bob@example.com", password) as box:
+        imap.wait_for(box, str(message["Message-ID"]), Deadline.after(30))
     result = run(lab, "reply", "bob@example.com", "--body", "Here you are.")
     assert result.returncode == 1
     assert "5.4.4" in result.stderr

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from mailstack import definition, mail, queues
+from mailstack.actions import queues
+from mailstack.definition import bundled
 from mailstack.errors import HostError
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
 from mailstack.model import Deadline
+from mailstack.protocol import imap, smtp, trust
 from mailstack.roles import Role
-from mailstack.running import RunningLab
 from tests import engines
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
@@ -45,7 +48,7 @@ def lab(up: dict[str, Any]) -> RunningLab:
 
 def hand_in(lab: RunningLab, subject: str) -> str:
     """Hand the gateway a mail for bob, by a program in its container; its Message-ID."""
-    message = mail.new_message(sender=STRANGER, to=[BOB], subject=subject, body="By the gateway.\n")
+    message = draft.new_message(sender=STRANGER, to=[BOB], subject=subject, body="By the gateway.\n")
     argv = ["sendmail", "-i", "-f", STRANGER, "--", BOB]
     result = lab.engine.execute(lab.service("gateway").container, argv, input=message.as_bytes())
     assert (result.code, result.stderr) == (0, "")
@@ -145,12 +148,12 @@ def test_a_mail_in_the_gateways_queue_is_listed_tried_again_and_traced(lab: Runn
         assert [each["status"] for each in journey["recipients"]] == ["waiting"]
         assert journey["recipients"][0]["next_try"]
     deadline = Deadline.after(20)
-    while not mail.greets(mail.to(lab.endpoints["smtp"]), b"QUIT\r\n"):
+    while not smtp.greets(smtp.to(lab.endpoints["smtp"]), b"QUIT\r\n"):
         assert not deadline.passed()
     assert len(answer("queue", "-n", lab.name, "flush")["done"]) == 1
     assert answer("queue", "-n", lab.name, "wait")["met"]
-    with mail.mailbox(lab.endpoints["imaps"], mail.tls_context(lab.ca_file), BOB, lab.password(BOB)) as box:
-        mail.wait_for(box, message_id, Deadline.after(20))
+    with imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), BOB, lab.password(BOB)) as box:
+        imap.wait_for(box, message_id, Deadline.after(20))
     journey = answer("trace", "-n", lab.name, message_id)["journeys"][-1]
     assert [hop["service"] for hop in journey["hops"]] == ["gateway", "postfix"]
     assert [each["status"] for each in journey["recipients"]] == ["delivered"]
@@ -181,7 +184,7 @@ def test_what_a_service_of_an_overlay_reads_is_read_again_when_it_changes(lab: R
 
 
 def test_a_store_of_another_name_takes_dovecots_place(labs: Labs, tmp_path: Path) -> None:
-    standard = yaml.safe_load(definition.compose_file("lab.yaml").read_text())["services"]["dovecot"]
+    standard = yaml.safe_load(bundled.compose_file("lab.yaml").read_text())["services"]["dovecot"]
     overlay = tmp_path / "store.yaml"
     overlay.write_text(f"services:\n  dovecot: !reset null\n  mailboxes: {json.dumps(standard)}\n")
     with labs.one("store", [overlay]) as lab:

@@ -17,9 +17,12 @@ from typing import Any
 import docker
 import pytest
 
-from mailstack import checks, home, lab, state, subnets
+from mailstack import checks, state
 from mailstack.errors import HostError, InputError
-from mailstack.running import RunningLab
+from mailstack.lab import homes
+from mailstack.lab import up as lab
+from mailstack.lab.running import RunningLab
+from mailstack.network import subnets
 from tests import engines
 from tests.docker.bad import MAILSTACK, Traces, alone, run
 from tests.docker.conftest import Labs
@@ -98,7 +101,7 @@ def test_a_range_that_is_none_is_the_user_s_mistake(traces: Traces, monkeypatch:
 @contextlib.contextmanager
 def _port(name: str) -> Iterator[None]:
     """A program that listens on a port which the lab has chosen."""
-    found = home.directory(engines.here(), name).load()
+    found = homes.directory(engines.here(), name).load()
     assert found
     with socket.create_server(("127.0.0.1", found.ports["imaps"])):
         yield
@@ -107,7 +110,7 @@ def _port(name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _subnet(name: str) -> Iterator[None]:
     """A network of somebody's, of whom nothing was known, on a subnet which the lab has chosen."""
-    found = home.directory(engines.here(), name).load()
+    found = homes.directory(engines.here(), name).load()
     assert found
     pool = docker.types.IPAMPool(found.subnets["mail"])
     ipam = docker.types.IPAMConfig(pool_configs=[pool])
@@ -131,7 +134,7 @@ def test_what_is_taken_after_it_was_chosen_is_chosen_again(somebody: Somebody, l
         def progress(line: str) -> None:
             said.append(line)
             if line == "starting the containers" and not wanted:
-                wanted.append(home.directory(engines.here(), name).load())
+                wanted.append(homes.directory(engines.here(), name).load())
                 stack.enter_context(somebody(name))
 
         report = lab.up(engines.here(), lab.Request(name), progress)
@@ -220,7 +223,7 @@ def test_what_one_takes_down_is_never_somebody_else_s(labs: Labs) -> None:
     with labs.one("theirs") as theirs, alone("side") as traces:
         there = {each.container for each in theirs.services()}
         assert run(["up", "-n", "own"]).code == 0
-        left = home.directory(engines.here(), theirs.name)
+        left = homes.directory(engines.here(), theirs.name)
         left.make()
         left.save(state.State(theirs.name, traces.owner, "never", "", (), {}, stays=False))
         assert f"belongs to {theirs.state.owner}" in run(["down", "-n", theirs.name]).err

@@ -5,7 +5,8 @@ from __future__ import annotations
 import docker
 import pytest
 
-from mailstack import definition, images
+from mailstack.definition import bundled
+from mailstack.images import build
 from mailstack.model import SERVICES
 from tests import engines
 from tests.docker.conftest import Labs
@@ -18,8 +19,8 @@ IDLE_MEBIBYTES = 60
 
 def test_the_three_images_together_take_at_most_230_megabytes(labs: Labs) -> None:
     with labs.one("size"):
-        tag = images.content_tag(definition.stack())
-        taken = images.unique_bytes(engines.here(), [f"mailstack/{service}:{tag}" for service in SERVICES])
+        tag = build.content_tag(bundled.stack())
+        taken = build.unique_bytes(engines.here(), [f"mailstack/{service}:{tag}" for service in SERVICES])
     assert taken <= IMAGES_MEGABYTES * 1000**2, f"{taken / 1000**2:.1f} MB"
     # The largest of them alone: less than that, and the layers' sizes were not found.
     assert taken > max(image_bytes(f"mailstack/{service}:{tag}") for service in SERVICES)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import mail, queues
+from mailstack.actions import queues
+from mailstack.actions.sending import ROUTE_HEADER, STUDENT
 from mailstack.checks import smuggling
 from mailstack.checks.bench import Bench
-from mailstack.mail import Smtp
+from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from mailstack.post import ROUTE_HEADER, STUDENT
-from mailstack.running import RunningLab
+from mailstack.protocol import smtp
+from mailstack.protocol.smtp import Smtp
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -49,7 +50,7 @@ class Way:
     chunked: bool = False  # the message itself comes by BDAT
 
 
-def by_port(port: int, tls: mail.Tls) -> Connect:
+def by_port(port: int, tls: smtp.Tls) -> Connect:
     """A session with the provider from the sender's machine; logged in where there is AUTH."""
 
     def connect(bench: Bench) -> Smtp:
@@ -61,12 +62,12 @@ def by_port(port: int, tls: mail.Tls) -> Connect:
     return connect
 
 
-def on_the_sender(tls: mail.Tls) -> Connect:
+def on_the_sender(tls: smtp.Tls) -> Connect:
     """A session with the sender's own smtpd, as programs on its machine have it."""
 
     def connect(bench: Bench) -> Smtp:
         dial = bench.dial("127.0.0.1", 25)
-        session = mail.Smtp(dial, name="localhost", tls=tls, context=bench.trusting, helo="client.test")
+        session = smtp.Smtp(dial, name="localhost", tls=tls, context=bench.trusting, helo="client.test")
         session.ehlo()
         return session
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack.running import RunningLab
+from mailstack.lab.running import RunningLab
 from tests import engines
 from tests.docker.bad import MAILSTACK, Traces, alone, run
 from tests.terminals import ENCODINGS, LOCALES, answers

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mailstack.lab.running import RunningLab
 from mailstack.model import PORTS, Json, Port
-from mailstack.running import RunningLab
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from mailstack import mail, post, tracing
+from mailstack.actions import sending, tracing
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import answer, documented, mailstack, shape
 
@@ -60,7 +62,7 @@ def start_again(lab: RunningLab, dovecot: str) -> None:
     """Start Dovecot, and have Postfix make its connections to it anew."""
     lab.engine.start(dovecot)
     deadline = Deadline.after(20)
-    while not mail.greets(mail.to(lab.endpoints["imap"]), b"a LOGOUT\r\n"):
+    while not smtp.greets(smtp.to(lab.endpoints["imap"]), b"a LOGOUT\r\n"):
         assert not deadline.passed()
     lab.engine.signal(lab.service("postfix").container, "HUP")
 
@@ -73,7 +75,7 @@ def send(lab: RunningLab, *words: str, code: int = 0) -> str:
 
 def seen_at(lab: RunningLab, address: str, sent: Callable[[], object]) -> tuple[float, list[Any]]:
     """When the next mail for `address` was to be seen over IMAP (seconds of the epoch), by looking all the time."""
-    with mail.mailbox(lab.endpoints["imaps"], mail.tls_context(lab.ca_file), address, lab.password(address)) as box:
+    with imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address)) as box:
         known = len(box.uids())
         sender = threading.Thread(target=sent)
         sender.start()
@@ -97,10 +99,10 @@ def test_the_last_journey_agrees_with_what_imap_shows(lab: RunningLab, trace: Ca
         arrived = journey_moment(journey, saved["milliseconds"])
         assert abs(found.date.timestamp() - arrived) < 2  # the Date of the mail, in whole seconds
         apart.append(seen - arrived)
-        with mail.mailbox(
-            lab.endpoints["imaps"], mail.tls_context(lab.ca_file), "bob@example.com", lab.password("bob@example.com")
+        with imap.mailbox(
+            lab.endpoints["imaps"], trust.tls_context(lab.ca_file), "bob@example.com", lab.password("bob@example.com")
         ) as box:
-            assert len(mail.find(box, f"<{journey['message_id']}>")) == 1
+            assert len(imap.find(box, f"<{journey['message_id']}>")) == 1
     # The median: this machine has other things to do than to look at a mailbox all the time.
     assert 0 <= statistics.median(apart) < 0.05, apart
 
@@ -160,8 +162,8 @@ def test_a_mail_that_waits_says_why_and_when_it_is_tried_again(
 
 def submit(lab: RunningLab, to: str) -> str:
     """Hand a mail in on port 25, where it takes no password and so no Dovecot; its Message-ID without brackets."""
-    message = mail.new_message(sender="visitor@elsewhere.example", to=[to], subject="traced", body="…")
-    with mail.Smtp(mail.to(lab.endpoints["smtp"]), name="postfix") as session:
+    message = draft.new_message(sender="visitor@elsewhere.example", to=[to], subject="traced", body="…")
+    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="postfix") as session:
         assert session.send_message(message, "visitor@elsewhere.example", [to]) == {}
     return str(message["Message-ID"]).strip("<>")
 
@@ -212,13 +214,13 @@ def followed(lab: RunningLab, *query: str, until: Callable[[], object]) -> list[
 
 def test_followed_it_is_shown_as_it_happens_and_ends_with_the_verdict(lab: RunningLab) -> None:
     message_id = "<followed@example.com>"
-    letter = post.Letter("student@example.com", ("bob@example.com",), "followed", "…")
+    letter = sending.Letter("student@example.com", ("bob@example.com",), "followed", "…")
     sent: list[str] = []
 
     def once() -> None:
         if not sent:
             sent.append(message_id)
-            post.from_sender(lab, letter, message_id)
+            sending.from_sender(lab, letter, message_id)
 
     lines = followed(lab, message_id, until=once)
     text = "".join(lines)

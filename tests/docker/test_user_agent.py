@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import mail
-from mailstack.running import RunningLab
+from mailstack.lab.running import RunningLab
+from mailstack.protocol import imap, smtp, trust
 from tests.docker.agent import (
     ARRIVAL_SECONDS,
     deliver,
@@ -64,8 +64,8 @@ def test_a_mail_is_listed_with_its_number_its_size_and_its_first_words(name: str
 def test_the_number_of_a_mail_stays_when_others_go(lab: RunningLab, name: str) -> None:
     sent = [answer("send", "-n", name, "--to", "bob@example.com", "--subject", f"nr {n}") for n in range(2)]
     first, second = (uid(lab, "bob@example.com", each["message_id"]) for each in sent)
-    context = mail.tls_context(lab.ca_file)
-    with mail.mailbox(lab.endpoints["imaps"], context, "bob@example.com", lab.password("bob@example.com")) as box:
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, "bob@example.com", lab.password("bob@example.com")) as box:
         box.delete([str(first)])
     assert answer("read", "-n", name, "bob@example.com", str(second))["subject"] == "nr 1"
     assert f"no mail with UID {first}" in refused("read", "-n", name, "bob@example.com", str(first), code=2)
@@ -113,9 +113,9 @@ def test_new_mails_are_shown_as_they_arrive_until_there_are_enough(name: str) ->
 
 def test_of_many_mails_at_once_none_is_overlooked(lab: RunningLab, name: str) -> None:
     watch = Watch("-n", name, "bob@example.com", "--json", "--count", "30", "--timeout", "30s")
-    context = mail.tls_context(lab.ca_file)
+    context = trust.tls_context(lab.ca_file)
     student = "student@example.com"
-    with mail.Smtp(mail.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
+    with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
         session.login(student, lab.password(student).reveal())
         for number in range(30):
             session.send_message(written(f"<many{number}@example.com>"), student, ["bob@example.com"])

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import definition, images
+from mailstack.definition import bundled
+from mailstack.images import build
 from tests.docker.conftest import Labs
 
 pytestmark = [pytest.mark.docker, pytest.mark.wheel]
@@ -124,7 +125,7 @@ def test_the_report_s_page_is_made_from_what_the_wheel_brings(
     installed: Path, environment: dict[str, str], folder: Path
 ) -> None:
     document = PROJECT / "tests" / "data" / "experiment.json"
-    script = f"import json; from mailstack import page; print(page.render(json.load(open({str(document)!r}))))"
+    script = f"import json; from mailstack.report import page; print(page.render(json.load(open({str(document)!r}))))"
     made = run(installed / "python", "-c", script, cwd=folder, environment=environment)
     assert made.startswith("<!DOCTYPE html>") and f"All {json.loads(document.read_text())['passed']} rows" in made
 
@@ -140,7 +141,7 @@ def test_a_lab_comes_up_is_checked_and_goes_from_an_empty_folder_with_the_checko
     tag, place = run(installed / "python", "-c", script, cwd=folder, environment=environment).split()
     assert not place.startswith(str(PROJECT))
     # The same content is the same image: nothing is built again for who installs the wheel.
-    assert tag == images.content_tag(definition.stack())
+    assert tag == build.content_tag(bundled.stack())
     up = json.loads(run(command, "up", "-n", name, "--json", cwd=folder, environment=environment))
     assert up["verified"]["milliseconds"] > 0
     status = json.loads(run(command, "status", "-n", name, "--json", cwd=folder, environment=environment))

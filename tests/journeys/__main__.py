@@ -14,7 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mailstack import faults, files
+from mailstack import failures
+from mailstack.config import files
 from mailstack.model import Deadline
 from tests.docker.conftest import own
 from tests.docker.faults import Mail, Stage
@@ -60,7 +61,7 @@ def capture(scene: Scene, stage: Stage, where: Path = HERE) -> None:
     }
     _blameless(stage, text)
     if scene.fault:
-        told = {fault.id for line in text.splitlines() if (fault := faults.recognise(line))}
+        told = {fault.id for line in text.splitlines() if (fault := failures.recognise(line))}
         assert scene.fault in told, (scene.name, told)
     for old in where.glob(f"{scene.name}.log*"):
         old.unlink()

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 
-from mailstack import mail, post, queues
+from mailstack.actions import queues, sending
+from mailstack.protocol import imap, trust
 from tests.docker.faults import Mail, Stage
 
 _QUEUES = {"hold": "held", "deferred": "waiting"}
@@ -29,9 +30,9 @@ def look(stage: Stage, mailboxes: bool = True) -> Evidence:
     found = Evidence()
     _queues(stage, found)
     if mailboxes:
-        context = mail.tls_context(stage.lab.ca_file)
+        context = trust.tls_context(stage.lab.ca_file)
         for address in stage.lab.definition().addresses():
-            with mail.mailbox(stage.lab.endpoints["imaps"], context, address, stage.lab.password(address)) as box:
+            with imap.mailbox(stage.lab.endpoints["imaps"], context, address, stage.lab.password(address)) as box:
                 for each in box.fetch(mark_seen=False, bulk=True):
                     message_id = str(each.obj["Message-ID"]).strip()
                     found.copies[address, message_id] += 1
@@ -75,7 +76,7 @@ def _address(block: Message) -> str:
 
 def status(stage: Stage, sent: Mail, recipient: str, found: Evidence) -> str:
     """What became of a mail for one recipient; "unknown" where nothing tells (yet)."""
-    boxes = post.mailboxes_for(stage.lab.definition(), recipient)
+    boxes = sending.mailboxes_for(stage.lab.definition(), recipient)
     if (sent.message_id, recipient) in found.queued:
         return _QUEUES.get(found.queued[sent.message_id, recipient], "unknown")
     if recipient in found.bounces.get(sent.message_id, {}):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from mailstack import needs
+from mailstack.host import requirements
 from mailstack.model import SERVICES
 from tests.unit.world import World, tag
 
@@ -35,7 +35,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("MAILSTACK_OWNER", "me")
-    monkeypatch.setattr(needs, "short_of_disk", lambda engine: "")
+    monkeypatch.setattr(requirements, "short_of_disk", lambda engine: "")
     made = World(tmp_path)
     made.api.images |= {f"mailstack/{service}:{tag()}" for service in SERVICES}
     return made

@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mailstack.engine import Engine
+from mailstack.engine.engine import Engine
+from mailstack.engine.unix_api import Refused, Silent
 from mailstack.model import PORTS, SERVICES, Command, Result
 from mailstack.roles import LABEL, STANDARD
-from mailstack.target import LocalTarget
-from mailstack.unixapi import Refused, Silent
+from mailstack.target.target import LocalTarget
 
 OK = Result(0, "", "")
 PROJECT = "com.docker.compose.project"

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from mailstack import base
-from mailstack.engine import Engine
+from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError
+from mailstack.images import base
 from mailstack.model import Command, Result
-from mailstack.target import LocalTarget
+from mailstack.target.target import LocalTarget
 
 
 class FakeEngine(Engine):

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mailstack import hint
-from mailstack.engine import Engine
+from mailstack.engine.engine import Engine
+from mailstack.engine.inventory import Container, Inventory, Volume
 from mailstack.errors import EngineError, HostError, MailstackError
-from mailstack.inventory import Container, Inventory, Volume
 from mailstack.model import Command, Deadline, Network, Result, ServiceState
 from mailstack.roles import Role
-from mailstack.runner import LineSink
+from mailstack.runner.local import LineSink
+from mailstack.text import hint
 
 OK = Result(0, "", "")
 

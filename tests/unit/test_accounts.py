@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from mailstack import files, render
-from mailstack.accounts import Accounts
+from mailstack.actions.accounts import Accounts
+from mailstack.actions.queue_watch import Looks
+from mailstack.config import files, render
 from mailstack.errors import InputError
-from mailstack.looks import Looks
 from mailstack.model import UNLIMITED, Account, Domain, Lab
 from mailstack.secret import Secret
 from mailstack.testing import MailboxFactory

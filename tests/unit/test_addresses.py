@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack.addresses import address_flaw, domain_flaw, is_address, is_domain, is_host
+from mailstack.text.addresses import address_flaw, domain_flaw, is_address, is_domain, is_host
 
 LETTERS = string.ascii_lowercase + string.digits
 labels = some.text(LETTERS, min_size=1, max_size=63)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack import answering, mail
+from mailstack.actions import replying
 from mailstack.errors import InputError
-from mailstack.message import Message
+from mailstack.message import draft
+from mailstack.message.message import Message
 
 
 def message(*lines: str, body: str = "Hello\nyou\n") -> Message:
@@ -32,7 +33,7 @@ def message(*lines: str, body: str = "Hello\nyou\n") -> Message:
     ],
 )
 def test_an_answer_goes_to_reply_to_or_from(lines: tuple[str, ...], recipients: list[str]) -> None:
-    assert answering.recipients(message(*lines)) == recipients
+    assert replying.recipients(message(*lines)) == recipients
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_an_answer_goes_to_reply_to_or_from(lines: tuple[str, ...], recipients: 
 )
 def test_who_cannot_be_answered_is_told(lines: tuple[str, ...], says: str) -> None:
     with pytest.raises(InputError) as error:
-        answering.recipients(message(*lines))
+        replying.recipients(message(*lines))
     assert says in error.value.message
 
 
@@ -71,29 +72,29 @@ def test_who_cannot_be_answered_is_told(lines: tuple[str, ...], says: str) -> No
     ],
 )
 def test_a_subject_is_answered_once_and_in_one_line(of: str, subject: str) -> None:
-    assert answering.subject(of) == subject
+    assert replying.subject(of) == subject
 
 
 def test_the_thread_is_the_parent_s_and_the_parent() -> None:
-    assert answering.thread(message("Message-ID: <3@x>", "References: <1@x>\r\n <2@x>")) == {
+    assert replying.thread(message("Message-ID: <3@x>", "References: <1@x>\r\n <2@x>")) == {
         "In-Reply-To": ("<3@x>",),
         "References": ("<1@x>", "<2@x>", "<3@x>"),
     }
-    assert answering.thread(message("Message-ID: <2@x>", "In-Reply-To: <1@x>"))["References"] == ("<1@x>", "<2@x>")
-    assert answering.thread(message("Message-ID: <3@x>", "In-Reply-To: <1@x> <2@x>"))["References"] == ("<3@x>",)
-    assert answering.thread(message("Subject: without an id")) == {}
+    assert replying.thread(message("Message-ID: <2@x>", "In-Reply-To: <1@x>"))["References"] == ("<1@x>", "<2@x>")
+    assert replying.thread(message("Message-ID: <3@x>", "In-Reply-To: <1@x> <2@x>"))["References"] == ("<3@x>",)
+    assert replying.thread(message("Subject: without an id")) == {}
 
 
 def test_a_long_thread_keeps_its_beginning_and_its_end() -> None:
     many = " ".join(f"<{number}@x>" for number in range(500))
-    kept = answering.thread(message("Message-ID: <last@x>", f"References: {many}"))["References"]
-    assert len(kept) == answering.MOST_IDS and (kept[0], kept[-2:]) == ("<0@x>", ("<499@x>", "<last@x>"))
+    kept = replying.thread(message("Message-ID: <last@x>", f"References: {many}"))["References"]
+    assert len(kept) == replying.MOST_IDS and (kept[0], kept[-2:]) == ("<0@x>", ("<499@x>", "<last@x>"))
 
 
 def test_long_message_ids_are_written_as_they_are() -> None:
     ids = tuple(f"<{'x' * 150}{number}@example.com>" for number in range(3))
     thread = {"In-Reply-To": ids[-1:], "References": ids}
-    made = mail.new_message(sender="a@example.com", to=["b@example.com"], subject="Re: x", body="y", thread=thread)
+    made = draft.new_message(sender="a@example.com", to=["b@example.com"], subject="Re: x", body="y", thread=thread)
     read = message_from_bytes(made.as_bytes(), policy=policy.compat32)
     assert read["References"].split() == list(ids) and read["In-Reply-To"] == ids[-1]
     assert max(map(len, made.as_bytes().splitlines())) < 300
@@ -103,19 +104,19 @@ def test_what_was_said_is_quoted_behind_who_said_it() -> None:
     said = message(
         "From: Alice <alice@example.com>", "Date: Mon, 23 Nov 2026 18:45:28 +0100", body="Hello\n\x1b[2J\n> old\n\n"
     )
-    assert list(answering.quote(said)) == [
+    assert list(replying.quote(said)) == [
         "On 2026-11-23 at 18:45 +0100, alice@example.com wrote:",
         *("> Hello", "> ?[2J", "> > old"),
     ]
 
 
 def test_what_is_very_long_is_quoted_in_part() -> None:
-    lines = list(answering.quote(message(body="long line\n" * 100_000)))
-    assert lines[-1] == "> […]" and sum(map(len, lines)) < 2 * answering.LONGEST_QUOTE
+    lines = list(replying.quote(message(body="long line\n" * 100_000)))
+    assert lines[-1] == "> […]" and sum(map(len, lines)) < 2 * replying.LONGEST_QUOTE
 
 
 @given(some.text(some.characters()))
 def test_whatever_a_subject_is_its_answer_is_one_line(of: str) -> None:
-    subject = answering.subject(of)
+    subject = replying.subject(of)
     assert subject.startswith("Re:") and len(subject.splitlines()) == 1
-    assert answering.subject(subject) == subject
+    assert replying.subject(subject) == subject

@@ -8,17 +8,19 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from mailstack import archive, definition, images
+from mailstack.definition import bundled
 from mailstack.errors import EngineError, HostError, InputError
+from mailstack.images import archive, build
 from tests.unit.fake_images import FakeEngine
 
-TAG = images.content_tag(definition.stack())
-NAMES = tuple(definition.images(TAG).values())
+TAG = build.content_tag(bundled.stack())
+NAMES = tuple(bundled.images(TAG).values())
 
 
 NO_LAYER = b'[{"Config": "c.json", "RepoTags": [], "Layers": ["missing"]}]'
@@ -28,7 +30,9 @@ def silent(_: str) -> None:
     """Progress is no matter here."""
 
 
-def packed(names: Iterable[str] = NAMES, processor: str = "amd64", **more: bytes) -> bytes:
+def packed(
+    names: Iterable[str] = NAMES, processor: str = "amd64", more: Mapping[str, bytes] = MappingProxyType({})
+) -> bytes:
     """An archive as an engine makes it, without compression; `more` replaces members."""
     entries = [{"Config": "c.json", "RepoTags": [name], "Layers": ["l/layer.tar"]} for name in names]
     members = {
@@ -87,13 +91,13 @@ def test_half_an_archive_is_refused_wherever_it_ends(tmp_path: Path) -> None:
     [
         pytest.param(b"hello\n" * 1000, id="text"),
         pytest.param(gzip.compress(b"hello\n" * 1000), id="compressed text"),
-        pytest.param(packed(**{"manifest.json": b"{"}), id="no JSON"),
-        pytest.param(packed(**{"manifest.json": b"[1]"}), id="another JSON"),
-        pytest.param(packed(**{"manifest.json": b"[" * 200_000}), id="deep JSON"),
-        pytest.param(packed(**{"c.json": b"[]"}), id="no configuration"),
+        pytest.param(packed(more={"manifest.json": b"{"}), id="no JSON"),
+        pytest.param(packed(more={"manifest.json": b"[1]"}), id="another JSON"),
+        pytest.param(packed(more={"manifest.json": b"[" * 200_000}), id="deep JSON"),
+        pytest.param(packed(more={"c.json": b"[]"}), id="no configuration"),
         pytest.param(gzip.compress(packed())[:-8] + bytes(8), id="another checksum"),
         pytest.param(
-            packed(**{"manifest.json": b'[{"Config": "c.json", "RepoTags": [], "Layers": ["x"]}]'}), id="layer"
+            packed(more={"manifest.json": b'[{"Config": "c.json", "RepoTags": [], "Layers": ["x"]}]'}), id="layer"
         ),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack.attachments import LONGEST_NAME, safe_name, save
 from mailstack.errors import InputError
+from mailstack.message.attachments import LONGEST_NAME, safe_name, save
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import base
-from mailstack.base import BASE
 from mailstack.errors import HostError
+from mailstack.images import base
+from mailstack.images.base import BASE
 from mailstack.model import Command, Result
-from mailstack.runner import Local
+from mailstack.runner.local import Local
 from tests.unit.fake_images import FakeEngine, bootstraps, debian_host
 from tests.unit.fakes import OK, FakeRunner
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import smtplib
 import threading
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from mailstack import checks, report
+from mailstack import checks
 from mailstack.checks import Check, Turn
 from mailstack.checks.judging import NotApplicable, Unmet, expect
 from mailstack.errors import CheckFailed, InputError
 from mailstack.model import CheckResult, Verdict
+from mailstack.report import results as report
+from tests.unit.fakes import FakeTarget
 
 
 class Bench:
     """What `judge` needs of a bench."""
+
+    lab = SimpleNamespace(target=FakeTarget())
 
     def blot(self, text: str) -> str:
         return text.replace("hunter2", "••••••")

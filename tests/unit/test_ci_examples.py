@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mailstack import __version__, plugin
-from mailstack.cli import COMMANDS, cli
+from mailstack.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "ci.md").read_text()

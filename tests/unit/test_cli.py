@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack import cli
-from mailstack.cli.output import duration, human_size, printable, to_json
+from mailstack.cli import main
+from mailstack.cli.output import duration, human_size, to_json
 from mailstack.errors import (
     CheckFailed,
     DeadlinePassed,
@@ -24,6 +24,7 @@ from mailstack.errors import (
     Interrupted,
     MailstackError,
 )
+from mailstack.text.printable import printable
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +43,10 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
     def fails() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "cli", fails)
+    monkeypatch.setattr(main, "cli", fails)
     monkeypatch.setattr(sys, "argv", ["mailstack"])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     assert isinstance(end.value.code, int)
     return end.value.code
 
@@ -97,10 +98,10 @@ def test_a_signal_is_answered_once_so_that_the_tidying_up_is_not_stopped(monkeyp
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(cli, "cli", interrupted)
+    monkeypatch.setattr(main, "cli", interrupted)
     monkeypatch.setattr(sys, "argv", ["mailstack"])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     assert end.value.code == 130
 
 

@@ -12,14 +12,19 @@ from typing import Any
 import click
 import pytest
 
-from mailstack import doctor, files, home, state, users
-from mailstack.accounts import Accounts
-from mailstack.cli import COMMANDS, cli, several
+from mailstack import state
+from mailstack.actions.accounts import Accounts, _Tables
+from mailstack.cli import hosts as several
 from mailstack.cli.host import versions
-from mailstack.cli.where import Launch
+from mailstack.cli.main import COMMANDS, cli
+from mailstack.cli.options import Launch
+from mailstack.config import files
 from mailstack.errors import EngineError, HostError, InputError, MailstackError
+from mailstack.host import doctor
+from mailstack.lab import homes, leases
+from mailstack.lab.running import RunningLab
 from mailstack.model import Account, Domain, Lab, Result, ServiceState
-from mailstack.running import RunningLab
+from mailstack.roles import Role
 from mailstack.secret import Secret
 from tests.unit.fakes import FakeEngine, FakeRunner, FakeTarget
 
@@ -31,8 +36,8 @@ DOCUMENT = {
 }
 PORTS = ("submission", "submissions", "smtp", "imap", "imaps", "pop3", "pop3s")
 SERVICES = [
-    ServiceState(name, f"mailstack/{name}:tag", "running", "healthy", f"id-{name}", {"mail": "10.0.0.2"}, {}, 0)
-    for name in ("dovecot", "postfix", "sender")
+    ServiceState(name, f"mailstack/{name}:tag", "running", "healthy", f"id-{name}", {"mail": "10.0.0.2"}, {}, 0, role)
+    for name, role in (("dovecot", Role.STORE), ("postfix", Role.SUBMISSION), ("sender", Role.SENDER))
 ]
 
 
@@ -61,7 +66,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeLaunch:
 def lab(launch: FakeLaunch) -> RunningLab:
     """The lab `a`, which is up."""
     engine = launch.reached
-    directory = home.directory(engine, "a")
+    directory = homes.directory(engine, "a")
     directory.make()
     files.put(directory.files, files.wanted(directory.files, LAB))
     ports = {name: 20000 + number for number, name in enumerate(PORTS)}
@@ -99,6 +104,7 @@ def test_logs_are_those_of_the_services_without_secrets(run: Callable[..., Any],
     assert logs["postfix"] == ["a line"] and secret not in str(logs)
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize(
     ("words", "key"),
     [
@@ -129,7 +135,7 @@ def test_a_context_on_the_command_line_wins_over_hosts_in_the_environment(
     assert launch.asked == [("", "near")]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--nope"], ["extra"], ["--host", "box", "--context", "near"]])
+@pytest.mark.parametrize("words", [["--help"], ["--nope"], ["--host", "box", "--context", "near"]])
 @pytest.mark.parametrize("command", ["up", "down", "status", "logs", "doctor"])
 def test_help_and_mistakes_on_the_command_line_reach_no_engine(
     launch: FakeLaunch, command: str, words: list[str]
@@ -195,6 +201,7 @@ def test_versions_are_told_as_far_as_they_are_known(launch: FakeLaunch) -> None:
     assert (found["engine"], problem) == ("28.0.0", None)
 
 
+@pytest.mark.sockets
 def test_a_host_over_ssh_is_examined_where_it_is(launch: FakeLaunch) -> None:
     there = FakeRunner(lambda command: Result(0, "tmpfs\n", ""))
     target = FakeTarget(host="box", runner=there, clock_ahead=100.0, free=1 << 20)
@@ -213,7 +220,7 @@ def test_a_host_over_ssh_is_examined_where_it_is(launch: FakeLaunch) -> None:
 def test_accounts_that_are_added_and_removed_are_handed_over_alone(
     lab: RunningLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Accounts, "_exchange", lambda self, postfix, line: None)
+    monkeypatch.setattr(_Tables, "_exchange", lambda self, postfix, line: None)
     monkeypatch.setattr(FakeEngine, "stream", lambda self, *_: __import__("socket").socket(), raising=False)
     monkeypatch.setattr(FakeEngine, "execute", lambda self, *_, **__: Result(0, "", ""))
     with Accounts(lab) as accounts:
@@ -225,6 +232,6 @@ def test_accounts_that_are_added_and_removed_are_handed_over_alone(
 
 def test_the_guard_of_a_lab_is_told_its_target(lab: RunningLab) -> None:
     runner = FakeRunner()
-    users.guard(FakeTarget(host="box", url="unix:///tunnel.sock"), lab.directory.home, "a", runner)
+    leases.guard(FakeTarget(host="box", url="unix:///tunnel.sock"), lab.directory.home, "a", runner)
     environment = runner.released[0].environment
     assert (environment["MAILSTACK_HOST"], environment["DOCKER_HOST"]) == ("box", "unix:///tunnel.sock")

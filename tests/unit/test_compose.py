@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import compose, storage
+from mailstack.engine import compose
 from mailstack.errors import HostError
 from mailstack.model import Command, Result
+from mailstack.storage import directories
 from tests.unit.fakes import FakeRunner
 
 PROJECT = compose.Compose(Path("/bin/docker-compose"), "mailstack-a", [Path("lab.yaml"), Path("mine.yaml")], {"X": "1"})
@@ -40,7 +41,7 @@ def test_the_environment_goes_with_each_command() -> None:
 @pytest.fixture
 def binaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
-    storage.make(storage.root(), storage.Marker(storage.ROOT))  # a lab is up
+    directories.make(directories.root(), directories.Marker(directories.ROOT))  # a lab is up
     found = []
     for name in ("old", "new"):
         path = tmp_path / name

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mailstack.faults import recognise
+from mailstack.failures import recognise
 from mailstack.trace import assemble, collect
 from mailstack.trace.events import Event
 from mailstack.trace.journey import ARRIVED, Journey

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from mailstack.config.files import read_credentials
 from mailstack.errors import CredentialsError
-from mailstack.files import read_credentials
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailstack.definition import stack
-from mailstack.dialer import Dialer
+from mailstack.definition.bundled import stack
+from mailstack.engine.dialer import Dialer
 
 pytestmark = [pytest.mark.process, pytest.mark.sockets]
 

@@ -8,7 +8,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack.dialogue import BLOT, BODY_LINES, Dialogue, Exchange, Said, Tls, annotate, shortened
+from mailstack.protocol.transcript import BLOT, BODY_LINES, Dialogue, Exchange, Said, Tls, annotate, shortened
 
 SUBMISSION = """\
 S 220 postfix.example.com ESMTP Postfix

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mailstack.base import BASE
-from mailstack.definition import compose_file
+from mailstack.definition.bundled import compose_file
+from mailstack.images.base import BASE
 from mailstack.model import SERVICES
 
 STACK = Path(__file__).parents[2] / "stack"

@@ -12,9 +12,11 @@ import click
 import click.testing
 import pytest
 
-from mailstack import doctor, labfile, plugin
-from mailstack.cli import COMMANDS, cli
-from mailstack.definition import compose_file
+from mailstack import plugin
+from mailstack.cli.main import COMMANDS, cli
+from mailstack.definition import schema
+from mailstack.definition.bundled import compose_file
+from mailstack.host import doctor
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -100,7 +102,7 @@ def test_every_key_of_the_definition_is_written_down() -> None:
 def test_the_lab_of_the_definition_is_the_one_in_the_documents() -> None:
     import yaml
 
-    lab = labfile.parse(yaml.safe_load(compose_file("lab.yaml").read_text()))
+    lab = schema.parse(yaml.safe_load(compose_file("lab.yaml").read_text()))
     assert (lab.mailname, lab.limits.message_size) == ("example.com", 10 * 1024**2)
     assert [domain.name for domain in lab.domains] == ["example.com", "example.org"]
 
@@ -110,9 +112,9 @@ def test_the_readme_s_overlay_is_a_valid_one() -> None:
 
     overlay = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0])
     base = yaml.safe_load(compose_file("lab.yaml").read_text())
-    for key, value in overlay[labfile.BLOCK].items():
-        base[labfile.BLOCK][key] = {**base[labfile.BLOCK].get(key, {}), **value}
-    lab = labfile.parse(base)
+    for key, value in overlay[schema.BLOCK].items():
+        base[schema.BLOCK][key] = {**base[schema.BLOCK].get(key, {}), **value}
+    lab = schema.parse(base)
     assert "dora@example.com" in lab.addresses() and lab.settings.dovecot == "mail_debug = yes\n"
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from mailstack import down, lab
 from mailstack.errors import EngineError, InputError
-from mailstack.lab import Request
+from mailstack.lab import down, up
+from mailstack.lab.up import Request
 from tests.unit.fake_engine import Thing
 from tests.unit.world import CONTAINERS, NAME, PROJECT, WHOLE, World
 
@@ -105,5 +105,5 @@ def test_stale_labs_are_those_that_were_left(standing: World) -> None:
 
 
 def test_a_lab_whose_time_has_passed_is_stale(world: World) -> None:
-    lab.up(world.tools.engine, Request(NAME, ttl=-1), world.said.append, world.tools)
+    up.up(world.tools.engine, Request(NAME, ttl=-1), world.said.append, world.tools)
     assert down.stale(world.tools.engine, world.said.append, world.tools) == [NAME]

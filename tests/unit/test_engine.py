@@ -8,9 +8,9 @@ import sys
 import docker
 import pytest
 
-from mailstack.engine import Engine
+from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, Interrupted
-from mailstack.target import LocalTarget
+from mailstack.target.target import LocalTarget
 
 
 def test_who_interrupts_a_question_is_not_told_that_there_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,8 +35,8 @@ def test_where_nobody_listens_there_is_no_engine() -> None:
 def test_several_threads_may_ask_the_first_question() -> None:
     code = """
 import threading
-from mailstack.engine import Engine
-from mailstack.target import LocalTarget
+from mailstack.engine.engine import Engine
+from mailstack.target.target import LocalTarget
 from mailstack.errors import EngineError
 
 def ask():

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import home, lab, state
+from mailstack import state
+from mailstack.lab import homes
+from mailstack.lab import up as lab
 from mailstack.model import Deadline
 from tests.unit.fakes import FakeEngine
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.process
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.LabDirectory:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path))
-    found = home.directory(FakeEngine(), "shared")
+    found = homes.directory(FakeEngine(), "shared")
     found.make()
     found.save(state.State("shared", state.owner(), "never", "", (), {}, stays=True))
     return found

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from mailstack import environment
+from mailstack.actions import environment
 from mailstack.errors import InputError
 from mailstack.secret import Secret
 

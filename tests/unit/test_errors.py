@@ -66,7 +66,7 @@ def test_an_error_as_a_whole_has_what_was_added_to_it() -> None:
 
 
 def test_the_command_line_shows_all_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    from mailstack.cli import tell
+    from mailstack.cli.main import tell
 
     tell(whole())
     assert capsys.readouterr().err == f"mailstack: {TEXT}\n"
@@ -89,7 +89,7 @@ def test_a_check_that_an_error_ends_shows_all_of_it() -> None:
 
     bench: Any = SimpleNamespace(blot=str, lab=SimpleNamespace(target=FakeTarget()))
     found = checks.judge(checks.Check("a.b", "title", "source", _raising), bench)
-    assert found.evidence == f"HostError: {TEXT}"
+    assert found.evidence == TEXT
 
 
 def test_a_step_of_the_experiment_that_an_error_ends_shows_all_of_it() -> None:

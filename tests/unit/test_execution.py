@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from mailstack.model import Command
-from mailstack.remote import execution
-from mailstack.remote.transport import ended_by
+from mailstack.ssh import execution
+from mailstack.ssh.transport import ended_by
 
 SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh", "fish", "ksh", "tcsh") if shutil.which(shell)]
 MARK = b"mailstack-1:"

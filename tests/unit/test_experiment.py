@@ -13,7 +13,6 @@ import pytest
 
 from mailstack.checks.judging import Unmet
 from mailstack.checks.logs import about
-from mailstack.dialogue import Dialogue, Said, annotate
 from mailstack.experiment.machines import parse_settings
 from mailstack.experiment.mailbox import picture
 from mailstack.experiment.models import not_kept
@@ -22,6 +21,7 @@ from mailstack.experiment.settings import SETTINGS, fits
 from mailstack.experiment.talk import misfit
 from mailstack.experiment.theory import odd_lines, parse_hops, split
 from mailstack.model import Json
+from mailstack.protocol.transcript import Dialogue, Said, annotate
 from mailstack.trace.events import Event
 from mailstack.trace.journey import Journey
 from mailstack.trace.lines import Line

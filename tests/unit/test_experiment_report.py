@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack import storage
-from mailstack.dialogue import Said, annotate
 from mailstack.errors import CheckFailed, InputError
 from mailstack.experiment import folder
 from mailstack.experiment.scene import Scene
 from mailstack.model import Json
+from mailstack.protocol.transcript import Said, annotate
 from mailstack.secret import Secret, blot, new_password
+from mailstack.storage import directories
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: Json = json.loads((ROOT / "tests" / "data" / "experiment.json").read_text())
@@ -65,7 +65,7 @@ def test_a_report_takes_the_place_of_one_that_is_there(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_has_left_is_no_hindrance_and_is_removed(tmp_path: Path) -> None:
-    storage.make(tmp_path / ".writing-x", storage.Marker(storage.REPORT))
+    directories.make(tmp_path / ".writing-x", directories.Marker(directories.REPORT))
     (tmp_path / ".writing-x" / "index.html").write_text("half")
     _report(tmp_path)
     assert {each.name for each in tmp_path.iterdir()} == set(folder.ENTRIES)

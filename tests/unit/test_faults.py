@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack import faults
-from mailstack.cli import cli
+from mailstack import failures
+from mailstack.cli.main import cli
 from mailstack.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -49,19 +49,19 @@ Nov 23 21:32:58 sender postfix/qmgr[112]: B011216A7CE: skipped, still being deli
 
 @pytest.mark.parametrize(("id", "line"), CAPTURED, ids=[id for id, _ in CAPTURED])
 def test_a_line_that_a_lab_logged_is_recognised_as_its_own_failure(id: str, line: str) -> None:
-    found = faults.recognise(line)
+    found = failures.recognise(line)
     assert found is not None and found.id == id
 
 
 def test_every_entry_has_lines_that_a_lab_logged() -> None:
-    assert {id for id, _ in CAPTURED} == {fault.id for fault in faults.ALL}
+    assert {id for id, _ in CAPTURED} == {fault.id for fault in failures.ALL}
 
 
 @pytest.mark.parametrize("capture", JOURNEYS, ids=lambda path: path.stem)
 def test_of_a_captured_journey_its_own_failure_is_recognised_and_where_all_went_well_none(capture: Path) -> None:
     log = next(capture.parent.glob(f"{capture.stem}.log*"))
     text = gzip.decompress(log.read_bytes()).decode() if log.suffix == ".gz" else log.read_text()
-    told = {found.id for line in text.splitlines() if (found := faults.recognise(line))}
+    told = {found.id for line in text.splitlines() if (found := failures.recognise(line))}
     document = json.loads(capture.read_text())
     if document["fault"]:
         assert document["fault"] in told
@@ -81,15 +81,15 @@ def test_beside_the_captured_journeys_lies_nothing_but_their_logs_and_no_key() -
 
 @pytest.mark.parametrize("line", WELL)
 def test_a_line_of_a_mail_that_arrived_is_no_failure(line: str) -> None:
-    assert faults.recognise(line) is None
-    assert not [fault.id for fault in faults.ALL if fault.pattern.search(line)]
+    assert failures.recognise(line) is None
+    assert not [fault.id for fault in failures.ALL if fault.pattern.search(line)]
 
 
 def test_what_a_stranger_writes_into_a_message_id_is_no_failure() -> None:
     forged = "postfix/cleanup[24]: 3008116A6F0: message-id=<535 5.7.8 authentication failed@example.com>"
-    assert faults.recognise(forged) is None
-    assert faults.recognise(WELL[0].replace("Ok", "no longer 450 4.2.0 Greylisted")) is None
-    assert faults.recognise(PASSWORD.replace("(reason", ", status=sent (reason")) is not None
+    assert failures.recognise(forged) is None
+    assert failures.recognise(WELL[0].replace("Ok", "no longer 450 4.2.0 Greylisted")) is None
+    assert failures.recognise(PASSWORD.replace("(reason", ", status=sent (reason")) is not None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_a_stranger_writes_into_a_message_id_is_no_failure() -> None:
     ],
 )  # fmt: skip
 def test_a_bare_reply_is_recognised(reply: str, id: str) -> None:
-    found = faults.recognise(reply)
+    found = failures.recognise(reply)
     assert found is not None and found.id == id
 
 
@@ -124,7 +124,7 @@ def test_a_time_out_on_port_25_is_a_blocked_port_only_towards_the_world() -> Non
         "192.168.7.9": "connection-timed-out",
         "127.0.0.1": "connection-timed-out",
     }.items():
-        found = faults.recognise(f"connect to mx.example[{address}]:25: Connection timed out")
+        found = failures.recognise(f"connect to mx.example[{address}]:25: Connection timed out")
         assert found is not None and found.id == id, address
 
 
@@ -142,19 +142,19 @@ def test_lmtp_that_is_not_there_is_recognised_at_an_address_and_at_a_path(reason
     line = (
         f"Nov 29 12:45:41 mx postfix/lmtp[25]: B581A174639: to=<b@example.com>, relay=none, status=deferred ({reason})"
     )
-    found = faults.recognise(line)
+    found = failures.recognise(line)
     assert found is not None and found.id == "mailbox-server-down"
 
 
 @given(some.text())
 def test_recognising_never_fails(text: str) -> None:
-    faults.recognise(text)
-    faults.written(text)
+    failures.recognise(text)
+    failures.written(text)
 
 
 def test_every_entry_says_why_what_to_do_and_where_that_is_written() -> None:
-    assert len(faults.ALL) == len({fault.id for fault in faults.ALL}) >= 24
-    for fault in faults.ALL:
+    assert len(failures.ALL) == len({fault.id for fault in failures.ALL}) >= 24
+    for fault in failures.ALL:
         assert re.fullmatch(r"[a-z0-9-]+", fault.id)
         assert fault.title and fault.cause and fault.remedy, fault.id
         assert re.search(r"RFC \d+|\(\d\)|README|Dovecot, “", fault.source), fault.id
@@ -164,16 +164,16 @@ def test_the_document_has_every_entry_and_what_it_shows_is_recognised_as_it() ->
     text = (ROOT / "docs" / "failures.md").read_text()
     rows = re.findall(r"^\| `([^`]*)` \| `([^`]*)` \| (.*) \| (.*) \|$", text, re.MULTILINE)
     assert [(id, cause, remedy) for id, _, cause, remedy in rows] == [
-        (fault.id, fault.cause, fault.remedy) for fault in faults.ALL
+        (fault.id, fault.cause, fault.remedy) for fault in failures.ALL
     ]
     for id, seen, _, _ in rows:
-        found = faults.recognise(seen)
+        found = failures.recognise(seen)
         assert found is not None and found.id == id, seen
 
 
 def test_each_failure_in_a_log_is_told_once_with_its_times_and_one_line() -> None:
     later = PASSWORD.replace("21:31:17", "21:40:00")
-    (seen,) = faults.seen([WELL[0], PASSWORD, *WELL, later])
+    (seen,) = failures.seen([WELL[0], PASSWORD, *WELL, later])
     assert (seen.fault.id, seen.count, seen.example) == ("wrong-password", 2, PASSWORD)
     assert (seen.first, seen.last) == ("Nov 23 21:31:17", "Nov 23 21:40:00")
 
@@ -189,7 +189,7 @@ def test_each_failure_in_a_log_is_told_once_with_its_times_and_one_line() -> Non
     ],
 )
 def test_a_line_s_time_is_told_as_it_is_written(line: str, written: str) -> None:
-    assert faults.written(line) == written
+    assert failures.written(line) == written
 
 
 # ── the command ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -264,7 +264,7 @@ def test_two_questions_at_once_are_refused(tmp_path: Path) -> None:
 
 def test_the_list_names_every_entry() -> None:
     shown = explain("--list").output
-    assert all(fault.id in shown for fault in faults.ALL)
+    assert all(fault.id in shown for fault in failures.ALL)
     assert [each["id"] for each in json.loads(explain("--list", "--json").output)["failures"]] == [
-        fault.id for fault in faults.ALL
+        fault.id for fault in failures.ALL
     ]

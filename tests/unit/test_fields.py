@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack import fields
+from mailstack.message import fields
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack.figures import path, svg
-from mailstack.figures.timeline import MOST, PLOT, at, end, place, ticks, timeline
-from mailstack.figures.topology import topology
 from mailstack.model import Json
+from mailstack.report.figures import path, svg
+from mailstack.report.figures.timeline import MOST, PLOT, at, end, place, ticks, timeline
+from mailstack.report.figures.topology import topology
 from tests.unit.test_corpus import NAMES, everything
 
 EXPERIMENT = json.loads((Path(__file__).parents[1] / "data" / "experiment.json").read_text(encoding="utf-8"))

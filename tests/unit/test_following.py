@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
-from mailstack import following
+from mailstack.engine import following
+from mailstack.engine.following import Log, merged
 from mailstack.errors import EngineError, HostError
-from mailstack.following import Log, merged
 
 
 def forever() -> float:

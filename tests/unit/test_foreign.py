@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 
-from mailstack import engine_client, foreign, imap, mail
-from mailstack.engine import Engine
+from mailstack import library_errors
+from mailstack.engine import client as engine_client
+from mailstack.engine.engine import Engine
+from mailstack.engine.unix_api import Silent, UnixApi
 from mailstack.errors import CheckFailed, EngineError, HostError, InputError, Interrupted, MailstackError
-from mailstack.hosts import Host
 from mailstack.model import Endpoint
-from mailstack.remote import login
-from mailstack.target import LocalTarget
-from mailstack.unixapi import Silent, UnixApi
+from mailstack.protocol import imap, smtp
+from mailstack.ssh import login
+from mailstack.ssh.address import Host
+from mailstack.target.target import LocalTarget
 
 WHERE = Endpoint("127.0.0.1", 1)
 ENGINE = engine_client.errors(LocalTarget())
@@ -34,9 +36,9 @@ TABLES = {
     "requests.exceptions": ENGINE,
     "urllib3.exceptions": ENGINE,
     "http.client": ENGINE,
-    "mailstack.unixapi": ENGINE,
-    "smtplib": mail.SMTP_ERRORS,
-    "ssl": mail.SMTP_ERRORS,
+    "mailstack.engine.unix_api": ENGINE,
+    "smtplib": smtp.SMTP_ERRORS,
+    "ssl": smtp.SMTP_ERRORS,
     "imaplib": imap.errors(WHERE, "u"),
     "imap_tools.errors": imap.errors(WHERE, "u"),
     "paramiko.ssh_exception": login.errors(Host("box")),
@@ -68,7 +70,7 @@ def test_there_are_errors_to_look_at() -> None:
 
 
 @pytest.mark.parametrize(("table", "kind"), EVERY)
-def test_each_error_of_a_library_is_an_error_of_ours(table: foreign.Table, kind: type[Exception]) -> None:
+def test_each_error_of_a_library_is_an_error_of_ours(table: library_errors.Table, kind: type[Exception]) -> None:
     assert f"{kind.__module__}.{kind.__qualname__}" in table.names
     # Whatever its constructor asks for.
     made = type("Made", (kind,), {"__init__": lambda self: None, "__str__": lambda self: "the reason"})
@@ -92,7 +94,7 @@ def test_what_is_in_a_table_is_there() -> None:
 
 @pytest.mark.parametrize("table", {id(each): each for each in (ENGINE, TABLES["imaplib"])}.values())
 @pytest.mark.parametrize("error", [OSError(28, "full"), ValueError("own"), KeyError("own"), PermissionError(13, "own")])
-def test_an_error_of_our_own_is_none_of_a_library_s(table: foreign.Table, error: Exception) -> None:
+def test_an_error_of_our_own_is_none_of_a_library_s(table: library_errors.Table, error: Exception) -> None:
     assert table.of(error) is None
 
 
@@ -216,7 +218,7 @@ def test_what_is_raised_while_a_mailbox_is_open_is_not_taken_for_its_connection(
     from mailstack.secret import Secret
 
     monkeypatch.setattr(imap, "connect", lambda *_: _Box())
-    with pytest.raises(type(error)) as caught, mail.mailbox(WHERE, ssl.create_default_context(), "u", Secret("p")):
+    with pytest.raises(type(error)) as caught, imap.mailbox(WHERE, ssl.create_default_context(), "u", Secret("p")):
         raise error
     assert caught.value is error
 
@@ -247,9 +249,9 @@ def test_what_goes_wrong_with_a_mailbox_s_connection_is_its_own(error: OSError) 
 def test_a_server_that_refuses_a_mail_is_quoted() -> None:
     import smtplib
 
-    found = mail.SMTP_ERRORS.of(smtplib.SMTPDataError(554, b"no \xff"))
+    found = smtp.SMTP_ERRORS.of(smtplib.SMTPDataError(554, b"no \xff"))
     assert (type(found), str(found)) == (CheckFailed, "the server refused the mail: 554 no \ufffd")
-    found = mail.SMTP_ERRORS.of(smtplib.SMTPRecipientsRefused({"a@b": (550, b"who")}))
+    found = smtp.SMTP_ERRORS.of(smtplib.SMTPRecipientsRefused({"a@b": (550, b"who")}))
     assert str(found) == "the server refused a@b: 550 who"
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from mailstack.errors import HostError
-from mailstack.guests import Guest, left
+from mailstack.lab.account_leases import Guest, left
 
 pytestmark = pytest.mark.process
 
 ADDS = (
-    "import sys; from pathlib import Path; from mailstack.guests import Guest; "
+    "import sys; from pathlib import Path; from mailstack.lab.account_leases import Guest; "
     "guest = Guest(Path(sys.argv[1])); guest.note(['a@example.com', 'b@example.com']); "
 )
 

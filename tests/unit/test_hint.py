@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import mailstack
-from mailstack import hint
-from mailstack.cli import COMMANDS
+from mailstack.cli.main import COMMANDS
+from mailstack.text import hint
 
 PACKAGE = Path(mailstack.__file__).parent
 TYPED = re.compile(rf"\bmailstack ({'|'.join(COMMANDS)})\b")
@@ -80,7 +80,7 @@ def test_a_line_names_the_host_that_is_worked_on() -> None:
 def test_a_line_is_one_that_the_command_takes(words: tuple[str, ...]) -> None:
     import click
 
-    from mailstack.cli import cli
+    from mailstack.cli.main import cli
 
     command: click.Command = cli
     _, *rest = shlex.split(hint.line(*words, lab="a"))

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from mailstack import faults
-from mailstack.cli import cli
+from mailstack import failures
+from mailstack.cli.main import cli
 from mailstack.errors import InputError, MailstackError
-from mailstack.fields import moment
+from mailstack.message.fields import moment
 from mailstack.model import Json
 from mailstack.trace import collect, events, lines
 from tests.terminals import answers
@@ -142,7 +142,7 @@ def test_a_line_is_read_in_a_time_that_grows_with_its_length(head: str, unit: st
         collect.names(text)
         collect.begins(text)
         collect.tried(text)
-        faults.recognise(text)
+        failures.recognise(text)
         return time.process_time() - begun
 
     assert seconds(64_000) < 40 * max(seconds(4000), 0.01)  # 16 times as long; where it was 256 times, it was minutes
@@ -240,7 +240,7 @@ def test_an_endless_line_is_read_in_pieces(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_a_pipe_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mailstack import tracing
+    from mailstack.actions import tracing
 
     monkeypatch.setattr(tracing, "_MOST_INPUT", 1_000_000)
     with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as process:

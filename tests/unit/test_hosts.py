@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack import hosts
 from mailstack.errors import InputError
-from mailstack.hosts import Host
+from mailstack.ssh import address
+from mailstack.ssh.address import Host
 from mailstack.state import is_name
 
 
@@ -26,7 +26,7 @@ from mailstack.state import is_name
     ],
 )
 def test_a_host_is_named_as_for_ssh_and_docker(text: str, host: Host) -> None:
-    assert hosts.parse(text) == host
+    assert address.parse(text) == host
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_host_is_named_as_for_ssh_and_docker(text: str, host: Host) -> None:
 )
 def test_what_is_no_host_is_refused_with_the_form(text: str) -> None:
     with pytest.raises(InputError) as caught:
-        hosts.parse(text)
+        address.parse(text)
     assert "ssh://user@machine" in caught.value.remedy
 
 
@@ -55,11 +55,11 @@ MACHINES = some.one_of(
     )
 )
 def test_a_host_can_be_given_as_it_is_told(host: Host) -> None:
-    assert hosts.parse(str(host)) == host
+    assert address.parse(str(host)) == host
 
 
 def test_a_hosts_files_have_a_name_that_no_lab_can_have() -> None:
-    key = hosts.parse("ssh://tester@machine:2222").key
+    key = address.parse("ssh://tester@machine:2222").key
     assert not is_name(key)
-    assert key != hosts.parse("ssh://tester@machine:2223").key
-    assert not is_name(Path(hosts.LOCK).stem)  # else `down --all` would take it for a lab's, and away
+    assert key != address.parse("ssh://tester@machine:2223").key
+    assert not is_name(Path(address.LOCK).stem)  # else `down --all` would take it for a lab's, and away

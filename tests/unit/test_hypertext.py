@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack.hypertext import plain
+from mailstack.message.html import plain
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from mailstack import images, layers, transfer
-from mailstack.base import BASE
-from mailstack.engine import Engine
+from mailstack.engine import layers
+from mailstack.engine.engine import Engine
 from mailstack.errors import CommandFailed, HostError
+from mailstack.images import build, transfer
+from mailstack.images.base import BASE
 from mailstack.model import Command, Result
-from mailstack.target import LocalTarget
+from mailstack.target.target import LocalTarget
 from tests.unit.fake_images import FakeEngine, bootstraps, debian_host
 from tests.unit.fakes import OK, FakeRunner
 
@@ -35,34 +36,34 @@ def stack(tmp_path: Path) -> Path:
 
 
 def test_the_tag_stays_when_nothing_changes_but_times(stack: Path) -> None:
-    before = images.content_tag(stack)
+    before = build.content_tag(stack)
     (stack / "postfix" / "Dockerfile").touch()
-    assert images.content_tag(stack) == before
+    assert build.content_tag(stack) == before
     assert len(before) == 12
 
 
 def test_the_tag_changes_with_a_files_bytes(stack: Path) -> None:
-    before = images.content_tag(stack)
+    before = build.content_tag(stack)
     (stack / "postfix" / "Dockerfile").write_text("FROM debian\n")
-    assert images.content_tag(stack) != before
+    assert build.content_tag(stack) != before
 
 
 def test_the_tag_changes_with_a_files_name(stack: Path) -> None:
-    before = images.content_tag(stack)
+    before = build.content_tag(stack)
     (stack / "postfix" / "entrypoint").rename(stack / "postfix" / "start")
-    assert images.content_tag(stack) != before
+    assert build.content_tag(stack) != before
 
 
 def test_the_tag_changes_when_a_file_becomes_executable(stack: Path) -> None:
-    before = images.content_tag(stack)
+    before = build.content_tag(stack)
     (stack / "postfix" / "entrypoint").chmod(0o755)
-    assert images.content_tag(stack) != before
+    assert build.content_tag(stack) != before
 
 
 def test_the_tag_is_the_same_for_any_owner_and_umask(stack: Path) -> None:
-    before = images.content_tag(stack)
+    before = build.content_tag(stack)
     (stack / "postfix" / "Dockerfile").chmod(0o600)
-    assert images.content_tag(stack) == before
+    assert build.content_tag(stack) == before
 
 
 # ── the build ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -70,7 +71,7 @@ def test_the_tag_is_the_same_for_any_owner_and_umask(stack: Path) -> None:
 
 def test_images_that_are_there_are_not_built() -> None:
     runner = FakeRunner()
-    assert images.ensure_images(FakeEngine("a:1", "b:1"), runner, BUILD, ["a:1", "b:1"], print) is False
+    assert build.ensure_images(FakeEngine("a:1", "b:1"), runner, BUILD, ["a:1", "b:1"], print) is False
     assert runner.commands == []
 
 
@@ -82,7 +83,7 @@ def test_one_missing_image_builds_them_and_the_steps_of_the_build_are_told() -> 
         return Result(0, "", "Step 1/2 : FROM x\n\n\x1b[91mwarning\x1b[0m\n")
 
     runner = FakeRunner(answer)
-    assert images.ensure_images(engine, runner, BUILD, ["a:1", "b:1"], said.append) is True
+    assert build.ensure_images(engine, runner, BUILD, ["a:1", "b:1"], said.append) is True
     assert runner.commands[0].argv[-2:] == BUILD.argv
     assert runner.commands[0].environment == BUILD.environment
     assert said == ["Step 1/2 : FROM x"]
@@ -91,13 +92,13 @@ def test_one_missing_image_builds_them_and_the_steps_of_the_build_are_told() -> 
 def test_a_build_that_fails_shows_its_last_lines() -> None:
     runner = FakeRunner(lambda command: Result(17, "", "Step 1\nE: Unable to locate package postfix"))
     with pytest.raises(CommandFailed, match=r"docker-compose build.*code 17") as caught:
-        images.ensure_images(FakeEngine(BASE), runner, BUILD, ["a:1"], lambda line: None)
+        build.ensure_images(FakeEngine(BASE), runner, BUILD, ["a:1"], lambda line: None)
     assert "Unable to locate" in caught.value.details
 
 
 def test_a_build_that_makes_something_else_is_an_error() -> None:
     with pytest.raises(HostError, match="did not make a:1"):
-        images.ensure_images(FakeEngine(BASE), FakeRunner(), BUILD, ["a:1"], lambda line: None)
+        build.ensure_images(FakeEngine(BASE), FakeRunner(), BUILD, ["a:1"], lambda line: None)
 
 
 # ── on another host ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -115,13 +116,13 @@ def built(engine: FakeEngine) -> FakeRunner:
 
 def test_a_host_that_can_pull_the_base_builds_though_the_images_are_here() -> None:
     engine, here = FakeEngine(registry=(BASE,)), FakeEngine("a:1")
-    assert images.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, here=here)
+    assert build.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, here=here)
     assert engine.held == {BASE, "a:1"}
 
 
 def test_a_host_without_a_way_to_the_base_is_sent_the_images_that_it_lacks() -> None:
     engine, here, runner, said = FakeEngine("b:1"), FakeEngine("a:1", "b:1"), FakeRunner(), list[str]()
-    assert images.ensure_images(engine, runner, BUILD, ["a:1", "b:1"], said.append, here=here)
+    assert build.ensure_images(engine, runner, BUILD, ["a:1", "b:1"], said.append, here=here)
     assert engine.held == {"a:1", "b:1"} and runner.commands == []
     assert "sending the images to the other engine: about 1 MiB" in said
 
@@ -129,20 +130,20 @@ def test_a_host_without_a_way_to_the_base_is_sent_the_images_that_it_lacks() -> 
 def test_a_host_that_cannot_build_is_sent_the_images() -> None:
     engine, here = FakeEngine(BASE), FakeEngine("a:1")
     runner = FakeRunner(lambda command: Result(100, "", "E: Unable to fetch some archives"))
-    assert images.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
+    assert build.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
     assert "a:1" in engine.held
 
 
 def test_a_build_that_fails_on_a_host_to_which_nothing_can_be_sent_says_how_it_could() -> None:
     runner = FakeRunner(lambda command: Result(100, "", "E: Unable to fetch some archives"))
     with pytest.raises(CommandFailed, match="could not be built") as caught:
-        images.ensure_images(FakeEngine(BASE), runner, BUILD, ["a:1"], lambda line: None, here=FakeEngine())
+        build.ensure_images(FakeEngine(BASE), runner, BUILD, ["a:1"], lambda line: None, here=FakeEngine())
     assert "without --host" in caught.value.remedy
 
 
 def test_a_host_without_a_way_to_the_base_is_sent_that_where_the_images_are_not_here() -> None:
     engine, here = FakeEngine(), FakeEngine(BASE)
-    assert images.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, here=here)
+    assert build.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, here=here)
     assert engine.held == {BASE, "a:1"} and not engine.imported
 
 
@@ -158,7 +159,7 @@ def test_the_base_is_made_from_packages_where_this_machine_has_no_engine(debian_
 
     runner = FakeRunner(answer)
     here = Engine(LocalTarget("unix:///nowhere/docker.sock"))
-    assert images.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
+    assert build.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
     assert BASE in engine.imported
 
 
@@ -168,7 +169,7 @@ def test_images_for_another_processor_are_not_sent(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(here, "image_platform", lambda reference: "amd64")
     monkeypatch.setattr(engine, "info", lambda: {"Architecture": "riscv64"})
     with pytest.raises(HostError, match="its processor is riscv64") as caught:
-        images.ensure_images(engine, FakeRunner(), BUILD, ["a:1"], lambda line: None, here=here)
+        build.ensure_images(engine, FakeRunner(), BUILD, ["a:1"], lambda line: None, here=here)
     assert platform.machine() in caught.value.message and "docker load" in caught.value.remedy
     assert engine.held == set()
 
@@ -189,7 +190,7 @@ def test_a_layer_that_images_share_is_counted_once(monkeypatch: pytest.MonkeyPat
     layers = {"a": [("base", 80), ("base/a", 6)], "b": [("base", 80), ("base/b", 19)]}
     engine = FakeEngine()
     monkeypatch.setattr(engine, "image_layers", layers.__getitem__)
-    assert images.unique_bytes(engine, ["a", "b"]) == 105
+    assert build.unique_bytes(engine, ["a", "b"]) == 105
 
 
 CLASSIC = (("", 80), ("/bin/sh -c apt-get update", 40), ("/bin/sh -c #(nop) COPY file:1 in /x ", 2))

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.process
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from mailstack.cli import cli; cli(['--help'], standalone_mode=False); print(*sys.modules)"
+    code = "import sys; from mailstack.cli.main import cli; cli(['--help'], standalone_mode=False); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {"docker", "fabric", "rich", "yaml", "cryptography", "imap_tools", "requests", "ssl", "jinja2", "paramiko"}
     assert not heavy & set(loaded)

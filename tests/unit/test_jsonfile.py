@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import jsonfile, state, storage
+from mailstack import state
 from mailstack.errors import EngineError
+from mailstack.storage import directories, json_file
 from tests import engines
 
 STATE = asdict(state.State("lab", "me", "never", "t", ("lab.yaml",), {"smtp": 25}))
-MARKER = asdict(storage.Marker(storage.LAB, lab="lab"))
+MARKER = asdict(directories.Marker(directories.LAB, lab="lab"))
 
 NO_OBJECT = {
     "nothing": b"",
@@ -35,11 +36,11 @@ def changed(document: dict[str, object]) -> list[bytes]:
 
 @pytest.mark.parametrize("content", NO_OBJECT.values(), ids=NO_OBJECT)
 def test_what_is_no_object_is_nothing(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("lab.json", "config.json", storage.MARKER):
+    for name in ("lab.json", "config.json", directories.MARKER):
         (tmp_path / name).write_bytes(content)
-    assert jsonfile.read(tmp_path / "lab.json") == {}
+    assert json_file.read(tmp_path / "lab.json") == {}
     assert state.read(tmp_path / "lab.json") is None
-    assert storage.read(tmp_path) is None
+    assert directories.read(tmp_path) is None
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
@@ -59,8 +60,8 @@ def test_a_state_with_something_else_in_it_is_none(content: bytes, tmp_path: Pat
 
 @pytest.mark.parametrize("content", changed(MARKER))
 def test_a_marker_with_something_else_in_it_is_none(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / storage.MARKER).write_bytes(content)
-    assert storage.read(tmp_path) is None
+    (tmp_path / directories.MARKER).write_bytes(content)
+    assert directories.read(tmp_path) is None
 
 
 def _link(path: Path) -> None:
@@ -81,7 +82,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
 def test_what_is_no_file_of_ones_own_is_nothing(make: Callable[[Path], object], tmp_path: Path) -> None:
     path = tmp_path / "lab.json"
     make(path)
-    assert jsonfile.read(path) == {}
+    assert json_file.read(path) == {}
     assert state.read(path) is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack.labfile import BLOCK, Misfit, parse, port_number
+from mailstack.definition.schema import BLOCK, Misfit, parse, port_number
 from mailstack.model import Account, Alias, Domain, Lab, Relay
 
 LEAST: dict[str, Any] = {"domains": {"a.test": None}, "accounts": {"x@a.test": None}}

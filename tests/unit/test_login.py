@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mailstack.errors import HostError
-from mailstack.hosts import Host
-from mailstack.remote import login
 from mailstack.secret import write_private
+from mailstack.ssh import login
+from mailstack.ssh.address import Host
 
 pytestmark = pytest.mark.sockets
 

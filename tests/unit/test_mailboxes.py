@@ -11,8 +11,8 @@ from hypothesis import strategies as some
 from rich.cells import cell_len
 from rich.console import Console
 
+from mailstack.actions.mailboxes import Summary, fetched
 from mailstack.cli.mailboxes import _show
-from mailstack.mailboxes import Summary, fetched
 
 
 def test_items_are_found_whether_they_are_literals_strings_or_lists() -> None:

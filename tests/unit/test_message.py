@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack import mime
-from mailstack.message import Message
+from mailstack.message import mime
+from mailstack.message.message import Message
 from tests.unit import hostile
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

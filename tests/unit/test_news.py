@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailstack import news
 from mailstack.model import Deadline
+from mailstack.protocol import idle
 
 
 def pauses(seconds: float) -> Iterator[float]:
     """How long is not asked, one after another, by who waits for so long."""
     waited = 0.0
-    while waited < seconds and (pause := news.pause(waited)) is not None:
+    while waited < seconds and (pause := idle.pause(waited)) is not None:
         yield pause
         waited += pause
 
@@ -29,8 +29,8 @@ def test_who_waits_asks_soon_and_then_after_an_eighth_of_the_time() -> None:
 
 
 def test_idle_takes_over_when_it_is_the_sooner_one() -> None:
-    assert news.pause(3.9) == pytest.approx(3.9 / 8)
-    assert news.pause(4.0) is None
+    assert idle.pause(3.9) == pytest.approx(3.9 / 8)
+    assert idle.pause(4.0) is None
 
 
 class Client:
@@ -69,21 +69,21 @@ def box() -> Iterator[Box]:
 
 def test_a_wait_ends_with_the_first_answer_that_tells_of_a_mail(box: Box) -> None:
     deadline = Deadline.after(5.0)
-    news.wait(box, deadline)  # type: ignore[arg-type]
+    idle.wait(box, deadline)  # type: ignore[arg-type]
     assert box.client.asked == 3 and deadline.remaining() > 4.0
 
 
 def test_what_was_told_already_is_not_waited_for_and_is_no_news_once_it_was_looked_at(box: Box) -> None:
     box.client.untagged_responses["EXISTS"] = [b"7"]
-    news.wait(box, Deadline.after(5.0))  # type: ignore[arg-type]
-    news.refresh(box)  # type: ignore[arg-type]
+    idle.wait(box, Deadline.after(5.0))  # type: ignore[arg-type]
+    idle.refresh(box)  # type: ignore[arg-type]
     assert box.client.asked == 0
-    news.refresh(box)  # type: ignore[arg-type]
+    idle.refresh(box)  # type: ignore[arg-type]
     assert box.client.asked == 1 and not box.client.untagged_responses
 
 
 def test_a_wait_in_vain_ends_with_its_deadline() -> None:
     box = Box(after=0)
-    news.wait(box, Deadline.after(0.02))  # type: ignore[arg-type]
+    idle.wait(box, Deadline.after(0.02))  # type: ignore[arg-type]
     assert 1 <= box.client.asked <= 20
     box.client.close()

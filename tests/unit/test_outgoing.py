@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack import mail
 from mailstack.errors import CheckFailed
-from mailstack.outgoing import Outgoing, stuffed
+from mailstack.message import draft
+from mailstack.message.outgoing import Outgoing, stuffed
 
 
 def message(body: str = "Hello.\n") -> EmailMessage:
-    return mail.new_message(sender="a@example.com", to=["b@example.com"], subject="Grüße", body=body)
+    return draft.new_message(sender="a@example.com", to=["b@example.com"], subject="Grüße", body=body)
 
 
 def read(raw: bytes) -> list[bytes]:

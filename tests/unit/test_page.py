@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack import page
 from mailstack.model import Json
+from mailstack.report import page
 from tests.unit.test_figures import HOSTILE, hostile
 
 EXPERIMENT = json.loads((Path(__file__).parents[1] / "data" / "experiment.json").read_text(encoding="utf-8"))
@@ -182,7 +182,7 @@ def test_the_page_is_made_within_a_tenth_of_a_second() -> None:
 
 @pytest.mark.process
 def test_templates_are_imported_when_a_page_is_made_and_not_before() -> None:
-    code = "import mailstack.page, sys; print(*sys.modules)"
+    code = "import mailstack.report.page, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"jinja2", "markupsafe"} & set(loaded)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import files, mail, pki
+from mailstack.config import files, pki
+from mailstack.protocol import trust
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +46,16 @@ def _shake(made: pki.Pki, directory: Path, name: str, context: ssl.SSLContext) -
 
 @pytest.mark.parametrize("name", ["postfix", "localhost", "127.0.0.1"])
 def test_a_server_is_verified_by_the_ca_and_each_of_its_names(made: pki.Pki, tmp_path: Path, name: str) -> None:
-    assert _shake(made, tmp_path, name, mail.tls_context(ca=made.ca)) is None
+    assert _shake(made, tmp_path, name, trust.tls_context(ca=made.ca)) is None
 
 
 def test_a_server_is_not_verified_by_another_name(made: pki.Pki, tmp_path: Path) -> None:
-    assert "mismatch" in str(_shake(made, tmp_path, "dovecot", mail.tls_context(ca=made.ca)))
+    assert "mismatch" in str(_shake(made, tmp_path, "dovecot", trust.tls_context(ca=made.ca)))
 
 
 def test_a_server_is_not_verified_by_another_lab_s_ca(made: pki.Pki, tmp_path: Path) -> None:
     other = pki.make({"postfix": ("postfix",)})
-    assert _shake(made, tmp_path, "postfix", mail.tls_context(ca=other.ca)) is not None
+    assert _shake(made, tmp_path, "postfix", trust.tls_context(ca=other.ca)) is not None
 
 
 def test_certificates_are_valid_for_thirty_days_at_the_most(made: pki.Pki) -> None:

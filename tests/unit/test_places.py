@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from mailstack.labfile import Misfit
-from mailstack.places import broken_yaml, explain_compose, explain_misfit, locate
+from mailstack.definition.locate import broken_yaml, explain_compose, explain_misfit, locate
+from mailstack.definition.schema import Misfit
 
 BASE = """\
 x-mailstack:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import plan
+from mailstack.engine.inventory import Container, Inventory, Volume
 from mailstack.errors import InputError
-from mailstack.inventory import Container, Inventory, Volume
+from mailstack.lab import plan
+from mailstack.lab.observation import Failure, Observation
+from mailstack.lab.plan import Desired
+from mailstack.lab.remains import Remains, plan_down
+from mailstack.lab.steps import Plan, Step
 from mailstack.model import Account, Domain, Json, Lab, Network, Relay
-from mailstack.observation import Failure, Observation
-from mailstack.plan import Desired
-from mailstack.remains import Remains, plan_down
 from mailstack.roles import Role, Service
 from mailstack.secret import Secret
 from mailstack.state import State
-from mailstack.steps import Plan, Step
 
 OWN = {"mailstack.lab": "a", "mailstack.owner": "me"}
 SERVICES = (

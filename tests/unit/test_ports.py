@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import ports
+from mailstack.network import ports
 
 
 @pytest.mark.sockets

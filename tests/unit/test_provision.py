@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError, InputError
-from mailstack.machine import LOCAL, Ended, Facts, Here, facts_of
+from mailstack.host.machine import LOCAL, Ended, Facts, Here, facts_of
+from mailstack.host.provision import Step, plan, provision, told
 from mailstack.model import Command, Result
-from mailstack.provision import Step, plan, provision, told
-from mailstack.runner import LineSink, Local
-from mailstack.target import LocalTarget
+from mailstack.runner.local import LineSink, Local
+from mailstack.target.target import LocalTarget
 from tests.unit.fakes import OK, FakeRunner
 
 
@@ -254,7 +254,7 @@ def test_an_engine_that_was_killed_a_moment_before_is_started_again(
         (machine.root / "var/run/docker.pid").unlink(missing_ok=True)  # it is gone while it is waited for
         return bool(runner.detached), False
 
-    monkeypatch.setattr("mailstack.machine._asked", asked)
+    monkeypatch.setattr("mailstack.host.machine._asked", asked)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
     assert [command.argv for command, _ in runner.detached] == [("dockerd",)]
@@ -276,7 +276,7 @@ def test_an_engine_that_answers_root_alone_is_told_from_one_whose_socket_is_bein
 ) -> None:
     machine.run_dockerd()
     said = iter([(False, False), (False, True), (True, False)])
-    monkeypatch.setattr("mailstack.machine._asked", lambda path, seconds: next(said))
+    monkeypatch.setattr("mailstack.host.machine._asked", lambda path, seconds: next(said))
     provision(Here(LocalTarget(), FakeRunner(), machine.root), lambda line: None)
     said = iter([(False, False), (False, True), (False, True)])
     with pytest.raises(HostError, match="may not use it"):

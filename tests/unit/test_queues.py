@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack import queues
+from mailstack.actions import queues
+from mailstack.actions.queues import CONDITIONS, Entry, Waiting, chosen, parsed
 from mailstack.cli.queue import drawn, understood
 from mailstack.errors import CommandFailed, EngineError, InputError
 from mailstack.model import Deadline, Result
-from mailstack.queues import CONDITIONS, Entry, Waiting, chosen, parsed
 
 NOW = 1795469852.25
 REFUSED = "connect to backend[172.27.0.4]:24: Connection refused"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mailstack import post, render
+from mailstack.actions import sending
+from mailstack.config import render
 from mailstack.model import Account, Alias, Domain, Lab, Relay, Settings
 from mailstack.secret import Secret
 
@@ -36,7 +37,7 @@ def test_the_accounts_file_can_be_read_back() -> None:
 
 
 def test_the_names_are_those_that_the_compose_file_mounts() -> None:
-    from mailstack.definition import compose_file
+    from mailstack.definition.bundled import compose_file
 
     text = compose_file("lab.yaml").read_text()
     assert all(f"${{MAILSTACK_SECRETS}}/{name}\n" in text for name in render.tables(LAB, "relay-1"))
@@ -90,4 +91,4 @@ def test_a_mail_is_looked_for_where_the_servers_will_put_it() -> None:
         "nobody@example.com": set(),
         "someone@outside.test": set(),
     }.items():
-        assert post.mailboxes_for(LAB, address) == boxes, address
+        assert sending.mailboxes_for(LAB, address) == boxes, address

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailstack.replies import Meaning, enhanced, reply
+from mailstack.protocol.status_codes import Meaning, enhanced, reply
 
 
 @pytest.mark.parametrize("code", [220, 221, 235, 250, 334, 354, 421, 450, 454, 530, 535, 550, 552, 553, 554])

@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 import yaml
 
-from mailstack import definition, files, labfile, queues, resolve, roles, state
+from mailstack import roles, state
+from mailstack.actions import queues
+from mailstack.config import files
+from mailstack.definition import bundled, schema
+from mailstack.definition.schema import BLOCK, Misfit
 from mailstack.errors import HostError, InputError, LabFileError
-from mailstack.labfile import BLOCK, Misfit
+from mailstack.lab import resolve
+from mailstack.lab.running import RunningLab
 from mailstack.model import Account, Domain, Lab, ServiceState
 from mailstack.roles import LABEL, STANDARD, Role, Service
-from mailstack.running import RunningLab
+from tests.unit.fakes import FakeTarget
 
 STORE = Service("dovecot", Role.STORE, ("dovecot.conf", "dovecot.pem", "accounts", "relay"))
 SUBMISSION = Service("postfix", Role.SUBMISSION, ("postfix.cf", "aliases", "postfix.pem"))
@@ -43,7 +48,7 @@ def document(**services: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_labs_own_services_have_the_standard_roles() -> None:
-    document = yaml.safe_load(definition.compose_file("lab.yaml").read_text())
+    document = yaml.safe_load(bundled.compose_file("lab.yaml").read_text())
     found = {roles.of_labels(each["labels"]): name for name, each in document["services"].items()}
     assert found == STANDARD
 
@@ -54,7 +59,7 @@ def test_submission_and_sender_are_mtas_and_the_store_is_none() -> None:
 
 
 def test_services_are_read_with_their_roles_and_files_those_without_a_role_last() -> None:
-    found = labfile.services(
+    found = schema.services(
         document(webmail=service(None), gateway=service("mta", "aliases", "owners"), archive=service("mta"))
     )
     assert [each.name for each in found] == ["postfix", "dovecot", "sender", "archive", "gateway", "webmail"]
@@ -63,13 +68,13 @@ def test_services_are_read_with_their_roles_and_files_those_without_a_role_last(
 
 @pytest.mark.parametrize("services", [{"plain": {"image": "debian"}}, {"plain": {"labels": {LABEL: ""}}}, None, {}])
 def test_a_service_without_labels_has_no_role(services: Any) -> None:
-    assert [each.role for each in labfile.services({"services": services})] == [None] * len(services or {})
+    assert [each.role for each in schema.services({"services": services})] == [None] * len(services or {})
 
 
 @pytest.mark.parametrize("role", ["smtp", "MTA", "mta ", "mta,store", "\x1b[31m"])
 def test_a_role_that_is_not_known_is_refused_with_those_that_are(role: str) -> None:
     with pytest.raises(Misfit) as misfit:
-        labfile.parse(document(extra=service(role)))
+        schema.parse(document(extra=service(role)))
     assert misfit.value.keys == ("services", "extra", "labels", LABEL)
     assert misfit.value.message == f"{role!r} is not a role; roles are submission, store, sender, mta"
 
@@ -86,7 +91,7 @@ def refused(overlay: Path, text: str, document: dict[str, Any]) -> str:
     """Why a definition with this overlay is refused, with the place in it."""
     overlay.write_text(text)
     with pytest.raises(LabFileError) as error:
-        resolve.read_definition(document, [definition.compose_file("lab.yaml"), overlay])
+        resolve.read_definition(document, [bundled.compose_file("lab.yaml"), overlay])
     return error.value.message
 
 
@@ -186,6 +191,7 @@ def running(*containers: ServiceState, services: tuple[Service, ...] = LAB.servi
     """A lab with these containers."""
     lab = RunningLab.__new__(RunningLab)
     lab.name, lab.engine, lab.defined = "a", Engine(*containers), dataclasses.replace(LAB, services=services)  # type: ignore[assignment]
+    lab.target = FakeTarget()
     return lab
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mailstack.definition import compose_file
+from mailstack.definition.bundled import compose_file
 from mailstack.trace.rotation import Limits, Rotated, limits, rotated, written
 
 LINE = "2026-11-23T21:29:17.692174350Z Nov 23 21:29:17 postfix postfix/qmgr[9]: AA52A1680C0: removed"

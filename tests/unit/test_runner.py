@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from mailstack import printed
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError, Interrupted
 from mailstack.model import Command, Deadline
-from mailstack.runner import Local, shown
+from mailstack.runner import output
+from mailstack.runner.local import Local, shown
 from tests.runs import Commands, gone, number, sh
 
 pytestmark = pytest.mark.process
@@ -58,7 +58,7 @@ def test_an_interruption_while_a_command_is_started_leaves_none_behind(monkeypat
 def test_more_on_standard_output_than_can_be_kept_is_an_error_and_the_command_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(printed, "STDOUT_BYTES", 1 << 20)
+    monkeypatch.setattr(output, "STDOUT_BYTES", 1 << 20)
     mark = number()
     with pytest.raises(CommandFailed, match="printed more than 1 MiB"):
         Local().run(sh(f"sleep {mark} 0 & yes"))
@@ -70,9 +70,9 @@ def test_ctrl_c_ends_a_command_that_does_not_listen_and_its_children(times: int)
     mark = number()
     # SIGINT as Python comes with it: again and again, since somebody may be impatient.
     code = f"""
-from mailstack import child
+from mailstack.runner import child
 from mailstack.model import Command
-from mailstack.runner import Local
+from mailstack.runner.local import Local
 child.INTERRUPTED_SECONDS = 1
 Local().run(Command(("sh", "-c", "trap '' TERM; (trap '' TERM; sleep {mark} 0) & echo begun >&2; wait")), on_line=print)
 """
@@ -129,7 +129,7 @@ def test_nothing_is_left_open_or_unreaped(tmp_path: Path) -> None:
 def test_an_interrupted_attached_command_is_asked_to_end_before_it_is_killed() -> None:
     code = """
 from mailstack.model import Command
-from mailstack.runner import Local
+from mailstack.runner.local import Local
 Local().attach(Command(("sh", "-c", "trap 'echo tidy; exit' TERM; echo begun; while :; do sleep 0.01; done")))
 """
     with subprocess.Popen([sys.executable, "-uc", code], stdout=-1, stderr=-1, text=True) as process:
@@ -143,7 +143,7 @@ def test_where_sigchld_is_ignored_no_command_is_taken_for_one_that_did_well() ->
 import signal
 from mailstack.errors import HostError
 from mailstack.model import Command
-from mailstack.runner import Local
+from mailstack.runner.local import Local
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 try:
     print(Local().run(Command(("false",))))

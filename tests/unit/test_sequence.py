@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack.dialogue import Said, Tls, annotate
-from mailstack.figures import svg
-from mailstack.figures.sequence import WIDTH, folded, sequence
+from mailstack.protocol.transcript import Said, Tls, annotate
+from mailstack.report.figures import svg
+from mailstack.report.figures.sequence import WIDTH, folded, sequence
 from tests.unit.test_dialogue import SUBMISSION, said
 
 SVG = "{http://www.w3.org/2000/svg}"

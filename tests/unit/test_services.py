@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from mailstack import compose
+from mailstack.engine import compose
+from mailstack.lab.service_events import Starts
 from mailstack.model import SERVICES, Countdown
-from mailstack.services import Starts
 
 SAID = """\
  Network mailstack-a_mail  Creating

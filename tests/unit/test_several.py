@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack.cli import several
+from mailstack.cli import hosts as several
 from mailstack.errors import InputError, Interrupted
 from mailstack.model import Result
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import reaper
 from mailstack.errors import DeadlinePassed, HostError, InputError
+from mailstack.lab import guard
 from mailstack.model import Deadline
 from mailstack.state import LabDirectory, State, check_name
-from mailstack.target import Target
+from mailstack.target.target import Target
 from tests.unit.homes import home, words
 
 STATE = State("a", "me@here", "never", "tag", ("lab.yaml",), {"smtp": 20000})
@@ -96,14 +96,14 @@ def test_the_lock_is_held_as_long_as_a_child_that_inherited_it_lives(directory: 
 def test_the_reaper_waits_for_the_moment(directory: LabDirectory) -> None:
     directory.make()
     directory.save(State("a", "me", "1000000000", "t", (), {}))
-    assert reaper.wait(directory, 1000000000.0)
+    assert guard.wait(directory, 1000000000.0)
 
 
 def test_the_reaper_leaves_when_the_lab_is_gone_or_another(directory: LabDirectory) -> None:
-    assert not reaper.wait(directory, 1000000000.0)
+    assert not guard.wait(directory, 1000000000.0)
     directory.make()
     directory.save(State("a", "me", "2000000000", "t", (), {}))
-    assert not reaper.wait(directory, 1000000000.0)
+    assert not guard.wait(directory, 1000000000.0)
 
 
 @pytest.mark.process
@@ -111,7 +111,7 @@ def test_the_reaper_that_waits_for_a_moment_ends_as_soon_as_the_lab_is_gone(dire
     directory.make()
     directory.save(State("a", "me", "9999999999", "t", (), {}))
     code = (
-        "import pathlib, signal, sys; from mailstack import reaper; from mailstack.state import Home, LabDirectory;"
+        "import pathlib, signal, sys; from mailstack.lab import guard as reaper; from mailstack.state import Home, LabDirectory;"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO]); reaper._LOOK = 60; print(flush=True);"
         "there = LabDirectory(Home(pathlib.Path(sys.argv[1]), *sys.argv[2:]), 'a');"
         "print(reaper.wait(there, 9999999999.0))"
@@ -138,7 +138,7 @@ def test_the_reaper_tries_a_host_again_until_nothing_is_known_of_it_any_more(
             there.tidy()
         raise HostError("it does not answer")
 
-    monkeypatch.setattr(reaper, "_PAUSE", 0.01)
+    monkeypatch.setattr(guard, "_PAUSE", 0.01)
     with pytest.raises(SystemExit):
-        reaper.after_up(reaper.Way(connect, far=True), there, "lab")
+        guard.after_up(guard.Way(connect, far=True), there, "lab")
     assert asked == ["far", "far"]

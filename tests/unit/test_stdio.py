@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 import mailstack
-from mailstack import queues, stdio
-from mailstack.cli import COMMANDS, cli, output
+from mailstack.actions import queues
+from mailstack.actions.mailboxes import Summary
+from mailstack.cli import output, stdio
 from mailstack.cli.mailboxes import _console, _list
+from mailstack.cli.main import COMMANDS, cli
 from mailstack.cli.queue import drawn
-from mailstack.mailboxes import Summary
 from tests.terminals import ENCODINGS, LOCALES, answers
 
 pytestmark = pytest.mark.process
@@ -162,14 +163,14 @@ def test_an_answer_that_a_full_disk_swallows_is_an_error(command: str, code: int
 
 
 def test_a_file_that_is_opened_does_not_become_standard_output(tmp_path: Path) -> None:
-    code = "from mailstack import stdio; stdio.prepare(); import os; print(os.open('.', 0)); print('kept')"
+    code = "from mailstack.cli import stdio; stdio.prepare(); import os; print(os.open('.', 0)); print('kept')"
     outcome = shell(f'"{sys.executable}" -c "{code}" <&- 2>&-')
     assert outcome.stdout.split() == ["3", "kept"]
 
 
 def test_a_reader_that_has_gone_does_not_raise_into_the_work() -> None:
     code = (
-        "from mailstack import stdio; stdio.prepare(); from mailstack.cli.output import Progress;"
+        "from mailstack.cli import stdio; stdio.prepare(); from mailstack.cli.output import Progress;"
         "show = Progress('plain'); [show(f'step {n}') for n in range(9)]; print('done')"
     )
     read, write = os.pipe()
@@ -271,9 +272,7 @@ def test_a_terminal_of_any_width_gets_its_answer(width: int) -> None:
 
 
 def test_a_text_from_standard_input_that_is_closed_is_an_error_and_not_empty() -> None:
-    code = (
-        "from mailstack import stdio; stdio.prepare(); from mailstack.cli.output import text_of; print([text_of('-')])"
-    )
+    code = "from mailstack.cli import stdio; stdio.prepare(); from mailstack.cli.output import text_of; print([text_of('-')])"
     closed = shell(f'"{sys.executable}" -c "{code}" <&-')
     assert closed.returncode == 1 and "standard input cannot be read: it is closed" in closed.stderr
     assert shell(f'"{sys.executable}" -c "{code}" </dev/null').stdout == "['']\n"

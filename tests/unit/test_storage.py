@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import elsewhere, state, storage
-from mailstack import home as homes
+from mailstack import state
 from mailstack.errors import EngineError, HostError
+from mailstack.lab import elsewhere, homes
 from mailstack.state import Home, LabDirectory, State
-from mailstack.storage import LAB, ROOT, Marker
+from mailstack.storage import directories
+from mailstack.storage.directories import LAB, ROOT, Marker
 from tests import engines
 from tests.unit.homes import home
 
@@ -21,14 +22,14 @@ from tests.unit.homes import home
 def test_a_directory_is_made_private_and_marked_and_again_it_is_the_same(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        storage.make(tmp_path / "own", Marker(LAB, lab="a"))
+        directories.make(tmp_path / "own", Marker(LAB, lab="a"))
     finally:
         os.umask(before)
     inode = (tmp_path / "own").stat().st_ino
-    storage.make(tmp_path / "own", Marker(LAB, lab="a"))
+    directories.make(tmp_path / "own", Marker(LAB, lab="a"))
     status = (tmp_path / "own").stat()
     assert (status.st_mode & 0o777, status.st_ino) == (0o700, inode)
-    assert storage.read(tmp_path / "own") == Marker(LAB, lab="a")
+    assert directories.read(tmp_path / "own") == Marker(LAB, lab="a")
     assert [each.name for each in tmp_path.iterdir()] == ["own"]
 
 
@@ -37,7 +38,7 @@ def test_of_several_that_make_one_directory_at_once_each_gets_it(tmp_path: Path)
 
     def make() -> None:
         try:
-            storage.make(tmp_path / "own", Marker(ROOT))
+            directories.make(tmp_path / "own", Marker(ROOT))
         except HostError as error:
             failed.append(error)
 
@@ -51,14 +52,14 @@ def test_of_several_that_make_one_directory_at_once_each_gets_it(tmp_path: Path)
 
 def test_an_empty_directory_is_taken_and_one_that_others_share_is_not(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir(mode=0o755)
-    storage.make(tmp_path / "empty", Marker(ROOT))
+    directories.make(tmp_path / "empty", Marker(ROOT))
     assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o700
     for mode in (0o1777, 0o777, 0o775):
         shared = tmp_path / f"{mode:o}"
         shared.mkdir()
         shared.chmod(mode)
         with pytest.raises(HostError, match="is shared with others"):
-            storage.make(shared, Marker(ROOT))
+            directories.make(shared, Marker(ROOT))
         assert shared.stat().st_mode & 0o7777 == mode and list(shared.iterdir()) == []
 
 
@@ -66,20 +67,20 @@ def test_an_empty_directory_is_taken_and_one_that_others_share_is_not(tmp_path: 
 def test_a_marker_that_says_something_else_marks_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / ".mailstack").write_text(text)
     (tmp_path / "thesis").write_text("a year's work")
-    assert storage.read(tmp_path) is None
-    storage.remove(tmp_path)
+    assert directories.read(tmp_path) is None
+    directories.remove(tmp_path)
     assert (tmp_path / "thesis").exists()
 
 
 def test_a_marker_that_is_a_link_or_a_pipe_marks_nothing(tmp_path: Path) -> None:
-    storage.make(tmp_path / "own", Marker(ROOT))
+    directories.make(tmp_path / "own", Marker(ROOT))
     for name in ("link", "pipe"):
         (tmp_path / name).mkdir()
     (tmp_path / "link" / ".mailstack").symlink_to(tmp_path / "own" / ".mailstack")
     os.mkfifo(tmp_path / "pipe" / ".mailstack")
-    assert storage.read(tmp_path / "link") is None and storage.read(tmp_path / "pipe") is None
+    assert directories.read(tmp_path / "link") is None and directories.read(tmp_path / "pipe") is None
     (tmp_path / "to").symlink_to(tmp_path / "own")
-    assert storage.read(tmp_path / "to") is None
+    assert directories.read(tmp_path / "to") is None
 
 
 def test_a_removal_follows_no_link_and_leaves_the_marker_until_the_end(tmp_path: Path) -> None:
@@ -87,27 +88,27 @@ def test_a_removal_follows_no_link_and_leaves_the_marker_until_the_end(tmp_path:
     foreign.mkdir()
     (foreign / "thesis").write_text("a year's work")
     own = tmp_path / "own"
-    storage.make(own, Marker(LAB, lab="a"))
+    directories.make(own, Marker(LAB, lab="a"))
     (own / "files").mkdir()
     (own / "files" / "link").symlink_to(foreign)
     (own / "link").symlink_to(foreign)
     (own / "file").hardlink_to(foreign / "thesis")
-    storage.remove(own)
+    directories.remove(own)
     assert not own.exists() and (foreign / "thesis").read_text() == "a year's work"
 
 
 def test_a_removal_that_was_interrupted_can_be_repeated(tmp_path: Path) -> None:
     own = tmp_path / "own"
-    storage.make(own, Marker(LAB, lab="a"))
+    directories.make(own, Marker(LAB, lab="a"))
     (own / "kept").mkdir()
     (own / "kept" / "busy").write_text("")
     if os.getuid():
         (own / "kept").chmod(0o500)
-    storage.remove(own)
+    directories.remove(own)
     if own.exists():
-        assert storage.read(own) == Marker(LAB, lab="a")
+        assert directories.read(own) == Marker(LAB, lab="a")
         (own / "kept").chmod(0o700)
-        storage.remove(own)
+        directories.remove(own)
     assert not own.exists()
 
 
@@ -116,7 +117,7 @@ def test_only_marked_directories_are_labs_and_only_empty_files_are_locks(tmp_pat
     LabDirectory(there, "real").make()
     (there.path / "thesis").mkdir()
     (there.path / "thesis" / "lab.json").write_text("{}")
-    storage.make(there.path / "other-name", Marker(LAB, lab="another"))
+    directories.make(there.path / "other-name", Marker(LAB, lab="another"))
     (there.path / "link").symlink_to(there.path / "real")
     for name, text in (("real.lock", ""), ("thesis.lock", "mine"), ("notes.users", "mine"), ("A!.users", "")):
         (there.path / name).write_text(text)
@@ -156,14 +157,14 @@ def test_an_engine_that_does_not_answer_is_known_by_its_endpoint(
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/absent.sock")
     with pytest.raises(EngineError, match="no Docker engine answers"):
         homes.known(engines.here())
-    there = Home(storage.root(), f"unix://{tmp_path.resolve()}/absent.sock", "AN-ENGINE")
+    there = Home(directories.root(), f"unix://{tmp_path.resolve()}/absent.sock", "AN-ENGINE")
     LabDirectory(there, "a").make()
     assert homes.known(engines.here()) == there
 
 
 def test_what_is_only_looked_at_makes_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "named"))
-    assert home(storage.base()).labs() == []
+    assert home(directories.base()).labs() == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,5 +186,5 @@ def test_a_link_in_the_place_of_a_directory_is_called_that(tmp_path: Path) -> No
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(HostError, match="link: is a symbolic link"):
-        storage.make(tmp_path / "link", Marker(ROOT))
+        directories.make(tmp_path / "link", Marker(ROOT))
     assert list((tmp_path / "real").iterdir()) == []

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import claims, subnets
 from mailstack.errors import HostError, InputError
+from mailstack.lab import claims
 from mailstack.model import Network
+from mailstack.network import subnets
+from mailstack.network.subnets import Taken
 from mailstack.state import Home, LabDirectory, State
-from mailstack.subnets import Taken
-from mailstack.target import LocalTarget
+from mailstack.target.target import LocalTarget
 from tests.unit.homes import home
 
 # /proc/net/route of a machine with a VPN that takes all of 10.0.0.0/8, and one that takes everything.

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 import mailstack
-from mailstack import hosting, hosts, target_ssh
 from mailstack.errors import EngineError, HostError, InputError, Interrupted
 from mailstack.model import Command, Json, Result
-from mailstack.target import LocalTarget, Target
-from mailstack.target_choice import choose
-from mailstack.target_ssh import SshTarget
+from mailstack.ssh import address, daemon_client
+from mailstack.target import over_ssh as target_ssh
+from mailstack.target.choice import choose
+from mailstack.target.over_ssh import SshTarget
+from mailstack.target.target import LocalTarget, Target
 
 PACKAGE = Path(mailstack.__file__).parent
 ABOUT = {
@@ -38,7 +39,7 @@ class FakeConnection:
     """A connection whose host says what a test wants, or has gone."""
 
     def __init__(self, answer: Callable[[Command], Result] = lambda command: Result(0, "", ""), **about: Any) -> None:
-        self.host = hosts.parse("ssh://tester@box:2222")
+        self.host = address.parse("ssh://tester@box:2222")
         self.about: Json = {**ABOUT, **about}
         self.ahead = 60.0
         self.place = self.about["place"]
@@ -151,7 +152,7 @@ def test_the_own_engine_of_this_machine_is_never_the_host_s(
     monkeypatch: pytest.MonkeyPatch, runtime: Path, own: str, found: str
 ) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(runtime))
-    monkeypatch.setattr(hosting, "join", lambda *words: FakeConnection())
+    monkeypatch.setattr(daemon_client, "join", lambda *words: FakeConnection())
     url = target_ssh.connect("box", "", lambda question: None).url
     assert target_ssh.connect("box", own.replace("THE HOST'S", url), lambda question: None).own_url == found
 
@@ -222,7 +223,7 @@ def test_the_engine_of_another_machine_shares_no_routes() -> None:
 
 
 def test_an_earlier_version_s_places_and_endpoints_are_known() -> None:
-    target, key = over_ssh(FakeConnection()), hosts.parse("ssh://tester@box:2222").key
+    target, key = over_ssh(FakeConnection()), address.parse("ssh://tester@box:2222").key
     assert target.below(Path("/run/x")) == Path("/run/x") / key
     assert target.ends_in(f"unix:///elsewhere/{key}/docker.sock") and not target.ends_in("unix:///a/docker.sock")
     assert LocalTarget("unix:///a").ends_in("unix:///a") and LocalTarget().below(Path("/x")) == Path("/x")
@@ -269,6 +270,7 @@ def names(path: Path) -> list[str]:
     return sorted(str(each.relative_to(path)) for each in path.rglob("*") if each.is_file())
 
 
+@pytest.mark.process
 def test_all_files_are_the_same_on_the_host(sent: FakeConnection, files: Path) -> None:
     target = over_ssh(sent)
     place = Path(target.files_of(files))
@@ -282,6 +284,7 @@ def test_all_files_are_the_same_on_the_host(sent: FakeConnection, files: Path) -
     assert (place / "accounts").stat().st_ino == inode  # containers know it by that
 
 
+@pytest.mark.process
 def test_only_the_files_that_changed_are_sent(sent: FakeConnection, files: Path) -> None:
     target = over_ssh(sent)
     place = Path(target.files_of(files))
@@ -297,6 +300,7 @@ def test_only_the_files_that_changed_are_sent(sent: FakeConnection, files: Path)
         assert sorted(archive.getnames()) == ["./.gone", "./added/dora@example.com"]
 
 
+@pytest.mark.process
 def test_where_the_host_has_lost_the_files_all_are_sent(sent: FakeConnection, files: Path) -> None:
     target = over_ssh(sent)
     target.hand_over(files, ["accounts"])
@@ -304,6 +308,7 @@ def test_where_the_host_has_lost_the_files_all_are_sent(sent: FakeConnection, fi
     assert len(sent.commands) == 2
 
 
+@pytest.mark.process
 def test_the_files_are_forgotten_with_the_lab(sent: FakeConnection, files: Path, there: Path) -> None:
     target = over_ssh(sent)
     target.hand_over(files)

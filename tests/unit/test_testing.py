@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import hypertext, message
 from mailstack.errors import InputError
+from mailstack.message import html as hypertext
+from mailstack.message import message
 from mailstack.testing import Message, Password, SmtpSettings
 from mailstack.testing.criteria import Criteria, nearest
 from mailstack.testing.received import urls

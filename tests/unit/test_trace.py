@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack import tracing
+from mailstack.actions import tracing
 from mailstack.trace import collect, events
 from mailstack.trace.journey import Journey
 from mailstack.trace.lines import parse

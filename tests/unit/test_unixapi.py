@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from mailstack.engine import Engine
+from mailstack.engine.engine import Engine
+from mailstack.engine.unix_api import Refused, UnixApi
 from mailstack.errors import EngineError
-from mailstack.target import LocalTarget
-from mailstack.unixapi import Refused, UnixApi
+from mailstack.target.target import LocalTarget
 
 pytestmark = pytest.mark.sockets
 
@@ -168,7 +168,7 @@ def test_a_container_that_prints_nothing_is_not_waited_for_any_longer(
 def test_an_engine_that_takes_connections_and_says_nothing_is_called_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailstack.unixapi.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("mailstack.engine.unix_api.ANSWER_SECONDS", 0.05)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "s"))
         silent.listen()

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from mailstack import lab, state
+from mailstack import state
 from mailstack.errors import CheckFailed, EngineError, HostError, InputError, Interrupted
-from mailstack.lab import Request
+from mailstack.lab import up
+from mailstack.lab.up import Request
 from mailstack.model import SERVICES
 from tests.unit.fake_engine import Thing, role
 from tests.unit.world import NAME, PROJECT, WHOLE, World, tag
@@ -335,7 +336,7 @@ def test_an_interrupted_up_removes_also_what_the_engine_is_still_making(world: W
 
 
 def test_documents_of_plans_have_no_secrets(world: World) -> None:
-    text = json.dumps(lab.dry_run(world.tools.engine, Request(NAME), world.said.append, world.tools).json())
+    text = json.dumps(up.dry_run(world.tools.engine, Request(NAME), world.said.append, world.tools).json())
     world.up()
     assert (world.directory.files / "accounts").read_text().split(":")[1] not in text
     assert state.owner() == "me"

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import users
+from mailstack.lab import leases
+from mailstack.lab.leases import Users
 from mailstack.state import Home
-from mailstack.target import LocalTarget
-from mailstack.users import Users
+from mailstack.target.target import LocalTarget
 from tests.unit.fakes import FakeRunner
 from tests.unit.homes import home, words
 
 USERS = (
-    "import pathlib, sys; from mailstack.state import Home; from mailstack.users import Users;"
+    "import pathlib, sys; from mailstack.state import Home; from mailstack.lab.leases import Users;"
     "users = Users(Home(pathlib.Path(sys.argv[1]), *sys.argv[2:]), 'a'); "
 )
 JOIN = f"{USERS}users.join(); "
@@ -147,12 +147,12 @@ def test_there_is_one_guard_for_a_lab(there: Home) -> None:
     runner = FakeRunner()
     code = f"{USERS}users.wait(lambda: print('alone', flush=True))"
     with user(there) as only:
-        users.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
+        leases.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
         assert [command.argv[-4:] for command in runner.released] == [("users", "a", there.endpoint, there.engine)]
         with subprocess.Popen([sys.executable, "-c", code, *words(there)], stdout=-1) as process:
             while not Users(there, "a").guarded():
                 os.sched_yield()
-            users.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
+            leases.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
             assert len(runner.released) == 1
             only.kill()
             assert process.communicate(timeout=10)[0] == b"alone\n"
@@ -161,7 +161,7 @@ def test_there_is_one_guard_for_a_lab(there: Home) -> None:
 def test_the_guard_is_told_where_the_lab_is(there: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILSTACK_OWNER", "me")
     runner = FakeRunner()
-    users.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
+    leases.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
     environment = runner.released[0].environment
     assert (environment["MAILSTACK_RUNTIME_DIR"], environment["MAILSTACK_OWNER"]) == (str(there.root.parent), "me")
     assert (environment["DOCKER_HOST"], environment["MAILSTACK_HOST"]) == ("unix:///run/engine.sock", "")

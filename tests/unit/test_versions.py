@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailstack import versions
+from mailstack.images import versions
 
 STATUS = """\
 Package: postfix

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import target_choice
 from mailstack.errors import HostError
+from mailstack.target import choice
 
 pytestmark = pytest.mark.process
 
@@ -64,4 +64,4 @@ def test_a_runtime_directory_where_no_socket_fits_is_told_before_the_host_is_rea
 ) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", "/dev/shm/" + "long-" * 20)
     with pytest.raises(HostError, match="may have 107 bytes"):
-        target_choice.choose({}, host="ssh://nobody@machine.invalid")
+        choice.choose({}, host="ssh://nobody@machine.invalid")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mailstack import lab
 from mailstack.errors import DeadlinePassed
-from mailstack.lab import Request
+from mailstack.lab import up as lab
+from mailstack.lab.running import RunningLab
+from mailstack.lab.tools import Tools
+from mailstack.lab.up import Request
 from mailstack.model import SERVICES, Command, Deadline, Result
 from mailstack.roles import Role
-from mailstack.running import RunningLab
 from mailstack.state import LabDirectory
-from mailstack.tools import Tools
 from tests.unit.fake_engine import MemoryApi, MemoryCompose, engine
 from tests.unit.fakes import FakeRunner
 from tests.unit.homes import home
@@ -80,6 +80,7 @@ _NOISE = {"docker", "docker/cli-plugins", "docker/cli-plugins/docker-compose"}
 
 def tag() -> str:
     """The tag of the images that `up` wants."""
-    from mailstack import definition, images
+    from mailstack.definition import bundled
+    from mailstack.images import build
 
-    return images.content_tag(definition.stack())
+    return build.content_tag(bundled.stack())

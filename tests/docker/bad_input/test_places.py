@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mailstack import home, storage
+from mailstack.lab import homes
+from mailstack.storage import directories
 from tests import engines
 from tests.docker.bad import MAILSTACK, Outcome, Traces, run
 from tests.docker.bad_input import RUN
@@ -71,10 +72,10 @@ def test_what_stands_in_the_way_in_the_runtime_directory_is_named(
     taken: str, wrong: Callable[..., Outcome], traces: Traces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
-    path = Path(f"{home.current(engines.here()).path}/{LAB}{taken}")
-    home.current(engines.here()).make()
+    path = Path(f"{homes.current(engines.here()).path}/{LAB}{taken}")
+    homes.current(engines.here()).make()
     if taken.startswith("/"):
-        home.directory(engines.here(), LAB).make()
+        homes.directory(engines.here(), LAB).make()
         if taken == "/files":
             path.rmdir()
     if path.suffix or path.name == "accounts":
@@ -92,7 +93,7 @@ def test_a_disk_that_is_full_is_told_with_the_file_and_nothing_is_left(traces: T
     )
     outcome = Outcome(limited.returncode, limited.stdout, limited.stderr)
     assert (outcome.code, len(outcome.messages), outcome.out) == (3, 1, "")
-    assert f"{home.directory(engines.here(), LAB).path}/" in outcome.messages[0]
+    assert f"{homes.directory(engines.here(), LAB).path}/" in outcome.messages[0]
     assert traces.all() == before
 
 
@@ -101,8 +102,8 @@ def test_a_runtime_directory_and_a_note_that_cannot_be_read_are_no_hindrance(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", "relative")
-    storage.make(storage.root(), storage.Marker(storage.ROOT))
-    (storage.root() / "compose.json").mkdir(mode=0o700)
+    directories.make(directories.root(), directories.Marker(directories.ROOT))
+    (directories.root() / "compose.json").mkdir(mode=0o700)
     assert run(UP).code == 0
     assert run(["down", "-n", LAB]).code == 0
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import make_msgid
 
-from mailstack import mail, post
+from mailstack.actions import sending
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
 from mailstack.model import Deadline
-from mailstack.running import RunningLab
+from mailstack.protocol import smtp, trust
 
 ALICE = "alice@example.com"
 HEARD_SECONDS = 15.0  # a line that was not logged by then will not be
@@ -77,21 +79,21 @@ class Stage:
     def send(self, expected: Mapping[str, str], *, sender: str = ALICE, body: str = "Hello.") -> Sequence[Mail]:
         """`mail -s` on the sender, to all who are expected to get it, or not to."""
         sent = Mail(make_msgid(domain="example.com"), sender, expected)
-        letter = post.letter(self.lab.definition(), sender, list(expected), "A journey", body, [])
-        post.from_sender(self.lab, letter, sent.message_id)
+        letter = sending.letter(self.lab.definition(), sender, list(expected), "A journey", body, [])
+        sending.from_sender(self.lab, letter, sent.message_id)
         return [sent]
 
     def message(
         self, expected: Mapping[str, str], *, sender: str = ALICE, body: str = "Hello.\n"
     ) -> tuple[EmailMessage, Mail]:
         """A message for the stage's own clients to send."""
-        message = mail.new_message(sender=sender, to=list(expected), subject="A journey", body=body)
+        message = draft.new_message(sender=sender, to=list(expected), subject="A journey", body=body)
         return message, Mail(str(message["Message-ID"]), sender, expected)
 
-    def smtp(self, port: str = "submission", tls: mail.Tls = "starttls") -> mail.Smtp:
+    def smtp(self, port: str = "submission", tls: smtp.Tls = "starttls") -> smtp.Smtp:
         """An SMTP session from this machine."""
-        context = mail.tls_context(self.lab.ca_file)
-        return mail.Smtp(mail.to(self.lab.endpoints[port]), name="localhost", tls=tls, context=context)
+        context = trust.tls_context(self.lab.ca_file)
+        return smtp.Smtp(smtp.to(self.lab.endpoints[port]), name="localhost", tls=tls, context=context)
 
     def submit(self, expected: Mapping[str, str], *, sender: str = ALICE, body: str = "Hello.\n") -> Sequence[Mail]:
         """Over port 587, as `sender`."""

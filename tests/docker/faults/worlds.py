@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from mailstack import pki
+from mailstack.config import pki
 
 # Names of the provider, for each of which the sender goes about it in another way.
 _NAMES = ("plain", "wrong", "other", "unknown", "expired", "nobody-logged-in", "old")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mailstack.running import RunningLab
+from mailstack.lab.running import RunningLab
 
 
 @dataclass(frozen=True)

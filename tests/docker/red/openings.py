@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
-from mailstack import claims, compose, home, pki, state
-from mailstack.files import SERVER_NAMES
+from mailstack import state
+from mailstack.config import pki
+from mailstack.config.files import SERVER_NAMES
+from mailstack.engine import compose
+from mailstack.lab import claims, homes
+from mailstack.lab.running import RunningLab
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, PORTS, SERVICES
-from mailstack.running import RunningLab
 from mailstack.secret import write_private
 from tests import engines
 from tests.docker.red import Broken, Case
@@ -29,7 +32,7 @@ def _certificates(names: Mapping[str, tuple[str, ...]], days: int) -> Callable[[
     """Certificates of this kind, there before `up` would make its own: it keeps those that hold."""
 
     def prepare(name: str) -> None:
-        directory = home.directory(engines.here(), name)
+        directory = homes.directory(engines.here(), name)
         directory.make()
         made = pki.make({**SERVER_NAMES, **names}, days=days)
         write_private(directory.files / "ca.pem", made.ca)

@@ -1,0 +1,308 @@
+"""Sending a mail through a lab, and seeing it arrive."""
+
+from __future__ import annotations
+
+import os
+import time
+import unicodedata
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mailstack.actions import tracing
+from mailstack.errors import CheckFailed, DeadlinePassed, EngineError, InputError
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
+from mailstack.message.outgoing import Outgoing
+from mailstack.model import Deadline, Json, Lab
+from mailstack.protocol import imap, smtp, trust
+from mailstack.roles import Role
+from mailstack.text.addresses import is_address
+from mailstack.trace.journey import Journey
+
+# How long, in seconds, a mail may take before the logs are asked: many times what it takes.
+_SOON = 1.0
+# How far apart, in seconds, the clocks of this machine and of the engine's may be.
+_APART = 60.0
+
+STUDENT = "student"  # the user of the sender's machine
+
+# Another way for one mail from the sender than the others go (stack/sender/master.cf): straight to the provider's
+# port 25, or by the relay with the dialogue told to whoever records it.
+Route = Literal["direct", "recorded"]
+ROUTE_HEADER = "X-Mailstack-Route"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail to be sent."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    subject: str
+    body: str
+    attachments: tuple[Path, ...] = ()
+    thread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # In-Reply-To, … of an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of it: per mailbox, the milliseconds from the start of sending until it was seen there."""
+
+    lab: str
+    message_id: str
+    sender: str
+    recipients: tuple[str, ...]
+    via: str
+    arrived: Mapping[str, float] = field(default_factory=dict)
+
+    def json(self) -> Json:
+        """The document of `mailstack send --json`."""
+        return {
+            "lab": self.lab,
+            "message_id": self.message_id,
+            "from": self.sender,
+            "to": list(self.recipients),
+            "via": self.via,
+            "arrived": {address: round(milliseconds, 1) for address, milliseconds in self.arrived.items()},
+        }
+
+
+class NotArrived(CheckFailed):
+    """A mail that was sent has come back, or has not reached everybody before the deadline; `sent` is what is known."""
+
+    def __init__(self, sent: Sent, message: str, *, trace: str = "", details: str = "") -> None:
+        """`trace`: the command line that traces the mail."""
+        remedy = f"{trace} tells where it is, and why" if trace else ""
+        super().__init__(message, remedy=remedy, details=details)
+        self.sent = sent
+
+
+def letter(
+    lab: Lab,
+    sender: str | None,
+    recipients: Sequence[str],
+    subject: str,
+    body: str,
+    attachments: Sequence[Path],
+) -> Letter:
+    """A Letter, with the lab's first accounts for what was not said. Raises InputError."""
+    accounts = lab.addresses()
+    sender = (accounts[0] if sender is None else sender).lower()
+    chosen = tuple(recipients) or (accounts[1 % len(accounts)],)
+    for address in (sender, *chosen):
+        if not is_address(address):
+            raise InputError(f"{address!r} is not a mail address", remedy="write it like alice@example.com")
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in subject):
+        raise InputError("the subject has control characters in it: it should be one line of text")
+    if any(unicodedata.category(character) == "Cs" for character in body):
+        raise InputError("the text of the mail is not in UTF-8", remedy="send it with --attach")
+    for path in attachments:
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in path.name):
+            raise InputError(f"{path.name!r} has control characters in its name", remedy="attach it by another name")
+        if not path.is_file():
+            what = "is not a regular file" if path.exists() else "there is no such file to attach"
+            raise InputError(f"{path}: {what}")
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path}: cannot be read")
+    return Letter(sender, chosen, subject, body, tuple(attachments))
+
+
+def mailboxes_for(lab: Lab, address: str) -> set[str]:
+    """The accounts whose mailboxes a mail to `address` ends in: aliases, `+` addresses and catch-alls followed."""
+    return _ends(lab, address)[0]
+
+
+def _ends(lab: Lab, address: str) -> tuple[set[str], set[str]]:
+    """The same, and the addresses that it leads to without a mailbox in the lab."""
+    aliases = {alias.address: alias.targets for alias in lab.aliases}
+    accounts = set(lab.addresses())
+    catch_alls = {domain.name: domain.catch_all for domain in lab.domains if domain.catch_all}
+    found, others, waiting, seen = set(), set(), [address.lower()], set()
+    while waiting:
+        each = waiting.pop()
+        local, _, domain = each.rpartition("@")
+        plain = f"{local.partition('+')[0]}@{domain}"
+        if each in seen:
+            continue
+        seen.add(each)
+        if plain in accounts:
+            found.add(plain)
+        elif plain in aliases:
+            waiting.extend(aliases[plain])
+        elif catch_all := catch_alls.get(domain):
+            waiting.append(catch_all)
+        else:
+            others.add(each)
+    return found, others
+
+
+def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route: Route | None = None) -> Sent:
+    """Send it, and wait for it in every mailbox of the lab that it is for, and until a relay outside has it.
+
+    Raises CheckFailed when it is refused, NotArrived when it comes back or has not arrived before the deadline.
+    `route` is for mail that goes via the sender.
+    """
+    message_id = draft.new_id(letter.sender)
+    outgoing = prepared(letter, message_id)
+    begun, since = time.monotonic(), time.time() - _APART
+    if via == "sender":
+        if (
+            letter.attachments or outgoing.size > lab.definition().limits.message_size
+        ):  # asking takes longer than sending
+            check_size(lab, outgoing)
+        from_sender(lab, letter, message_id, route=route)
+    else:
+        _submit(lab, letter, outgoing)
+    boxes, others = set[str](), set(letter.recipients)
+    if lab.state.relay == "" or via == "submission":
+        ends = [_ends(lab.definition(), address) for address in letter.recipients]
+        boxes, others = (set().union(*each) for each in zip(*ends, strict=True))
+    arrival = _Arrival(lab, message_id, sorted(boxes), begun)
+    sent = Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrival.seen)
+    if others or not arrival.complete(Deadline.after(min(_SOON, deadline.remaining()))):
+        _judge(sent, arrival, bool(others), since, deadline)
+    return sent
+
+
+class _Arrival:
+    """A mail on its way into some mailboxes: where it has been seen, after how many milliseconds."""
+
+    def __init__(self, lab: RunningLab, message_id: str, boxes: Sequence[str], begun: float) -> None:
+        self.lab, self.message_id, self.seen = lab, message_id, dict[str, float]()
+        self._boxes, self._begun = boxes, begun
+        self._context = trust.tls_context(lab.ca_file)
+
+    @property
+    def missing(self) -> list[str]:
+        """The mailboxes in which it has not been seen."""
+        return [address for address in self._boxes if address not in self.seen]
+
+    def complete(self, deadline: Deadline) -> bool:
+        """Whether it is in all of them before the deadline."""
+        for address in self.missing:
+            endpoint, password = self.lab.endpoints["imaps"], self.lab.password(address)
+            with suppress(DeadlinePassed), imap.mailbox(endpoint, self._context, address, password) as box:
+                imap.wait_until_there(box, self.message_id, deadline)
+                self.seen[address] = (time.monotonic() - self._begun) * 1000
+        return not self.missing
+
+
+def _judge(sent: Sent, arrival: _Arrival, others: bool, since: float, deadline: Deadline) -> None:
+    """See by the logs what becomes of a mail, and then by the mailboxes. Raises NotArrived.
+
+    `others`: it has recipients without a mailbox in the lab.
+    """
+    lab, message_id = arrival.lab, arrival.message_id
+    journey = _settled(lab, message_id, since, deadline)
+    told = journey.sentence(time.time()) if journey else "the logs do not tell what became of it"
+    failed = journey is not None and journey.settled and not journey.arrived
+    complete = arrival.complete(Deadline.after(0) if failed else deadline)
+    trace = lab.line("trace", message_id)
+    if failed or (complete and others and not (journey and journey.arrived)):
+        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {told}", trace=trace)
+    if not complete:
+        where = f"the mailbox of {arrival.missing[0]} within {deadline.seconds:g} s"
+        raise NotArrived(
+            sent, f"the mail {message_id} did not reach {where}", trace=trace, details=told if journey else ""
+        )
+
+
+def _settled(lab: RunningLab, message_id: str, since: float, deadline: Deadline) -> Journey | None:
+    """A mail's journey, once nothing more happens to it, or as far as it has come at the deadline."""
+    journey = None
+    with suppress(EngineError):  # an overlay's logging driver may give no logs
+        for found in tracing.follow(lab, message_id.strip("<>"), deadline, since=since):
+            journey = found or journey
+        if journey is None:  # there was no time to follow it: as it is now
+            with tracing.lab_lines(lab, since) as read:
+                journey = next(reversed(tracing.traced(read, message_id).journeys), None)
+    return journey
+
+
+def prepared(letter: Letter, message_id: str, route: Route | None = None) -> Outgoing:
+    """The letter as a message with this id."""
+    message = draft.new_message(
+        sender=letter.sender,
+        to=letter.recipients,
+        subject=letter.subject,
+        body=letter.body,
+        thread=letter.thread,
+        message_id=message_id,
+    )
+    if route:
+        message[ROUTE_HEADER] = route
+    return Outgoing(message, letter.attachments)
+
+
+def check_size(lab: RunningLab, outgoing: Outgoing) -> None:
+    """Compare a mail's size with what the sender's MTA and the provider take, before it goes to the sender.
+
+    The sender would take it, and return it when the provider has refused it. Raises CheckFailed, HostError.
+    """
+    said = lab.engine.execute(lab.one(Role.SENDER).container, ["postconf", "-h", "message_size_limit"]).stdout.strip()
+    limits = {"the sender": int(said) if said.isdecimal() else 0}
+    if not lab.state.relay:
+        limits[lab.defined.name(Role.SUBMISSION)] = smtp.size_limit(smtp.to(lab.endpoints["submission"]))
+    for host, limit in limits.items():
+        if 0 < limit < outgoing.size:
+            raise CheckFailed(
+                f"the mail has {outgoing.size:,} bytes, and {host} takes {limit:,} at most (SIZE, RFC 1870): not sent",
+                remedy="limits: {message_size: …} in an overlay allows more",
+            )
+
+
+def _submit(lab: RunningLab, letter: Letter, message: Outgoing) -> None:
+    """Over port 587, as the account that owns the sender's address."""
+    account = owner(lab, letter.sender)
+    smtp.submit(
+        smtp.to(lab.endpoints["submission"]),
+        trust.tls_context(lab.ca_file),
+        account,
+        lab.password(account),
+        message,
+        letter.recipients,
+        sender=letter.sender,
+    )
+
+
+def owner(lab: RunningLab, sender: str) -> str:
+    """The account that may send as `sender`: itself, or what an alias leads to. Raises InputError."""
+    definition = lab.definition()
+    owners = [sender, *(target for alias in definition.aliases if alias.address == sender for target in alias.targets)]
+    owners = [address for address in owners if address in definition.addresses()]
+    if not owners:
+        raise InputError(
+            f"{sender} belongs to no account of lab “{lab.name}”",
+            remedy="accounts: " + ", ".join(definition.addresses()),
+        )
+    return owners[0]
+
+
+def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Route | None = None) -> None:
+    """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input.
+
+    A letter with attachments is handed to `sendmail` as a whole, in pieces. By the relay, or by another `route`:
+    without the relay's credentials (`direct`) an address of the lab's own users is refused as sender (553).
+    """
+    container = lab.one(Role.SENDER).container
+    # mailutils takes what begins with | for a program, and with / for a file, unless it is in angle brackets.
+    recipients = [f"<{each}>" if each[0] in "|/" else each for each in letter.recipients]
+    if letter.attachments:
+        # Handed in whole, so that no attachment is kept in a file of the sender's; sendmail(1).
+        whole = prepared(letter, message_id, route)
+        argv = ["sendmail", "-i", "-f", letter.sender, "--", *recipients]
+        size, data = whole.native_size, whole.native()
+    else:
+        options = [f"--append={ROUTE_HEADER}: {route}"] if route else []
+        # It reads the sender as a word of its own language, where ' begins a quotation: within " it does not.
+        sender = f'"{letter.sender}"' if "'" in letter.sender else letter.sender
+        argv = ["mail", "-s", letter.subject, "-r", sender, "-a", f"Message-ID: {message_id}", *options, "--"]
+        argv += recipients
+        body = letter.body.rstrip("\n").encode() + b"\n"
+        size, data = len(body), iter([body])
+    result = lab.engine.execute(container, ["hand-in", str(size), *argv], user=STUDENT, input=data)
+    if result.code != 0 or result.stderr.strip():
+        raise CheckFailed(f"`{argv[0]}` on the sender failed: {result.stderr.strip() or f'code {result.code}'}")

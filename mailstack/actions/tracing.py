@@ -1,0 +1,245 @@
+"""Where a message went: the journeys in a lab's logs and queues, and in log files that a user has at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import io
+import itertools
+import os
+import stat
+import sys
+import tempfile
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from mailstack.actions import queues
+from mailstack.errors import InputError
+from mailstack.lab.running import RunningLab
+from mailstack.model import Deadline
+from mailstack.roles import Role
+from mailstack.trace import assemble, collect, rotation
+from mailstack.trace.journey import Journey
+from mailstack.trace.outcomes import Waiting
+
+_CHUNK = 65536  # bytes; no server's line is longer
+_MOST_INPUT = 2 * 1024**3  # bytes of standard input that are kept, to be read more than once
+# Lines that are looked at again when a message that is followed gets another name: the next station may log that it
+# has the message before the last one logs how it is called there.
+RECENT = 2000
+
+# An empty line is 31 bytes with its time, and 71 in the engine's file.
+_MOST_AROUND = 3
+
+Read = Callable[[], collect.Lines]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What was found: journeys, oldest first; `more` that only the newest are here."""
+
+    journeys: tuple[Journey, ...]
+    more: bool = False
+    rotated: tuple[rotation.Rotated, ...] = ()  # the logs that have lost their beginning
+
+
+@dataclass(frozen=True, slots=True)
+class LabLines:
+    """A lab's logs, to be read as often as needed, without its secrets: each service's in a file of its own."""
+
+    spools: Mapping[str, IO[bytes]]
+    rotated: tuple[rotation.Rotated, ...]
+    clean: Callable[[str], str]  # a relay outside may have repeated what it was told
+
+    def __call__(self) -> Iterator[tuple[str, str]]:
+        for name, spool in self.spools.items():
+            spool.seek(0)
+            for line in _lines(spool, self.clean):
+                yield name, line
+
+
+def of_lab(lab: RunningLab, query: str | None = None) -> list[Journey]:
+    """The journeys that a Message-ID, a queue id or a text leads to, or the latest; oldest first."""
+    return list(search_lab(lab, query).journeys)
+
+
+def search_lab(lab: RunningLab, query: str | None = None) -> Traced:
+    """The same, with what is to be said of the logs."""
+    with lab_lines(lab) as read:
+        return dataclasses.replace(traced(read, query, queued(lab)), rotated=read.rotated)
+
+
+def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = None) -> Traced:
+    """The journeys that `query` leads to, or without it the latest; `waiting` is what the queues hold, if known."""
+    found = collect.latest(read) if query is None else collect.search(read, query)
+    # Also one whose log has lost the line that would show it.
+    hosts = read.spools if isinstance(read, LabLines) else ()
+    collected = collect.collect(read, found.seeds, found.refusals, hosts)
+    journeys = assemble.assemble(collected, waiting, time.time())
+    return Traced(tuple(each for each in journeys if not found.name or each.goes_by(found.name)), found.more)
+
+
+def queued(lab: RunningLab) -> list[Waiting]:
+    """What waits in the queues of the lab's MTAs, where they run."""
+    found, clean = [], lab.blotter().clean
+    for service in lab.by_role(Role.MTA):
+        if service.state == "running":
+            for entry in queues.entries(lab.engine, service.container, service.name):
+                recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
+                found.append(Waiting(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
+    return found
+
+
+@contextlib.contextmanager
+def lab_lines(lab: RunningLab, since: float | None = None) -> Iterator[LabLines]:
+    """A lab's logs, however long they are, or what is in them since a moment: spooled to files without a name."""
+    with contextlib.ExitStack() as opened:
+        spools, rotated = {}, []
+        for service in lab.services():
+            spool = spools[service.name] = opened.enter_context(tempfile.TemporaryFile())
+            lab.engine.copy_logs(service.container, spool, since)
+            rotated.append(_rotated(lab, service.name, service.container, spool))
+        yield LabLines(spools, tuple(filter(None, rotated)), lab.blotter().clean)
+
+
+def _rotated(lab: RunningLab, service: str, container: str, spool: IO[bytes]) -> rotation.Rotated | None:
+    """Whether a log has lost its beginning; its size is counted only where it may have."""
+    limits = rotation.limits(*lab.engine.log_options(container))
+    if limits is None or spool.tell() * _MOST_AROUND < (limits.files - 1) * limits.size:
+        return None
+    spool.seek(0)
+    size = rotation.written(iter(lambda: spool.read(_CHUNK), b""))
+    spool.seek(0)
+    first = list(itertools.islice(_lines(spool), 100))
+    return rotation.rotated(service, limits, size, first)
+
+
+@contextlib.contextmanager
+def file_lines(paths: Sequence[Path]) -> Iterator[Read]:
+    """Log files, also compressed ones (.gz); `-` is standard input. Raises InputError when one cannot be read."""
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context(_opened(path)) for path in paths]
+
+        def read() -> Iterator[tuple[str, str]]:
+            for path, file in zip(paths, files, strict=True):
+                try:
+                    file.seek(0)
+                    for line in _lines(file):
+                        yield "", line
+                except (OSError, EOFError, zlib.error) as error:
+                    raise InputError(f"{path}: cannot be read: {error}") from None
+
+        yield read
+
+
+def _lines(file: IO[bytes], clean: Callable[[str], str] = str) -> Iterator[str]:
+    """Line by line; a line that does not end is taken in pieces, so that memory stays bounded."""
+    rest = b""
+    while chunk := file.read(_CHUNK):
+        data = rest + chunk
+        end = data.rfind(b"\n") + 1
+        if end == 0 and len(data) > _CHUNK:
+            end = len(data)
+        # Many lines at once: decoding them one by one takes as long as looking at them.
+        if end:
+            yield from clean(data[:end].decode(errors="replace")).removesuffix("\n").split("\n")
+        rest = data[end:]
+    if rest:
+        yield clean(rest.decode(errors="replace"))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        if str(path) == "-":
+            return _spooled(sys.stdin.buffer)
+        # Opening a FIFO would block until a writer appears, and reading a device may never end.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise InputError(
+                f"{path}: cannot be read: it should be a file",
+                remedy="what comes through a pipe is read with `--logs -`, from standard input",
+            )
+        return cast(IO[bytes], gzip.open(file)) if path.suffix == ".gz" else file
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InputError(f"{path}: cannot be read: {reason or error}") from None
+
+
+def _spooled(stream: IO[bytes]) -> IO[bytes]:
+    """A copy in a file without a name, to be read more than once. Raises InputError when it does not end."""
+    with contextlib.suppress(io.UnsupportedOperation):  # it is none of the system's
+        status = os.fstat(stream.fileno())
+        if stat.S_ISCHR(status.st_mode) and not (stream.isatty() or os.path.samestat(status, Path(os.devnull).stat())):
+            raise InputError("-: cannot be read: standard input is a device", remedy="give it a file, or a pipe")
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked for it closes it
+    while chunk := stream.read(_CHUNK):
+        spool.write(chunk)
+        if spool.tell() > _MOST_INPUT:
+            spool.close()
+            raise InputError(
+                f"-: there are more than {_MOST_INPUT // 1024**2:,} MiB on standard input",
+                remedy="give the file itself: `--logs FILE`",
+            )
+    return spool
+
+
+def follow(
+    lab: RunningLab, query: str | None, deadline: Deadline, *, since: float | None = None
+) -> Iterator[Journey | None]:
+    """The journey of a message as it grows, each time that a line adds to it; ends when it is settled.
+
+    Without `query`, it is the next message that comes in. `since` is when it came in at the earliest, in seconds of the
+    epoch. None says that the deadline has passed.
+    """
+    if query and since is None:
+        with lab_lines(lab) as read:
+            known = traced(read, query).journeys
+        if known:
+            yield known[-1]
+            if known[-1].settled:
+                return
+    containers = {service.name: service.container for service in lab.services()}
+    collector = collect.Collector({query.strip("<>")} if query else set(), recent=deque(maxlen=RECENT))
+    collector.hosts.update(containers)  # a mail that is passed on to one of these is not out of sight yet
+    begins, clean = since if query else time.time(), lab.blotter().clean
+    for position, found in enumerate(lab.engine.follow(containers, since=begins, deadline=deadline)):
+        if found is None:
+            yield None
+            return
+        awaited = not query and not collector.names
+        if awaited and (begun := collect.begins(found[1])):
+            collector.names.add(begun)
+        if collector.feed(found[0], position, clean(found[1])):
+            collected = collector.collected()
+        elif awaited and collector.refusals:  # refused before it had a name: that was its journey
+            collected = collect.Collected((collect.as_asked(collector.refusals[0]),))
+        else:
+            continue
+        journeys = assemble.assemble(collected, None, time.time())
+        if not journeys:
+            continue
+        journey = journeys[-1]
+        if journey.settled:
+            # Another station's lines may still be under way: by now they are in its log.
+            journey = _again(lab, journey, since)
+        yield journey
+        if journey.settled:
+            return
+
+
+def _again(lab: RunningLab, journey: Journey, since: float | None) -> Journey:
+    """The journey by the logs since a moment, as they are now."""
+    name = journey.message_id or next((hop.queue_id for hop in journey.hops), "")
+    if not name:
+        return journey
+    with lab_lines(lab, since) as read:
+        found = traced(read, name).journeys
+    # What has been rotated away meanwhile is known from following it.
+    return found[-1] if found and found[-1].settled else journey

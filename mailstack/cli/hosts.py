@@ -1,0 +1,252 @@
+"""One command on several hosts at once: each by a process of its own, and one table of what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mailstack.cli.output import Progress, print_json, standard_input, table
+from mailstack.errors import HostError, InputError, Interrupted, MailstackError
+from mailstack.model import Command, Deadline, Result
+from mailstack.runner.local import Local, ending
+
+# Those that answer once, in JSON, and ask nothing.
+COMMANDS = ("up", "down", "status", "check", "experiment", "send", "doctor", "version")
+# What an interrupted command may take to leave nothing behind on its host.
+_TIDYING_SECONDS = 60.0
+# How many lines of a failure the table has.
+_LINES = 12
+_MOST_HOSTS = 1024**2  # characters of a list of hosts, which may be a device without an end
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the command ended on one host."""
+
+    host: str
+    code: int
+    seconds: float
+    answer: Any
+    messages: tuple[str, ...]
+
+
+def named(values: Sequence[str]) -> list[str]:
+    """The hosts that were named, or stand line by line in a file (`@FILE`), each once. Raises InputError."""
+    found: list[str] = []
+    for value in values:
+        if not value.startswith("@"):
+            found.append(value)
+            continue
+        try:
+            with open(value[1:], encoding="utf-8", opener=_at_once) as file:
+                if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+                    raise InputError(f"{value[1:]}: is a device", remedy="name a file with one host in each line")
+                lines = file.read(_MOST_HOSTS).splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+            raise InputError(f"{value[1:]}: the list of hosts cannot be read: {reason}") from None
+        found += [line for line in (each.partition("#")[0].strip() for each in lines) if line]
+        if not found:
+            raise InputError(f"{value[1:]}: there is no host in it", remedy="write one host in each line")
+    return list(dict.fromkeys(found))
+
+
+def _at_once(name: str, flags: int) -> int:
+    """Open a file without waiting for somebody to write to it, where it is a FIFO."""
+    return os.open(name, flags | os.O_NONBLOCK)
+
+
+def called(hosts: Sequence[str]) -> dict[str, str]:
+    """What each host's own files are called; no two alike."""
+    names: dict[str, str] = {}
+    for host in hosts:
+        name = stem = re.sub(r"[^A-Za-z0-9._-]+", "-", host.removeprefix("ssh://")).strip("-.") or "host"
+        number = 1
+        while name in names.values():
+            number += 1
+            name = f"{stem}-{number}"
+        names[host] = name
+    return names
+
+
+def alone(argv: Sequence[str], host: str, name: str) -> list[str]:
+    """The command line of one host; what it writes goes to a place of the host's own, by its `name`."""
+    words: list[str] = []
+    given = iter(argv)
+    for word in given:
+        option, equals, value = word.partition("=")
+        if option in _WRITTEN:
+            own = _WRITTEN[option](Path(value if equals else next(given, "")), name)
+            words += [f"{option}={own}"] if equals else [option, str(own)]
+        elif option == "--host":
+            if not equals:
+                next(given, None)
+        elif word != "--json":
+            words.append(word)
+    return [*words, "--json", "--host", host]
+
+
+def settings(command: str, environment: Mapping[str, str], name: str) -> dict[str, str]:
+    """The same for what stands in variables (MAILSTACK_EXPERIMENT_OUT); and no host but the one on the command line."""
+    found = {"MAILSTACK_HOST": ""}
+    for option, own in _WRITTEN.items():
+        variable = _variable(command, option)
+        if value := environment.get(variable):
+            found[variable] = str(own(Path(value), name))
+    return found
+
+
+def reads_input(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether the command's text is on standard input: that is read once, for all hosts."""
+    return _given(argv, environment, "--body") == "-"
+
+
+def _given(argv: Sequence[str], environment: Mapping[str, str], option: str) -> str:
+    """The value of an option; "" where it has none."""
+    values = [
+        after if word == option else word.removeprefix(f"{option}=")
+        for word, after in pairwise([*argv, ""])
+        if word == option or word.startswith(f"{option}=")
+    ]
+    return values[-1] if values else environment.get(_variable(argv[0], option), "")
+
+
+def _variable(command: str, option: str) -> str:
+    return f"MAILSTACK_{command.upper()}_{option.removeprefix('--').upper()}"
+
+
+# What a command writes to, and what each host has instead: a folder in the folder, a file beside the file.
+_WRITTEN: dict[str, Callable[[Path, str], Path]] = {
+    "--out": lambda folder, name: folder / name,
+    "--junit": lambda file, name: file.parent / f"{file.stem}-{name}{file.suffix}",
+}
+
+
+def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
+    """Do it on all of them at once, show what came of it, and give the highest of their exit codes."""
+    if argv[:1] and argv[0] not in COMMANDS:
+        raise InputError(
+            f"`mailstack {argv[0]}` works on one host at a time", remedy=f"on several: {', '.join(COMMANDS)}"
+        )
+    names, runner = called(hosts), Local()
+    text = standard_input() if reads_input(argv, os.environ) else None
+    _make_folder(argv)
+    with Progress() as show, ThreadPoolExecutor(len(hosts)) as pool:
+        show(f"{argv[0]} on {len(hosts)} hosts")
+        tasks = [pool.submit(_on, host, names[host], argv, text, runner) for host in hosts]
+        try:
+            results = [task.result() for task in tasks]
+        except (KeyboardInterrupt, Interrupted):
+            show(f"interrupting {argv[0]} on {len(hosts)} hosts")
+            runner.interrupt(Deadline.after(_TIDYING_SECONDS))
+            raise Interrupted("interrupted", details="\n".join(otherwise(tasks))) from None
+    if "--json" in argv:
+        print_json(
+            {
+                "hosts": [
+                    {
+                        "host": each.host,
+                        "code": each.code,
+                        "seconds": round(each.seconds, 3),
+                        "answer": each.answer,
+                        "messages": list(each.messages),
+                    }
+                    for each in results
+                ]
+            }
+        )
+    else:
+        rows = [
+            (each.host, "ok" if each.code == 0 else f"code {each.code}", f"{each.seconds:.1f}", told(each))
+            for each in results
+        ]
+        table(("host", "", "seconds", "what came of it"), rows, flexible=3)
+        click.echo(f"\n{sum(not each.code for each in results)} of {len(results)} hosts: {argv[0]} is done")
+    return max(each.code for each in results)
+
+
+def otherwise(tasks: Sequence[Future[Ended]]) -> Iterator[str]:
+    """What came of it where it did not end by the interruption: it was done before, or could not tidy up."""
+    for task in tasks:
+        with contextlib.suppress(Interrupted):  # it was not even started
+            each = task.result()
+            if each.code == 0:
+                yield f"{each.host}: was done before"
+            elif each.code != Interrupted.exit_code:
+                yield f"{each.host}: ended with code {each.code}: {' '.join(told(each))}"
+
+
+def _make_folder(argv: Sequence[str]) -> None:
+    """Make the folder in which each host has one of its own."""
+    if folder := _given(argv, os.environ, "--out"):
+        try:
+            Path(folder).mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made, for a report of each host: {error.strerror}") from None
+
+
+def _on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: Local) -> Ended:
+    begun = time.monotonic()
+    words = (sys.executable, "-m", "mailstack", *alone(argv, host, name))
+    # Whatever the locale is, its answer is read in UTF-8.
+    environment = {**settings(argv[0], os.environ, name), "PYTHONIOENCODING": "utf-8"}
+    command = Command(words, environment, text)
+    try:
+        result = runner.run(command)
+    except Interrupted:
+        raise
+    except MailstackError as error:
+        return Ended(host, error.exit_code, time.monotonic() - begun, None, tuple(error.lines()))
+    return ended(host, result, time.monotonic() - begun)
+
+
+def ended(host: str, result: Result, seconds: float) -> Ended:
+    """Return how the command ended on one host: without its answer, or by a signal, it has failed."""
+    messages = [line for line in result.stderr.splitlines() if not line.endswith(" …")]
+    code, answer = result.code, None
+    if code < 0:
+        messages.append(f"mailstack: the process for {host} {ending(code)}")
+        code = Interrupted.exit_code if -code in (signal.SIGINT, signal.SIGTERM) else HostError.exit_code
+    try:
+        answer = json.loads(result.stdout)
+    except (ValueError, RecursionError):
+        if code == 0:
+            messages.append(f"mailstack: the process for {host} ended without an answer that can be read")
+            code = HostError.exit_code
+    return Ended(host, code, seconds, answer, tuple(messages))
+
+
+def told(each: Ended) -> tuple[str, ...]:
+    """What came of it on one host, for the table: the answer in a line, or what went wrong and what to do."""
+    if each.code and each.messages:
+        return abridged([re.sub(r"^mailstack: ", "", line.strip()) for line in each.messages if line.strip()])
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # another version's answer
+        if "verified" in each.answer:
+            milliseconds = each.answer["verified"]["milliseconds"]
+            return (f"{each.answer['lab']}: a mail crossed it in {milliseconds:.0f} ms",)
+        if "passed" in each.answer:
+            return (f"{each.answer['passed']} passed, {each.answer['failed']} failed",)
+        if "removed" in each.answer:
+            return (", ".join(each.answer["removed"]) or "there was nothing to remove",)
+    return ("see its --json" if each.code else "done",)
+
+
+def abridged(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the first of some lines, which says what happened, and the last, which say why and what to do."""
+    if len(lines) <= _LINES:
+        return tuple(lines)
+    return (lines[0], "…", *lines[2 - _LINES :])

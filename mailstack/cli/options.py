@@ -1,0 +1,123 @@
+"""Which lab a command is about, and on which target: the options, and the engine that a command works with.
+
+The options only keep what the user has typed. The target is made when a command's body begins, so `--help` and mistakes
+on the command line reach no host.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from mailstack.errors import InputError, MailstackError
+
+if TYPE_CHECKING:
+    from mailstack.engine.engine import Engine
+    from mailstack.secret import Secret
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A start of the command: its words and its environment, and how it reaches an engine."""
+
+    argv: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+    def engine(self, host: str, context: str) -> Engine:
+        """Return the engine of the host over SSH, of the Docker context, or of this machine. Raises HostError."""
+        from mailstack.engine.engine import Engine
+        from mailstack.target.choice import choose
+
+        return Engine(choose(self.environment, host=host, context=context, ask=ask))
+
+
+def name_option(function: F) -> F:
+    """`-n NAME`: which lab; and `--host`: where it is. The function's first argument is the engine."""
+    return host_option(
+        click.option(
+            "-n",
+            "--name",
+            default="lab",
+            show_default=True,
+            envvar="MAILSTACK_NAME",
+            metavar="NAME",
+            help="Name of the lab.",
+        )(function)
+    )
+
+
+def host_option(function: F) -> F:
+    """`--host HOST`, or `--context NAME`: which Docker host. The function's first argument is the engine."""
+    options = (
+        click.option(
+            "--context", metavar="NAME", help="Docker context to use instead of --host (see `docker context ls`)."
+        ),
+        click.option(
+            "--host",
+            envvar="MAILSTACK_HOST",
+            multiple=True,
+            metavar="HOST",
+            help="Docker host to use over SSH: ssh://user@machine[:port], or a Host of ~/.ssh/config."
+            " Some commands accept several, also as @FILE.",
+        ),
+    )
+    body: Any = on_target(function)
+    for option in options:
+        body = option(body)
+    return body  # type: ignore[no-any-return]
+
+
+def on_target(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call the function with the engine that the options name, or the whole command once for each of several hosts."""
+
+    @functools.wraps(function)
+    def command(host: tuple[str, ...], context: str | None, **options: Any) -> Any:
+        click_context = click.get_current_context()
+        launch = click_context.find_object(Launch) or Launch(tuple(sys.argv[1:]))
+        named = _named(click_context, host)
+        if len(named) > 1:
+            from mailstack.cli import hosts as several
+
+            sys.exit(several.run(named, launch.argv))
+        engine = launch.engine(named[0] if named else "", context or "")
+        try:
+            return function(engine, **options)
+        except MailstackError as error:
+            if (cause := engine.target.explained(error)) is error:
+                raise
+            raise cause from None
+
+    return command
+
+
+def _named(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
+    """Return the hosts over SSH that a command is for; none where a context on the command line is chosen instead."""
+    if context.get_parameter_source("context") is ParameterSource.COMMANDLINE:
+        if context.get_parameter_source("host") is ParameterSource.COMMANDLINE:
+            raise InputError("--host and --context each say where the lab is", remedy="give one of them")
+        return []
+    if len(hosts) > 1 or any(each.startswith("@") for each in hosts):
+        from mailstack.cli import hosts as several
+
+        return several.named(hosts)
+    return list(hosts)
+
+
+def ask(question: str) -> Secret | None:
+    """Return the user's password or passphrase, from the terminal; None where there is none."""
+    import getpass
+
+    from mailstack.secret import Secret
+
+    if not sys.stdin.isatty():
+        return None
+    return Secret(getpass.getpass(f"{question}: "))

@@ -1,0 +1,1 @@
+"""A Lab to what its containers are handed: credentials, tables, certificates."""

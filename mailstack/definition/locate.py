@@ -1,0 +1,295 @@
+"""Where in the compose files something stands, as file:line:col, and what is wrong with files that Compose refuses.
+
+Compose says what it does not like in words that change from one release to the next, and mostly without a place. The
+place is found here, in the files as they were written: by the keys that Compose names, else by the words it quotes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mailstack.definition.schema import Keys, Misfit
+from mailstack.errors import LabFileError
+
+
+def explain_misfit(misfit: Misfit, files: Sequence[Path]) -> LabFileError:
+    """A Misfit as an error with its place."""
+    path = ".".join(str(key) for key in misfit.keys)
+    return LabFileError(f"{locate(misfit.keys, files)}: {path + ': ' if path else ''}{misfit.message}")
+
+
+def explain_compose(output: str, files: Sequence[Path]) -> LabFileError:
+    """What Compose said of the files, with the place of the thing that it means."""
+    if (broken := broken_yaml(files)) is not None:
+        return broken
+    message = _plain(output)
+    return LabFileError(f"{_meant(message, files)}: {message}")
+
+
+def locate(keys: Keys, files: Sequence[Path]) -> str:
+    """`file:line:col` of the deepest of `keys` that can be found, in the last of `files` that has the most of them."""
+    return _deepest(keys, files)[1]
+
+
+# ── reading files as they were written ─────────────────────────────────────────────────────────────────────────────
+
+
+def broken_yaml(files: Sequence[Path]) -> LabFileError | None:
+    """The first thing in `files` that no compose file can have, with its place; None when there is none."""
+    for file in files:
+        try:
+            for node in _documents(file):
+                if problem := _misshapen(node):
+                    return LabFileError(f"{_place(file, problem[0])}: {problem[1]}")
+        except LabFileError as error:
+            return error
+        except RecursionError:
+            return LabFileError(f"{file}:1:1: not valid YAML: it is nested too deeply")
+    return None
+
+
+def _documents(file: Path) -> list[Any]:
+    """The documents in a file, as trees of nodes with their places. Raises LabFileError where it is not YAML."""
+    import yaml
+
+    text = _text(file)
+    if (unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text)) is not None:
+        raise LabFileError(
+            f"{file}:{_line_and_column(text[: unprintable.start()])}: "
+            f"not valid YAML: the character U+{ord(unprintable.group()):04X} cannot stand in it"
+        )
+    try:
+        return list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        problem, mark, begun = str(error.problem or error.context), error.problem_mark, error.context_mark
+        problem = next((plain for start, plain in _IN_PLAIN_WORDS.items() if problem.startswith(start)), problem)
+        if begun and mark and mark.index >= len(text.rstrip()):
+            # The end of the file is where it was noticed, and where it began is what is wrong.
+            raise LabFileError(f"{_place(file, begun)}: not valid YAML: what begins here does not end") from None
+        mark = mark or begun
+        since = f" ({error.context} from line {begun.line + 1})" if begun and mark and begun.line < mark.line else ""
+        raise LabFileError(f"{_place(file, mark) if mark else file}: not valid YAML: {problem}{since}") from None
+
+
+_IN_PLAIN_WORDS = {
+    "found character '\\t'": "a tab cannot stand here: indent with spaces",
+    "expected <block end>": "this does not fit the indentation above it",
+    "mapping values are not allowed here": "a `:` cannot stand here: is the line above complete?",
+}
+
+
+def _text(file: Path) -> str:
+    """A file's text, in UTF-8, or in UTF-16 with its mark, as YAML has it (YAML 1.2, section 5.2)."""
+    data = file.read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode("utf-16" if wide else "utf-8", errors="replace")
+        raise LabFileError(f"{file}:{_line_and_column(before)}: not valid YAML: this is not text in UTF-8") from None
+
+
+def _line_and_column(before: str) -> str:
+    lines = re.split(r"\r\n|[\r\n]", before)
+    return f"{len(lines)}:{len(lines[-1].lstrip(chr(0xFEFF))) + 1}"
+
+
+def _place(file: Path, mark: Any) -> str:
+    return f"{file}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _misshapen(root: Any) -> tuple[Any, str] | None:
+    """What YAML allows and compose files do not: the mark and the words."""
+    import yaml
+
+    if not isinstance(root, yaml.MappingNode):
+        return root.start_mark, "should be a mapping, as in compose files"
+    if (circle := _circle(root, ())) is not None:
+        return circle, "what stands here has itself in it"
+    for node in _nodes(root):
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        seen: dict[str, int] = {}
+        for name, value in node.value:
+            if not isinstance(name, yaml.ScalarNode):
+                return name.start_mark, "a key should be a word, not a list or a mapping"
+            if name.value in seen:
+                return name.start_mark, f"{name.value} is here twice; it is in line {seen[name.value]} already"
+            seen[name.value] = name.start_mark.line + 1
+            if name.value == "<<" and isinstance(value, yaml.ScalarNode):
+                return value.start_mark, "what is merged with << should be a mapping"
+    return None
+
+
+def _circle(node: Any, above: tuple[int, ...]) -> Any:
+    """The mark of a node that an alias puts into itself."""
+    if id(node) in above:
+        return node.start_mark
+    below = node.value if isinstance(node.value, list) else []
+    for part in below:
+        for child in part if isinstance(part, tuple) else (part,):
+            if isinstance(child.value, list) and (mark := _circle(child, (*above, id(node)))) is not None:
+                return mark
+    return None
+
+
+def _nodes(root: Any) -> Iterator[Any]:
+    """Every node below `root`, each once, also where an alias makes a circle of them."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if isinstance(node.value, list):
+            below = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+            waiting.extend(reversed(below))
+
+
+# ── by keys ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _deepest(keys: Keys, files: Sequence[Path]) -> tuple[int, str]:
+    """How many of `keys` the files have, and the place of the last that is there."""
+    # How it goes on with several files: Compose appends the lists of the later ones to those of the earlier ones.
+    best, place = 0, f"{files[-1]}:1:1"
+    before: dict[int, int] = {}  # depth → items of the list there, in the files before
+    for file in files:
+        for root in _documents(file):
+            depth, node, mark = 0, root, None
+            while depth < len(keys):
+                count = before.get(depth, 0)
+                before[depth] = count + _length(node)
+                # A key may have dots in it (`dora@example.com`): the most of them together that are one.
+                for end in range(len(keys), depth, -1):
+                    key = keys[depth] if end == depth + 1 else ".".join(map(str, keys[depth:end]))
+                    if step := _child(node, key, count):
+                        break
+                else:
+                    break
+                depth, (mark, node) = end, step
+            if mark is not None and depth >= best:
+                best, place = depth, _place(file, mark)
+    return best, place
+
+
+def _length(node: Any) -> int:
+    import yaml
+
+    return len(node.value) if isinstance(node, yaml.SequenceNode) else 0
+
+
+def _child(node: Any, key: str | int, before: int) -> tuple[Any, Any] | None:
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode) and str(key).isdecimal():
+        index = int(key) if int(key) < len(node.value) and not before else int(key) - before
+        return (node.value[index].start_mark, node.value[index]) if 0 <= index < len(node.value) else None
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    # From below: of two that differ in case alone, the second is the one to point at.
+    for name, value in reversed(node.value):
+        if str(name.value).lower() == str(key).lower():
+            return name.start_mark, value
+    for name, value in node.value:
+        if name.value == "<<":
+            for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if step := _child(merged, key, 0):
+                    return step
+    return None
+
+
+# ── by what Compose says ───────────────────────────────────────────────────────────────────────────────────────────
+
+# What Compose wraps around its words, and Go's words in them.
+_WRAPPINGS = (
+    (r'time="[^"]*" level=\w+ msg="(?:[^"\\]|\\.)*"', ""),
+    (r"^\s*validating [^:]*: *", ""),
+    (r"(?:failed to parse [^:]*|yaml: construct errors|line \d+|go-yaml load error in constructor at [^:]*): ", ""),
+    (r"decoding failed due to the following error\(s\): *", ""),
+    (r"error while interpolating ", ""),
+    (r"failed to cast to expected type: ", ""),
+    (r'strconv\.\w+: parsing ("[^"]*"): .*', r"\1 is not a number"),
+    (r": invalid compose project", ""),
+    (r"cannot override ([\w.@-]+)$", r"\1 should be of the kind that the lab's own file has there"),
+    (r"unexpected type \[\]interface \{\}", "a list cannot stand here"),
+    (r"unexpected type map\[string\]interface \{\}", "a mapping cannot stand here"),
+    (r" false schema", " is not known here"),
+    (r"must be a (array|object)", r"must be an \1"),
+    (r"must be a null", "must be text or a list"),
+    (r"'([\w-]+)\[([^\]]*)\]", r"'\1.\2"),
+)
+
+
+def _plain(output: str) -> str:
+    text = " ".join(line.strip() for line in output.splitlines() if line.strip())
+    for pattern, plain in _WRAPPINGS:
+        text = re.sub(pattern, plain, text)
+    return " ".join(text.split()) or "Compose does not accept it"
+
+
+def _meant(message: str, files: Sequence[Path]) -> str:
+    """The place of what Compose means."""
+    best, place = 0, f"{files[-1]}:1:1"
+    service = ""
+    if named := re.search(r'service "?([\w.-]+)"?', message) or re.search(r"cycle detected: ([\w.-]+)", message):
+        service = named[1]
+        best, place = _deepest(("services", service), files)
+    if "cycle detected" in message and service:
+        return locate(("services", service, "depends_on"), files)
+    for keys in _keys_named(message):
+        if (found := _deepest(keys, files))[0] > best:
+            best, place = found
+    if best < 3 and (word := _word(message, files, service)):
+        return word
+    return place
+
+
+def _keys_named(message: str) -> Iterator[Keys]:
+    """`services.postfix.ports`, and keys that are named after it: `… additional properties 'x', 'y' not allowed`."""
+    for match in re.finditer(r"[A-Za-z@][\w@-]*(?:\.[\w@\[\]-]+)*", message):
+        keys: Keys = tuple(re.sub(r"\[(\d*)\]", r"\1", part) for part in match[0].rstrip(".").split("."))
+        if "" in keys:  # `ports.[].target`: Compose does not say which
+            hole = keys.index("")
+            for number in range(20):
+                yield (*keys[:hole], number, *keys[hole + 1 :])
+        keys = tuple(key for key in keys if key)
+        yield keys
+        if extra := re.match(r" *additional properties '([^']+)'", message[match.end() :]):
+            yield (*keys, extra[1])
+        if extra := re.match(r": (\S+)$", message[match.end() :]):  # `non-string key in volumes: 5`
+            yield (*keys, extra[1])
+    if extra := re.match(r" *additional properties '([^']+)'", message):
+        yield (extra[1],)
+
+
+def _word(message: str, files: Sequence[Path], service: str) -> str:
+    """The place in an overlay of a word that the message quotes, or ends with: in the service it names, if any."""
+    import yaml
+
+    quoted = [word for pair in re.findall(r'"([^"]+)"|`([^`]+)`|\'([^\']+)\'', message) for word in pair if word]
+    words = [word.strip(".,:;") for word in (*quoted, *reversed(message.split()))]
+    # Names of files, addresses and the like before plain words, which the message may have for itself.
+    words = sorted((word for word in words if word not in ("", service)), key=lambda word: word.isalpha())
+    for file in reversed(files[1:] or files):
+        for root in _documents(file):
+            tree = root
+            for key in ("services", service) if service else ():
+                step = _child(tree, key, 0)
+                tree = step[1] if step else tree
+            scalars = [node for node in _nodes(tree) if isinstance(node, yaml.ScalarNode) and len(node.value) > 1]
+            for word in words:
+                for node in scalars:
+                    # A path that Compose has made absolute ends with the one that was written.
+                    if node.value == word or word.endswith("/" + node.value.removeprefix("./")):
+                        return _place(file, node.start_mark)
+            for word in words:
+                for node in scalars:
+                    if len(word) > 2 and word in re.split(r"[:/]", node.value):
+                        return _place(file, node.start_mark)
+    return ""

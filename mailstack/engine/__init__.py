@@ -1,0 +1,1 @@
+"""The Docker engine and Compose: the only user of the Docker SDK."""

@@ -1,0 +1,146 @@
+"""The client of a Docker engine: its connection, and its errors as ours. The only module that imports the Docker SDK.
+
+The SDK takes a fifth of a second to import, so it is imported when it is needed: an engine on this machine is asked the
+most common questions without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from mailstack import library_errors
+from mailstack.engine.unix_api import UnixApi
+from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
+from mailstack.target.target import Target
+
+
+class HasTarget(Protocol):
+    """Knows the target whose engine it asks."""
+
+    @property
+    def target(self) -> Target:
+        """The target."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound=HasTarget)
+
+
+def mapped(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Turn errors of the SDK, and of the libraries below it, into EngineError: those in `errors`, and no others."""
+
+    @functools.wraps(function)
+    def inner(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(self, *args, **kwargs)
+        except MailstackError:
+            raise
+        except Exception as error:
+            if (found := _of(self.target, error)) is error:
+                raise
+            raise found from None
+
+    return inner
+
+
+def _of(target: Target, error: Exception) -> Exception:
+    """Return the error for the user; the error itself, where it is none of the engine's."""
+    # What the SDK does before its first question makes an error of its own of whatever happens meanwhile.
+    if type(error).__name__ == "DockerException" and isinstance(error.__context__, Interrupted):
+        return error.__context__
+    return errors(target).of(error) or error
+
+
+def errors(target: Target) -> library_errors.Table:
+    """Return what the errors of the libraries are for the user of a target."""
+
+    def refused(error: Exception) -> EngineError:
+        return EngineError(f"the Docker engine {target.where} refused: {getattr(error, 'explanation', '') or error}")
+
+    def unusable(error: Exception) -> HostError:
+        if "Error while fetching server API version" in str(error):
+            return silent(error)
+        return EngineError(
+            f"no Docker engine answers {target.where}: {error}",
+            remedy="see DOCKER_HOST, `docker context ls` and ~/.docker/config.json",
+        )
+
+    def silent(error: Exception) -> HostError:
+        return target.unanswered(str(error))
+
+    return library_errors.Table(
+        {
+            refused: library_errors.DOCKER_REFUSED,
+            unusable: library_errors.DOCKER_UNUSABLE,
+            silent: library_errors.DOCKER_SILENT,
+        }
+    )
+
+
+_IMPORTING = threading.Lock()
+
+
+def sdk() -> Any:
+    """Return the SDK, imported by one thread at a time: its modules import each other in circles."""
+    with _IMPORTING:
+        import docker
+
+        return docker
+
+
+@contextlib.contextmanager
+def gone() -> Iterator[None]:
+    """What the engine does not have (any more) is no error."""
+    try:
+        yield
+    except Exception as error:
+        if (getattr(error, "status", None) or getattr(error, "status_code", None)) != 404:
+            raise
+
+
+class Client:
+    """The connection to a target's engine, made with the first question; safe to use from several threads."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    @functools.cached_property
+    def _api(self) -> Any:
+        # Negotiated: engines from 29 on refuse what 20.10 speaks.
+        url = self.target.url
+        try:
+            return sdk().APIClient(base_url=url, version="auto", timeout=60)
+        except ValueError as error:  # a port that is no number, say
+            if (found := _of(self.target, error)) is not error:
+                raise found from None
+            raise EngineError(f"no Docker engine answers at {url}: {error}", remedy="see DOCKER_HOST") from None
+
+    @functools.cached_property
+    def _quick(self) -> Any:
+        """The API for what every `up` and `down` asks: the SDK only where the engine is on another machine."""
+        url = self.target.url
+        return UnixApi(url.removeprefix("unix://")) if url.startswith("unix://") else self._api
+
+
+class Pieces:
+    """An answer in pieces: reading it fails as any question does; whatever is done with the pieces is not ours."""
+
+    def __init__(self, target: Target, stream: Any) -> None:
+        self.target = target
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    @mapped
+    def __next__(self) -> Any:
+        return next(self._stream)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._stream.close()

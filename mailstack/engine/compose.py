@@ -1,0 +1,180 @@
+"""Docker Compose: which one is used, and its command lines as values. Nothing here runs them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from mailstack.errors import HostError
+from mailstack.model import Command, Json
+from mailstack.runner.local import Runner
+from mailstack.secret import write_private
+from mailstack.state import COMPOSE
+from mailstack.storage import directories, json_file
+
+# `!reset` and `!override` in relay.yaml (2.24), file secrets on read-only services.
+OLDEST = (2, 24)
+
+_PLUGIN_DIRECTORIES = (
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+)
+
+
+def project_name(lab: str) -> str:
+    """The Compose project of a lab."""
+    return f"mailstack-{lab}"
+
+
+def candidates() -> list[Path]:
+    """Compose binaries on this machine: Docker's plug-in first, then the one that was installed with mailstack."""
+    home = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
+    places = [home / "cli-plugins", *map(Path, _PLUGIN_DIRECTORIES), Path(sys.executable).parent]
+    found = [place / "docker-compose" for place in places]
+    if on_path := shutil.which("docker-compose"):
+        found.append(Path(on_path))
+    return [path for path in found if os.access(path, os.X_OK)]
+
+
+def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
+    """The version of a Compose binary, () where it does not say; remembered until the binary changes."""
+    memory = directories.root() / COMPOSE
+    status = binary.stat()
+    key = f"{binary} {status.st_size} {status.st_mtime_ns}"
+    known = json_file.read(memory)
+    if not isinstance(known.get(key), list) or not all(isinstance(number, int) for number in known[key]):
+        said = runner.run(Command((str(binary), "version", "--short"))).stdout
+        known[key] = [int(number) for number in re.findall(r"\d+", said)[:3]]
+        # Where nothing is kept yet, or cannot be written, it is asked again next time.
+        with contextlib.suppress(HostError):
+            if directories.read(memory.parent):
+                write_private(memory, json.dumps(known))
+    return tuple(known[key])
+
+
+def find(runner: Runner) -> Path:
+    """The Compose to use: the first that is new enough. Raises HostError, saying what was found instead."""
+    old = []
+    for binary in candidates():
+        version = version_of(runner, binary)
+        if version >= OLDEST:
+            return binary
+        old.append(f"{binary} is {'.'.join(map(str, version)) or 'of no version'}")
+    needed = ".".join(map(str, OLDEST))
+    raise HostError(
+        f"Docker Compose {needed} or newer is needed; " + ("; ".join(old) or "none was found"),
+        remedy="pip install 'mailstack[compose]', or install Docker's own Compose plug-in",
+    )
+
+
+# “ Container mailstack-lab-postfix-1  Started”: one line of many, by which it is followed what `up` does.
+_STEP = re.compile(r" ?(?:Container|Network|Volume) \S+ +\S")
+_MADE = re.compile(r" ?(Container|Network|Volume) (\S+) +(Creating|Created|Removed)")
+_STARTED = re.compile(r" ?Container (\S+)-1 +Started")
+
+
+def started(line: str, project: str) -> str:
+    """The service of the project that `up` has started when it says this; "" when it says something else."""
+    match = _STARTED.match(line)
+    return match[1].removeprefix(f"{project}-") if match and match[1].startswith(f"{project}-") else ""
+
+
+def being_made(said: Iterable[str], before: Iterable[str] = ()) -> frozenset[str]:
+    """What Compose has begun to make, and has not said that it is there or gone: `network NAME`, and so on.
+
+    `before` was being made already when it said this.
+    """
+    found = set(before)
+    for match in filter(None, map(_MADE.match, said)):
+        thing = f"{match[1].lower()} {match[2]}"
+        if match[3] == "Creating":
+            found.add(thing)
+        else:
+            found.discard(thing)
+    return frozenset(found)
+
+
+def complaints(said: str) -> str:
+    """What `up` has said, but for its steps."""
+    return "\n".join(line for line in said.splitlines() if not _STEP.match(line))
+
+
+class Compose:
+    """Command lines for one project."""
+
+    def __init__(
+        self,
+        binary: Path,
+        project: str,
+        files: Sequence[Path],
+        environment: Mapping[str, str],
+        document: Json | None = None,
+    ) -> None:
+        """`document`: what the first of the files has been resolved to before, so that it is not read again.
+
+        What is the controller's own in it (`x-…`) is left out: ten thousand accounts cost Compose half a second.
+        """
+        self._base: tuple[str, ...] = (str(binary), "-p", project)
+        names = [str(file) for file in files]
+        self._input: bytes | None = None
+        if document is not None:
+            self._base += ("--project-directory", str(files[0].parent))
+            names[0] = "-"
+            bare = {key: value for key, value in document.items() if not key.startswith("x-")}
+            self._input = json.dumps(bare).encode()
+        self._base += tuple(word for name in names for word in ("-f", name))
+        # Settings of the user's shell that would make it another project than this.
+        cleared = dict.fromkeys(("COMPOSE_PROFILES", "COMPOSE_ENV_FILES"), "")
+        # Compose runs for a second or two: Go's garbage collector may run less often than by default.
+        quick = {"COMPOSE_PARALLEL_LIMIT": "-1", "GOGC": os.environ.get("GOGC", "400")}
+        self._environment = {**cleared, **quick, **environment}
+
+    def command(self, *words: str, environment: Mapping[str, str] | None = None) -> Command:
+        """`docker compose … WORDS` on this project."""
+        return Command((*self._base, *words), {**self._environment, **(environment or {})}, self._input)
+
+    def config(self, form: str = "json") -> Command:
+        """The files, resolved."""
+        return self.command("config", "--format", form)
+
+    def hashes(self) -> Command:
+        """A line `SERVICE DIGEST` for each service: by its digest, Compose knows a definition that changed."""
+        return self.command("config", "--hash", "*")
+
+    def build(self) -> Command:
+        """Build the images, one after the other: so the layer that they share is made once."""
+        return self.command("build", environment={"COMPOSE_PARALLEL_LIMIT": "1"})
+
+    def up(self, *, anew: bool = False) -> Command:
+        """Bring the project to its definition, with images that are there; `anew` makes every container again.
+
+        Each step is said on standard error; see `started` and `complaints`.
+        """
+        options = ["--force-recreate"] if anew else []
+        return self.command(
+            "--progress", "plain", "up", "-d", "--no-build", "--pull", "never", "--remove-orphans", *options
+        )
+
+    def restart(self, services: Sequence[str]) -> Command:
+        """Restart services, so that they read their configuration again."""
+        return self.command("--progress", "quiet", "restart", "--no-deps", *services)
+
+    def down(self) -> Command:
+        """Remove containers, networks and volumes.
+
+        No server is given time to stop well: with its volumes goes all that it could still bring into order, and
+        Dovecot's would take a second where Postfix is still connected to it.
+        """
+        return self.command("--progress", "quiet", "down", "--volumes", "--remove-orphans", "--timeout", "0")
+
+    def shell(self, service: str, words: Sequence[str]) -> Command:
+        """A program in a service, on this terminal."""
+        return self.command("exec", *([] if sys.stdin.isatty() else ["-T"]), service, *words)

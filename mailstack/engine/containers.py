@@ -1,0 +1,117 @@
+"""The containers of an engine: programs inside them, signals, and networks between them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mailstack.engine import streams
+from mailstack.engine.client import Client, mapped, sdk
+from mailstack.model import Result
+
+
+class Containers(Client):
+    """What is done with containers."""
+
+    @mapped
+    def execute(
+        self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | Iterable[bytes] | None = None
+    ) -> Result:
+        """Run a program in a container to its end. What no one may see, or is large, goes in by `input`."""
+        made = self._quick.exec_create(container, list(argv), user=user, stdin=input is not None)
+        stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
+        outputs: dict[int, list[bytes]] = {1: [], 2: []}
+        with stream:
+            if input is not None:
+                streams.feed(stream, [input] if isinstance(input, bytes) else input)
+            for channel, data in streams.frames(stream):
+                outputs[channel].append(data)
+        code = self._quick.exec_inspect(made["Id"])["ExitCode"]
+        return Result(
+            -1 if code is None else int(code),
+            b"".join(outputs[1]).decode(errors="replace"),
+            b"".join(outputs[2]).decode(errors="replace"),
+        )
+
+    @mapped
+    def stream(self, container: str, argv: Sequence[str], *, user: str = "") -> socket.socket:
+        """Start a program in a container: what is written to the socket is its input, what is read is its output."""
+        made = self._quick.exec_create(container, list(argv), user=user, stdin=True, stderr=False)
+        stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
+        return streams.plain(stream)
+
+    @mapped
+    def stop(self, container: str, *, seconds: int = 10) -> None:
+        """Stop a container (SIGTERM, then SIGKILL after `seconds`)."""
+        self._api.stop(container, timeout=seconds)
+
+    @mapped
+    def signal(self, container: str, name: str) -> None:
+        """Send a signal to a container's first process."""
+        self._api.kill(container, signal=name)
+
+    @mapped
+    def start(self, container: str) -> None:
+        """Start a stopped container."""
+        self._api.start(container)
+
+    # ── the listener outside, for the check that a lab is closed ───────────────────────────────────────────────
+
+    @mapped
+    def make_network(self, name: str, labels: dict[str, str], subnet: str) -> bool:
+        """Make an ordinary network; False when there is one of this name already."""
+        types = sdk().types
+
+        if self._api.networks(names=[name]):
+            return False
+        self._api.create_network(name, labels=labels, ipam=types.IPAMConfig(pool_configs=[types.IPAMPool(subnet)]))
+        return True
+
+    @mapped
+    def join(self, network: str, container: str, alias: str) -> None:
+        """Connect a container to a network, where others find it by `alias`."""
+        self._api.connect_container_to_network(container, network, aliases=[alias])
+
+    @mapped
+    def listen(self, name: str, image: str, network: str, labels: dict[str, str], port: int) -> tuple[str, str]:
+        """Start a container on `network` that accepts connections: its id and its address."""
+        made = self._api.create_container(
+            image,
+            ["-c", f"exec nc -lk -p {port} </dev/null >/dev/null"],
+            entrypoint=["/bin/sh"],
+            name=name,
+            labels=labels,
+            healthcheck={"test": ["NONE"]},
+            host_config=self._api.create_host_config(network_mode=network, cap_drop=["ALL"]),
+        )
+        self._api.start(made["Id"])
+        networks = self._api.inspect_container(made["Id"])["NetworkSettings"]["Networks"]
+        return made["Id"], str(networks[network]["IPAddress"])
+
+    @mapped
+    def published(self, containers: Sequence[str]) -> list[str]:
+        """Every published port of some containers, as ADDRESS:PORT on the host."""
+        found = []
+        for container in containers:
+            settings = self._quick.inspect_container(container)["NetworkSettings"]["Ports"] or {}
+            found += [f"{b['HostIp']}:{b['HostPort']}" for bindings in settings.values() for b in bindings or ()]
+        return sorted(found)
+
+    @mapped
+    def users_of(self, volume: str) -> set[str]:
+        """Return the ids of all containers that mount a volume, whether they run or not."""
+        return {str(each["Id"]) for each in self._quick.containers(all=True, filters={"volume": [volume]})}
+
+    @staticmethod
+    def _raw(stream: Any) -> socket.socket:
+        # Over a Unix socket the SDK wraps the socket in a file object (SocketIO); over SSH and TLS it does not.
+        # Which would keep it open when it is closed: so it is another one of the same connection that is given.
+        raw = stream
+        if (wrapped := getattr(stream, "_sock", None)) is not None:
+            raw = wrapped.dup()
+            stream._response.close()
+            stream.close()
+            wrapped.close()
+        raw.settimeout(None)
+        return raw  # type: ignore[no-any-return]

@@ -1,0 +1,25 @@
+"""A target's Docker engine, as the rest of mailstack uses it.
+
+Compose starts and stops; the engine is asked what there is, runs programs inside containers, and gives logs.
+"""
+
+from __future__ import annotations
+
+from mailstack.engine.containers import Containers
+from mailstack.engine.images import Images
+from mailstack.engine.logs import Logs
+from mailstack.engine.objects import Things
+from mailstack.target.target import LocalTarget, Target
+
+
+class Engine(Things, Images, Containers, Logs):
+    """The engine of one target.
+
+    engine = Engine(target)
+    engine.services("mailstack-lab")
+    """
+
+
+def own_engine(target: Target) -> Engine | None:
+    """Return this machine's own engine, which may not answer, where the target is another machine's; else None."""
+    return Engine(LocalTarget(target.own_url)) if target.own_url else None

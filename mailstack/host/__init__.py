@@ -1,0 +1,1 @@
+"""The machine that has, or is to have, an engine: its requirements, and how it is provisioned."""

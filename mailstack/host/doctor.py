@@ -1,0 +1,186 @@
+"""What a lab needs of its host, thing by thing: there or not, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mailstack.definition import bundled
+from mailstack.engine import compose
+from mailstack.engine.engine import Engine
+from mailstack.errors import MailstackError
+from mailstack.host import requirements
+from mailstack.images import base, build
+from mailstack.model import PORTS, Command, Json
+from mailstack.network import ports
+from mailstack.runner.local import Runner
+from mailstack.storage import directories
+from mailstack.target.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a lab needs."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+    required: bool = True  # without it `up` cannot work; else `up` makes it, and takes longer
+
+    def json(self) -> Json:
+        """Return it as it stands in `mailstack doctor --json`."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "required": self.required,
+            "found": self.found,
+            "remedy": "" if self.ok else self.remedy,
+        }
+
+
+def examine(runner: Runner, engine: Engine) -> list[Finding]:
+    """Look at everything a lab needs; nothing is changed."""
+    info, target = _engine(engine), engine.target
+    findings = [info if isinstance(info, Finding) else Finding("engine", True, target.description)]
+    if isinstance(info, dict):
+        findings += [_version(info), _kernel(target, info), _disk(target, info), _base(engine), _images(engine)]
+    findings += [_compose(runner), _free_ports(), _secrets()]
+    if target.host:
+        findings += [_far_secrets(target), _clock(target)]
+    return findings
+
+
+def _engine(engine: Engine) -> dict[str, Any] | Finding:
+    try:
+        return engine.info()
+    except MailstackError as error:
+        return Finding("engine", False, error.happened(), error.remedy)
+
+
+def _version(info: dict[str, Any]) -> Finding:
+    said = str(info.get("ServerVersion", ""))
+    remedy = f"install Docker Engine {requirements.oldest()} or newer"
+    return Finding("engine version", requirements.new_enough(said), said, remedy)
+
+
+def _kernel(target: Target, info: dict[str, Any]) -> Finding:
+    """Bridge networks, system call filters and the sysctl that keeps packets on this host (ip(7))."""
+    missing = []
+    if "bridge" not in info.get("Plugins", {}).get("Network", []):
+        missing.append("bridge networks")
+    if not any("seccomp" in option for option in info.get("SecurityOptions", [])):
+        missing.append("seccomp")
+    if (
+        target.shares_kernel
+        and Path("/proc/sys/net").is_dir()
+        and not Path("/proc/sys/net/ipv4/ip_default_ttl").exists()
+    ):
+        missing.append("net.ipv4.ip_default_ttl")
+    if not info.get("MemoryLimit", True):
+        missing.append("memory limits")
+    kernel = f"{info.get('KernelVersion')}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
+    found = kernel + (f"; without {', '.join(missing)}" if missing else "")
+    return Finding("kernel", not missing, found, "use a kernel, or an engine, that has them")
+
+
+def _disk(target: Target, info: dict[str, Any]) -> Finding:
+    root, free = requirements.disk(target, info)
+    return Finding(
+        "disk",
+        free >= requirements.FREE_BYTES,
+        f"{free / 1024**3:.1f} GiB free at {root}",
+        "docker system prune frees what is unused",
+    )
+
+
+def _base(engine: Engine) -> Finding:
+    there = engine.has_image(base.BASE)
+    otherwise = "sends the images" if engine.target.host else "makes it from Debian's packages"
+    how = "" if there else f"not there; `up` pulls it, or {otherwise}"
+    return Finding(
+        "base image", there, base.BASE + (f": {how}" if how else ""), engine.target.line("up"), required=False
+    )
+
+
+def _images(engine: Engine) -> Finding:
+    tag = build.content_tag(bundled.stack())
+    missing = [name for name, image in bundled.images(tag).items() if not engine.has_image(image)]
+    found = f"mailstack/…:{tag}" + (f": {', '.join(missing)} not built yet" if missing else "")
+    how = f"{engine.target.line('up')} builds them" + (", or sends them there" if engine.target.host else "")
+    return Finding("images", not missing, found, how, required=False)
+
+
+def _compose(runner: Runner) -> Finding:
+    try:
+        binary = compose.find(runner)
+    except MailstackError as error:
+        return Finding("Compose", False, error.happened(), error.remedy)
+    return Finding("Compose", True, f"{'.'.join(map(str, compose.version_of(runner, binary)))} ({binary})")
+
+
+def _free_ports() -> Finding:
+    try:
+        numbers = ports.choose("lab", len(PORTS))
+    except MailstackError as error:
+        return Finding("ports", False, error.happened(), "end what listens there")
+    return Finding("ports", True, f"127.0.0.1:{numbers[0]} and {len(numbers) - 1} more are free")
+
+
+def _secrets() -> Finding:
+    try:
+        directory = directories.base()
+    except MailstackError as error:
+        return Finding("secrets", False, error.happened(), error.remedy)
+    kind = _file_system(directory)
+    return Finding(
+        "secrets",
+        kind in ("tmpfs", "ramfs"),
+        f"{directory} on {kind or 'a file system of unknown kind'}",
+        "set MAILSTACK_RUNTIME_DIR to a private directory on tmpfs; elsewhere secrets would be written to a disk",
+        required=False,
+    )
+
+
+def _far_secrets(target: Target) -> Finding:
+    place = target.secrets_place
+    told = target.runner.run(Command(("stat", "-f", "-c", "%T", place))).stdout.strip()
+    return Finding(
+        "secrets there",
+        told in ("tmpfs", "ramfs"),
+        f"{place} on {told or 'a file system of unknown kind'}",
+        "mount a tmpfs on /dev/shm there; elsewhere secrets would be written to a disk",
+        required=False,
+    )
+
+
+def _clock(target: Target) -> Finding:
+    target.look()
+    same = abs(target.clock_ahead) < requirements.SKEW_SECONDS
+    return Finding(
+        "clock there",
+        same,
+        "as here" if same else requirements.difference(target.clock_ahead),
+        "set both by NTP: times in traces and mails are the host's, and its servers look at certificates made here",
+        required=False,
+    )
+
+
+def _file_system(directory: Path) -> str:
+    """The kind of file system, from /proc/mounts: that of the longest mount point above `directory`."""
+    best = ("", "")
+    try:
+        lines = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        _, point, kind = line.split()[:3]
+        if directory.is_relative_to(point) and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1]
+
+
+def fit(findings: list[Finding]) -> bool:
+    """Whether a lab can be brought up."""
+    return all(finding.ok for finding in findings if finding.required)

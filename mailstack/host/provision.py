@@ -1,0 +1,215 @@
+"""Making a machine's Docker engine usable: installed where it is missing, started where it stands still.
+
+What is to be done is computed from facts (`plan`); `provision` has it agreed to, does it, and waits for the engine.
+Where an engine answers nothing is changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mailstack.errors import CommandFailed, DeadlinePassed, HostError
+from mailstack.host.machine import LOCAL, UNKNOWN, Ended, Facts, Machine
+from mailstack.model import Command, Deadline, Progress
+from mailstack.runner.local import last_lines, shown
+from mailstack.text import hint
+
+PACKAGES = ("docker.io", "iptables")
+
+_WAIT = 60.0  # seconds from the last step until the engine answers
+_PAUSE = 0.1  # seconds between two questions
+
+# For each step: after Debian's `su`, PATH is without the administrator's directories, which dpkg and dockerd need.
+_ENVIRONMENT = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+}
+
+
+_SUDO = ("sudo", "-n", "env")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do."""
+
+    title: str
+    command: Command
+    may_fail: bool = False  # what comes after it tells whether it mattered
+    log: Path | None = None  # it goes on in the background, and writes here
+
+
+def plan(facts: Facts) -> list[Step]:
+    """What makes the engine usable, in order; nothing where it answers, or is about to.
+
+    Raises HostError where that is not in this command's power.
+    """
+    if facts.answers:
+        return []
+    if facts.url != LOCAL:
+        raise HostError(
+            f"no Docker engine answers at {facts.url}, and only a machine's own can be set up",
+            remedy="start that one; or unset DOCKER_HOST and DOCKER_CONTEXT, and choose `docker context use default`",
+        )
+    if facts.denied and (facts.daemon or facts.systemd):
+        raise _denied()
+    if facts.daemon:
+        return []
+    if not facts.installed and not facts.debian:
+        raise HostError(
+            f"there is no Docker engine, and how to install it on {facts.distribution} is not known here",
+            remedy="install the Docker engine (`dockerd`) and iptables with the system's package manager",
+        )
+    if not facts.root and not facts.sudo:
+        steps = plan(replace(facts, root=True))
+        raise HostError(
+            "installing or starting the Docker engine takes root, and sudo asks for a password or is not there",
+            remedy="run as root: " + " && ".join(f"({told(step)})" if step.log else told(step) for step in steps),
+        )
+    return [*([] if facts.installed else _install(facts)), *_start(facts)]
+
+
+def told(step: Step) -> str:
+    """A step's command as a person would type it."""
+    argv = step.command.argv
+    if argv[:3] == _SUDO:
+        argv = ("sudo", *argv[len(_SUDO) + len(_ENVIRONMENT) :])
+    return shown(Command(argv)) + (f" >> {step.log} 2>&1 &" if step.log else "")
+
+
+def _install(facts: Facts) -> list[Step]:
+    lock = "-oDPkg::Lock::Timeout=120"  # seconds; a new machine may be busy with its first updates
+    return [
+        Step("updating the package lists", _as_root(facts, "apt-get", lock, "update"), may_fail=True),
+        Step(
+            f"installing {' and '.join(PACKAGES)}",
+            _as_root(facts, "apt-get", lock, "install", "-y", "--no-install-recommends", *PACKAGES),
+        ),
+    ]
+
+
+def _start(facts: Facts) -> list[Step]:
+    if facts.systemd:
+        return [Step("starting the engine", _as_root(facts, "systemctl", "enable", "--now", "docker"))]
+    start = Step("starting the engine in the background", _as_root(facts, "dockerd"), log=facts.log)
+    if facts.root:
+        return [start]
+    # The log is opened by this process, so it must be this user's.
+    ours = _as_root(facts, "install", "-m", "0640", "-o", str(facts.user), "/dev/null", str(facts.log))
+    return [Step(f"making {facts.log}", ours), start]
+
+
+def _as_root(facts: Facts, *argv: str) -> Command:
+    if facts.root:
+        return Command(argv, _ENVIRONMENT)
+    settings = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]  # sudo passes no environment on
+    return Command((*_SUDO, *settings, *argv))
+
+
+def provision(
+    machine: Machine,
+    progress: Progress,
+    *,
+    agree: Callable[[Facts, list[Step]], None] = lambda facts, steps: None,
+    seconds: float = _WAIT,
+) -> None:
+    """Make a machine's engine usable, and come back when it answers.
+
+    `agree` is shown what is to be done, before it is, and raises what is not agreed to. Raises HostError (with the
+    engine's last lines, if it was started here) when it cannot be done.
+    """
+    with _named(machine):
+        facts = machine.facts()
+        if facts.answers:
+            where = f"on {machine.name}" if machine.name else f"at {facts.url}"
+            progress(f"the Docker engine {where} answers: nothing to do")
+            return
+        if steps := plan(facts):
+            agree(facts, steps)
+        ended: Ended = _runs
+        for step in steps:
+            # Installing may have started the engine (a service manager other than systemd): never start a second one.
+            if step.log and machine.daemon():
+                continue
+            progress(step.title)
+            if step.log:
+                ended = machine.start(step.command, step.log)
+            else:
+                _do(machine, step, progress)
+        progress("waiting for the engine's answer")
+        if not _await(machine, ended, Deadline.after(seconds), facts):
+            provision(machine, progress, agree=agree, seconds=seconds)
+            return
+        progress("the Docker engine answers")
+
+
+@contextlib.contextmanager
+def _named(machine: Machine) -> Iterator[None]:
+    """Errors of what is done on another machine begin with its name."""
+    try:
+        yield
+    except (HostError, DeadlinePassed) as error:
+        if machine.name and not error.message.startswith(machine.name):
+            error.message = f"{machine.name}: {error.message}"
+        raise
+
+
+def _do(machine: Machine, step: Step, progress: Progress) -> None:
+    result = machine.run(step.command)
+    if result.code == 0:
+        return
+    lines = last_lines(f"{result.stdout}\n{result.stderr}")
+    if not step.may_fail:
+        again = hint.line("provision", host=machine.name)
+        raise CommandFailed(
+            f"{step.title} failed: `{shown(step.command)}` ended with code {result.code}",
+            remedy=f"put right what it says, and run `{again}` again",
+            details=lines,
+        )
+    progress(f"{step.title} failed, going on: {lines.rpartition(chr(10))[2]}")
+
+
+def _await(machine: Machine, ended: Ended, deadline: Deadline, facts: Facts) -> bool:
+    """Wait for the engine's answer; give up at once when the one that was started has ended.
+
+    False when the one that was there is gone: it had been killed a moment before.
+    """
+    before = False
+    while not deadline.passed():
+        answers, denied = machine.asked(deadline.remaining())
+        if answers:
+            return True
+        if facts.daemon and machine.daemon() is None:
+            return False
+        if denied and before:  # once may be the moment between the making of the socket and its permissions
+            raise _denied()
+        before = denied
+        code = ended()
+        if code is not None and not machine.daemon():
+            how = "" if code == UNKNOWN else f", with code {code}"
+            raise HostError(
+                f"the Docker engine ended as soon as it was started{how}",
+                remedy=f"its log is {facts.log}",
+                details=machine.tail(),
+            )
+        time.sleep(min(_PAUSE, deadline.remaining()))
+    raise DeadlinePassed(
+        f"the Docker engine did not answer within {deadline.seconds:g} s",
+        remedy="see below; with systemd: `journalctl -u docker`",
+        details=machine.tail(),
+    )
+
+
+def _denied() -> HostError:
+    return HostError(
+        "the Docker engine runs, and this user may not use it",
+        remedy='run `sudo usermod -aG docker "$USER"` and log in again, or run this command with sudo',
+    )
+
+
+def _runs() -> None:
+    """How a process ended that was not started here: not known, so it counts as running."""

@@ -1,0 +1,1 @@
+"""The container images: base, build, and transfer between engines."""

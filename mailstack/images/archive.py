@@ -1,0 +1,203 @@
+"""Images in a file, for machines that have no network: an archive as `docker save` makes it, compressed.
+
+Saved, a file is written whole or not at all; loaded, it is read to its end before the engine gets any of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import json
+import os
+import secrets
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from io import BufferedIOBase, BufferedReader
+from pathlib import Path
+from typing import Any
+
+from mailstack.definition import bundled
+from mailstack.engine.engine import Engine
+from mailstack.errors import EngineError, HostError, InputError
+from mailstack.images import build, transfer
+from mailstack.model import Json, Progress
+from mailstack.text import hint
+
+_MIB = 1 << 20
+_PIECE = 1 << 20
+_PERCENT = 10
+# Of an archive's members, manifest and configurations of images: read, where they are no larger than this.
+_DOCUMENT_BYTES, _DOCUMENTS_BYTES = 1 << 18, 1 << 24
+_UNREADABLE = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One image of an archive."""
+
+    names: tuple[str, ...]
+    processor: str  # in Go's words: amd64, arm64
+
+
+def save(engine: Engine, path: Path, progress: Progress, *, replace: bool = False) -> Json:
+    """Write the images of this version to a file. Raises InputError, HostError.
+
+    Nothing is left behind when it fails, and a file that is there stays as it was.
+    """
+    tag = build.content_tag(bundled.stack())
+    names = bundled.images(tag)
+    if missing := [name for name in names.values() if not engine.has_image(name)]:
+        raise HostError(
+            f"the Docker engine {engine.target.where} does not have {', '.join(missing)}",
+            remedy=f"have them made: {engine.target.line('up')}, and then {engine.target.line('down')}",
+        )
+    size = build.unique_bytes(engine, list(names.values()))
+    archive = transfer.compressed(_counted(engine.save(list(names.values())), size, progress, "saving"))
+    written = _write(path, archive, replace=replace)
+    return _answer(engine, path, written, tag)
+
+
+def load(engine: Engine, path: Path, progress: Progress) -> Json:
+    """Have the engine hold the images of a file, if they are those of this version. Raises InputError, HostError."""
+    tag = build.content_tag(bundled.stack())
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        progress("reading the archive")
+        _refuse_others(path, contents(path, file), tag, engine)
+        file.seek(0)
+        engine.load(_counted(iter(lambda: file.read(_PIECE), b""), size, progress, "loading"))
+    if missing := [name for name in bundled.images(tag).values() if not engine.has_image(name)]:
+        where = engine.target.where
+        raise EngineError(f"the Docker engine {where} took {path}, and does not have {', '.join(missing)}")
+    return _answer(engine, path, size, tag)
+
+
+def contents(path: Path, file: BufferedReader) -> list[Held]:
+    """Return the images of an archive, which is read to its end. Raises InputError when it is not whole."""
+    try:
+        compressed = file.peek(2)[:2] == b"\x1f\x8b"  # RFC 1952
+        with gzip.GzipFile(fileobj=file) if compressed else contextlib.nullcontext(file) as stream:
+            names, documents = _members(stream)
+            while stream.read(_PIECE):  # what tar(5) fills up with, and the checksum at the end of gzip's form
+                pass
+        return [_held(each, names, documents) for each in json.loads(documents["manifest.json"])]
+    except (KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path}: is no archive of images, or not the whole of one", remedy=_REMEDY) from None
+    except (*_UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{path}: is no archive of images, or not the whole of one: {error}", remedy=_REMEDY) from None
+
+
+def _members(stream: BufferedIOBase) -> tuple[set[str], dict[str, bytes]]:
+    """The names of an archive's members, and the contents of those that are small."""
+    names, documents, room = set(), {}, _DOCUMENTS_BYTES
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            names.add(member.name)
+            small = member.isfile() and member.size <= min(_DOCUMENT_BYTES, room)
+            if small and (data := archive.extractfile(member)):
+                documents[member.name] = data.read()
+                room -= member.size
+    return names, documents
+
+
+_REMEDY = f"make it with `{hint.line('images', 'save', 'FILE')}`, and copy it as it is"
+
+
+def _held(entry: Any, names: set[str], documents: dict[str, bytes]) -> Held:
+    """Return one entry of the manifest. Raises KeyError where a layer that it names is missing."""
+    if missing := set(entry["Layers"]) - names:
+        raise KeyError(*missing)
+    config = json.loads(documents[entry["Config"]])
+    return Held(tuple(map(str, entry["RepoTags"] or ())), str(config.get("architecture", "")))
+
+
+def _refuse_others(path: Path, found: list[Held], tag: str, engine: Engine) -> None:
+    """Raise InputError where a file does not have all images of this version, or for another processor."""
+    processors = {name: image.processor for image in found for name in image.names}
+    wanted = bundled.images(tag).values()
+    if missing := [name for name in wanted if name not in processors]:
+        has = ", ".join(sorted(processors)) or "images without names"
+        raise InputError(
+            f"{path}: does not have {', '.join(missing)}, which this version of mailstack needs, but {has}",
+            remedy=f"save them by the version that is to use them: `{hint.line('images', 'save', 'FILE')}`",
+        )
+    processor = engine.platform()
+    if other := {processors[name] for name in wanted} - {processor}:
+        where = engine.target.where
+        raise InputError(
+            f"{path}: its images are for {', '.join(sorted(other))}; the engine {where} runs those for {processor}",
+            remedy=f"save them on a machine with such a processor: `{hint.line('images', 'save', 'FILE')}`",
+        )
+
+
+def _answer(engine: Engine, path: Path, size: int, tag: str) -> Json:
+    ids = {service: engine.image_id(name) for service, name in bundled.images(tag).items()}
+    return {"file": str(path), "bytes": size, "tag": tag, "images": ids}
+
+
+def _counted(pieces: Iterable[bytes], size: int, progress: Progress, doing: str) -> Iterator[bytes]:
+    """The pieces, while it is told how much of them has gone, each tenth once."""
+    gone = shown = 0
+    progress(f"{doing} the images: about {size // _MIB} MiB")
+    for piece in pieces:
+        yield piece
+        gone += len(piece)
+        if (percent := 100 * gone // max(size, 1)) >= shown + _PERCENT:
+            shown = percent
+            progress(f"{doing} the images: {gone // _MIB} of about {size // _MIB} MiB")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    try:
+        # Without waiting for a writer, where it is a FIFO.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: is not a file")
+    with open(descriptor, "rb") as file:
+        yield file
+
+
+def _write(path: Path, pieces: Iterable[bytes], *, replace: bool) -> int:
+    """Write a file by way of another one beside it; give its size. Raises InputError, HostError."""
+    _refuse_taken(path, replace=replace)
+    beside = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}"
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        _refuse_taken(path, replace=replace)  # by somebody else, meanwhile
+        beside.replace(path)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}:
+            raise HostError(f"{path}: cannot be written: {error.strerror}", remedy="make room there") from None
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            beside.unlink(missing_ok=True)
+    return size
+
+
+def _refuse_taken(path: Path, *, replace: bool) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is there, and is not a file")
+    if not replace:
+        raise InputError(f"{path}: is there already", remedy="--force replaces it")

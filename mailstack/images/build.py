@@ -1,0 +1,135 @@
+"""The images: the tag that names their content, their build and their size.
+
+An engine on another host that has no way to the base image is sent the images that this machine's engine has, or its
+base.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mailstack.engine.engine import Engine
+from mailstack.errors import CommandFailed, HostError
+from mailstack.images import transfer
+from mailstack.images.base import BASE, ensure_base, make_base, pulled
+from mailstack.model import Command, Progress
+from mailstack.runner.local import Runner, last_lines, shown
+from mailstack.text import hint
+
+# “Step 3/10 : RUN …” by the classic builder, “#7 [postfix 3/6] RUN …” by BuildKit.
+_STEP = re.compile(r"Step \d+/\d+ : (FROM|RUN|COPY)|#\d+ \[.*\d+/\d+\]|Successfully tagged")
+
+
+def content_tag(stack: Path) -> str:
+    """A tag made from the build contexts below `stack`: it changes if, and only if, an image would."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in stack.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        mode = "x" if path.stat().st_mode & 0o111 else "-"
+        digest.update(f"{path.relative_to(stack).as_posix()}\0{mode}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()[:12]
+
+
+def ensure_images(
+    engine: Engine,
+    runner: Runner,
+    build: Command,
+    references: Sequence[str],
+    progress: Progress,
+    *,
+    base: str = BASE,
+    here: Engine | None = None,
+) -> bool:
+    """Make the images by `build` (`compose build`) unless all are there; say whether anything was made.
+
+    `here` is this machine's engine where `engine` is another host's. One that has no way to the base image, or cannot
+    build, is sent the images, if they are here. Raises CommandFailed with the last lines of the build when it fails.
+    """
+    if all(engine.has_image(reference) for reference in references):
+        return False
+    if here is not None:
+        _make_there(engine, runner, build, references, progress, base, here)
+    else:
+        ensure_base(engine, runner, progress, base=base)
+        _build(engine, runner, build, references, progress)
+    return True
+
+
+def _make_there(
+    engine: Engine,
+    runner: Runner,
+    build: Command,
+    references: Sequence[str],
+    progress: Progress,
+    base: str,
+    here: Engine,
+) -> None:
+    """Have the images on another host, with as little as possible sent there."""
+    where = engine.target.host or "the other engine"
+
+    def sent(wanted: Sequence[str]) -> bool:
+        if not transfer.possible(here, engine, wanted):
+            return False
+        transfer.send(here, engine, wanted, unique_bytes(here, wanted), progress, where)
+        return True
+
+    missing = [reference for reference in references if not engine.has_image(reference)]
+    if pulled(engine, progress, base):
+        try:
+            _build(engine, runner, build, references, progress)
+        except CommandFailed as error:
+            progress(f"they cannot be built on {where}")
+            if not sent(missing):
+                error.remedy = f"have them on this machine (`{hint.line('up')}`, without --host): then they are sent"
+                raise
+    elif not sent(missing):
+        if not sent([base]):
+            _same_processor(engine, where, base)
+            make_base(engine, runner, progress, base=base)
+        _build(engine, runner, build, references, progress)
+
+
+def _same_processor(engine: Engine, where: str, base: str) -> None:
+    """What is made here is for this machine's processor. Raises HostError when that of another host is another."""
+    theirs, ours = engine.info().get("Architecture"), platform.machine()
+    if theirs != ours:
+        raise HostError(
+            f"{where}: its processor is {theirs}; {base}, which it cannot pull, could be made here for {ours} only",
+            remedy=f"bring {base} there with `docker save` and `docker load`",
+        )
+
+
+def _build(engine: Engine, runner: Runner, build: Command, references: Sequence[str], progress: Progress) -> None:
+    def on_line(line: str) -> None:
+        # A build says a thousand lines; its steps are what one follows. All of it is kept for when it fails.
+        if _STEP.match(text := _plain(line)):
+            progress(text)
+
+    # Compose's classic builder reports on standard output, BuildKit on standard error: both are wanted, in order.
+    merged = Command(("sh", "-c", 'exec "$@" >&2', "sh", *build.argv), build.environment, build.input)
+    result = runner.run(merged, on_line=on_line)
+    if result.code != 0:
+        raise CommandFailed(
+            f"the images could not be built: `{shown(build)}` ended with code {result.code}",
+            details=last_lines(_plain(result.stderr)),
+        )
+    if missing := [reference for reference in references if not engine.has_image(reference)]:
+        raise HostError(f"`{shown(build)}` did not make {', '.join(missing)}")
+
+
+def unique_bytes(engine: Engine, references: Sequence[str]) -> int:
+    """The bytes that the images take together: each layer is counted once, however many of them share it."""
+    layers: dict[str, int] = {}
+    for reference in references:
+        layers.update(engine.image_layers(reference))
+    return sum(layers.values())
+
+
+def _plain(text: str) -> str:
+    """Text without its colours (ECMA-48's SGR), and without blanks around it."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()

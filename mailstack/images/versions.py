@@ -1,0 +1,59 @@
+"""The images of this version of mailstack as they are on an engine: their digests, and what is in them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from mailstack import state
+from mailstack.definition import bundled
+from mailstack.engine.engine import Engine
+from mailstack.images import build
+from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Json
+
+# package of Debian → the image that it is looked up in, and the name that it has in documents
+PACKAGES = {"postfix": ("postfix", "postfix"), "dovecot-core": ("dovecot", "dovecot")}
+DEBIAN = "/etc/debian_version"
+_STATUS = "/var/lib/dpkg/status"  # dpkg(1)
+_SECONDS = 60  # that a container which is looked into may be left behind
+
+
+def of_images(engine: Engine) -> Json:
+    """Return the images' tag and digests, the digest of their base's layer, and the versions of Debian and the servers.
+
+    What could not be found, since the engine does not hold the images, is "".
+    """
+    tag = build.content_tag(bundled.stack())
+    names = bundled.images(tag)
+    found: Json = {
+        "tag": tag,
+        "images": {service: engine.image_id(name) for service, name in names.items()},
+        "base": engine.image_base(names["postfix"]),
+        "debian": "",
+        "postfix": "",
+        "dovecot": "",
+    }
+    for package, (service, name) in PACKAGES.items():
+        if found["images"][service]:
+            release, status = engine.image_files(names[service], (DEBIAN, _STATUS), _labels())
+            found["debian"] = release.decode().strip()
+            found[name] = installed(status.decode(errors="replace"), package)
+    return found
+
+
+def installed(status: str, package: str) -> str:
+    """Return a package's version by dpkg's status file; "" when it is not in it."""
+    for paragraph in status.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
+        if fields.get("Package") == package:
+            return fields.get("Version", "")
+    return ""
+
+
+def _labels() -> dict[str, str]:
+    """Return labels by which `down --stale` finds a container that was left behind."""
+    return {
+        LABEL_LAB: f"versions-{secrets.token_hex(4)}",
+        LABEL_OWNER: state.owner(),
+        LABEL_EXPIRES: str(int(time.time()) + _SECONDS),
+    }

@@ -1,0 +1,1 @@
+"""The life of a lab: up, proven, leased, guarded, down."""

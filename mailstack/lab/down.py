@@ -1,0 +1,205 @@
+"""The end of a lab: everything that carries its labels, and its secrets. Observed, planned, carried out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mailstack import state
+from mailstack.engine import compose
+from mailstack.engine.engine import Engine
+from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
+from mailstack.lab import elsewhere, tools
+from mailstack.lab.leases import Users, Watch
+from mailstack.lab.remains import Remains, observe_remains, plan_down
+from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveThings
+from mailstack.lab.tools import Tools
+from mailstack.model import Deadline, Progress
+from mailstack.runner.local import last_lines
+from mailstack.state import LOCK_SECONDS, LabDirectory
+
+# How long it may take, in seconds: many times what a slow machine needs.
+DOWN_SECONDS = 60.0
+# How long the engine may take to make what it was asked for by a process that has ended; it may never have been asked.
+LATE_SECONDS = 3.0
+
+
+def down(
+    engine: Engine,
+    name: str,
+    progress: Progress,
+    *,
+    wanted: Callable[[], bool] = lambda: True,
+    patience: float = LOCK_SECONDS,
+    make_lock: bool = True,
+    using: Tools | None = None,
+) -> bool:
+    """Remove a lab of this user with all it has; say whether there was anything.
+
+    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone. Whether it is
+    `wanted` is asked when nobody else works on the lab any more, for which it waits `patience` seconds. Raises
+    FileNotFoundError when there is no lock, and none is to be made: then nobody has worked on the lab.
+    """
+    state.check_name(name)
+    with_tools = using or tools.of(engine, progress)
+    directory = with_tools.directory(name)
+    with directory.locked(
+        Deadline.after(patience), lambda: progress(f"waiting for another command on lab “{name}”"), make=make_lock
+    ) as lock:
+        if not wanted():
+            return False
+        seen = observe_remains(with_tools, directory)
+        if seen.any:
+            progress(f"removing lab “{name}”")
+        if others := _others(with_tools, seen):
+            if seen.state is None or seen.state.owner == state.owner():
+                directory.remove()
+            raise others
+        watch = Watch(with_tools.target, directory.home, name, with_tools.runner)  # finishes this if it is killed
+        try:
+            with contextlib.suppress(HostError):  # shared memory that is full is a reason to go on
+                if seen.state:
+                    directory.save(dataclasses.replace(seen.state, stays=False))
+            _carry_out(with_tools.holding(lock), directory, seen)
+        finally:
+            watch.dismiss()
+        Users(directory.home, name).forget()
+        return seen.any
+
+
+def dry_run(engine: Engine, name: str, progress: Progress, using: Tools | None = None) -> Plan:
+    """Return what `down` would do now; nothing is changed. Raises InputError, EngineError."""
+    state.check_name(name)
+    with_tools = using or tools.of(engine, progress)
+    seen = observe_remains(with_tools, with_tools.directory(name))
+    if others := _others(with_tools, seen):
+        raise others
+    return plan_down(seen, state.owner())
+
+
+def dry_run_several(engine: Engine, progress: Progress, *, stale: bool, using: Tools | None = None) -> list[Plan]:
+    """Return the same for all labs of this user, or for those that are `stale`."""
+    with_tools = using or tools.of(engine, progress)
+    plans = []
+    for name in mine(with_tools):
+        if not stale or is_stale(name, with_tools):
+            with contextlib.suppress(InputError):  # the name is another user's by now
+                plans.append(dry_run(engine, name, progress, with_tools))
+    return plans
+
+
+def _others(with_tools: Tools, seen: Remains) -> InputError | None:
+    """The error for a lab of which the engine has only another owner's."""
+    owners = seen.inventory.owners()
+    if not owners or state.owner() in owners:
+        return None
+    return InputError(
+        f"the lab “{seen.name}” on this engine belongs to {', '.join(sorted(owners))}",
+        remedy=f"{with_tools.target.line('down', '--all')} removes your own",
+    )
+
+
+def mine(with_tools: Tools) -> list[str]:
+    """The names of this user's labs: those on the engine, and those that have a directory."""
+    found = set(with_tools.engine.labs(state.owner()))
+    here = with_tools.home
+    for name in {*here.labs(), *here.files(".lock"), *here.files(".users")}:
+        kept = LabDirectory(here, name).load()
+        if kept is None or kept.owner == state.owner():
+            found.add(name)
+    return sorted(found)
+
+
+def everything(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
+    """Remove this user's labs; the names of what was removed."""
+    with_tools = using or tools.of(engine, progress)
+    removed = []
+    for name in mine(with_tools):
+        with contextlib.suppress(InputError):  # the name is another user's by now
+            if down(engine, name, progress, using=with_tools):
+                removed.append(name)
+    return removed
+
+
+def stale(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
+    """Remove what has been left of this user's labs, on this engine; the names of what was removed.
+
+    That is a lab whose time has passed; one whose `up`, `down` or users were killed, and their guard as well; and files
+    of a lab that has nothing on the engine. A lab that somebody is working on is not looked at.
+    """
+    with_tools = using or tools.of(engine, progress)
+    removed = []
+    for name in mine(with_tools):
+        # Another command works on it; or the name is another user's by now.
+        with contextlib.suppress(DeadlinePassed, InputError):
+            left = functools.partial(is_stale, name, with_tools)
+            if down(engine, name, progress, wanted=left, patience=0, using=with_tools):
+                removed.append(name)
+    return removed
+
+
+def is_stale(name: str, with_tools: Tools) -> bool:
+    """Whether a lab has been left; see `stale`. To be asked by the process that holds the lab's lock."""
+    found = with_tools.directory(name).load()
+    expires = with_tools.engine.expires(name, state.owner())
+    used = Users(with_tools.home, name).used()
+    if expires is None:
+        return not used
+    if expires.isdigit() and int(expires) <= time.time():
+        return True
+    return used is False or (found is not None and not found.stays)
+
+
+def remove(with_tools: Tools, directory: LabDirectory, late: frozenset[str] = frozenset()) -> None:
+    """Remove everything of a lab, whose lock is held: by Compose, then what is left, by its labels; the secrets last.
+
+    `late` may still come: a Compose that was ended had asked the engine for it, which goes on with it all the same.
+    Raises HostError.
+    """
+    _carry_out(with_tools, directory, observe_remains(with_tools, directory, late))
+
+
+def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> None:
+    steps = plan_down(seen, state.owner()).steps
+    binary = compose.find(with_tools.runner) if any(isinstance(step, ComposeDown) for step in steps) else None
+    deadline, said = Deadline.after(DOWN_SECONDS), ""
+    try:
+        for step in steps:
+            match step:
+                case ComposeDown():
+                    assert binary
+                    project = compose.project_name(seen.name)
+                    bare = compose.Compose(binary, project, (), with_tools.target.environment)
+                    said = with_tools.runner.run(bare.down(), deadline=deadline).stderr
+                case RemoveThings():
+                    late = compose.being_made(said.splitlines(), seen.late)
+                    _remove_things(with_tools, seen.name, late, deadline, said)
+    finally:
+        # Whatever the engine said: no secret stays behind, and `down` finds the rest by its labels.
+        known = directory.load()
+        directory.remove()
+        for step in steps:
+            if isinstance(step, RemoveDirectory) and step.names != (str(directory.path),):
+                elsewhere.remove(Path(step.names[0]), directory)
+        with_tools.target.forget(directory.name, known.ports.values() if known else ())
+
+
+def _remove_things(with_tools: Tools, name: str, late: frozenset[str], deadline: Deadline, said: str) -> None:
+    """Remove what has the labels, until there is nothing more, nor to come; `said` are Compose's words before."""
+    engine, coming = with_tools.engine, Deadline.after(LATE_SECONDS)
+    while (left := engine.leftovers(name, state.owner())) or (late and not coming.passed()):
+        late -= set(left)  # it has come
+        if left and deadline.passed():
+            raise EngineError(
+                f"lab “{name}” could not be removed whole: {', '.join(left)} is still there",
+                details=last_lines(said, 5),
+            )
+        for thing in left:
+            with contextlib.suppress(EngineError):
+                # A network in use, say: its container goes in this round, the network in the next.
+                engine.remove(thing)
+        time.sleep(0.02)  # the engine has no event for "now it can be removed"

@@ -1,0 +1,197 @@
+"""Carry out the plan of an `up`, step by step."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+from mailstack.config import files
+from mailstack.engine import compose
+from mailstack.errors import CheckFailed, DeadlinePassed
+from mailstack.lab import claims, plan
+from mailstack.lab.observation import Observation
+from mailstack.lab.plan import Desired
+from mailstack.lab.proof import Proof, Verified
+from mailstack.lab.request import RelayFiles
+from mailstack.lab.service_events import Starts
+from mailstack.lab.startup import UP_SECONDS, Startup, forward
+from mailstack.lab.steps import (
+    BuildImages,
+    ClaimName,
+    ComposeUp,
+    ForwardPorts,
+    LogIn,
+    MakeDirectory,
+    Plan,
+    Prove,
+    Record,
+    Restart,
+    Step,
+    WriteFiles,
+)
+from mailstack.lab.tools import Tools
+from mailstack.model import Deadline
+from mailstack.runner.local import must
+from mailstack.state import LabDirectory
+
+
+class Stopwatch:
+    """How long each part of an `up` took, in seconds."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def done(self, part: str) -> None:
+        """A part of the work is done: it took what has not been put down to those before it."""
+        spent = time.monotonic() - self._started - sum(self.seconds.values())
+        self.seconds[part] = self.seconds.get(part, 0.0) + spent
+
+
+class Execution:
+    """One `up` while its plan is carried out."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        directory: LabDirectory,
+        wanted: Desired,
+        seen: Observation,
+        given: RelayFiles,
+        patience: float,
+        pool: ThreadPoolExecutor,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self.starts = Starts(compose.project_name(directory.name))
+        self.proof = Proof(tools, directory, patience, pool)
+        self._tools = tools
+        self._directory = directory
+        self._given = given
+        self._pool = pool
+        self._stopwatch = stopwatch
+        self._startup = Startup(tools, directory, wanted, seen, self.starts)
+        self._claimed: Future[str] | None = None
+        self._warm: Future[None] | None = None
+        self._verified: Verified | None = None
+        self._sender = ""
+
+    @property
+    def wanted(self) -> Desired:
+        """The lab, with the ports and subnets that it has got."""
+        return self._startup.wanted
+
+    def run(self, steps: Plan) -> Verified:
+        """Carry out the plan; gives the mail that proved the lab. Raises what its steps raise."""
+        proofs = [step for step in steps.steps if isinstance(step, Prove)]
+        try:
+            for step in steps.steps:
+                if isinstance(step, ComposeUp):
+                    self._prepared()
+                    if any(each.beside for each in proofs):
+                        # Every server at the lab's ports is new: the proof is begun beside Compose.
+                        self.proof.begin(self.wanted.state, self.starts, self._startup.endings)
+                self._perform(step)
+        finally:
+            self.starts.finish()
+        assert self._verified
+        return self._verified
+
+    def _perform(self, step: Step) -> None:
+        match step:
+            case MakeDirectory():
+                self._directory.make()
+            case Record():
+                self._record(step)
+            case ClaimName():
+                self._claimed = self._claim()
+            case WriteFiles():
+                files.put(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
+                self._tools.target.hand_over(self._directory.files)
+            case ForwardPorts():
+                self._settle_name()
+                forward(self._tools.target, self.wanted.state)
+            case BuildImages():
+                self._startup.build(step)
+            case ComposeUp():
+                self._startup.run(step, self.proof.cancel)
+            case Restart():
+                self._restart(step)
+            case Prove():
+                self._prove()
+            case LogIn():
+                self._log_in()
+
+    def _record(self, step: Record) -> None:
+        if self._verified:  # its ports may be others than those that were planned
+            self._directory.save(replace(self.wanted.state, stays=step.state.stays))
+        else:
+            self._directory.make()
+            self._directory.save(step.state)
+
+    def _claim(self) -> Future[str] | None:
+        wanted = self.wanted
+        volume = claims.name_volume(compose.project_name(wanted.state.lab), wanted.document)
+        return self._pool.submit(self._tools.engine.claim, *volume) if volume else None
+
+    def _settle_name(self) -> None:
+        """Wait for the engine's answer: the lab's name may have become another owner's meanwhile."""
+        if self._claimed:
+            plan.refuse_others(self.wanted.state, {self._claimed.result()})
+
+    def _prepared(self) -> None:
+        self._settle_name()
+        self._stopwatch.done("files")
+        self._tools.progress("starting the containers")
+        self._warm = self._pool.submit(_warm_up)
+
+    def _restart(self, step: Restart) -> None:
+        self._tools.progress(f"starting {', '.join(step.names)} again with the changed definition")
+        must(self._tools.runner, self._startup.compose.restart(step.names), deadline=Deadline.after(UP_SECONDS))
+
+    def _prove(self) -> None:
+        self.starts.finish()
+        self._stopwatch.done("compose")
+        if self._warm:
+            self._warm.result()
+        self._tools.progress("sending the mail that proves it")
+        if not self.proof.begun:
+            self.proof.begin(self.wanted.state, self.starts, self._startup.endings)
+        with self._explained():
+            self._verified, self._sender = self.proof.result()
+        self._stopwatch.done("ready")
+
+    def _log_in(self) -> None:
+        from mailstack.lab import relay_login
+
+        relay = self.wanted.lab.relay
+        assert relay
+        assert self._given.credentials
+        self._tools.progress(f"logging in to {relay.host}:{relay.port}")
+        with self._explained():
+            relay_login.log_in(self._tools.engine, self._sender, relay, self._given.credentials)
+        self._stopwatch.done("ready")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Add what the servers have logged to an error, without secrets: a relay outside may have repeated one."""
+        try:
+            yield
+        except (CheckFailed, DeadlinePassed) as error:
+            clean = files.blotter(self._directory.files).clean
+            error.message = clean(error.message) + self._startup.endings.told()
+            logs = self._startup.endings.logs() or self._startup.endings.all_logs()
+            error.details = clean("\n".join(filter(None, (error.details, logs))))
+            raise
+
+
+def _warm_up() -> None:
+    """Import what the proof needs, while Compose works."""
+    import email.message
+    import smtplib
+
+    import imap_tools
+
+    del email, smtplib, imap_tools

@@ -1,0 +1,203 @@
+"""Plan `up`: from what there is, and what is asked for, to steps. Pure functions of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from mailstack.config import files
+from mailstack.definition import schema
+from mailstack.engine import compose
+from mailstack.engine.inventory import RUNNING, Inventory
+from mailstack.errors import InputError
+from mailstack.lab import claims
+from mailstack.lab.observation import Failure, Observation
+from mailstack.lab.steps import (
+    BuildImages,
+    ClaimName,
+    ComposeUp,
+    ForwardPorts,
+    LogIn,
+    MakeDirectory,
+    Move,
+    Plan,
+    Prove,
+    Record,
+    Restart,
+    Row,
+    Step,
+    WriteFiles,
+    grouped,
+)
+from mailstack.model import LABEL_LAB, Json, Lab
+from mailstack.secret import Secret
+from mailstack.state import State
+from mailstack.text import hint
+
+_NEW = "the lab is new"
+_RECORD = ("lab.json", "subnets.yaml")
+# States of a container that Compose starts; it reads its files then.
+_ENDED = ("created", "exited", "dead")
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The lab as it should be."""
+
+    state: State
+    lab: Lab
+    document: Json  # the compose files, resolved
+    texts: Mapping[str, Secret]  # the files that its containers are handed
+
+
+def desired(draft: State, seen: Observation) -> Desired:
+    """The lab that is asked for, with its definition and subnets.
+
+    Raises InputError where the lab cannot be this user's: another owner has one of its name on the engine, or its files
+    are in another directory.
+    """
+    refuse_others(draft, seen.inventory.owners())
+    if seen.elsewhere:
+        raise InputError(
+            f"lab “{draft.lab}” is on this engine already, and its files are in {seen.elsewhere[0]}",
+            remedy=f"`{hint.line('down', lab=draft.lab, host=seen.host)}` removes it",
+        )
+    state = replace(draft, document=seen.document[schema.BLOCK], services=seen.lab.services, subnets=dict(seen.subnets))
+    return Desired(state, seen.lab, seen.document, seen.texts)
+
+
+def refuse_others(wanted: State, owners: set[str]) -> None:
+    """Raise InputError for another user's lab of this name: Compose would take it for this one, and change it."""
+    if others := sorted(owners - {wanted.owner}):
+        raise InputError(
+            f"a lab “{wanted.lab}” of {', '.join(others)} is on this engine", remedy="choose another name with -n"
+        )
+
+
+def plan_up(wanted: Desired, seen: Observation, *, log_in: bool) -> Plan:
+    """The steps of `up`. `log_in`: the relay outside is tried with the user's credentials."""
+    return Plan(wanted.state.lab, (*_prepare(wanted, seen), *_start(wanted, seen), *_prove(wanted, seen, log_in)))
+
+
+def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
+    """Everything before the containers: directory, record, name, files, ports."""
+    new, state = seen.state is None, wanted.state
+    if not seen.made:
+        yield MakeDirectory(_NEW if new else "it is not there", (str(seen.path),))
+    if new or not seen.recorded or seen.state != state:
+        yield Record("written before anything is made" if new else _difference(seen.state, state), _RECORD, state)
+    volume = claims.name_volume(compose.project_name(state.lab), wanted.document)
+    if volume and volume[0] not in [each.name for each in seen.inventory.volumes]:
+        yield ClaimName("the engine does not have it", (volume[0],))
+    names = files.differing(wanted.texts, seen.handed)
+    if names or seen.host:
+        cause = _NEW if new else "the definition asks for other ones" if names else "its host may have lost them"
+        yield WriteFiles(cause, names)
+    if seen.host:
+        yield ForwardPorts("the lab is on another host", tuple(f"127.0.0.1:{port}" for port in state.ports.values()))
+
+
+def _difference(before: State | None, state: State) -> str:
+    """The reason why the record of a lab is written again."""
+    if before is None or before == state:
+        return "a part of it is not there"
+    parts = {
+        "its definition": (before.document, before.files, before.services)
+        != (state.document, state.files, state.services),
+        "its images": before.tag != state.tag,
+        "its subnets": before.subnets != state.subnets,
+        "its relay": before.relay != state.relay,
+    }
+    changed = [part for part, differs in parts.items() if differs] or ["its engine's address"]
+    return f"{', '.join(changed)} changed"
+
+
+def _start(wanted: Desired, seen: Observation) -> Iterator[Step]:
+    """The containers, and those that have to read files again."""
+    if seen.missing_images:
+        yield BuildImages("the engine does not have them", seen.missing_images)
+    changes = tuple(compose_changes(wanted.document, seen.inventory, seen.hashes, new=seen.state is None))
+    if changes or seen.hashes is None:
+        services = tuple(wanted.document["services"])
+        yield ComposeUp("Compose compares them with their definition", services, changes)
+    if seen.state is not None:
+        changed = files.differing(wanted.texts, seen.handed)
+        # A service that Compose starts now reads its files then.
+        made = {name for change in changes if change.step != "remove containers" for name in change.concerns}
+        if stale := [service for service in files.readers(changed, wanted.state.services) if service not in made]:
+            read_by = [service.files for service in wanted.state.services if service.name in stale]
+            read = [name for name in changed if any(name in names for names in read_by)]
+            yield Restart(f"changed: {', '.join(read)}", tuple(stale))
+
+
+def _prove(wanted: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
+    addresses = wanted.lab.addresses()
+    pair = (addresses[0], addresses[-1])
+    yield Prove("a mail tells whether the lab works", pair, beside=seen.state is None)
+    if log_in and wanted.lab.relay:
+        relay = wanted.lab.relay
+        yield LogIn("its credentials are tried before a mail needs them", (f"{relay.host}:{relay.port}",))
+    if not wanted.state.stays:
+        yield Record("proven: the lab stays when `up` ends", _RECORD, replace(wanted.state, stays=True))
+
+
+def compose_changes(
+    document: Json, inventory: Inventory, hashes: Mapping[str, str] | None, *, new: bool
+) -> Iterator[Row]:
+    """What `docker compose up` comes to, as far as it can be told: the containers are compared with the definition.
+
+    `hashes` are Compose's digests of the services' definitions; without them only another image is known for a change.
+    """
+    absent = _NEW if new and not inventory.containers else "the engine does not have it"
+    networks = _missing(document.get("networks"), {each.name for each in inventory.networks})
+    yield from grouped("create networks", dict.fromkeys(networks, absent), networks)
+    volumes = _missing(document.get("volumes"), {each.name for each in inventory.volumes}, labelled=not new)
+    yield from grouped("create volumes", dict.fromkeys(volumes, absent), volumes)
+    create: dict[str, str] = {}
+    recreate: dict[str, str] = {}
+    start: dict[str, str] = {}
+    for name, service in document["services"].items():
+        if (container := inventory.service(name)) is None:
+            create[name] = absent
+        elif container.image != service.get("image", container.image):
+            recreate[name] = f"its image is {container.image}"
+        elif hashes is not None and container.config_hash != hashes.get(name):
+            recreate[name] = "its definition changed"
+        elif container.state != RUNNING:
+            start[name] = f"its container is {container.state}"
+    names = list(document["services"])
+    yield from grouped("create containers", create, names)
+    yield from grouped("recreate containers", recreate, names)
+    yield from grouped("start containers", start, names)
+    surplus = [each.service for each in inventory.containers if each.service and each.service not in names]
+    yield from grouped("remove containers", dict.fromkeys(surplus, "not in the definition"), surplus)
+
+
+def _missing(section: Mapping[str, Json] | None, there: set[str], *, labelled: bool = False) -> list[str]:
+    """The networks or volumes of a document that are to be made; of volumes, only `labelled` ones may be known."""
+    return [
+        each["name"]
+        for each in (section or {}).values()
+        if not each.get("external") and each["name"] not in there and (not labelled or LABEL_LAB in _labels(each))
+    ]
+
+
+def _labels(thing: Json) -> Mapping[str, str]:
+    return thing.get("labels") or {}
+
+
+def recovery(failure: Failure, wanted: Desired) -> tuple[Step, ...]:
+    """The steps after Compose could not start a lab; none where nothing is known that would help."""
+    services = tuple(wanted.document["services"])
+    if failure.missing_images:
+        # Anew: what the first attempt made before it failed may lack a network, and Compose does not see that.
+        return (
+            BuildImages("the engine does not have them", failure.missing_images),
+            ComposeUp("the images are there now", services, anew=True),
+        )
+    if lost := failure.lost_ports + failure.lost_subnets:
+        return (
+            Move("another process has taken them", lost),
+            ComposeUp("the lab has other ports and subnets now", services),
+        )
+    return ()

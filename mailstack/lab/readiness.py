@@ -1,0 +1,103 @@
+"""Readiness as a transaction: a mail that was submitted with authentication, and then read over IMAP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from mailstack.errors import CheckFailed, DeadlinePassed, HostError
+from mailstack.lab.running import RunningLab
+from mailstack.message import draft
+from mailstack.model import Deadline
+from mailstack.protocol import imap, smtp, trust
+from mailstack.roles import Role
+
+
+def transaction(
+    lab: RunningLab,
+    deadline: Deadline,
+    dead: Callable[[], bool],
+    started: Callable[[Role], None] = lambda role: None,
+) -> tuple[str, float]:
+    """Send a mail from the first account to the last, read it, and take it away again: its id and the milliseconds.
+
+    A server that has only just been started may not listen yet: it is tried again at once, until the deadline, unless
+    `dead` says that there is nobody left to wait for. `started` waits until the service of a role has been started,
+    where that is still to come: what is sent to a container whose network is being made is lost, and comes again a
+    second later. Raises CheckFailed, DeadlinePassed.
+    """
+    addresses = lab.definition().addresses()
+    sender, recipient = addresses[0], addresses[-1]
+    context = trust.tls_context(lab.ca_file)
+    message = draft.new_message(
+        sender=sender, to=[recipient], subject="mailstack: is this lab ready?", body="This mail proves it.\n"
+    )
+    message_id = str(message["Message-ID"])
+
+    def submit() -> float:
+        started(Role.SUBMISSION)
+        _until_it_answers(lab, "submission", b"QUIT\r\n", deadline, dead)
+        begun = time.monotonic()
+        smtp.submit(smtp.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
+        return begun
+
+    started(Role.STORE)
+    # Before Postfix is asked: an smtpd(8) that finds no SASL server may end, and then none is tried for a minute.
+    _until_it_answers(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
+    # Side by side, for a server's first answer and its first log-in take some hundredths of a second.
+    with ThreadPoolExecutor(1) as pool:
+        submitted = pool.submit(submit)
+        with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
+            begun = submitted.result()
+            found = imap.wait_for(box, message_id, deadline)
+            milliseconds = (time.monotonic() - begun) * 1000
+            if found.uid:
+                box.delete([found.uid])
+    return message_id, milliseconds
+
+
+def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] = lambda role: None) -> str:
+    """Wait until the sender's Postfix listens, and the provider's has been started; gives the container's id.
+
+    Its master(8) says so when it does: a program in the container that looks would be one more for the engine to start,
+    while it starts the others. The provider's name is known to the engine's DNS once it has been started. `started` is
+    as in `transaction`. Raises CheckFailed when the container has ended, DeadlinePassed.
+    """
+    started(Role.SENDER)
+    patience = Deadline.after(min(deadline.remaining(), deadline.seconds))
+    try:
+        container = lab.one(Role.SENDER).container
+        listens = lab.engine.says(container, "daemon started", patience.seconds)
+    except HostError:  # it does not run, or ended between the two questions
+        raise CheckFailed(f"lab “{lab.name}” did not come up") from None
+    if not listens and patience.passed():
+        raise DeadlinePassed(f"the sender's Postfix did not listen within {patience.seconds:g} s")
+    if not listens:
+        raise CheckFailed(f"lab “{lab.name}” did not come up")
+    started(Role.SUBMISSION)
+    return container
+
+
+def _until_it_answers(
+    lab: RunningLab, name: str, farewell: bytes, deadline: Deadline, dead: Callable[[], bool]
+) -> None:
+    """Wait for a server's greeting (RFC 5321, 4.3.1; RFC 3501, 7.1).
+
+    The published port accepts before the server behind it does, and then closes: there is no event to wait for but the
+    greeting itself.
+    """
+    look = Deadline.after(0.5)
+    endpoint = lab.endpoints[name]
+    while True:
+        if deadline.passed():
+            raise DeadlinePassed(
+                f"no {name} server answered at {endpoint.host}:{endpoint.port} within {deadline.seconds:g} s"
+            )
+        if smtp.greets(smtp.to(endpoint), farewell):
+            return
+        if look.passed():
+            look = Deadline.after(0.5)
+            if dead():
+                raise CheckFailed(f"lab “{lab.name}” did not come up")
+        time.sleep(0.02)

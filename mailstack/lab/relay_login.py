@@ -1,0 +1,87 @@
+"""The relay outside: the credentials and the CA are tried on it, from the sender's container, while `up` lasts.
+
+What is tried is what the sender will do: the same name, the same way out, the same authorities, TLS before AUTH.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import ssl
+
+from mailstack.engine.dialer import Dialer
+from mailstack.engine.engine import Engine
+from mailstack.errors import CheckFailed, CredentialsError
+from mailstack.model import Relay
+from mailstack.protocol import smtp, trust
+from mailstack.secret import Secret, blot
+
+# How long a relay on the other side of the world may take for one answer.
+ANSWER_SECONDS = 20.0
+
+# Made by stack/sender/entrypoint: whom the sender's Postfix trusts.
+_AUTHORITIES = "/run/relay/ca-certificates.crt"
+_IMPLICIT_TLS_PORT = 465  # RFC 8314, section 3.3
+
+
+def log_in(engine: Engine, sender: str, relay: Relay, credentials: Secret) -> None:
+    """Log in to the relay with `user:password`, from the container `sender`.
+
+    Raises CredentialsError with the relay's reply when it refuses them, CheckFailed when it cannot be asked safely.
+    """
+    user, _, password = credentials.reveal().rstrip("\n").partition(":")
+    where = f"{relay.host}:{relay.port}"
+    trusted = engine.execute(sender, ["cat", _AUTHORITIES])
+    if trusted.code != 0:
+        raise CheckFailed(f"the sender has no authorities to trust: {trusted.stderr.strip()}")
+    try:
+        context = trust.tls_context(ca=trusted.stdout)
+        with Dialer(lambda argv: engine.stream(sender, argv)) as dialer, _session(dialer, relay, context) as session:
+            session.ehlo()
+            session.login(user, password)
+    except ssl.SSLCertVerificationError as error:
+        raise CheckFailed(
+            f"the certificate of the relay {where} is not valid: {error.verify_message}",
+            remedy="nothing was sent to it; --relay-ca FILE names a CA to trust for it",
+        ) from None
+    except smtplib.SMTPNotSupportedError:
+        raise CheckFailed(
+            f"the relay {where} offers no TLS, or no way to log in after it", remedy="nothing secret was sent to it"
+        ) from None
+    except smtplib.SMTPResponseException as error:
+        reply = _blotted(error, password)
+        # RFC 4954, section 6: 5yz refuses for good; 4yz (454, say) is the server's own trouble.
+        if isinstance(error, smtplib.SMTPAuthenticationError) and error.smtp_code >= 500:
+            raise CredentialsError(
+                f"the relay {where} refused the credentials: {reply}",
+                remedy="see its user and password; some providers want a password made for this application",
+            ) from None
+        raise CheckFailed(f"the relay {where} did not let the sender log in: {reply}") from None
+    except (smtplib.SMTPException, OSError) as error:
+        raise CheckFailed(
+            f"the relay {where} cannot be reached from the sender: {_reason(engine, sender, relay) or error}"
+        ) from None
+
+
+def _session(dialer: Dialer, relay: Relay, context: ssl.SSLContext) -> smtp.Smtp:
+    def dial() -> socket.socket:
+        connection = dialer.dial(relay.host, relay.port)
+        connection.settimeout(ANSWER_SECONDS)
+        return connection
+
+    implicit = relay.port == _IMPLICIT_TLS_PORT
+    return smtp.Smtp(dial, name=relay.host, tls="implicit" if implicit else "starttls", context=context, helo="sender")
+
+
+def _reason(engine: Engine, sender: str, relay: Relay) -> str:
+    """Why no connection came about, in nc's words; "" when one does."""
+    tried = engine.execute(sender, ["nc", "-v", "-z", "-w", "5", relay.host, str(relay.port)])
+    said = tried.stderr.strip().splitlines()
+    return "" if tried.code == 0 else (said[-1] if said else "no answer within 5 s")
+
+
+def _blotted(error: smtplib.SMTPResponseException, password: str) -> str:
+    """The reply in one line, without the password: a server may have repeated it."""
+    said = error.smtp_error
+    text = f"{error.smtp_code} {said.decode(errors='replace') if isinstance(said, bytes) else said}"
+    return " ".join(blot(text, [Secret(password)]).split())

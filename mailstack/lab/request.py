@@ -1,0 +1,76 @@
+"""The request for a lab: the options of `up`, the user's files for a relay, and the state that follows from both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailstack import state
+from mailstack.config import files
+from mailstack.definition import bundled
+from mailstack.images import build
+from mailstack.model import Relay
+from mailstack.secret import Secret
+
+READY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `up` was asked for."""
+
+    name: str = "lab"
+    overlays: tuple[Path, ...] = ()
+    relay: Relay | None = None
+    credentials: Path | None = None
+    relay_ca: Path | None = None
+    keep: bool = False
+    ttl: float | None = None  # seconds
+    patience: float = READY_SECONDS  # how long, in seconds, the mail that proves it may take
+
+
+@dataclass(frozen=True, slots=True)
+class RelayFiles:
+    """The texts of the user's files for a relay outside: credentials, and authorities to trust."""
+
+    credentials: Secret | None = None
+    authorities: str = ""
+
+
+def read_relay_files(request: Request) -> RelayFiles:
+    """Read the user's files. Raises CredentialsError, InputError."""
+    return RelayFiles(
+        files.read_credentials(request.credentials) if request.credentials else None,
+        files.read_authorities(request.relay_ca) if request.relay_ca else "",
+    )
+
+
+def draft(request: Request, before: state.State | None, ports: dict[str, int], url: str, now: float) -> state.State:
+    """The state of the lab that is asked for, before its definition was read; what a lab has, it keeps.
+
+    `before` is how it was brought up, `ports` are free ones for a new lab, `url` is the engine's address, `now` is in
+    seconds of the epoch.
+    """
+    paths = [bundled.compose_file("lab.yaml")]
+    if request.relay:
+        paths.append(bundled.compose_file("relay.yaml"))
+    paths += [path.absolute() for path in request.overlays]
+    expires = "never" if request.ttl is None else str(int(now + request.ttl))
+    return state.State(
+        lab=request.name,
+        owner=state.owner(),
+        expires=before.expires if before else expires,
+        tag=build.content_tag(bundled.stack()),
+        files=tuple(str(path) for path in paths),
+        ports=before.ports if before else ports,
+        relay=f"{request.relay.host}:{request.relay.port}" if request.relay else "",
+        engine=url,
+        stays=before.stays if before else request.keep,
+    )
+
+
+def notes(request: Request, before: state.State | None) -> tuple[str, ...]:
+    """What the user should know of options that have no effect."""
+    if request.ttl is None or before is None:
+        return ()
+    return ("the lab keeps the expiry it was made with: --ttl counts when a lab is made",)

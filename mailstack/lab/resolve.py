@@ -1,0 +1,128 @@
+"""Compose files to a definition: resolved by Compose, checked, and written out for plain Compose where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mailstack import state
+from mailstack.config import files
+from mailstack.definition import bundled, locate, schema
+from mailstack.engine.compose import Compose
+from mailstack.engine.engine import Engine
+from mailstack.errors import HostError, LabFileError
+from mailstack.lab import homes
+from mailstack.lab.running import project
+from mailstack.model import Deadline, Json, Lab
+from mailstack.roles import LABEL, STANDARD
+from mailstack.runner.local import Local, Runner
+from mailstack.storage import directories
+from mailstack.storage.directories import Marker
+from mailstack.target.target import Target
+
+# How long Compose may take to read some files, in seconds.
+_SECONDS = 60.0
+
+
+def resolve(runner: Runner, project: Compose, paths: Sequence[Path]) -> Json:
+    """The compose files as one document. Raises LabFileError with the place of what is wrong."""
+    import json
+
+    for path in paths:
+        _readable(path)
+    result = runner.run(project.config(), deadline=Deadline.after(_SECONDS))
+    if result.code != 0:
+        raise locate.explain_compose(result.stderr, paths)
+    document: Json = json.loads(result.stdout)
+    if schema.BLOCK in document:
+        # Compose writes a plain `$` as `$$`, so that its output could be read by Compose again.
+        document[schema.BLOCK] = _plain(document[schema.BLOCK])
+    return document
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value.replace("$$", "$") if isinstance(value, str) else value
+
+
+def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
+    """The Lab in a resolved document. Raises LabFileError with the place of what is wrong."""
+    try:
+        lab = schema.parse(document)
+    except schema.Misfit as misfit:
+        raise locate.explain_misfit(misfit, paths) from None
+    _check_roles(lab, paths)
+    return lab
+
+
+def _check_roles(lab: Lab, paths: Sequence[Path]) -> None:
+    """Raise LabFileError unless each role of lab.yaml's services is one service's."""
+    for role, standard in STANDARD.items():
+        names = lab.names(role)
+        if len(names) == 1:
+            continue
+        name = next((name for name in names if name != standard), standard)  # of several, the one an overlay brings
+        keys: schema.Keys = ("services", name, "labels", LABEL)
+        wrong = f": exactly one service must have the role {role}, not {' and '.join(names) or 'none'}"
+        if name not in [service.name for service in lab.services]:
+            keys, wrong = keys[:2], " must stay part of the lab, and out of profiles"
+        path = ".".join(map(str, keys))
+        raise LabFileError(f"{locate.locate(keys, paths[1:] or paths)}: {path}{wrong}")
+
+
+def _readable(path: Path) -> None:
+    try:
+        # Looked at before it is opened: to open a pipe would be to wait for who writes into it.
+        if not path.is_dir() and not path.is_file() and path.exists():
+            raise LabFileError(
+                f"{path}: should be a file", remedy="what comes through a pipe: write it to a file first"
+            )
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise LabFileError(f"{path}: cannot be read: {reason}") from None
+
+
+def lab_file() -> Path:
+    """The lab's own compose file."""
+    return bundled.compose_file("lab.yaml")
+
+
+def resolved(engine: Engine, name: str, overlays: Sequence[Path]) -> Json:
+    """What `up` would use: the resolved document of the lab that is up, or of the files given."""
+    directory = homes.known_directory(engine, name)
+    wanted = directory.load()
+    if wanted is None or overlays:
+        wanted = _bare_state(name, overlays)
+    paths = [Path(path) for path in wanted.files]
+    runner = Local()
+    document = resolve(runner, project(engine.target, runner, wanted, directory), paths)
+    read_definition(document, paths)
+    return document
+
+
+def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> list[str]:
+    """Write a lab's files into a directory of the user's, for plain Compose; gives their names."""
+    wanted = _bare_state("lab", overlays)
+    paths = [Path(path) for path in wanted.files]
+    runner = Local()
+    nowhere = state.LabDirectory(homes.nowhere(), "lab")
+    lab = read_definition(resolve(runner, project(target, runner, wanted, nowhere), paths), paths)
+    try:
+        directories.refuse_colon(directory.absolute())
+        directories.make(directory.absolute(), Marker(directories.SECRETS, state.owner()))
+    except HostError as error:
+        error.remedy = "name a new directory, or an empty one of your own"
+        raise
+    files.put(directory, files.wanted(directory, lab))
+    return directories.names(directory)
+
+
+def _bare_state(name: str, overlays: Sequence[Path]) -> state.State:
+    paths = [lab_file(), *(path.absolute() for path in overlays)]
+    return state.State(name, state.owner(), "never", "local", tuple(str(path) for path in paths), {})

@@ -1,0 +1,177 @@
+"""A lab that was brought up: what every command but `up` works on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from mailstack import state
+from mailstack.config import files
+from mailstack.definition import schema
+from mailstack.engine import compose
+from mailstack.engine.engine import Engine
+from mailstack.engine.inventory import Inventory
+from mailstack.errors import HostError, InputError
+from mailstack.lab import elsewhere, homes
+from mailstack.lab.account_leases import Guest
+from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
+from mailstack.roles import Role
+from mailstack.runner.local import Runner
+from mailstack.secret import Blotter, Secret
+from mailstack.storage import directories
+from mailstack.target.target import Target
+
+
+def endpoints_json(endpoints: Mapping[str, Endpoint]) -> Json:
+    """Endpoints as they stand in every document."""
+    return {name: {"host": endpoint.host, "port": endpoint.port} for name, endpoint in endpoints.items()}
+
+
+class RunningLab:
+    """A lab that was brought up: what the other commands work on."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        *,
+        directory: state.LabDirectory | None = None,
+        state: state.State | None = None,
+    ) -> None:
+        """Find a lab; `directory` and `state` are given where they are known. Raises InputError, EngineError."""
+        self.directory = directory or homes.known_directory(engine, name)
+        found = state or self.directory.load()
+        if found is None:
+            raise _no_lab(engine, self.directory.home, name)
+        self.state = found
+        self.name = name
+        self.engine = engine
+        self.target = engine.target
+        try:
+            self.defined: Lab = found.definition()  # as it was brought up
+        except schema.Misfit as misfit:  # by a version that took what this one refuses
+            place = ".".join(map(str, misfit.keys))
+            raise InputError(
+                f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {misfit.message}",
+                remedy=f"{self.line('down')}, change the definition, then up",
+            ) from None
+        self.guest = Guest(self.directory.path)  # this process, where it adds accounts for a while
+
+    def line(self, *words: str) -> str:
+        """Return a command line of mailstack for the user to type, about this lab."""
+        return self.target.line(*words, lab=self.name)
+
+    def definition(self) -> Lab:
+        """Read what the lab serves now, with the accounts that were added since it was brought up; see `defined`."""
+        added = files.added(self.directory.files)
+        return dataclasses.replace(self.defined, accounts=(*self.defined.accounts, *added)) if added else self.defined
+
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Where each protocol is published on this machine."""
+        numbers, host = self.state.ports, self.target.host
+        return {port.name: Endpoint("127.0.0.1", numbers[port.name], self.name, host) for port in PORTS}
+
+    @property
+    def ca_file(self) -> Path:
+        """The lab's CA certificate."""
+        return self.directory.ca_file
+
+    def password(self, address: str) -> Secret:
+        """An account's password. Raises InputError when there is no such account."""
+        found = files.passwords(self.directory.files).get(address.lower())
+        if found is None:
+            raise InputError(
+                f"{address} is no account of lab “{self.name}”",
+                remedy="accounts: " + ", ".join(self.definition().addresses()),
+            )
+        return found
+
+    def blotter(self) -> Blotter:
+        """What takes the lab's secrets, as they are now, out of texts that are shown or kept."""
+        return files.blotter(self.directory.files)
+
+    def compose(self, runner: Runner) -> compose.Compose:
+        """Compose on this lab."""
+        return project(self.target, runner, self.state, self.directory)
+
+    def services(self) -> list[ServiceState]:
+        """Its containers, in any state."""
+        return self.engine.services(compose.project_name(self.name))
+
+    def by_role(self, role: Role) -> list[ServiceState]:
+        """Its containers of a role, in any state; those of `mta` are all that have a queue."""
+        return self.engine.services(compose.project_name(self.name), role=role)
+
+    def service(self, name: str) -> ServiceState:
+        """One running service. Raises HostError when it is not running."""
+        return self._running(self.engine.services(compose.project_name(self.name), name), name)
+
+    def one(self, role: Role) -> ServiceState:
+        """The running service of a role that one service has: submission, store or sender. Raises HostError."""
+        found = self.by_role(role)
+        if len(found) > 1:
+            raise HostError(f"{' and '.join(each.name for each in found)} of lab “{self.name}” have the role {role}")
+        return self._running(found, self.defined.name(role))
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise InputError unless all are names of services of the lab, whether they have containers or not."""
+        known = {service.name for service in self.defined.services}
+        if known.issuperset(names):
+            return
+        known |= {service.name for service in self.services()}
+        for name in sorted(set(names) - known):
+            remedy = f"services: {', '.join(sorted(known))}"
+            raise InputError(f"lab “{self.name}” has no service {name!r}", remedy=remedy)
+
+    def _running(self, found: Sequence[ServiceState], name: str) -> ServiceState:
+        remedy = f"{self.line('up')} brings it back"
+        if not found:
+            raise HostError(f"lab “{self.name}” has no {name}", remedy=remedy)
+        if found[0].state != "running":
+            raise HostError(f"{found[0].name} of lab “{self.name}” is not running ({found[0].state})", remedy=remedy)
+        return found[0]
+
+
+def _no_lab(engine: Engine, here: state.Home, name: str) -> InputError:
+    inventory = engine.inventory(name) if here.endpoint else Inventory(name)  # an engine has answered
+    if state.owner() in inventory.owners():
+        places = elsewhere.find(engine.target, inventory, state.LabDirectory(here, name))
+        removal = engine.target.line("down", lab=name)
+        return InputError(
+            f"lab “{name}” is on this engine, and its files are "
+            + (f"in {places[0]}" if places else f"not in {here.root.parent}"),
+            remedy=f"set {directories.VARIABLE} as it was for its `up`; `{removal}` removes it",
+        )
+    there = homes.on_other_engines(here, name)
+    known = here.labs()
+    return InputError(
+        f"there is no lab “{name}”"
+        + (f" at {here.endpoint}; it is at {' and '.join(there)}" if there else "")
+        + (f"; there are: {', '.join(known)}" if known else ""),
+        remedy=engine.target.line("up", lab=name),
+    )
+
+
+def project(
+    target: Target, runner: Runner, lab: state.State, directory: state.LabDirectory, document: Json | None = None
+) -> compose.Compose:
+    """Compose on a lab's files; on a document that it has resolved them to, where there is one."""
+    environment = {
+        **target.environment,
+        "MAILSTACK_LAB": lab.lab,
+        "MAILSTACK_OWNER": lab.owner,
+        "MAILSTACK_EXPIRES": lab.expires,
+        "MAILSTACK_TAG": lab.tag,
+        "MAILSTACK_SECRETS": target.files_of(directory.files),
+    }
+    environment |= {port.variable: str(lab.ports[port.name]) for port in PORTS if port.name in lab.ports}
+    if lab.relay:
+        host, _, number = lab.relay.rpartition(":")
+        environment |= {"MAILSTACK_RELAY_HOST": host, "MAILSTACK_RELAY_PORT": number}
+    # All of them are in the document.
+    paths = [Path(name) for name in (lab.files if document is None else lab.files[:1])]
+    if lab.subnets:
+        paths.append(directory.subnets_file)
+    return compose.Compose(compose.find(runner), compose.project_name(lab.lab), paths, environment, document)

@@ -1,0 +1,134 @@
+"""Start a lab's containers by Compose; again, where images were missing or another process took a port or a subnet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mailstack.config import files
+from mailstack.engine import compose
+from mailstack.errors import HostError
+from mailstack.images import build as images
+from mailstack.lab import claims, plan
+from mailstack.lab.observation import Observation, idle_services, observe_failure
+from mailstack.lab.plan import Desired
+from mailstack.lab.resolve import resolve
+from mailstack.lab.running import project
+from mailstack.lab.service_events import Endings, Starts
+from mailstack.lab.steps import BuildImages, ComposeUp, Move
+from mailstack.lab.tools import Tools
+from mailstack.model import Deadline, Result
+from mailstack.runner.local import last_lines
+from mailstack.state import LabDirectory, State
+from mailstack.target.target import Target
+
+# How long Compose may take, in seconds: many times what a slow machine needs.
+UP_SECONDS = 120.0
+
+
+class Startup:
+    """The start of one lab; `wanted` is the lab with the ports and subnets that it has got in the end."""
+
+    def __init__(
+        self, tools: Tools, directory: LabDirectory, wanted: Desired, seen: Observation, starts: Starts
+    ) -> None:
+        self.wanted = wanted
+        self._tools = tools
+        self._directory = directory
+        self._new = seen.state is None
+        self.endings = Endings(tools.engine, directory.name)
+        self._starts = starts
+        self._built = False
+
+    @property
+    def compose(self) -> compose.Compose:
+        """Compose on the lab as it is now."""
+        return project(self._tools.target, self._tools.runner, self.wanted.state, self._directory, self.wanted.document)
+
+    def run(self, step: ComposeUp, failed: Callable[[], None]) -> None:
+        """Start the containers; `failed` is called when Compose could not. Raises HostError."""
+        result = self._up(step, heard=True)
+        moves = 0
+        while result.code != 0 and moves <= claims.CLAIMS:
+            failed()
+            wanted = self.wanted
+            reason = observe_failure(
+                self._tools,
+                wanted.state,
+                wanted.document,
+                new=self._new and moves < claims.CLAIMS,
+                images=not self._built and not moves,
+            )
+            steps = plan.recovery(reason, wanted)
+            if not steps:
+                break
+            for each in steps:
+                match each:
+                    case BuildImages():
+                        self.build(each)
+                        self._tools.progress("starting the containers")
+                    case Move():
+                        moves += 1
+                        self._move(each)
+                        self._tools.progress("starting them again, elsewhere")
+                    case ComposeUp():
+                        result = self._up(each)
+        if result.code != 0:
+            raise self._failure(result)
+
+    def build(self, step: BuildImages) -> None:
+        """Have the images on the engine. Raises HostError."""
+        self._built = True
+        tools = self._tools
+        images.ensure_images(
+            tools.engine, tools.runner, self.compose.build(), step.names, tools.progress, here=tools.own_engine
+        )
+
+    def _up(self, step: ComposeUp, *, heard: bool = False) -> Result:
+        return self._tools.runner.run(
+            self.compose.up(anew=step.anew),
+            deadline=Deadline.after(UP_SECONDS),
+            on_line=self._starts.hear if heard else None,
+        )
+
+    def _move(self, step: Move) -> None:
+        """Take the lab down, and choose ports and subnets again."""
+        tools, state = self._tools, self.wanted.state
+        tools.progress(f"somebody else was faster at {', '.join(step.names)}")
+        tools.runner.run(self.compose.down(), deadline=Deadline.after(UP_SECONDS))
+        tools.target.close(state.ports.values())
+        state = replace(state, ports=claims.of_ports(tools.target, tools.home, state.lab), subnets={})
+        paths = [Path(name) for name in state.files]
+        document = resolve(tools.runner, project(tools.target, tools.runner, state, self._directory), paths)
+        networks = tools.engine.networks()
+        chosen = claims.of_subnets(
+            tools.target, tools.home, state, document, networks, refused=[each for each in step.names if "/" in each]
+        )
+        self.wanted = replace(self.wanted, state=replace(state, subnets=chosen), document=document)
+        self._directory.save(self.wanted.state)
+        forward(tools.target, self.wanted.state)
+
+    def _failure(self, result: Result) -> HostError:
+        target, state, document = self._tools.target, self.wanted.state, self.wanted.document
+        idle = idle_services(self._tools, state, document)
+        taken = "".join(f"; {address} is taken" for address in claims.taken_ports(target, document, idle))
+        remedy = f"`{target.line('doctor')}` says what is missing"
+        if not self._new and claims.lost_ports(target, state, document, idle):
+            remedy = f"end what listens there, or `{target.line('down', lab=state.lab)}`: a new lab chooses others"
+        said = self.endings.logs() or last_lines(compose.complaints(result.stderr), 6)
+        return HostError(
+            f"lab “{state.lab}” could not be started" + self.endings.told() + taken,
+            details=files.blot(self._directory.files, said),
+            remedy=remedy,
+        )
+
+
+def forward(target: Target, wanted: State) -> None:
+    """Have the lab's ports lead to it, where it is on another host. Raises HostError."""
+    if lost := target.forward(wanted.ports.values()):
+        addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
+        raise HostError(
+            f"{addresses} of this machine should lead to the lab, and is taken",
+            remedy=f"end what listens there, or `{target.line('down', lab=wanted.lab)}`: a new lab chooses others",
+        )

@@ -1,0 +1,60 @@
+"""The tools of `up` and `down`: an engine, a runner of commands, and the directory of the labs on that engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mailstack.engine.engine import Engine, own_engine
+from mailstack.lab import homes
+from mailstack.model import Deadline, Progress
+from mailstack.roles import Role
+from mailstack.runner.local import Local, Runner
+from mailstack.state import Home, LabDirectory
+from mailstack.target.target import Target
+
+if TYPE_CHECKING:
+    from mailstack.lab.running import RunningLab
+
+# Sends a mail across a lab and reads it, before a deadline: its Message-ID and the milliseconds that it took. The
+# third argument says whether a service has ended, the fourth waits until one was started; see `prove.transaction`.
+Transaction = Callable[["RunningLab", Deadline, Callable[[], bool], Callable[[Role], None]], tuple[str, float]]
+
+
+def _by_mail(
+    lab: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[Role], None]
+) -> tuple[str, float]:
+    from mailstack.lab import readiness  # while Compose starts the containers
+
+    return readiness.transaction(lab, deadline, dead, started)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a command works with; tests hand in others."""
+
+    engine: Engine
+    runner: Runner
+    home: Home
+    progress: Progress
+    own_engine: Engine | None = None  # this machine's, while another host's is worked on; it may not be there
+    transaction: Transaction = _by_mail
+
+    @property
+    def target(self) -> Target:
+        """The engine's Docker host."""
+        return self.engine.target
+
+    def directory(self, lab: str) -> LabDirectory:
+        """The directory of a lab. Raises InputError for what cannot be a lab's name."""
+        return LabDirectory(self.home, lab)
+
+    def holding(self, lock: int) -> Tools:
+        """The same, with a runner whose children hold a lab's lock (a file descriptor) as long as they run."""
+        return replace(self, runner=self.runner.holding(lock))
+
+
+def of(engine: Engine, progress: Progress) -> Tools:
+    """The tools for the labs on an engine. Raises EngineError where it does not answer."""
+    return Tools(engine, Local(), homes.current(engine), progress, own_engine(engine.target))

@@ -1,0 +1,213 @@
+"""Bring a lab up: observe what there is, plan, carry the plan out; go back where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailstack import state
+from mailstack.config import files
+from mailstack.engine.engine import Engine
+from mailstack.errors import CheckFailed, DeadlinePassed, HostError, MailstackError
+from mailstack.host import requirements
+from mailstack.lab import claims, plan, tools
+from mailstack.lab.down import remove
+from mailstack.lab.execution import Execution, Stopwatch
+from mailstack.lab.leases import Watch
+from mailstack.lab.observation import Observation, observe
+from mailstack.lab.plan import Desired
+from mailstack.lab.proof import Verified
+from mailstack.lab.request import RelayFiles, Request, draft, notes, read_relay_files
+from mailstack.lab.running import endpoints_json, project
+from mailstack.lab.startup import UP_SECONDS
+from mailstack.lab.steps import Plan
+from mailstack.lab.tools import Tools
+from mailstack.model import Deadline, Endpoint, Json, Progress
+from mailstack.state import LabDirectory
+
+__all__ = ["Report", "Request", "Verified", "dry_run", "ensure", "up"]
+
+ENSURE_SECONDS = 900.0  # another process's `up`, with images that are built
+
+_WAITING = "waiting for another command on this lab"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `up` has to say."""
+
+    lab: str
+    services: tuple[str, ...]
+    endpoints: Mapping[str, Endpoint]
+    ca_file: Path
+    accounts: tuple[str, ...]
+    verified: Verified
+    seconds: Mapping[str, float]  # part → how long it took, `total` among them
+    notes: tuple[str, ...] = ()
+
+    def json(self) -> Json:
+        """The document of `mailstack up --json`; its shape is in docs/json.md."""
+        return {
+            "lab": self.lab,
+            "services": list(self.services),
+            "endpoints": endpoints_json(self.endpoints),
+            "ca_file": str(self.ca_file),
+            "accounts": list(self.accounts),
+            "verified": {
+                "message_id": self.verified.message_id,
+                "milliseconds": round(self.verified.milliseconds, 1),
+            },
+            "seconds": {part: round(seconds, 3) for part, seconds in self.seconds.items()},
+        }
+
+
+def up(engine: Engine, request: Request, progress: Progress, using: Tools | None = None) -> Report:
+    """Bring a lab to its definition, and prove it with a mail; if that fails, remove what was made (see `keep`).
+
+        lab.up(engine, lab.Request("mine"), print).endpoints["imaps"].port
+
+    Raises MailstackError.
+    """
+    report = _locked_up(engine, request, progress, using, state.LOCK_SECONDS, lambda: progress(_WAITING))
+    assert report is not None
+    return report
+
+
+def ensure(
+    engine: Engine,
+    request: Request,
+    progress: Progress,
+    meanwhile: Callable[[], object] = lambda: None,
+    using: Tools | None = None,
+) -> None:
+    """Bring a lab up unless it is: of several processes that ask at once, one does it while the others wait.
+
+    Those call `meanwhile` before they do, for what is to be done anyway.
+    """
+
+    def waits() -> None:
+        progress(_WAITING)
+        meanwhile()
+
+    try:
+        _locked_up(engine, request, progress, using, ENSURE_SECONDS, waits, unless_up=True)
+    except MailstackError as error:
+        raise engine.target.explained(error) from None
+
+
+def dry_run(engine: Engine, request: Request, progress: Progress, using: Tools | None = None) -> Plan:
+    """Return what `up` would do now; nothing is changed. Raises what `up` raises before it changes anything."""
+    state.check_name(request.name)
+    with_tools = using or tools.of(engine, progress)
+    directory, given = with_tools.directory(request.name), read_relay_files(request)
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        return _planned(with_tools, directory, request, given, pool, closely=True)[2]
+
+
+def _locked_up(
+    engine: Engine,
+    request: Request,
+    progress: Progress,
+    using: Tools | None,
+    patience: float,
+    waits: Callable[[], None],
+    *,
+    unless_up: bool = False,
+) -> Report | None:
+    stopwatch = Stopwatch()
+    state.check_name(request.name)
+    with_tools = using or tools.of(engine, progress)
+    directory = with_tools.directory(request.name)
+    given = read_relay_files(request)
+    with (
+        Watch(with_tools.target, directory.home, request.name, with_tools.runner) as watch,
+        directory.locked(Deadline.after(patience), waits) as lock,
+    ):
+        if unless_up and (found := directory.load()) is not None and found.stays:
+            return None
+        return _up(with_tools.holding(lock), directory, request, given, watch, stopwatch)
+
+
+def _planned(
+    with_tools: Tools,
+    directory: LabDirectory,
+    request: Request,
+    given: RelayFiles,
+    pool: ThreadPoolExecutor,
+    *,
+    closely: bool = False,
+) -> tuple[Observation, Desired, Plan]:
+    before = directory.load()
+    ports = {} if before else claims.of_ports(with_tools.target, with_tools.home, request.name)
+    first = draft(request, before, ports, with_tools.target.url, time.time())
+    with_tools.progress("reading the definition")
+    seen = observe(with_tools, directory, first, before, given, pool, closely=closely)
+    wanted = plan.desired(first, seen)
+    return seen, wanted, plan.plan_up(wanted, seen, log_in=given.credentials is not None)
+
+
+def _up(
+    with_tools: Tools,
+    directory: LabDirectory,
+    request: Request,
+    given: RelayFiles,
+    watch: Watch,
+    stopwatch: Stopwatch,
+) -> Report:
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        seen, wanted, steps = _planned(with_tools, directory, request, given, pool)
+        stopwatch.done("definition")
+        watch.needed = seen.state is None
+        execution = Execution(with_tools, directory, wanted, seen, given, request.patience, pool, stopwatch)
+        try:
+            verified = execution.run(steps)
+        except BaseException as error:
+            execution.proof.cancel()
+            if isinstance(error, HostError | DeadlinePassed | CheckFailed):
+                error.message += requirements.short_of_disk(with_tools.engine)
+            if not request.keep:
+                _undo(with_tools, directory, seen, watch, execution.starts.being_made())
+            elif isinstance(error, MailstackError):
+                error.remedy = error.remedy or f"it was kept: {with_tools.target.line('logs', lab=request.name)}"
+            raise
+        reached = execution.wanted.state
+        watch.needed = seen.state is None and reached.expires != "never"
+        return Report(
+            lab=reached.lab,
+            services=tuple(service.name for service in wanted.lab.services),
+            endpoints={name: Endpoint("127.0.0.1", number) for name, number in reached.ports.items()},
+            ca_file=directory.ca_file,
+            accounts=tuple(wanted.lab.addresses()),
+            verified=verified,
+            seconds={**stopwatch.seconds, "total": sum(stopwatch.seconds.values())},
+            notes=tuple(filter(None, (*notes(request, seen.state), requirements.clock(with_tools.target)))),
+        )
+
+
+def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: Watch, late: frozenset[str]) -> None:
+    """Remove a new lab that does not come up, `late` things among them; make one that was up what it was."""
+    if seen.state is None:
+        with_tools.progress("removing what was made")
+        with contextlib.suppress(HostError):  # the user is told what went wrong first
+            remove(with_tools, directory, late)
+            watch.needed = False
+    else:
+        _go_back(with_tools, directory, seen.state, seen)
+
+
+def _go_back(with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation) -> None:
+    with_tools.progress("putting the lab back as it was")
+    changed = files.put_back(directory.files, seen.handed)
+    with_tools.target.hand_over(directory.files)
+    directory.save(before)
+    compose = project(with_tools.target, with_tools.runner, before, directory)
+    result = with_tools.runner.run(compose.up(), deadline=Deadline.after(UP_SECONDS))
+    if stale := files.readers(changed, before.services):
+        with_tools.runner.run(compose.restart(stale), deadline=Deadline.after(UP_SECONDS))
+    if result.code != 0:
+        removal = with_tools.target.line("down", lab=before.lab)
+        with_tools.progress(f"it could not be put back: {removal}, then up, makes it anew")

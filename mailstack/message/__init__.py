@@ -1,0 +1,1 @@
+"""A mail as bytes: header fields, MIME parts, HTML, attachments."""

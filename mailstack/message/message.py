@@ -1,0 +1,115 @@
+"""A mail as a person reads it: header, text, attachments. Pure: made from its bytes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from mailstack.message import html as hypertext
+from mailstack.message import mime
+from mailstack.message.fields import addresses, decoded, message_ids, moment
+from mailstack.model import Json
+
+
+@dataclass(frozen=True)
+class Message:
+    """A mail in a mailbox: its number there (UID, RFC 3501, section 2.3.1.1), its bytes and when it came."""
+
+    uid: int
+    raw: bytes
+    arrived: datetime
+
+    @cached_property
+    def parts(self) -> list[mime.Part]:
+        """The mail and its parts."""
+        return mime.parts(self.raw)
+
+    def field(self, name: str) -> str:
+        """The first field of this name (in lower case), decoded; “” if there is none."""
+        return decoded(self.parts[0].value(name))
+
+    def addresses(self, name: str) -> list[str]:
+        """What stands for addresses in the first field of this name."""
+        return addresses(self.parts[0].value(name))
+
+    @property
+    def message_id(self) -> str:
+        """Its Message-ID, with angle brackets; “” if it has none."""
+        return next(iter(message_ids(self.parts[0].value("message-id"))), "")
+
+    @cached_property
+    def text(self) -> str:
+        """The mail's text: every part that is plain text and no attachment."""
+        return self._shown("text/plain")
+
+    @cached_property
+    def html(self) -> str:
+        """The same in HTML, as it was sent; “” if it was not."""
+        return self._shown("text/html")
+
+    @cached_property
+    def readable(self) -> str:
+        """The text, or what the HTML says where there is no text."""
+        return self.text if self.text.strip() else hypertext.plain(self.html)
+
+    @cached_property
+    def attachments(self) -> list[mime.Part]:
+        """The parts that are for saving; mailutils gives the text a disposition, too (`inline`, RFC 2183)."""
+        return [part for part in self.parts if not part.has_parts and _is_file(part)]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What is to be said about how the mail was read."""
+        if len(self.parts) < mime.MOST_PARTS:
+            return []
+        return [f"the mail has {mime.MOST_PARTS} parts or more: those that follow are left in the last one"]
+
+    def content(self, part: mime.Part) -> bytes:
+        """A part's content, decoded."""
+        return mime.content(self.raw, part)
+
+    def name_of(self, part: mime.Part) -> str:
+        """What an attachment is called: by its sender, or, an attached mail, by its subject."""
+        if part.name or part.type != "message/rfc822":
+            return part.name
+        inner, _ = mime.header(self.content(part))
+        return decoded(next((value for name, value in inner if name == "subject"), "message")) + ".eml"
+
+    def _shown(self, kind: str) -> str:
+        wanted = [p for p in self.parts if not p.has_parts and not _is_file(p) and _shown_as(p) == kind]
+        texts = [mime.text(self.raw, part) for part in wanted]
+        # The line end before a delimiter is the delimiter's (RFC 2046, section 5.1.1).
+        return "".join(text if text.endswith("\n") or text is texts[-1] else f"{text}\n" for text in texts)
+
+    def json(self) -> Json:
+        """The mail's keys in the document of `mailstack read --json`."""
+        headers: dict[str, list[str]] = {}
+        for name, value in self.parts[0].fields:
+            headers.setdefault(name, []).append(decoded(value))
+        return {
+            "uid": self.uid,
+            "date": (moment(self.parts[0].value("date")) or self.arrived).isoformat(),
+            "from": next(iter(self.addresses("from")), ""),
+            "to": self.addresses("to"),
+            "subject": self.field("subject"),
+            "bytes": len(self.raw),
+            "message_id": self.message_id,
+            "headers": headers,
+            "text": self.text,
+            "html": self.html,
+            "attachments": [
+                {"name": self.name_of(part), "type": part.type, "bytes": len(self.content(part))}
+                for part in self.attachments
+            ],
+            "notes": self.notes,
+        }
+
+
+def _shown_as(part: mime.Part) -> str:
+    """What a part is read as; a multipart without parts is the text that it has instead."""
+    return "text/plain" if part.type.startswith("multipart/") else part.type
+
+
+def _is_file(part: mime.Part) -> bool:
+    return bool(part.name) or part.disposition == "attachment" or _shown_as(part) not in {"text/plain", "text/html"}

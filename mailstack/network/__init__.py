@@ -1,0 +1,1 @@
+"""Ports and subnets of a host: which are free."""

@@ -1,0 +1,1 @@
+"""The wire: SMTP and IMAP clients, reply codes, transcripts."""

@@ -1,0 +1,147 @@
+"""IMAP from the client's side: connections whose errors are told from those of other work (a full disk, say).
+
+The library lets an OSError of its socket pass unchanged, which could be anybody's. Here it becomes imaplib's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from mailstack import library_errors
+from mailstack.errors import CheckFailed, DeadlinePassed, HostError
+from mailstack.model import Deadline, Endpoint
+from mailstack.protocol import idle, smtp
+from mailstack.roles import STANDARD, Role
+from mailstack.secret import Secret, blot_error
+from mailstack.text import hint
+
+if TYPE_CHECKING:
+    from imap_tools import BaseMailBox, MailMessage
+
+
+def connect(endpoint: Endpoint, context: ssl.SSLContext, seconds: float) -> BaseMailBox:
+    """Connect with TLS; an answer may take so many `seconds`. Raises OSError, imaplib.IMAP4.error."""
+    found: BaseMailBox = _kind()(endpoint.host, endpoint.port, timeout=seconds, ssl_context=context)
+    return found
+
+
+def errors(endpoint: Endpoint, user: str) -> library_errors.Table:
+    """Return what the errors of the libraries are for the user."""
+    where = f"{endpoint.host}:{endpoint.port}"
+    status, logs = (
+        hint.line(*words, lab=endpoint.lab, host=endpoint.target)
+        for words in (("status",), ("logs", STANDARD[Role.STORE]))
+    )
+    remedy = f"`{status}` says what runs, `{logs}` what happened"
+
+    def lost(error: Exception) -> HostError:
+        return HostError(f"the IMAP connection to {where} was lost", details=str(error), remedy=remedy)
+
+    def refused(error: Exception) -> HostError:
+        return HostError(f"the IMAP server at {where} refused a command", details=str(error), remedy=remedy)
+
+    def login(_: Exception) -> CheckFailed:
+        return CheckFailed(f"the IMAP server refused the password of {user}")
+
+    return library_errors.Table(
+        {lost: library_errors.IMAP_LOST, refused: library_errors.IMAP_REFUSED, login: library_errors.IMAP_LOGIN}
+    )
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    import imaplib
+
+    try:
+        yield
+    except (BlockingIOError, ssl.SSLWantReadError):
+        raise  # nothing has come yet: see `news`
+    except OSError as error:
+        raise imaplib.IMAP4.abort(str(error)) from None
+
+
+@functools.cache
+def _kind() -> Any:
+    """Return the kind of connection; the library is imported when one is made."""
+    import imaplib
+
+    from imap_tools import MailBox
+
+    class Client(imaplib.IMAP4_SSL):
+        def read(self, size: int) -> bytes:
+            with _lost():
+                return super().read(size)
+
+        def readline(self) -> bytes:
+            with _lost():
+                return super().readline()
+
+        def send(self, data: Any) -> None:
+            with _lost():
+                super().send(data)
+
+    class Box(MailBox):
+        def _get_mailbox_client(self) -> imaplib.IMAP4:
+            return Client(self._host, self._port, ssl_context=self._ssl_context, timeout=self._timeout)
+
+    return Box
+
+
+@contextmanager
+def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Secret) -> Iterator[BaseMailBox]:
+    """A user's mailbox over IMAP with TLS from the start, with the inbox selected.
+
+    Raises CheckFailed when it cannot be opened, HostError when the connection is lost while it is open, or the server
+    refuses a command. What else is raised while it is open passes unchanged.
+    """
+    import imaplib
+
+    from imap_tools.errors import ImapToolsError
+
+    try:
+        connection = connect(endpoint, context, smtp.ANSWER_SECONDS)
+    except (OSError, imaplib.IMAP4.error) as error:
+        raise CheckFailed(f"IMAP at {endpoint.host}:{endpoint.port} cannot be reached: {error}") from None
+    try:
+        try:
+            connection.login(user, password.reveal())
+            yield connection
+        except BaseException:
+            with suppress(OSError):
+                connection.client.shutdown()  # nothing more to say, perhaps nobody to say it to
+            raise
+        connection.logout()
+    except (imaplib.IMAP4.error, ImapToolsError) as error:
+        raise blot_error(errors(endpoint, user).of(error) or error, password) from None
+
+
+def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:
+    """The messages in the selected folder with this id (RFC 3501, SEARCH HEADER)."""
+    from imap_tools import AND, H
+
+    return list(box.fetch(AND(header=H("Message-ID", message_id)), mark_seen=False))
+
+
+def wait_for(box: BaseMailBox, message_id: str, deadline: Deadline) -> MailMessage:
+    """The first message with this id, as soon as it is there. Raises DeadlinePassed."""
+    wait_until_there(box, message_id, deadline)
+    return find(box, message_id)[0]
+
+
+def wait_until_there(box: BaseMailBox, message_id: str, deadline: Deadline) -> str:
+    """The UID of the first message with this id, as soon as it is there. Raises DeadlinePassed."""
+    from imap_tools import AND, H
+
+    while True:
+        passed = deadline.passed()
+        idle.refresh(box)
+        found = box.uids(AND(header=H("Message-ID", message_id)))
+        if found:
+            return found[0]
+        if passed:
+            raise DeadlinePassed(f"the mail {message_id} was not in the mailbox after {deadline.seconds:g} s")
+        idle.wait(box, deadline)

@@ -1,0 +1,204 @@
+"""SMTP from the client's side (RFC 5321), and submission (RFC 6409).
+
+A `Dial` makes the connection: from this machine to a published port, or from inside a container.
+"""
+
+from __future__ import annotations
+
+import base64
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from email.message import EmailMessage
+from typing import Literal
+
+from mailstack import library_errors
+from mailstack.errors import CheckFailed
+from mailstack.message.outgoing import Outgoing, hand_over
+from mailstack.model import Endpoint
+from mailstack.secret import Secret, blot_error
+
+Dial = Callable[[], socket.socket]
+Tls = Literal["none", "starttls", "implicit"]
+
+# How long one answer may take: generous, since machines in CI are slow; the caller's deadline is what ends a wait.
+ANSWER_SECONDS = 30.0
+
+
+def to(endpoint: Endpoint) -> Dial:
+    """Dial an address of this machine's network."""
+
+    def dial() -> socket.socket:
+        return socket.create_connection((endpoint.host, endpoint.port), timeout=ANSWER_SECONDS)
+
+    return dial
+
+
+def greets(dial: Dial, farewell: bytes) -> bool:
+    """Whether a server greets who dials it; takes leave with `farewell`."""
+    try:
+        with dial() as connection:
+            heard = bool(connection.recv(1024))
+            connection.sendall(farewell)
+            return heard
+    except OSError:
+        return False
+
+
+class Smtp(smtplib.SMTP):
+    """An SMTP session (RFC 5321) over any Dial, with TLS as asked for; the name is verified in the certificate."""
+
+    def __init__(
+        self,
+        dial: Dial,
+        *,
+        name: str,
+        tls: Tls = "none",
+        context: ssl.SSLContext | None = None,
+        helo: str = "client.test",
+    ) -> None:
+        self._dial, self._tls, self._context = dial, tls, context
+        super().__init__(local_hostname=helo, timeout=ANSWER_SECONDS)
+        self._host = name  # what smtplib verifies in the certificate
+        code, banner = self.connect(name, 25)
+        self.banner = f"{code} {banner.decode(errors='replace')}"
+        if code != 220:
+            self.close()
+            raise smtplib.SMTPConnectError(code, banner)
+        if tls == "starttls":
+            self.ehlo_or_helo_if_needed()
+            self.starttls(context=context)
+            self.ehlo()
+        # Only now: the end of a long mail would wait up to 40 ms for a delayed acknowledgement (RFC 1122, 4.2.3.2). An
+        # EHLO that does not wait for the server's last word of the handshake has its reply wait for just that.
+        if self.sock and self.sock.family != socket.AF_UNIX:  # which a Dialer's is
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        connection = self._dial()
+        connection.settimeout(timeout)
+        if self._tls == "implicit" and self._context:
+            return self._context.wrap_socket(connection, server_hostname=host)
+        return connection
+
+    def login(self, user: str, password: str, *, initial_response_ok: bool = True) -> tuple[int, bytes]:
+        """Log in, also with characters beyond ASCII (RFC 4616: UTF-8), for which smtplib has no way.
+
+        Raises smtplib.SMTPAuthenticationError, SMTPNotSupportedError.
+        """
+        if (user + password).isascii():
+            return super().login(user, password, initial_response_ok=initial_response_ok)
+        self.ehlo_or_helo_if_needed()
+        offered = self.esmtp_features.get("auth", "").upper().split()
+        if "PLAIN" in offered:
+            code, text = self.docmd("AUTH PLAIN", _base64(f"\0{user}\0{password}"))
+        elif "LOGIN" in offered:
+            code, text = self.docmd("AUTH LOGIN", _base64(user))
+            if code == 334:
+                code, text = self.docmd(_base64(password))
+        else:
+            raise smtplib.SMTPNotSupportedError("neither AUTH PLAIN nor AUTH LOGIN is offered")
+        if code != 235:
+            raise smtplib.SMTPAuthenticationError(code, text)
+        return code, text
+
+    def command(self, line: str) -> tuple[int, str]:
+        """Send one line, and give the reply's code and text."""
+        code, text = self.docmd(line)
+        return code, text.decode(errors="replace")
+
+    def transaction(self, sender: str, recipient: str, data: Sequence[bytes], size: int) -> tuple[int, str]:
+        """A mail to one recipient, in as few writes as the server allows; the reply that decided over it.
+
+        `data` is in pieces, with dots doubled and the line that ends it; `size` is for RFC 1870. The commands go out as
+        one group where the server offers that (RFC 2920). Raises OSError, smtplib.SMTPException.
+        """
+        if not self.sock:
+            raise smtplib.SMTPServerDisconnected("the connection was closed")
+        declared = f" SIZE={size}" if self.has_extn("size") else ""
+        commands = (f"MAIL FROM:<{sender}>{declared}\r\n", f"RCPT TO:<{recipient}>\r\n", "DATA\r\n")
+        together = self.has_extn("pipelining")
+        if together:
+            self.sock.sendall("".join(commands).encode())
+        refusal = None
+        code, text = 0, b""
+        for command in commands:
+            if not together:
+                self.sock.sendall(command.encode())
+            code, text = self.getreply()
+            if code >= 400:
+                refusal = refusal or (code, text)
+                if code == 421 or not together:  # 421: the server hangs up
+                    break
+        if refusal is None or code == 354:
+            # After 354 there is a mail to be sent, if only an empty one to nobody (RFC 2920, section 3.1).
+            self.sock.sendall(b".\r\n" if refusal else b"".join(data))
+            code, text = self.getreply()
+        elif code != 421:
+            self.rset()
+        code, text = refusal or (code, text)
+        return code, text.decode(errors="replace")
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def size_limit(dial: Dial) -> int:
+    """The largest mail that a server takes, in octets, as it says itself (RFC 1870); 0 where it does not say."""
+    with suppress(smtplib.SMTPException, OSError), Smtp(dial, name="localhost") as session:
+        session.ehlo()
+        said = session.esmtp_features.get("size", "")
+        return int(said) if said.isdecimal() else 0
+    return 0
+
+
+def submit(
+    dial: Dial,
+    context: ssl.SSLContext,
+    user: str,
+    password: Secret,
+    message: EmailMessage | Outgoing,
+    recipients: Sequence[str],
+    *,
+    sender: str | None = None,
+    tls: Tls = "starttls",
+    name: str = "localhost",
+) -> None:
+    """Submit a message with authentication (RFC 6409); raises CheckFailed with the server's own words if refused.
+
+    `sender` is what is in From, where it is not said.
+    """
+    outgoing = message if isinstance(message, Outgoing) else Outgoing(message)
+    sender = str(message["From"]) if sender is None and isinstance(message, EmailMessage) else sender or ""
+    try:
+        with Smtp(dial, name=name, tls=tls, context=context) as session:
+            session.login(user, password.reveal())
+            refused = hand_over(session, sender, recipients, outgoing)
+    except (smtplib.SMTPException, OSError) as error:
+        raise blot_error(SMTP_ERRORS.of(error) or error, password) from None
+    if refused:
+        raise _refused_recipients(smtplib.SMTPRecipientsRefused(refused))
+
+
+def _refused_mail(error: Exception) -> CheckFailed:
+    said = getattr(error, "smtp_error", b"")
+    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    return CheckFailed(f"the server refused the mail: {getattr(error, 'smtp_code', '')} {text}")
+
+
+def _refused_recipients(error: Exception) -> CheckFailed:
+    refused: dict[str, tuple[int, bytes]] = getattr(error, "recipients", {})
+    said_of = "; ".join(f"{code} {text.decode(errors='replace')}" for code, text in refused.values())
+    return CheckFailed(f"the server refused {', '.join(refused)}: {said_of}")
+
+
+SMTP_ERRORS = library_errors.Table(
+    {
+        _refused_mail: library_errors.SMTP_REFUSED,
+        _refused_recipients: library_errors.SMTP_RECIPIENTS,
+        lambda error: CheckFailed(f"the mail could not be submitted: {error}"): library_errors.SMTP_BROKEN,
+    }
+)

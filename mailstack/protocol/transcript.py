@@ -1,0 +1,285 @@
+"""What client and server said, line by line, made into a dialogue: who, what it means, where that is written.
+
+Credentials are blotted out here, whatever was recorded: the initial response of AUTH, every answer to a 334, and
+both wherever a server repeats them (RFC 4954, section 4).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mailstack.model import Json
+from mailstack.protocol.status_codes import enhanced, reply
+
+BLOT = "••••••••"
+HEADER_LINES, BODY_LINES, LINE_LENGTH = 60, 12, 400  # what is shown of a message: lines, lines, characters
+
+Speaker = Literal["client", "server"]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One line as it was recorded, without its line end; `milliseconds` since the recording began, if known."""
+
+    speaker: Speaker
+    text: str
+    milliseconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A command, a reply of one line or several, or the message; with what it means and where that is written."""
+
+    speaker: Speaker
+    lines: tuple[str, ...]
+    meaning: str
+    source: str  # "RFC 5321, section 4.2.3"; several are separated by "; "
+    step: str  # greeting, tls, auth, envelope, data, quit; "" for anything else
+    code: int | None = None  # of a reply
+    enhanced: str | None = None
+    milliseconds: float | None = None
+
+    def json(self) -> Json:
+        """The exchange as it stands in documents."""
+        return {
+            "from": self.speaker,
+            "lines": list(self.lines),
+            "code": self.code,
+            "enhanced": self.enhanced,
+            "meaning": self.meaning,
+            "source": self.source,
+            "step": self.step,
+            "milliseconds": None if self.milliseconds is None else round(self.milliseconds, 1),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What STARTTLS led to."""
+
+    version: str  # TLSv1.3
+    cipher: str  # TLS_AES_256_GCM_SHA384
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A whole dialogue between a client and a server."""
+
+    client: str
+    server: str
+    exchanges: tuple[Exchange, ...]
+    tls: Tls | None = None
+
+    def json(self) -> Json:
+        """The dialogue as it stands in documents."""
+        return {
+            "client": self.client,
+            "server": self.server,
+            "tls": {"version": self.tls.version, "cipher": self.tls.cipher} if self.tls else None,
+            "exchanges": [exchange.json() for exchange in self.exchanges],
+        }
+
+
+# verb -> what the client wants, where that is written, the step
+_COMMANDS = {
+    "EHLO": ("greets, and asks what the server can do", "RFC 5321, section 4.1.1.1", "greeting"),
+    "HELO": ("greets, as clients did before there were extensions", "RFC 5321, section 4.1.1.1", "greeting"),
+    "LHLO": ("greets, and asks what the server can do", "RFC 2033, section 4.1", "greeting"),
+    "STARTTLS": ("asks for TLS", "RFC 3207, section 4", "tls"),
+    "AUTH": ("proves who it is", "RFC 4954, section 4", "auth"),
+    "MAIL": ("opens the envelope: the sender", "RFC 5321, section 4.1.1.2", "envelope"),
+    "RCPT": ("the envelope: a recipient", "RFC 5321, section 4.1.1.3", "envelope"),
+    "DATA": ("wants to hand over the message", "RFC 5321, section 4.1.1.4", "data"),
+    "RSET": ("drops the envelope", "RFC 5321, section 4.1.1.5", "envelope"),
+    "VRFY": ("asks whether there is such a user", "RFC 5321, section 4.1.1.6", ""),
+    "EXPN": ("asks who is on a mailing list", "RFC 5321, section 4.1.1.7", ""),
+    "HELP": ("asks for help", "RFC 5321, section 4.1.1.8", ""),
+    "NOOP": ("asks for nothing but a reply", "RFC 5321, section 4.1.1.9", ""),
+    "QUIT": ("takes its leave", "RFC 5321, section 4.1.1.10", "quit"),
+}
+_MECHANISMS = {
+    "PLAIN": "RFC 4616",
+    "LOGIN": "draft-murchison-sasl-login",
+    "CRAM-MD5": "RFC 2195",
+    "SCRAM-SHA-1": "RFC 5802",
+    "SCRAM-SHA-256": "RFC 7677",
+    "EXTERNAL": "RFC 4422, appendix A",
+    "XOAUTH2": "",
+    "OAUTHBEARER": "RFC 7628",
+}
+_CREDENTIALS = ("its credentials", "RFC 4954, section 4", "auth")
+_MESSAGE = ("the message: a header, an empty line, a body", "RFC 5322, section 2.1", "data")
+_END = ("the end of the message", "RFC 5321, section 4.1.1.4", "data")
+
+_REPLY = re.compile(r"(?P<code>[2-5]\d\d)(?P<more>[ -]|$)(?:(?P<enhanced>[245]\.\d{1,3}\.\d{1,3})(?= |$))?", re.ASCII)
+
+
+@dataclass(slots=True)
+class Blotter:
+    """Takes the credentials out of lines, in the order in which they were said."""
+
+    _asked: bool = False  # the server has said 334: what comes next is a credential
+    _seen: set[str] = field(default_factory=set)
+
+    def clean(self, said: Said) -> Said:
+        """The same, without credentials."""
+        if said.speaker == "server":
+            self._asked = said.text.startswith("334")
+            text = said.text
+            for credential in sorted(self._seen, key=len, reverse=True):
+                text = text.replace(credential, BLOT)
+            return replace(said, text=text)
+        if self._asked:
+            self._remember(said.text)
+            return replace(said, text=BLOT)
+        words = said.text.split(maxsplit=2)
+        if len(words) == 3 and words[0].upper() == "AUTH":
+            self._remember(words[2])
+            return replace(said, text=f"{words[0]} {words[1]} {BLOT}")
+        return said
+
+    def _remember(self, token: str) -> None:
+        """The token, and the password in it if it is one of PLAIN (RFC 4616, section 2)."""
+        found = {token, *token.split()}
+        try:
+            decoded = base64.b64decode(token, validate=True).decode()
+        except (binascii.Error, ValueError):
+            decoded = ""
+        if decoded.count("\0") == 2:
+            found.add(decoded.rpartition("\0")[2])
+        self._seen |= {each for each in found if len(each) >= 4 and each != BLOT}
+
+
+def annotate(
+    said: Iterable[Said], *, client: str, server: str, tls: Tls | None = None, message: Sequence[str] | None = None
+) -> Dialogue:
+    """Make a Dialogue of what was recorded.
+
+    `message`: the lines of the message, where the recording has none between the 354 and the dot.
+    """
+    blotter = Blotter()
+    made: list[Exchange] = []
+    waiting: deque[tuple[str, str]] = deque([("", "greeting")])  # (verb, step) of what is not answered yet
+    lines: list[Said] = []  # of a reply that goes on, or of the message
+    in_message = False
+    for each in said:
+        if in_message and each.speaker == "client":
+            if each.text != ".":
+                lines.append(each)
+                continue
+            made += _message(lines, each, message)
+            lines, in_message = [], False
+            waiting.append((".", "data"))
+            continue
+        if lines and in_message:  # the server would not wait for the end of the message
+            made += _message(lines, None, None)
+            lines, in_message = [], False
+        clean = blotter.clean(each)
+        if each.speaker == "client":
+            made.append(_command(clean))
+            waiting.append((clean.text.partition(" ")[0].upper(), made[-1].step))
+            continue
+        lines.append(clean)
+        match = _REPLY.match(clean.text)
+        if match and match["more"] == "-":
+            continue
+        verb, step = waiting.popleft() if waiting else ("?", "")
+        made.append(_reply(lines, verb, step))
+        in_message, lines = made[-1].code == 354, []
+    if lines:
+        made += _message(lines, None, None) if in_message else [_reply(lines, "?", "")]
+    return Dialogue(client, server, tuple(made), tls)
+
+
+def _command(said: Said) -> Exchange:
+    verb, _, rest = said.text.partition(" ")
+    meaning, source, step = _COMMANDS.get(verb.upper(), ("", "", ""))
+    if said.text == BLOT:
+        meaning, source, step = _CREDENTIALS
+    elif verb.upper() == "AUTH" and rest:
+        mechanism = rest.split()[0].upper()
+        meaning += f", by the mechanism {mechanism}"
+        source += f"; {_MECHANISMS[mechanism]}" if _MECHANISMS.get(mechanism) else ""
+    return Exchange("client", (said.text,), meaning, source, step, milliseconds=said.milliseconds)
+
+
+def _reply(lines: Sequence[Said], verb: str, step: str) -> Exchange:
+    texts, moment = tuple(line.text for line in lines), lines[-1].milliseconds
+    match = _REPLY.match(texts[-1])
+    if match is None:
+        return Exchange("server", texts, "no reply as SMTP has it", "RFC 5321, section 4.2", step, milliseconds=moment)
+    code, precise = int(match["code"]), match["enhanced"]
+    if precise and precise[0] != match["code"][0]:  # RFC 2034, section 4: the classes are the same
+        precise = None
+    if verb in ("EHLO", "LHLO") and code == 250:
+        meaning, source = "greets back, and lists its extensions", "RFC 5321, section 4.1.1.1"
+        return Exchange("server", texts, meaning, source, step, code, precise, moment)
+    meanings = [each for each in (reply(code, after=verb), enhanced(precise) if precise else None) if each]
+    # Of a success, what the enhanced code adds; “about an address” adds nothing.
+    told = [each.text.removeprefix("success").removeprefix(": ") for each in meanings]
+    told = [text for text in told if text and not (code < 300 and text.startswith("about "))]
+    sources = "; ".join(each.source for each in meanings)
+    return Exchange("server", texts, "; ".join(told), sources, step, code, precise, moment)
+
+
+def _message(lines: Sequence[Said], end: Said | None, known: Sequence[str] | None) -> list[Exchange]:
+    """The message and the dot that ends it; without lines, and with none known, the dot alone."""
+    texts = [line.text for line in lines] or list(known or ())
+    moment = lines[0].milliseconds if lines else end.milliseconds if end else None
+    made = [Exchange("client", shortened(texts), *_MESSAGE, milliseconds=moment)] if texts else []
+    if end:
+        made.append(Exchange("client", (end.text,), *_END, milliseconds=end.milliseconds))
+    return made
+
+
+def shortened(lines: Sequence[str]) -> tuple[str, ...]:
+    """Header, empty line and the first lines of the body; what is left out is said in a line in brackets."""
+    middle = next((number for number, line in enumerate(lines) if line == ""), len(lines))
+    header, body = list(lines[:middle]), list(lines[middle:])
+    kept = _first(header, HEADER_LINES) + body[:1] + _first(body[1:], BODY_LINES)
+    return tuple(line if len(line) <= LINE_LENGTH else line[: LINE_LENGTH - 1] + "…" for line in kept)
+
+
+def _first(lines: list[str], count: int) -> list[str]:
+    if len(lines) <= count + 1:
+        return lines
+    rest = lines[count:]
+    size = sum(len(line.encode(errors="replace")) + 2 for line in rest)
+    return [*lines[:count], _left_out(len(rest), size)]
+
+
+def _left_out(lines: int, size: int) -> str:
+    return f"[… {lines} more lines, {size:,} bytes]"
+
+
+class Shown:
+    """The lines of a message that `shortened` leaves, of one that comes line by line: memory does not grow with it."""
+
+    def __init__(self) -> None:
+        self._body = -1  # lines of the body so far; -1 in the header
+        self._first, self._lines, self._size = "", 0, 0  # of what is left out
+
+    def take(self, line: str) -> tuple[str, ...]:
+        """The next line: itself, or nothing."""
+        if self._body < 0:
+            self._body = 0 if line == "" else -1
+            return (line,)
+        self._body += 1
+        if self._body <= BODY_LINES:
+            return (line,)
+        self._first = self._first or line
+        self._lines += 1
+        self._size += len(line.encode(errors="replace")) + 2
+        return ()
+
+    def end(self) -> tuple[str, ...]:
+        """What stands for those that were left out."""
+        if self._lines <= 1:
+            return (self._first,) * self._lines
+        return (_left_out(self._lines, self._size),)

@@ -1,0 +1,1 @@
+"""Results for people and machines: JSON, JUnit, the experiment's page and its figures."""

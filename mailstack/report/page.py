@@ -1,0 +1,200 @@
+"""The report of an experiment: one self-contained page of HTML. A pure function of its document.
+
+The page has no script, and refers to nothing outside: style and figures stand in it, images are `data:` addresses. Its
+Content-Security-Policy (W3C, CSP Level 3) says so to the browser, and names the style by its digest, so that what a
+mail brought along could neither run nor be fetched nor look like the report, even if it came through unescaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import functools
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mailstack.model import Json
+from mailstack.report.figures import path, svg
+from mailstack.report.figures.sequence import sequence
+from mailstack.report.figures.timeline import end, timeline
+from mailstack.report.figures.topology import topology
+from mailstack.text.durations import spoken
+
+if TYPE_CHECKING:
+    import jinja2
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+# Types of images that are shown; others are only named.
+_PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+
+_TALL = 40  # lines of text that are shown without a scroll bar of their own
+_COLUMNS = 96  # about as many characters as a line of evidence has
+
+_NAMES = {
+    "mailstack": "mailstack",
+    "engine": "Docker Engine",
+    "compose": "Docker Compose",
+    "host": "Host",
+    "tag": "Tag of the images",
+    "base": "Layer of their base",
+    "debian": "Debian",
+    "postfix": "Postfix",
+    "dovecot": "Dovecot",
+    "mailutils": "GNU Mailutils",
+    "cyrus_sasl": "Cyrus SASL",
+    "python": "Python",
+    "kernel": "Kernel",
+}
+
+
+def render(document: Json) -> str:
+    """Render the document of `mailstack experiment --json` (docs/json.md) as a whole page, for UTF-8."""
+    from markupsafe import Markup
+
+    journeys = {_title(name): journey for name, journey in document["journeys"].items()}
+    span = max((end(journey) for journey in journeys.values()), default=0.0)
+    # Figures escape their input.
+    way = Markup(topology(journeys))  # noqa: S704
+    timelines = {name: Markup(timeline(journey, span=span)) for name, journey in journeys.items()}  # noqa: S704
+    said = Markup(sequence(document["dialogue"])) if document["dialogue"] else ""  # noqa: S704
+    css = svg.colours() + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return svg.clean(
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            document,
+            way=way,
+            timelines=timelines,
+            said=said,
+            models=journeys,
+            comparison=compare(journeys),
+            failures=failures(document["steps"]),
+            conditions=[
+                (_named(key), value) for key, value in document["facts"].items() if not isinstance(value, dict)
+            ],
+            images=document["facts"].get("images", {}),
+            css=Markup(css),  # noqa: S704  (the package's own)
+            policy=policy(css, *_styles(way, said, *timelines.values())),
+        )
+    )
+
+
+def _styles(*figures: str) -> list[str]:
+    """Return the style sheets in these figures, each once; a figure contains no markup but its own."""
+    return list(dict.fromkeys(style for figure in figures for style in re.findall("<style>(.*?)</style>", figure)))
+
+
+def policy(*styles: str) -> str:
+    """Return the Content-Security-Policy of a page that contains these style sheets only."""
+    digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in styles)
+    return f"default-src 'none'; style-src {digests}; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def failures(steps: list[Json]) -> list[tuple[str, list[Json]]]:
+    """Return the reasons for which steps failed, each with its steps."""
+    reasons: dict[str, list[Json]] = {}
+    for step in steps:
+        if step["verdict"] != "pass":
+            reasons.setdefault(step["reason"], []).append(step)
+    return list(reasons.items())
+
+
+def compare(journeys: Json) -> list[tuple[str, list[str]]]:
+    """Compare journeys: rows of a name and one cell for each journey."""
+    ways = [path.legs(journey) for journey in journeys.values()]
+
+    def row(name: str, cell: Any) -> tuple[str, list[str]]:
+        return name, ["; ".join(filter(None, map(cell, way))) or "–" for way in ways]
+
+    def kept(leg: path.Leg) -> str:
+        long = f" for {svg.milliseconds(leg.kept)}" if leg.kept is not None else ""
+        return f"{leg.origin}{long}" if leg.origin else ""
+
+    def contacted(leg: path.Leg) -> str:
+        port = f" port {leg.port}" if leg.port else ""
+        return f"{leg.target}{port}, {leg.protocol}" if leg.protocol and leg.target else ""
+
+    return [
+        (
+            "Stations that kept the mail",
+            [str(sum(not hop["notice"] for hop in journey["hops"])) for journey in journeys.values()],
+        ),
+        row("Kept by", kept),
+        row("Contacted", contacted),
+        row("Encrypted", lambda leg: f"to {leg.target}: {leg.tls}" if leg.tls else ""),
+        row("Authenticated as", lambda leg: leg.sasl_user),
+        ("Outcome", [journey["sentence"] for journey in journeys.values()]),
+    ]
+
+
+def picture(evidence: Json) -> str:
+    """Return the `data:` address of an image (RFC 2397); "" for one that a page should not show."""
+    if evidence["type"] not in _PICTURES:
+        return ""
+    try:
+        content = base64.b64decode(evidence["base64"], validate=True)
+    except (binascii.Error, ValueError):
+        return ""
+    return f"data:{evidence['type']};base64,{base64.b64encode(content).decode()}" if content else ""
+
+
+def tall(text: str) -> bool:
+    """Whether a text is too long to be shown in the page at full height."""
+    return sum(1 + len(line) // _COLUMNS for line in text.splitlines()) > _TALL
+
+
+def moment(iso: str) -> str:
+    """`2026-11-23T21:24:01.9+00:00` for people: `23 November 2026, 21:24:01 UTC`."""
+    time = datetime.datetime.fromisoformat(iso)
+    zone = {"": "", "UTC": " UTC"}.get(time.tzname() or "", f" {time.tzname()}")
+    return f"{time.day} {_MONTHS[time.month - 1]} {time.year}, {time:%H:%M:%S}{zone}"
+
+
+def release(version: str) -> str:
+    """Return a version without a distribution's additions: `1:2.4.1+dfsg1-6+deb13u7` is `2.4.1`."""
+    return re.split(r"[-+~ ]", version.rpartition(":")[2])[0]
+
+
+def identifier(text: str) -> str:
+    """Return a word that can be an anchor in the page."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+# strftime's depend on the locale.
+_MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "picture": picture,
+        "tall": tall,
+        "moment": moment,
+        "release": release,
+        "seconds": spoken,
+        "milliseconds": svg.milliseconds,
+        "delays": svg.delays,
+        "identifier": identifier,
+    }
+    return environment
+
+
+def _title(name: str) -> str:
+    return name.replace("-", " ").replace("_", " ").capitalize()
+
+
+def _named(key: str) -> str:
+    return _NAMES.get(key, _title(key))

@@ -1,0 +1,278 @@
+"""A child process: its streams, its deadline and its end, in one loop. The only module that starts processes.
+
+The thread that calls reads and writes all streams at once, so none of them fills up while another is waited for. Line
+callbacks run in that thread: what they raise reaches the caller, after the child has been ended.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mailstack.errors import DeadlinePassed, HostError, Interrupted
+from mailstack.model import Command, Deadline, Result
+from mailstack.runner.output import LineSink, Output, shown
+
+PIPE, NOWHERE, TO_STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
+
+# How long, in seconds, a child has between SIGTERM and SIGKILL: when it is interrupted, and when its deadline passed.
+INTERRUPTED_SECONDS, LATE_SECONDS = 10.0, 1.0
+# How long its outputs are read after its end while a child of its own holds them open and prints nothing; in seconds.
+LINGER_SECONDS = 1.0
+
+_PIECE = 1 << 16
+_LONGEST_SELECT = 3600.0  # seconds; epoll(7) takes no more than a few days
+
+
+class _Process:
+    """The process itself: its birth, its number and its end.
+
+    A thread of its own starts it and waits for it. An interruption comes to the main thread, so never between a
+    process's birth and its being known; and its end is heard of at once, where `Popen.wait` with a timeout would look
+    each 50 ms. Its number stays its own until `close`, so no signal reaches another process.
+    """
+
+    def __init__(self, command: Command, session: bool, **how: Any) -> None:
+        self.ended = threading.Event()
+        self.code: int | None = None  # the exit code once it has ended; -N: by signal N
+        self.popen: subprocess.Popen[bytes] | None = None
+        self.bell, self._ringer = os.pipe()  # can be read from once it has ended
+        self._command, self._session = command, session
+        self._how = {**how, "env": {**os.environ, **command.environment}, "start_new_session": session}
+        self._failure: Exception | None = None
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._born, self._closed = threading.Event(), threading.Event()
+        self._over = threading.Event()  # the thread has nothing more to do
+
+    def start(self) -> None:
+        """Start it. Raises HostError."""
+        # Not by threading.Thread, whose bookkeeping an interruption within `start` leaves in disorder (a KeyError).
+        _thread.start_new_thread(self._live, ())
+        self._born.wait()
+        if isinstance(self._failure, OSError):
+            raise HostError(f"{self._command.argv[0]}: cannot be run: {self._failure.strerror}") from None
+        if self._failure:
+            raise self._failure
+
+    def exit_code(self) -> int:
+        """Return how it ended. Raises HostError when that is not known."""
+        if self.code is None:
+            raise HostError(
+                f"`{shown(self._command)}`: how it ended is not known, since SIGCHLD is ignored",
+                remedy="start this process with SIGCHLD at its default: see signal(7)",
+            )
+        return self.code
+
+    def give_up(self) -> None:
+        """Start it no more, if it was not started yet."""
+        with self._lock:
+            self._given_up = True
+
+    def signal(self, number: int, *, everyone: bool = False) -> None:
+        """Send a signal to it, or to `everyone` in its session, if permitted (sudo's child is root's)."""
+        with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
+            if self.popen and not self._closed.is_set():
+                send = os.killpg if everyone and self._session else os.kill
+                send(self.popen.pid, number)
+
+    def close(self) -> None:
+        """Close its streams, and let go of it, whether or not it has ended."""
+        with self._lock:
+            self._closed.set()
+        os.close(self.bell)
+        if self.popen:
+            for stream in filter(None, (self.popen.stdin, self.popen.stdout, self.popen.stderr)):
+                with contextlib.suppress(OSError):  # what it was written and did not read
+                    stream.close()
+        if self.ended.is_set():
+            self._over.wait()
+
+    def _live(self) -> None:
+        try:
+            with self._lock:
+                if not self._given_up:
+                    self.popen = subprocess.Popen(self._command.argv, **self._how)
+        except Exception as error:  # for the thread that waits
+            self._failure = error
+        self._born.set()
+        if self.popen:
+            # Not reaped yet: until then nobody else gets its number (waitid(2)).
+            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the kernel reaps
+                how = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
+                if how:
+                    self.code = how.si_status if how.si_code == os.CLD_EXITED else -how.si_status
+            self.ended.set()
+            with contextlib.suppress(OSError):
+                os.write(self._ringer, b".")
+            self._closed.wait()
+            self.popen.wait()
+        os.close(self._ringer)
+        self._over.set()
+
+
+class Child:
+    """A process with its streams, run to its end."""
+
+    def __init__(
+        self,
+        command: Command,
+        *,
+        inherited: Sequence[int] = (),
+        session: bool = True,  # of its own: Ctrl-C and the terminal's end are this process's to handle
+        **streams: Any,  # stdin, stdout, stderr, cwd: as Popen takes them
+    ) -> None:
+        self.command, self._process = command, _Process(command, session, pass_fds=tuple(inherited), **streams)
+        self.ended, self.signal, self.start = self._process.ended, self._process.signal, self._process.start
+        self._selector = selectors.DefaultSelector()
+        self._linger: Deadline | None = None
+        self._rest = memoryview(command.input or b"")
+
+    @property
+    def code(self) -> int | None:
+        """The exit code once it has ended; -N: by signal N."""
+        return self._process.code
+
+    def run(self, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
+        """Start it and run it to its end; when anything is raised meanwhile, it is ended first.
+
+        Raises HostError, DeadlinePassed, CommandFailed when it prints too much, and what `on_line` raises.
+        """
+        output = Output(self.command, on_line)
+        try:
+            self.start()
+            self._listen(output)
+            self._carry(deadline)
+            if self._linger is None:
+                seconds = deadline.seconds if deadline else 0
+                raise DeadlinePassed(f"`{shown(self.command)}` was not done within {seconds:g} s")
+            code = self._process.exit_code()
+            output.finish()
+            return output.result(code)
+        except BaseException as error:
+            self._end(error, deadline)
+            raise
+        finally:
+            self.close()
+
+    def release(self) -> None:
+        """Start it, and let it outlive this process; `code` says how it ended. Raises HostError."""
+        try:
+            self.start()
+        except BaseException as error:
+            self._end(error, None)
+            raise
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the streams, and let go of the process, whether or not it has ended."""
+        for key in list(self._selector.get_map().values()):
+            self._drop(key.fd)
+        self._selector.close()
+        self._process.close()
+
+    # ── the loop ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _listen(self, output: Output) -> None:
+        process, read, write = self._process.popen, selectors.EVENT_READ, selectors.EVENT_WRITE
+        assert process
+        self._selector.register(self._process.bell, read, self._rang)
+        for stream, take in ((process.stdout, output.out), (process.stderr, output.err)):
+            if stream:
+                os.set_blocking(stream.fileno(), False)
+                self._selector.register(stream, read, lambda fd, take=take: self._read(fd, take))
+        if process.stdin:
+            os.set_blocking(process.stdin.fileno(), False)
+            self._selector.register(process.stdin, write, self._write)
+
+    def _carry(self, deadline: Deadline | None) -> None:
+        """Read and write until the process and its outputs have ended, or the deadline has passed."""
+        while self._selector.get_map():
+            left = [each.remaining() for each in (deadline, self._linger) if each]
+            ready = self._selector.select(min([*left, _LONGEST_SELECT]))
+            late = deadline is not None and deadline.passed()
+            if (late and self._linger is None) or (not ready and self._linger and self._linger.passed()):
+                return
+            for key, _ in ready:  # once more when it is late: what an ended process has left in its pipes
+                if key.fd in self._selector.get_map():
+                    key.data(key.fd)
+            if late:
+                return
+
+    def _rang(self, bell: int) -> None:
+        self._selector.unregister(bell)
+        self._linger = Deadline.after(LINGER_SECONDS)
+        stdin = self._process.popen and self._process.popen.stdin
+        if stdin and not stdin.closed:
+            self._drop(stdin.fileno())
+
+    def _read(self, fd: int, take: Callable[[bytes], None]) -> None:
+        try:
+            data = os.read(fd, _PIECE)
+        except BlockingIOError:
+            return
+        if not data:
+            self._drop(fd)
+            return
+        if self._linger:
+            self._linger = Deadline.after(LINGER_SECONDS)
+        take(data)
+
+    def _write(self, fd: int) -> None:
+        try:
+            self._rest = self._rest[os.write(fd, self._rest[:_PIECE]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._rest = self._rest[:0]  # it reads no more: its exit code tells
+        if not self._rest:
+            self._drop(fd)
+
+    def _drop(self, fd: int) -> None:
+        """Neither read nor write this stream any more."""
+        with contextlib.suppress(KeyError):
+            file = self._selector.unregister(fd).fileobj
+            if not isinstance(file, int):
+                with contextlib.suppress(OSError):
+                    file.close()  # type: ignore[attr-defined]
+
+    def _end(self, reason: BaseException, deadline: Deadline | None) -> None:
+        """End it, and whatever it has started: SIGTERM, then SIGKILL."""
+        self._process.give_up()
+        try:
+            for number, seconds in ((signal.SIGTERM, _patience(reason, deadline)), (signal.SIGKILL, LATE_SECONDS)):
+                self.signal(number, everyone=True)
+                self._hear_out(Deadline.after(seconds), reason)
+                if not self._process.popen or (self.ended.is_set() and not self._selector.get_map()):
+                    break
+        finally:
+            self.signal(signal.SIGKILL, everyone=True)
+
+    def _hear_out(self, deadline: Deadline, reason: BaseException) -> None:
+        """Wait for its end and its last words."""
+        while True:
+            try:
+                self._carry(deadline)
+                break
+            except Interrupted:
+                raise
+            except Exception as error:  # once only: then it is not told any more
+                reason.add_note(f"and while `{shown(self.command)}` was being ended: {error}")
+        if self._process.popen and self._linger is None:
+            self.ended.wait(deadline.remaining())
+
+
+def _patience(reason: BaseException, deadline: Deadline | None) -> float:
+    """Return how many seconds a child has between SIGTERM and SIGKILL."""
+    if not isinstance(reason, KeyboardInterrupt | Interrupted):
+        return LATE_SECONDS
+    left = deadline.remaining() if deadline else INTERRUPTED_SECONDS
+    return min(INTERRUPTED_SECONDS, max(LATE_SECONDS, left))

@@ -1,0 +1,57 @@
+"""The process that keeps the connection to one host: `python -m mailstack.ssh.daemon HOST`; see `tunnel`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+
+from mailstack.secret import Secret
+from mailstack.ssh import address, daemon_client, wire
+from mailstack.ssh.address import CONTROL, ENGINE
+from mailstack.ssh.daemon_control import Control
+from mailstack.ssh.forwarding import Sockets, join
+from mailstack.ssh.remote import Remote
+from mailstack.ssh.tunnel import Tunnel
+from mailstack.storage import directories
+
+
+def main(name: str) -> None:
+    """Connect, say so on standard input (a socket, on which the user's answers come), and serve."""
+    with socket.socket(fileno=os.dup(0)) as starter, starter.makefile("rwb") as stream:
+        if (given := wire.heard(stream)) is None:
+            return  # the starter was killed
+        answers = {question: Secret(wire.value(given, question, str)) for question in given}
+        host = address.parse(name)
+        remote = Remote(host, answers)
+        directory = directories.root() / host.key
+        tunnel = Tunnel(remote, directory)
+        try:
+            remote.open()
+            tunnel.look()
+            for place, handle in (
+                (ENGINE, lambda client: join(client, tunnel.engine())),
+                (CONTROL, Control(tunnel)),
+            ):
+                server = Sockets(directory / place, handle)
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+            for lab in daemon_client.labs(directory):
+                tunnel.forward(list(lab.ports.values()))
+        except Exception as error:  # whatever it is, the starter is told
+            with contextlib.suppress(Exception):
+                tunnel.leave()
+            said = wire.told(error)
+        else:
+            said = {}
+        # Not left by the starter: it is the first user, from now on.
+        with contextlib.suppress(OSError):  # it was killed
+            wire.say(stream, said)
+    if not said:
+        remote.wait()
+    tunnel.end()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,106 @@
+"""Joining the process that keeps the connection to a host over SSH (`tunnel`), which is started where none runs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from mailstack import state
+from mailstack.errors import HostError
+from mailstack.model import Json
+from mailstack.runner.local import Local, program
+from mailstack.secret import Ask, Secret
+from mailstack.ssh import address, wire
+from mailstack.ssh.address import ENGINE, LOCK
+from mailstack.ssh.connection import Connection, attempt, unread
+from mailstack.state import same_file
+from mailstack.storage import directories
+from mailstack.storage.directories import Marker
+
+# How often a password is asked for (ssh_config(5), NumberOfPasswordPrompts).
+_TRIES = 3
+
+
+def join(host: address.Host, directory: Path, ask: Ask) -> Connection:
+    """Join the process that keeps the connection to a host in this directory, or start it. Raises HostError."""
+    while True:
+        fd = _open_lock(directory)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # of several commands that begin at once, one starts it
+            if not same_file(fd, directory / LOCK):
+                continue  # the one that was there has just ended, and has tidied up
+            if (sock := attempt(directory)) is None:
+                try:
+                    _started(host, directory, ask)
+                except BaseException:
+                    discard(directory)
+                    raise
+                sock = attempt(directory)
+            if sock is None:
+                raise HostError(f"{host}: the connection was cut as soon as it was there", remedy="try again")
+            return Connection(host, directory, sock)
+        finally:
+            os.close(fd)
+
+
+def _open_lock(directory: Path) -> int:
+    """Open the lock of a host's directory, which is made if it is not there. Raises HostError."""
+    root = directory.parent
+    while True:
+        directories.make(root, Marker(directories.ROOT))
+        with contextlib.suppress(FileNotFoundError), directories.held(root):
+            directories.make(directory, Marker(directories.HOST))
+            return directories.open_file(directory / LOCK, os.O_RDWR | os.O_CREAT)
+
+
+def labs(directory: Path) -> list[state.State]:
+    """Return how this user's labs on the host of a directory were brought up."""
+    endpoint = state.endpoint_of(f"unix://{directory / ENGINE}")
+    homes = [home for home in state.homes(directory.parent) if home.endpoint == endpoint]
+    return [lab for home in homes for lab in state.others(home, "")]
+
+
+def discard(directory: Path) -> None:
+    """Remove a host's directory, unless there is a lab on that host."""
+    if not labs(directory):
+        with contextlib.suppress(OSError), directories.held(directory.parent):
+            directories.remove(directory)
+
+
+def _started(host: address.Host, directory: Path, ask: Ask) -> None:
+    answers: dict[str, Secret] = {}
+    tries: Counter[str] = Counter()
+    told = _start(host, directory, answers)
+    while (question := str(told.get("question", ""))) and tries[question] < _TRIES and (answer := ask(question)):
+        tries[question] += 1
+        answers[question] = answer
+        told = _start(host, directory, answers)
+    if "error" in told:
+        raise wire.error_of(told)
+
+
+def _start(host: address.Host, directory: Path, answers: Mapping[str, Secret]) -> Json:
+    """Start the process; what it says once it is connected, or is not."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        environment = {directories.VARIABLE: str(directory.parent.parent)}
+        keeper = program("mailstack.ssh.daemon", str(host), environment=environment)
+        Local().release(keeper, stdin=theirs.fileno())
+        theirs.close()
+        revealed = {question: answer.reveal() for question, answer in answers.items()}
+        with ours.makefile("rwb") as stream:
+            try:
+                wire.say(stream, revealed)
+                told = wire.heard(stream)
+            except wire.Broken as error:
+                raise unread(host, error) from None
+            except OSError:
+                told = None
+    if told is None:
+        raise HostError(f"{host}: the process that keeps the connection ended", remedy="try again")
+    return told

@@ -1,0 +1,133 @@
+"""A lab's files on a host over SSH: sent there, and removed. They are read by the containers, which run there."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mailstack.errors import HostError
+from mailstack.model import Command, Deadline, Result
+from mailstack.runner.local import last_lines, must
+from mailstack.ssh.connection import SECONDS, Connection
+from mailstack.state import owner
+
+if TYPE_CHECKING:
+    import tarfile
+
+# All files of a lab. They take the place of those that are there, file by file and in place: containers know a file by
+# its inode. The lab's directory is marked (see `storage`): one without the marker was made by somebody else.
+_TAKE = """\
+set -e
+umask 077
+lab=${1%/files}
+mkdir -p "${lab%/*}"
+if ! mkdir "$lab" 2>/dev/null && ! [ -f "$lab/.mailstack" ] && [ -n "$(ls -A "$lab")" ]; then
+  echo "$lab: was not made by mailstack" >&2
+  exit 1
+fi
+: >> "$lab/.mailstack"
+mkdir -p "$1"
+cd "$1"
+trap 'rm -f ../.told ../.taken' EXIT
+tar --overwrite -xvf - > ../.told
+sort ../.told > ../.taken
+find . -type f | sort | comm -23 - ../.taken | xargs -r -d '\\n' rm -f --
+"""
+_ABSENT = 9
+# Some files, and in one of them (`.gone`) the names of those to remove. It fails where the lab's files are not there.
+_UPDATE = f"""\
+set -e
+umask 077
+[ -f "${{1%/files}}/.mailstack" ] && cd "$1" || exit {_ABSENT}
+tar --overwrite -xf -
+xargs -d '\\n' rm -f -- .gone < .gone
+"""
+_GONE = ".gone"
+# POSIX: blocks of 1024 bytes; the fourth column of the last line is what is available. Its parent where the user may
+# not see the directory itself.
+_FREE = 'df -Pk "$1" 2>/dev/null || df -Pk "${1%/*}"'
+# A lab's directory with its marker; one of the version before markers by its CA. Directories in which others have
+# something stay. No link is followed.
+_FORGET = """\
+forget() {
+  [ -O "$1" ] && [ ! -L "$1" ] && [ ! -L "$1/$2" ] && [ ! -L "$1/$2/$3" ] && [ -f "$1/$2/$3/$4" ] || return 0
+  rm -rf -- "$1/$2/$3/files" && rm -rf -- "$1/$2/$3" || exit  # what makes it known goes last
+  rmdir -- "$1/$2" "$1" 2>/dev/null || :
+}
+forget "$1" "$2" "$3" .mailstack
+forget "/dev/shm/mailstack-$(id -u)" "$2" "$3" files/ca.pem
+"""
+
+
+def send(connection: Connection, files: Path, place: str, names: Collection[str] | None) -> None:
+    """Make the files in `place` on the host the same as those in `files`: all of them, or those with these names.
+
+    Raises HostError, DeadlinePassed.
+    """
+    if names is not None:
+        archive = some(files, names)
+        result = _put(connection, _UPDATE, place, archive)
+    if names is None or result.code == _ABSENT:
+        archive = everything(files)
+        result = _put(connection, _TAKE, place, archive)
+    if result.code == 0:
+        return
+    free, size = free_bytes(connection, connection.place), len(archive)
+    full = f": its shared memory is full, {free // 1024} KiB are free and {size // 1024} are needed"
+    raise HostError(
+        f"{connection.host}: the lab's files cannot be put into {connection.place}" + (full if free < size else ""),
+        remedy="make room there: `df /dev/shm` shows how much there is",
+        details=last_lines(result.stderr, 3),
+    )
+
+
+def _put(connection: Connection, script: str, place: str, archive: bytes) -> Result:
+    command = Command(("sh", "-c", script, "mailstack", place), input=archive)
+    return connection.run(command, deadline=Deadline.after(SECONDS))
+
+
+def everything(files: Path) -> bytes:
+    """Return all files of a directory as an archive."""
+    import tarfile
+
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(files, ".", filter=_nobodys)
+    return archive.getvalue()
+
+
+def some(files: Path, names: Collection[str]) -> bytes:
+    """Return the files with these names as an archive, with the names of those that are not there in `.gone`."""
+    import tarfile
+
+    there = [name for name in names if (files / name).exists()]
+    gone = "".join(f"./{name}\n" for name in sorted(set(names) - set(there))).encode()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in there:
+            tar.add(files / name, f"./{name}", recursive=False, filter=_nobodys)
+        member = tarfile.TarInfo(f"./{_GONE}")
+        member.size = len(gone)
+        tar.addfile(member, io.BytesIO(gone))
+    return archive.getvalue()
+
+
+def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def forget(connection: Connection, lab: str) -> None:
+    """Remove a lab's files from the host. Raises HostError, DeadlinePassed."""
+    away = Command(("sh", "-c", _FORGET, "mailstack", connection.place, owner(), lab))
+    must(connection, away, deadline=Deadline.after(SECONDS))
+
+
+def free_bytes(connection: Connection, path: str) -> int:
+    """Return the free space of the host's file system with this path, in bytes. Raises HostError."""
+    told = connection.run(Command(("sh", "-c", _FREE, "df", path)), deadline=Deadline.after(SECONDS)).stdout
+    words = told.strip().rpartition("\n")[2].split()
+    return int(words[3]) * 1024 if len(words) > 3 else 0

@@ -1,0 +1,263 @@
+"""Logging in to a host as OpenSSH would, over all hops that lead to it.
+
+Fabric reads ~/.ssh/config (names, users, ports, keys, ProxyJump); keys of hosts are verified against known_hosts
+(sshd(8)), and a host that is not in there is refused, where Fabric would add it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mailstack import library_errors
+from mailstack.errors import HostError, MailstackError
+from mailstack.model import Deadline
+from mailstack.secret import Secret
+from mailstack.ssh import transport
+from mailstack.ssh.address import Host
+
+# Until a machine has answered at all, and until the host is logged in to, over all hops and with whichever key; in
+# seconds.
+CONNECT_SECONDS = 10
+LOGIN_SECONDS = 12
+
+_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+
+
+class Refused(HostError):
+    """The host takes none of the keys that were offered; `question` is what to ask the user for, if that may help."""
+
+    def __init__(self, message: str, *, remedy: str, question: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.question = question
+
+
+def enter(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
+    """Connections that are logged in, the last of them to the host, each through the one before it.
+
+    `answers`: what the user has said to the questions of Refused. Raises HostError; Refused when no key will do.
+    """
+    import fabric
+
+    with mapped(host):
+        last = fabric.Connection(
+            host.machine, user=host.user, port=host.port, connect_kwargs={"transport_factory": transport.kind()}
+        )
+        hops, deadline = _hops(last), Deadline.after(LOGIN_SECONDS)
+        for hop in hops:
+            one = _Hop(host, hop, str(host) if hop is last else hop.original_host, hop is last)
+            with one.in_time(deadline):
+                one.enter(answers)
+    return hops
+
+
+@contextlib.contextmanager
+def mapped(host: Host) -> Iterator[None]:
+    """Turn what the libraries raise into a HostError that names the host; what is not theirs passes unchanged."""
+    try:
+        yield
+    except MailstackError:
+        raise
+    except Exception as error:
+        if (found := errors(host).of(error)) is None:
+            raise
+        raise found from None
+
+
+def errors(host: Host) -> library_errors.Table:
+    """Return what the errors of the libraries are for the user."""
+
+    def broken(error: Exception) -> HostError:
+        reason = getattr(error, "strerror", None) or str(error) or "the connection was cut"
+        return HostError(f"{host}: {reason}")
+
+    def settings(error: Exception) -> HostError:
+        return HostError(
+            f"{host}: your SSH configuration cannot be used: {type(error).__name__}: {error}",
+            remedy=f"see ~/.ssh/config and ~/.ssh/known_hosts: `ssh -v {host}` names the line",
+        )
+
+    return library_errors.Table({broken: library_errors.SSH, settings: library_errors.SSH_SETTINGS})
+
+
+class _Hop:
+    """One of the machines on the way, the host itself in the end."""
+
+    def __init__(self, host: Host, connection: Any, called: str, last: bool) -> None:
+        self._host = host
+        self._connection = connection
+        self._name = called if last else f"{host} (on the way, {called})"
+        self._password = f"password for {called}"
+        self._passphrase = f"passphrase of the key for {called}"
+
+    @contextlib.contextmanager
+    def in_time(self, deadline: Deadline) -> Iterator[None]:
+        """Give up what is done meanwhile when the deadline passes. Raises HostError."""
+        late = threading.Event()
+        timer = threading.Timer(deadline.remaining(), self._give_up, (late,))
+        timer.start()
+        try:
+            yield
+        except HostError:
+            if not late.is_set():
+                raise
+            raise HostError(
+                f"{self._name}: silent while logging in, and given up after {deadline.seconds:g} s",
+                remedy=f"see what `ssh {self._host}` waits for: it, or what it asks about its users, may be down",
+            ) from None
+        finally:
+            timer.cancel()
+
+    def _give_up(self, late: threading.Event) -> None:
+        late.set()
+        for each in _hops(self._connection):
+            if (transport := each.client.get_transport()) is not None:
+                transport.close()
+
+    def enter(self, answers: Mapping[str, Secret]) -> None:
+        """Connect and log in. Raises HostError."""
+        import paramiko
+
+        self._prepare(answers)
+        try:
+            self._connection.open()
+        except paramiko.AuthenticationException as error:
+            if isinstance(error, paramiko.PasswordRequiredException):
+                raise Refused(
+                    f"{self._name}: the key for it is encrypted",
+                    remedy="add it to your agent: ssh-add",
+                    question=self._passphrase,
+                ) from None
+            if self._gone():
+                raise self._cut() from None
+            kinds = getattr(error, "allowed_types", [])
+            raise self._refused(answers, password="password" in kinds or not kinds) from None
+        except paramiko.SSHException as error:
+            raise self._broken(error, answers) from None
+        except (OSError, EOFError) as error:  # TimeoutError is one
+            raise self._unreachable(error) from None
+
+    def _broken(self, error: Exception, answers: Mapping[str, Secret]) -> HostError:
+        """Return what an error of the SSH protocol is for the user."""
+        import paramiko
+
+        if isinstance(error, paramiko.BadHostKeyException):
+            known, shown = fingerprint(error.expected_key), fingerprint(error.key)
+            return HostError(
+                f"{self._name}: its key has changed: known is {known}, shown was {shown}",
+                remedy="somebody may be in between. Where you know that the key is new: "
+                f"ssh-keygen -R {_known_name(error.hostname, self._connection.port)}, then connect once with ssh",
+            )
+        if self._passphrase in answers:  # with which the key cannot be read
+            return Refused(
+                f"{self._name}: this is not the passphrase of the key for it",
+                remedy="add the key to your agent: ssh-add",
+                question=self._passphrase,
+            )
+        if "No authentication methods available" in str(error):  # neither a key nor a password to offer
+            return self._refused(answers, password=True)
+        if self._gone():
+            return self._cut()
+        return HostError(
+            f"{self._name}: no SSH with it: {error}",
+            remedy="does sshd listen there? After log-ins that failed it turns away whoever comes from the same "
+            "address (PerSourcePenalties in sshd_config(5)): then try again in a minute",
+        )
+
+    def _unreachable(self, error: OSError | EOFError) -> HostError:
+        """Return what an error of the network is for the user."""
+        import paramiko
+
+        remedy = "is the machine up, and does sshd listen there?"
+        if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
+            where = f"{self._connection.host}:{self._connection.port}"
+            reason = next(iter(error.errors.values())).strerror
+            return HostError(f"{self._name}: nothing can be reached at {where}: {reason}", remedy=remedy)
+        if isinstance(error, socket.gaierror):
+            return HostError(
+                f"{self._name}: there is no machine of that name: {error.strerror}",
+                remedy="write ssh://user@machine, or a Host of ~/.ssh/config",
+            )
+        reason = getattr(error, "strerror", None) or str(error) or "it does not answer"
+        return HostError(f"{self._name}: {reason}", remedy=remedy)
+
+    def _prepare(self, answers: Mapping[str, Secret]) -> None:
+        """What the library is to do otherwise than it would."""
+        connection = self._connection
+        connection.connect_timeout = CONNECT_SECONDS
+        asked = dict(connection.connect_kwargs, banner_timeout=CONNECT_SECONDS)
+        asked["auth_timeout"] = 2 * LOGIN_SECONDS  # of each key: the deadline of all of them is the shorter one
+        # As ssh(1) does, one that is not there is left out.
+        asked["key_filename"] = [name for name in asked.get("key_filename", []) if Path(name).expanduser().is_file()]
+        for word, question in (("password", self._password), ("passphrase", self._passphrase)):
+            if question in answers:
+                asked[word] = answers[question].reveal()
+        connection.connect_kwargs = asked
+        _verify(connection, self._name, self._host)
+
+    def _gone(self) -> bool:
+        """Whether the connection was there, and is no more: then what could not be done says nothing of the keys."""
+        transport = self._connection.client.get_transport()
+        return transport is not None and transport.remote_version != "" and not transport.is_active()
+
+    def _cut(self) -> HostError:
+        return HostError(
+            f"{self._name}: the connection was cut while logging in",
+            remedy="try again; where your agent has many keys, sshd gives up before the right one comes: "
+            "name its file in ~/.ssh/config by IdentityFile, then it comes first",
+        )
+
+    def _refused(self, answers: Mapping[str, Secret], *, password: bool) -> Refused:
+        how = " with this password" if self._password in answers else ": none of your keys will do"
+        return Refused(
+            f"{self._name}: {self._connection.user} is refused{how}",
+            remedy=f"see whether `ssh {self._host}` works: the keys in your agent and in ~/.ssh/config are taken",
+            question=self._password if password else "",
+        )
+
+
+def _hops(connection: Any) -> list[Any]:
+    """The connections that lead to a host, its own the last of them."""
+    hops: list[Any] = []
+    while connection and not isinstance(connection, str):  # of ProxyCommand
+        hops.insert(0, connection)
+        connection = connection.gateway
+    return hops
+
+
+def _verify(connection: Any, name: str, host: Host) -> None:
+    """Have a connection verify its host's key."""
+    import paramiko
+
+    class Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+        """Refuse a key that is in no known_hosts."""
+
+        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+            raise HostError(
+                f"{name}: its key is not known: {fingerprint(key)}",
+                remedy="compare it with what the machine's owner says, and connect once with "
+                f"`ssh {host}`: that adds it to ~/.ssh/known_hosts",
+            )
+
+    connection.client.set_missing_host_key_policy(Unknown())
+    said = str(connection.ssh_config.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"))
+    for each in (*_KNOWN_HOSTS, *said.split()):
+        path = Path(each).expanduser()
+        if path.is_file():
+            connection.client.load_system_host_keys(str(path))
+
+
+def fingerprint(key: Any) -> str:
+    """A host key's fingerprint as ssh(1) shows it."""
+    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+    return f"SHA256:{digest} ({key.get_name()})"
+
+
+def _known_name(hostname: str, port: int) -> str:
+    return hostname if port == 22 or hostname.startswith("[") else f"'[{hostname}]:{port}'"

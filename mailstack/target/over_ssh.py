@@ -1,0 +1,141 @@
+"""A host over SSH as a target.
+
+A process of its own (`tunnel`) keeps the connection: the engine there has a socket here, the ports of its labs are
+this machine's, and what is kept of them here has a home of its own. What is left is done here: the files for the
+containers have to be on the host as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailstack.errors import EngineError, HostError, InputError, Interrupted, MailstackError
+from mailstack.secret import Ask
+from mailstack.ssh import address, daemon_client, handover
+from mailstack.ssh.address import CONTROL, ENGINE
+from mailstack.ssh.connection import Connection
+from mailstack.state import owner
+from mailstack.storage import directories
+from mailstack.target import target
+from mailstack.target.target import DEFAULT_URL, Target
+
+# The longest path of a socket (unix(7), sun_path).
+_SOCKET_BYTES = 107
+
+
+@dataclass(frozen=True, slots=True)
+class SshTarget(Target):
+    """A host over SSH, and the connection to it. The methods are those of Target."""
+
+    connection: Connection
+    socket: str  # address of the socket here that leads to the engine
+    own: str
+
+    @property
+    def url(self) -> str:
+        return self.socket
+
+    @property
+    def own_url(self) -> str:
+        return self.own
+
+    @property
+    def host(self) -> str:
+        return str(self.connection.host)
+
+    @property
+    def user(self) -> str:
+        return str(self.connection.about["user"])
+
+    @property
+    def by_sudo(self) -> bool:
+        return bool(self.connection.about["way"] == "sudo")
+
+    @property
+    def description(self) -> str:
+        way = ", by sudo" if self.by_sudo else ""
+        return f"{self.connection.about['socket']} on {self.host}, as {self.user}{way}"
+
+    @property
+    def secrets_place(self) -> str:
+        return self.connection.place
+
+    @property
+    def runner(self) -> Connection:
+        return self.connection
+
+    @property
+    def clock_ahead(self) -> float:
+        return self.connection.ahead
+
+    def look(self) -> None:
+        self.connection.look()
+
+    def explained(self, error: MailstackError) -> MailstackError:
+        if isinstance(error, InputError | Interrupted):
+            return error
+        try:
+            self.look()
+        except MailstackError as gone:
+            if gone.message != error.message:
+                gone.details = error.happened()
+            return gone
+        return error
+
+    def unanswered(self, reason: str) -> HostError:
+        if "Permission denied" in reason or self.connection.look()["way"] == "denied":
+            return target.denied(self)
+        return EngineError(f"no Docker engine answers {self.where}", remedy=self.line("provision"))
+
+    def files_of(self, files: Path) -> str:
+        return f"{self.connection.place}/{owner()}/{files.parent.name}/files"
+
+    def hand_over(self, files: Path, names: Collection[str] | None = None) -> None:
+        handover.send(self.connection, files, self.files_of(files), names)
+
+    def forget(self, lab: str, ports: Collection[int]) -> None:
+        handover.forget(self.connection, lab)
+        self.close(ports)
+
+    def forward(self, ports: Collection[int]) -> list[int]:
+        return self.connection.forward(ports)
+
+    def close(self, ports: Collection[int]) -> None:
+        self.connection.close(ports)
+
+    def listening(self) -> Collection[int]:
+        return set(self.connection.about["ports"])
+
+    def port_test(self) -> Callable[[int], bool]:
+        busy = set(self.connection.look()["ports"])
+        return lambda port: port not in busy
+
+    def free_bytes(self, path: Path) -> int:
+        return handover.free_bytes(self.connection, str(path))
+
+    def ends_in(self, endpoint: str) -> bool:
+        return endpoint.endswith(f"/{self.connection.host.key}/{ENGINE}")
+
+    def below(self, place: Path) -> Path:
+        return place / self.connection.host.key
+
+
+def connect(name: str, own: str, ask: Ask) -> SshTarget:
+    """Connect to the host `name`; `own` is the engine that the user has chosen besides, if any.
+
+    Raises InputError for what is no host, HostError when it cannot be reached.
+    """
+    host = address.parse(name)
+    directory = directories.root() / host.key
+    if (length := len(os.fsencode(directory / CONTROL))) > _SOCKET_BYTES:
+        raise HostError(
+            f"{directory}: no socket fits there: its path may have {_SOCKET_BYTES} bytes, and would have {length}",
+            remedy=f"set {directories.VARIABLE} to a directory with a shorter path",
+        )
+    url = f"unix://{directory / ENGINE}"
+    # A process that was started for this host has the host's engine as its own.
+    near = own.startswith("unix://") and own != url
+    return SshTarget(daemon_client.join(host, directory, ask), url, own if near else DEFAULT_URL)

@@ -1,0 +1,208 @@
+"""The Docker host that a command works on: a value that is made once, and passed along.
+
+`LocalTarget` is an engine that this machine reaches itself: its own, that of a Docker context, or one at DOCKER_HOST.
+`target_ssh.SshTarget` is a host over SSH, with its open connection.
+`target_choice.choose` makes the one that the user has chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mailstack.errors import EngineError, HostError, MailstackError
+from mailstack.network import ports
+from mailstack.runner.local import Local, Runs
+from mailstack.storage import directories, json_file
+from mailstack.text import hint
+
+if TYPE_CHECKING:
+    pass
+
+# The variable that names a host over SSH, where no option does.
+VARIABLE = "MAILSTACK_HOST"
+
+DEFAULT_URL = "unix:///var/run/docker.sock"
+
+
+class Target(Protocol):
+    """A Docker host; where nothing else is said, what is here holds of an engine that this machine reaches itself.
+
+    Everything that reaches another machine raises HostError when it has gone.
+    """
+
+    @property
+    def url(self) -> str:
+        """The engine's address, as this machine reaches it. Raises EngineError where the Docker context is unknown."""
+
+    @property
+    def host(self) -> str:
+        """The host over SSH, as a user types it; "" where this machine reaches the engine itself."""
+        return ""
+
+    @property
+    def where(self) -> str:
+        """Where the engine is, for messages: `at unix:///…`, `on box`."""
+        return f"on {self.host}" if self.host else f"at {self.url}"
+
+    @property
+    def user(self) -> str:
+        """The user whose right to use the engine counts, for messages."""
+        return "this user"
+
+    @property
+    def by_sudo(self) -> bool:
+        """Whether the engine is reached by sudo, since the user is not in its group."""
+        return False
+
+    @property
+    def description(self) -> str:
+        """The engine's address for people, on its own machine, and how it is reached."""
+        return self.url
+
+    @property
+    def secrets_place(self) -> str:
+        """The directory for the labs' files on the engine's machine."""
+        return str(directories.root())
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables by which a child process works on the same target."""
+        return {"DOCKER_HOST": self.url, VARIABLE: self.host}
+
+    @property
+    def runner(self) -> Runs:
+        """Runs commands on the machine that has the engine, as far as it can be reached: here, or over SSH."""
+        return Local()
+
+    @property
+    def own_url(self) -> str:
+        """The address of this machine's own engine, where the target is another machine's; else ""."""
+        return ""
+
+    @property
+    def shares_kernel(self) -> bool:
+        """Whether the engine runs on this machine's kernel, and its networks have routes here."""
+        return not self.host and self.url.startswith("unix://")
+
+    @property
+    def clock_ahead(self) -> float:
+        """By how many seconds the target's clock is ahead of this machine's, as of the last look."""
+        return 0.0
+
+    def line(self, *words: str, lab: str = "") -> str:
+        """Return a command line of mailstack for the user to type, about this target; see `hint.line`."""
+        return hint.line(*words, lab=lab, host=self.host)
+
+    def look(self) -> None:
+        """Look whether the target is still there."""
+        return
+
+    def explained(self, error: MailstackError) -> MailstackError:
+        """Return the cause of an error: once a host has gone, everything fails because of that."""
+        return error
+
+    def unanswered(self, reason: str) -> HostError:
+        """Return the error for an engine that gave no answer; `reason` is what the library said."""
+        if "timed out" in reason and "connect timeout" not in reason:
+            return EngineError(
+                f"the Docker engine {self.where} takes connections, and does not answer",
+                remedy="see its log, or start it again",
+            )
+        if "Permission denied" in reason:
+            return denied(self)
+        return EngineError(
+            f"no Docker engine answers {self.where}",
+            remedy=f"start it, or run `{self.line('provision')}`; `{self.line('doctor')}` says what else is missing",
+        )
+
+    def files_of(self, files: Path) -> str:
+        """Return where the engine finds a lab's files for its containers."""
+        return str(files)
+
+    def hand_over(self, files: Path, names: Collection[str] | None = None) -> None:
+        """Make the lab's files on the target the same as here: all of them, or only those with these names."""
+        return
+
+    def forget(self, lab: str, ports: Collection[int]) -> None:
+        """Remove a lab's files from the target, and forward its ports no longer."""
+        return
+
+    def forward(self, ports: Collection[int]) -> list[int]:
+        """Forward these ports of this machine to the target; returns those that were taken here."""
+        return []  # the engine publishes them here
+
+    def close(self, ports: Collection[int]) -> None:
+        """Forward these ports no longer."""
+        return
+
+    def seed(self, lab: str) -> str:
+        """Return the text that decides where the search for a lab's free ports begins."""
+        # Labs of one name on several hosts have ports of this machine, too: not all of them begin at the same ones.
+        return f"{self.host} {lab}".lstrip()
+
+    def listening(self) -> Collection[int]:
+        """Return the ports of another machine's loopback that were in use when it was looked at."""
+        return ()
+
+    def port_test(self) -> Callable[[int], bool]:
+        """Look at the target's ports now, and return a function that tells whether one is free."""
+        return ports.is_free
+
+    def free_bytes(self, path: Path) -> int:
+        """Return the free space of the file system with this path, in bytes; of what the user can see above it."""
+        while not path.exists():
+            path = path.parent
+        return shutil.disk_usage(path).free
+
+    def ends_in(self, endpoint: str) -> bool:
+        """Whether a recorded endpoint is this target's, in whichever runtime directory it was recorded."""
+        return endpoint.endswith(self.url)
+
+    def below(self, place: Path) -> Path:
+        """Return the directory of this target's labs in a runtime directory of a version before markers."""
+        return place
+
+
+def denied(target: Target) -> EngineError:
+    """Return the error for a user who may not use the engine."""
+    return EngineError(
+        f"{target.user} may not use the Docker engine {target.where}",
+        remedy="add the user to the group `docker` and log in again, or use sudo",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTarget(Target):
+    """An engine that this machine reaches itself."""
+
+    address: str = DEFAULT_URL
+    unknown: str = ""  # the name of the Docker context, where there is no such context
+
+    @property
+    def url(self) -> str:
+        """See Target."""
+        if self.unknown:
+            raise EngineError(f"the Docker context “{self.unknown}” is not known", remedy="see `docker context ls`")
+        return self.address
+
+
+def local(environment: Mapping[str, str], context: str = "") -> LocalTarget:
+    """Return the engine that Docker's own command would choose; its address may be one over SSH."""
+    if not context and (url := environment.get("DOCKER_HOST")):
+        return LocalTarget(url)
+    config = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    name = context or environment.get("DOCKER_CONTEXT", "")
+    name = name or json_file.read(config / "config.json", own=False).get("currentContext", "")
+    if not name or name == "default":
+        return LocalTarget()
+    for meta in (config / "contexts" / "meta").glob("*/meta.json"):
+        found = json_file.read(meta, own=False)
+        if found.get("Name") == name:
+            with contextlib.suppress(KeyError, TypeError):
+                return LocalTarget(str(found["Endpoints"]["docker"]["Host"]))
+    return LocalTarget(unknown=name)

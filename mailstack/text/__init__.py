@@ -1,0 +1,1 @@
+"""Words for people: durations, addresses, and the command lines that messages suggest."""
