@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from mailstack import state
 from mailstack.engine import compose
@@ -175,15 +176,15 @@ def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> Non
                     bare = compose.Compose(binary, project, (), with_tools.target.environment)
                     said = with_tools.runner.run(bare.down(), deadline=deadline).stderr
                 case RemoveThings():
-                    late = compose.being_made(said.splitlines(), step.late)
+                    late = compose.being_made(said.splitlines(), seen.late)
                     _remove_things(with_tools, seen.name, late, deadline, said)
     finally:
         # Whatever the engine said: no secret stays behind, and `down` finds the rest by its labels.
         known = directory.load()
         directory.remove()
         for step in steps:
-            if isinstance(step, RemoveDirectory) and step.path != directory.path:
-                elsewhere.remove(step.path, directory)
+            if isinstance(step, RemoveDirectory) and step.names != (str(directory.path),):
+                elsewhere.remove(Path(step.names[0]), directory)
         with_tools.target.forget(directory.name, known.ports.values() if known else ())
 
 

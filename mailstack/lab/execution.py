@@ -11,7 +11,7 @@ from dataclasses import replace
 from mailstack.config import files
 from mailstack.engine import compose
 from mailstack.errors import CheckFailed, DeadlinePassed
-from mailstack.lab import plan
+from mailstack.lab import claims, plan
 from mailstack.lab.observation import Observation
 from mailstack.lab.plan import Desired
 from mailstack.lab.proof import Proof, Verified
@@ -33,7 +33,7 @@ from mailstack.lab.steps import (
     WriteFiles,
 )
 from mailstack.lab.tools import Tools
-from mailstack.model import Deadline, Relay
+from mailstack.model import Deadline
 from mailstack.runner.local import must
 from mailstack.state import LabDirectory
 
@@ -106,7 +106,7 @@ class Execution:
             case Record():
                 self._record(step)
             case ClaimName():
-                self._claimed = self._pool.submit(self._tools.engine.claim, step.names[0], step.labels)
+                self._claimed = self._claim()
             case WriteFiles():
                 files.put(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
                 self._tools.target.hand_over(self._directory.files)
@@ -122,7 +122,7 @@ class Execution:
             case Prove():
                 self._prove()
             case LogIn():
-                self._log_in(step.relay)
+                self._log_in()
 
     def _record(self, step: Record) -> None:
         if self._verified:  # its ports may be others than those that were planned
@@ -130,6 +130,11 @@ class Execution:
         else:
             self._directory.make()
             self._directory.save(step.state)
+
+    def _claim(self) -> Future[str] | None:
+        wanted = self.wanted
+        volume = claims.name_volume(compose.project_name(wanted.state.lab), wanted.document)
+        return self._pool.submit(self._tools.engine.claim, *volume) if volume else None
 
     def _settle_name(self) -> None:
         """Wait for the engine's answer: the lab's name may have become another owner's meanwhile."""
@@ -158,9 +163,11 @@ class Execution:
             self._verified, self._sender = self.proof.result()
         self._stopwatch.done("ready")
 
-    def _log_in(self, relay: Relay) -> None:
+    def _log_in(self) -> None:
         from mailstack.lab import relay_login
 
+        relay = self.wanted.lab.relay
+        assert relay
         assert self._given.credentials
         self._tools.progress(f"logging in to {relay.host}:{relay.port}")
         with self._explained():

@@ -14,7 +14,6 @@ from mailstack.lab import claims
 from mailstack.lab.observation import Failure, Observation
 from mailstack.lab.steps import (
     BuildImages,
-    Change,
     ClaimName,
     ComposeUp,
     ForwardPorts,
@@ -25,6 +24,7 @@ from mailstack.lab.steps import (
     Prove,
     Record,
     Restart,
+    Row,
     Step,
     WriteFiles,
     grouped,
@@ -88,7 +88,7 @@ def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
         yield Record("written before anything is made" if new else _difference(seen.state, state), _RECORD, state)
     volume = claims.name_volume(compose.project_name(state.lab), wanted.document)
     if volume and volume[0] not in [each.name for each in seen.inventory.volumes]:
-        yield ClaimName("the engine does not have it", (volume[0],), volume[1])
+        yield ClaimName("the engine does not have it", (volume[0],))
     names = files.differing(wanted.texts, seen.handed)
     if names or seen.host:
         cause = _NEW if new else "the definition asks for other ones" if names else "its host may have lost them"
@@ -123,7 +123,7 @@ def _start(wanted: Desired, seen: Observation) -> Iterator[Step]:
     if seen.state is not None:
         changed = files.differing(wanted.texts, seen.handed)
         # A service that Compose starts now reads its files then.
-        made = {name for change in changes if change.action != "remove containers" for name in change.names}
+        made = {name for change in changes if change.step != "remove containers" for name in change.concerns}
         if stale := [service for service in files.readers(changed, wanted.state.services) if service not in made]:
             read_by = [service.files for service in wanted.state.services if service.name in stale]
             read = [name for name in changed if any(name in names for names in read_by)]
@@ -136,14 +136,14 @@ def _prove(wanted: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
     yield Prove("a mail tells whether the lab works", pair, beside=seen.state is None)
     if log_in and wanted.lab.relay:
         relay = wanted.lab.relay
-        yield LogIn("its credentials are tried before a mail needs them", (f"{relay.host}:{relay.port}",), relay)
+        yield LogIn("its credentials are tried before a mail needs them", (f"{relay.host}:{relay.port}",))
     if not wanted.state.stays:
         yield Record("proven: the lab stays when `up` ends", _RECORD, replace(wanted.state, stays=True))
 
 
 def compose_changes(
     document: Json, inventory: Inventory, hashes: Mapping[str, str] | None, *, new: bool
-) -> Iterator[Change]:
+) -> Iterator[Row]:
     """What `docker compose up` comes to, as far as it can be told: the containers are compared with the definition.
 
     `hashes` are Compose's digests of the services' definitions; without them only another image is known for a change.
@@ -197,7 +197,7 @@ def recovery(failure: Failure, wanted: Desired) -> tuple[Step, ...]:
         )
     if lost := failure.lost_ports + failure.lost_subnets:
         return (
-            Move("another process has taken them", lost, failure.lost_subnets),
+            Move("another process has taken them", lost),
             ComposeUp("the lab has other ports and subnets now", services),
         )
     return ()

@@ -57,8 +57,8 @@ def plan_down(seen: Remains, owner: str) -> Plan:
         taken = [each for each in things if each in by_compose or each in compose_things]
         steps.append(ComposeDown("they are the lab's project", tuple(taken)))
         things = [each for each in things if each not in taken]
-    steps.append(RemoveThings("they have the labels of the lab and its owner", tuple(things), seen.late))
+    steps.append(RemoveThings("they have the labels of the lab and its owner", tuple(things)))
     if seen.made:
-        steps.append(RemoveDirectory("the lab's secrets are in it", (str(seen.path),), seen.path))
-    steps += [RemoveDirectory("files of the lab are in it, too", (str(path),), path) for path in seen.elsewhere]
+        steps.append(RemoveDirectory("the lab's secrets are in it", (str(seen.path),)))
+    steps += [RemoveDirectory("files of the lab are in it, too", (str(path),)) for path in seen.elsewhere]
     return Plan(seen.name, tuple(steps))

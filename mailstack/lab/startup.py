@@ -102,7 +102,9 @@ class Startup:
         paths = [Path(name) for name in state.files]
         document = resolve(tools.runner, project(tools.target, tools.runner, state, self._directory), paths)
         networks = tools.engine.networks()
-        chosen = claims.of_subnets(tools.target, tools.home, state, document, networks, refused=step.subnets)
+        chosen = claims.of_subnets(
+            tools.target, tools.home, state, document, networks, refused=[each for each in step.names if "/" in each]
+        )
         self.wanted = replace(self.wanted, state=replace(state, subnets=chosen), document=document)
         self._directory.save(self.wanted.state)
         forward(tools.target, self.wanted.state)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from mailstack.model import Json, Relay
+from mailstack.model import Json
 from mailstack.state import State
 
 
@@ -54,12 +53,10 @@ class Record(Step):
     state: State
 
 
-@dataclass(frozen=True)
 class ClaimName(Step):
     """Make the first volume of the lab, by which the engine gives its name to one owner only."""
 
     kind = "claim name"
-    labels: Mapping[str, str]
 
 
 class WriteFiles(Step):
@@ -81,38 +78,27 @@ class BuildImages(Step):
 
 
 @dataclass(frozen=True)
-class Change(Step):
-    """One of the things that `docker compose up` will do: `create containers`, `start containers`, …"""
-
-    action: str
-
-    def rows(self) -> tuple[Row, ...]:
-        """The change as it is shown."""
-        return (Row(self.action, self.names, self.cause),)
-
-
-@dataclass(frozen=True)
 class ComposeUp(Step):
-    """Have Compose bring containers, networks and volumes to the definition: `changes` is what that comes to.
+    """Have Compose bring containers, networks and volumes to the definition.
+
+    `changes` is what that comes to, as rows: `create containers`, `start containers`, …
 
     Compose itself compares each service with its container; without changes, that is all that it does.
     """
 
     kind = "compare containers"
-    changes: tuple[Change, ...] = ()
+    changes: tuple[Row, ...] = ()
     anew: bool = False  # make every container again
 
     def rows(self) -> tuple[Row, ...]:
         """The changes as they are shown."""
-        return tuple(row for change in self.changes for row in change.rows()) or Step.rows(self)
+        return self.changes or Step.rows(self)
 
 
-@dataclass(frozen=True)
 class Move(Step):
     """Take down what was begun of a new lab, and give it other ports and subnets."""
 
     kind = "move"
-    subnets: tuple[str, ...]  # those among the names: the others are ports
 
 
 class Restart(Step):
@@ -129,12 +115,10 @@ class Prove(Step):
     beside: bool  # begin while Compose starts the containers
 
 
-@dataclass(frozen=True)
 class LogIn(Step):
     """Log in to the relay outside, from the sender's container."""
 
     kind = "log in to relay"
-    relay: Relay
 
 
 class ComposeDown(Step):
@@ -143,24 +127,20 @@ class ComposeDown(Step):
     kind = "compose down"
 
 
-@dataclass(frozen=True)
 class RemoveThings(Step):
-    """Remove everything with the lab's and its owner's labels, one by one, also what comes only now (`late`)."""
+    """Remove everything with the lab's and its owner's labels, one by one, also what comes only now."""
 
     kind = "remove"
-    late: frozenset[str]
 
     def rows(self) -> tuple[Row, ...]:
         """The step as it is shown: not where there is nothing yet."""
         return Step.rows(self) if self.names else ()
 
 
-@dataclass(frozen=True)
 class RemoveDirectory(Step):
     """Remove a directory of the lab, with the secrets in it."""
 
     kind = "remove directory"
-    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +159,10 @@ class Plan:
         return {"lab": self.lab, "steps": [row.json() for row in self.rows()]}
 
 
-def grouped(action: str, causes: Mapping[str, str], names: Sequence[str]) -> list[Change]:
+def grouped(action: str, causes: Mapping[str, str], names: Sequence[str]) -> list[Row]:
     """Changes of one kind: the names that have a cause, those with the same cause together."""
     found: dict[str, list[str]] = {}
     for name in names:
         if name in causes:
             found.setdefault(causes[name], []).append(name)
-    return [Change(cause, tuple(each), action) for cause, each in found.items()]
+    return [Row(action, tuple(each), cause) for cause, each in found.items()]
