@@ -4,9 +4,9 @@
 <home>/<lab>/subnets.yaml   its networks' subnets, a compose file
 <home>/<lab>/files/         what its containers are handed: secrets and tables
 <home>/<lab>.lock           held by the command that works on the lab, and by what it has started
-<home>/<lab>.users          see `users`
+<home>/<lab>.users          see `lab/leases`
 
-`storage` makes the directories, and marks them.
+`storage/directories` makes the directories, and marks them.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Home:
     An engine is known by its endpoint together with its ID: cloned machines share IDs.
     """
 
-    root: Path  # see `storage.root`
+    root: Path  # see `directories.root`
     endpoint: str
     engine: str  # the engine's ID
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mailstack.lab.running import RunningLab
 
 # Sends a mail across a lab and reads it, before a deadline: its Message-ID and the milliseconds that it took. The
-# third argument says whether a service has ended, the fourth waits until one was started; see `prove.transaction`.
+# third argument says whether a service has ended, the fourth waits until one was started; see `readiness.transaction`.
 Transaction = Callable[["RunningLab", Deadline, Callable[[], bool], Callable[[Role], None]], tuple[str, float]]
 
 

@@ -1,4 +1,4 @@
-"""Until a mailbox has news. Works on a box that `mail` opened.
+"""Until a mailbox has news. Works on a box that `imap` opened.
 
 IDLE (RFC 2177) is the event for that, but Dovecot gathers changes for half a second before it tells of them
 (NOTIFY_DELAY_MSECS in its index-mailbox-check.c). So whoever waits asks by NOOP at first, which is answered from the

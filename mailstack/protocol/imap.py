@@ -59,7 +59,7 @@ def _lost() -> Iterator[None]:
     try:
         yield
     except (BlockingIOError, ssl.SSLWantReadError):
-        raise  # nothing has come yet: see `news`
+        raise  # nothing has come yet: see `idle`
     except OSError as error:
         raise imaplib.IMAP4.abort(str(error)) from None
 

@@ -68,7 +68,7 @@ class Local:
         """Run `command`; on Ctrl-C or SIGTERM end it, wait for it, and pass the interruption on.
 
         Raises HostError when it cannot be started, DeadlinePassed when it was ended for taking too long, CommandFailed
-        when it prints more than `printed.STDOUT_BYTES`, and what `on_line` raises.
+        when it prints more than `output.STDOUT_BYTES`, and what `on_line` raises.
         """
         stdin = PIPE if command.input is not None else NOWHERE
         with self._lock:

@@ -11,7 +11,7 @@ from mailstack.errors import InputError
 # A name, an address, or an alias of ~/.ssh/config; nothing that ssh(1) or a shell could take for something else.
 _MACHINE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]+\]")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,63}")
-# What a connection that is kept open has in a directory of its own (see `tunnel`).
+# What a connection that is kept open has in a directory of its own (see `daemon_client`).
 ENGINE = "docker.sock"
 CONTROL = "control.sock"
 # Held by a command that joins, and by the process that keeps the connection when it ends; no lab's lock is called so.

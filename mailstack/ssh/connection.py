@@ -1,4 +1,4 @@
-"""The connection to a host over SSH, as a command uses it: by asking the process that keeps it open (`tunnel`)."""
+"""The connection to a host over SSH, as a command uses it: by asking the process that keeps it open (`daemon`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mailstack.text import hint
 SECONDS = 60.0
 # How long the process that keeps the connection may take, beyond a command's deadline, to end it; in seconds.
 ENDING_SECONDS = 5.0
-# What it tells of the host; see `tunnel`.
+# What it tells of the host; see `tunnel.Tunnel`.
 _ABOUT = {"place": str, "socket": str, "way": str, "user": str, "uid": int, "clock": int, "ports": list}
 
 
@@ -61,7 +61,7 @@ class Connection:
         return Result(told["code"], told["stdout"], told["stderr"])
 
     def look(self) -> Json:
-        """Look at the host now: see `tunnel`. Raises HostError when it has gone."""
+        """Look at the host now: see `tunnel.Tunnel`. Raises HostError when it has gone."""
         before = time.time()
         self.about = self._ask({"do": "about"}, _ABOUT)
         self.ahead = self.about["clock"] - (before + time.time()) / 2

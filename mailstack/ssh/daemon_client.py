@@ -1,4 +1,4 @@
-"""Joining the process that keeps the connection to a host over SSH (`tunnel`), which is started where none runs."""
+"""Joining the process that keeps the connection to a host over SSH (`daemon`), which is started where none runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The questions that commands put to the process that keeps a connection, and its answers; see `control`."""
+"""The questions that commands put to the process that keeps a connection, and its answers; see `wire`."""
 
 from __future__ import annotations
 

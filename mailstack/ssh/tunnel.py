@@ -1,7 +1,7 @@
-"""The connection to one host, kept open by a process of its own (`tunnel_main`), which `hosting` starts.
+"""The connection to one host, kept open by a process of its own (`daemon`), which `daemon_client` starts.
 
 <directory>/docker.sock    leads to the host's engine
-<directory>/control.sock   what this process is asked to do: a line of JSON each, see `tunnel_control`
+<directory>/control.sock   what this process is asked to do: a line of JSON each, see `daemon_control`
 127.0.0.1:PORT                     leads to the same port of the host's loopback, for each port of a lab
 
 It ends when the connection does, and when the last command has gone and no lab is left.
@@ -56,7 +56,7 @@ class Tunnel:
 
     def __init__(self, remote: Remote, directory: Path) -> None:
         self.remote = remote
-        self.directory = directory  # see `hosting`
+        self.directory = directory  # see `daemon_client`
         self.about: Json = {}
         self._forwards = Forwards(remote.port)
         self._bridge = Bridge(remote)

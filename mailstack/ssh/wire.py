@@ -15,7 +15,7 @@ from mailstack.model import Json
 
 T = TypeVar("T")
 
-# The longest line, in bytes: more than any command's output makes (`printed.STDOUT_BYTES`, escaped).
+# The longest line, in bytes: more than any command's output makes (`output.STDOUT_BYTES`, escaped).
 LINE_BYTES = 1 << 29
 
 _KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}

@@ -2,7 +2,7 @@
 
 <base>/mailstack-labs-UID/        the root; <base> is MAILSTACK_RUNTIME_DIR, else shared memory
 <root>/engine-DIGEST/             the labs on one engine, see `state`
-<root>/@DIGEST/                   the connection to one host, see `hosting`
+<root>/@DIGEST/                   the connection to one host, see `ssh/daemon_client`
 
 Each of them has a file `.mailstack` that says what it is. Only directories with that file are listed, changed or
 removed, and nothing beside them: a directory that a user names may be a home, or shared with others.

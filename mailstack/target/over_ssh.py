@@ -1,6 +1,6 @@
 """A host over SSH as a target.
 
-A process of its own (`tunnel`) keeps the connection: the engine there has a socket here, the ports of its labs are
+A process of its own (`ssh/daemon`) keeps the connection: the engine there has a socket here, the ports of its labs are
 this machine's, and what is kept of them here has a home of its own. What is left is done here: the files for the
 containers have to be on the host as well.
 """

@@ -50,7 +50,7 @@ class SmtpSettings:
         return session
 
     def django(self) -> dict[str, object]:
-        """Django's settings; it trusts the CA when the environment has `SSL_CERT_FILE`: see `environment`."""
+        """Django's settings; it trusts the CA when the environment has `SSL_CERT_FILE`: see docs/environment.md."""
         return {
             "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
             "EMAIL_HOST": self.host,
