@@ -1,4 +1,4 @@
-"""What is in a mailbox: its list, one mail of it, and the mails as they arrive. Works on a box that `protocol/imap` opened."""
+"""What is in a mailbox: its list, one mail of it, and the mails as they arrive. Needs a box that `imap` opened."""
 
 from __future__ import annotations
 

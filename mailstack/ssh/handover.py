@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import tarfile
 
 # All files of a lab. They take the place of those that are there, file by file and in place: containers know a file by
-# its inode. The lab's directory is marked (see `storage/directories`): one without the marker was made by somebody else.
+# its inode. The lab's directory is marked (see `directories`): one without the marker was made by somebody else.
 _TAKE = """\
 set -e
 umask 077

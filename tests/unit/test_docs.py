@@ -197,3 +197,9 @@ def test_no_sentence_of_a_document_or_of_a_help_text_begins_with_who_or_what() -
     texts |= {name: command.help or "" for name, command in _leaves()}
     assert {name: found for name, text in texts.items() if (found := _riddles(text))} == {}
     assert _riddles("It is so. Who has it keeps it. What is it?") == ["Who has it keeps it."]
+
+
+def test_each_place_of_a_change_exists() -> None:
+    text = (ROOT / "tests" / "data" / "places.md").read_text()
+    places = re.findall(r"^\| .* \| `([^`]+)` \|$", text, re.MULTILINE)
+    assert len(places) == 20 and [place for place in places if not (ROOT / place).is_file()] == []
