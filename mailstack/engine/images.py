@@ -73,7 +73,7 @@ class Images(Client):
 
     @mapped
     def image_files(self, reference: str, paths: Sequence[str], labels: Mapping[str, str]) -> list[bytes]:
-        """Return the contents of files of an image. A container with `labels` is created for it, never started, removed."""
+        """Return the contents of files of an image, by a temporary container with `labels`, which is never started."""
         made = self._api.create_container(reference, ["true"], labels=dict(labels))["Id"]
         try:
             return [_file(self._api, made, path) for path in paths]

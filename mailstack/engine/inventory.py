@@ -60,7 +60,7 @@ class Inventory:
         return {path for each in self.containers if own <= each.labels.items() for path in each.mounted}
 
     def of(self, owner: str) -> list[str]:
-        """Return the objects with the lab's and this owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
+        """Return the objects with this lab's and owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
         own = {LABEL_LAB: self.lab, LABEL_OWNER: owner}.items()
         found = [each for each in self._things() if own <= each.labels.items()]
         return [f"{type(each).__name__.lower()} {each.name}" for each in found]

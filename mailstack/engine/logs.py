@@ -32,7 +32,7 @@ class Logs(Client):
 
     @mapped
     def says(self, container: str, text: str, seconds: float) -> bool:
-        """Wait at most `seconds` for the container to print a text, now or since its last start. Return False at its end."""
+        """Return whether the container prints a text within `seconds` or has since its last start; False at its end."""
         # Read the log from the end of the previous run. The start time would be too late: the engine takes it after the
         # start, when the container may have printed the text already.
         ended = self._quick.inspect_container(container)["State"]["FinishedAt"]
@@ -64,7 +64,7 @@ class Logs(Client):
 
     @mapped
     def open_log(self, container: str) -> Any:
-        """Return a container's last line, then its output until it stops, with timestamps. Iterate over it and close it."""
+        """Return a container's last line, then its output until it stops, with timestamps. Iterate, then close it."""
         return Pieces(self.target, self._api.logs(container, stream=True, follow=True, timestamps=True, tail=1))
 
     @mapped

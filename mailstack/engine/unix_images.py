@@ -27,7 +27,7 @@ class UnixImages(UnixConnection):
         return list(self._ask("GET", f"/images/{quote(image)}/history"))
 
     def pull(self, repository: str, *, tag: str, stream: bool, decode: bool) -> Iterator[dict[str, Any]]:
-        """Pull an image without a login to its registry. Yield the engine's progress; only the stream is implemented."""
+        """Pull an image without a login to its registry. Yield the engine's progress; there is only the stream."""
         assert stream
         assert decode
         yield from self._create_image({"fromImage": repository, "tag": tag})
