@@ -1,4 +1,4 @@
-"""Provision a machine with a usable Docker engine: install it where it is missing, start it where it is stopped.
+"""Make a machine's Docker engine usable: install it if it is missing, start it if it is stopped.
 
 `plan` computes the steps from facts. `provision` asks for consent, runs the steps, and waits for the engine. Nothing is
 changed when an engine answers.

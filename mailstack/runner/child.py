@@ -43,9 +43,9 @@ class _Process:
 
     def __init__(self, command: Command, session: bool, **how: Any) -> None:
         self.ended = threading.Event()
-        self.code: int | None = None  # readable once the process has exited
+        self.code: int | None = None  # the exit code once the process has exited; -N: by signal N
         self.popen: subprocess.Popen[bytes] | None = None
-        self.bell, self._ringer = os.pipe()  # readable after the exit
+        self.bell, self._ringer = os.pipe()  # readable once the process has exited
         self._command, self._session = command, session
         self._how = {**how, "env": {**os.environ, **command.environment}, "start_new_session": session}
         self._failure: Exception | None = None
@@ -139,7 +139,7 @@ class Child:
 
     @property
     def code(self) -> int | None:
-        """The exit code after the exit; -N: by signal N."""
+        """The exit code once the process has exited; -N: by signal N."""
         return self._process.code
 
     def run(self, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
