@@ -2,7 +2,7 @@
 
 <directory>/docker.sock    leads to the host's engine
 <directory>/control.sock   takes requests, one line of JSON each; see `daemon_control`
-127.0.0.1:PORT            leads to the same port of the host's loopback, for each port of a lab
+127.0.0.1:PORT             leads to the same port of the host's loopback, for each port of a lab
 
 The daemon exits when the connection ends, or when the last command has left and no lab exists.
 """
