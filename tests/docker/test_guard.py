@@ -31,12 +31,13 @@ NAME, OTHER = (f"{stem}-{secrets.token_hex(3)}" for stem in ("guard", "other"))
 # A process that uses the lab, and sees to it that it goes with its last user.
 USER = f"""
 import os, sys
-from mailstack import home, target
 from mailstack.engine.engine import Engine
-from mailstack.runner.local import Local
+from mailstack.lab import homes
 from mailstack.lab.leases import Users, guard
+from mailstack.runner.local import Local
+from mailstack.target import target
 engine = Engine(target.local(os.environ))
-there = home.current(engine)
+there = homes.current(engine)
 Users(there, "{NAME}").join()
 guard(engine.target, there, "{NAME}", Local())
 print(flush=True)
@@ -202,8 +203,10 @@ def test_a_down_that_is_killed_is_finished(moment: float, traces: Traces) -> Non
 # Killed when the engine has nothing any more of the lab, and the secrets are still there.
 KILLED_DOWN = f"""
 import os, signal
-from mailstack import down, state, target
+from mailstack import state
 from mailstack.engine.engine import Engine
+from mailstack.lab import down
+from mailstack.target import target
 state.LabDirectory.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 down.down(Engine(target.local(os.environ)), "{NAME}", lambda text: None)
 """

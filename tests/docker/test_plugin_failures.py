@@ -147,8 +147,8 @@ def test_one_that_was_taken_out_of_the_mailbox_unseen_is_not_on_its_way(on_lab: 
         SEND
         + """
     def test_it(mailbox, smtp_settings, mailstack_lab):
-        from mailstack.protocol import mail as post
         from mailstack.model import Deadline
+        from mailstack.protocol import imap, trust
         from mailstack.secret import Secret
 
         def run(script, user):
@@ -164,9 +164,9 @@ def test_one_that_was_taken_out_of_the_mailbox_unseen_is_not_on_its_way(on_lab: 
         held = "/var/spool/postfix/hold"
         run(f"mkdir /tmp/kept; cp -p $(grep -l {mailbox.address} {held}/*) /tmp/kept", "postfix")
         run("postsuper -H $(ls /tmp/kept) && postqueue -f", "root")
-        context = post.tls_context(mailstack_lab.ca_file)
-        with post.mailbox(mailstack_lab.endpoints["imaps"], context, mailbox.address, Secret(mailbox.password)) as box:
-            post.wait_for(box, mail["Message-ID"], Deadline.after(10))
+        context = trust.tls_context(mailstack_lab.ca_file)
+        with imap.mailbox(mailstack_lab.endpoints["imaps"], context, mailbox.address, Secret(mailbox.password)) as box:
+            imap.wait_for(box, mail["Message-ID"], Deadline.after(10))
         mailbox.clear()
         run(f"cp -p /tmp/kept/* {held}", "postfix")
         try:

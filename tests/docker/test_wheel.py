@@ -135,9 +135,8 @@ def test_a_lab_comes_up_is_checked_and_goes_from_an_empty_folder_with_the_checko
 ) -> None:
     name = labs.new_name("wheel")
     command = installed / "mailstack"
-    script = (
-        "from mailstack import definition, images; print(images.content_tag(definition.stack()), definition.stack())"
-    )
+    modules = "from mailstack.definition import bundled; from mailstack.images import build"
+    script = f"{modules}; print(build.content_tag(bundled.stack()), bundled.stack())"
     tag, place = run(installed / "python", "-c", script, cwd=folder, environment=environment).split()
     assert not place.startswith(str(PROJECT))
     # The same content is the same image: nothing is built again for who installs the wheel.
