@@ -1,1 +1,1 @@
-"""What people do in a running lab: send, reply, read, look at queues, trace, add accounts."""
+"""Actions on a running lab: send, reply, read, inspect queues, trace, manage accounts."""

@@ -1,8 +1,7 @@
-"""Accounts that are added to a lab while it runs, and taken from it: no server is started again for them.
+"""Accounts added to and removed from a running lab, without a restart of its servers.
 
-Dovecot looks for a file that is named after the user, so an account holds as soon as its file is there. Postfix looks
-into tables of its own; a small program in its container changes them, and is started once for as many accounts as are
-wanted.
+Dovecot looks up a file named after the user, so an account is valid as soon as its file exists. Postfix uses lookup
+tables of its own. A small program in its container changes them; it is started once for any number of accounts.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from mailstack.roles import Role
 from mailstack.secret import Secret, new_password
 from mailstack.text.addresses import address_flaw
 
-# How long Postfix's program may take to answer, in seconds.
+# The time limit for an answer of the program in Postfix's container, in seconds.
 _ANSWER_SECONDS = 30.0
 
-# Addresses that Postfix's program is given before it has answered: they and its answer fit into a pipe (pipe(7)), so
-# that nobody waits for somebody who waits for them.
+# Addresses sent to Postfix's program before its answer is read. They and the answer fit into a pipe (pipe(7)), which
+# avoids a deadlock: each side would wait for the other to read.
 _AT_ONCE = 200
 
-# What Dovecot keeps of an account: its mail_home, and its mail_volatile_path.
+# Dovecot's directories for an account: its mail_home and its mail_volatile_path.
 _PLACES = ("/srv/mail", "/tmp/locks")
 
 
 class Accounts:
-    """The accounts of a running lab, to be changed; closes its connection at the end of `with`."""
+    """The accounts of a running lab, for changes. A context manager: leaving `with` closes its connection."""
 
     def __init__(self, lab: RunningLab, progress: Progress = lambda text: None) -> None:
         self.lab = lab
         self._progress = progress
         self._tables = _Tables(lab)
-        self._looked = False  # for what others have left
+        self._looked = False  # for temporary accounts that killed processes have left
 
     def __enter__(self) -> Accounts:
         return self
@@ -61,19 +60,20 @@ class Accounts:
         fresh: bool = False,
         temporary: bool = False,
     ) -> Secret:
-        """Add an account; when this returns, it can log in, send and receive. `quota` is in bytes.
+        """Add an account and return its password. When this returns, it can log in, send and receive.
 
-        `fresh` says that nobody has tried to log in as it before, so that it need not be tried whether it holds: what
-        was not there is looked for again in the next second. One that is `temporary` is for as long as this process
-        has the lab: if that is killed, the next that adds one removes it. Gives its password, a new one unless said.
-        Raises InputError where the address cannot be an account's, HostError where Postfix did not take it.
+        `password` defaults to a new one; `quota` is in bytes. `fresh` says that no login with this address has been
+        tried before, so no test login is needed: Dovecot looks again in the next second for a file that was missing. A
+        `temporary` account lasts as long as this process's lease on the lab. If the process is killed, the next one
+        that adds an account removes it. Raises InputError if the address cannot be an account's, HostError if Postfix
+        did not accept it.
         """
         address = _checked(self.lab, address)
         password = password or new_password()
         if temporary:
             self._remove_left()
         with self._locked():
-            # Not the whole list of accounts, which grows with every test of a suite.
+            # Not the whole list of accounts: it grows with every test of a suite.
             if files.is_added(self.lab.directory.files, address) or address in self.lab.defined.addresses():
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             if temporary:
@@ -89,9 +89,10 @@ class Accounts:
         return password
 
     def add_several(self, addresses: Sequence[str], *, quota: int | None = None) -> dict[str, Secret]:
-        """Add temporary accounts that nobody has tried to log in as before; when this returns, they hold.
+        """Add temporary accounts with new passwords, all or none, and return the passwords.
 
-        Gives their new passwords. Either all of them are there, or none. Raises what `add` does.
+        No login with these addresses may have been tried before. The accounts are valid when this returns. `quota` is
+        in bytes. Raises what `add` does.
         """
         addresses = [_checked(self.lab, address) for address in addresses]
         added = {address: new_password() for address in addresses}
@@ -112,10 +113,10 @@ class Accounts:
         return added
 
     def remove_several(self, addresses: Sequence[str]) -> None:
-        """Take added accounts from the lab, with their mailboxes, whose passwords nobody else knows.
+        """Remove added accounts and their mailboxes, without waiting until their passwords become invalid.
 
-        So it is not waited until those hold no more: that takes up to a second. Those that are not there, and the
-        definition's own, are passed over. Raises HostError.
+        That takes up to a second, and nobody else knows these passwords. Addresses that do not exist, and those of the
+        lab's definition, are ignored. Raises HostError.
         """
         defined = set(self.lab.defined.addresses())
         addresses = [address for address in addresses if address not in defined]
@@ -128,9 +129,9 @@ class Accounts:
         self.lab.guest.removed(addresses)
 
     def remove(self, address: str) -> None:
-        """Take an added account from the lab, with its mailbox; when this returns, its password holds no more.
+        """Remove an added account and its mailbox. When this returns, its password is invalid.
 
-        Raises InputError where it was not added to it.
+        Raises InputError if the account was not added to the running lab.
         """
         if flaw := address_flaw(address):
             raise InputError(f"{address[:300]!r} {flaw}", remedy=self.lab.line("account", "list"))
@@ -150,11 +151,11 @@ class Accounts:
             self._empty([address])
 
     def added(self) -> list[Account]:
-        """The accounts that were added since the lab was brought up."""
+        """Return the accounts that were added since the lab was started."""
         return files.added(self.lab.directory.files)
 
     def _remove_left(self) -> None:
-        """Remove what those who were killed have left; that it cannot be done is no trouble of this process."""
+        """Remove the temporary accounts of killed processes. Errors are ignored: they do not concern this process."""
         if self._looked:
             return
         self._looked = True
@@ -178,7 +179,7 @@ class Accounts:
         )
 
     def _empty(self, addresses: Sequence[str]) -> None:
-        """Remove the mailboxes of accounts that are no more."""
+        """Remove the mailboxes of removed accounts."""
         store = self.lab.one(Role.STORE).container
         names = "".join(f"{place}/{address}\0" for address in addresses for place in _PLACES)
         result = self.lab.engine.execute(store, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
@@ -205,7 +206,7 @@ def _checked(lab: RunningLab, address: str) -> str:
 class _Tables:
     """The program that changes Postfix's tables of accounts, started when it is first needed.
 
-    Never by two at once: of two postmap(1) that add to one table, one may undo what the other did.
+    Only one may run at a time: of two postmap(1) that add to one table, one may undo the other's change.
     """
 
     def __init__(self, lab: RunningLab) -> None:
@@ -219,7 +220,7 @@ class _Tables:
         self._program = None
 
     def change(self, action: str, addresses: Sequence[str]) -> None:
-        """`add` or `remove` addresses; returns when Postfix accepts, or refuses, mail for them. Raises HostError."""
+        """`add` or `remove` addresses; on return, Postfix accepts or refuses mail for them. Raises HostError."""
         if self._program is None:
             self._program = self._lab.engine.stream(self._lab.one(Role.SUBMISSION).container, ["accounts"])
             self._program.settimeout(_ANSWER_SECONDS)
@@ -227,7 +228,7 @@ class _Tables:
             for first in range(0, len(addresses), _AT_ONCE):
                 self._exchange(self._program, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")
         except BaseException:
-            self.close()  # its answer may still come, and belongs to no later question
+            self.close()  # a late answer must not be taken for the answer to the next request
             raise
 
     def _exchange(self, program: socket.socket, line: str) -> None:

@@ -1,4 +1,4 @@
-"""The credentials of a running lab: given out one at a time, and rotated."""
+"""The credentials of a running lab: read one at a time, and rotated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mailstack.secret import Secret
 
 
 def of(lab: RunningLab, account: str) -> tuple[str, Secret]:
-    """The user and the password of an account, or of `relay`. Raises InputError when there is no such account."""
+    """Return the user and the password of an account, or of `relay`. Raises InputError if there is no such account."""
     if account == "relay":
         relay = files.read_relay(lab.directory.files)
         if relay is None:
@@ -28,16 +28,16 @@ def of(lab: RunningLab, account: str) -> tuple[str, Secret]:
 
 
 def hand_to_sender(engine: Engine, container: str, line: str) -> None:
-    """Make the sender's map of relay credentials anew from `user:password`, given by standard input."""
+    """Rebuild the sender's map of relay credentials from `user:password`, passed on standard input."""
     result = engine.execute(container, ["relay-credentials"], input=line.encode())
     if result.code != 0:
         raise HostError("the sender did not take the relay's credentials", details=result.stderr.strip())
 
 
 def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
-    """Another password for the relay in the lab: when this returns, the new one holds and the old one does not.
+    """Give the lab's relay a new password and return the user. The new one is valid on return, the old one is not.
 
-    Gives the user's name. Raises InputError where the relay is outside: its password is its provider's to change.
+    Raises InputError if the relay is outside the lab: only its provider can change that password.
     """
     if lab.state.relay:
         raise InputError(
@@ -57,9 +57,9 @@ _HOLDS_SECONDS = 15.0
 
 
 def await_password(lab: RunningLab, user: str, password: Secret, *, holds: bool = True) -> None:
-    """Log in until the password is accepted, or until it is not: Dovecot looks at a passwd-file once per clock second.
+    """Log in until the password is accepted, or with `holds=False` until it is refused. Raises DeadlinePassed.
 
-    Raises DeadlinePassed.
+    Dovecot checks a passwd-file for changes once per clock second.
     """
     deadline = Deadline.after(_HOLDS_SECONDS)
     context = trust.tls_context(lab.ca_file)
@@ -67,7 +67,7 @@ def await_password(lab: RunningLab, user: str, password: Secret, *, holds: bool 
         if deadline.passed():
             what = "the new password was not accepted" if holds else "the old password was still accepted"
             raise DeadlinePassed(f"{what} for {user} after {deadline.seconds:g} s")
-        time.sleep(1.0 - time.time() % 1.0)  # to the next second: it cannot hold before
+        time.sleep(1.0 - time.time() % 1.0)  # wait for the next clock second: no change before
 
 
 def _logs_in(lab: RunningLab, context: ssl.SSLContext, user: str, password: Secret) -> bool:

@@ -1,4 +1,4 @@
-"""A lab as variables, for programs in any language: where mail is submitted and read, as whom, and whom to trust."""
+"""A lab as environment variables: endpoints for submission and reading, credentials, and the CA to trust."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Variables = Mapping[str, str | Secret]
 
 
 def variables(lab: RunningLab, account: str, *, trust: bool = False) -> Variables:
-    """What a program needs: SMTP as the user that sends for every address of the lab's domains, the rest as `account`.
+    """Return a program's variables: SMTP as the user that may send for all the lab's domains, the rest as `account`.
 
-    `trust` adds what has OpenSSL (its manual, SSL_CTX_set_default_verify_paths(3)), Go and Node (its manual,
-    NODE_EXTRA_CA_CERTS) trust the lab's CA by themselves. Raises InputError where there is no such account.
+    With `trust`, the variables also make OpenSSL (its manual, SSL_CTX_set_default_verify_paths(3)), Go and Node (its
+    manual, NODE_EXTRA_CA_CERTS) trust the lab's CA. Raises InputError if there is no such account.
     """
     there, host = lab.endpoints, loopback_name()
     machine, machine_password = credentials.of(lab, "relay")
@@ -46,23 +46,23 @@ def variables(lab: RunningLab, account: str, *, trust: bool = False) -> Variable
 
 
 def revealed(found: Variables) -> dict[str, str]:
-    """The variables with their passwords."""
+    """Return the variables with their passwords in clear text."""
     return {name: value.reveal() if isinstance(value, Secret) else value for name, value in found.items()}
 
 
 def _sh(name: str, value: str) -> str:
-    """POSIX, Shell Command Language, section 2.2.2."""
+    """Quote for a POSIX shell (Shell Command Language, section 2.2.2)."""
     return f"export {name}={shlex.quote(value)}"
 
 
 def _fish(name: str, value: str) -> str:
-    """fish's manual, “Quotes”: in single quotes, a backslash escapes itself and the quote alone."""
+    """Quote for fish (its manual, “Quotes”): in single quotes, a backslash escapes only itself and the quote."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"set -gx {name} '{escaped}'"
 
 
 def _dotenv(name: str, value: str) -> str:
-    """As it is, for readers that take no quotes: `docker run --env-file`, $GITHUB_ENV, GitLab's dotenv reports."""
+    """Leave the value as it is: `docker run --env-file`, $GITHUB_ENV and GitLab's dotenv reports do not unquote."""
     if "\n" in value:
         raise InputError(f"{name} has two lines, and this format one for each variable", remedy="--format sh")
     return f"{name}={value}"
@@ -72,5 +72,5 @@ FORMATS: Mapping[str, Callable[[str, str], str]] = {"sh": _sh, "fish": _fish, "d
 
 
 def written(found: Variables, form: str) -> str:
-    """The variables with their passwords, a line for each, in one of FORMATS. Raises InputError."""
+    """Return the variables with their passwords, one a line, in one of FORMATS. Raises InputError."""
     return "\n".join(FORMATS[form](name, value) for name, value in revealed(found).items())

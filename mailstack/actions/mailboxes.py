@@ -1,4 +1,4 @@
-"""What is in a mailbox: its list, one mail of it, and the mails as they arrive. Needs a box that `imap` opened."""
+"""The contents of a mailbox: its list, one mail, and mails as they arrive. Needs a box that `imap` opened."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from mailstack.protocol import idle
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
 
-# Enough to list a mail, however large it is: six fields, up to 64 KB of them, and the server's own first words of the
+# FETCH items that suffice to list a mail of any size: six fields, up to 64 KB of them, and the server's preview of the
 # text (RFC 8970).
 _SUMMARY = "(UID RFC822.SIZE INTERNALDATE PREVIEW BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT MESSAGE-ID)]<0.65536>)"
 
-_PIECE = 1 << 20  # bytes of a mail that are fetched at once
+_PIECE = 1 << 20  # bytes of a mail per FETCH
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A mail in the list; the number is its UID, which stays while the mail is in the mailbox."""
+    """A mail in the list. `uid` stays the same while the mail is in the mailbox."""
 
     uid: int
-    date: datetime  # as the sender wrote it, or else of the arrival
-    sender: str  # the address
+    date: datetime  # of the Date field, or else of the arrival
+    sender: str  # address of the From field
     recipients: tuple[str, ...]
     subject: str
     size: int  # bytes
     message_id: str
-    preview: str  # the text's first words, as the server gives them: up to 200 characters
+    preview: str  # the first words of the text, up to 200 characters, from the server
 
     def json(self) -> Json:
-        """The mail's keys in the document of `mailstack inbox --json`."""
+        """Return the mail's keys in the document of `mailstack inbox --json`."""
         return {
             "uid": self.uid,
             "date": self.date.isoformat(),
@@ -53,13 +53,13 @@ class Summary:
 
 
 def summaries(box: BaseMailBox, uids: str = "1:*") -> list[Summary]:
-    """The mails with these UIDs (a set as in RFC 3501, section 9), oldest first. Raises HostError."""
+    """Return the mails with these UIDs (a set as in RFC 3501, section 9), oldest first. Raises HostError."""
     found = [_summary(items) for items in fetched(_fetch(box, uids, _SUMMARY)) if _BODY in items]
     return sorted(found, key=lambda summary: summary.uid)
 
 
 def message(box: BaseMailBox, uid: int | None) -> Message | None:
-    """The mail with this UID, or the newest; None when there is none. Marks it as seen. Raises HostError."""
+    """Return the mail with this UID, or the newest, and mark it as seen; None if there is none. Raises HostError."""
     for items in fetched(_fetch(box, str(uid or "*"), "(UID INTERNALDATE BODY[])")):
         if items.get("BODY[]") is not None:
             return Message(int(items["UID"]), items["BODY[]"], _internal_date(items))
@@ -67,37 +67,40 @@ def message(box: BaseMailBox, uid: int | None) -> Message | None:
 
 
 def messages(box: BaseMailBox, after: int = 0) -> list[Message]:
-    """The mails with UIDs above `after`, whole, oldest first; none is marked as seen. Raises HostError."""
+    """Return the full mails with UIDs above `after`, oldest first. Marks none as seen. Raises HostError."""
     answer = fetched(_fetch(box, f"{after + 1}:*", "(UID INTERNALDATE BODY.PEEK[])"))
     found = [
         Message(int(items["UID"]), items["BODY[]"], _internal_date(items))
         for items in answer
         if items.get("BODY[]") is not None
     ]
-    # `n:*` always has the last mail in it.
+    # `n:*` always includes the last mail.
     return sorted((mail for mail in found if mail.uid > after), key=lambda mail: mail.uid)
 
 
 def newest(box: BaseMailBox) -> int:
-    """The highest UID in the mailbox, 0 when it is empty. Raises HostError."""
+    """Return the highest UID in the mailbox, 0 if it is empty. Raises HostError."""
     return max((int(items.get("UID", 0)) for items in fetched(_fetch(box, "*", "(UID)"))), default=0)
 
 
 def identities(box: BaseMailBox) -> list[str]:
-    """The Message-ID of every mail in the mailbox, "" for one that has none: little of many. Raises HostError."""
+    """Return the Message-ID of every mail in the mailbox, "" if it has none. Raises HostError.
+
+    Fetches only this field, so it is cheap for many mails.
+    """
     answer = fetched(_fetch(box, "1:*", "(UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])"))
     headers = [items[_BODY] or b"" for items in answer if _BODY in items]
     return [found[0] if (found := message_ids(to_text(header))) else "" for header in headers]
 
 
 def arrivals(box: BaseMailBox, after: int, deadline: Deadline | None = None) -> Iterator[Summary]:
-    """The mails with UIDs above `after`, each as soon as the server tells of it; ends with the deadline.
+    """Yield each mail with a UID above `after` as soon as the server reports it, until the deadline.
 
     Waits in IDLE (RFC 2177). Raises HostError when the connection is lost.
     """
     while True:
         for summary in summaries(box, f"{after + 1}:*"):
-            if summary.uid > after:  # `n:*` always has the last mail in it
+            if summary.uid > after:  # `n:*` always includes the last mail
                 after = summary.uid
                 yield summary
         if deadline and deadline.passed():
@@ -120,9 +123,9 @@ _TOKEN = re.compile(
 
 
 def fetched(answer: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """The items of each message in an answer to FETCH as `imaplib` gives it: bytes, literals as (before, literal).
+    """Yield the items of each message in an answer to FETCH from `imaplib`: bytes, with literals as (before, literal).
 
-    What a BODY item has after `HEADER.FIELDS` is left out of its name. Lists (FLAGS) are None.
+    The name of a BODY item ends at `HEADER.FIELDS`: its list of fields is left out. Lists (FLAGS) are None.
     """
     tokens: list[Any] = []
     for each in answer:
@@ -148,7 +151,7 @@ def _tokens(line: bytes) -> Iterator[Any]:
 
 
 def _items(tokens: list[Any]) -> dict[str, Any]:
-    """`7 ( UID 7 FLAGS ( … ) )` as a dictionary: what stands in the outer brackets, two and two."""
+    """Return `7 ( UID 7 FLAGS ( … ) )` as a dictionary: the outer list holds pairs of name and value."""
     flat: list[Any] = []
     depth = 0
     for token in tokens:
@@ -181,13 +184,13 @@ def _summary(items: dict[str, Any]) -> Summary:
 
 
 def _internal_date(items: dict[str, Any]) -> datetime:
-    """When the mail came: `23-Nov-2026 21:31:17 +0000` (RFC 3501, section 9, date-time)."""
+    """Return the time of arrival: `23-Nov-2026 21:31:17 +0000` (RFC 3501, section 9, date-time)."""
     text = to_text(items.get("INTERNALDATE") or b"")
     return moment(text.replace("-", " ", 2)) or datetime.fromtimestamp(0, UTC)
 
 
 def lines(box: BaseMailBox, uid: str) -> Iterator[str]:
-    """A message of the selected folder line by line, fetched in pieces (RFC 3501, section 6.4.5, partial fetch)."""
+    """Yield a message of the selected folder by lines, fetched in pieces (RFC 3501, section 6.4.5, partial fetch)."""
     begun, start = b"", 0
     while True:
         _, answer = box.client.uid("FETCH", uid, f"(BODY.PEEK[]<{start}.{_PIECE}>)")

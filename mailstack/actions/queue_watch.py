@@ -1,6 +1,4 @@
-"""Looking at a lab's queues again and again: each look takes milliseconds, where an `exec` for each took a tenth of a
-second.
-"""
+"""Repeated inspection of a lab's queues: milliseconds each time, where an `exec` each time took a tenth of a second."""
 
 from __future__ import annotations
 
@@ -11,12 +9,12 @@ from mailstack.actions import queues
 from mailstack.errors import CommandFailed
 from mailstack.lab.running import RunningLab
 
-# How long one look may take; generous, since machines in CI are slow.
+# The time limit for one inspection; generous, since machines in CI are slow.
 _SECONDS = 30.0
 
 
 class Looks:
-    """Looks at a lab's queues, one after another: a program in each container is started once for all of them."""
+    """Inspects a lab's queues repeatedly, with one program in each container that is started once."""
 
     def __init__(self, lab: RunningLab) -> None:
         self._lab = lab
@@ -31,15 +29,15 @@ class Looks:
         self._close()
 
     def entries(self) -> list[queues.Entry]:
-        """What stands in the queues of the services that run. Raises HostError when none does, CommandFailed."""
+        """Return the queue entries of all running services. Raises HostError if none runs, CommandFailed."""
         try:
             return self._look()
         except CommandFailed:
-            self._close()  # a container was started again, or stopped
+            self._close()  # a container was restarted or stopped
             return self._look()
 
     def mail(self, entry: queues.Entry) -> bytes:
-        """A mail that stands in a queue, as it was taken: postcat(1); b"" when it has gone meanwhile."""
+        """Return a mail from a queue as it was received (postcat(1)); b"" if it has left the queue."""
         container = self._lab.service(entry.service).container
         result = self._lab.engine.execute(container, ["postcat", "-hbq", entry.queue_id])
         return result.stdout.encode() if result.code == 0 else b""
@@ -58,12 +56,12 @@ class Looks:
         programs = self._programs
         found = queues.looked(lambda service: queues.parsed(service, _listed(programs[service])), list(programs))
         if len(programs) < len(queues.services(self._lab.defined)):
-            self._close()  # the others may run again by the next look
+            self._close()  # the other containers may run again at the next inspection
         return found
 
 
 def _listed(program: socket.socket) -> str:
-    """What the program of `Looks` answers to a line."""
+    """Return the answer of the program in a container to one request."""
     said = b""
     try:
         program.sendall(b"\n")

@@ -1,4 +1,4 @@
-"""What stands in the queues of a lab's MTAs, and what can be done about it: postqueue(1), postsuper(1)."""
+"""The queues of a lab's MTAs: list, hold, release, delete, flush, wait (postqueue(1), postsuper(1))."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline, Json, Lab
 from mailstack.roles import Role
 
-# In the order of a mail's way: looked at in it, a mail that moves on meanwhile is not overlooked.
+# In the direction of mail flow: a mail that moves on during the inspection is not missed.
 _WAY = (Role.SENDER, Role.MTA, Role.SUBMISSION)
 
-# Twice: showq(8) looks into one queue after the other, and misses a mail that moves back to one it has seen.
-# qmgr(8): a deferred mail's file has the time of its next try as its time of change.
+# Twice: showq(8) reads one queue after the other, and misses a mail that moves back to a queue it has read. qmgr(8)
+# sets the modification time of a deferred mail's file to the time of its next delivery attempt.
 LIST = (
     "postqueue -j && postqueue -j"
     " && find /var/spool/postfix/deferred -ignore_readdir_race -type f -printf '%f %T@\\n' && echo end"
 )
-# A busy engine cuts a listing off once in many hundreds: then it is asked for again.
+# A busy engine truncates one listing in many hundreds; then it is requested again.
 _LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A recipient who has not got the mail yet, and why not; `reason` is "" where it has not been tried."""
+    """A recipient who does not have the mail yet. `reason` is "" before the first delivery attempt."""
 
     address: str
     reason: str = ""
@@ -42,21 +42,21 @@ class Entry:
     """A mail in a queue."""
 
     service: str
-    name: str  # of the queue: maildrop, incoming, active, deferred or hold
+    name: str  # queue: maildrop, incoming, active, deferred or hold
     queue_id: str
-    arrived: float  # seconds of the epoch, whole ones
+    arrived: float  # seconds of the epoch, without fractions
     size: int  # bytes
-    sender: str  # "" is the sender of bounces
+    sender: str  # envelope sender; "" for bounces
     recipients: tuple[Waiting, ...]
-    next_try: float | None = None  # seconds of the epoch; None where it is not deferred
+    next_try: float | None = None  # seconds of the epoch; None if the mail is not deferred
 
     @property
     def deferred(self) -> bool:
-        """Whether it was tried, and is to be tried again; qmgr(8) moves its file only after that is logged."""
+        """Whether a delivery attempt failed and another follows. qmgr(8) moves the file only after that is logged."""
         return self.name == "deferred" or (self.name == "active" and any(each.reason for each in self.recipients))
 
     def json(self, now: float) -> Json:
-        """The entry as it stands in every document; `now` is in seconds of the epoch."""
+        """Return the entry as in every document; `now` is in seconds of the epoch."""
         return {
             "service": self.service,
             "queue": self.name,
@@ -76,9 +76,9 @@ def _iso(moment: float) -> str:
 
 
 def parsed(service: str, listing: str) -> list[Entry]:
-    """Entries from the lines of `postqueue -j`, and `QUEUE-ID SECONDS` for each next try; the oldest first.
+    """Return the entries in lines of `postqueue -j`, with `QUEUE-ID SECONDS` for each next try; the oldest first.
 
-    Of a mail that is listed twice, the last line counts.
+    If a mail is listed twice, its last line counts.
     """
     lines = [line for line in listing.splitlines() if line.strip()]
     tries = dict(line.split(" ", 1) for line in lines if not line.startswith("{"))
@@ -101,7 +101,7 @@ def _entry(service: str, mail: Json, tries: Mapping[str, str]) -> Entry:
 
 
 def entries(engine: Engine, container: str, service: str) -> list[Entry]:
-    """What stands in the queues of a service's container. Raises CommandFailed, EngineError."""
+    """Return the entries in the queues of a service's container. Raises CommandFailed, EngineError."""
     reason = ""
     for _ in range(_LOOKS):
         result = engine.execute(container, ["sh", "-c", LIST])
@@ -114,15 +114,15 @@ def entries(engine: Engine, container: str, service: str) -> list[Entry]:
 
 
 def services(lab: Lab) -> list[str]:
-    """The services of a definition that have a queue, in the order of a mail's way."""
+    """Return the services of a definition that have a queue, in the direction of mail flow."""
     found = sorted((each for each in lab.services if each.role in _WAY), key=lambda each: _WAY.index(each.role))
     return [service.name for service in found]
 
 
 def containers(lab: RunningLab, service: str | None = None) -> dict[str, str]:
-    """The containers that have a queue, in the order of a mail's way: `service`'s, or of those that run.
+    """Return the containers that have a queue, in the direction of mail flow: `service`'s, or all that run.
 
-    Raises HostError when it, or all of them, do not run.
+    Raises HostError if it, or every one of them, does not run.
     """
     wanted = [service] if service else services(lab.defined)
     running = {state.name: state.container for state in lab.by_role(Role.MTA) if state.state == "running"}
@@ -131,26 +131,26 @@ def containers(lab: RunningLab, service: str | None = None) -> dict[str, str]:
 
 
 def of(engine: Engine, where: Mapping[str, str]) -> list[Entry]:
-    """What stands in the queues of several containers (service → id)."""
+    """Return the entries in the queues of several containers (service → id)."""
     return looked(lambda service: entries(engine, where[service], service), list(where))
 
 
 def looked(look: Callable[[str], list[Entry]], names: Sequence[str]) -> list[Entry]:
-    """What a look into the queue of each service finds.
+    """Return the entries that `look` finds for each service.
 
-    Of an overlay's MTA nothing says where on the way it is: where there is one, the others are looked at once more.
+    The position of an overlay's MTA in the mail flow is unknown. With one, the other services are inspected twice.
     """
     again = reversed(names[:-1]) if len(names) > 2 else ()
     found = [entry for name in (*names, *again) for entry in look(name)]
     return list({(entry.service, entry.queue_id): entry for entry in found}.values())
 
 
-# ── what can be done about it ────────────────────────────────────────────────────────────────────────────────────
+# ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What postsuper(1) does to a mail: its option, what it says of each that it did it to, and which need it."""
+    """An action of postsuper(1): its option, its message for each mail done, and which mails need it."""
 
     option: str
     done: str
@@ -158,7 +158,7 @@ class Action:
 
 
 ACTIONS = {
-    # A mail in maildrop is not Postfix's yet, and cannot be held.
+    # Postfix cannot hold a mail in maildrop: it has not picked it up yet.
     "hold": Action("-h", "placed on hold", lambda entry: entry.name not in ("hold", "maildrop")),
     "release": Action("-H", "released from hold", lambda entry: entry.name == "hold"),
     "delete": Action("-d", "removed", lambda entry: True),
@@ -166,9 +166,9 @@ ACTIONS = {
 
 
 def chosen(found: Sequence[Entry], ids: Iterable[str], listing: str = "") -> list[Entry]:
-    """The entries of queues with these ids; `listing` is the command line that lists all entries.
+    """Return the queue entries with these ids; `listing` is the command line that lists all entries.
 
-    Raises InputError for an id that is not there, or there twice.
+    Raises InputError for an id that does not exist, or exists in two services.
     """
     wanted = []
     for queue_id in dict.fromkeys(ids):
@@ -191,7 +191,7 @@ def _there_are(found: Sequence[Entry], listing: str) -> str:
 
 
 def act(engine: Engine, where: Mapping[str, str], action: Action, wanted: Sequence[Entry]) -> list[Entry]:
-    """Hold, release or delete these mails, and give those that it was done to: the others have moved on meanwhile."""
+    """Hold, release or delete these mails, and return those that postsuper(1) changed: others have moved on."""
     done = []
     for service, container in where.items():
         asked = [entry for entry in wanted if entry.service == service]
@@ -207,7 +207,7 @@ def act(engine: Engine, where: Mapping[str, str], action: Action, wanted: Sequen
 
 
 def flush(engine: Engine, where: Mapping[str, str], wanted: Sequence[Entry] | None = None) -> None:
-    """Ask for a try, now, of all deferred mails or of these alone. Whether it succeeds, the log tells."""
+    """Request a delivery attempt now, of all deferred mails or of `wanted` alone. Its result is in the log."""
     for service, container in where.items():
         if wanted is None:
             result = engine.execute(container, ["postqueue", "-f"])
@@ -223,7 +223,7 @@ def flush(engine: Engine, where: Mapping[str, str], wanted: Sequence[Entry] | No
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a queue may be waited for to be, and the lines of its log after which it may be so."""
+    """A state of the queues to wait for, and the log lines after which it may be reached."""
 
     met: Callable[[Sequence[Entry]], bool]
     tells: re.Pattern[str]
@@ -231,11 +231,11 @@ class Condition:
 
 CONDITIONS = {
     "empty": Condition(lambda found: not found, re.compile(r"\]: (?P<id>\w+): (removed|requeued)$")),
-    # bounce(8) has the reason before the delivery agent logs it: defer_append() in Postfix's sources.
+    # bounce(8) records the reason before the delivery agent logs it: defer_append() in Postfix's sources.
     "deferred": Condition(
         lambda found: any(entry.deferred for entry in found), re.compile(r" status=deferred |eleased from hold")
     ),
-    # A mail that an access table or a milter has put on hold is there when its client has been answered.
+    # A mail that an access table or a milter has put on hold is in the queue once its client has the reply.
     "held": Condition(
         lambda found: any(entry.name == "hold" for entry in found),
         re.compile(r"laced on hold|: hold: |: disconnect from "),
@@ -246,9 +246,9 @@ CONDITIONS = {
 def wait(
     engine: Engine, where: Mapping[str, str], condition: Condition, deadline: Deadline
 ) -> tuple[bool, list[Entry]]:
-    """Wait until `condition` is met: whether it was before the deadline, and what stood in the queues then.
+    """Wait until `condition` is met; return whether it was before the deadline, and the last entries seen.
 
-    The servers' logs tell when to look. Raises what `entries` does: EngineError when a container has stopped.
+    The servers' logs tell when to inspect the queues. Raises what `entries` does: EngineError if a container stopped.
     """
     with contextlib.closing(engine.follow(where, since=time.time(), deadline=deadline)) as lines:
         found = of(engine, where)
@@ -264,14 +264,15 @@ def wait(
 
 
 def _standing(found: Iterable[Entry]) -> set[tuple[str, str]]:
-    # What is in maildrop gets another id when it is taken from there.
+    # A mail in maildrop gets another queue id when it is picked up.
     return {(entry.service, entry.queue_id) for entry in found if entry.name != "maildrop"}
 
 
 def tells(condition: Condition, heard: tuple[str, str], standing: set[tuple[str, str]]) -> bool:
-    """Whether a line (service, text) says that it is time to look again.
+    """Whether a log line (service, text) makes an inspection worthwhile.
 
-    Of mails that leave, the last does: each is taken out of `standing`, so that many of them do not cost a look each.
+    For mails that leave the queue, only the last line does. Each mail is removed from `standing`, so that many of them
+    do not cost an inspection each.
     """
     found = condition.tells.search(heard[1])
     if found is None:

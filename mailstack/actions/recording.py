@@ -1,4 +1,4 @@
-"""Sending a mail and keeping what client and server said: from this machine, or from the sender's MTA to its relay."""
+"""Sending a mail with a record of the SMTP dialogue: from this machine, or from the sender's MTA to its relay."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mailstack.protocol import imap, smtp, trust
 from mailstack.protocol.transcript import Blotter, Dialogue, Said, Shown, Speaker, Tls, annotate
 from mailstack.roles import Role
 
-VISITOR = "visitor@elsewhere.example"  # on port 25 the lab's own addresses are refused as senders (553)
+VISITOR = "visitor@elsewhere.example"  # on port 25 the lab's own addresses are refused as envelope senders (553)
 
-_VERBS = {"ehlo", "helo", "mail", "rcpt", "data", "quit", "rset"}  # which smtplib writes in small letters
+_VERBS = {"ehlo", "helo", "mail", "rcpt", "data", "quit", "rset"}  # smtplib writes these in lower case
 _TLS = re.compile(r"TLS connection established to \S+: (?P<version>\S+) with cipher (?P<cipher>\S+)")
 _DELIVERY = re.compile(r"(?P<queue>\w+): to=<(?P<to>[^>]*)>,.* status=(?P<status>\w+) \((?P<reason>.*)\)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What was said when a mail was sent, and what was refused, each in one line."""
+    """The record of a mail's SMTP dialogue, and the refusals, each in one line."""
 
     lab: str
     via: str
@@ -39,7 +39,7 @@ class Recording:
     refused: tuple[str, ...] = ()
 
     def json(self) -> Json:
-        """The document of `mailstack dialogue --json`."""
+        """Return the document of `mailstack dialogue --json`."""
         return {
             "lab": self.lab,
             "via": self.via,
@@ -52,8 +52,8 @@ class Recording:
 def record(lab: RunningLab, letter: sending.Letter, via: str, deadline: Deadline) -> Recording:
     """Send the mail `via` submission (587, STARTTLS, AUTH), smtp (25) or the sender's MTA, and record the dialogue.
 
-    A refusal is part of it. Raises InputError when on submission the sender is nobody's address, CheckFailed when there
-    was no dialogue at all, and DeadlinePassed.
+    A refusal is part of the record. Raises InputError if the sender is no account's address on submission, CheckFailed
+    if there was no dialogue at all, and DeadlinePassed.
     """
     message_id = draft.new_id(letter.sender)
     outgoing = sending.prepared(letter, message_id)
@@ -77,7 +77,7 @@ def record(lab: RunningLab, letter: sending.Letter, via: str, deadline: Deadline
 
 
 class _Tape:
-    """What was said so far; without credentials."""
+    """The lines of the dialogue so far, without credentials."""
 
     def __init__(self) -> None:
         self.said: list[Said] = []
@@ -89,7 +89,7 @@ class _Tape:
 
 
 class _Recorded(smtp.Smtp):
-    """An SMTP session that keeps on a tape what goes through it."""
+    """An SMTP session that records its lines on a tape."""
 
     def __init__(self, tape: _Tape, dial: smtp.Dial, **options: Any) -> None:
         self._tape, self._in_message = tape, False
@@ -110,7 +110,7 @@ class _Recorded(smtp.Smtp):
         super().send(s)
 
     def _keep(self, line: bytes) -> None:
-        """A line of the message: what would not be shown is counted, and not kept."""
+        """Record a line of the message; lines that would not be shown are counted only."""
         text = line.decode(errors="replace")
         for kept in self._shown.end() if line == b"." else self._shown.take(text):
             self._tape.take("client", kept, message=True)
@@ -126,7 +126,7 @@ class _Recorded(smtp.Smtp):
 
 
 class _Heard:
-    """The server's side of a connection, line by line, as smtplib reads it."""
+    """The server's side of a connection, recorded line by line as smtplib reads it."""
 
     def __init__(self, file: Any, tape: _Tape) -> None:
         self._file, self._tape = file, tape
@@ -165,7 +165,7 @@ def _from_here(lab: RunningLab, letter: sending.Letter, message: Outgoing, via: 
 
 
 def _envelope_and_message(session: _Recorded, letter: sending.Letter, message: Outgoing) -> Iterator[str]:
-    """Hand the mail over; gives what is refused (RFC 5321, section 3.3)."""
+    """Send the envelope and the message; yield each refusal (RFC 5321, section 3.3)."""
     try:
         refused = hand_over(session, letter.sender, letter.recipients, message)
     except smtplib.SMTPSenderRefused as error:
@@ -191,10 +191,10 @@ def _said(error: smtplib.SMTPResponseException) -> str:
 def _from_sender(
     lab: RunningLab, letter: sending.Letter, message_id: str, deadline: Deadline
 ) -> tuple[Dialogue, list[str]]:
-    """The hop from the sender's Postfix to the provider, as stack/sender/recorder tells it."""
+    """Return the dialogue of the sender's Postfix with the provider, as stack/sender/recorder reports it."""
     service, begun = lab.one(Role.SENDER), time.time()
-    lines: dict[str, list[tuple[float, str, str]]] = {}  # of each process: moment, kind, text
-    # The recorder ends by itself when this process cannot end it.
+    lines: dict[str, list[tuple[float, str, str]]] = {}  # per process: time, kind, text
+    # The time limit ends the recorder even if this process cannot.
     recorder = ["recorder", str(int(deadline.remaining()) + 2)]
     with lab.engine.stream(service.container, recorder, user="postfix") as stream, stream.makefile("rb") as heard:
         try:
@@ -220,7 +220,7 @@ def _from_sender(
 
 
 def _queue_id(lab: RunningLab, service: ServiceState, message_id: str, since: float, deadline: Deadline) -> str:
-    """Under which id a mail is in the sender's queue, as soon as the log has it (cleanup(8)). Raises TimeoutError."""
+    """Return a mail's queue id at the sender, as soon as cleanup(8) logs it. Raises TimeoutError."""
     named = re.compile(rf" (\w+): message-id={re.escape(message_id)}$")
     containers = {service.name: service.container}
     with contextlib.closing(lab.engine.follow(containers, since=since, deadline=deadline)) as log:
@@ -231,7 +231,7 @@ def _queue_id(lab: RunningLab, service: ServiceState, message_id: str, since: fl
 
 
 def _delivered(lines: list[tuple[float, str, str]]) -> set[str]:
-    """The queue ids of the mails that a process of the transport handed over, or could not."""
+    """Return the queue ids of the mails for which a process of the transport logged a delivery attempt."""
     return {match["queue"] for _, kind, text in lines if kind == "=" and (match := _DELIVERY.match(text))}
 
 
@@ -253,9 +253,9 @@ def _told(
 
 
 def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Deadline) -> tuple[str, ...]:
-    """The message as the sender's MTA sent it: the delivered one, from that MTA's own Received field on.
+    """Return the message as the sender's MTA sent it: the delivered copy, from that MTA's own Received field on.
 
-    Postfix's debugging log does not have it (smtp(8)). When it is not in a mailbox of the lab, a line in brackets.
+    Postfix's debugging log does not contain it (smtp(8)). If no mailbox of the lab has it, a line in brackets says so.
     """
     boxes = sorted(set().union(*(destinations.mailboxes(lab.definition(), address) for address in recipients)))
     unknown = ("[the message: it is in no mailbox of the lab to look at]",)

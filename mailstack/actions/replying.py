@@ -1,4 +1,4 @@
-"""The answer to a mail: to whom, under which subject, in which thread, with what was said before. Pure."""
+"""The reply to a mail: recipients, subject, thread and quoted text. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mailstack.message.message import Message
 from mailstack.model import Lab
 from mailstack.text.addresses import is_address
 
-# A hostile mail may ask for answers to thousands, or be too large to be quoted in a mail that is no larger.
+# Limits against a hostile mail: it may name thousands of addresses for replies, or be too large to quote.
 MOST_RECIPIENTS = 50
 LONGEST_QUOTE = 64 * 1024  # characters
 LONGEST_SUBJECT = 500  # characters
-MOST_IDS = 20  # of References: the first, and the last ones (RFC 5537, section 3.4.4, allows it)
+MOST_IDS = 20  # of References: the first and the last ones (RFC 5537, section 3.4.4, allows it)
 
 
 def answer(
@@ -32,9 +32,9 @@ def answer(
     quoted: bool = True,
     otherwise: str = "",
 ) -> sending.Letter:
-    """A Letter that answers a mail as `sender`.
+    """Return a Letter from `sender` that replies to a mail.
 
-    Raises InputError when there is nobody to answer; `otherwise` is the command line for a mail to somebody else.
+    Raises InputError if the mail has no address to reply to; `otherwise` is the command line that sends a new mail.
     """
     text = body.rstrip("\n") + "\n"
     if quoted:
@@ -44,7 +44,7 @@ def answer(
 
 
 def recipients(to: Message, otherwise: str = "") -> list[str]:
-    """Reply-To, or From (RFC 5322, section 3.6.2), as plain addresses. Raises InputError when they are none."""
+    """Return the plain addresses of Reply-To, or of From (RFC 5322, section 3.6.2). Raises InputError if invalid."""
     asked = to.addresses("reply-to")
     if not asked and to.field("return-path") == "<>":
         raise InputError("the mail came from the null sender (<>), as bounces do: there is nobody to answer")
@@ -60,14 +60,14 @@ def recipients(to: Message, otherwise: str = "") -> list[str]:
 
 
 def subject(of: str) -> str:
-    """`Re: …`, once, in one line."""
+    """Return `Re: …` in one line, without a second `Re:`."""
     line = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in of)
     line = re.sub(r"^(?:\s*re\s*:)+", "", " ".join(line.split()), flags=re.IGNORECASE).strip()
     return f"Re: {line}".strip()[:LONGEST_SUBJECT]
 
 
 def thread(to: Message) -> dict[str, tuple[str, ...]]:
-    """In-Reply-To and References of the answer (RFC 5322, section 3.6.4); nothing where the mail has no id."""
+    """Return the reply's In-Reply-To and References (RFC 5322, section 3.6.4); none if the mail has no Message-ID."""
     first = to.parts[0]
     own = to.message_id
     if not own:
@@ -82,7 +82,7 @@ def thread(to: Message) -> dict[str, tuple[str, ...]]:
 
 
 def quote(to: Message) -> Iterator[str]:
-    """What was said, line by line behind `> `, after who said it and when; without what could drive a terminal."""
+    """Yield the mail's text with `> ` before each line, after a line with author and date; safe for a terminal."""
     when = moment(to.parts[0].value("date"))
     who = next(iter(to.addresses("from")), "somebody")
     yield _harmless(f"On {when:%Y-%m-%d at %H:%M %z}, {who} wrote:" if when else f"{who} wrote:")

@@ -1,4 +1,4 @@
-"""Sending a mail through a lab, and seeing it arrive."""
+"""Sending a mail through a lab, and waiting for its arrival."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from mailstack.roles import Role
 from mailstack.text.addresses import is_address
 from mailstack.trace.journey import Journey
 
-# How long, in seconds, a mail may take before the logs are asked: many times what it takes.
+# Seconds to wait for a mail before the logs are read: many times the usual delay.
 _SOON = 1.0
-# How far apart, in seconds, the clocks of this machine and of the engine's may be.
+# The largest difference between the clocks of this machine and the engine's, in seconds.
 _APART = 60.0
 
-STUDENT = "student"  # the user of the sender's machine
+STUDENT = "student"  # the user on the sender
 
-# Another way for one mail from the sender than the others go (stack/sender/master.cf): straight to the provider's
-# port 25, or by the relay with the dialogue told to whoever records it.
+# A route for one mail that differs from the sender's other mail (stack/sender/master.cf): directly to the provider's
+# port 25, or through the relay host with the SMTP dialogue reported to the recorder.
 Route = Literal["direct", "recorded"]
 ROUTE_HEADER = "X-Mailstack-Route"
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A mail to be sent."""
+    """A mail to send."""
 
     sender: str
     recipients: tuple[str, ...]
     subject: str
     body: str
     attachments: tuple[Path, ...] = ()
-    thread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # In-Reply-To, … of an answer
+    thread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # In-Reply-To, … of a reply
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of it: per mailbox, the milliseconds from the start of sending until it was seen there."""
+    """The result: per mailbox, the milliseconds from the start of sending until the mail was seen there."""
 
     lab: str
     message_id: str
@@ -60,7 +60,7 @@ class Sent:
     arrived: Mapping[str, float] = field(default_factory=dict)
 
     def json(self) -> Json:
-        """The document of `mailstack send --json`."""
+        """Return the document of `mailstack send --json`."""
         return {
             "lab": self.lab,
             "message_id": self.message_id,
@@ -72,10 +72,10 @@ class Sent:
 
 
 class NotArrived(CheckFailed):
-    """A mail that was sent has come back, or has not reached everybody before the deadline; `sent` is what is known."""
+    """A mail was returned, or has not reached all recipients before the deadline; `sent` is the result so far."""
 
     def __init__(self, sent: Sent, message: str, *, trace: str = "", details: str = "") -> None:
-        """`trace`: the command line that traces the mail."""
+        """Set the result and the message; `trace` is the command line that traces the mail."""
         remedy = f"{trace} tells where it is, and why" if trace else ""
         super().__init__(message, remedy=remedy, details=details)
         self.sent = sent
@@ -89,7 +89,7 @@ def letter(
     body: str,
     attachments: Sequence[Path],
 ) -> Letter:
-    """A Letter, with the lab's first accounts for what was not said. Raises InputError."""
+    """Return a Letter; the lab's first accounts are the default sender and recipient. Raises InputError."""
     accounts = lab.addresses()
     sender = (accounts[0] if sender is None else sender).lower()
     chosen = tuple(recipients) or (accounts[1 % len(accounts)],)
@@ -112,10 +112,10 @@ def letter(
 
 
 def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route: Route | None = None) -> Sent:
-    """Send it, and wait for it in every mailbox of the lab that it is for, and until a relay outside has it.
+    """Send the mail, and wait until it is in all its mailboxes of the lab, and until an outside relay has accepted it.
 
-    Raises CheckFailed when it is refused, NotArrived when it comes back or has not arrived before the deadline.
-    `route` is for mail that goes via the sender.
+    Raises CheckFailed if it is refused, NotArrived if it is returned or has not arrived before the deadline. `route`
+    applies only via the sender.
     """
     message_id = draft.new_id(letter.sender)
     outgoing = prepared(letter, message_id)
@@ -123,7 +123,7 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
     if via == "sender":
         if (
             letter.attachments or outgoing.size > lab.definition().limits.message_size
-        ):  # asking takes longer than sending
+        ):  # limits are queried only then: the query takes longer than sending
             check_size(lab, outgoing)
         from_sender(lab, letter, message_id, route=route)
     else:
@@ -140,7 +140,7 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
 
 
 class _Arrival:
-    """A mail on its way into some mailboxes: where it has been seen, after how many milliseconds."""
+    """A mail under way to some mailboxes; `seen` has the milliseconds until it was seen in each."""
 
     def __init__(self, lab: RunningLab, message_id: str, boxes: Sequence[str], begun: float) -> None:
         self.lab, self.message_id, self.seen = lab, message_id, dict[str, float]()
@@ -149,11 +149,11 @@ class _Arrival:
 
     @property
     def missing(self) -> list[str]:
-        """The mailboxes in which it has not been seen."""
+        """The mailboxes in which the mail has not been seen."""
         return [address for address in self._boxes if address not in self.seen]
 
     def complete(self, deadline: Deadline) -> bool:
-        """Whether it is in all of them before the deadline."""
+        """Wait for the mail in all mailboxes; False if the deadline passes first."""
         for address in self.missing:
             endpoint, password = self.lab.endpoints["imaps"], self.lab.password(address)
             with suppress(DeadlinePassed), imap.mailbox(endpoint, self._context, address, password) as box:
@@ -163,7 +163,7 @@ class _Arrival:
 
 
 def _judge(sent: Sent, arrival: _Arrival, others: bool, since: float, deadline: Deadline) -> None:
-    """See by the logs what becomes of a mail, and then by the mailboxes. Raises NotArrived.
+    """Check the logs, then the mailboxes, for the mail. Raises NotArrived.
 
     `others`: it has recipients without a mailbox in the lab.
     """
@@ -183,19 +183,19 @@ def _judge(sent: Sent, arrival: _Arrival, others: bool, since: float, deadline: 
 
 
 def _settled(lab: RunningLab, message_id: str, since: float, deadline: Deadline) -> Journey | None:
-    """A mail's journey, once nothing more happens to it, or as far as it has come at the deadline."""
+    """Return a mail's journey when it is settled, or its state at the deadline."""
     journey = None
-    with suppress(EngineError):  # an overlay's logging driver may give no logs
+    with suppress(EngineError):  # an overlay's logging driver may not support reading
         for found in tracing.follow(lab, message_id.strip("<>"), deadline, since=since):
             journey = found or journey
-        if journey is None:  # there was no time to follow it: as it is now
+        if journey is None:  # no time was left to follow it: use its current state
             with tracing.lab_lines(lab, since) as read:
                 journey = next(reversed(tracing.traced(read, message_id).journeys), None)
     return journey
 
 
 def prepared(letter: Letter, message_id: str, route: Route | None = None) -> Outgoing:
-    """The letter as a message with this id."""
+    """Return the letter as a message with this Message-ID."""
     message = draft.new_message(
         sender=letter.sender,
         to=letter.recipients,
@@ -210,9 +210,9 @@ def prepared(letter: Letter, message_id: str, route: Route | None = None) -> Out
 
 
 def check_size(lab: RunningLab, outgoing: Outgoing) -> None:
-    """Compare a mail's size with what the sender's MTA and the provider take, before it goes to the sender.
+    """Compare a mail's size with the limits of the sender's MTA and the provider, before the sender gets it.
 
-    The sender would take it, and return it when the provider has refused it. Raises CheckFailed, HostError.
+    The sender would accept it, and return it after the provider's refusal. Raises CheckFailed, HostError.
     """
     said = lab.engine.execute(lab.one(Role.SENDER).container, ["postconf", "-h", "message_size_limit"]).stdout.strip()
     limits = {"the sender": int(said) if said.isdecimal() else 0}
@@ -227,7 +227,7 @@ def check_size(lab: RunningLab, outgoing: Outgoing) -> None:
 
 
 def _submit(lab: RunningLab, letter: Letter, message: Outgoing) -> None:
-    """Over port 587, as the account that owns the sender's address."""
+    """Submit over port 587, as the account that owns the sender's address."""
     account = owner(lab, letter.sender)
     smtp.submit(
         smtp.to(lab.endpoints["submission"]),
@@ -241,7 +241,7 @@ def _submit(lab: RunningLab, letter: Letter, message: Outgoing) -> None:
 
 
 def owner(lab: RunningLab, sender: str) -> str:
-    """The account that may send as `sender`: itself, or what an alias leads to. Raises InputError."""
+    """Return the account that may send as `sender`: itself, or an alias's target. Raises InputError."""
     definition = lab.definition()
     owners = [sender, *(target for alias in definition.aliases if alias.address == sender for target in alias.targets)]
     owners = [address for address in owners if address in definition.addresses()]
@@ -254,22 +254,23 @@ def owner(lab: RunningLab, sender: str) -> str:
 
 
 def from_sender(lab: RunningLab, letter: Letter, message_id: str, *, route: Route | None = None) -> None:
-    """`mail -s SUBJECT RECIPIENT…` on the student's machine, the body on its standard input.
+    """Run `mail -s SUBJECT RECIPIENT…` on the sender, with the body on standard input.
 
-    A letter with attachments is handed to `sendmail` as a whole, in pieces. By the relay, or by another `route`:
-    without the relay's credentials (`direct`) an address of the lab's own users is refused as sender (553).
+    A letter with attachments is passed to `sendmail` as a whole, in pieces. The mail goes through the relay host, or by
+    another `route`. Without the relay's credentials (`direct`), an address of the lab's own users is refused as
+    envelope sender (553).
     """
     container = lab.one(Role.SENDER).container
-    # mailutils takes what begins with | for a program, and with / for a file, unless it is in angle brackets.
+    # mailutils takes a recipient that begins with | for a program, and with / for a file, except in angle brackets.
     recipients = [f"<{each}>" if each[0] in "|/" else each for each in letter.recipients]
     if letter.attachments:
-        # Handed in whole, so that no attachment is kept in a file of the sender's; sendmail(1).
+        # Passed as a whole, so that no attachment is stored in a file on the sender; sendmail(1).
         whole = prepared(letter, message_id, route)
         argv = ["sendmail", "-i", "-f", letter.sender, "--", *recipients]
         size, data = whole.native_size, whole.native()
     else:
         options = [f"--append={ROUTE_HEADER}: {route}"] if route else []
-        # It reads the sender as a word of its own language, where ' begins a quotation: within " it does not.
+        # mailutils parses the sender as its own syntax, where ' begins a quotation, except within ".
         sender = f'"{letter.sender}"' if "'" in letter.sender else letter.sender
         argv = ["mail", "-s", letter.subject, "-r", sender, "-a", f"Message-ID: {message_id}", *options, "--"]
         argv += recipients

@@ -1,4 +1,4 @@
-"""Where a message went: the journeys in a lab's logs and queues, and in log files that a user has at hand."""
+"""Journeys of messages, from a lab's logs and queues, and from a user's log files."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from mailstack.trace import assemble, collect, rotation
 from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import Waiting
 
-_CHUNK = 65536  # bytes; no server's line is longer
-_MOST_INPUT = 2 * 1024**3  # bytes of standard input that are kept, to be read more than once
-# Lines that are looked at again when a message that is followed gets another name: the next station may log that it
-# has the message before the last one logs how it is called there.
+_CHUNK = 65536  # bytes; no server logs a longer line
+_MOST_INPUT = 2 * 1024**3  # bytes of standard input that are stored, to be read more than once
+# Lines kept for a second look when a followed message gets another queue id: the next MTA may log that it has the
+# message before the previous one logs the new queue id.
 RECENT = 2000
 
-# An empty line is 31 bytes with its time, and 71 in the engine's file.
+# The engine's log file is at most so many times as large as the log with times: an empty line has 71 bytes in the file,
+# and 31 with its time.
 _MOST_AROUND = 3
 
 Read = Callable[[], collect.Lines]
@@ -42,20 +43,20 @@ Read = Callable[[], collect.Lines]
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What was found: journeys, oldest first; `more` that only the newest are here."""
+    """The journeys found, oldest first; `more` if only the newest of them are included."""
 
     journeys: tuple[Journey, ...]
     more: bool = False
-    rotated: tuple[rotation.Rotated, ...] = ()  # the logs that have lost their beginning
+    rotated: tuple[rotation.Rotated, ...] = ()  # logs whose beginning was removed
 
 
 @dataclass(frozen=True, slots=True)
 class LabLines:
-    """A lab's logs, to be read as often as needed, without its secrets: each service's in a file of its own."""
+    """A lab's logs without its secrets, each service's in a file of its own. Can be read repeatedly."""
 
     spools: Mapping[str, IO[bytes]]
     rotated: tuple[rotation.Rotated, ...]
-    clean: Callable[[str], str]  # a relay outside may have repeated what it was told
+    clean: Callable[[str], str]  # an outside relay may have repeated its credentials
 
     def __call__(self) -> Iterator[tuple[str, str]]:
         for name, spool in self.spools.items():
@@ -65,20 +66,20 @@ class LabLines:
 
 
 def of_lab(lab: RunningLab, query: str | None = None) -> list[Journey]:
-    """The journeys that a Message-ID, a queue id or a text leads to, or the latest; oldest first."""
+    """Return the journeys that match a Message-ID, a queue id or a text, or the latest; oldest first."""
     return list(search_lab(lab, query).journeys)
 
 
 def search_lab(lab: RunningLab, query: str | None = None) -> Traced:
-    """The same, with what is to be said of the logs."""
+    """Return the same, with the logs whose beginning was removed."""
     with lab_lines(lab) as read:
         return dataclasses.replace(traced(read, query, queued(lab)), rotated=read.rotated)
 
 
 def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = None) -> Traced:
-    """The journeys that `query` leads to, or without it the latest; `waiting` is what the queues hold, if known."""
+    """Return the journeys that match `query`, or the latest; `waiting` is the contents of the queues, if known."""
     found = collect.latest(read) if query is None else collect.search(read, query)
-    # Also one whose log has lost the line that would show it.
+    # Includes a host whose log has lost the line that would identify it.
     hosts = read.spools if isinstance(read, LabLines) else ()
     collected = collect.collect(read, found.seeds, found.refusals, hosts)
     journeys = assemble.assemble(collected, waiting, time.time())
@@ -86,7 +87,7 @@ def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = No
 
 
 def queued(lab: RunningLab) -> list[Waiting]:
-    """What waits in the queues of the lab's MTAs, where they run."""
+    """Return the entries in the queues of the lab's MTAs that run."""
     found, clean = [], lab.blotter().clean
     for service in lab.by_role(Role.MTA):
         if service.state == "running":
@@ -98,7 +99,7 @@ def queued(lab: RunningLab) -> list[Waiting]:
 
 @contextlib.contextmanager
 def lab_lines(lab: RunningLab, since: float | None = None) -> Iterator[LabLines]:
-    """A lab's logs, however long they are, or what is in them since a moment: spooled to files without a name."""
+    """Copy a lab's logs of any length, or their lines since a moment, to unnamed files for as long as `with` lasts."""
     with contextlib.ExitStack() as opened:
         spools, rotated = {}, []
         for service in lab.services():
@@ -109,7 +110,7 @@ def lab_lines(lab: RunningLab, since: float | None = None) -> Iterator[LabLines]
 
 
 def _rotated(lab: RunningLab, service: str, container: str, spool: IO[bytes]) -> rotation.Rotated | None:
-    """Whether a log has lost its beginning; its size is counted only where it may have."""
+    """Return how a log has lost its beginning, or None; its bytes are counted only if it is large enough for that."""
     limits = rotation.limits(*lab.engine.log_options(container))
     if limits is None or spool.tell() * _MOST_AROUND < (limits.files - 1) * limits.size:
         return None
@@ -122,7 +123,10 @@ def _rotated(lab: RunningLab, service: str, container: str, spool: IO[bytes]) ->
 
 @contextlib.contextmanager
 def file_lines(paths: Sequence[Path]) -> Iterator[Read]:
-    """Log files, also compressed ones (.gz); `-` is standard input. Raises InputError when one cannot be read."""
+    """Open log files for repeated reading, also compressed ones (.gz); `-` is standard input.
+
+    Raises InputError if one cannot be read.
+    """
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(_opened(path)) for path in paths]
 
@@ -139,14 +143,14 @@ def file_lines(paths: Sequence[Path]) -> Iterator[Read]:
 
 
 def _lines(file: IO[bytes], clean: Callable[[str], str] = str) -> Iterator[str]:
-    """Line by line; a line that does not end is taken in pieces, so that memory stays bounded."""
+    """Yield the lines; an endless line is yielded in pieces, so that memory stays bounded."""
     rest = b""
     while chunk := file.read(_CHUNK):
         data = rest + chunk
         end = data.rfind(b"\n") + 1
         if end == 0 and len(data) > _CHUNK:
             end = len(data)
-        # Many lines at once: decoding them one by one takes as long as looking at them.
+        # Many lines at once: decoding each line separately takes as long as searching it.
         if end:
             yield from clean(data[:end].decode(errors="replace")).removesuffix("\n").split("\n")
         rest = data[end:]
@@ -173,8 +177,8 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _spooled(stream: IO[bytes]) -> IO[bytes]:
-    """A copy in a file without a name, to be read more than once. Raises InputError when it does not end."""
-    with contextlib.suppress(io.UnsupportedOperation):  # it is none of the system's
+    """Return a copy in an unnamed file, to be read more than once. Raises InputError if it is too large."""
+    with contextlib.suppress(io.UnsupportedOperation):  # not a stream of the operating system
         status = os.fstat(stream.fileno())
         if stat.S_ISCHR(status.st_mode) and not (stream.isatty() or os.path.samestat(status, Path(os.devnull).stat())):
             raise InputError("-: cannot be read: standard input is a device", remedy="give it a file, or a pipe")
@@ -193,10 +197,10 @@ def _spooled(stream: IO[bytes]) -> IO[bytes]:
 def follow(
     lab: RunningLab, query: str | None, deadline: Deadline, *, since: float | None = None
 ) -> Iterator[Journey | None]:
-    """The journey of a message as it grows, each time that a line adds to it; ends when it is settled.
+    """Yield the journey of a message each time that a line adds to it, until it is settled.
 
-    Without `query`, it is the next message that comes in. `since` is when it came in at the earliest, in seconds of the
-    epoch. None says that the deadline has passed.
+    Without `query`, this is the next message that an MTA receives. `since` is the earliest time of its receipt, in
+    seconds of the epoch. None means that the deadline has passed.
     """
     if query and since is None:
         with lab_lines(lab) as read:
@@ -207,7 +211,7 @@ def follow(
                 return
     containers = {service.name: service.container for service in lab.services()}
     collector = collect.Collector({query.strip("<>")} if query else set(), recent=deque(maxlen=RECENT))
-    collector.hosts.update(containers)  # a mail that is passed on to one of these is not out of sight yet
+    collector.hosts.update(containers)  # a message passed on to one of these is still followed
     begins, clean = since if query else time.time(), lab.blotter().clean
     for position, found in enumerate(lab.engine.follow(containers, since=begins, deadline=deadline)):
         if found is None:
@@ -218,7 +222,7 @@ def follow(
             collector.names.add(begun)
         if collector.feed(found[0], position, clean(found[1])):
             collected = collector.collected()
-        elif awaited and collector.refusals:  # refused before it had a name: that was its journey
+        elif awaited and collector.refusals:  # refused before it had a queue id: the journey ends here
             collected = collect.Collected((collect.as_asked(collector.refusals[0]),))
         else:
             continue
@@ -227,7 +231,7 @@ def follow(
             continue
         journey = journeys[-1]
         if journey.settled:
-            # Another station's lines may still be under way: by now they are in its log.
+            # Lines of another hop may have been late; its log has them now.
             journey = _again(lab, journey, since)
         yield journey
         if journey.settled:
@@ -235,11 +239,11 @@ def follow(
 
 
 def _again(lab: RunningLab, journey: Journey, since: float | None) -> Journey:
-    """The journey by the logs since a moment, as they are now."""
+    """Return the journey from the current logs since a moment."""
     name = journey.message_id or next((hop.queue_id for hop in journey.hops), "")
     if not name:
         return journey
     with lab_lines(lab, since) as read:
         found = traced(read, name).journeys
-    # What has been rotated away meanwhile is known from following it.
+    # Lines rotated away in the meantime are only in the journey that was followed.
     return found[-1] if found and found[-1].settled else journey

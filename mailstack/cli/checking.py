@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.options import name_option
-from mailstack.cli.output import Progress, json_option, need_writable, print_json, table
+from mailstack.cli.output import Progress, json_option, need_writable, print_json, progress_option, table
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
 from mailstack.text.printable import printable
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 @click.argument("ids", nargs=-1, metavar="[ID]…")
 @click.option("--list", "listed", is_flag=True, help="List the checks without running them.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Also write the results as JUnit XML.")
-@click.option(
-    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
-)
+@progress_option
 @json_option
 def check(
     engine: Engine, name: str, ids: tuple[str, ...], listed: bool, junit: Path | None, progress: str, as_json: bool

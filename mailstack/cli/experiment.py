@@ -12,7 +12,7 @@ import click
 
 from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.options import host_option
-from mailstack.cli.output import Progress, columns, json_option, print_json, table
+from mailstack.cli.output import Progress, columns, json_option, print_json, progress_option, table
 from mailstack.model import Json
 from mailstack.text.printable import printable
 
@@ -30,12 +30,7 @@ if TYPE_CHECKING:
     help="Write the report to this folder: index.html and the evidence.",
 )
 @click.option("--keep", is_flag=True, help="Keep the lab for inspection.")
-@click.option(
-    "--progress",
-    type=click.Choice(["auto", "tty", "plain", "quiet"]),
-    default="auto",
-    help="Style of the progress.",
-)
+@progress_option
 @json_option
 def experiment(
     engine: Engine, overlays: tuple[Path, ...], out: Path | None, keep: bool, progress: str, as_json: bool

@@ -9,7 +9,7 @@ import click
 
 from mailstack import __version__
 from mailstack.cli.options import host_option
-from mailstack.cli.output import Progress, json_option, print_json, table
+from mailstack.cli.output import Progress, json_option, print_json, progress_option, table
 from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 from mailstack.model import Json
 from mailstack.text.printable import printable
@@ -52,9 +52,7 @@ def _print_findings(findings: list[Finding]) -> None:
 @click.command()
 @host_option
 @click.option("--yes", is_flag=True, help="On a remote host: do not ask for confirmation.")
-@click.option(
-    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
-)
+@progress_option
 def provision(engine: Engine, yes: bool, progress: str) -> None:
     """Install and start a Docker engine, unless one answers.
 

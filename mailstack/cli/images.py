@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.options import host_option
-from mailstack.cli.output import Progress, json_option, print_json
+from mailstack.cli.output import Progress, json_option, print_json, progress_option
 from mailstack.model import Json
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
 
 _file = click.argument("file", type=click.Path(path_type=Path))
-_progress = click.option(
-    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
-)
 
 
 @click.group()
@@ -32,7 +29,7 @@ def images() -> None:
 @host_option
 @_file
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@_progress
+@progress_option
 @json_option
 def save(engine: Engine, file: Path, force: bool, progress: str, as_json: bool) -> None:
     """Save the images of this version to FILE, a compressed archive.
@@ -48,7 +45,7 @@ def save(engine: Engine, file: Path, force: bool, progress: str, as_json: bool) 
 @images.command("load")
 @host_option
 @_file
-@_progress
+@progress_option
 @json_option
 def load(engine: Engine, file: Path, progress: str, as_json: bool) -> None:
     """Load the images of FILE into the engine: `up` then needs no network.

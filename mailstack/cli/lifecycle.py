@@ -10,7 +10,7 @@ import click
 
 from mailstack.cli import stdio
 from mailstack.cli.options import name_option
-from mailstack.cli.output import Progress, columns, duration, json_option, print_json, table
+from mailstack.cli.output import Progress, columns, duration, json_option, print_json, progress_option, table
 from mailstack.errors import InputError
 from mailstack.model import Endpoint, Json, Relay
 from mailstack.text.printable import printable
@@ -76,9 +76,7 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--keep", is_flag=True, help="If `up` fails, keep what it made, for inspection.")
 @click.option("--ttl", type=duration, metavar="DURATION", help="Remove the lab after this time, such as 30m or 2h.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and their causes; change nothing.")
-@click.option(
-    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
-)
+@progress_option
 @json_option
 def up(
     engine: Engine,
@@ -164,9 +162,7 @@ def _print_list(label: str, words: Sequence[str]) -> None:
 @click.option("--all", "everything", is_flag=True, help="Remove all your labs on this engine.")
 @click.option("--stale", is_flag=True, help="Remove labs that have expired or were left behind.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and why; change nothing.")
-@click.option(
-    "--progress", type=click.Choice(["auto", "tty", "plain", "quiet"]), default="auto", help="Style of the progress."
-)
+@progress_option
 @json_option
 def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool, progress: str, as_json: bool) -> None:
     """Remove a lab: containers, networks, volumes and secrets.

@@ -27,6 +27,16 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
+def progress_option(function: F) -> F:
+    """`--progress STYLE`: how progress is shown on standard error."""
+    return click.option(
+        "--progress",
+        type=click.Choice(["auto", "tty", "plain", "quiet"]),
+        default="auto",
+        help="Style of the progress.",
+    )(function)
+
+
 def attach_option(function: F) -> F:
     """`--attach FILE`: what goes along with a mail."""
     return click.option(

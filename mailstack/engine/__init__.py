@@ -1,1 +1,1 @@
-"""The Docker engine and Compose: the only user of the Docker SDK."""
+"""The Docker engine and Compose. Only this package uses the Docker SDK."""

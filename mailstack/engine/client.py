@@ -1,7 +1,7 @@
-"""The client of a Docker engine: its connection, and its errors as ours. The only module that imports the Docker SDK.
+"""Connect to a Docker engine and map the library's errors to ours. Only this module imports the Docker SDK.
 
-The SDK takes a fifth of a second to import, so it is imported when it is needed: an engine on this machine is asked the
-most common questions without it.
+Importing the SDK takes 0.2 s, so it is imported when it is needed. The most common requests to an engine on this
+machine do without it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mailstack.target.target import Target
 
 
 class HasTarget(Protocol):
-    """Knows the target whose engine it asks."""
+    """An object that has the target whose engine it queries."""
 
     @property
     def target(self) -> Target:
-        """The target."""
+        """Return the target."""
 
 
 P = ParamSpec("P")
@@ -49,15 +49,15 @@ def mapped(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
 
 
 def _of(target: Target, error: Exception) -> Exception:
-    """Return the error for the user; the error itself, where it is none of the engine's."""
-    # What the SDK does before its first question makes an error of its own of whatever happens meanwhile.
+    """Return the error for the user, or the error itself when it does not come from the engine."""
+    # Before its first request, the SDK wraps every exception in a DockerException, an interruption too.
     if type(error).__name__ == "DockerException" and isinstance(error.__context__, Interrupted):
         return error.__context__
     return errors(target).of(error) or error
 
 
 def errors(target: Target) -> library_errors.Table:
-    """Return what the errors of the libraries are for the user of a target."""
+    """Return the table that maps the libraries' errors to errors for the user of a target."""
 
     def refused(error: Exception) -> EngineError:
         return EngineError(f"the Docker engine {target.where} refused: {getattr(error, 'explanation', '') or error}")
@@ -86,7 +86,7 @@ _IMPORTING = threading.Lock()
 
 
 def sdk() -> Any:
-    """Return the SDK, imported by one thread at a time: its modules import each other in circles."""
+    """Return the SDK. One thread at a time imports it, because its modules import each other in circles."""
     with _IMPORTING:
         import docker
 
@@ -95,7 +95,7 @@ def sdk() -> Any:
 
 @contextlib.contextmanager
 def gone() -> Iterator[None]:
-    """What the engine does not have (any more) is no error."""
+    """Ignore the engine's reply 404: the object does not exist (any more)."""
     try:
         yield
     except Exception as error:
@@ -104,31 +104,31 @@ def gone() -> Iterator[None]:
 
 
 class Client:
-    """The connection to a target's engine, made with the first question; safe to use from several threads."""
+    """A client of a target's engine. It connects with the first request; safe to use from several threads."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
 
     @functools.cached_property
     def _api(self) -> Any:
-        # Negotiated: engines from 29 on refuse what 20.10 speaks.
+        # Negotiate the version of the API: engines from 29 on refuse the version that 20.10 speaks.
         url = self.target.url
         try:
             return sdk().APIClient(base_url=url, version="auto", timeout=60)
-        except ValueError as error:  # a port that is no number, say
+        except ValueError as error:  # for example, a port that is not a number
             if (found := _of(self.target, error)) is not error:
                 raise found from None
             raise EngineError(f"no Docker engine answers at {url}: {error}", remedy="see DOCKER_HOST") from None
 
     @functools.cached_property
     def _quick(self) -> Any:
-        """The API for what every `up` and `down` asks: the SDK only where the engine is on another machine."""
+        """The API for the requests of every `up` and `down`; it needs the SDK only for an engine on another machine."""
         url = self.target.url
         return UnixApi(url.removeprefix("unix://")) if url.startswith("unix://") else self._api
 
 
 class Pieces:
-    """An answer in pieces: reading it fails as any question does; whatever is done with the pieces is not ours."""
+    """A response in pieces. Errors of reading it are mapped; errors of the code that consumes the pieces are not."""
 
     def __init__(self, target: Target, stream: Any) -> None:
         self.target = target
@@ -142,5 +142,5 @@ class Pieces:
         return next(self._stream)
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._stream.close()

@@ -1,4 +1,4 @@
-"""Docker Compose: which one is used, and its command lines as values. Nothing here runs them."""
+"""Docker Compose: find the binary, and build its command lines as values. Nothing here runs them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mailstack.secret import write_private
 from mailstack.state import COMPOSE
 from mailstack.storage import directories, json_file
 
-# `!reset` and `!override` in relay.yaml (2.24), file secrets on read-only services.
+# Needed for `!reset` and `!override` in relay.yaml (2.24), and for file secrets on read-only services.
 OLDEST = (2, 24)
 
 _PLUGIN_DIRECTORIES = (
@@ -30,12 +30,12 @@ _PLUGIN_DIRECTORIES = (
 
 
 def project_name(lab: str) -> str:
-    """The Compose project of a lab."""
+    """Return the name of a lab's Compose project."""
     return f"mailstack-{lab}"
 
 
 def candidates() -> list[Path]:
-    """Compose binaries on this machine: Docker's plug-in first, then the one that was installed with mailstack."""
+    """Return the Compose binaries on this machine: Docker's plug-in first, then the one installed with mailstack."""
     home = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
     places = [home / "cli-plugins", *map(Path, _PLUGIN_DIRECTORIES), Path(sys.executable).parent]
     found = [place / "docker-compose" for place in places]
@@ -45,7 +45,7 @@ def candidates() -> list[Path]:
 
 
 def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
-    """The version of a Compose binary, () where it does not say; remembered until the binary changes."""
+    """Return the version of a Compose binary, or () when it prints none. Cached until the binary changes."""
     memory = directories.root() / COMPOSE
     status = binary.stat()
     key = f"{binary} {status.st_size} {status.st_mtime_ns}"
@@ -53,7 +53,7 @@ def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
     if not isinstance(known.get(key), list) or not all(isinstance(number, int) for number in known[key]):
         said = runner.run(Command((str(binary), "version", "--short"))).stdout
         known[key] = [int(number) for number in re.findall(r"\d+", said)[:3]]
-        # Where nothing is kept yet, or cannot be written, it is asked again next time.
+        # Without a cache, or when it cannot be written, Compose is asked again next time.
         with contextlib.suppress(HostError):
             if directories.read(memory.parent):
                 write_private(memory, json.dumps(known))
@@ -61,7 +61,7 @@ def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
 
 
 def find(runner: Runner) -> Path:
-    """The Compose to use: the first that is new enough. Raises HostError, saying what was found instead."""
+    """Return the first Compose binary that is new enough. Raises HostError, which lists those that are too old."""
     old = []
     for binary in candidates():
         version = version_of(runner, binary)
@@ -75,22 +75,22 @@ def find(runner: Runner) -> Path:
     )
 
 
-# “ Container mailstack-lab-postfix-1  Started”: one line of many, by which it is followed what `up` does.
+# A line of `up`'s progress, one of many: “ Container mailstack-lab-postfix-1  Started”.
 _STEP = re.compile(r" ?(?:Container|Network|Volume) \S+ +\S")
 _MADE = re.compile(r" ?(Container|Network|Volume) (\S+) +(Creating|Created|Removed)")
 _STARTED = re.compile(r" ?Container (\S+)-1 +Started")
 
 
 def started(line: str, project: str) -> str:
-    """The service of the project that `up` has started when it says this; "" when it says something else."""
+    """Return the service of the project that this line of `up` reports as started, or "" for any other line."""
     match = _STARTED.match(line)
     return match[1].removeprefix(f"{project}-") if match and match[1].startswith(f"{project}-") else ""
 
 
 def being_made(said: Iterable[str], before: Iterable[str] = ()) -> frozenset[str]:
-    """What Compose has begun to make, and has not said that it is there or gone: `network NAME`, and so on.
+    """Return the objects that Compose is creating: it has reported neither their creation nor their removal.
 
-    `before` was being made already when it said this.
+    Each is `network NAME`, and so on. `before` are the objects that were being created before the lines `said`.
     """
     found = set(before)
     for match in filter(None, map(_MADE.match, said)):
@@ -103,12 +103,12 @@ def being_made(said: Iterable[str], before: Iterable[str] = ()) -> frozenset[str
 
 
 def complaints(said: str) -> str:
-    """What `up` has said, but for its steps."""
+    """Return the output of `up` without its progress lines."""
     return "\n".join(line for line in said.splitlines() if not _STEP.match(line))
 
 
 class Compose:
-    """Command lines for one project."""
+    """Command lines for one Compose project."""
 
     def __init__(
         self,
@@ -118,9 +118,10 @@ class Compose:
         environment: Mapping[str, str],
         document: Json | None = None,
     ) -> None:
-        """`document`: what the first of the files has been resolved to before, so that it is not read again.
+        """Take the project's files; `document` is the first of them, resolved earlier, so that it is not read again.
 
-        What is the controller's own in it (`x-…`) is left out: ten thousand accounts cost Compose half a second.
+        Its extension fields (`x-…`), which only the controller reads, are left out: ten thousand accounts cost Compose
+        half a second.
         """
         self._base: tuple[str, ...] = (str(binary), "-p", project)
         names = [str(file) for file in files]
@@ -131,32 +132,32 @@ class Compose:
             bare = {key: value for key, value in document.items() if not key.startswith("x-")}
             self._input = json.dumps(bare).encode()
         self._base += tuple(word for name in names for word in ("-f", name))
-        # Settings of the user's shell that would make it another project than this.
+        # Clear the settings of the user's shell that would change the project.
         cleared = dict.fromkeys(("COMPOSE_PROFILES", "COMPOSE_ENV_FILES"), "")
-        # Compose runs for a second or two: Go's garbage collector may run less often than by default.
+        # Compose runs for a second or two: run Go's garbage collector less often than by default.
         quick = {"COMPOSE_PARALLEL_LIMIT": "-1", "GOGC": os.environ.get("GOGC", "400")}
         self._environment = {**cleared, **quick, **environment}
 
     def command(self, *words: str, environment: Mapping[str, str] | None = None) -> Command:
-        """`docker compose … WORDS` on this project."""
+        """Return the command line `docker compose … WORDS` for this project."""
         return Command((*self._base, *words), {**self._environment, **(environment or {})}, self._input)
 
     def config(self, form: str = "json") -> Command:
-        """The files, resolved."""
+        """Return the command that prints the resolved files."""
         return self.command("config", "--format", form)
 
     def hashes(self) -> Command:
-        """A line `SERVICE DIGEST` for each service: by its digest, Compose knows a definition that changed."""
+        """Return the command that prints `SERVICE DIGEST` per service. Compose compares the digests to find changes."""
         return self.command("config", "--hash", "*")
 
     def build(self) -> Command:
-        """Build the images, one after the other: so the layer that they share is made once."""
+        """Return the command that builds the images one after the other, so that their shared layer is built once."""
         return self.command("build", environment={"COMPOSE_PARALLEL_LIMIT": "1"})
 
     def up(self, *, anew: bool = False) -> Command:
-        """Bring the project to its definition, with images that are there; `anew` makes every container again.
+        """Return the command that brings the project up with images that exist; `anew` recreates all containers.
 
-        Each step is said on standard error; see `started` and `complaints`.
+        It prints its progress to standard error; see `started` and `complaints`.
         """
         options = ["--force-recreate"] if anew else []
         return self.command(
@@ -164,17 +165,17 @@ class Compose:
         )
 
     def restart(self, services: Sequence[str]) -> Command:
-        """Restart services, so that they read their configuration again."""
+        """Return the command that restarts services, so that they read their configuration again."""
         return self.command("--progress", "quiet", "restart", "--no-deps", *services)
 
     def down(self) -> Command:
-        """Remove containers, networks and volumes.
+        """Return the command that removes containers, networks and volumes.
 
-        No server is given time to stop well: with its volumes goes all that it could still bring into order, and
-        Dovecot's would take a second where Postfix is still connected to it.
+        Servers get no time for a clean shutdown, since their volumes are removed too. Dovecot's would take a second
+        while Postfix is still connected to it.
         """
         return self.command("--progress", "quiet", "down", "--volumes", "--remove-orphans", "--timeout", "0")
 
     def shell(self, service: str, words: Sequence[str]) -> Command:
-        """A program in a service, on this terminal."""
+        """Return the command that runs a program in a service on this terminal."""
         return self.command("exec", *([] if sys.stdin.isatty() else ["-T"]), service, *words)

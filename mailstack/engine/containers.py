@@ -1,4 +1,4 @@
-"""The containers of an engine: programs inside them, signals, and networks between them."""
+"""The containers of an engine: run programs in them, send signals, and connect networks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mailstack.model import Result
 
 
 class Containers(Client):
-    """What is done with containers."""
+    """Operations on containers."""
 
     @mapped
     def execute(
         self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | Iterable[bytes] | None = None
     ) -> Result:
-        """Run a program in a container to its end. What no one may see, or is large, goes in by `input`."""
+        """Run a program in a container to its end. Pass secret or large data by `input`."""
         made = self._quick.exec_create(container, list(argv), user=user, stdin=input is not None)
         stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
         outputs: dict[int, list[bytes]] = {1: [], 2: []}
@@ -36,14 +36,14 @@ class Containers(Client):
 
     @mapped
     def stream(self, container: str, argv: Sequence[str], *, user: str = "") -> socket.socket:
-        """Start a program in a container: what is written to the socket is its input, what is read is its output."""
+        """Start a program in a container and return a socket: write its standard input, read its standard output."""
         made = self._quick.exec_create(container, list(argv), user=user, stdin=True, stderr=False)
         stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
         return streams.plain(stream)
 
     @mapped
     def stop(self, container: str, *, seconds: int = 10) -> None:
-        """Stop a container (SIGTERM, then SIGKILL after `seconds`)."""
+        """Stop a container: SIGTERM, then SIGKILL after `seconds`."""
         self._api.stop(container, timeout=seconds)
 
     @mapped
@@ -56,11 +56,11 @@ class Containers(Client):
         """Start a stopped container."""
         self._api.start(container)
 
-    # ── the listener outside, for the check that a lab is closed ───────────────────────────────────────────────
+    # ── a listener outside of the lab, to check that the lab is closed ─────────────────────────────────────────────
 
     @mapped
     def make_network(self, name: str, labels: dict[str, str], subnet: str) -> bool:
-        """Make an ordinary network; False when there is one of this name already."""
+        """Create an ordinary network. Return False when one of this name exists already."""
         types = sdk().types
 
         if self._api.networks(names=[name]):
@@ -70,12 +70,12 @@ class Containers(Client):
 
     @mapped
     def join(self, network: str, container: str, alias: str) -> None:
-        """Connect a container to a network, where others find it by `alias`."""
+        """Connect a container to a network, where other containers resolve it as `alias`."""
         self._api.connect_container_to_network(container, network, aliases=[alias])
 
     @mapped
     def listen(self, name: str, image: str, network: str, labels: dict[str, str], port: int) -> tuple[str, str]:
-        """Start a container on `network` that accepts connections: its id and its address."""
+        """Start a container on `network` that accepts connections. Return its id and its address."""
         made = self._api.create_container(
             image,
             ["-c", f"exec nc -lk -p {port} </dev/null >/dev/null"],
@@ -91,7 +91,7 @@ class Containers(Client):
 
     @mapped
     def published(self, containers: Sequence[str]) -> list[str]:
-        """Every published port of some containers, as ADDRESS:PORT on the host."""
+        """Return every published port of some containers, as ADDRESS:PORT on the host."""
         found = []
         for container in containers:
             settings = self._quick.inspect_container(container)["NetworkSettings"]["Ports"] or {}
@@ -100,13 +100,13 @@ class Containers(Client):
 
     @mapped
     def users_of(self, volume: str) -> set[str]:
-        """Return the ids of all containers that mount a volume, whether they run or not."""
+        """Return the ids of all containers that mount a volume, running or not."""
         return {str(each["Id"]) for each in self._quick.containers(all=True, filters={"volume": [volume]})}
 
     @staticmethod
     def _raw(stream: Any) -> socket.socket:
-        # Over a Unix socket the SDK wraps the socket in a file object (SocketIO); over SSH and TLS it does not.
-        # Which would keep it open when it is closed: so it is another one of the same connection that is given.
+        # Over a Unix socket the SDK wraps the socket in a file object (SocketIO); over SSH and TLS it does not. The
+        # file object would keep the connection open after a close, so return a duplicate of the socket.
         raw = stream
         if (wrapped := getattr(stream, "_sock", None)) is not None:
             raw = wrapped.dup()

@@ -1,7 +1,7 @@
-"""Connections that begin inside a container: many over one `docker exec`, each an ordinary socket here.
+"""Connections that start inside a container: many over one `docker exec`, each an ordinary socket here.
 
-The other end is stack/sender/dialer, which says what a frame is. One process for all connections, where one for each
-would cost the engine a twentieth of a second of work every time.
+The other end is stack/sender/dialer, which describes the frames. One process serves all connections: a process for each
+would cost the engine 50 ms of work every time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _HEADER = struct.Struct("!II")
 
 
 class Dialer:
-    """Dials from inside a container, for as long as `with` lasts."""
+    """Dials from inside a container, until the `with` block ends."""
 
     def __init__(self, open_stream: Callable[[list[str]], socket.socket]) -> None:
-        # The stream is that of a program in the container: what is written is its input, what is read its output.
+        # The stream of a program in the container: write its standard input, read its standard output.
         self._stream = open_stream(["dialer"])
         self._sending = threading.Lock()
         self._numbers = itertools.count(1)
@@ -35,7 +35,7 @@ class Dialer:
         shut(self._stream)
 
     def dial(self, host: str, port: int) -> socket.socket:
-        """A connection from the container to host:port; one that is refused is closed before anything is read."""
+        """Return a connection from the container to host:port. A refused connection is closed without any data."""
         near, far = socket.socketpair()
         number = next(self._numbers)
         self._ends[number] = far
@@ -48,18 +48,18 @@ class Dialer:
             self._stream.sendall(_HEADER.pack(number, len(data)) + data)
 
     def _forward(self, number: int, far: socket.socket) -> None:
-        """From our end to the container, until our end is closed."""
+        """Copy data from our end to the container until our end is closed."""
         try:
             while data := far.recv(65536):
                 self._send(number, data)
             self._send(number, b"")
         except OSError:
-            pass  # the stream, or the connection, has ended
+            pass  # the stream or the connection has ended
         finally:
             self._drop(number)
 
     def _receive(self) -> None:
-        """From the container to our ends, until the program there ends."""
+        """Copy data from the container to our ends until the program there exits."""
         try:
             while header := exactly(self._stream, _HEADER.size):
                 number, length = _HEADER.unpack(header)

@@ -1,6 +1,6 @@
 """A target's Docker engine, as the rest of mailstack uses it.
 
-Compose starts and stops; the engine is asked what there is, runs programs inside containers, and gives logs.
+Compose starts and stops containers. The engine lists objects, runs programs inside containers, and returns logs.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ class Engine(Things, Images, Containers, Logs):
 
 
 def own_engine(target: Target) -> Engine | None:
-    """Return this machine's own engine, which may not answer, where the target is another machine's; else None."""
+    """Return this machine's own engine when the target is another machine, else None. It may not answer."""
     return Engine(LocalTarget(target.own_url)) if target.own_url else None

@@ -1,10 +1,10 @@
-"""Logs of containers, followed line by line: over their restarts and rotation, several at once, against a deadline.
+"""Follow logs of containers line by line: across restarts and rotation, several at once, until a deadline.
 
-Where a log rotates (`max-size` of json-file), the engine's own following is not enough. Engine 20.10 repeats lines at
-each rotation; when a log rotates while its past is still being read, it leaves out a whole file, and may then say
-nothing more until the next rotation. A log that is read without being followed is right at any moment. So the past is
-read that way, and the engine follows from the last line on. What it repeats is left out; where it has fallen silent
-although there are newer lines, or says that it has failed, the log is read and opened again.
+When a log rotates (`max-size` of json-file), the engine's own following is not enough. Engine 20.10 repeats lines at
+each rotation. When a log rotates while its past is still being read, the engine skips a whole file, and may then send
+nothing until the next rotation. Reading a log without following it is correct at any moment. So the past is read
+without following, and the engine follows from the last line on. Repeated lines are dropped. When the engine sends
+nothing although there are newer lines, or reports an error, the log is read and opened again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any, Protocol
 
 from mailstack.errors import EngineError, MailstackError
 
-# Characters of a line's time.
+# Length of a line's timestamp, in characters.
 TIME = len("2026-11-23T21:29:17.692174350Z")
-# Pieces that are remembered, to be left out when the engine repeats them: many times what it does repeat.
+# How many pieces are remembered to drop repeated ones: many times as many as the engine repeats.
 _REMEMBERED = 4096
-# A log that rotates while it is read may have to be read again.
+# How often a log is read at most: one that rotates meanwhile may have to be read again.
 _READS = 10
-# How often, in seconds, it is asked whether the log has a newer line than the last that came.
+# Interval, in seconds, between checks for a line that is newer than the last one received.
 LOOK_SECONDS = 2.0
-# Lines that are held for a reader who is slower than the servers; the engine holds the rest.
+# Lines that are buffered for a reader slower than the servers; the engine holds the rest.
 _HELD = 20_000
 
 _Heard = queue.Queue[tuple[str, str | MailstackError | None]]
@@ -37,31 +37,31 @@ class Source(Protocol):
     """Logs and events as streams that can be closed while they are read; see `Engine`."""
 
     def open_log(self, container: str) -> Any:
-        """The container's last line, and what it prints until it stops."""
+        """Return the container's last line, and then its output until it stops."""
 
     def read_log(self, container: str, since: float | None) -> Any:
-        """What the container has printed since `since` (seconds of the epoch; None: ever), as far as the log has it."""
+        """Return the container's log since `since` (seconds of the epoch; None: all of it), without following."""
 
     def last_of_log(self, container: str) -> bytes:
-        """The last line of the container's log; empty when there is none."""
+        """Return the last line of the container's log; empty when there is none."""
 
     def open_events(self, container: str) -> Any:
-        """When the container is started or removed, from now on."""
+        """Return the events of the container's start and removal from now on."""
 
     def runs(self, container: str) -> bool:
-        """Whether a container runs."""
+        """Return whether a container is running."""
 
 
 class Log:
-    """A container's log as it grows, in pieces that begin with their time, until the container is removed."""
+    """A container's log as it grows, in pieces that begin with their timestamp, until the container is removed."""
 
     def __init__(self, source: Source, container: str, since: float | None) -> None:
         self._source, self._container = source, container
         self._closed = threading.Event()
-        # The time of the last piece, and of the last one that was read without following.
+        # The timestamps of the last piece, and of the last one that was read without following.
         self._last = self._read = b"" if since is None else _time(since)
         self._recent: deque[bytes] = deque(maxlen=_REMEMBERED)
-        self._known: set[bytes] = set()  # the same, to be looked up
+        self._known: set[bytes] = set()  # the same, for lookup
         self._open = source.open_log(container)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -71,10 +71,10 @@ class Log:
                 while not self._closed.is_set():
                     yield from self._pieces()
         finally:
-            self._closed.set()  # ends the thread
+            self._closed.set()  # stops the thread
 
     def _pieces(self) -> Iterator[bytes]:
-        """The pieces of one stream, and what it leaves out; the next one is open then."""
+        """Yield the pieces of one stream and those that it skips, then open the next stream."""
         unread = True
         for piece in self._open:
             if _failed(piece):
@@ -85,11 +85,11 @@ class Log:
             if piece[:TIME] > self._read and self._new(piece):
                 yield piece
         if not self._closed.is_set():
-            yield from self._past()  # a stream that breaks off may leave out the end
+            yield from self._past()  # a stream that breaks off may miss the end
             self._reopen()
 
     def _past(self) -> Iterator[bytes]:
-        """What the log has, and has not come yet."""
+        """Yield the pieces of the log that have not been yielded yet."""
         for _ in range(_READS):
             before = self._last
             for piece in self._source.read_log(self._container, _moment(before) if before else None):
@@ -104,7 +104,7 @@ class Log:
         self._read = max(self._read, self._last)
 
     def _new(self, piece: bytes) -> bool:
-        if piece in self._known and piece.endswith(b"\n"):  # parts of one long line have the same time
+        if piece in self._known and piece.endswith(b"\n"):  # the parts of one long line have the same timestamp
             return False
         if len(self._recent) == _REMEMBERED:
             self._known.discard(self._recent[0])
@@ -126,43 +126,43 @@ class Log:
             _hang_up(stream)
 
     def _watch(self) -> None:
-        """End a stream that leaves out what the log has: it is opened again."""
+        """Close a stream that misses lines of the log, so that it is opened again."""
         awaited, stream = b"", None
-        with contextlib.suppress(MailstackError):  # the thread that reads the log is told the same
+        with contextlib.suppress(MailstackError):  # the thread that reads the log gets the same error
             while not self._closed.wait(LOOK_SECONDS):
                 if awaited > self._last and stream is self._open:
                     _hang_up(stream)
                 stream, awaited = self._open, self._source.last_of_log(self._container)[:TIME]
 
     def close(self) -> None:
-        """Close the connection: reading the log comes to its end."""
+        """Close the connection, which ends the reading of the log."""
         self._closed.set()
         _hang_up(self._open)
 
 
 def _failed(piece: bytes) -> bool:
-    """Whether a piece is the engine's own, without a time: “Error grabbing logs”, where a file has gone meanwhile."""
+    """Return whether a piece is the engine's own error: “Error grabbing logs”, without a timestamp (a file is gone)."""
     return not piece[:1].isdigit()
 
 
 def _time(moment: float) -> bytes:
-    """Seconds of the epoch as the engine writes them."""
+    """Return seconds of the epoch in the engine's format."""
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S.%f}000Z".encode()
 
 
 def _moment(time: bytes) -> float:
-    """The same the other way round, rounded down to microseconds."""
+    """Return a timestamp of the engine as seconds of the epoch, rounded down to microseconds."""
     return datetime.fromisoformat(f"{time[:26].decode()}+00:00").timestamp()
 
 
 def _hang_up(stream: Any) -> None:
-    # The SDK's close() trips over a stream that ends at this moment.
+    # The SDK's close() fails for a stream that ends at this moment.
     with contextlib.suppress(Exception):
         stream.close()
 
 
 def _listen(name: str, source: Iterable[bytes], heard: _Heard, over: threading.Event) -> None:
-    """Put the lines of a log into `heard`, and at the log's end None, or the error that ended it."""
+    """Put the lines of a log into `heard`, then None at its end, or the error that ended it."""
     begun = b""
     end: MailstackError | None = None
     try:
@@ -174,7 +174,7 @@ def _listen(name: str, source: Iterable[bytes], heard: _Heard, over: threading.E
                     return
     except (OSError, ValueError, AttributeError):
         pass  # a connection that breaks, or is closed while it is read, ends the log like any other end
-    except MailstackError as error:  # the host has gone, say
+    except MailstackError as error:  # for example, the host is unreachable
         end = error
     if begun:
         heard.put((name, begun.decode(errors="replace")))
@@ -182,10 +182,10 @@ def _listen(name: str, source: Iterable[bytes], heard: _Heard, over: threading.E
 
 
 def merged(sources: Mapping[str, Iterable[bytes]], remaining: Callable[[], float]) -> Iterator[tuple[str, str] | None]:
-    """Lines of several logs as they come, each with its source's name; each log is read by a thread of its own.
+    """Yield the lines of several logs as they come, each with its source's name; a thread reads each log.
 
-    `remaining` says how many seconds are left: when there are none, None is the last to come. An end without it means
-    that all logs have ended. Raises what reading one of them has raised, if that is a MailstackError.
+    `remaining` returns how many seconds are left. When none are left, None is the last item. An end without None means
+    that all logs have ended. Raises the MailstackError that reading one of them raised.
     """
     heard: _Heard = queue.Queue(_HELD)
     over = threading.Event()
@@ -210,6 +210,6 @@ def merged(sources: Mapping[str, Iterable[bytes]], remaining: Callable[[], float
                 yield name, line
     finally:
         over.set()
-        with contextlib.suppress(queue.Empty):  # so that no thread waits for room
+        with contextlib.suppress(queue.Empty):  # so that no thread waits for space in the queue
             while True:
                 heard.get_nowait()

@@ -20,22 +20,22 @@ _PIECE = 1 << 20  # bytes
 
 
 class Images(Client):
-    """The questions about images, and what brings them there."""
+    """Operations on images: inspect, pull, import, save and load."""
 
     def has_image(self, reference: str) -> bool:
-        """Whether the engine holds this image."""
+        """Return whether the engine has this image."""
         return bool(self.image_id(reference))
 
     def image_id(self, reference: str) -> str:
-        """The digest by which the engine knows an image; "" when it does not hold it."""
+        """Return the engine's digest of an image, or "" when it does not have the image."""
         return str(self._image(reference).get("Id", ""))
 
     def image_base(self, reference: str) -> str:
-        """The digest of an image's lowest layer, which is its base's; "" when the engine does not hold it."""
+        """Return the digest of an image's lowest layer (its base's), or "" when the engine does not have the image."""
         return str(next(iter(self._image(reference).get("RootFS", {}).get("Layers") or []), ""))
 
     def image_platform(self, reference: str) -> str:
-        """The processor that an image is for, in Go's words (amd64, arm64); "" when the engine does not hold it."""
+        """Return an image's architecture as GOARCH (amd64, arm64), or "" when the engine does not have the image."""
         return str(self._image(reference).get("Architecture", ""))
 
     @mapped
@@ -46,8 +46,8 @@ class Images(Client):
 
     @mapped
     def pull(self, reference: str) -> None:
-        """Pull an image from its registry. Raises EngineError when that is not possible."""
-        # Only the SDK knows the user's registries; `mailstack.host.prepare` runs where it is not installed.
+        """Pull an image from its registry. Raises EngineError when that fails."""
+        # Only the SDK knows the user's registry logins. `mailstack.host.prepare` runs before it is installed.
         api = self._api if importlib.util.find_spec("docker") else self._quick
         repository, _, tag = reference.partition(":")
         for line in api.pull(repository, tag=tag or "latest", stream=True, decode=True):
@@ -56,7 +56,7 @@ class Images(Client):
 
     @mapped
     def import_image(self, tarball: Path, reference: str) -> None:
-        """Make an image of one layer from a root file system's tar archive."""
+        """Create an image of one layer from a tar archive of a root file system."""
         repository, _, tag = reference.partition(":")
         answer = self._quick.import_image_from_file(
             str(tarball), repository=repository, tag=tag or "latest", changes=['CMD ["bash"]']
@@ -66,14 +66,14 @@ class Images(Client):
 
     @mapped
     def image_layers(self, reference: str) -> list[tuple[str, int]]:
-        """The layers of an image, lowest first, as (identity, bytes)."""
+        """Return the layers of an image, lowest first, as (digest, bytes)."""
         digests = self._quick.inspect_image(reference)["RootFS"]["Layers"]
         sizes = layers.sizes(list(reversed(self._quick.history(reference))), len(digests))
         return [("/".join(digests[: n + 1]), size) for n, size in enumerate(sizes)]
 
     @mapped
     def image_files(self, reference: str, paths: Sequence[str], labels: Mapping[str, str]) -> list[bytes]:
-        """The contents of files of an image. A container with `labels` is made for that, never started, and removed."""
+        """Return the contents of files of an image, by a temporary container with `labels`, which is never started."""
         made = self._api.create_container(reference, ["true"], labels=dict(labels))["Id"]
         try:
             return [_file(self._api, made, path) for path in paths]
@@ -82,11 +82,11 @@ class Images(Client):
 
     @mapped
     def platform(self) -> str:
-        """The processor that its containers are for, in Go's words: amd64, arm64."""
+        """Return the architecture of the engine's containers as GOARCH (amd64, arm64)."""
         return str(self._quick.version(api_version=False)["Arch"])
 
     def save(self, references: Sequence[str]) -> Iterator[bytes]:
-        """Images as one archive, piece by piece. Raises EngineError."""
+        """Yield an archive of images piece by piece. Raises EngineError."""
         api = self._quick
         try:
             yield from api.save(references) if isinstance(api, UnixApi) else _saved(self.target, api, references)
@@ -94,12 +94,12 @@ class Images(Client):
             raise EngineError(f"the Docker engine {self.target.where} does not give the images: {error}") from None
 
     def load(self, archive: Iterable[bytes]) -> None:
-        """Take the images of an archive, which may be compressed. Raises HostError."""
+        """Load the images of an archive, which may be compressed. Raises HostError."""
         api = self._quick
         try:
             api.load(archive) if isinstance(api, UnixApi) else _loaded(self.target, api, archive)
         except (Refused, Silent) as error:
-            self.target.look()  # raises what is to be said when the host has gone
+            self.target.look()  # raises the error for a host that is unreachable
             raise EngineError(
                 f"the Docker engine {self.target.where} does not take the images: {error}",
                 remedy=f"`{self.target.line('doctor')}` says how much room its disk has",
@@ -116,7 +116,7 @@ def _file(api: Any, container: str, path: str) -> bytes:
 
 
 def _saved(target: Target, api: Any, references: Sequence[str]) -> Iterator[bytes]:
-    """Images as one archive, by the SDK, whose own method takes one image only. Raises Silent."""
+    """Yield an archive of images by the SDK, whose own method takes one image only. Raises Silent."""
     with (
         _by_sdk(target),
         api.get(api._url("/images/get"), params={"names": list(references)}, stream=True) as answer,
@@ -126,7 +126,7 @@ def _saved(target: Target, api: Any, references: Sequence[str]) -> Iterator[byte
 
 
 def _loaded(target: Target, api: Any, archive: Iterable[bytes]) -> None:
-    """Have an engine take the images of an archive, by the SDK. Raises Refused, Silent."""
+    """Load the images of an archive by the SDK. Raises Refused, Silent."""
     with _by_sdk(target):
         for line in api.load_image(archive):
             if "error" in line:
@@ -135,7 +135,7 @@ def _loaded(target: Target, api: Any, archive: Iterable[bytes]) -> None:
 
 @contextlib.contextmanager
 def _by_sdk(target: Target) -> Iterator[None]:
-    """Raise Silent for what the SDK raises of the engine's."""
+    """Raise Silent for the SDK's errors of an engine that does not answer."""
     try:
         yield
     except Exception as error:

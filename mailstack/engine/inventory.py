@@ -1,4 +1,4 @@
-"""What an engine has of a lab: containers, networks and volumes, as frozen data."""
+"""A lab's containers, networks and volumes on an engine, as frozen data."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Container:
     name: str
     labels: Mapping[str, str]
     state: str = RUNNING  # or exited, paused, created, …
-    image: str = ""  # as it was named when the container was made
+    image: str = ""  # the image's name at the creation of the container
     mounted: tuple[str, ...] = ()  # files and directories of the engine's host
 
     @property
     def service(self) -> str:
-        """The service of the compose files that it runs; "" for a container that Compose has not made."""
+        """Return the container's service in the compose files, or "" for a container that Compose did not create."""
         one_off = self.labels.get("com.docker.compose.oneoff") == "True"
         return "" if one_off else self.labels.get("com.docker.compose.service", "")
 
     @property
     def config_hash(self) -> str:
-        """Compose's digest of the definition that it was made from."""
+        """Return Compose's digest of the definition from which it created the container."""
         return self.labels.get("com.docker.compose.config-hash", "")
 
 
@@ -42,7 +42,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything on an engine that has a lab's label or is of its Compose project; and all networks of the engine."""
+    """All objects on an engine with a lab's label or of its Compose project, and all networks of the engine."""
 
     lab: str
     containers: tuple[Container, ...] = ()
@@ -50,23 +50,23 @@ class Inventory:
     networks: tuple[Network, ...] = ()
 
     def owners(self) -> set[str]:
-        """The owners of the labs of this name. Things without an owner's label are nobody else's."""
+        """Return the owners of the labs of this name. Objects without an owner's label are ignored."""
         labels = [each.labels for each in self._things() if each.labels.get(LABEL_LAB) == self.lab]
         return {each[LABEL_OWNER] for each in labels if each.get(LABEL_OWNER)}
 
     def mounted(self, owner: str) -> set[str]:
-        """The files of the engine's host that the containers of this owner's lab mount."""
+        """Return the files of the engine's host that the containers of this owner's lab mount."""
         own = {LABEL_LAB: self.lab, LABEL_OWNER: owner}.items()
         return {path for each in self.containers if own <= each.labels.items() for path in each.mounted}
 
     def of(self, owner: str) -> list[str]:
-        """Everything with the lab's and this owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
+        """Return the objects with this lab's and owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
         own = {LABEL_LAB: self.lab, LABEL_OWNER: owner}.items()
         found = [each for each in self._things() if own <= each.labels.items()]
         return [f"{type(each).__name__.lower()} {each.name}" for each in found]
 
     def service(self, name: str) -> Container | None:
-        """The container of a service."""
+        """Return the container of a service, or None."""
         return next((each for each in self.containers if each.service == name), None)
 
     def _things(self) -> tuple[Container | Network | Volume, ...]:

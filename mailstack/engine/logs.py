@@ -16,13 +16,13 @@ from mailstack.model import Deadline
 
 
 class Logs(Client):
-    """What containers have printed, and print."""
+    """Read and follow the logs of containers."""
 
     @mapped
     def logs(
         self, container: str, *, tail: int | None = None, since: float | None = None, timestamps: bool = False
     ) -> str:
-        """What the container's first process has printed; `since` is in seconds of the epoch."""
+        """Return the output of the container's first process; `since` is in seconds of the epoch."""
         options: dict[str, Any] = {"stdout": True, "stderr": True, "timestamps": timestamps}
         if tail is not None:
             options["tail"] = tail
@@ -32,11 +32,11 @@ class Logs(Client):
 
     @mapped
     def says(self, container: str, text: str, seconds: float) -> bool:
-        """Whether the container prints this within so many seconds, or has since its last start; False at its end."""
-        # Since it ended before: the time of its start is taken when it has been started, and that may be so late that
-        # it has printed what is waited for.
+        """Return whether the container prints a text within `seconds` or has since its last start; False at its end."""
+        # Read the log from the end of the previous run. The start time would be too late: the engine takes it after the
+        # start, when the container may have printed the text already.
         ended = self._quick.inspect_container(container)["State"]["FinishedAt"]
-        since = max(0.0, datetime.fromisoformat(ended).timestamp())  # of the year 1, where it never has
+        since = max(0.0, datetime.fromisoformat(ended).timestamp())  # year 1 if it has never ended
         with contextlib.closing(self._quick.logs(container, stream=True, follow=True, since=since)) as log:
             watch = threading.Timer(seconds, log.end)
             watch.daemon = True
@@ -49,12 +49,12 @@ class Logs(Client):
     def follow(
         self, containers: Mapping[str, str], *, since: float | None = None, deadline: Deadline
     ) -> Generator[tuple[str, str] | None, None, None]:
-        """What containers (service → id) print, line by line as they do, each line with its service.
+        """Yield the output of containers (service → id) line by line, as they print it, each line with its service.
 
-        Lines begin with their time, as in `logs(timestamps=True)`. What was printed since `since` (seconds of the
-        epoch; None: ever) comes first, and what a container prints when it is started again is not missed. When the
-        deadline passes, None is the last to come; an end without it means that all containers have been removed.
-        Closing the generator closes its connections. Raises EngineError.
+        Lines begin with their timestamp, as in `logs(timestamps=True)`. Output since `since` (seconds of the epoch;
+        None: from the beginning) comes first. Output after a restart of the container is included. When the deadline
+        passes, None is the last item; an end without None means that all containers have been removed. Closing the
+        generator closes its connections. Raises EngineError.
         """
         with contextlib.ExitStack() as followed:
             logs = {}
@@ -64,33 +64,33 @@ class Logs(Client):
 
     @mapped
     def open_log(self, container: str) -> Any:
-        """A container's last line, and what it prints until it stops, with times: to be iterated over, and closed."""
+        """Return a container's last line, then its output until it stops, with timestamps. Iterate, then close it."""
         return Pieces(self.target, self._api.logs(container, stream=True, follow=True, timestamps=True, tail=1))
 
     @mapped
     def read_log(self, container: str, since: float | None) -> Any:
-        """What a container has printed, with times, as far as its log has it: to be iterated over."""
+        """Return a container's log, with timestamps, without following; iterate over it."""
         return Pieces(self.target, self._api.logs(container, stream=True, follow=False, timestamps=True, since=since))
 
     @mapped
     def last_of_log(self, container: str) -> bytes:
-        """The last line of a container's log, with its time; empty when there is none."""
+        """Return the last line of a container's log, with its timestamp; empty when there is none."""
         return bytes(self._api.logs(container, timestamps=True, tail=1))
 
     @mapped
     def open_events(self, container: str) -> Any:
-        """When a container is started or removed from now on: to be iterated over, and closed."""
+        """Return the events of a container's start and removal from now on; iterate over it, then close it."""
         return Pieces(self.target, self._api.events(filters={"container": [container], "event": ["start", "destroy"]}))
 
     @mapped
     def runs(self, container: str) -> bool:
-        """Whether a container runs."""
+        """Return whether a container is running."""
         return bool(self._api.inspect_container(container)["State"]["Running"])
 
     def copy_logs(self, container: str, into: IO[bytes], since: float | None = None) -> None:
-        """Write what the container's first process has printed to a file, with times, however much it is.
+        """Write the output of the container's first process to a file, with timestamps, piece by piece.
 
-        Raises EngineError; HostError when the file cannot be written.
+        Its size does not matter. Raises EngineError; HostError when the file cannot be written.
         """
         for chunk in self.read_log(container, since):
             with _written(into):
@@ -100,14 +100,14 @@ class Logs(Client):
 
     @mapped
     def log_options(self, container: str) -> tuple[str, dict[str, str]]:
-        """The driver of a container's log, and its options."""
+        """Return a container's log driver and its options."""
         found = self._quick.inspect_container(container)["HostConfig"]["LogConfig"]
         return str(found["Type"]), dict(found["Config"] or {})
 
 
 @contextlib.contextmanager
 def _written(into: IO[bytes]) -> Iterator[None]:
-    """Tell what goes wrong with a file of ours as that."""
+    """Raise HostError when our own file cannot be written, so that the engine is not blamed."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What an engine has: its version, and containers, networks and volumes by their labels."""
+"""The objects of an engine: its version, and containers, networks and volumes by their labels."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Network, Serv
 
 
 class Things(Client):
-    """The questions about what an engine has."""
+    """Queries for the objects of an engine."""
 
     @mapped
     def version(self) -> dict[str, Any]:
-        """The engine's version document."""
+        """Return the engine's version document."""
         return dict(self._quick.version(api_version=False))
 
     @mapped
     def info(self) -> dict[str, Any]:
-        """The engine's description of its host."""
+        """Return the engine's description of its host."""
         return dict(self._quick.info())
 
     @functools.cached_property
     def identity(self) -> str:
-        """The engine's ID, asked once."""
+        """Return the engine's ID, which is requested once."""
         return str(self.info().get("ID", ""))
 
     @mapped
     def services(self, project: str, name: str = "", *, role: roles.Role | None = None) -> list[ServiceState]:
-        """The containers of a Compose project, one per service, in any state; of one service or role, where given."""
+        """Return a Compose project's containers in any state, one per service; optionally of one service or role."""
         wanted = [f"com.docker.compose.project={project}", *([f"com.docker.compose.service={name}"] if name else [])]
         states = []
         for summary in self._quick.containers(all=True, filters={"label": wanted}):
@@ -41,25 +41,25 @@ class Things(Client):
                 continue
             if role and not ((its := roles.of_labels(summary["Labels"])) and its.is_a(role)):
                 continue
-            with gone():  # between the two questions
+            with gone():  # it may be removed between the two requests
                 states.append(_state(service, self._quick.inspect_container(summary["Id"])))
         return sorted(states, key=lambda state: state.name)
 
     @mapped
     def labs(self, owner: str | None = None) -> dict[str, str]:
-        """Every lab that has anything on this engine: name → owner. With `owner`, that owner's alone."""
+        """Return every lab with any object on this engine: name → owner. `owner` limits it to that owner's labs."""
         found = self._labels(f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB)
         return {labels[LABEL_LAB]: labels.get(LABEL_OWNER, "") for labels in found if labels.get(LABEL_LAB)}
 
     @mapped
     def expires(self, lab: str, owner: str) -> str | None:
-        """When a lab expires: seconds of the epoch, or "never"; None when it has nothing on this engine."""
+        """Return when a lab expires: seconds of the epoch, or "never"; None when it has no object on this engine."""
         found = self._labels(f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}")
         return next((labels[LABEL_EXPIRES] for labels in found if LABEL_EXPIRES in labels), "never" if found else None)
 
     @mapped
     def inventory(self, lab: str) -> Inventory:
-        """Everything that has a lab's label, whoever owns it, or is of its Compose project; and all networks."""
+        """Return all objects with a lab's label, of any owner, or of its Compose project; and all networks."""
         filters = {"label": [f"{LABEL_LAB}={lab}"]}
         found = {}
         for label in (*filters["label"], f"com.docker.compose.project=mailstack-{lab}"):
@@ -74,12 +74,12 @@ class Things(Client):
         )
 
     def owners(self, lab: str) -> set[str]:
-        """The owners of the labs of this name. Raises EngineError."""
+        """Return the owners of the labs of this name. Raises EngineError."""
         return self.inventory(lab).owners()
 
     @mapped
     def networks(self) -> list[Network]:
-        """All networks."""
+        """Return all networks."""
         return [
             Network(
                 each["Name"],
@@ -91,12 +91,12 @@ class Things(Client):
 
     @mapped
     def claim(self, volume: str, labels: Mapping[str, str]) -> str:
-        """Make a volume, unless there is one of this name; whose it is, by its label. Several may ask: one makes it."""
+        """Create a volume unless it exists, and return its owner by its label. Of several callers, one creates it."""
         made = self._quick.create_volume(volume, labels=dict(labels))
         return str((made["Labels"] or {}).get(LABEL_OWNER, ""))
 
     def _labels(self, *wanted: str) -> list[dict[str, str]]:
-        """The labels of every container, network and volume that has the `wanted` ones."""
+        """Return the labels of every container, network and volume that has the `wanted` labels."""
         filters = {"label": list(wanted)}
         labels: list[dict[str, str]] = [c["Labels"] for c in self._quick.containers(all=True, filters=filters)]
         labels += [n["Labels"] for n in self._quick.networks(filters=filters)]
@@ -105,7 +105,7 @@ class Things(Client):
 
     @mapped
     def leftovers(self, lab: str, owner: str) -> list[str]:
-        """Whatever carries this lab's and this owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
+        """Return the objects with this lab's and owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
         wanted = {"label": [f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}"]}
         found = [f"container {c['Names'][0].lstrip('/')}" for c in self._quick.containers(all=True, filters=wanted)]
         found += [f"network {n['Name']}" for n in self._quick.networks(filters=wanted)]
@@ -114,13 +114,13 @@ class Things(Client):
 
     @mapped
     def remove(self, thing: str) -> None:
-        """Remove one of `leftovers`, by force; one that has gone in the meantime is fine."""
+        """Remove one of `leftovers`, by force. One that no longer exists is no error."""
         kind, name = thing.split(" ", 1)
         try:
             if kind == "container":
                 self._api.remove_container(name, force=True, v=True)
             elif kind == "network":
-                # Whoever else has joined the network (an application under test, say) is let go of.
+                # Disconnect other containers from the network (an application under test, for example).
                 for guest in self._api.inspect_network(name)["Containers"] or {}:
                     self._api.disconnect_container_from_network(guest, name, force=True)
                 self._api.remove_network(name)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 
 def exactly(stream: socket.socket, count: int) -> bytes:
-    """The next `count` bytes; none at all when the stream ends before them."""
+    """Return the next `count` bytes, or none when the stream ends before them."""
     parts = bytearray()
     while len(parts) < count:
         part = stream.recv(count - len(parts))
@@ -21,13 +21,13 @@ def exactly(stream: socket.socket, count: int) -> bytes:
 
 
 def shut(stream: socket.socket, how: int = socket.SHUT_RDWR) -> None:
-    """Say that nothing more comes, unless the other side has said so first."""
+    """Shut the socket down, unless the other side has closed it already."""
     with contextlib.suppress(OSError):
         stream.shutdown(how)
 
 
 def feed(stream: socket.socket, pieces: Iterable[bytes]) -> None:
-    """Send all of a program's input, unless it ends before: its exit code tells why."""
+    """Send a program's input. When the program exits before it has read all, its exit code tells why."""
     for piece in pieces:
         try:
             stream.sendall(piece)
@@ -37,7 +37,7 @@ def feed(stream: socket.socket, pieces: Iterable[bytes]) -> None:
 
 
 def frames(stream: socket.socket) -> Iterator[tuple[int, bytes]]:
-    """An attached container's stream as (channel, data): 1 is standard output, 2 is standard error.
+    """Yield an attached container's output as (channel, data): 1 is standard output, 2 is standard error.
 
     Docker Engine API, “Attach to a container”, stream format.
     """
@@ -47,7 +47,7 @@ def frames(stream: socket.socket) -> Iterator[tuple[int, bytes]]:
 
 
 def plain(stream: socket.socket) -> socket.socket:
-    """A socket whose bytes are the program's input and output, without frames around them."""
+    """Return a socket that carries the program's input and output without frames."""
     near, far = socket.socketpair()
 
     def inwards() -> None:

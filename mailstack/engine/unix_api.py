@@ -1,8 +1,8 @@
-"""The engine's API over its Unix socket: the questions that every `up` and `down` asks, under the SDK's names for them.
+"""The engine's API over its Unix socket: the requests of every `up` and `down`, under the SDK's names.
 
-The SDK takes a fifth of a second to import, which is more than all that these commands do besides waiting for the
-engine. And images as streams, which the SDK gives one by one only, so that layers that they share come several times.
-Docker Engine API v1.41: “Containers”, “Networks”, “Volumes”, “Exec”, “Images”.
+Importing the SDK takes 0.2 s, more than these commands do besides waiting for the engine. This module also streams
+images: the SDK streams one image at a time, so that shared layers are sent several times. Docker Engine API v1.41:
+“Containers”, “Networks”, “Volumes”, “Exec”, “Images”.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Filters = Mapping[str, Sequence[str]]
 
 
 class Printed:
-    """What a container prints, piece by piece, until it stops."""
+    """A container's output, piece by piece, until it stops."""
 
     def __init__(self, connection: HTTPConnection, sock: socket.socket, answer: HTTPResponse) -> None:
         self._connection, self._sock, self._answer = connection, sock, answer
@@ -38,54 +38,54 @@ class Printed:
                 yield self._answer.read(int.from_bytes(head[4:], "big"))
 
     def end(self) -> None:
-        """Nothing more is to come: for another thread than the one that reads, which comes to the end, and closes."""
+        """Shut the connection down from another thread: the reading thread then reaches the end, and closes it."""
         shut(self._sock)
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self.end()
         self._connection.close()
 
 
 class UnixApi(UnixImages):
-    """An engine at a Unix socket; a connection for each question. Raises Refused, Silent."""
+    """An engine at a Unix socket; each request has its own connection. Raises Refused, Silent."""
 
     def version(self, *, api_version: bool) -> dict[str, Any]:
-        """The engine's version; asked in no version of the API, so that every engine answers."""
+        """Return the engine's version. The request names no version of the API, so that every engine answers."""
         assert not api_version
         return dict(self._ask("GET", "/version"))
 
     def info(self) -> dict[str, Any]:
-        """The engine's description of its host."""
+        """Return the engine's description of its host."""
         return dict(self._ask("GET", "/info"))
 
     def containers(self, *, all: bool, filters: Filters) -> list[dict[str, Any]]:
-        """The containers that fit; without `all`, only those that run."""
+        """Return the containers that match the filters; without `all`, only those that run."""
         return list(self._ask("GET", f"/containers/json?all={all:d}&{_query(filters)}"))
 
     def networks(self, filters: Filters | None = None) -> list[dict[str, Any]]:
-        """The networks that fit."""
+        """Return the networks that match the filters."""
         return list(self._ask("GET", f"/networks?{_query(filters or {})}"))
 
     def volumes(self, *, filters: Filters) -> dict[str, Any]:
-        """The volumes that fit, under `Volumes`."""
+        """Return the volumes that match the filters, under `Volumes`."""
         return dict(self._ask("GET", f"/volumes?{_query(filters)}"))
 
     def create_volume(self, name: str, *, labels: Mapping[str, str]) -> dict[str, Any]:
-        """Make a volume, unless there is one of this name; either way, all about it."""
+        """Create a volume unless one of this name exists. Return its description."""
         return dict(self._ask("POST", "/volumes/create", {"Name": name, "Labels": dict(labels)}))
 
     def inspect_container(self, container: str) -> dict[str, Any]:
-        """All about a container."""
+        """Return the engine's description of a container."""
         return dict(self._ask("GET", f"/containers/{quote(container)}/json"))
 
     def logs(self, container: str, *, stream: bool, follow: bool, since: float) -> Printed:
-        """What the container prints, and has since `since`, in seconds of the epoch. There is only the stream."""
+        """Stream the container's output since `since`, in seconds of the epoch. Only the stream is implemented."""
         assert stream
         assert follow
         connection = self._connect()
         sock = connection.sock
-        sock.settimeout(None)  # it may print nothing for as long as it likes
+        sock.settimeout(None)  # the container may print nothing for any length of time
         try:
             with http():
                 asked = f"/containers/{quote(container)}/logs?stdout=1&stderr=1&follow=1&since={since:.6f}"
@@ -101,12 +101,12 @@ class UnixApi(UnixImages):
     def exec_create(
         self, container: str, cmd: Sequence[str], *, user: str = "", stdin: bool = False, stderr: bool = True
     ) -> dict[str, Any]:
-        """Prepare a program in a container."""
+        """Create an exec instance: a program to start in a container."""
         wanted = {"Cmd": list(cmd), "User": user, "AttachStdin": stdin, "AttachStdout": True, "AttachStderr": stderr}
         return dict(self._ask("POST", f"/containers/{quote(container)}/exec", wanted))
 
     def exec_start(self, exec_id: str, *, socket: bool) -> socket.socket:
-        """Start what was prepared; the connection carries its input and output. There is no other way than a socket."""
+        """Start an exec instance. Return the connection with its input and output; only the socket is implemented."""
         assert socket
         connection = self._connect()
         try:
@@ -121,12 +121,12 @@ class UnixApi(UnixImages):
         return stream
 
     def exec_inspect(self, exec_id: str) -> dict[str, Any]:
-        """What became of it."""
+        """Return the engine's description of an exec instance."""
         return dict(self._ask("GET", f"/exec/{exec_id}/json"))
 
 
 def _expect_upgrade(stream: socket.socket) -> None:
-    """Read the head of an answer byte by byte: what follows belongs to the program, and `getresponse` would read it."""
+    """Read the head of a response byte by byte: `getresponse` would also read the program's bytes after it."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = stream.recv(1)

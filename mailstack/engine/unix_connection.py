@@ -1,4 +1,4 @@
-"""Connections to an engine's API over its Unix socket: a question and an answer each (Docker Engine API v1.41)."""
+"""Connections to an engine's API over its Unix socket, one for each request (Docker Engine API v1.41)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANSWER_SECONDS = 60.0
 
 
 class Refused(Exception):
-    """The engine's answer was another than it should be."""
+    """The engine replied with an error, or with something unexpected."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -23,17 +23,17 @@ class Refused(Exception):
 
 
 class Silent(Exception):
-    """Nobody answers at the socket, or what answers is no engine; `__cause__` is why."""
+    """Nothing listens on the socket, or the listener is no engine; `__cause__` is the reason."""
 
 
 class UnixConnection:
-    """An engine at a Unix socket; a connection for each question. Raises Refused, Silent."""
+    """An engine at a Unix socket; each request has its own connection. Raises Refused, Silent."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def _connect(self) -> HTTPConnection:
-        from http.client import HTTPConnection  # `up` asks its first question while it waits for Compose
+        from http.client import HTTPConnection  # `up` sends its first request while it waits for Compose
 
         connection = HTTPConnection("localhost", timeout=ANSWER_SECONDS)
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -64,7 +64,7 @@ class UnixConnection:
 
 @contextlib.contextmanager
 def http() -> Iterator[None]:
-    """Raise Silent for what goes wrong with a connection."""
+    """Raise Silent for the errors of a connection."""
     from http.client import HTTPException
 
     try:
@@ -74,7 +74,7 @@ def http() -> Iterator[None]:
 
 
 def found(answer: HTTPResponse) -> Any:
-    """Return the document of an answer. Raises Refused, Silent."""
+    """Return the document of a response. Raises Refused, Silent."""
     document = read(answer.read())
     if answer.status >= 300:
         raise Refused(
@@ -84,7 +84,7 @@ def found(answer: HTTPResponse) -> Any:
 
 
 def read(text: bytes) -> Any:
-    """Return a JSON document. Raises Silent."""
+    """Parse a JSON document. Raises Silent."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

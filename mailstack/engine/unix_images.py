@@ -10,30 +10,30 @@ from urllib.parse import quote, urlencode
 
 from mailstack.engine.unix_connection import Refused, Silent, UnixConnection, found, http, read
 
-# An engine unpacks images when it has all of them, and says nothing meanwhile.
+# Timeout of a load, in seconds. An engine unpacks images when it has received all of them, and is silent meanwhile.
 LOAD_SECONDS = 900.0
 _PIECE = 1 << 20
 
 
 class UnixImages(UnixConnection):
-    """The images of an engine, under the SDK's names for the questions."""
+    """Requests for the images of an engine, under the SDK's names."""
 
     def inspect_image(self, image: str) -> dict[str, Any]:
-        """All about an image."""
+        """Return the engine's description of an image."""
         return dict(self._ask("GET", f"/images/{quote(image)}/json"))
 
     def history(self, image: str) -> list[dict[str, Any]]:
-        """How an image was made, the latest instruction first."""
+        """Return how an image was built, the latest instruction first."""
         return list(self._ask("GET", f"/images/{quote(image)}/history"))
 
     def pull(self, repository: str, *, tag: str, stream: bool, decode: bool) -> Iterator[dict[str, Any]]:
-        """Pull an image, without logging in to its registry; what the engine says of that. There is only the stream."""
+        """Pull an image without a login to its registry. Yield the engine's progress; there is only the stream."""
         assert stream
         assert decode
         yield from self._create_image({"fromImage": repository, "tag": tag})
 
     def import_image_from_file(self, filename: str, *, repository: str, tag: str, changes: Sequence[str]) -> str:
-        """Make an image of a root file system's archive; what the engine says of that."""
+        """Create an image from the archive of a root file system. Return the engine's reply."""
         asked = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
         with open(filename, "rb") as file:
             return "\n".join(map(json.dumps, self._create_image(asked, file)))
@@ -51,7 +51,7 @@ class UnixImages(UnixConnection):
                     yield read(line)
 
     def save(self, names: Sequence[str]) -> Iterator[bytes]:
-        """Images as one archive, piece by piece; a layer that several have is in it once."""
+        """Yield an archive of images piece by piece; a layer that several images share is in it once."""
         with contextlib.closing(self._connect()) as connection, http():
             self._send(connection, "GET", f"/images/get?{urlencode({'names': names}, doseq=True)}", None)
             answer = connection.getresponse()
@@ -61,12 +61,12 @@ class UnixImages(UnixConnection):
                 yield piece
 
     def load(self, archive: Iterable[bytes]) -> None:
-        """Take the images of an archive, which may be compressed; what iterating over it raises is raised."""
+        """Load the images of an archive, which may be compressed. Raises what iterating over the archive raises."""
         given = _Given(archive)
         try:
             self._load(given)
         except Silent:
-            if given.error:  # told as what it is
+            if given.error:  # raise the caller's own error unchanged
                 raise given.error from None
             raise
 
@@ -74,7 +74,7 @@ class UnixImages(UnixConnection):
         with contextlib.closing(self._connect()) as connection, http():
             connection.sock.settimeout(LOAD_SECONDS)
             headers = {"Content-Type": "application/x-tar"}
-            # Where it refuses, it may do so before it has read all: what it says then is what counts.
+            # An engine that refuses may do so before it has read everything; its reply matters then.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request("POST", "/images/load?quiet=1", archive, headers, encode_chunked=True)
             if archive.error:
@@ -88,7 +88,7 @@ class UnixImages(UnixConnection):
 
 
 class _Given:
-    """What a caller gives piece by piece; an error of the caller's own is kept, since it is none of the engine's."""
+    """The caller's data, piece by piece. It keeps an error of the caller, which is not the engine's."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = pieces

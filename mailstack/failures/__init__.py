@@ -1,7 +1,7 @@
-"""Known failures of mail servers, recognised in what Postfix and Dovecot log and in what servers reply.
+"""Known failures of mail servers, recognised in the logs of Postfix and Dovecot and in servers' replies.
 
-Each entry was caused in a lab and seen there (tests/docker/faults); the patterns are of Postfix 3.10's and Dovecot
-2.4's words, which have been the same for many versions. Pure functions of text.
+Each entry was caused and observed in a lab (tests/docker/faults). The patterns match the messages of Postfix 3.10 and
+Dovecot 2.4, which have been the same for many versions. Pure functions of text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mailstack.failures import local, login, network, refusals, tls
 from mailstack.failures.entry import Fault as Fault
 
-# The more precise before the more general: what is looked up here is the first that matches.
+# The more precise before the more general: the first match counts.
 ALL: tuple[Fault, ...] = (
     *local.ENTRIES,
     *tls.ENTRIES,
@@ -22,8 +22,8 @@ ALL: tuple[Fault, ...] = (
     *network.ENTRIES,
 )
 
-# Lines that tell of no failure, whatever a stranger has written into them (a Message-ID is the sender's own words);
-# nine in ten of a log's, and done with at once.
+# Lines that report no failure, even if they quote text of a stranger (a Message-ID is the sender's own words). Nine in
+# ten lines of a log match, so the search ends early for them.
 _HARMLESS = re.compile(
     r"\]: (?:(?:dis)?connect from |(?:Anonymous|Untrusted|Trusted|Verified) TLS connection established "
     r"|\w+: (?:client=|(?:resent-)?message-id=|from=<.*>, size=\d+, nrcpt=|removed$"
@@ -31,7 +31,7 @@ _HARMLESS = re.compile(
     r"|(?:: saved mail to \S+|: (?:Connect|Disconnect) from \S+(?:: Logged out.*)?|: Logged in: .*)$"
 )
 
-# When a line was logged: a container's or a file's own time (RFC 3339, Dovecot's), or syslog's (RFC 3164).
+# The time of a line: a container's or a log file's own (RFC 3339, Dovecot's), or syslog's (RFC 3164).
 _WHEN = re.compile(
     r"(?:[\w.-]+ +\| )?"
     r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) "
@@ -40,7 +40,7 @@ _WHEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A known failure in some log: how often it was logged, when (in the log's own words) first and last, and how."""
+    """A known failure in a log: its count, its first and last time as the log has them, and an example."""
 
     fault: Fault
     count: int
@@ -50,14 +50,14 @@ class Seen:
 
 
 def recognise(text: str) -> Fault | None:
-    """The failure that a log line, or a server's reply, tells of: the most precise of those known, or None."""
+    """Return the most precise known failure that a log line or a server's reply reports, or None."""
     if _HARMLESS.search(text):
         return None
     return next((fault for fault in ALL if fault.pattern.search(text)), None)
 
 
 def seen(lines: Iterable[str]) -> list[Seen]:
-    """Each known failure in some lines once, in the order in which they come first. Keeps one line of each."""
+    """Return each known failure in some lines once, in the order of its first line. Keeps one line of each."""
     found: dict[str, Seen] = {}
     for line in lines:
         fault = recognise(line)
@@ -73,6 +73,6 @@ def seen(lines: Iterable[str]) -> list[Seen]:
 
 
 def written(line: str) -> str:
-    """The time that stands in front of a line, as it stands there; "" where there is none."""
+    """Return the time at the beginning of a line, unchanged; "" if there is none."""
     found = _WHEN.match(line)
     return found[1] if found else ""

@@ -1,4 +1,4 @@
-"""What an entry says of a failure."""
+"""The entry of a known failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A known failure: what is seen of it, why it happens, what to do, and where that is written."""
+    """A known failure: its symptom, cause and remedy, and the source that documents them."""
 
     id: str
     title: str
@@ -19,5 +19,5 @@ class Fault:
 
 
 def fault(id: str, title: str, *, cause: str, remedy: str, source: str, pattern: str) -> Fault:
-    """A Fault, its pattern from text."""
+    """Return a known failure, with its pattern compiled."""
     return Fault(id, title, cause, remedy, source, re.compile(pattern))

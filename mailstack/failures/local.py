@@ -1,4 +1,4 @@
-"""What is wrong on the host itself: its tables and its disk."""
+"""Known failures of the host itself: lookup tables and disk."""
 
 from __future__ import annotations
 

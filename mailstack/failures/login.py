@@ -1,4 +1,4 @@
-"""Who may log in: SASL on the client's and on the server's side."""
+"""Known failures of authentication: SASL on the client's and on the server's side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENTRIES = (
         source="RFC 4954, section 6; postconf(5), smtpd_sasl_path",
         pattern=r"\b454[ -]4\.7\.0 Temporary authentication failure|Connection lost to authentication server"
         r"|Connect to Dovecot auth socket \S+ failed|fatal: no SASL authentication mechanisms"
-        # No user is named where Dovecot did not answer: with a wrong password there is one.
+        # The line names no user if Dovecot did not answer; with a wrong password it does.
         r"|SASL [\w-]+ authentication failed: \(reason unavailable\), sasl_username=\(unavailable\)",
     ),
     fault(

@@ -1,10 +1,10 @@
-"""Getting to the next host: names, routes, ports."""
+"""Known failures of connections to the next host: names, routes, ports."""
 
 from __future__ import annotations
 
 from mailstack.failures.entry import fault
 
-# Addresses that no provider outside has: loopback, and RFC 1918.
+# Addresses that an outside provider cannot have: loopback, and RFC 1918.
 _PRIVATE = r"(?:127\.|10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.)"
 
 ENTRIES = (

@@ -1,4 +1,4 @@
-"""What a server refuses: for its policy, for its limits, for the address."""
+"""Known refusals by a server: for its policy, for its limits, for the address."""
 
 from __future__ import annotations
 

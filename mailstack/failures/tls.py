@@ -1,4 +1,4 @@
-"""TLS: whether it is there, and whether the certificate holds."""
+"""Known failures of TLS: not offered, or a certificate that is not valid."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The machine that has, or is to have, an engine: its requirements, and how it is provisioned."""
+"""The host of an engine: its requirements, its checks (`doctor`), and its provisioning."""

@@ -1,4 +1,4 @@
-"""What a lab needs of its host, thing by thing: there or not, and what to do."""
+"""Check the requirements of a lab on its host one by one, with a remedy for each."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mailstack.target.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a lab needs."""
+    """The result of one check."""
 
     name: str
     ok: bool
     found: str
     remedy: str = ""
-    required: bool = True  # without it `up` cannot work; else `up` makes it, and takes longer
+    required: bool = True  # True: `up` fails without it. False: `up` creates it, and takes longer
 
     def json(self) -> Json:
-        """Return it as it stands in `mailstack doctor --json`."""
+        """Return it in the form of `mailstack doctor --json`."""
         return {
             "name": self.name,
             "ok": self.ok,
@@ -41,7 +41,7 @@ class Finding:
 
 
 def examine(runner: Runner, engine: Engine) -> list[Finding]:
-    """Look at everything a lab needs; nothing is changed."""
+    """Check all requirements of a lab, without changing anything."""
     info, target = _engine(engine), engine.target
     findings = [info if isinstance(info, Finding) else Finding("engine", True, target.description)]
     if isinstance(info, dict):
@@ -66,7 +66,7 @@ def _version(info: dict[str, Any]) -> Finding:
 
 
 def _kernel(target: Target, info: dict[str, Any]) -> Finding:
-    """Bridge networks, system call filters and the sysctl that keeps packets on this host (ip(7))."""
+    """Check for bridge networks, system call filters, and the sysctl that keeps packets on this host (ip(7))."""
     missing = []
     if "bridge" not in info.get("Plugins", {}).get("Network", []):
         missing.append("bridge networks")
@@ -168,7 +168,7 @@ def _clock(target: Target) -> Finding:
 
 
 def _file_system(directory: Path) -> str:
-    """The kind of file system, from /proc/mounts: that of the longest mount point above `directory`."""
+    """Return the type of a directory's file system: that of the longest mount point above it in /proc/mounts."""
     best = ("", "")
     try:
         lines = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -182,5 +182,5 @@ def _file_system(directory: Path) -> str:
 
 
 def fit(findings: list[Finding]) -> bool:
-    """Whether a lab can be brought up."""
+    """Return whether a lab can be brought up."""
     return all(finding.ok for finding in findings if finding.required)

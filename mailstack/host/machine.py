@@ -1,4 +1,4 @@
-"""The machine that is to have an engine: this one, or one over SSH. What is known of it, and what is done on it."""
+"""The machine to provision with an engine, here or over SSH: facts about it, and commands on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mailstack.target.target import Target
 
 LOCAL = "unix:///var/run/docker.sock"
 
-# Relative to the root directory, so that tests have one of their own.
+# Relative to the root directory, so that tests can use another one.
 _SOCKET = Path("var/run/docker.sock")
 _PROCESS_ID = Path("var/run/docker.pid")
 _LOG = Path("var/log/mailstack-dockerd.log")
@@ -26,52 +26,52 @@ _SYSTEMD = Path("run/systemd/system")  # sd_booted(3)
 _RELEASE = Path("etc/os-release")
 _BINARIES = tuple(Path(place) / "dockerd" for place in ("usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin"))
 
-_ANSWER_SECONDS = 5.0  # for an engine that is there
-UNKNOWN = -1  # the code with which something ended that nobody waited for
+_ANSWER_SECONDS = 5.0  # seconds; for the answer of an engine that runs
+UNKNOWN = -1  # the exit code of a process that ended without a wait
 
 Ended = Callable[[], int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a machine before anything is changed."""
+    """The facts about a machine before any change."""
 
-    url: str = LOCAL  # where its engine is looked for
+    url: str = LOCAL  # the address of its engine
     answers: bool = False
-    denied: bool = False  # there is a socket, and this user may not use it
+    denied: bool = False  # the socket exists, and this user may not use it
     installed: bool = False
-    daemon: int | None = None  # the process id of a dockerd that runs
+    daemon: int | None = None  # the process id of the running dockerd
     systemd: bool = False
-    debian: bool = True  # or made from it
+    debian: bool = True  # or derived from it
     distribution: str = "Debian"
     root: bool = True
-    sudo: bool = False  # without being asked for a password
+    sudo: bool = False  # without a password
     user: int = 0
     log: Path = Path("/") / _LOG
 
 
 class Machine(Protocol):
-    """A machine, and who is logged in to it."""
+    """A machine, as the logged-in user."""
 
-    name: str  # of the host, as the user has given it; "" for this machine
+    name: str  # of the host, as the user typed it; "" for this machine
 
     def facts(self) -> Facts:
-        """Look at it."""
+        """Collect the facts about the machine."""
 
     def run(self, command: Command, on_line: LineSink | None = None) -> Result:
         """Run a command to its end."""
 
     def start(self, command: Command, log: Path) -> Ended:
-        """Start what stays; the function given back says how it ended: None while it runs, or where that is unknown."""
+        """Start a process that stays. The returned function gives its exit code; None: it runs, or is not known."""
 
     def asked(self, seconds: float) -> tuple[bool, bool]:
-        """Ask the engine for a sign of life: (whether it answered, whether this user may not ask)."""
+        """Ping the engine. Return (whether it answered, whether this user is denied)."""
 
     def daemon(self) -> int | None:
-        """The process id of the dockerd that runs, by its own record; a record that a dead one left does not count."""
+        """Return the process id of the running dockerd by its pid file, or None. A stale pid file is ignored."""
 
     def tail(self) -> str:
-        """The last lines of the log of an engine that was started here."""
+        """Return the last lines of the log of an engine that mailstack started."""
 
 
 class Here:
@@ -134,11 +134,11 @@ class Here:
     def _sudo(self) -> bool:
         try:
             return self._runner.run(Command(("sudo", "-n", "true"))).code == 0
-        except HostError:  # there is no sudo
+        except HostError:  # sudo is not installed
             return False
 
 
-# What is asked of a machine over SSH, in one go: a line each, then os-release(5).
+# Facts of a machine over SSH, in one script: a line each, then os-release(5).
 _DAEMON = f"""\
 process=$(cat /{_PROCESS_ID} 2>/dev/null)
 [ "$(cat "/proc/$process/comm" 2>/dev/null)" = dockerd ] || process=
@@ -152,19 +152,19 @@ sudo -n true 2>/dev/null && sudo=yes || sudo=
 printf '%s\\n' "$(id -u)" "$process" "$installed" "$systemd" "$sudo"
 cat /{_RELEASE} 2>/dev/null || :
 """
-# In a session of its own: it stays when the connection ends.
+# In a session of its own, so that it keeps running when the connection ends.
 _START = 'log=$1; shift; setsid "$@" </dev/null >>"$log" 2>&1 & echo $!'
 
 
 class There:
-    """A machine over SSH; its engine, once there is one, is reached through the connection."""
+    """A machine over SSH. The connection also leads to its engine, when there is one."""
 
     def __init__(self, target: SshTarget) -> None:
         self._target = target
         self.name = target.host
 
     def facts(self) -> Facts:
-        """See Machine. Raises HostError when the connection is cut, as all below do."""
+        """See Machine. All methods raise HostError when the connection is cut."""
         answers, denied = self.asked(_ANSWER_SECONDS)
         url = f"unix://{self._target.connection.about['socket']}"
         if answers:
@@ -210,7 +210,7 @@ def machine_of(target: Target, runner: Runner) -> Machine:
 
 
 def facts_of(told: str, url: str, *, denied: bool) -> Facts:
-    """The facts of a machine over SSH, from what its shell has told. Raises HostError when it has not."""
+    """Parse the facts of a machine over SSH from its shell's output. Raises HostError when they are incomplete."""
     user, daemon, installed, systemd, sudo, *rest = [*told.split("\n"), "", "", "", "", ""]
     if not user.isdecimal():
         raise HostError("its shell does not say what there is", details=last_lines(told))
@@ -230,17 +230,17 @@ def facts_of(told: str, url: str, *, denied: bool) -> Facts:
 
 
 def released(text: str) -> dict[str, str]:
-    """What os-release(5) says."""
+    """Parse os-release(5)."""
     return {name: value.strip("\"'") for name, _, value in (line.partition("=") for line in text.splitlines())}
 
 
 def debian(release: dict[str, str]) -> bool:
-    """Whether it is Debian, or made from it."""
+    """Return whether a distribution is Debian or derived from it."""
     return "debian" in (release.get("ID"), *release.get("ID_LIKE", "").split())
 
 
 def _asked(path: Path, seconds: float) -> tuple[bool, bool]:
-    """Machine.asked, of a socket here."""
+    """Implement Machine.asked for a socket on this machine."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(seconds)
         try:

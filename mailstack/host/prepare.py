@@ -1,4 +1,4 @@
-"""An engine and its base image by Python's standard library alone: `make up` runs this while pip installs the rest."""
+"""Prepare an engine and its base image with the standard library alone: `make up` does so while pip runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mailstack.target import target
 
 
 def main() -> int:
-    """Prepare this machine's engine; give the exit code. `up` does again what fails here, and says why it fails."""
+    """Prepare this machine's engine. Return the exit code; `up` repeats the steps that fail, and reports the error."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         local = target.local(os.environ)

@@ -1,7 +1,7 @@
-"""Making a machine's Docker engine usable: installed where it is missing, started where it stands still.
+"""Make a machine's Docker engine usable: install it if it is missing, start it if it is stopped.
 
-What is to be done is computed from facts (`plan`); `provision` has it agreed to, does it, and waits for the engine.
-Where an engine answers nothing is changed.
+`plan` computes the steps from facts. `provision` asks for consent, runs the steps, and waits for the engine. Nothing is
+changed when an engine answers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from mailstack.text import hint
 PACKAGES = ("docker.io", "iptables")
 
 _WAIT = 60.0  # seconds from the last step until the engine answers
-_PAUSE = 0.1  # seconds between two questions
+_PAUSE = 0.1  # seconds between two requests
 
-# For each step: after Debian's `su`, PATH is without the administrator's directories, which dpkg and dockerd need.
+# The environment of each step: after Debian's `su`, PATH lacks the administrator's directories, which dpkg and dockerd
+# need.
 _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -35,18 +36,18 @@ _SUDO = ("sudo", "-n", "env")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do."""
+    """One step of provisioning."""
 
     title: str
     command: Command
-    may_fail: bool = False  # what comes after it tells whether it mattered
-    log: Path | None = None  # it goes on in the background, and writes here
+    may_fail: bool = False  # the next step shows whether the failure matters
+    log: Path | None = None  # the log of a process that keeps running in the background
 
 
 def plan(facts: Facts) -> list[Step]:
-    """What makes the engine usable, in order; nothing where it answers, or is about to.
+    """Return the steps that make the engine usable, in order. No steps when it answers or is about to.
 
-    Raises HostError where that is not in this command's power.
+    Raises HostError when this command cannot make it usable.
     """
     if facts.answers:
         return []
@@ -74,7 +75,7 @@ def plan(facts: Facts) -> list[Step]:
 
 
 def told(step: Step) -> str:
-    """A step's command as a person would type it."""
+    """Return a step's command as a user types it."""
     argv = step.command.argv
     if argv[:3] == _SUDO:
         argv = ("sudo", *argv[len(_SUDO) + len(_ENVIRONMENT) :])
@@ -82,7 +83,7 @@ def told(step: Step) -> str:
 
 
 def _install(facts: Facts) -> list[Step]:
-    lock = "-oDPkg::Lock::Timeout=120"  # seconds; a new machine may be busy with its first updates
+    lock = "-oDPkg::Lock::Timeout=120"  # seconds; a new machine may be installing its first updates
     return [
         Step("updating the package lists", _as_root(facts, "apt-get", lock, "update"), may_fail=True),
         Step(
@@ -98,7 +99,7 @@ def _start(facts: Facts) -> list[Step]:
     start = Step("starting the engine in the background", _as_root(facts, "dockerd"), log=facts.log)
     if facts.root:
         return [start]
-    # The log is opened by this process, so it must be this user's.
+    # This process opens the log, so the log must belong to this user.
     ours = _as_root(facts, "install", "-m", "0640", "-o", str(facts.user), "/dev/null", str(facts.log))
     return [Step(f"making {facts.log}", ours), start]
 
@@ -106,7 +107,7 @@ def _start(facts: Facts) -> list[Step]:
 def _as_root(facts: Facts, *argv: str) -> Command:
     if facts.root:
         return Command(argv, _ENVIRONMENT)
-    settings = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]  # sudo passes no environment on
+    settings = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]  # sudo does not pass the environment on
     return Command((*_SUDO, *settings, *argv))
 
 
@@ -117,10 +118,10 @@ def provision(
     agree: Callable[[Facts, list[Step]], None] = lambda facts, steps: None,
     seconds: float = _WAIT,
 ) -> None:
-    """Make a machine's engine usable, and come back when it answers.
+    """Make a machine's engine usable, and return when it answers.
 
-    `agree` is shown what is to be done, before it is, and raises what is not agreed to. Raises HostError (with the
-    engine's last lines, if it was started here) when it cannot be done.
+    `agree` receives the steps before they run, and raises to refuse them. Raises HostError when the engine cannot be
+    made usable, with the engine's last lines if it was started here.
     """
     with _named(machine):
         facts = machine.facts()
@@ -132,7 +133,8 @@ def provision(
             agree(facts, steps)
         ended: Ended = _runs
         for step in steps:
-            # Installing may have started the engine (a service manager other than systemd): never start a second one.
+            # A service manager other than systemd may start the engine after the installation: do not start a second
+            # one.
             if step.log and machine.daemon():
                 continue
             progress(step.title)
@@ -149,7 +151,7 @@ def provision(
 
 @contextlib.contextmanager
 def _named(machine: Machine) -> Iterator[None]:
-    """Errors of what is done on another machine begin with its name."""
+    """Put another machine's name before the messages of errors."""
     try:
         yield
     except (HostError, DeadlinePassed) as error:
@@ -174,9 +176,9 @@ def _do(machine: Machine, step: Step, progress: Progress) -> None:
 
 
 def _await(machine: Machine, ended: Ended, deadline: Deadline, facts: Facts) -> bool:
-    """Wait for the engine's answer; give up at once when the one that was started has ended.
+    """Wait for the engine's answer. Raises HostError at once when the engine that was started exits.
 
-    False when the one that was there is gone: it had been killed a moment before.
+    Returns False when the engine that ran before has exited: it had been killed a moment earlier.
     """
     before = False
     while not deadline.passed():
@@ -185,7 +187,7 @@ def _await(machine: Machine, ended: Ended, deadline: Deadline, facts: Facts) -> 
             return True
         if facts.daemon and machine.daemon() is None:
             return False
-        if denied and before:  # once may be the moment between the making of the socket and its permissions
+        if denied and before:  # the first denial may fall between the creation of the socket and its permissions
             raise _denied()
         before = denied
         code = ended()
@@ -212,4 +214,4 @@ def _denied() -> HostError:
 
 
 def _runs() -> None:
-    """How a process ended that was not started here: not known, so it counts as running."""
+    """Return None, “running”: the exit of a process that was not started here is unknown."""

@@ -1,4 +1,4 @@
-"""What a lab needs of its host, in figures; and what to say where that is not there."""
+"""The requirements of a lab on its host in figures, and the messages for those that are not met."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from mailstack.errors import EngineError, MailstackError
 from mailstack.target.target import Target
 
 OLDEST_ENGINE = (20, 10)
-# What a build needs: the base, its packages, and the layers while they are made.
+# Free space for a build: the base image, its packages, and the layers.
 FREE_BYTES = 1024**3
-# With less than that the engine can make neither a network nor a volume.
+# With less free space the engine can create neither a network nor a volume.
 FULL_BYTES = 1024**2
-# By how much the clock of another host may differ; it is told in whole seconds.
+# How far the clock of another host may differ; its time has a resolution of one second.
 SKEW_SECONDS = 3.0
 
 
 def oldest() -> str:
-    """The oldest engine that will do, as it says its version."""
+    """Return the version of the oldest supported engine, in the engine's format."""
     return ".".join(map(str, OLDEST_ENGINE))
 
 
 def new_enough(version: str) -> bool:
-    """Whether an engine of this version will do."""
+    """Return whether an engine of this version is supported."""
     numbers = version.split("+", maxsplit=1)[0].split(".")[:2]
     return tuple(int(part) for part in numbers if part.isdecimal()) >= OLDEST_ENGINE
 
 
 def refuse_old(engine: Engine) -> None:
-    """Raises EngineError for an engine that is too old."""
+    """Raise EngineError for an engine that is too old."""
     version = str(engine.version().get("Version", ""))
     if not new_enough(version):
         raise EngineError(
@@ -41,7 +41,7 @@ def refuse_old(engine: Engine) -> None:
 
 
 def disk(target: Target, info: dict[str, Any]) -> tuple[str, int]:
-    """Where an engine keeps images and volumes, by what it says of its host, and how many bytes are free there.
+    """Return the engine's directory for images and volumes, by its description, and the free bytes there.
 
     Raises HostError.
     """
@@ -50,7 +50,7 @@ def disk(target: Target, info: dict[str, Any]) -> tuple[str, int]:
 
 
 def disk_is_full(engine: Engine) -> bool:
-    """Whether that is why nothing can be made."""
+    """Return whether a full disk is the reason that nothing can be created."""
     try:
         return disk(engine.target, engine.info())[1] < FULL_BYTES
     except MailstackError:
@@ -58,11 +58,11 @@ def disk_is_full(engine: Engine) -> bool:
 
 
 def short_of_disk(engine: Engine) -> str:
-    """What to add to the message of something that has failed where little is free; "" where enough is."""
+    """Return an addition to an error message when free space is short, or "" when there is enough."""
     try:
         root, free = disk(engine.target, engine.info())
     except MailstackError:
-        return ""  # what has failed is more than that
+        return ""  # the failure has another cause
     if free >= FREE_BYTES:
         return ""
     place = root + (f" on {engine.target.host}" if engine.target.host else "")
@@ -70,9 +70,9 @@ def short_of_disk(engine: Engine) -> str:
 
 
 def clock(target: Target) -> str:
-    """What the host's clock, where it differs from this machine's, makes wrong; "" where it does not.
+    """Return a warning when the host's clock differs from this machine's, or "" when it does not.
 
-    Times in a journey are the host's, and it is the host's servers that look at certificates, which are made here.
+    Times in a journey are the host's. The host's servers check certificates, which are created here.
     """
     ahead = target.clock_ahead
     if abs(ahead) < SKEW_SECONDS:
@@ -84,5 +84,5 @@ def clock(target: Target) -> str:
 
 
 def difference(ahead: float) -> str:
-    """By how much a clock differs."""
+    """Return the difference of a clock as text."""
     return f"{abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"

@@ -1,1 +1,1 @@
-"""The container images: base, build, and transfer between engines."""
+"""The container images: base, build, versions, and transfer between engines."""

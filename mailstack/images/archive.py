@@ -1,6 +1,6 @@
-"""Images in a file, for machines that have no network: an archive as `docker save` makes it, compressed.
+"""Images in a file, for machines without a network: a compressed archive as made by `docker save`.
 
-Saved, a file is written whole or not at all; loaded, it is read to its end before the engine gets any of it.
+A file is written completely or not at all. It is read to its end before the engine gets any of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mailstack.text import hint
 _MIB = 1 << 20
 _PIECE = 1 << 20
 _PERCENT = 10
-# Of an archive's members, manifest and configurations of images: read, where they are no larger than this.
+# Limits in bytes of the documents that are read (manifest and image configurations): each, and in total.
 _DOCUMENT_BYTES, _DOCUMENTS_BYTES = 1 << 18, 1 << 24
 _UNREADABLE = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError)
 
@@ -40,13 +40,13 @@ class Held:
     """One image of an archive."""
 
     names: tuple[str, ...]
-    processor: str  # in Go's words: amd64, arm64
+    processor: str  # GOARCH: amd64, arm64
 
 
 def save(engine: Engine, path: Path, progress: Progress, *, replace: bool = False) -> Json:
     """Write the images of this version to a file. Raises InputError, HostError.
 
-    Nothing is left behind when it fails, and a file that is there stays as it was.
+    A failure leaves nothing behind, and an existing file stays as it was.
     """
     tag = build.content_tag(bundled.stack())
     names = bundled.images(tag)
@@ -62,7 +62,7 @@ def save(engine: Engine, path: Path, progress: Progress, *, replace: bool = Fals
 
 
 def load(engine: Engine, path: Path, progress: Progress) -> Json:
-    """Have the engine hold the images of a file, if they are those of this version. Raises InputError, HostError."""
+    """Load the images of a file into the engine, if they are those of this version. Raises InputError, HostError."""
     tag = build.content_tag(bundled.stack())
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -77,12 +77,12 @@ def load(engine: Engine, path: Path, progress: Progress) -> Json:
 
 
 def contents(path: Path, file: BufferedReader) -> list[Held]:
-    """Return the images of an archive, which is read to its end. Raises InputError when it is not whole."""
+    """Read an archive to its end and return its images. Raises InputError when it is incomplete."""
     try:
         compressed = file.peek(2)[:2] == b"\x1f\x8b"  # RFC 1952
         with gzip.GzipFile(fileobj=file) if compressed else contextlib.nullcontext(file) as stream:
             names, documents = _members(stream)
-            while stream.read(_PIECE):  # what tar(5) fills up with, and the checksum at the end of gzip's form
+            while stream.read(_PIECE):  # the padding of tar(5), and the checksum at the end of gzip
                 pass
         return [_held(each, names, documents) for each in json.loads(documents["manifest.json"])]
     except (KeyError, TypeError, AttributeError, RecursionError):
@@ -94,7 +94,7 @@ def contents(path: Path, file: BufferedReader) -> list[Held]:
 
 
 def _members(stream: BufferedIOBase) -> tuple[set[str], dict[str, bytes]]:
-    """The names of an archive's members, and the contents of those that are small."""
+    """Return the names of an archive's members, and the contents of the small ones."""
     names, documents, room = set(), {}, _DOCUMENTS_BYTES
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
@@ -110,7 +110,7 @@ _REMEDY = f"make it with `{hint.line('images', 'save', 'FILE')}`, and copy it as
 
 
 def _held(entry: Any, names: set[str], documents: dict[str, bytes]) -> Held:
-    """Return one entry of the manifest. Raises KeyError where a layer that it names is missing."""
+    """Return the image of one manifest entry. Raises KeyError when a layer that the entry names is missing."""
     if missing := set(entry["Layers"]) - names:
         raise KeyError(*missing)
     config = json.loads(documents[entry["Config"]])
@@ -118,7 +118,7 @@ def _held(entry: Any, names: set[str], documents: dict[str, bytes]) -> Held:
 
 
 def _refuse_others(path: Path, found: list[Held], tag: str, engine: Engine) -> None:
-    """Raise InputError where a file does not have all images of this version, or for another processor."""
+    """Raise InputError when a file lacks images of this version, or has them for another architecture."""
     processors = {name: image.processor for image in found for name in image.names}
     wanted = bundled.images(tag).values()
     if missing := [name for name in wanted if name not in processors]:
@@ -142,7 +142,7 @@ def _answer(engine: Engine, path: Path, size: int, tag: str) -> Json:
 
 
 def _counted(pieces: Iterable[bytes], size: int, progress: Progress, doing: str) -> Iterator[bytes]:
-    """The pieces, while it is told how much of them has gone, each tenth once."""
+    """Yield the pieces, and report the progress at each tenth."""
     gone = shown = 0
     progress(f"{doing} the images: about {size // _MIB} MiB")
     for piece in pieces:
@@ -156,7 +156,7 @@ def _counted(pieces: Iterable[bytes], size: int, progress: Progress, doing: str)
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
-        # Without waiting for a writer, where it is a FIFO.
+        # Opening a FIFO would block until a writer appears.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -168,7 +168,7 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 
 
 def _write(path: Path, pieces: Iterable[bytes], *, replace: bool) -> int:
-    """Write a file by way of another one beside it; give its size. Raises InputError, HostError."""
+    """Write a file by a temporary file beside it. Return its size in bytes. Raises InputError, HostError."""
     _refuse_taken(path, replace=replace)
     beside = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}"
     try:
@@ -178,7 +178,7 @@ def _write(path: Path, pieces: Iterable[bytes], *, replace: bool) -> int:
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
-        _refuse_taken(path, replace=replace)  # by somebody else, meanwhile
+        _refuse_taken(path, replace=replace)  # another process may have created it meanwhile
         beside.replace(path)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}:

@@ -1,4 +1,4 @@
-"""The base image: taken where it is found first: on the engine, in a registry, in Debian's packages (mmdebstrap(1))."""
+"""The base image: from the engine, from a registry, or built from Debian's packages (mmdebstrap(1))."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mailstack.storage.directories import SHARED_MEMORY
 
 BASE = "debian:trixie-slim"
 _SUITE = "trixie"
-_TREE_BYTES = 1 << 30  # a quarter of it is used
+_TREE_BYTES = 1 << 30  # of which a quarter is used
 
-# What dpkg leaves out of the slim image, in the official one and in ours; licences stay in.
+# Directories that dpkg excludes from the slim image, in the official one and in ours. Licences are kept.
 _LEFT_OUT = ("groff", "info", "linda", "lintian", "locale", "man")
 _DPKG = (
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
     *(f"path-exclude=/usr/share/{kind}/*" for kind in _LEFT_OUT),
 )
-# Run in the tree that has just been unpacked. As options of mmdebstrap, these settings would have it filter each
-# archive by a program in Python, which takes longer than all the rest of unpacking.
+# Runs in the unpacked tree. As options of mmdebstrap, these settings would filter each archive by a Python program,
+# which takes longer than all other unpacking.
 _SLIM = " && ".join(
     (
         'cd "$1"',
@@ -42,7 +42,7 @@ _SLIM = " && ".join(
     )
 )
 
-# The official image's other settings, so that a layer ends up alike on either base. They are added to the finished
+# The other settings of the official image, so that a layer is the same on either base. They are added to the finished
 # archive: mmdebstrap's apt, which reads the tree's settings, would run the clean-up on this host.
 _ARCHIVES = "/var/cache/apt/archives"
 _CLEAN = f"rm -f {_ARCHIVES}/*.deb {_ARCHIVES}/partial/*.deb /var/cache/apt/*.bin || true"
@@ -64,13 +64,13 @@ _KEYRINGS = tuple(f"usr/share/keyrings/debian-archive-keyring.{ending}" for endi
 
 
 def ensure_base(engine: Engine, runner: Runner, progress: Progress, *, base: str = BASE) -> None:
-    """Have the base image on the engine: there already, else pulled, else bootstrapped from Debian's packages."""
+    """Ensure that the engine has the base image: present, or pulled, or bootstrapped from Debian's packages."""
     if not pulled(engine, progress, base):
         make_base(engine, runner, progress, base=base)
 
 
 def pulled(engine: Engine, progress: Progress, base: str = BASE) -> bool:
-    """Whether the engine holds the base image, or can pull it."""
+    """Return whether the engine has the base image or can pull it."""
     if engine.has_image(base):
         return True
     progress(f"pulling {base}")
@@ -83,9 +83,9 @@ def pulled(engine: Engine, progress: Progress, base: str = BASE) -> bool:
 
 
 def make_base(engine: Engine, runner: Runner, progress: Progress, *, base: str = BASE) -> None:
-    """Make the base image here, from Debian's packages, and have the engine import it."""
+    """Build the base image here from Debian's packages, and import it into the engine."""
     progress(f"making {base} from Debian's packages")
-    # Open to others: mmdebstrap's user namespace is somebody else, and reads its tools here.
+    # Readable by others: the user of mmdebstrap's user namespace is another one, and reads its tools here.
     with tempfile.TemporaryDirectory(prefix="mailstack-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -101,18 +101,18 @@ def make_base(engine: Engine, runner: Runner, progress: Progress, *, base: str =
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Where mmdebstrap is, and the environment that it needs there."""
+    """The paths of mmdebstrap and its environment."""
 
     mmdebstrap: str
     keyring: str
     path: str
-    perl: str = ""  # PERL5LIB, for Perl's modules that are not the host's own
+    perl: str = ""  # PERL5LIB: the directories of Perl modules that the host does not have
 
 
 def bootstrap_commands(tools: Tools, tarball: Path, *, root: bool, room: Path | None = None) -> list[Command]:
-    """The ways of making the base's tree with mmdebstrap, in the order in which they are tried.
+    """Return the commands that can build the base's tree with mmdebstrap, in the order of preference.
 
-    `room` is where the tree is made, if not in mmdebstrap's own choice of a temporary directory.
+    `room` is the directory for the tree; without it, mmdebstrap chooses a temporary directory.
     """
     argv = (
         tools.mmdebstrap,
@@ -120,7 +120,7 @@ def bootstrap_commands(tools: Tools, tarball: Path, *, root: bool, room: Path | 
         "--include=ca-certificates",
         "--dpkgopt=force-unsafe-io",
         f"--extract-hook={_SLIM}",
-        # The host's own keyrings know Debian's keys on Debian only; inside the tree its own package brings them.
+        # The host's own keyrings have Debian's keys only on Debian. Inside the tree, the keyring package brings them.
         f"--keyring={tools.keyring}",
         "--skip=check/signed-by",
     )
@@ -129,7 +129,7 @@ def bootstrap_commands(tools: Tools, tarball: Path, *, root: bool, room: Path | 
         environment["TMPDIR"] = str(room)
     if root:
         return [Command((*argv, _SUITE, str(tarball)), environment)]
-    settings = [f"{name}={value}" for name, value in environment.items()]  # sudo passes no environment on
+    settings = [f"{name}={value}" for name, value in environment.items()]  # sudo does not pass the environment on
     return [
         Command((*argv, "--mode=unshare", _SUITE, str(tarball)), environment),
         Command(("sudo", "-n", "env", *settings, *argv, _SUITE, str(tarball))),
@@ -137,10 +137,10 @@ def bootstrap_commands(tools: Tools, tarball: Path, *, root: bool, room: Path | 
 
 
 def bootstrap(runner: Runner, tools: Tools, tarball: Path, progress: Progress, *, root: bool | None = None) -> None:
-    """Write the base's tree to `tarball`, by the first way that works. Raises HostError when none does."""
+    """Write the base's tree to `tarball` by the first command that works. Raises HostError when none does."""
     as_root = os.geteuid() == 0 if root is None else root
     failures = []
-    tarball.touch()  # it stays this user's, also when root fills it
+    tarball.touch()  # created by this user, who stays its owner even if root writes it
     for command in bootstrap_commands(tools, tarball, root=as_root, room=_memory()):
         try:
             must(runner, command, on_line=lambda line: progress(line.removeprefix("I: ")))
@@ -157,9 +157,9 @@ def bootstrap(runner: Runner, tools: Tools, tarball: Path, progress: Progress, *
 
 
 def _memory() -> Path | None:
-    """Return the shared memory where a tree fits into it and its programs may run there, else None.
+    """Return the shared memory if a tree fits into it and its programs may run there, else None.
 
-    A tree has some thousands of files that are there for seconds.
+    A tree has thousands of files that exist for seconds.
     """
     try:
         found = os.statvfs(SHARED_MEMORY)
@@ -170,7 +170,7 @@ def _memory() -> Path | None:
 
 
 def _free_memory() -> int:
-    """Return the bytes of memory that programs can have without swapping: proc(5), MemAvailable."""
+    """Return the bytes of memory that programs can use without swapping: proc(5), MemAvailable."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
@@ -179,7 +179,7 @@ def _free_memory() -> int:
 
 
 def add_settings(tarball: Path) -> None:
-    """Add what the official image has beyond its packages to a tree's archive."""
+    """Add the settings of the official image to a tree's archive."""
     with tarfile.open(tarball, "a") as archive:
         for name, mode, text in _FILES:
             member = tarfile.TarInfo(name)
@@ -189,7 +189,7 @@ def add_settings(tarball: Path) -> None:
 
 
 def _tools(runner: Runner, directory: Path, progress: Progress) -> Tools:
-    """Find mmdebstrap and Debian's keys on this host, or unpack what is missing below `directory`."""
+    """Find mmdebstrap and Debian's keys on this host, or unpack the missing ones below `directory`."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
     found = shutil.which("mmdebstrap", path=path)
     keyring = _keyring(Path("/"))
@@ -211,10 +211,10 @@ _REMEDY = f"install mmdebstrap (`apt-get install mmdebstrap`), or `docker load` 
 
 
 def fetch_packages(runner: Runner, packages: Sequence[str], directory: Path) -> Path:
-    """Unpack Debian packages, with whatever of their dependencies this host lacks, below `directory`; give the tree.
+    """Unpack Debian packages, with the dependencies that this host lacks, below `directory`. Return the tree.
 
-    Nothing is installed, no root is needed, and the host's package lists stay as they are: when they know nothing, or
-    something that has gone, newer ones are fetched into `directory`.
+    Nothing is installed, and no root is needed. The host's package lists stay as they are: when they are empty or
+    outdated, newer ones are downloaded into `directory`.
     """
     archives, tree, lists = directory / "archives", directory / "tree", directory / "lists"
     for made in (archives / "partial", tree, lists / "partial"):
@@ -226,12 +226,12 @@ def fetch_packages(runner: Runner, packages: Sequence[str], directory: Path) -> 
         "-oDebug::NoLocking=true",
         f"-oDir::Cache::archives={archives}",
     )
-    # Also what is recorded as installed is wanted, if it was asked for: its files were looked for, and are not there.
+    # Download packages that are recorded as installed, too: their files were searched for, and are missing.
     download = ("install", "--download-only", "--reinstall", "--no-install-recommends", *packages)
     try:
         if runner.run(Command((*apt, *download))).code != 0:
             apt = (*apt, f"-oDir::State::lists={lists}", "-oDir::Cache::pkgcache=", "-oDir::Cache::srcpkgcache=")
-            runner.run(Command((*apt, "update")))  # one failing source does not matter if the next command succeeds
+            runner.run(Command((*apt, "update")))  # a failing source is ignored if the next command succeeds
             must(runner, Command((*apt, *download)))
         for archive in sorted(archives.glob("*.deb")):
             must(runner, Command(("dpkg-deb", "--extract", str(archive), str(tree))))

@@ -1,7 +1,6 @@
-"""The images: the tag that names their content, their build and their size.
+"""Build the images: their content tag, the build, and their size.
 
-An engine on another host that has no way to the base image is sent the images that this machine's engine has, or its
-base.
+An engine on another host that cannot get the base image is sent this machine's images, or its base image.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from mailstack.model import Command, Progress
 from mailstack.runner.local import Runner, last_lines, shown
 from mailstack.text import hint
 
-# “Step 3/10 : RUN …” by the classic builder, “#7 [postfix 3/6] RUN …” by BuildKit.
+# “Step 3/10 : RUN …” is the classic builder's, “#7 [postfix 3/6] RUN …” is BuildKit's.
 _STEP = re.compile(r"Step \d+/\d+ : (FROM|RUN|COPY)|#\d+ \[.*\d+/\d+\]|Successfully tagged")
 
 
 def content_tag(stack: Path) -> str:
-    """A tag made from the build contexts below `stack`: it changes if, and only if, an image would."""
+    """Return a tag for the build contexts below `stack`. It changes if, and only if, an image would."""
     digest = hashlib.sha256()
     for path in sorted(path for path in stack.rglob("*") if path.is_file()):
         data = path.read_bytes()
@@ -45,10 +44,10 @@ def ensure_images(
     base: str = BASE,
     here: Engine | None = None,
 ) -> bool:
-    """Make the images by `build` (`compose build`) unless all are there; say whether anything was made.
+    """Build the images by `build` (`compose build`) unless all exist. Return whether anything was built.
 
-    `here` is this machine's engine where `engine` is another host's. One that has no way to the base image, or cannot
-    build, is sent the images, if they are here. Raises CommandFailed with the last lines of the build when it fails.
+    `here` is this machine's engine when `engine` is on another host. An engine that cannot get the base image, or
+    cannot build, is sent the images if they exist here. Raises CommandFailed with the last lines of a failed build.
     """
     if all(engine.has_image(reference) for reference in references):
         return False
@@ -69,7 +68,7 @@ def _make_there(
     base: str,
     here: Engine,
 ) -> None:
-    """Have the images on another host, with as little as possible sent there."""
+    """Ensure that another host has the images, and send as little as possible there."""
     where = engine.target.host or "the other engine"
 
     def sent(wanted: Sequence[str]) -> bool:
@@ -95,7 +94,7 @@ def _make_there(
 
 
 def _same_processor(engine: Engine, where: str, base: str) -> None:
-    """What is made here is for this machine's processor. Raises HostError when that of another host is another."""
+    """Raise HostError when the other host's architecture is not this machine's, for which images are built here."""
     theirs, ours = engine.info().get("Architecture"), platform.machine()
     if theirs != ours:
         raise HostError(
@@ -106,11 +105,11 @@ def _same_processor(engine: Engine, where: str, base: str) -> None:
 
 def _build(engine: Engine, runner: Runner, build: Command, references: Sequence[str], progress: Progress) -> None:
     def on_line(line: str) -> None:
-        # A build says a thousand lines; its steps are what one follows. All of it is kept for when it fails.
+        # A build prints a thousand lines: show only its steps, and keep all lines for the error message.
         if _STEP.match(text := _plain(line)):
             progress(text)
 
-    # Compose's classic builder reports on standard output, BuildKit on standard error: both are wanted, in order.
+    # The classic builder of Compose reports on standard output, BuildKit on standard error: merge them in order.
     merged = Command(("sh", "-c", 'exec "$@" >&2', "sh", *build.argv), build.environment, build.input)
     result = runner.run(merged, on_line=on_line)
     if result.code != 0:
@@ -123,7 +122,7 @@ def _build(engine: Engine, runner: Runner, build: Command, references: Sequence[
 
 
 def unique_bytes(engine: Engine, references: Sequence[str]) -> int:
-    """The bytes that the images take together: each layer is counted once, however many of them share it."""
+    """Return the bytes that the images take together. A layer that several images share counts once."""
     layers: dict[str, int] = {}
     for reference in references:
         layers.update(engine.image_layers(reference))
@@ -131,5 +130,5 @@ def unique_bytes(engine: Engine, references: Sequence[str]) -> int:
 
 
 def _plain(text: str) -> str:
-    """Text without its colours (ECMA-48's SGR), and without blanks around it."""
+    """Return text without colours (ECMA-48, SGR) and surrounding blanks."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()

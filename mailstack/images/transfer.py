@@ -1,4 +1,4 @@
-"""Images from one engine to another: as one stream, which is compressed on the way and never on a disk here."""
+"""Send images from one engine to another, as one compressed stream that is never stored on a disk here."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mailstack.errors import EngineError
 from mailstack.model import Progress
 
 _MIB = 1 << 20
-# Progress is told when so much more has been sent, but not more often.
+# Progress is reported after so much more data, but not more often than that.
 _PAUSE = 0.5  # seconds
 _PERCENT = 2
-# zlib(3): the fastest level makes a third of these images, faster than most lines take it; and gzip's form.
+# zlib(3): the fastest level reduces these images to a third, faster than most networks take it. 31 selects gzip.
 _LEVEL, _GZIP = 1, 31
 
 
 def possible(source: Engine, target: Engine, references: Sequence[str]) -> bool:
-    """Whether `source` answers, and has all these images for the kind of processor that `target` has."""
+    """Return whether `source` answers, and has all these images for the architecture of `target`."""
     try:
         wanted = target.platform()
         return all(source.image_platform(reference) == wanted for reference in references)
@@ -28,15 +28,15 @@ def possible(source: Engine, target: Engine, references: Sequence[str]) -> bool:
 
 
 def send(source: Engine, target: Engine, references: Sequence[str], size: int, progress: Progress, where: str) -> None:
-    """Have `target`, which is the engine of `where`, hold images of `source`, which are `size` bytes or so.
+    """Send images of `source`, about `size` bytes, to `target`, which is the engine of `where`.
 
-    Raises HostError when one of the two gives it up.
+    Raises HostError when one of the two fails.
     """
     target.load(compressed(counted(source.save(references), size, progress, where)))
 
 
 def counted(archive: Iterable[bytes], size: int, progress: Progress, where: str) -> Iterator[bytes]:
-    """The archive, piece by piece, while it is told how much of it has gone."""
+    """Yield the archive piece by piece, and report the progress."""
     sent, told, shown = 0, time.monotonic(), 0
     progress(f"sending the images to {where}: about {size // _MIB} MiB")
     for piece in archive:
@@ -50,7 +50,7 @@ def counted(archive: Iterable[bytes], size: int, progress: Progress, where: str)
 
 
 def compressed(archive: Iterable[bytes]) -> Iterator[bytes]:
-    """The archive in gzip's form (RFC 1952)."""
+    """Yield the archive compressed with gzip (RFC 1952)."""
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     for piece in archive:
         if packed := packer.compress(piece):

@@ -1,4 +1,4 @@
-"""The images of this version of mailstack as they are on an engine: their digests, and what is in them."""
+"""The images of this version of mailstack on an engine: digests, and the versions of their contents."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mailstack.engine.engine import Engine
 from mailstack.images import build
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Json
 
-# package of Debian → the image that it is looked up in, and the name that it has in documents
+# Debian package → (the image that has it, its name in documents)
 PACKAGES = {"postfix": ("postfix", "postfix"), "dovecot-core": ("dovecot", "dovecot")}
 DEBIAN = "/etc/debian_version"
 _STATUS = "/var/lib/dpkg/status"  # dpkg(1)
-_SECONDS = 60  # that a container which is looked into may be left behind
+_SECONDS = 60  # after which a left-behind container may be removed
 
 
 def of_images(engine: Engine) -> Json:
-    """Return the images' tag and digests, the digest of their base's layer, and the versions of Debian and the servers.
+    """Return the images' tag and digests, the digest of their base's layer, and the versions of Debian and servers.
 
-    What could not be found, since the engine does not hold the images, is "".
+    A value is "" when the engine does not have the images.
     """
     tag = build.content_tag(bundled.stack())
     names = bundled.images(tag)
@@ -42,7 +42,7 @@ def of_images(engine: Engine) -> Json:
 
 
 def installed(status: str, package: str) -> str:
-    """Return a package's version by dpkg's status file; "" when it is not in it."""
+    """Return a package's version from dpkg's status file, or "" when it is not in it."""
     for paragraph in status.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
         if fields.get("Package") == package:

@@ -1,1 +1,1 @@
-"""Sustained load: mails over many connections at once, and an account of each."""
+"""Sustained load: many mails over parallel connections, with an account of each mail."""

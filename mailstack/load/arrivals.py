@@ -1,4 +1,4 @@
-"""Arrivals of mails: the moment of each, by Dovecot's log, and in the end the contents of the mailboxes."""
+"""Arrivals of mails: the time of each, from Dovecot's log, and at the end the contents of the mailboxes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _SAVED = re.compile(
     rb"(?P<engine>\S+Z) (?:(?P<own>[\d-]{10} [\d:]{8}\.\d{6}) )?.*?msgid=(?P<id><[^>]+>): "
     rb"(?:saved mail to|stored mail into mailbox) "
 )
-_APART = 60.0  # seconds; time zones are further apart
-# Mailboxes that are read side by side: a reader and Dovecot keep two processors busy.
+_APART = 60.0  # seconds; time zones differ by more
+# Mailboxes that are read in parallel: a reader and Dovecot keep two processors busy.
 READERS = 4
 
 
 def saved(line: bytes) -> tuple[str, float] | None:
-    """Return the Message-ID in a log line of Dovecot that a mail was saved, and the moment, in seconds of the epoch.
+    """Return the Message-ID and the time, in seconds of the epoch, in Dovecot's log line about a saved mail.
 
-    The line begins with the engine's time, which is later than Dovecot's own: on a busy machine by a tenth of a second.
-    Dovecot's is in its own time zone: where that is not UTC, the engine's is used.
+    The line begins with the engine's time, which is up to a tenth of a second later than Dovecot's on a busy machine.
+    Dovecot's time is in its own time zone; if that is not UTC, the engine's is used.
     """
     if not (found := _SAVED.match(line)):
         return None
@@ -43,9 +43,9 @@ def saved(line: bytes) -> tuple[str, float] | None:
 
 
 class Arrivals:
-    """Follows Dovecot's log in a thread, from now until it is closed: `saved` has the moment of each mail.
+    """Follows Dovecot's log in a thread until it is closed: `saved` has the time of each mail.
 
-    Dovecot writes the line when it has the mail, before it answers Postfix.
+    Dovecot writes the line when it has saved the mail, before it replies to Postfix.
     """
 
     def __init__(self, engine: Engine, container: str, since: float) -> None:
@@ -71,7 +71,7 @@ class Arrivals:
         self._thread.join(5.0)
 
     def _follow(self) -> None:
-        # A connection that is closed while it is read ends the log like any other end.
+        # A connection closed during a read ends the log like any other end.
         with suppress(OSError, ValueError, AttributeError, EngineError):
             for piece in self._log:
                 for line in piece.split(b"\n"):
@@ -89,7 +89,7 @@ def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str
     failures: list[str] = []
 
     def read(user: str) -> None:
-        if failures:  # one is enough: the others would wait as long
+        if failures:  # one failure is enough: the others would wait as long
             return
         try:
             with imap.mailbox(endpoint, context, user, users[user]) as box:
@@ -101,7 +101,7 @@ def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str
             failures.append(f"the mailbox of {user} could not be read: {error.whole()}")
 
     try:
-        lab.one(Role.STORE)  # of one that does not run, or is paused, nobody waits for an answer
+        lab.one(Role.STORE)  # do not wait for a server that is stopped or paused
     except HostError as error:
         return {}, [f"the mailboxes could not be read: {error.whole()}"]
     with ThreadPoolExecutor(READERS) as pool:

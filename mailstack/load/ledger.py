@@ -11,20 +11,20 @@ from typing import Literal
 from mailstack.load.plan import Plan
 from mailstack.model import Json
 
-# Mails that are named one by one, of those that are not where they should be.
+# The most mails to name, of those that are not in their mailboxes.
 NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A mail that was sent to the server, and its reply; times in seconds of the epoch."""
+    """A mail that was sent, and its reply; times in seconds of the epoch."""
 
     message_id: str
     recipient: str
-    begun: float  # MAIL was sent
+    begun: float  # time of the MAIL command
     answered: float
-    code: int  # of the reply that decided; 0 where the connection ended without one
-    reply: str  # its text, or why there is none
+    code: int  # of the decisive reply; 0 if the connection ended without one
+    reply: str  # its text, or the reason why there is none
 
     @property
     def accepted(self) -> bool:
@@ -33,7 +33,7 @@ class Posted:
 
     @property
     def said(self) -> str:
-        """The whole reply, or why there is none."""
+        """The whole reply, or the reason why there is none."""
         return f"{self.code} {self.reply}" if self.code else self.reply
 
 
@@ -65,7 +65,7 @@ class Percentiles:
 
 
 def nearest_rank(ordered: Sequence[float], percent: float) -> float:
-    """Return the smallest value that at least `percent` of all do not exceed: always one that was measured."""
+    """Return the smallest value that at least `percent` of all do not exceed; it is always a measured value."""
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
@@ -74,8 +74,8 @@ class Seen:
     """Observations of the mails after they had been accepted."""
 
     saved: Mapping[str, float]  # Message-ID → when Dovecot saved it, in seconds of the epoch
-    copies: Mapping[str, Mapping[str, int]]  # mailbox → Message-ID → how often; without those that could not be read
-    # (queue id, recipient) → reason; None where the queue could not be looked into
+    copies: Mapping[str, Mapping[str, int]]  # mailbox → Message-ID → copies; without mailboxes that could not be read
+    # (queue id, recipient) → reason; None if the queue could not be read
     waiting: Mapping[tuple[str, str], str] | None = field(default_factory=dict)
 
 
@@ -87,21 +87,21 @@ class Outcome:
     plan: Plan
     connected: int
     posted: tuple[Posted, ...]  # accepted
-    refused: Mapping[str, int]  # the reply, or why there was none → how many
+    refused: Mapping[str, int]  # the reply, or the reason why there is none → count
     delivered: int
-    lost: tuple[str, ...]  # Message-IDs of accepted mails that are nowhere
+    lost: tuple[str, ...]  # Message-IDs of accepted mails that were not found anywhere
     doubled: Mapping[str, int]  # Message-ID → copies
-    waiting: Mapping[str, int]  # reason → how many
-    unseen: int  # accepted mails that may be where nobody could look: in the queue, or in their mailbox
-    seconds: float  # from the first command to the last mail in its mailbox, or to the end where one is not
+    waiting: Mapping[str, int]  # reason → count
+    unseen: int  # accepted mails that may be in a queue or a mailbox that could not be read
+    seconds: float  # from the first command to the last arrival, or to the end if a mail has not arrived
     sent_per_second: float
     delivered_per_second: float
     submission: Percentiles | None
     delivery: Percentiles | None
-    processor_seconds: float  # that this process took while it sent
+    processor_seconds: float  # of this process during sending
     interrupted: bool = False
-    journeys: Mapping[str, str] = field(default_factory=dict)  # Message-ID of a lost mail → the sentence of its trace
-    trouble: tuple[str, ...] = ()  # what could not be done or looked at
+    journeys: Mapping[str, str] = field(default_factory=dict)  # Message-ID of a lost mail → sentence of its trace
+    trouble: tuple[str, ...] = ()  # errors during the load
 
     def json(self) -> Json:
         """Return the document of `mailstack load --json`."""
@@ -188,7 +188,7 @@ Fate = Literal["delivered", "waiting", "unseen", "lost"]
 
 
 def _fate(mail: Posted, seen: Seen) -> tuple[Fate, str]:
-    """Return the fate of an accepted mail, and why it waits."""
+    """Return the fate of an accepted mail, and the reason if it waits."""
     box = seen.copies.get(mail.recipient)
     place = queue_id(mail.reply), mail.recipient
     if box is not None and box.get(mail.message_id):
@@ -199,7 +199,7 @@ def _fate(mail: Posted, seen: Seen) -> tuple[Fate, str]:
 
 
 def _doubled(posted: Iterable[Posted], seen: Seen) -> dict[str, int]:
-    """Return the Message-IDs of mails that are in the mailboxes several times, with how often."""
+    """Return the Message-IDs of mails that are in the mailboxes several times, with the number of copies."""
     copies = {each.message_id: sum(box.get(each.message_id, 0) for box in seen.copies.values()) for each in posted}
     return {message_id: count for message_id, count in copies.items() if count > 1}
 

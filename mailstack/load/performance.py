@@ -1,4 +1,4 @@
-"""A load from beginning to end: accounts of its own, the mails, their account, and the removal of both."""
+"""A load from start to end: temporary accounts, the mails, their account, and the removal of both."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mailstack.protocol.smtp import ANSWER_SECONDS
 from mailstack.roles import Role
 from mailstack.secret import Secret
 
-# How often the live line changes.
+# The interval of the live line, in seconds.
 TICK_SECONDS = 0.25
-# After so long without an arrival the queue is inspected: a mail that has left it does not arrive any more.
+# The queue is inspected after so many seconds without an arrival: a mail that has left it cannot arrive any more.
 QUIET_SECONDS = 1.0
-# How long the last lines of Dovecot's log may take: they were written before its mailboxes were read.
+# The time limit for the last lines of Dovecot's log, in seconds: they were written before its mailboxes were read.
 LOG_SECONDS = 5.0
-# How long to wait for mails that are being sent when the load is interrupted.
+# The time limit for mails in transmission when the load is interrupted, in seconds.
 HASTE_SECONDS = 3.0
-# Lost mails that are traced.
+# The number of lost mails to trace.
 TRACED = 3
 
 
@@ -41,7 +41,7 @@ class Now:
     seconds: float
     sent: int
     delivered: int
-    sent_per_second: float  # since the last time
+    sent_per_second: float  # since the previous report
     delivered_per_second: float
 
 
@@ -58,7 +58,7 @@ def perform(
 
     Raises CheckFailed when no connection could be made, HostError when the lab's servers do not run, InputError.
     """
-    # Before anything is made: this also loads what the removal needs.
+    # Before any change: this also imports the modules that the removal needs.
     for role in (Role.SUBMISSION, Role.STORE):
         lab.one(role)
     if plan.connections > min(LIMITS.values()):
@@ -70,10 +70,10 @@ def perform(
 
 
 def _need_connections(lab: RunningLab, wanted: int) -> None:
-    """Raise InputError when Postfix takes fewer connections: it lets those beyond wait until others have timed out."""
+    """Raise InputError if Postfix takes fewer connections: it lets further ones wait until others have timed out."""
     said = lab.engine.execute(lab.one(Role.SUBMISSION).container, ["postconf", *LIMITS]).stdout
     found = [(int(value), line) for line in said.splitlines() if (value := line.rpartition(" ")[2]).isdecimal()]
-    least, setting = min(((value, line) for value, line in found if value), default=(wanted, ""))  # 0: without limit
+    least, setting = min(((value, line) for value, line in found if value), default=(wanted, ""))  # 0: no limit
     if wanted > least:
         raise too_many(wanted, least, setting)
 
@@ -94,7 +94,7 @@ def _performed(
         progress("counting what is in the mailboxes")
         try:
             seen, trouble = _look(lab, sending, arrivals, users)
-        except Interrupted:  # which comes once: what was sent is counted all the same
+        except Interrupted:  # raised only once: the mails sent so far are counted
             finished = False
             seen, trouble = _look(lab, sending, arrivals, users)
     trouble += [f"{count} connections could not be made: {why}" for why, count in sending.failures.items()]
@@ -143,7 +143,7 @@ def _settle(
             watch()
             if len(arrivals.saved) > arrived:
                 arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
-            # A saved mail may be in the queue still, and be delivered again, if Postfix did not get the reply.
+            # If Postfix did not get the reply, a saved mail may still be in the queue, and be delivered again.
             if complete or quiet.passed():
                 quiet = Deadline.after(min(QUIET_SECONDS, deadline.remaining()))
                 if _emptied(lab, users, quiet):
@@ -159,7 +159,7 @@ def _emptied(lab: RunningLab, addresses: Collection[str], deadline: Deadline) ->
     condition = queues.Condition(lambda found: not _of(found, addresses), tells)
     try:
         return queues.wait(lab.engine, _submission(lab), condition, deadline)[0]
-    except HostError:  # Postfix does not run; it may do so again
+    except HostError:  # Postfix is not running; it may run again later
         time.sleep(deadline.remaining())
         return False
 
@@ -195,7 +195,7 @@ class _Watch:
 def _own_accounts(
     lab: RunningLab, plan: Plan, run: str, trouble: list[str], progress: Callable[[str], None]
 ) -> Iterator[dict[str, Secret]]:
-    """Add accounts for as long as `with` lasts; what cannot be removed is added to `trouble`."""
+    """Add accounts for as long as `with` lasts; errors of their removal are appended to `trouble`."""
     addresses = [f"load-{run}-{number}@{lab.definition().domains[0].name}" for number in range(plan.mailboxes)]
 
     def remove() -> None:
@@ -219,7 +219,7 @@ def _own_accounts(
     finally:
         try:
             remove()
-        except Interrupted:  # which comes once, and is no reason to leave them there
+        except Interrupted:  # raised only once; the accounts are removed all the same
             remove()
             raise
 
@@ -250,7 +250,7 @@ def _waiting(lab: RunningLab, addresses: Collection[str]) -> tuple[dict[tuple[st
 
 
 def _journeys(lab: RunningLab, message_ids: Sequence[str]) -> dict[str, str]:
-    """Return the sentence of each mail's trace."""
+    """Return the sentence of each mail's trace, by Message-ID."""
     found = {}
     if message_ids:
         with tracing.lab_lines(lab) as read:

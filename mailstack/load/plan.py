@@ -8,9 +8,9 @@ from email.utils import formatdate
 
 from mailstack.errors import InputError
 
-# The duration of a load without a given bound.
+# The default duration of a load without a bound, in seconds.
 SECONDS = 10.0
-# Bytes: beyond this the load measures this machine's memory.
+# Bytes: a larger mail would measure this machine's memory.
 LARGEST = 100 * 1024**2
 
 _LINE = b"The quick brown fox jumps over the lazy dog; 0123456789, and so on and on.\r\n"
@@ -21,12 +21,12 @@ class Plan:
     """The number and size of mails, connections, mailboxes, and the rate."""
 
     connections: int = 8
-    messages: int | None = None  # whichever of the two comes first ends it
+    messages: int | None = None  # the first of the two limits ends the load
     seconds: float | None = SECONDS
-    size: int = 2048  # bytes of a mail as it is sent, its header among them
-    rate: float | None = None  # messages/s at most, over all connections; None: as fast as they are taken
+    size: int = 2048  # bytes of a mail as sent, with its header
+    rate: float | None = None  # messages/s at most, over all connections; None: no limit
     mailboxes: int = 50
-    patience: float = 60.0  # seconds that mail may be under way after the last was sent
+    patience: float = 60.0  # seconds to wait for mails under way after the last was sent
 
     def __post_init__(self) -> None:
         if self.size > LARGEST:
@@ -46,19 +46,19 @@ class Mail:
     message_id: str
     sender: str
     recipient: str
-    data: tuple[bytes, ...]  # in pieces, so that the body is there once for all of them
+    data: tuple[bytes, ...]  # in pieces, so that all mails share one body
 
     @property
     def size(self) -> int:
-        """Bytes, without the line that ends it."""
+        """Size in bytes, without the final line."""
         return sum(map(len, self.data)) - len(END)
 
 
-END = b".\r\n"  # RFC 5321, section 4.1.1.4; the line before it has ended
+END = b".\r\n"  # RFC 5321, section 4.1.1.4; the line before it is complete
 
 
 class Mails:
-    """Makes the mails of a load: spread evenly over the addresses, each from its neighbour."""
+    """Creates the mails of a load, spread evenly over the addresses."""
 
     def __init__(self, run: str, addresses: Sequence[str], size: int) -> None:
         self._run, self._addresses, self._size = run, addresses, size
@@ -73,7 +73,7 @@ class Mails:
             f"Date: {formatdate(localtime=True)}\r\nMessage-ID: {message_id}\r\n\r\n"
         ).encode()
         room = max(2, self._size - len(header))
-        # Headers differ in length by a digit or two, so there are a few bodies.
+        # The length of headers differs by a digit or two, so a few bodies are enough.
         if room not in self._bodies:
             self._bodies[room] = body(room)
         return Mail(message_id, sender, recipient, (header, self._bodies[room], END))
@@ -82,5 +82,5 @@ class Mails:
 def body(size: int) -> bytes:
     """Return `size` bytes (2 at least) of text; no line begins with a dot or is longer than 78 characters."""
     text = (_LINE * (size // len(_LINE) + 1))[: size - 2]
-    # A line end may have been cut in its middle.
+    # The cut may have split a line end.
     return (text[:-1] + b" " if text.endswith(b"\r") else text) + b"\r\n"

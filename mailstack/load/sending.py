@@ -1,4 +1,4 @@
-"""Mails over many connections at once: a thread each, all logged in before the first mail is sent."""
+"""Sending of mails over parallel connections: a thread each, all logged in before the first mail is sent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def too_many(wanted: int, taken: int, why: str) -> InputError:
 
 @dataclass(slots=True)
 class _Line:
-    """A connection, and the mails that were sent over it."""
+    """A connection, and the mails sent over it."""
 
     user: str
     session: smtp.Smtp | None = None
@@ -47,7 +47,7 @@ class _Line:
     posted: list[Posted] = field(default_factory=list)
     taken: int = 0
     made: bool = False
-    failure: str = ""  # why it could not be made, at first or again
+    failure: str = ""  # why it could not be made, at first or later
 
 
 class Sending:
@@ -59,9 +59,9 @@ class Sending:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._next = 0
-        self._begun = 0.0  # of the monotonic clock
+        self._begun = 0.0  # monotonic clock, in seconds
         self._processor = time.process_time()
-        self.processor_seconds = 0.0  # that this process has taken from the start to the end of sending
+        self.processor_seconds = 0.0  # of this process, from start to end of sending
         self._lines = [_Line(user) for user, _ in zip(itertools.cycle(users), range(plan.connections))]
 
     def connect(self) -> None:

@@ -1,4 +1,4 @@
-"""Attachments as files: whatever they are called, they end in the directory that was named, and replace nothing."""
+"""Attachments as files: saved under safe names in a given directory, without overwriting."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from pathlib import Path, PurePath
 
 from mailstack.errors import InputError
 
-LONGEST_NAME = 150  # bytes in UTF-8: room for a number under the 255 of most file systems
+LONGEST_NAME = 150  # bytes in UTF-8; most file systems allow 255, which leaves room for a number
 
-# What Windows and shells take for something else, in a name or at its beginning.
+# Special characters and device names of Windows and shells.
 _SPECIAL = re.compile(r'[<>:"|?*\\/]')
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE | re.DOTALL)
 
 
 def safe_name(name: str, kind: str = "") -> str:
-    """A file name for an attachment that its sender called `name`; `kind` (image/png) helps where there is none.
+    """Return a safe file name for an attachment; `kind` (image/png) gives the extension if `name` is unusable.
 
-    The result is one printable component of a path, never hidden, no device of Windows and no option of a command.
+    The result is one printable path component. It is never hidden, no Windows device, and cannot be taken for an
+    option.
     """
     name = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
     name = "".join("_" if unicodedata.category(c)[0] in "CZ" and c != " " else c for c in name)
@@ -37,15 +38,15 @@ def safe_name(name: str, kind: str = "") -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """As much of `text` as `most` bytes of UTF-8 hold."""
+    """Return the beginning of `text`, at most `most` bytes in UTF-8."""
     return text.encode()[:most].decode(errors="ignore")
 
 
 def save(directory: Path, files: Iterable[tuple[str, bytes]]) -> list[Path]:
-    """Write each file (safe name, content) into `directory`, which is made if it is not there; their paths.
+    """Write each file (safe name, content) into `directory`, which is created if missing; return the paths.
 
-    A name that is taken, by a file, a link or anything else, gets a number: `photo-2.png`. Raises InputError when the
-    directory cannot be written to; OSError when the disk is full.
+    A name that exists already, as a file, a link or anything else, gets a number: `photo-2.png`. Raises InputError if
+    the directory cannot be written to; OSError if the disk is full.
     """
     try:
         if not directory.is_dir():
@@ -69,10 +70,10 @@ def _write(handle: int, directory: Path, name: str, content: bytes, tried: dict[
         free = name if number == 1 else f"{PurePath(name).stem}-{number}{PurePath(name).suffix}"
         try:
             os.fsencode(free)
-        except UnicodeEncodeError:  # not a name in this locale: in UTF-8 it is one
+        except UnicodeEncodeError:  # not valid in this locale's encoding: use UTF-8
             free = os.fsdecode(free.encode())
         try:
-            # O_EXCL: also a link that leads nowhere is something that is there.
+            # O_EXCL: a dangling link also counts as existing.
             file = os.open(free, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=handle)
         except FileExistsError:
             continue
@@ -85,7 +86,7 @@ def _write(handle: int, directory: Path, name: str, content: bytes, tried: dict[
                 opened.write(content)
         except OSError:
             with contextlib.suppress(OSError):
-                os.unlink(free, dir_fd=handle)  # half a file is none
+                os.unlink(free, dir_fd=handle)  # do not leave a partial file
             raise
         return free
 

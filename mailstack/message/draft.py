@@ -19,9 +19,9 @@ def new_message(
     thread: Mapping[str, Sequence[str]] | None = None,
     message_id: str = "",
 ) -> EmailMessage:
-    """A message with a date and an id of its own (RFC 5322, section 3.6.4); `mark` becomes part of a new one.
+    """Return a message with a new date and Message-ID (RFC 5322, section 3.6.4); `mark` becomes part of a new id.
 
-    `thread` is what an answer has more: In-Reply-To and References, each with its message ids.
+    `thread` has a reply's additional fields: In-Reply-To and References, each with its Message-IDs.
     """
     import datetime
 
@@ -40,12 +40,12 @@ def new_message(
 
 
 def new_id(sender: str, mark: str | None = None) -> str:
-    """A new Message-ID for a mail of the sender's."""
+    """Return a new Message-ID in the sender's domain."""
     return make_msgid(mark, domain=sender.rpartition("@")[2] or "localhost")
 
 
 def _policy() -> EmailPolicy[EmailMessage]:
-    """How a message is written: message ids one to a line, since `email` makes encoded words of those over 76."""
+    """Return a policy that writes one Message-ID a line: `email` would encode those over 76 characters."""
     from email.headerregistry import BaseHeader, HeaderRegistry, UnstructuredHeader
 
     class Ids(UnstructuredHeader, BaseHeader):

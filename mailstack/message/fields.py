@@ -1,7 +1,7 @@
-"""Header fields as they come: words, parameters, addresses and dates, also from who means harm.
+"""Parsing of header fields, also hostile ones: encoded words, parameters, addresses and dates.
 
-Whatever is given, an answer is given back, in time that grows with its length alone. That is why the standard
-library's parsers are not asked: some raise, some recurse, some take the square of the length.
+Every input gives a result, in time linear in its length. The standard library's parsers do not guarantee that: some
+raise, some recurse, some take quadratic time.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote_to_bytes
 
-LONGEST = 65536  # bytes of one field that are looked at; Postfix itself keeps 102400 (header_size_limit)
+LONGEST = 65536  # bytes of one field that are parsed; Postfix itself keeps 102400 (header_size_limit)
 
-# Python calls these character sets, too; no mail is written in them, and the first two take quadratic time.
+# Python's codecs for these are not used in mail, and the first two take quadratic time.
 _NO_CHARSETS = {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"}
 
 
 def to_text(data: bytes, charset: str = "utf-8") -> str:
-    """`data` as text; what is not in its character set, or in an unknown one, as far as it can be read."""
+    """Return `data` as text. Invalid bytes are replaced; an unknown character set is read as UTF-8."""
     try:
         if codecs.lookup(charset).name.replace("-", "_") in _NO_CHARSETS:
             charset = "utf-8"
         text = data.decode(charset, errors="replace")
-    except (LookupError, ValueError):  # an unknown one, one of bytes to bytes, one with a NUL in its name
+    except (LookupError, ValueError):  # unknown, a codec from bytes to bytes, or with a NUL in its name
         text = data.decode("utf-8", errors="replace")
-    return text.encode("utf-8", errors="replace").decode("utf-8")  # UTF-7 can spell half a pair of surrogates
+    return text.encode("utf-8", errors="replace").decode("utf-8")  # UTF-7 can encode a lone surrogate
 
 
 def raw_text(data: bytes) -> str:
-    """A field's bytes as text: UTF-8 (RFC 6532), or Latin-1, in which every byte is something."""
+    """Return a field's bytes as text: UTF-8 (RFC 6532), or else Latin-1, which accepts every byte."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -39,7 +39,7 @@ def raw_text(data: bytes) -> str:
 
 
 def from_base64(data: bytes) -> bytes:
-    """What base64 says (RFC 2045, section 6.8), up to its padding; other characters are skipped."""
+    """Decode base64 (RFC 2045, section 6.8) up to its padding; other characters are ignored."""
     letters = data.partition(b"=")[0].translate(None, _NOT_BASE64)
     letters = letters[: len(letters) - (len(letters) % 4 == 1)]
     return binascii.a2b_base64(letters + b"=" * (-len(letters) % 4))
@@ -47,14 +47,14 @@ def from_base64(data: bytes) -> bytes:
 
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 
-# RFC 2047, section 2; RFC 2231, section 5, adds a language to the character set.
+# RFC 2047, section 2; RFC 2231, section 5, adds a language after the character set.
 _WORD = re.compile(r"=\?([^\s?*]+)(?:\*[^\s?]*)?\?([bBqQ])\?([^?\r\n]*)\?=(?:\s+(?==\?))?")
 
 
 def decoded(value: str) -> str:
-    """A field with its encoded words (RFC 2047) read; those that cannot be read stay as they are."""
+    """Return a field with its encoded words (RFC 2047) decoded; invalid ones are left unchanged."""
     shown: list[str] = []
-    held, charset, end = b"", "", 0  # words next to each other may have cut a character in two
+    held, charset, end = b"", "", 0  # adjacent words may split a character
     for word in _WORD.finditer(value):
         if held and (word.start() != end or word[1].lower() != charset):
             shown.append(to_text(held, charset))
@@ -73,7 +73,7 @@ _SECTION = re.compile(r"(.+?)(?:\*(\d{1,3}))?(\*)?")
 
 
 def parameters(value: str) -> tuple[str, dict[str, str]]:
-    """A structured field such as Content-Type: its value, in lower case, and its parameters (RFC 2045, RFC 2231)."""
+    """Return a structured field's value in lower case (Content-Type, …), and its parameters (RFC 2045, RFC 2231)."""
     plain: dict[str, str] = {}
     sections: dict[str, dict[int, tuple[str, bool]]] = {}
     for name, given in _PARAMETER.findall(value):
@@ -90,7 +90,7 @@ def parameters(value: str) -> tuple[str, dict[str, str]]:
 
 
 def _joined(sections: list[tuple[str, bool]]) -> str:
-    """A parameter that came in sections, or with a character set: `utf-8'en'na%C3%AFve` (RFC 2231, section 4)."""
+    """Return a parameter sent in sections or with a character set: `utf-8'en'na%C3%AFve` (RFC 2231, section 4)."""
     first, extended = sections[0]
     charset, _, rest = first.partition("'") if extended and first.count("'") >= 2 else ("utf-8", "", "'" + first)
     sections = [(rest.partition("'")[2], extended), *sections[1:]]
@@ -104,13 +104,13 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|<[^<>]*>?|[,;:()]|[^",;:()<>]+|>', re.D
 
 
 def addresses(value: str) -> list[str]:
-    """What stands where a list of addresses has its addresses (RFC 5322, section 3.4), be they any or not.
+    """Return the addresses in a list (RFC 5322, section 3.4), valid or not.
 
     Display names, comments and the names of groups are left out.
     """
     found = [""]
     in_angles = False
-    depth = 0  # of comments
+    depth = 0  # nesting of comments
     for token in _TOKEN.findall(value):
         if token in {"(", ")"}:
             depth = max(0, depth + (1 if token == "(" else -1))
@@ -130,7 +130,7 @@ def addresses(value: str) -> list[str]:
 
 
 def moment(value: str) -> datetime | None:
-    """A date (RFC 5322, section 3.3) with its zone, or None for what is no date."""
+    """Return a date (RFC 5322, section 3.3) with its time zone, or None if it is invalid."""
     try:
         when = parsedate_to_datetime(value[:100])
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -142,5 +142,5 @@ _ID = re.compile(r"<[!-;=?-~]{1,250}>")
 
 
 def message_ids(value: str) -> list[str]:
-    """The message ids in a field (RFC 5322, section 3.6.4): printable, and short enough for a line."""
+    """Return the Message-IDs in a field (RFC 5322, section 3.6.4) that are printable and fit in a line."""
     return [found for found in _ID.findall(value) if "@" in found]

@@ -1,7 +1,7 @@
-"""HTML as text to read: blocks as lines, links with their addresses, nothing that is run or that styles.
+"""HTML as readable text: blocks as lines, links with their addresses, without scripts and styles.
 
-It takes tags as they come, as browsers do, in one pass. (The standard library's `html.parser` needs more than a
-minute for 100 KB of `<a <a <a …`.)
+The parser accepts any order of tags, as browsers do, in one pass. (The standard library's `html.parser` needs more than
+a minute for 100 KB of `<a <a <a …`.)
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 
-# With an empty line around them, and each on lines of its own.
+# Blocks with an empty line before and after; all blocks begin and end a line.
 _APART = {"blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"}
 _BLOCKS = _APART | {
     "address",
@@ -39,14 +39,14 @@ _HREF = re.compile(_ATTRIBUTE.format("href"), re.IGNORECASE)
 _ALT = re.compile(_ATTRIBUTE.format("alt"), re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _NO_LINK = re.compile(r"#|javascript:|data:|cid:", re.IGNORECASE)
-# What `html.unescape` would hand to `int`, which refuses more than 4300 digits.
+# `html.unescape` would pass these to `int`, which refuses more than 4300 digits.
 _ENDLESS = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?")
 
 LONGEST_LINK = 500  # characters
 
 
 def plain(source: str) -> str:
-    """The text of an HTML document; each line without spaces at its end, no two empty lines in a row."""
+    """Return the text of an HTML document, without trailing spaces and repeated empty lines."""
     page = _Page()
     for token in _TOKEN.finditer(source):
         if token["text"]:
@@ -57,7 +57,7 @@ def plain(source: str) -> str:
 
 
 def links(source: str) -> list[str]:
-    """The addresses that an HTML document links to, in their order; none that stay in it or run something."""
+    """Return the addresses of a document's links in order, without those within the document and scripts."""
     tags = (token for token in _TOKEN.finditer(source) if token["tag"] and not token["end"])
     found = [_attribute(_HREF, tag["attributes"][:8192]) for tag in tags if tag["tag"].lower() in {"a", "area"}]
     return [link for link in found if link and not _NO_LINK.match(link)]
@@ -73,14 +73,14 @@ def _attribute(pattern: re.Pattern[str], attributes: str) -> str:
 
 
 class _Page:
-    """The text as it grows."""
+    """The text under construction."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._line: list[str] = []  # of the last line, piece by piece
+        self._line: list[str] = []  # pieces of the last line
         self._preformatted = 0
         self._link = ""
-        self._linked: list[str] = []  # the text of the link that is open
+        self._linked: list[str] = []  # text of the open link
 
     def write(self, text: str) -> None:
         text = _unescaped(text)

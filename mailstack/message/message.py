@@ -1,4 +1,4 @@
-"""A mail as a person reads it: header, text, attachments. Pure: made from its bytes alone."""
+"""A received mail: header fields, text, attachments. Pure: derived from its bytes alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mailstack.model import Json
 
 @dataclass(frozen=True)
 class Message:
-    """A mail in a mailbox: its number there (UID, RFC 3501, section 2.3.1.1), its bytes and when it came."""
+    """A mail in a mailbox: its UID (RFC 3501, section 2.3.1.1), its bytes and its time of arrival."""
 
     uid: int
     raw: bytes
@@ -22,15 +22,15 @@ class Message:
 
     @cached_property
     def parts(self) -> list[mime.Part]:
-        """The mail and its parts."""
+        """The mail itself, and its parts."""
         return mime.parts(self.raw)
 
     def field(self, name: str) -> str:
-        """The first field of this name (in lower case), decoded; “” if there is none."""
+        """Return the first field of this name (in lower case), decoded; “” if there is none."""
         return decoded(self.parts[0].value(name))
 
     def addresses(self, name: str) -> list[str]:
-        """What stands for addresses in the first field of this name."""
+        """Return the addresses in the first field of this name, valid or not."""
         return addresses(self.parts[0].value(name))
 
     @property
@@ -40,37 +40,37 @@ class Message:
 
     @cached_property
     def text(self) -> str:
-        """The mail's text: every part that is plain text and no attachment."""
+        """The plain text of the mail: all text/plain parts that are not attachments."""
         return self._shown("text/plain")
 
     @cached_property
     def html(self) -> str:
-        """The same in HTML, as it was sent; “” if it was not."""
+        """The HTML of the mail, as it was sent; “” if there is none."""
         return self._shown("text/html")
 
     @cached_property
     def readable(self) -> str:
-        """The text, or what the HTML says where there is no text."""
+        """The plain text, or the text of the HTML if there is none."""
         return self.text if self.text.strip() else hypertext.plain(self.html)
 
     @cached_property
     def attachments(self) -> list[mime.Part]:
-        """The parts that are for saving; mailutils gives the text a disposition, too (`inline`, RFC 2183)."""
+        """The parts to save as files. Not by disposition alone: mailutils sets `inline` on text (RFC 2183)."""
         return [part for part in self.parts if not part.has_parts and _is_file(part)]
 
     @cached_property
     def notes(self) -> list[str]:
-        """What is to be said about how the mail was read."""
+        """Remarks on how the mail was parsed."""
         if len(self.parts) < mime.MOST_PARTS:
             return []
         return [f"the mail has {mime.MOST_PARTS} parts or more: those that follow are left in the last one"]
 
     def content(self, part: mime.Part) -> bytes:
-        """A part's content, decoded."""
+        """Return a part's content, decoded."""
         return mime.content(self.raw, part)
 
     def name_of(self, part: mime.Part) -> str:
-        """What an attachment is called: by its sender, or, an attached mail, by its subject."""
+        """Return an attachment's file name: the sender's, or for an attached mail its subject."""
         if part.name or part.type != "message/rfc822":
             return part.name
         inner, _ = mime.header(self.content(part))
@@ -79,11 +79,11 @@ class Message:
     def _shown(self, kind: str) -> str:
         wanted = [p for p in self.parts if not p.has_parts and not _is_file(p) and _shown_as(p) == kind]
         texts = [mime.text(self.raw, part) for part in wanted]
-        # The line end before a delimiter is the delimiter's (RFC 2046, section 5.1.1).
+        # The line end before a delimiter belongs to the delimiter (RFC 2046, section 5.1.1).
         return "".join(text if text.endswith("\n") or text is texts[-1] else f"{text}\n" for text in texts)
 
     def json(self) -> Json:
-        """The mail's keys in the document of `mailstack read --json`."""
+        """Return the mail's keys in the document of `mailstack read --json`."""
         headers: dict[str, list[str]] = {}
         for name, value in self.parts[0].fields:
             headers.setdefault(name, []).append(decoded(value))
@@ -107,7 +107,7 @@ class Message:
 
 
 def _shown_as(part: mime.Part) -> str:
-    """What a part is read as; a multipart without parts is the text that it has instead."""
+    """Return a part's type for display; a multipart without parts is plain text."""
     return "text/plain" if part.type.startswith("multipart/") else part.type
 
 

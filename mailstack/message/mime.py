@@ -1,7 +1,7 @@
-"""A mail taken into its parts (MIME, RFC 2045 and 2046), without harm and in one pass.
+"""Parsing of a mail into its MIME parts (RFC 2045 and 2046), safely and in one pass.
 
-The parts are places in the mail's bytes: nothing is copied until a part is read. Nothing recurses, so a mail may be
-nested as deep as it likes; what a broken or hostile mail does not say is guessed as RFC 2045, section 5.2, has it.
+Parts are offsets in the mail's bytes: nothing is copied until a part is read. Nothing recurses, so nesting may be of
+any depth. For missing or invalid fields the defaults of RFC 2045, section 5.2, apply.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from dataclasses import dataclass, field, replace
 
 from mailstack.message.fields import LONGEST, decoded, from_base64, parameters, raw_text, to_text
 
-MOST_PARTS = 1000  # of one mail; what follows them is left in the last
+MOST_PARTS = 1000  # of one mail; the rest stays in the last part
 MOST_FIELDS = 1000  # of one header
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a mail; the first one is the mail itself."""
+    """A part of a mail; the first part is the mail itself."""
 
     fields: tuple[tuple[str, str], ...]  # (name in lower case, value), unfolded and not decoded
-    start: int  # where its body begins and ends in the mail, in bytes
+    start: int  # offsets of the body in the mail, in bytes
     end: int
-    depth: int  # how many multiparts it is in
+    depth: int  # number of enclosing multiparts
     type: str = "text/plain"
     parameters: Mapping[str, str] = field(default_factory=dict)  # of Content-Type
     disposition: str = ""  # inline, attachment (RFC 2183)
-    name: str = ""  # the file's, as the sender wrote it: never a path to use
+    name: str = ""  # file name from the sender: never use it as a path
     encoding: str = ""
     has_parts: bool = False
 
     def value(self, name: str) -> str:
-        """The first field of this name (in lower case), or “”."""
+        """Return the first field of this name (in lower case), or “”."""
         return next((value for each, value in self.fields if each == name), "")
 
 
@@ -46,9 +46,9 @@ _DELIMITER = re.compile(rb"^--([^\n]{0,200})", re.MULTILINE)
 def header(
     raw: bytes, start: int = 0, boundaries: Mapping[bytes, int] | None = None
 ) -> tuple[tuple[tuple[str, str], ...], int]:
-    """The fields of the header that begins at `start`, and where the body begins.
+    """Return the fields of the header that begins at `start`, and the offset of the body.
 
-    A header ends with an empty line, with a line that is no field, or where one of the `boundaries` stands.
+    A header ends with an empty line, with a line that is not a field, or at one of the `boundaries`.
     """
     places: list[tuple[bytes, int, int]] = []
     at, fields = start, 0
@@ -82,9 +82,9 @@ def _is_delimiter(line: bytes, boundaries: Mapping[bytes, int]) -> bool:
 
 
 def parts(raw: bytes) -> list[Part]:
-    """The mail and all its parts, in their order; an attached mail (message/rfc822) is one part, and not opened."""
+    """Return the mail and all its parts in order; an attached mail (message/rfc822) is one part, and is not parsed."""
     found: list[Part] = []
-    boundaries: dict[bytes, int] = {}  # of the multiparts that are open, from the outermost on -> number of the part
+    boundaries: dict[bytes, int] = {}  # of the open multiparts, outermost first -> index of the part
     begin: int | None = 0
     while begin is not None:
         inside = found[list(boundaries.values())[-1]] if boundaries else None
@@ -105,9 +105,9 @@ def parts(raw: bytes) -> list[Part]:
 
 
 def _next(raw: bytes, at: int, boundaries: dict[bytes, int]) -> tuple[int, int | None]:
-    """Where the part ends whose body begins at `at`, and where the next one begins; closes what ends on the way.
+    """Return the end of the part whose body begins at `at`, and the start of the next; close multiparts that end.
 
-    The delimiter of an outer multipart ends all that is in it (RFC 2046, section 5.1.2).
+    The delimiter of an outer multipart ends all parts within it (RFC 2046, section 5.1.2).
     """
     end = None
     for delimiter in _DELIMITER.finditer(raw, at):
@@ -128,7 +128,7 @@ def _next(raw: bytes, at: int, boundaries: dict[bytes, int]) -> tuple[int, int |
 
 
 def _described(part: Part, inside: Part | None) -> Part:
-    """The part with what its header says about it."""
+    """Return the part with the attributes from its header."""
     kind, given = parameters(part.value("content-type"))
     if not _TYPE.fullmatch(kind):
         kind = "message/rfc822" if inside is not None and inside.type == "multipart/digest" else "text/plain"
@@ -144,7 +144,7 @@ def _described(part: Part, inside: Part | None) -> Part:
 
 
 def content(raw: bytes, part: Part) -> bytes:
-    """A part's body, decoded (RFC 2045, section 6); as it stands where its encoding is unknown."""
+    """Return a part's body, decoded (RFC 2045, section 6), or unchanged if its encoding is unknown."""
     body = raw[part.start : part.end]
     if part.encoding == "base64":
         return from_base64(body)
@@ -154,6 +154,6 @@ def content(raw: bytes, part: Part) -> bytes:
 
 
 def text(raw: bytes, part: Part) -> str:
-    """A part's body as text, its lines ended by a newline."""
+    """Return a part's body as text, with LF as line end."""
     shown = to_text(content(raw, part), part.parameters.get("charset", "utf-8"))
     return shown.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,4 +1,4 @@
-"""A mail as it is sent, in pieces: attachments are read from their files meanwhile, and never held in memory."""
+"""A mail sent in pieces: attachments are read from their files during sending, and never held in memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from mailstack.errors import CheckFailed
 
-_LINE = 57  # bytes that a line of Base64 holds, which has 76 characters (RFC 2045, section 6.8)
+_LINE = 57  # bytes in a line of Base64, which has 76 characters (RFC 2045, section 6.8)
 _CHUNK = 1024 * _LINE
 _PIECE = 1 << 16
 
 
 class Outgoing:
-    """A message with files that go along with it; `size` is the number of its octets as RFC 1870 counts them."""
+    """A message with attachments from files; `size` is its number of octets (RFC 1870)."""
 
     def __init__(self, message: EmailMessage, attachments: Sequence[Path] = ()) -> None:
-        """Adds to `message` what announces each of the files; they are read when it is sent."""
+        """Add a MIME part to `message` for each file; the files are read when the message is sent."""
         marks = []
         for path in attachments:
             mark = secrets.token_bytes(24)
@@ -40,14 +40,14 @@ class Outgoing:
         self.ascii = all(part.isascii() for part in self._between)
 
     def pieces(self) -> Iterator[bytes]:
-        """The message, its lines ended by CRLF. Raises CheckFailed when a file has become another meanwhile."""
+        """Yield the message with CRLF as line end. Raises CheckFailed if a file has shrunk or is unreadable."""
         for number, text in enumerate(self._between):
             yield from (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
             if number < len(self._files):
                 yield from _read(*self._files[number])
 
     def native(self) -> Iterator[bytes]:
-        """The same with the line ends of Unix, as sendmail(1) takes it; `native_size` bytes."""
+        """Yield the message with Unix line ends, as sendmail(1) expects it: `native_size` bytes."""
         held = b""
         for piece in self.pieces():
             data = held + piece
@@ -56,13 +56,13 @@ class Outgoing:
 
     @property
     def native_size(self) -> int:
-        """Bytes of `native`."""
+        """The number of bytes of `native`."""
         lines = sum(text.count(b"\r\n") for text in self._between) + sum(_lines(octets) for _, octets in self._files)
         return self.size - lines
 
 
 def stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """A message as it goes over the wire after DATA: with dots doubled, and the line that ends it (RFC 5321, 4.5.2)."""
+    """Yield a message as sent after DATA: with dots doubled, and the final line (RFC 5321, 4.5.2)."""
     end = b"\r\n"
     for piece in pieces:
         data = (end + piece).replace(b"\r\n.", b"\r\n..")
@@ -74,10 +74,10 @@ def stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def hand_over(
     session: smtplib.SMTP, sender: str, recipients: Sequence[str], mail: Outgoing
 ) -> dict[str, tuple[int, bytes]]:
-    """A mail to some recipients, in pieces; those that were refused, with the replies.
+    """Send a mail to some recipients, in pieces; return the refused recipients with the replies.
 
-    Its size is announced, so that one that is too large is refused before it is sent (RFC 1870, section 6.1).
-    Raises what smtplib's `sendmail` does, OSError, and CheckFailed when an attachment cannot be read.
+    Its size is declared, so that the server can refuse a mail that is too large before it is sent (RFC 1870, section
+    6.1). Raises what smtplib's `sendmail` does, OSError, and CheckFailed if an attachment cannot be read.
     """
     if not "".join((sender, *recipients)).isascii():
         raise smtplib.SMTPNotSupportedError("the server has no SMTPUTF8 (RFC 6531) for an address that needs it")
@@ -104,7 +104,7 @@ def hand_over(
             for piece in stuffed(mail.pieces()):
                 session.send(piece)
         except CheckFailed:
-            session.close()  # without the line that ends it, it is no mail
+            session.close()  # without the final line the server discards the message
             raise
         code, said = session.getreply()
     if code != 250:
@@ -122,7 +122,7 @@ def _hang_up_or_reset(session: smtplib.SMTP, code: int) -> None:
 
 
 def type_of(path: Path) -> str:
-    """The media type of a file, by its name (RFC 2046)."""
+    """Return the media type of a file by its name (RFC 2046)."""
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
@@ -131,7 +131,7 @@ def _lines(octets: int) -> int:
 
 
 def _encoded(octets: int) -> int:
-    """How much so many bytes are in Base64, its line ends included."""
+    """Return the size of so many octets in Base64, including line ends."""
     return 4 * -(-octets // 3) + 2 * _lines(octets)
 
 

@@ -1,1 +1,1 @@
-"""The wire: SMTP and IMAP clients, reply codes, transcripts."""
+"""The protocols: SMTP and IMAP clients, reply codes, transcripts."""

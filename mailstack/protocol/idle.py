@@ -1,9 +1,9 @@
-"""Until a mailbox has news. Works on a box that `imap` opened.
+"""Waiting for new mail in a mailbox, on a box that `imap` opened.
 
-IDLE (RFC 2177) is the event for that, but Dovecot gathers changes for half a second before it tells of them
-(NOTIFY_DELAY_MSECS in its index-mailbox-check.c). So whoever waits asks by NOOP at first, which is answered from the
-mailbox as it is: after a millisecond, and later after each eighth more of the time that was waited. When that would be
-longer than Dovecot gathers for, IDLE is the sooner one.
+IDLE (RFC 2177) reports new mail, but Dovecot delays each report by half a second to combine changes (NOTIFY_DELAY_MSECS
+in its index-mailbox-check.c). NOOP reports the current state of the mailbox at once. So a wait begins with NOOP: the
+first after a millisecond, later ones after an eighth of the time waited so far. Once this pause is as long as Dovecot's
+delay, IDLE is faster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mailstack.model import Deadline
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
 
-# A server may end an IDLE after 30 minutes; it is begun again before (RFC 2177).
+# A server may end an IDLE after 30 minutes, so the client starts a new one before (RFC 2177).
 IDLE_SECONDS = 25 * 60.0
 
 _SHORTEST = 0.001  # seconds
@@ -26,15 +26,15 @@ _SHARE = 8
 
 
 def pause(waited: float) -> float | None:
-    """How long not to ask who has waited for so long (both in seconds); None when IDLE is sooner."""
+    """Return the pause before the next NOOP after a wait of `waited` (both in seconds); None when IDLE is faster."""
     share = waited / _SHARE
     return max(_SHORTEST, share) if share < _GATHERED else None
 
 
 def refresh(box: BaseMailBox) -> None:
-    """What is looked at next is the mailbox with every mail that has come until now, and these are no news any more.
+    """Bring the client's view of the mailbox up to date, and mark its mails as known to `wait`.
 
-    Asks the server, unless it has told of new mails since the last time.
+    Asks the server, unless it has reported new mails since the last call.
     """
     if not _told(box):
         box.client.noop()
@@ -42,25 +42,25 @@ def refresh(box: BaseMailBox) -> None:
 
 
 def wait(box: BaseMailBox, deadline: Deadline) -> None:
-    """Until mails have come since `refresh`, or the deadline has passed; returns too often rather than too late."""
+    """Wait until mails have arrived since `refresh`, or the deadline has passed. May return early, never late."""
     begun = time.monotonic()
     while not _told(box) and not deadline.passed():
         seconds = pause(time.monotonic() - begun)
         if seconds is None:
             idle(box, min(deadline.remaining(), IDLE_SECONDS))
             return
-        select.select([box.client.sock], [], [], min(deadline.remaining(), seconds))  # a server that ends says BYE
+        select.select([box.client.sock], [], [], min(deadline.remaining(), seconds))  # a server that ends sends BYE
         box.client.noop()
 
 
 def idle(box: BaseMailBox, seconds: float) -> None:
-    """Until the server says something, or for so long."""
+    """Wait for data from the server, at most `seconds`."""
     box.idle.start()  # type: ignore[no-untyped-call]
     client = box.client
     before = client.sock.gettimeout()
     client.sock.settimeout(0)
     try:
-        heard = bool(client._get_line())  # what came together with the answer to IDLE, and waits in the buffer
+        heard = bool(client._get_line())  # data that came with the reply to IDLE is in the buffer
     except OSError:
         heard = False
     finally:
@@ -71,5 +71,5 @@ def idle(box: BaseMailBox, seconds: float) -> None:
 
 
 def _told(box: BaseMailBox) -> bool:
-    """Whether the server has said how many mails there are: it does when there are more (RFC 3501, section 7.3.1)."""
+    """Whether the server has reported the number of mails, as it does when it grows (RFC 3501, section 7.3.1)."""
     return "EXISTS" in box.client.untagged_responses

@@ -1,6 +1,7 @@
-"""IMAP from the client's side: connections whose errors are told from those of other work (a full disk, say).
+"""IMAP client: connections whose socket errors differ from errors of other work, such as a full disk.
 
-The library lets an OSError of its socket pass unchanged, which could be anybody's. Here it becomes imaplib's own.
+The library passes an OSError of its socket unchanged, so its origin would be unknown. Here it becomes imaplib's own
+error.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
 
 def connect(endpoint: Endpoint, context: ssl.SSLContext, seconds: float) -> BaseMailBox:
-    """Connect with TLS; an answer may take so many `seconds`. Raises OSError, imaplib.IMAP4.error."""
+    """Connect with TLS; `seconds` is the time limit for each answer. Raises OSError, imaplib.IMAP4.error."""
     found: BaseMailBox = _kind()(endpoint.host, endpoint.port, timeout=seconds, ssl_context=context)
     return found
 
 
 def errors(endpoint: Endpoint, user: str) -> library_errors.Table:
-    """Return what the errors of the libraries are for the user."""
+    """Return the table of the libraries' errors and the project's own."""
     where = f"{endpoint.host}:{endpoint.port}"
     status, logs = (
         hint.line(*words, lab=endpoint.lab, host=endpoint.target)
@@ -59,14 +60,14 @@ def _lost() -> Iterator[None]:
     try:
         yield
     except (BlockingIOError, ssl.SSLWantReadError):
-        raise  # nothing has come yet: see `idle`
+        raise  # no data yet: see `idle`
     except OSError as error:
         raise imaplib.IMAP4.abort(str(error)) from None
 
 
 @functools.cache
 def _kind() -> Any:
-    """Return the kind of connection; the library is imported when one is made."""
+    """Return the class of connections; the library is imported at the first one."""
     import imaplib
 
     from imap_tools import MailBox
@@ -93,10 +94,10 @@ def _kind() -> Any:
 
 @contextmanager
 def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Secret) -> Iterator[BaseMailBox]:
-    """A user's mailbox over IMAP with TLS from the start, with the inbox selected.
+    """Open a user's mailbox over IMAP with implicit TLS, with the inbox selected.
 
-    Raises CheckFailed when it cannot be opened, HostError when the connection is lost while it is open, or the server
-    refuses a command. What else is raised while it is open passes unchanged.
+    Raises CheckFailed if it cannot be opened, HostError if the connection is lost while it is open, or the server
+    refuses a command. Other errors raised while it is open pass unchanged.
     """
     import imaplib
 
@@ -112,7 +113,7 @@ def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Se
             yield connection
         except BaseException:
             with suppress(OSError):
-                connection.client.shutdown()  # nothing more to say, perhaps nobody to say it to
+                connection.client.shutdown()  # no LOGOUT: the server may be gone
             raise
         connection.logout()
     except (imaplib.IMAP4.error, ImapToolsError) as error:
@@ -120,20 +121,20 @@ def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Se
 
 
 def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:
-    """The messages in the selected folder with this id (RFC 3501, SEARCH HEADER)."""
+    """Return the messages in the selected folder with this Message-ID (RFC 3501, SEARCH HEADER)."""
     from imap_tools import AND, H
 
     return list(box.fetch(AND(header=H("Message-ID", message_id)), mark_seen=False))
 
 
 def wait_for(box: BaseMailBox, message_id: str, deadline: Deadline) -> MailMessage:
-    """The first message with this id, as soon as it is there. Raises DeadlinePassed."""
+    """Return the first message with this Message-ID, as soon as it has arrived. Raises DeadlinePassed."""
     wait_until_there(box, message_id, deadline)
     return find(box, message_id)[0]
 
 
 def wait_until_there(box: BaseMailBox, message_id: str, deadline: Deadline) -> str:
-    """The UID of the first message with this id, as soon as it is there. Raises DeadlinePassed."""
+    """Return the UID of the first message with this Message-ID, as soon as it has arrived. Raises DeadlinePassed."""
     from imap_tools import AND, H
 
     while True:

@@ -1,6 +1,6 @@
-"""SMTP from the client's side (RFC 5321), and submission (RFC 6409).
+"""SMTP client (RFC 5321), and submission (RFC 6409).
 
-A `Dial` makes the connection: from this machine to a published port, or from inside a container.
+A `Dial` opens the connection: from this machine to a published port, or from inside a container.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from mailstack.secret import Secret, blot_error
 Dial = Callable[[], socket.socket]
 Tls = Literal["none", "starttls", "implicit"]
 
-# How long one answer may take: generous, since machines in CI are slow; the caller's deadline is what ends a wait.
+# The time limit for one answer, in seconds; generous, since machines in CI are slow. The caller has a deadline, too.
 ANSWER_SECONDS = 30.0
 
 
 def to(endpoint: Endpoint) -> Dial:
-    """Dial an address of this machine's network."""
+    """Return a Dial to an endpoint on this machine's network."""
 
     def dial() -> socket.socket:
         return socket.create_connection((endpoint.host, endpoint.port), timeout=ANSWER_SECONDS)
@@ -37,7 +37,7 @@ def to(endpoint: Endpoint) -> Dial:
 
 
 def greets(dial: Dial, farewell: bytes) -> bool:
-    """Whether a server greets who dials it; takes leave with `farewell`."""
+    """Whether a server sends a greeting; `farewell` is sent before the connection is closed."""
     try:
         with dial() as connection:
             heard = bool(connection.recv(1024))
@@ -48,7 +48,7 @@ def greets(dial: Dial, farewell: bytes) -> bool:
 
 
 class Smtp(smtplib.SMTP):
-    """An SMTP session (RFC 5321) over any Dial, with TLS as asked for; the name is verified in the certificate."""
+    """An SMTP session (RFC 5321) over any Dial, with or without TLS. The certificate is verified against `name`."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Smtp(smtplib.SMTP):
     ) -> None:
         self._dial, self._tls, self._context = dial, tls, context
         super().__init__(local_hostname=helo, timeout=ANSWER_SECONDS)
-        self._host = name  # what smtplib verifies in the certificate
+        self._host = name  # smtplib verifies this name in the certificate
         code, banner = self.connect(name, 25)
         self.banner = f"{code} {banner.decode(errors='replace')}"
         if code != 220:
@@ -71,9 +71,10 @@ class Smtp(smtplib.SMTP):
             self.ehlo_or_helo_if_needed()
             self.starttls(context=context)
             self.ehlo()
-        # Only now: the end of a long mail would wait up to 40 ms for a delayed acknowledgement (RFC 1122, 4.2.3.2). An
-        # EHLO that does not wait for the server's last word of the handshake has its reply wait for just that.
-        if self.sock and self.sock.family != socket.AF_UNIX:  # which a Dialer's is
+        # Without TCP_NODELAY, the end of a long mail would wait up to 40 ms for a delayed acknowledgement (RFC 1122,
+        # 4.2.3.2). It is not set earlier: an EHLO sent before the server's last message of the handshake would have its
+        # reply delayed in the same way.
+        if self.sock and self.sock.family != socket.AF_UNIX:  # a Dialer's is AF_UNIX
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
@@ -84,7 +85,7 @@ class Smtp(smtplib.SMTP):
         return connection
 
     def login(self, user: str, password: str, *, initial_response_ok: bool = True) -> tuple[int, bytes]:
-        """Log in, also with characters beyond ASCII (RFC 4616: UTF-8), for which smtplib has no way.
+        """Log in, also with characters beyond ASCII (RFC 4616: UTF-8), which smtplib does not support.
 
         Raises smtplib.SMTPAuthenticationError, SMTPNotSupportedError.
         """
@@ -105,15 +106,15 @@ class Smtp(smtplib.SMTP):
         return code, text
 
     def command(self, line: str) -> tuple[int, str]:
-        """Send one line, and give the reply's code and text."""
+        """Send one line; return the code and text of the reply."""
         code, text = self.docmd(line)
         return code, text.decode(errors="replace")
 
     def transaction(self, sender: str, recipient: str, data: Sequence[bytes], size: int) -> tuple[int, str]:
-        """A mail to one recipient, in as few writes as the server allows; the reply that decided over it.
+        """Send a mail to one recipient in as few writes as the server allows; return the decisive reply.
 
-        `data` is in pieces, with dots doubled and the line that ends it; `size` is for RFC 1870. The commands go out as
-        one group where the server offers that (RFC 2920). Raises OSError, smtplib.SMTPException.
+        `data` is in pieces, with dots doubled and with the final line; `size` is for RFC 1870. The commands are sent as
+        one group if the server supports it (RFC 2920). Raises OSError, smtplib.SMTPException.
         """
         if not self.sock:
             raise smtplib.SMTPServerDisconnected("the connection was closed")
@@ -130,10 +131,10 @@ class Smtp(smtplib.SMTP):
             code, text = self.getreply()
             if code >= 400:
                 refusal = refusal or (code, text)
-                if code == 421 or not together:  # 421: the server hangs up
+                if code == 421 or not together:  # 421: the server closes the connection
                     break
         if refusal is None or code == 354:
-            # After 354 there is a mail to be sent, if only an empty one to nobody (RFC 2920, section 3.1).
+            # After 354 a message must follow, even if it is empty and has no recipient (RFC 2920, section 3.1).
             self.sock.sendall(b".\r\n" if refusal else b"".join(data))
             code, text = self.getreply()
         elif code != 421:
@@ -147,7 +148,7 @@ def _base64(text: str) -> str:
 
 
 def size_limit(dial: Dial) -> int:
-    """The largest mail that a server takes, in octets, as it says itself (RFC 1870); 0 where it does not say."""
+    """Return the server's limit for a mail in octets, from its reply to EHLO (RFC 1870); 0 if it names none."""
     with suppress(smtplib.SMTPException, OSError), Smtp(dial, name="localhost") as session:
         session.ehlo()
         said = session.esmtp_features.get("size", "")
@@ -167,9 +168,9 @@ def submit(
     tls: Tls = "starttls",
     name: str = "localhost",
 ) -> None:
-    """Submit a message with authentication (RFC 6409); raises CheckFailed with the server's own words if refused.
+    """Submit a message with authentication (RFC 6409). Raises CheckFailed with the server's own words if refused.
 
-    `sender` is what is in From, where it is not said.
+    `sender` is the envelope sender; the default is the address in From.
     """
     outgoing = message if isinstance(message, Outgoing) else Outgoing(message)
     sender = str(message["From"]) if sender is None and isinstance(message, EmailMessage) else sender or ""

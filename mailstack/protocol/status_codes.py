@@ -1,4 +1,4 @@
-"""What the numbers of SMTP mean: reply codes, and the enhanced status codes that follow them.
+"""The meaning of SMTP's reply codes, and of the enhanced status codes that follow them.
 
 Reply codes: RFC 5321, section 4.2, and the extensions named with each. Enhanced status codes: RFC 3463, and the later
 RFCs in IANA's registry “SMTP Enhanced Status Codes”.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A code, what it says in a few words, and where that is written, like `RFC 5321, section 4.2.3`."""
+    """A code, its meaning in a few words, and its source, like `RFC 5321, section 4.2.3`."""
 
     code: str
     text: str
@@ -61,7 +61,7 @@ _REPLIES = {
     556: ("the domain takes no mail", "RFC 7504, section 4"),
 }
 
-# What a code says after one command and no other. "" is the greeting, which no command comes before.
+# The meaning of a code after one particular command. "" is the greeting, which follows no command.
 _AFTER = {
     ("", 554): ("no SMTP service here", "RFC 5321, section 3.1"),
     ("STARTTLS", 220): ("ready to start TLS", _STARTTLS),
@@ -85,10 +85,10 @@ _FIRST_DIGIT = {
 
 
 def reply(code: int, *, after: str | None = None) -> Meaning | None:
-    """What a reply code says: by itself, or by its first digit when it is not a known one (RFC 5321, section 4.2.1).
+    """Return the meaning of a reply code, or that of its first digit if it is unknown (RFC 5321, section 4.2.1).
 
-    `after` is the verb of the command that it answers (`STARTTLS`), or "" for the greeting: a few codes say something
-    else there. None for what is no reply code.
+    `after` is the verb of the command before the reply (`STARTTLS`), or "" for the greeting: a few codes have another
+    meaning there. None if `code` is not a reply code.
     """
     found = (_AFTER.get((after, code)) if after is not None else None) or _REPLIES.get(code)
     if found is None and code // 100 in _FIRST_DIGIT:
@@ -195,7 +195,7 @@ _DETAILS = {
     "7.30": "the next server does not support REQUIRETLS",
 }
 
-# Those that RFC 3463 does not have.
+# Codes that RFC 3463 does not define.
 _LATER = {
     "1.9": "RFC 3886",
     "1.10": "RFC 7505",
@@ -235,8 +235,10 @@ _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})", re.ASCII)  # RFC 3463, 
 
 
 def enhanced(code: str) -> Meaning | None:
-    """What an enhanced status code (`5.7.8`) says: class, then detail; by its subject when the detail is not known,
-    by its class alone when not even that is. None for what is no enhanced status code.
+    """Return the meaning of an enhanced status code (`5.7.8`): class, then detail.
+
+    If the detail is unknown, the subject is used, and the class alone if that is unknown, too. None if `code` is not an
+    enhanced status code.
     """
     match = _ENHANCED.fullmatch(code)
     if match is None:
@@ -251,7 +253,7 @@ def enhanced(code: str) -> Meaning | None:
     return Meaning(code, of_class, "RFC 3463, section 2")
 
 
-# What a server can do beyond RFC 5321, as it lists it in reply to EHLO; IANA, SMTP Service Extensions.
+# Extensions beyond RFC 5321 in a reply to EHLO; IANA, SMTP Service Extensions.
 _EXTENSIONS = {
     "8BITMIME": "RFC 6152",
     "AUTH": "RFC 4954",
@@ -275,5 +277,5 @@ _EXTENSIONS = {
 
 
 def extension(line: str) -> str:
-    """Where the extension is written that a line of the reply to EHLO (`250-SIZE 10485760`) names; "" if none."""
+    """Return the source of the extension in a line of the reply to EHLO (`250-SIZE 10485760`); "" if unknown."""
     return _EXTENSIONS.get(line[4:].partition(" ")[0].upper(), "")

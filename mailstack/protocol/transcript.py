@@ -1,7 +1,7 @@
-"""What client and server said, line by line, made into a dialogue: who, what it means, where that is written.
+"""Transcripts of SMTP dialogues: speaker, meaning and source of each line.
 
-Credentials are blotted out here, whatever was recorded: the initial response of AUTH, every answer to a 334, and
-both wherever a server repeats them (RFC 4954, section 4).
+Credentials are replaced here in any recording: the initial response of AUTH, every answer to a 334, and both in lines
+where a server repeats them (RFC 4954, section 4).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mailstack.model import Json
 from mailstack.protocol.status_codes import enhanced, reply
 
 BLOT = "••••••••"
-HEADER_LINES, BODY_LINES, LINE_LENGTH = 60, 12, 400  # what is shown of a message: lines, lines, characters
+HEADER_LINES, BODY_LINES, LINE_LENGTH = 60, 12, 400  # limits of a message as shown: lines, lines, characters
 
 Speaker = Literal["client", "server"]
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One line as it was recorded, without its line end; `milliseconds` since the recording began, if known."""
+    """One recorded line, without its line end; `milliseconds` since the recording began, if known."""
 
     speaker: Speaker
     text: str
@@ -34,7 +34,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A command, a reply of one line or several, or the message; with what it means and where that is written."""
+    """A command, a reply of one or several lines, or the message, with its meaning and source."""
 
     speaker: Speaker
     lines: tuple[str, ...]
@@ -46,7 +46,7 @@ class Exchange:
     milliseconds: float | None = None
 
     def json(self) -> Json:
-        """The exchange as it stands in documents."""
+        """Return the exchange as in documents."""
         return {
             "from": self.speaker,
             "lines": list(self.lines),
@@ -61,7 +61,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What STARTTLS led to."""
+    """The TLS session after STARTTLS."""
 
     version: str  # TLSv1.3
     cipher: str  # TLS_AES_256_GCM_SHA384
@@ -69,7 +69,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A whole dialogue between a client and a server."""
+    """A whole dialogue of a client with a server."""
 
     client: str
     server: str
@@ -77,7 +77,7 @@ class Dialogue:
     tls: Tls | None = None
 
     def json(self) -> Json:
-        """The dialogue as it stands in documents."""
+        """Return the dialogue as in documents."""
         return {
             "client": self.client,
             "server": self.server,
@@ -86,7 +86,7 @@ class Dialogue:
         }
 
 
-# verb -> what the client wants, where that is written, the step
+# verb -> meaning, source, step
 _COMMANDS = {
     "EHLO": ("greets, and asks what the server can do", "RFC 5321, section 4.1.1.1", "greeting"),
     "HELO": ("greets, as clients did before there were extensions", "RFC 5321, section 4.1.1.1", "greeting"),
@@ -122,13 +122,13 @@ _REPLY = re.compile(r"(?P<code>[2-5]\d\d)(?P<more>[ -]|$)(?:(?P<enhanced>[245]\.
 
 @dataclass(slots=True)
 class Blotter:
-    """Takes the credentials out of lines, in the order in which they were said."""
+    """Replaces credentials in lines, in the order of the dialogue."""
 
-    _asked: bool = False  # the server has said 334: what comes next is a credential
+    _asked: bool = False  # the server has sent 334: the next line is a credential
     _seen: set[str] = field(default_factory=set)
 
     def clean(self, said: Said) -> Said:
-        """The same, without credentials."""
+        """Return the line without credentials."""
         if said.speaker == "server":
             self._asked = said.text.startswith("334")
             text = said.text
@@ -145,7 +145,7 @@ class Blotter:
         return said
 
     def _remember(self, token: str) -> None:
-        """The token, and the password in it if it is one of PLAIN (RFC 4616, section 2)."""
+        """Remember the token, and the password in a token of PLAIN (RFC 4616, section 2)."""
         found = {token, *token.split()}
         try:
             decoded = base64.b64decode(token, validate=True).decode()
@@ -159,14 +159,14 @@ class Blotter:
 def annotate(
     said: Iterable[Said], *, client: str, server: str, tls: Tls | None = None, message: Sequence[str] | None = None
 ) -> Dialogue:
-    """Make a Dialogue of what was recorded.
+    """Return the Dialogue of recorded lines.
 
-    `message`: the lines of the message, where the recording has none between the 354 and the dot.
+    `message`: the lines of the message, if the recording has none between the 354 and the dot.
     """
     blotter = Blotter()
     made: list[Exchange] = []
-    waiting: deque[tuple[str, str]] = deque([("", "greeting")])  # (verb, step) of what is not answered yet
-    lines: list[Said] = []  # of a reply that goes on, or of the message
+    waiting: deque[tuple[str, str]] = deque([("", "greeting")])  # (verb, step) of each command without a reply so far
+    lines: list[Said] = []  # of an unfinished reply, or of the message
     in_message = False
     for each in said:
         if in_message and each.speaker == "client":
@@ -177,7 +177,7 @@ def annotate(
             lines, in_message = [], False
             waiting.append((".", "data"))
             continue
-        if lines and in_message:  # the server would not wait for the end of the message
+        if lines and in_message:  # the server did not wait for the end of the message
             made += _message(lines, None, None)
             lines, in_message = [], False
         clean = blotter.clean(each)
@@ -215,13 +215,13 @@ def _reply(lines: Sequence[Said], verb: str, step: str) -> Exchange:
     if match is None:
         return Exchange("server", texts, "no reply as SMTP has it", "RFC 5321, section 4.2", step, milliseconds=moment)
     code, precise = int(match["code"]), match["enhanced"]
-    if precise and precise[0] != match["code"][0]:  # RFC 2034, section 4: the classes are the same
+    if precise and precise[0] != match["code"][0]:  # RFC 2034, section 4: the classes must be equal
         precise = None
     if verb in ("EHLO", "LHLO") and code == 250:
         meaning, source = "greets back, and lists its extensions", "RFC 5321, section 4.1.1.1"
         return Exchange("server", texts, meaning, source, step, code, precise, moment)
     meanings = [each for each in (reply(code, after=verb), enhanced(precise) if precise else None) if each]
-    # Of a success, what the enhanced code adds; “about an address” adds nothing.
+    # For a success, only the additional text of the enhanced code; “about an address” adds nothing.
     told = [each.text.removeprefix("success").removeprefix(": ") for each in meanings]
     told = [text for text in told if text and not (code < 300 and text.startswith("about "))]
     sources = "; ".join(each.source for each in meanings)
@@ -229,7 +229,7 @@ def _reply(lines: Sequence[Said], verb: str, step: str) -> Exchange:
 
 
 def _message(lines: Sequence[Said], end: Said | None, known: Sequence[str] | None) -> list[Exchange]:
-    """The message and the dot that ends it; without lines, and with none known, the dot alone."""
+    """Return the message and the dot that ends it, or the dot alone if the message is unknown."""
     texts = [line.text for line in lines] or list(known or ())
     moment = lines[0].milliseconds if lines else end.milliseconds if end else None
     made = [Exchange("client", shortened(texts), *_MESSAGE, milliseconds=moment)] if texts else []
@@ -239,7 +239,7 @@ def _message(lines: Sequence[Said], end: Said | None, known: Sequence[str] | Non
 
 
 def shortened(lines: Sequence[str]) -> tuple[str, ...]:
-    """Header, empty line and the first lines of the body; what is left out is said in a line in brackets."""
+    """Return header, empty line and the first lines of the body; a line in brackets replaces the rest."""
     middle = next((number for number, line in enumerate(lines) if line == ""), len(lines))
     header, body = list(lines[:middle]), list(lines[middle:])
     kept = _first(header, HEADER_LINES) + body[:1] + _first(body[1:], BODY_LINES)
@@ -259,14 +259,14 @@ def _left_out(lines: int, size: int) -> str:
 
 
 class Shown:
-    """The lines of a message that `shortened` leaves, of one that comes line by line: memory does not grow with it."""
+    """The lines of a message that `shortened` keeps, for a message read line by line; uses bounded memory."""
 
     def __init__(self) -> None:
         self._body = -1  # lines of the body so far; -1 in the header
-        self._first, self._lines, self._size = "", 0, 0  # of what is left out
+        self._first, self._lines, self._size = "", 0, 0  # of the lines left out
 
     def take(self, line: str) -> tuple[str, ...]:
-        """The next line: itself, or nothing."""
+        """Take the next line; return it, or nothing if it is left out."""
         if self._body < 0:
             self._body = 0 if line == "" else -1
             return (line,)
@@ -279,7 +279,7 @@ class Shown:
         return ()
 
     def end(self) -> tuple[str, ...]:
-        """What stands for those that were left out."""
+        """Return the replacement of the lines left out."""
         if self._lines <= 1:
             return (self._first,) * self._lines
         return (_left_out(self._lines, self._size),)

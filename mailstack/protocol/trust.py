@@ -1,4 +1,4 @@
-"""TLS contexts for the lab's servers: its CA alone is trusted."""
+"""TLS contexts that trust only the lab's CA."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def tls_context(ca_file: Path | None = None, ca: str | None = None) -> ssl.SSLContext:
-    """A client that trusts the lab's CA alone, and wants TLS 1.2 or newer."""
+    """Return a client context that trusts only the lab's CA and requires TLS 1.2 or newer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(cafile=str(ca_file) if ca_file else None, cadata=ca)
@@ -17,5 +17,5 @@ def tls_context(ca_file: Path | None = None, ca: str | None = None) -> ssl.SSLCo
 
 @functools.lru_cache(maxsize=8)
 def kept_context(ca: str) -> ssl.SSLContext:
-    """The same, made once for each CA: who gets it leaves it as it is."""
+    """Return the same context, cached for each CA. The caller must not change it."""
     return tls_context(ca=ca)

@@ -1,1 +1,1 @@
-"""The one seam for processes: commands are values, and nothing else starts a process."""
+"""The only package that starts processes. Commands are values."""

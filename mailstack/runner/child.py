@@ -1,7 +1,7 @@
-"""A child process: its streams, its deadline and its end, in one loop. The only module that starts processes.
+"""A child process: its streams, its deadline and its exit, in one loop. Only this module starts processes.
 
-The thread that calls reads and writes all streams at once, so none of them fills up while another is waited for. Line
-callbacks run in that thread: what they raise reaches the caller, after the child has been ended.
+The calling thread reads and writes all streams at once, so that none of them fills up while it waits for another. Line
+callbacks run in that thread: their exceptions reach the caller after the child has been ended.
 """
 
 from __future__ import annotations
@@ -22,39 +22,41 @@ from mailstack.runner.output import LineSink, Output, shown
 
 PIPE, NOWHERE, TO_STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
 
-# How long, in seconds, a child has between SIGTERM and SIGKILL: when it is interrupted, and when its deadline passed.
+# Time between SIGTERM and SIGKILL, in seconds: when the child is interrupted, and when its deadline has passed.
 INTERRUPTED_SECONDS, LATE_SECONDS = 10.0, 1.0
-# How long its outputs are read after its end while a child of its own holds them open and prints nothing; in seconds.
+# How long the outputs are read after the child's exit, in seconds, while a process it left behind holds them open and
+# prints nothing.
 LINGER_SECONDS = 1.0
 
 _PIECE = 1 << 16
-_LONGEST_SELECT = 3600.0  # seconds; epoll(7) takes no more than a few days
+_LONGEST_SELECT = 3600.0  # seconds; epoll(7) accepts no more than a few days
 
 
 class _Process:
-    """The process itself: its birth, its number and its end.
+    """The process: its start, its id and its exit.
 
-    A thread of its own starts it and waits for it. An interruption comes to the main thread, so never between a
-    process's birth and its being known; and its end is heard of at once, where `Popen.wait` with a timeout would look
-    each 50 ms. Its number stays its own until `close`, so no signal reaches another process.
+    A thread starts the process and waits for it, for two reasons. An interruption reaches only the main thread, so it
+    cannot come between the start and the record of the process id. And the exit is noticed at once, while `Popen.wait`
+    with a timeout polls every 50 ms. The process id is reserved until `close`, so that no signal reaches another
+    process.
     """
 
     def __init__(self, command: Command, session: bool, **how: Any) -> None:
         self.ended = threading.Event()
-        self.code: int | None = None  # the exit code once it has ended; -N: by signal N
+        self.code: int | None = None  # the exit code once the process has exited; -N: by signal N
         self.popen: subprocess.Popen[bytes] | None = None
-        self.bell, self._ringer = os.pipe()  # can be read from once it has ended
+        self.bell, self._ringer = os.pipe()  # readable once the process has exited
         self._command, self._session = command, session
         self._how = {**how, "env": {**os.environ, **command.environment}, "start_new_session": session}
         self._failure: Exception | None = None
         self._lock = threading.Lock()
         self._given_up = False
         self._born, self._closed = threading.Event(), threading.Event()
-        self._over = threading.Event()  # the thread has nothing more to do
+        self._over = threading.Event()  # the thread has finished
 
     def start(self) -> None:
-        """Start it. Raises HostError."""
-        # Not by threading.Thread, whose bookkeeping an interruption within `start` leaves in disorder (a KeyError).
+        """Start the process. Raises HostError."""
+        # threading.Thread would be left inconsistent by an interruption within `start` (a KeyError).
         _thread.start_new_thread(self._live, ())
         self._born.wait()
         if isinstance(self._failure, OSError):
@@ -63,7 +65,7 @@ class _Process:
             raise self._failure
 
     def exit_code(self) -> int:
-        """Return how it ended. Raises HostError when that is not known."""
+        """Return the exit code. Raises HostError when it is not known."""
         if self.code is None:
             raise HostError(
                 f"`{shown(self._command)}`: how it ended is not known, since SIGCHLD is ignored",
@@ -72,25 +74,25 @@ class _Process:
         return self.code
 
     def give_up(self) -> None:
-        """Start it no more, if it was not started yet."""
+        """Cancel the start, if the process has not been started yet."""
         with self._lock:
             self._given_up = True
 
     def signal(self, number: int, *, everyone: bool = False) -> None:
-        """Send a signal to it, or to `everyone` in its session, if permitted (sudo's child is root's)."""
+        """Send a signal to the process, or to `everyone` in its session, if permitted (sudo's child runs as root)."""
         with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
             if self.popen and not self._closed.is_set():
                 send = os.killpg if everyone and self._session else os.kill
                 send(self.popen.pid, number)
 
     def close(self) -> None:
-        """Close its streams, and let go of it, whether or not it has ended."""
+        """Close the streams and release the process, whether or not it has exited."""
         with self._lock:
             self._closed.set()
         os.close(self.bell)
         if self.popen:
             for stream in filter(None, (self.popen.stdin, self.popen.stdout, self.popen.stderr)):
-                with contextlib.suppress(OSError):  # what it was written and did not read
+                with contextlib.suppress(OSError):  # input that the process did not read
                     stream.close()
         if self.ended.is_set():
             self._over.wait()
@@ -100,11 +102,11 @@ class _Process:
             with self._lock:
                 if not self._given_up:
                     self.popen = subprocess.Popen(self._command.argv, **self._how)
-        except Exception as error:  # for the thread that waits
+        except Exception as error:  # raised in the waiting thread
             self._failure = error
         self._born.set()
         if self.popen:
-            # Not reaped yet: until then nobody else gets its number (waitid(2)).
+            # Do not reap the process yet: until then its id is not reused (waitid(2)).
             with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the kernel reaps
                 how = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
                 if how:
@@ -126,7 +128,7 @@ class Child:
         command: Command,
         *,
         inherited: Sequence[int] = (),
-        session: bool = True,  # of its own: Ctrl-C and the terminal's end are this process's to handle
+        session: bool = True,  # a session of its own: this process handles Ctrl-C and the end of the terminal
         **streams: Any,  # stdin, stdout, stderr, cwd: as Popen takes them
     ) -> None:
         self.command, self._process = command, _Process(command, session, pass_fds=tuple(inherited), **streams)
@@ -137,13 +139,13 @@ class Child:
 
     @property
     def code(self) -> int | None:
-        """The exit code once it has ended; -N: by signal N."""
+        """The exit code once the process has exited; -N: by signal N."""
         return self._process.code
 
     def run(self, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
-        """Start it and run it to its end; when anything is raised meanwhile, it is ended first.
+        """Start the process and run it to its end. Any exception meanwhile ends the process first.
 
-        Raises HostError, DeadlinePassed, CommandFailed when it prints too much, and what `on_line` raises.
+        Raises HostError, DeadlinePassed, CommandFailed when it prints too much, and the exceptions of `on_line`.
         """
         output = Output(self.command, on_line)
         try:
@@ -163,7 +165,7 @@ class Child:
             self.close()
 
     def release(self) -> None:
-        """Start it, and let it outlive this process; `code` says how it ended. Raises HostError."""
+        """Start the process and let it outlive this one; `code` is its exit code later. Raises HostError."""
         try:
             self.start()
         except BaseException as error:
@@ -173,7 +175,7 @@ class Child:
             self.close()
 
     def close(self) -> None:
-        """Close the streams, and let go of the process, whether or not it has ended."""
+        """Close the streams and release the process, whether or not it has exited."""
         for key in list(self._selector.get_map().values()):
             self._drop(key.fd)
         self._selector.close()
@@ -201,7 +203,7 @@ class Child:
             late = deadline is not None and deadline.passed()
             if (late and self._linger is None) or (not ready and self._linger and self._linger.passed()):
                 return
-            for key, _ in ready:  # once more when it is late: what an ended process has left in its pipes
+            for key, _ in ready:  # also after the deadline: read what the process has left in its pipes
                 if key.fd in self._selector.get_map():
                     key.data(key.fd)
             if late:
@@ -232,12 +234,12 @@ class Child:
         except BlockingIOError:
             return
         except BrokenPipeError:
-            self._rest = self._rest[:0]  # it reads no more: its exit code tells
+            self._rest = self._rest[:0]  # the process does not read any more: its exit code tells why
         if not self._rest:
             self._drop(fd)
 
     def _drop(self, fd: int) -> None:
-        """Neither read nor write this stream any more."""
+        """Stop reading or writing this stream, and close it."""
         with contextlib.suppress(KeyError):
             file = self._selector.unregister(fd).fileobj
             if not isinstance(file, int):
@@ -245,7 +247,7 @@ class Child:
                     file.close()  # type: ignore[attr-defined]
 
     def _end(self, reason: BaseException, deadline: Deadline | None) -> None:
-        """End it, and whatever it has started: SIGTERM, then SIGKILL."""
+        """End the process and all processes of its session: SIGTERM, then SIGKILL."""
         self._process.give_up()
         try:
             for number, seconds in ((signal.SIGTERM, _patience(reason, deadline)), (signal.SIGKILL, LATE_SECONDS)):
@@ -257,21 +259,21 @@ class Child:
             self.signal(signal.SIGKILL, everyone=True)
 
     def _hear_out(self, deadline: Deadline, reason: BaseException) -> None:
-        """Wait for its end and its last words."""
+        """Wait for the process to exit, and read its last output."""
         while True:
             try:
                 self._carry(deadline)
                 break
             except Interrupted:
                 raise
-            except Exception as error:  # once only: then it is not told any more
+            except Exception as error:  # at most once: the callback is not called any more then
                 reason.add_note(f"and while `{shown(self.command)}` was being ended: {error}")
         if self._process.popen and self._linger is None:
             self.ended.wait(deadline.remaining())
 
 
 def _patience(reason: BaseException, deadline: Deadline | None) -> float:
-    """Return how many seconds a child has between SIGTERM and SIGKILL."""
+    """Return the time between SIGTERM and SIGKILL, in seconds."""
     if not isinstance(reason, KeyboardInterrupt | Interrupted):
         return LATE_SECONDS
     left = deadline.remaining() if deadline else INTERRUPTED_SECONDS

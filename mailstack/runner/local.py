@@ -1,6 +1,6 @@
-"""The one seam for commands: nothing else in this package starts a process.
+"""Run commands on this machine. No other package starts a process.
 
-A runner takes a Command and gives back a Result. `Local` runs it on this machine, by `child`; tests use a function.
+A runner takes a Command and returns a Result. `Local` runs it on this machine, by `child`; tests use a function.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mailstack.runner.output import LineSink, shown
 
 __all__ = ["LineSink", "Local", "Runner", "Runs", "ending", "last_lines", "must", "program", "shown"]
 
-_AGAIN_SECONDS = 1.0  # between two interruptions of what goes on
-_RELEASE_SECONDS = 30.0  # for a shell to start something
+_AGAIN_SECONDS = 1.0  # between two interrupts of the running commands
+_RELEASE_SECONDS = 30.0  # for the shell to start a process
 
 
 class Runs(Protocol):
-    """Runs commands somewhere: on this machine, or on a host over SSH."""
+    """Runs commands: on this machine, or on a host over SSH."""
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
-        """Run to the end; `on_line` sees each line of standard error as it comes, in the thread that called.
+        """Run a command to its end. `on_line` is called with each line of standard error, in the calling thread.
 
-        When `on_line` raises, the command is ended, and then the same is raised to the caller.
+        When `on_line` raises, the command is ended, and then the exception reaches the caller.
         """
 
 
@@ -38,23 +38,23 @@ class Runner(Runs, Protocol):
     """Runs commands on this machine."""
 
     def holding(self, *descriptors: int) -> Runner:
-        """Another runner of the kind, whose children keep these file descriptors open: a lab's lock, say."""
+        """Return a runner whose children keep these file descriptors open: a lab's lock, for example."""
 
     def attach(self, command: Command) -> int:
-        """Run with this process's own terminal, and give its exit code."""
+        """Run a command on this process's own terminal. Return its exit code."""
 
     def detach(self, command: Command, log: Path) -> Callable[[], int | None]:
-        """Start what outlives this process; the function given back says how it ended: None while it runs."""
+        """Start a process that outlives this one. The returned function gives its exit code, or None while it runs."""
 
     def release(self, command: Command, *, stdin: int | None = None) -> None:
-        """Start what outlives this process and is no child of it; `stdin` is a file descriptor to read from."""
+        """Start a process that outlives this one and is not its child; `stdin` is a file descriptor to read from."""
 
 
 class Local:
     """Runs commands on this machine."""
 
     def __init__(self, inherited: Sequence[int] = ()) -> None:
-        # File descriptors that each child keeps open: a lab's lock is held until the last of them has ended.
+        # Each child keeps these file descriptors open: a lab's lock is held until the last of the children exits.
         self._inherited = tuple(inherited)
         self._running: set[Child] = set()
         self._interrupted = False
@@ -65,10 +65,10 @@ class Local:
         return Local((*self._inherited, *descriptors))
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
-        """Run `command`; on Ctrl-C or SIGTERM end it, wait for it, and pass the interruption on.
+        """Run `command`. On Ctrl-C or SIGTERM end it, wait for it, and raise the interruption.
 
-        Raises HostError when it cannot be started, DeadlinePassed when it was ended for taking too long, CommandFailed
-        when it prints more than `output.STDOUT_BYTES`, and what `on_line` raises.
+        Raises HostError when the command cannot be started, DeadlinePassed when it took too long and was ended,
+        CommandFailed when it prints more than `output.STDOUT_BYTES`, and the exceptions of `on_line`.
         """
         stdin = PIPE if command.input is not None else NOWHERE
         with self._lock:
@@ -83,15 +83,15 @@ class Local:
                 self._running.discard(child)
 
     def interrupt(self, deadline: Deadline) -> None:
-        """Pass Ctrl-C on to what runs in other threads, which no signal reaches; what has not ended in time is killed.
+        """Send SIGINT to the commands of other threads, which get no Ctrl-C; kill those that run at the deadline.
 
-        Nothing is started any more: `run` raises Interrupted.
+        No command is started after that: `run` raises Interrupted.
         """
         with self._lock:
             self._interrupted = True
             running = list(self._running)
         while running and not deadline.passed():
-            # Again and again: one that has just been started may not listen yet. Another one does no harm.
+            # Repeat the signal, because a new process may not handle it yet. A second one is harmless.
             for child in running:
                 child.signal(signal.SIGINT)
             running[0].ended.wait(min(_AGAIN_SECONDS, deadline.remaining()))
@@ -100,11 +100,11 @@ class Local:
             child.signal(signal.SIGKILL)
 
     def attach(self, command: Command) -> int:
-        """Run `command` with this process's own standard streams; -N: it was ended by signal N. Raises HostError."""
+        """Run `command` on this process's standard streams. Return its exit code; -N: signal N. Raises HostError."""
         return Child(command, inherited=self._inherited, session=False).run().code
 
     def detach(self, command: Command, log: Path) -> Callable[[], int | None]:
-        """Start `command` in a session of its own, with its output added to `log`; see Runner. Raises HostError."""
+        """Start `command` in a session of its own and append its output to `log`; see Runner. Raises HostError."""
         try:
             output = log.open("ab")
         except OSError as error:
@@ -116,7 +116,7 @@ class Local:
 
     def release(self, command: Command, *, stdin: int | None = None) -> None:
         """Start `command` in a session of its own, without output; see Runner. Raises HostError, DeadlinePassed."""
-        # By a shell that ends at once: this process need not wait for what it has started.
+        # Start it by a shell that exits at once, so that this process need not wait for it.
         argv = ("/bin/sh", "-c", 'exec 3<&0; "$@" <&3 3<&- &', "release", *command.argv)
         shell = Child(
             Command(argv, command.environment),
@@ -131,7 +131,7 @@ class Local:
 
 
 def program(module: str, *words: str, environment: Mapping[str, str]) -> Command:
-    """A module of this package as a program of its own, also from a checkout that may not be installed."""
+    """Return the command that runs a module of this package, also from a checkout that is not installed."""
     package, found = Path(__file__).parent.parent.parent, dict(environment)
     if package.name not in ("site-packages", "dist-packages"):
         found["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
@@ -139,7 +139,7 @@ def program(module: str, *words: str, environment: Mapping[str, str]) -> Command
 
 
 def ending(code: int) -> str:
-    """Return how a command ended, for people: its exit code, or the signal that ended it."""
+    """Return a phrase for how a command ended: its exit code, or the signal that ended it."""
     if code >= 0:
         return f"ended with code {code}"
     try:
@@ -151,7 +151,7 @@ def ending(code: int) -> str:
 def must(
     runner: Runs, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None
 ) -> Result:
-    """Run `command`, and raise CommandFailed with its last lines when it did not end with 0."""
+    """Run `command`. Raises CommandFailed with its last lines when its exit code is not 0."""
     result = runner.run(command, deadline=deadline, on_line=on_line)
     if result.code != 0:
         raise CommandFailed(
@@ -161,5 +161,5 @@ def must(
 
 
 def last_lines(text: str, count: int = 12) -> str:
-    """The last `count` lines of `text` that say anything."""
+    """Return the last `count` lines of `text` that are not blank."""
     return "\n".join([line for line in text.splitlines() if line.strip()][-count:])

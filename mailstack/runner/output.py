@@ -1,4 +1,4 @@
-"""What a command prints, here or on a host over SSH: bounded, decoded, and told line by line."""
+"""The output of a command, here or on a host over SSH: limited, decoded, and passed on line by line."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mailstack.model import Command, Result
 
 LineSink = Callable[[str], None]
 
-# How much of standard output a command may print, and how much of the end of standard error is kept; in bytes.
+# Limits in bytes: of all standard output, and of the end of standard error that is kept.
 STDOUT_BYTES, STDERR_BYTES = 64 << 20, 4 << 20
-# A longer line comes in pieces; in bytes.
+# A longer line is passed on in pieces; in bytes.
 LINE_BYTES = 1 << 16
 
 
 def shown(command: Command) -> str:
-    """Return the command as a person would type it, without its environment and input."""
+    """Return the command as a user types it, without its environment and input."""
     import shlex
 
     return shlex.join((Path(command.argv[0]).name, *command.argv[1:]))
 
 
 class Output:
-    """What a command prints: standard output whole, the last lines of standard error, each told as it comes."""
+    """A command's standard output in full, and the last lines of standard error. Each line is passed on as it comes."""
 
     def __init__(self, command: Command, on_line: LineSink | None = None) -> None:
         self._command = command
@@ -34,11 +34,11 @@ class Output:
         self._stdout_size = 0
         self._lines: deque[bytes] = deque()
         self._lines_size = 0
-        self._begun = b""  # a line of standard error without its end
-        self._untold: deque[bytes] = deque()  # lines that come after one whose callback has raised
+        self._begun = b""  # an incomplete line of standard error
+        self._untold: deque[bytes] = deque()  # lines after one whose callback raised
 
     def out(self, data: bytes) -> None:
-        """Take a piece of standard output. Raises CommandFailed when it is too much."""
+        """Add a piece of standard output. Raises CommandFailed when there is too much of it."""
         before, self._stdout_size = self._stdout_size, self._stdout_size + len(data)
         if self._stdout_size <= STDOUT_BYTES:
             self._stdout.append(data)
@@ -47,7 +47,7 @@ class Output:
             raise CommandFailed(f"`{shown(self._command)}` printed more than {STDOUT_BYTES >> 20} MiB")
 
     def err(self, data: bytes) -> None:
-        """Take a piece of standard error; whatever the line callback raises is raised, and it is called no more."""
+        """Add a piece of standard error. Raises the exception of the line callback, which is not called again then."""
         *whole, self._begun = (self._begun + data).split(b"\n")
         self._untold += whole
         while len(self._begun) >= LINE_BYTES:
@@ -60,7 +60,7 @@ class Output:
             self._take(line[:LINE_BYTES])
 
     def finish(self) -> None:
-        """Take what was begun as the last line."""
+        """Add an incomplete line as the last line."""
         if self._begun:
             self.err(b"\n")
 
@@ -73,12 +73,12 @@ class Output:
             try:
                 self._on_line(line.decode(errors="replace"))
             except Interrupted:
-                raise  # by a signal's handler: the command's last words are still wanted
+                raise  # from a signal handler: the callback still gets the command's last output
             except Exception:
                 self._on_line = None
                 raise
 
     def result(self, code: int) -> Result:
-        """Return what the command left behind."""
+        """Return the command's result."""
         stdout, stderr = b"".join(self._stdout), b"\n".join(self._lines)
         return Result(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))

@@ -1,1 +1,1 @@
-"""Docker hosts over SSH: addresses, login, the process that keeps a connection; the only user of Fabric."""
+"""Docker hosts over SSH: addresses, login, and the daemon that keeps a connection. Only this package uses Fabric."""

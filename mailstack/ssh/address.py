@@ -1,4 +1,4 @@
-"""A Docker host that is reached over SSH, as the user names it. Nothing here connects to one."""
+"""The address of a Docker host over SSH, as the user types it. Nothing here connects."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from mailstack.errors import InputError
 
-# A name, an address, or an alias of ~/.ssh/config; nothing that ssh(1) or a shell could take for something else.
+# A name, an address, or an alias of ~/.ssh/config, without anything that ssh(1) or a shell could interpret.
 _MACHINE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]+\]")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,63}")
-# What a connection that is kept open has in a directory of its own (see `daemon_client`).
+# The files of an open connection in its directory (see `daemon_client`).
 ENGINE = "docker.sock"
 CONTROL = "control.sock"
-# Held by a command that joins, and by the process that keeps the connection when it ends; no lab's lock is called so.
+# The lock of a command that joins the connection, and of the daemon when it exits. No lab's lock has this name.
 LOCK = "@tunnel.lock"
 
 _FORM = "write ssh://user@machine, ssh://user@machine:2222, or a Host of ~/.ssh/config"
@@ -22,28 +22,28 @@ _FORM = "write ssh://user@machine, ssh://user@machine:2222, or a Host of ~/.ssh/
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where SSH leads; what is None is for ~/.ssh/config to say (ssh_config(5))."""
+    """The parts of an SSH address. ~/.ssh/config (ssh_config(5)) decides the parts that are None."""
 
     machine: str
     user: str | None = None
     port: int | None = None
 
     def __str__(self) -> str:
-        """As a person would type it."""
+        """Return the address as a user types it."""
         user = f"{self.user}@" if self.user else ""
         port = f":{self.port}" if self.port else ""
-        address = ":" in self.machine  # of IPv6: in brackets, which ssh(1) takes after ssh:// alone
+        address = ":" in self.machine  # IPv6: in brackets, which ssh(1) accepts only after ssh://
         machine = f"[{self.machine}]" if address else self.machine
         return f"{'ssh://' if user or port or address else ''}{user}{machine}{port}"
 
     @property
     def key(self) -> str:
-        """A short name for its files, which no lab can have: a socket's path has 107 characters at most (unix(7))."""
+        """A short name for the host's files, which no lab can have. unix(7) limits socket paths to 107 characters."""
         return "@" + hashlib.sha256(str(self).encode()).hexdigest()[:10]
 
 
 def parse(text: str) -> Host:
-    """The host that `text` names. Raises InputError."""
+    """Parse the address of a host. Raises InputError."""
     rest = text.removeprefix("ssh://").removesuffix("/")
     user, at, place = rest.rpartition("@")
     machine, colon, number = place.rpartition(":") if not place.endswith("]") else (place, "", "")

@@ -1,4 +1,4 @@
-"""The connection to a host over SSH, as a command uses it: by asking the process that keeps it open (`daemon`)."""
+"""A command's side of the connection to a host over SSH: it sends requests to the daemon that keeps it (`daemon`)."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from mailstack.ssh import address, wire
 from mailstack.ssh.address import CONTROL
 from mailstack.text import hint
 
-# How long the host may take for an answer, where the question has no deadline of its own; in seconds.
+# Timeout of the host's answer to a request that has no deadline of its own; in seconds.
 SECONDS = 60.0
-# How long the process that keeps the connection may take, beyond a command's deadline, to end it; in seconds.
+# How long the daemon may take, beyond a command's deadline, to end the command; in seconds.
 ENDING_SECONDS = 5.0
-# What it tells of the host; see `tunnel.Tunnel`.
+# The types of the daemon's description of the host; see `tunnel.Tunnel`.
 _ABOUT = {"place": str, "socket": str, "way": str, "user": str, "uid": int, "clock": int, "ports": list}
 
 
 class Connection:
-    """An open connection to a host over SSH; runs commands there, as `runner.Local` does here."""
+    """An open connection to a host over SSH. It runs commands there, as `runner.Local` does here."""
 
     def __init__(self, host: address.Host, directory: Path, control: socket.socket) -> None:
         self.host = host
         self._directory = directory
-        self._control = control  # open as long as this is: the connection is in use
+        self._control = control  # open as long as this object: it marks the connection as in use
         self.about: Json = {}
-        self.ahead = 0.0  # seconds by which its clock is ahead, at a resolution of one second
+        self.ahead = 0.0  # seconds by which the host's clock is ahead, at a resolution of one second
         self.look()
 
     @property
     def place(self) -> str:
-        """The host's directory for what labs are handed: on tmpfs, and its user's alone."""
+        """The host's directory for the labs' files: on tmpfs, and private to the user."""
         return str(self.about["place"])
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
-        """Run `command` on the host; see Runs. On Ctrl-C or SIGTERM it is ended.
+        """Run `command` on the host; see Runs. Ctrl-C or SIGTERM ends it.
 
-        Raises HostError when the connection is cut meanwhile, DeadlinePassed when it was ended for taking too long,
-        and what `on_line` raises.
+        Raises HostError when the connection is cut meanwhile, DeadlinePassed when the command took too long and was
+        ended, and the exceptions of `on_line`.
         """
         data = command.input or b""
         asked = {
@@ -61,22 +61,22 @@ class Connection:
         return Result(told["code"], told["stdout"], told["stderr"])
 
     def look(self) -> Json:
-        """Look at the host now: see `tunnel.Tunnel`. Raises HostError when it has gone."""
+        """Query the host's current state: see `tunnel.Tunnel`. Raises HostError when the host is unreachable."""
         before = time.time()
         self.about = self._ask({"do": "about"}, _ABOUT)
         self.ahead = self.about["clock"] - (before + time.time()) / 2
         return self.about
 
     def forward(self, ports: Collection[int]) -> list[int]:
-        """Forward ports of this machine to the host's; returns those that were taken here. Raises HostError."""
+        """Forward ports of this machine to the host. Return those that are in use here. Raises HostError."""
         return list(self._ask({"do": "forward", "ports": list(ports)}, {"taken": list})["taken"])
 
     def close(self, ports: Collection[int]) -> None:
-        """Have these ports lead nowhere."""
+        """Stop forwarding these ports."""
         self._ask({"do": "close", "ports": list(ports)}, {})
 
     def cut(self) -> HostError:
-        """What to say when the host has gone."""
+        """Return the error for a host that is unreachable."""
         return HostError(
             f"{self.host}: the connection was cut",
             remedy=f"when it is back: {hint.line('down', '--stale', host=str(self.host))} removes what was left there",
@@ -90,9 +90,9 @@ class Connection:
         on_line: LineSink | None = None,
         deadline: Deadline | None = None,
     ) -> Json:
-        """Ask the process that keeps the connection; what its answer has to have is `shape`.
+        """Send a request to the daemon and return its answer, which must have the keys and types of `shape`.
 
-        Each over a connection of its own: where nobody waits for the answer any more, it ends what was asked for.
+        Each request has a connection of its own. The daemon ends the requested command when that connection is closed.
         """
         with contextlib.ExitStack() as stack:
             with self._mapped(deadline):
@@ -122,7 +122,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _mapped(self, deadline: Deadline | None) -> Iterator[None]:
-        """Turn what goes wrong with that process into errors of the host."""
+        """Map the errors of the connection to the daemon to errors of the host."""
         try:
             yield
         except TimeoutError:
@@ -136,7 +136,7 @@ class Connection:
 
 
 def unread(host: address.Host, error: wire.Broken) -> HostError:
-    """Return what to say of an answer that is none."""
+    """Return the error for an answer that cannot be parsed."""
     return HostError(
         f"{host}: the process that keeps the connection gave an answer that cannot be read: {error}",
         remedy="is it another version's? It ends with the last command and the last lab on that host",
@@ -144,7 +144,7 @@ def unread(host: address.Host, error: wire.Broken) -> HostError:
 
 
 def attempt(directory: Path) -> socket.socket | None:
-    """Connect to the process that keeps the connection; None where none listens."""
+    """Connect to the daemon. Return None when none listens."""
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         control.connect(str(directory / CONTROL))

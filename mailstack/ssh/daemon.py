@@ -1,4 +1,4 @@
-"""The process that keeps the connection to one host: `python -m mailstack.ssh.daemon HOST`; see `tunnel`."""
+"""The daemon that keeps the connection to one host: `python -m mailstack.ssh.daemon HOST`; see `tunnel`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mailstack.storage import directories
 
 
 def main(name: str) -> None:
-    """Connect, say so on standard input (a socket, on which the user's answers come), and serve."""
+    """Connect, report it on standard input (a socket, which also brings the user's answers), and serve."""
     with socket.socket(fileno=os.dup(0)) as starter, starter.makefile("rwb") as stream:
         if (given := wire.heard(stream)) is None:
-            return  # the starter was killed
+            return  # the process that started the daemon was killed
         answers = {question: Secret(wire.value(given, question, str)) for question in given}
         host = address.parse(name)
         remote = Remote(host, answers)
@@ -39,14 +39,14 @@ def main(name: str) -> None:
                 threading.Thread(target=server.serve_forever, daemon=True).start()
             for lab in daemon_client.labs(directory):
                 tunnel.forward(list(lab.ports.values()))
-        except Exception as error:  # whatever it is, the starter is told
+        except Exception as error:  # report every error to the process that started the daemon
             with contextlib.suppress(Exception):
                 tunnel.leave()
             said = wire.told(error)
         else:
             said = {}
-        # Not left by the starter: it is the first user, from now on.
-        with contextlib.suppress(OSError):  # it was killed
+        # The process that started the daemon is its first user from now on, so `tunnel.left` is not called here.
+        with contextlib.suppress(OSError):  # that process was killed
             wire.say(stream, said)
     if not said:
         remote.wait()

@@ -1,4 +1,4 @@
-"""Joining the process that keeps the connection to a host over SSH (`daemon`), which is started where none runs."""
+"""Join the daemon that keeps the connection to a host over SSH (`daemon`), and start it when none runs."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _TRIES = 3
 
 
 def join(host: address.Host, directory: Path, ask: Ask) -> Connection:
-    """Join the process that keeps the connection to a host in this directory, or start it. Raises HostError."""
+    """Join the daemon that keeps the connection to a host in this directory, or start it. Raises HostError."""
     while True:
         fd = _open_lock(directory)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)  # of several commands that begin at once, one starts it
+            fcntl.flock(fd, fcntl.LOCK_EX)  # of several commands that start together, one starts the daemon
             if not same_file(fd, directory / LOCK):
-                continue  # the one that was there has just ended, and has tidied up
+                continue  # the previous daemon has just exited, and removed its files
             if (sock := attempt(directory)) is None:
                 try:
                     _started(host, directory, ask)
@@ -49,7 +49,7 @@ def join(host: address.Host, directory: Path, ask: Ask) -> Connection:
 
 
 def _open_lock(directory: Path) -> int:
-    """Open the lock of a host's directory, which is made if it is not there. Raises HostError."""
+    """Open the lock of a host's directory. Create the directory if needed. Raises HostError."""
     root = directory.parent
     while True:
         directories.make(root, Marker(directories.ROOT))
@@ -59,7 +59,7 @@ def _open_lock(directory: Path) -> int:
 
 
 def labs(directory: Path) -> list[state.State]:
-    """Return how this user's labs on the host of a directory were brought up."""
+    """Return the states of this user's labs on the host of a directory."""
     endpoint = state.endpoint_of(f"unix://{directory / ENGINE}")
     homes = [home for home in state.homes(directory.parent) if home.endpoint == endpoint]
     return [lab for home in homes for lab in state.others(home, "")]
@@ -85,7 +85,7 @@ def _started(host: address.Host, directory: Path, ask: Ask) -> None:
 
 
 def _start(host: address.Host, directory: Path, answers: Mapping[str, Secret]) -> Json:
-    """Start the process; what it says once it is connected, or is not."""
+    """Start the daemon. Return its report of success or failure."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         environment = {directories.VARIABLE: str(directory.parent.parent)}

@@ -1,4 +1,4 @@
-"""The questions that commands put to the process that keeps a connection, and its answers; see `wire`."""
+"""The daemon's side of the requests that commands send to it; see `wire`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mailstack.ssh.tunnel import Tunnel
 
 
 class Control:
-    """What a command asks for, and gets, over a connection for each question; one is kept open as long as it lives."""
+    """Answers the requests of commands, one for each connection. A command keeps one more open as long as it lives."""
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
@@ -23,13 +23,13 @@ class Control:
     def __call__(self, client: socket.socket) -> None:
         self._tunnel.joined()
         try:
-            with client.makefile("rwb") as stream, contextlib.suppress(OSError):  # it has gone
+            with client.makefile("rwb") as stream, contextlib.suppress(OSError):  # the client has disconnected
                 try:
                     if (asked := wire.heard(stream)) is not None:
                         wire.say(stream, self._answer(client, stream, asked))
                 except _Gone:
                     pass
-                except Exception as error:  # whatever it is, the command that has asked is told
+                except Exception as error:  # report every error to the client
                     wire.say(stream, wire.told(error))
         finally:
             self._tunnel.left()
@@ -53,7 +53,7 @@ class Control:
         size, deadline = wire.value(asked, "input", int), None
         data = stream.read(size)
         if len(data) < size:
-            raise _Gone  # whoever asked was killed: half an input is none
+            raise _Gone  # the client was killed: do not use incomplete input
         if asked.get("of") is not None:
             seconds = wire.value(asked, "seconds", float)
             deadline = Deadline(wire.value(asked, "of", float), time.monotonic() + seconds)
@@ -73,11 +73,11 @@ class Control:
         return {"code": result.code, "stdout": result.stdout, "stderr": result.stderr}
 
     def _watch(self, client: socket.socket, channel: Any) -> None:
-        """End what runs on the channel when whoever asked for it goes: nothing more is said until then."""
+        """End the command on the channel when the client disconnects; the client sends nothing more until then."""
         with contextlib.suppress(OSError):
             client.recv(1)
         self._tunnel.remote.end(channel)
 
 
 class _Gone(Exception):
-    """Whoever asked has gone: there is nobody to answer."""
+    """The client has disconnected, so there is nobody to answer."""

@@ -1,4 +1,4 @@
-"""One command on a channel of an SSH connection, run to its end; what holds of a child process here holds of it."""
+"""One command on a channel of an SSH connection, run to its end by the same rules as a child process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import Any
 from mailstack.model import Command, Result
 from mailstack.runner.output import LineSink, Output
 
-# How long its outputs are read after its end while a process of its own holds them open and prints nothing; in seconds.
+# How long the outputs are read after the command's end, in seconds, while a process it left behind holds them open and
+# prints nothing.
 LINGER_SECONDS = 1.0
 
 _PIECE = 1 << 16
-# Pieces that wait for the line callback: beyond that, the command waits too (RFC 4254, section 5.2).
+# Pieces that wait for the line callback. When there are more, the command has to wait (RFC 4254, section 5.2).
 _PIECES = 16
 _AGAIN_SECONDS = 0.5
 
-_UNKNOWN = -1  # paramiko's: no exit status has come
+_UNKNOWN = -1  # paramiko's value before an exit status is received
 
-# How much of what came before the mark is kept, in bytes.
+# How much output before the mark is kept, in bytes.
 _NOISE_BYTES = 1 << 16
 _BEGIN = 'printf %s "$0"; printf %s "$0" >&2; exec "$@"'
 
@@ -31,7 +32,7 @@ _Heard = tuple[Callable[[bytes], None], bytes]
 
 
 class Begin:
-    """The beginning of what a command prints: before it, the user's login shell may print whatever it likes."""
+    """Finds the start of a command's output by its mark; the user's login shell may print anything before it."""
 
     def __init__(self, mark: bytes, take: Callable[[bytes], None]) -> None:
         self._mark, self._take = mark, take
@@ -39,7 +40,7 @@ class Begin:
         self._seen = False
 
     def __call__(self, data: bytes) -> None:
-        """Take a piece, and pass on what comes after the mark."""
+        """Take a piece, and pass on the output after the mark."""
         if not self._seen:
             before, mark, data = (self._before + data).partition(self._mark)
             self._seen = bool(mark)
@@ -48,7 +49,7 @@ class Begin:
             self._take(data)
 
     def finish(self) -> None:
-        """Pass on what came instead: where there was no mark, the command was never begun, and this tells why."""
+        """Pass on the output without a mark: the command was not started then, and this output tells why."""
         if not self._seen and self._before:
             self._take(self._before)
 
@@ -56,11 +57,11 @@ class Begin:
 def carry(
     channel: Any, command: Command, mark: bytes, on_line: LineSink | None, late: threading.Event
 ) -> Result | None:
-    """Read and write the streams of a command that runs on a channel until it ends; None: the channel ended first.
+    """Carry the streams of a command that runs on a channel until it ends. Return None when the channel ends first.
 
-    `mark` is what comes before the command's own output; see `line_of`. The line callback runs in the thread that
-    calls, and hears nothing more once it is `late`. Raises CommandFailed when it prints too much, and what `on_line`
-    raises.
+    `mark` comes before the command's own output; see `line_of`. The line callback runs in the calling thread, and is
+    not called any more once `late` is set. Raises CommandFailed when the command prints too much, and the exceptions of
+    `on_line`.
     """
     output = Output(command, on_line)
     out, err = Begin(mark, output.out), Begin(mark, output.err)
@@ -80,7 +81,7 @@ def carry(
         tell((take, b""))
 
     def write() -> None:
-        with contextlib.suppress(OSError):  # it ended without reading: its exit code tells
+        with contextlib.suppress(OSError):  # the command ended without reading its input: its exit code tells
             if command.input:
                 channel.sendall(command.input)
             channel.shutdown_write()
@@ -104,11 +105,11 @@ def carry(
 
 
 def _ended(_: bytes) -> None:
-    """The command has ended: its exit status has come."""
+    """Mark the end of the command: its exit status has been received."""
 
 
 def _take(heard: queue.Queue[_Heard], open_: set[Callable[[bytes], None]], late: threading.Event) -> None:
-    """Take what is heard until all that is open has ended, or the command has and its outputs are silent."""
+    """Process the queue until all streams have ended, or the command has ended and its outputs are silent."""
     while open_ and not late.is_set():
         try:
             take, data = heard.get(timeout=None if _ended in open_ else LINGER_SECONDS)
@@ -121,26 +122,26 @@ def _take(heard: queue.Queue[_Heard], open_: set[Callable[[bytes], None]], late:
 
 
 def end(transport: Any, channel: Any, seconds: float) -> None:
-    """End the command on a channel: SIGTERM, SIGKILL after `seconds`; then close the channel."""
-    if channel.closed:  # its number may be another's by now
+    """End the command on a channel: SIGTERM, then SIGKILL after `seconds`. Then close the channel."""
+    if channel.closed:  # the channel's number may be reused by now
         return
     transport.signal(channel, "TERM")
     channel.status_event.wait(seconds)
     if not channel.closed:
-        transport.signal(channel, "KILL")  # also to what it has left in its session
+        transport.signal(channel, "KILL")  # also for the processes that the command left in its session
     channel.close()
 
 
 def new_mark() -> bytes:
-    """Return what no login shell prints."""
+    """Return a random mark that no login shell prints."""
     return f"mailstack-{secrets.token_hex(8)}:".encode()
 
 
 def line_of(command: Command, mark: bytes) -> str:
-    """Return the command as one line for the user's login shell: that is all that SSH carries (RFC 4254, section 6.5).
+    """Return the command as one line for the user's login shell, the only form in SSH (RFC 4254, section 6.5).
 
-    The mark is printed first, on both outputs. The command takes the place of the shell: it is what sshd sends a signal
-    to, and whose end it tells.
+    The mark is printed first, on both outputs. The command replaces the shell with `exec`: sshd then sends signals to
+    the command itself, and reports its exit status.
     """
     settings = [f"{name}={value}" for name, value in command.environment.items()]
     begun = ("sh", "-c", _BEGIN, mark.decode(), *(("env", *settings) if settings else ()))

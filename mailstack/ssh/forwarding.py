@@ -1,4 +1,4 @@
-"""Sockets and ports of this machine that lead to a host over SSH: servers, and the joining of two streams."""
+"""Forward sockets and ports of this machine to a host over SSH: the servers, and copying between two streams."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _BUFFER = 1 << 16
 
 
 class Forwards:
-    """The ports of this machine's loopback that lead to the host."""
+    """The ports of this machine's loopback that are forwarded to the host."""
 
     def __init__(self, lead: Callable[[int], Any]) -> None:
-        """`lead` connects to a port of the host's loopback, and returns the channel."""
+        """Take `lead`, which connects to a port of the host's loopback and returns the channel."""
         self._lead = lead
         self._servers: dict[int, Ports] = {}
         self._lock = threading.Lock()
 
     def open(self, ports: Iterable[int]) -> list[int]:
-        """Listen on these ports; returns those that are taken."""
+        """Listen on these ports. Return those that are in use."""
         taken = []
         with self._lock:
             for port in set(ports) - set(self._servers):
@@ -38,18 +38,18 @@ class Forwards:
         return sorted(taken)
 
     def close(self, ports: Iterable[int]) -> None:
-        """Listen on these ports no longer."""
+        """Stop listening on these ports."""
         with self._lock:
             servers = [self._servers.pop(port) for port in ports if port in self._servers]
         for server in servers:
             with contextlib.suppress(OSError):
-                server.socket.shutdown(socket.SHUT_RDWR)  # it wakes up; else it looks every half a second
+                server.socket.shutdown(socket.SHUT_RDWR)  # wakes the server up, which polls every 0.5 s otherwise
             server.shutdown()
             server.server_close()
 
 
 class Sockets(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """A Unix socket; each client is handled in a thread."""
+    """A server on a Unix socket; a thread handles each client."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -64,11 +64,11 @@ class Sockets(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self._handle(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """One client's trouble is told to that client alone: its connection ends."""
+        """Ignore the error of one client: its connection is closed, the others stay."""
 
 
 class Ports(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """A port of the loopback that leads somewhere."""
+    """A server on a loopback port that forwards each connection."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -83,11 +83,11 @@ class Ports(socketserver.ThreadingMixIn, socketserver.TCPServer):
         join(request, self._lead())
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """As above: nothing listens at the other end, say."""
+        """Ignore the error, as above: for example, nothing listens at the other end."""
 
 
 def join(client: socket.socket, channel: Any) -> None:
-    """Carry what is said between a client and a channel, until both have said all."""
+    """Copy data between a client and a channel in both directions until both have ended."""
 
     def towards_client() -> None:
         with contextlib.suppress(OSError):

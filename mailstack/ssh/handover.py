@@ -1,4 +1,4 @@
-"""A lab's files on a host over SSH: sent there, and removed. They are read by the containers, which run there."""
+"""Send a lab's files to a host over SSH, and remove them. The containers there read them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mailstack.state import owner
 if TYPE_CHECKING:
     import tarfile
 
-# All files of a lab. They take the place of those that are there, file by file and in place: containers know a file by
-# its inode. The lab's directory is marked (see `directories`): one without the marker was made by somebody else.
+# Take all files of a lab. Files are overwritten in place, because containers know a file by its inode. The lab's
+# directory has a marker (see `directories`); a directory without it does not belong to mailstack.
 _TAKE = """\
 set -e
 umask 077
@@ -36,7 +36,7 @@ sort ../.told > ../.taken
 find . -type f | sort | comm -23 - ../.taken | xargs -r -d '\\n' rm -f --
 """
 _ABSENT = 9
-# Some files, and in one of them (`.gone`) the names of those to remove. It fails where the lab's files are not there.
+# Take some files; one of them (`.gone`) lists the names to remove. Fails when the lab has no files on the host.
 _UPDATE = f"""\
 set -e
 umask 077
@@ -45,11 +45,11 @@ tar --overwrite -xf -
 xargs -d '\\n' rm -f -- .gone < .gone
 """
 _GONE = ".gone"
-# POSIX: blocks of 1024 bytes; the fourth column of the last line is what is available. Its parent where the user may
-# not see the directory itself.
+# POSIX df: blocks of 1024 bytes; the fourth column of the last line is the available space. The parent is the fallback
+# when the user may not access the directory.
 _FREE = 'df -Pk "$1" 2>/dev/null || df -Pk "${1%/*}"'
-# A lab's directory with its marker; one of the version before markers by its CA. Directories in which others have
-# something stay. No link is followed.
+# Remove a lab's directory if it has the marker. Versions before the marker are recognised by the lab's CA. Directories
+# with other content stay. No symbolic link is followed.
 _FORGET = """\
 forget() {
   [ -O "$1" ] && [ ! -L "$1" ] && [ ! -L "$1/$2" ] && [ ! -L "$1/$2/$3" ] && [ -f "$1/$2/$3/$4" ] || return 0
@@ -62,7 +62,7 @@ forget "/dev/shm/mailstack-$(id -u)" "$2" "$3" files/ca.pem
 
 
 def send(connection: Connection, files: Path, place: str, names: Collection[str] | None) -> None:
-    """Make the files in `place` on the host the same as those in `files`: all of them, or those with these names.
+    """Make the files in `place` on the host the same as those in `files`: all of them, or only `names`.
 
     Raises HostError, DeadlinePassed.
     """
@@ -89,7 +89,7 @@ def _put(connection: Connection, script: str, place: str, archive: bytes) -> Res
 
 
 def everything(files: Path) -> bytes:
-    """Return all files of a directory as an archive."""
+    """Return all files of a directory as a tar archive."""
     import tarfile
 
     archive = io.BytesIO()
@@ -99,7 +99,7 @@ def everything(files: Path) -> bytes:
 
 
 def some(files: Path, names: Collection[str]) -> bytes:
-    """Return the files with these names as an archive, with the names of those that are not there in `.gone`."""
+    """Return the files with these names as a tar archive. `.gone` in it lists the names that do not exist."""
     import tarfile
 
     there = [name for name in names if (files / name).exists()]

@@ -1,7 +1,7 @@
-"""Logging in to a host as OpenSSH would, over all hops that lead to it.
+"""Log in to a host as OpenSSH would, over all jump hosts.
 
-Fabric reads ~/.ssh/config (names, users, ports, keys, ProxyJump); keys of hosts are verified against known_hosts
-(sshd(8)), and a host that is not in there is refused, where Fabric would add it.
+Fabric reads ~/.ssh/config (names, users, ports, keys, ProxyJump). Host keys are verified against known_hosts (sshd(8)).
+An unknown host is refused, although Fabric would add it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mailstack.secret import Secret
 from mailstack.ssh import transport
 from mailstack.ssh.address import Host
 
-# Until a machine has answered at all, and until the host is logged in to, over all hops and with whichever key; in
-# seconds.
+# Timeouts in seconds: until a machine answers, and until the login to the host is complete, over all jump hosts and
+# with any key.
 CONNECT_SECONDS = 10
 LOGIN_SECONDS = 12
 
@@ -31,7 +31,7 @@ _KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 
 
 class Refused(HostError):
-    """The host takes none of the keys that were offered; `question` is what to ask the user for, if that may help."""
+    """The host accepts none of the offered keys. `question` is the prompt for the user, if an answer may help."""
 
     def __init__(self, message: str, *, remedy: str, question: str = "") -> None:
         super().__init__(message, remedy=remedy)
@@ -39,9 +39,9 @@ class Refused(HostError):
 
 
 def enter(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
-    """Connections that are logged in, the last of them to the host, each through the one before it.
+    """Return logged-in connections, each through the one before it; the last one is to the host.
 
-    `answers`: what the user has said to the questions of Refused. Raises HostError; Refused when no key will do.
+    `answers` are the user's answers to the questions of Refused. Raises HostError; Refused when no key is accepted.
     """
     import fabric
 
@@ -59,7 +59,7 @@ def enter(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
 
 @contextlib.contextmanager
 def mapped(host: Host) -> Iterator[None]:
-    """Turn what the libraries raise into a HostError that names the host; what is not theirs passes unchanged."""
+    """Map the libraries' errors to a HostError that names the host. Other errors pass unchanged."""
     try:
         yield
     except MailstackError:
@@ -71,7 +71,7 @@ def mapped(host: Host) -> Iterator[None]:
 
 
 def errors(host: Host) -> library_errors.Table:
-    """Return what the errors of the libraries are for the user."""
+    """Return the table that maps the libraries' errors to errors for the user."""
 
     def broken(error: Exception) -> HostError:
         reason = getattr(error, "strerror", None) or str(error) or "the connection was cut"
@@ -87,7 +87,7 @@ def errors(host: Host) -> library_errors.Table:
 
 
 class _Hop:
-    """One of the machines on the way, the host itself in the end."""
+    """A jump host, or the host itself at the end."""
 
     def __init__(self, host: Host, connection: Any, called: str, last: bool) -> None:
         self._host = host
@@ -98,7 +98,7 @@ class _Hop:
 
     @contextlib.contextmanager
     def in_time(self, deadline: Deadline) -> Iterator[None]:
-        """Give up what is done meanwhile when the deadline passes. Raises HostError."""
+        """Close the connections when the deadline passes. Raises HostError."""
         late = threading.Event()
         timer = threading.Timer(deadline.remaining(), self._give_up, (late,))
         timer.start()
@@ -140,11 +140,11 @@ class _Hop:
             raise self._refused(answers, password="password" in kinds or not kinds) from None
         except paramiko.SSHException as error:
             raise self._broken(error, answers) from None
-        except (OSError, EOFError) as error:  # TimeoutError is one
+        except (OSError, EOFError) as error:  # includes TimeoutError
             raise self._unreachable(error) from None
 
     def _broken(self, error: Exception, answers: Mapping[str, Secret]) -> HostError:
-        """Return what an error of the SSH protocol is for the user."""
+        """Return the error for the user for an error of the SSH protocol."""
         import paramiko
 
         if isinstance(error, paramiko.BadHostKeyException):
@@ -154,7 +154,7 @@ class _Hop:
                 remedy="somebody may be in between. Where you know that the key is new: "
                 f"ssh-keygen -R {_known_name(error.hostname, self._connection.port)}, then connect once with ssh",
             )
-        if self._passphrase in answers:  # with which the key cannot be read
+        if self._passphrase in answers:  # which does not decrypt the key
             return Refused(
                 f"{self._name}: this is not the passphrase of the key for it",
                 remedy="add the key to your agent: ssh-add",
@@ -171,7 +171,7 @@ class _Hop:
         )
 
     def _unreachable(self, error: OSError | EOFError) -> HostError:
-        """Return what an error of the network is for the user."""
+        """Return the error for the user for a network error."""
         import paramiko
 
         remedy = "is the machine up, and does sshd listen there?"
@@ -188,12 +188,12 @@ class _Hop:
         return HostError(f"{self._name}: {reason}", remedy=remedy)
 
     def _prepare(self, answers: Mapping[str, Secret]) -> None:
-        """What the library is to do otherwise than it would."""
+        """Set the library's options that differ from its defaults."""
         connection = self._connection
         connection.connect_timeout = CONNECT_SECONDS
         asked = dict(connection.connect_kwargs, banner_timeout=CONNECT_SECONDS)
-        asked["auth_timeout"] = 2 * LOGIN_SECONDS  # of each key: the deadline of all of them is the shorter one
-        # As ssh(1) does, one that is not there is left out.
+        asked["auth_timeout"] = 2 * LOGIN_SECONDS  # per key; the deadline for all keys is shorter
+        # Skip files that do not exist, as ssh(1) does.
         asked["key_filename"] = [name for name in asked.get("key_filename", []) if Path(name).expanduser().is_file()]
         for word, question in (("password", self._password), ("passphrase", self._passphrase)):
             if question in answers:
@@ -202,7 +202,7 @@ class _Hop:
         _verify(connection, self._name, self._host)
 
     def _gone(self) -> bool:
-        """Whether the connection was there, and is no more: then what could not be done says nothing of the keys."""
+        """Return whether the connection was cut after it was open: then a failed login says nothing about the keys."""
         transport = self._connection.client.get_transport()
         return transport is not None and transport.remote_version != "" and not transport.is_active()
 
@@ -223,20 +223,20 @@ class _Hop:
 
 
 def _hops(connection: Any) -> list[Any]:
-    """The connections that lead to a host, its own the last of them."""
+    """Return the connections that lead to a host, the host's own last."""
     hops: list[Any] = []
-    while connection and not isinstance(connection, str):  # of ProxyCommand
+    while connection and not isinstance(connection, str):  # a string: ProxyCommand
         hops.insert(0, connection)
         connection = connection.gateway
     return hops
 
 
 def _verify(connection: Any, name: str, host: Host) -> None:
-    """Have a connection verify its host's key."""
+    """Make a connection verify its host's key."""
     import paramiko
 
     class Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
-        """Refuse a key that is in no known_hosts."""
+        """Refuse a key that is in no known_hosts file."""
 
         def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
             raise HostError(
@@ -254,7 +254,7 @@ def _verify(connection: Any, name: str, host: Host) -> None:
 
 
 def fingerprint(key: Any) -> str:
-    """A host key's fingerprint as ssh(1) shows it."""
+    """Return a host key's fingerprint in the format of ssh(1)."""
     digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
     return f"SHA256:{digest} ({key.get_name()})"
 

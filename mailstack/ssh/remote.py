@@ -1,6 +1,6 @@
-"""A host over SSH: the only room that uses Fabric, and what is below it.
+"""A connection to a host over SSH. Only this package uses Fabric and the libraries below it.
 
-`login` opens the connection, this module runs commands over it, and leads to sockets and ports.
+`login` opens the connection. This module runs commands over it, and connects to sockets and ports of the host.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from mailstack.ssh.transport import STREAM_LOCAL
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Until the host has answered; in seconds.
+# Timeout until the host answers; in seconds.
 CONNECT_SECONDS = 10
 # After this time without an answer the connection counts as cut; in seconds.
 SILENCE_SECONDS = 10
 _KEEPALIVE_SECONDS = 3
 _PIECE = 1 << 16
-# How long a command has between SIGTERM and SIGKILL; in seconds.
+# Time between SIGTERM and SIGKILL for a command; in seconds.
 LATE_SECONDS = 1.0
 
 
 def _mapped(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn what SSH's library raises into a HostError that names the host."""
+    """Map errors of the SSH library to a HostError that names the host."""
 
     @functools.wraps(function)
     def inner(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -52,26 +52,26 @@ class Remote:
     """One connection to a host."""
 
     def __init__(self, host: Host, answers: Mapping[str, Secret]) -> None:
-        """`answers`: what the user has said to each question that Refused has come with."""
+        """Take the user's `answers` to the questions of Refused."""
         self.host = host
         self._answers = answers
         self._hops: list[Any] = []
-        self._connection: Any = None  # the last of them
+        self._connection: Any = None  # the last of `_hops`
 
     # ── the connection ─────────────────────────────────────────────────────────────────────────────────────────
 
     def open(self) -> None:
-        """Connect and log in. Raises HostError; Refused when none of the user's keys will do."""
+        """Connect and log in. Raises HostError; Refused when none of the user's keys is accepted."""
         self._hops = login.enter(self.host, self._answers)
         self._connection = self._hops[-1]
         _watch_line(self._hops[0].transport.sock, self._connection.transport)
 
     def wait(self) -> None:
-        """Until the connection has ended, however it does."""
+        """Wait until the connection ends for any reason."""
         self._connection.transport.join()
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         for hop in reversed(self._hops):
             hop.close()
 
@@ -79,7 +79,7 @@ class Remote:
 
     @_mapped
     def session(self) -> Any:
-        """A channel on which one command can be run."""
+        """Return a channel for one command."""
         return self._connection.transport.open_session(timeout=CONNECT_SECONDS)
 
     def run(
@@ -90,17 +90,17 @@ class Remote:
         on_line: LineSink | None = None,
         channel: Any = None,
     ) -> Result:
-        """Run a command on the host to its end; see Runs. What nobody may see goes in by `input`.
+        """Run a command on the host to its end; see Runs. Pass secrets by `input`.
 
-        `channel`: a `session` of the caller's, who may `end` it. Raises HostError, DeadlinePassed, CommandFailed when
-        it prints too much, and what `on_line` raises.
+        `channel` is a `session` of the caller, which the caller may `end`. Raises HostError, DeadlinePassed,
+        CommandFailed when the command prints too much, and the exceptions of `on_line`.
         """
         import threading
 
         channel, late = channel or self.session(), threading.Event()
 
         def give_up() -> None:
-            if channel.exit_status_ready():  # what holds its outputs open is waited for no longer
+            if channel.exit_status_ready():  # do not wait for processes that hold its outputs open
                 channel.close()
             else:
                 late.set()
@@ -132,12 +132,12 @@ class Remote:
         return mark
 
     def end(self, channel: Any, seconds: float = LATE_SECONDS) -> None:
-        """End what runs on a channel (SIGTERM, then SIGKILL after `seconds`), and close it: then `run` is over."""
+        """End the command on a channel (SIGTERM, then SIGKILL after `seconds`) and close it, so that `run` returns."""
         execution.end(self._connection.transport, channel, seconds)
 
     @_mapped
     def socket(self, path: str) -> Any:
-        """A connection to a Unix socket of the host's (OpenSSH's PROTOCOL, section 2.4): a channel."""
+        """Return a channel to a Unix socket of the host (OpenSSH's PROTOCOL, section 2.4)."""
         transport = self._connection.transport
         with transport.socket_lock:
             transport.socket_path = path
@@ -145,16 +145,16 @@ class Remote:
 
     @_mapped
     def port(self, number: int) -> Any:
-        """A connection to a port of the host's loopback: a channel."""
+        """Return a channel to a port of the host's loopback."""
         return self._connection.transport.open_channel(
             "direct-tcpip", ("127.0.0.1", number), ("127.0.0.1", 0), timeout=CONNECT_SECONDS
         )
 
     @_mapped
     def program(self, command: Command, ready: bytes, seconds: float) -> tuple[Any, str]:
-        """Start a program on the host whose standard input and output are a channel.
+        """Start a program on the host. Return a channel that carries its standard input and output.
 
-        It is given when the program has printed `ready`; None when it has not within `seconds`, and what it said.
+        Returns when the program has printed `ready`. If it has not within `seconds`, returns None and its error output.
         """
         import threading
 
@@ -187,10 +187,10 @@ class Remote:
 
 
 def _watch_line(line: Any, transport: Any) -> None:
-    """Have the connection end when the host answers no more, whether or not what lies between still does."""
+    """Close the connection when the host does not answer, even if a jump host in between still does."""
     import threading
 
-    if isinstance(line, socket.socket):  # else a program's, of ProxyCommand
+    if isinstance(line, socket.socket):  # otherwise it is a ProxyCommand's
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)  # tcp(7)
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     threading.Thread(target=_ask_for_life, args=(transport,), daemon=True).start()
@@ -198,7 +198,7 @@ def _watch_line(line: Any, transport: Any) -> None:
 
 
 def _ask_for_life(transport: Any) -> None:
-    """As ssh_config(5), ServerAliveInterval: every host answers, if only that it knows no such request."""
+    """Send keepalives as ssh_config(5), ServerAliveInterval: a host that does not know the request answers too."""
     with contextlib.suppress(OSError, EOFError):
         while transport.is_active():
             transport.global_request("keepalive@openssh.com", wait=True)
@@ -207,14 +207,14 @@ def _ask_for_life(transport: Any) -> None:
 
 def _listen_for_life(line: Any, transport: Any) -> None:
     while transport.is_active():
-        # What has not left this machine yet cannot be answered: then it is for TCP to say.
+        # The host cannot answer data that has not left this machine yet. TCP times out for that.
         if time.monotonic() - transport.heard > SILENCE_SECONDS and not _unsent(line):
             transport.close()
         time.sleep(1)
 
 
 def _unsent(line: Any) -> bool:
-    """Whether something stands in a socket's way out (tcp(7), SIOCOUTQ)."""
+    """Return whether a socket has unsent or unacknowledged data (tcp(7), SIOCOUTQ)."""
     if not isinstance(line, socket.socket):
         return False
     return any(fcntl.ioctl(line.fileno(), termios.TIOCOUTQ, bytes(4)))

@@ -1,4 +1,4 @@
-"""The way to an engine that the user reaches by sudo alone: a program on the host, between two sockets."""
+"""Reach an engine that the user may access only by sudo, over a program on the host between two sockets."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from mailstack.errors import HostError
 from mailstack.model import Command
 from mailstack.ssh.remote import Remote
 
-# How long the program may take to begin, and to end; in seconds.
+# Timeout for the program's start, and for its end; in seconds.
 _BEGIN_SECONDS = 10.0
 _END_SECONDS = 5.0
 
 
 class Bridge:
-    """The program of one connection; it is started when it is asked for, and again where it has ended."""
+    """The bridge program of one connection. It is started on demand, and again when it has exited."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
         self._channel: Any = None
         self._lock = threading.Lock()
-        self.name = f"engine-{secrets.token_hex(4)}"  # of its socket: the user's other connections have their own
+        self.name = f"engine-{secrets.token_hex(4)}"  # name of its socket; the user's other connections have their own
 
     def socket(self, place: str, engine: str, user: int) -> str:
-        """Return the path of the user's socket, in the directory `place`, that leads to the `engine`'s.
+        """Return the path of the user's socket, in the directory `place`, that leads to the socket `engine`.
 
-        Raises HostError where the program cannot be run.
+        Raises HostError when the program cannot be run.
         """
         path = f"{place}/{self.name}"
         with self._lock:
@@ -46,13 +46,13 @@ class Bridge:
         )
 
     def end(self) -> None:
-        """End the program, and wait for that."""
+        """End the program, and wait for its exit."""
         if self._channel is not None:
             self._channel.shutdown_write()
             self._channel.status_event.wait(_END_SECONDS)
 
 
 def program() -> str:
-    """Return the program, in Perl, without its comments: it is part of a command line."""
+    """Return the program, in Perl, without its comments, because it is part of a command line."""
     text = resources.files(__package__).joinpath("sudo_bridge.pl").read_text(encoding="utf-8")
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))

@@ -1,4 +1,4 @@
-"""A kind of SSH connection that can do what paramiko's own cannot: lead to a Unix socket, and end a program."""
+"""An SSH transport that can also open a channel to a Unix socket and signal a program, unlike paramiko's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STREAM_LOCAL = "direct-streamlocal@openssh.com"
 
 
 def kind() -> Any:
-    """A kind of connection that can lead to a Unix socket: the library knows the shape of fewer kinds of channel."""
+    """Return a transport class that can open a channel to a Unix socket, a channel type that paramiko does not know."""
     import threading
 
     import paramiko
@@ -24,7 +24,7 @@ def kind() -> Any:
     class Transport(paramiko.Transport):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.heard = time.monotonic()  # when the host last said anything
+            self.heard = time.monotonic()  # when the host last sent anything
             read = self.packetizer.read_message
 
             def read_message() -> Any:
@@ -37,21 +37,21 @@ def kind() -> Any:
             self.socket_lock = threading.Lock()
 
         def _send_user_message(self, data: Any) -> None:
-            if data.asbytes().startswith(opening.asbytes()):  # what comes after the part that all kinds share
+            if data.asbytes().startswith(opening.asbytes()):  # after the part that all channel types share
                 data.add_string(self.socket_path)
                 data.add_string("")
                 data.add_int(0)
             super()._send_user_message(data)
 
         def signal(self, channel: Any, name: str) -> None:
-            """Send a signal (TERM, KILL) to what runs on a channel (RFC 4254, section 6.9)."""
+            """Send a signal (TERM, KILL) to the program on a channel (RFC 4254, section 6.9)."""
             asked = paramiko.Message()
             asked.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
             asked.add_int(channel.remote_chanid)
             asked.add_string("signal")
-            asked.add_boolean(False)  # no answer is wanted
+            asked.add_boolean(False)  # want reply: no
             asked.add_string(name)
-            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):  # gone with its connection
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):  # the connection is closed
                 self._send_user_message(asked)
 
         _channel_handler_table: ClassVar[dict[int, Any]] = {
@@ -63,21 +63,21 @@ def kind() -> Any:
 
 
 def _request(channel: Any, message: Any) -> None:
-    """Take a request on a channel; the library does not know that a command was ended by a signal (section 6.10)."""
+    """Handle a request on a channel. The library does not know that a signal ended a command (section 6.10)."""
     if message.get_text() == "exit-signal":
         message.get_boolean()
         channel.exit_status = ended_by(message.get_text())
         channel.status_event.set()
         return
     message.rewind()
-    message.get_int()  # the channel's number
+    message.get_int()  # the channel number
     channel._handle_request(message)
 
 
 def ended_by(name: str) -> int:
     """Return the exit code of a command that a signal ended: -N, as for a child process.
 
-    255 for a signal that is not known here, and for SIGHUP, whose -1 is what the library has for “none yet”.
+    Returns 255 for an unknown signal, and for SIGHUP: its -1 is the library's value for “no exit status yet”.
     """
     number = signal.Signals.__members__.get(f"SIG{name}", signal.SIGHUP)
     return 255 if number == signal.SIGHUP else -number

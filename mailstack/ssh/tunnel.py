@@ -1,10 +1,10 @@
-"""The connection to one host, kept open by a process of its own (`daemon`), which `daemon_client` starts.
+"""The open connection to one host, in its daemon (`daemon`), which `daemon_client` starts.
 
 <directory>/docker.sock    leads to the host's engine
-<directory>/control.sock   what this process is asked to do: a line of JSON each, see `daemon_control`
-127.0.0.1:PORT                     leads to the same port of the host's loopback, for each port of a lab
+<directory>/control.sock   takes requests, one line of JSON each; see `daemon_control`
+127.0.0.1:PORT             leads to the same port of the host's loopback, for each port of a lab
 
-It ends when the connection does, and when the last command has gone and no lab is left.
+The daemon exits when the connection ends, or when the last command has left and no lab exists.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from mailstack.ssh.forwarding import Forwards
 from mailstack.ssh.remote import Remote
 from mailstack.ssh.sudo_bridge import Bridge
 
-# How long the host's shell may take to say what there is; in seconds.
+# Timeout of the shell script that describes the host; in seconds.
 _LOOK_SECONDS = 10.0
 
-# What has to be known of a host before anything is done there: one line each, in this order, and all that listens
-# there (proc_pid_net(5)). Secrets go into shared memory: where systemd runs, the user's own runtime directory goes when
-# the user logs out.
+# Describe the host: one line for each fact, in this order, then all listening sockets (proc_pid_net(5)). Secrets go
+# into shared memory: systemd removes the user's runtime directory when the user logs out.
 _ABOUT = """\
 umask 077
 socket=${DOCKER_HOST:-unix:///var/run/docker.sock}; socket=${socket#unix://}
@@ -47,12 +46,12 @@ cat /proc/net/tcp /proc/net/tcp6 2>/dev/null
 """
 
 
-# The socket, should what has listened there have been killed; the directory stays where others have labs.
+# Remove the socket, which stays if its listener was killed. The directory stays when others have labs in it.
 _LEAVE = 'rm -f -- "$1/$2"; rmdir -- "$1"'
 
 
 class Tunnel:
-    """What is open towards one host."""
+    """The sockets and ports that are forwarded to one host."""
 
     def __init__(self, remote: Remote, directory: Path) -> None:
         self.remote = remote
@@ -64,7 +63,7 @@ class Tunnel:
         self._users = 0
 
     def look(self) -> None:
-        """Learn what there is on the host. Raises HostError, DeadlinePassed."""
+        """Query the host's state. Raises HostError, DeadlinePassed."""
         try:
             result = self.remote.run(Command(("sh", "-c", _ABOUT)), deadline=Deadline.after(_LOOK_SECONDS))
         except DeadlinePassed:
@@ -94,47 +93,47 @@ class Tunnel:
             self._by_sudo()
 
     def engine(self) -> Any:
-        """A connection to the host's engine. Raises HostError."""
+        """Return a connection to the host's engine. Raises HostError."""
         return self.remote.socket(self._by_sudo() if self.about["way"] == "sudo" else self.about["socket"])
 
     def _by_sudo(self) -> str:
         return self._bridge.socket(self.about["place"], self.about["socket"], self.about["uid"])
 
     def forward(self, ports: list[int]) -> list[int]:
-        """Listen on these ports of the loopback; returns those that are taken."""
+        """Listen on these ports of the loopback. Return those that are in use."""
         return self._forwards.open(ports)
 
     def close(self, ports: list[int]) -> None:
-        """Listen on these ports no longer."""
+        """Stop listening on these ports."""
         self._forwards.close(ports)
 
     def joined(self) -> None:
-        """A command has come."""
+        """Count a command that has connected."""
         with self._lock:
             self._users += 1
 
     def left(self) -> None:
-        """A command has gone; the last one, when there is no lab, ends the connection."""
+        """Count a command that has disconnected. After the last one, end the connection unless there is a lab."""
         with self._lock:
             self._users -= 1
             if self._users:
                 return
         with contextlib.suppress(FileNotFoundError), (self.directory / LOCK).open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # no command comes meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX)  # no command can join meanwhile
             if self._users == 0 and not daemon_client.labs(self.directory):
                 self.leave()
                 daemon_client.discard(self.directory)
                 self.end()
 
     def leave(self) -> None:
-        """Remove from the host what this connection has there."""
+        """Remove this connection's files from the host."""
         self._bridge.end()
         if self.about:
             with contextlib.suppress(HostError):
                 self.remote.run(Command(("sh", "-c", _LEAVE, "sh", self.about["place"], self._bridge.name)))
 
     def end(self) -> NoReturn:
-        """End this process: the connection has ended. What is kept of labs is for the next command to look at."""
+        """End this process, because the connection has ended. The labs' files stay for the next command."""
         for name in (ENGINE, CONTROL):
             (self.directory / name).unlink(missing_ok=True)
-        os._exit(0)  # threads that wait for what never comes are not waited for
+        os._exit(0)  # exit without joining threads that may block forever

@@ -1,6 +1,6 @@
-"""The language of `connection` and `tunnel`: one JSON object a line, over a Unix socket; errors cross it whole.
+"""The protocol between commands and the daemon: a JSON object per line over a Unix socket, errors included.
 
-Either side may be killed in the middle of a line: what does not end with a newline was not said.
+Either side may be killed in the middle of a line, so a line without its newline is ignored.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mailstack.model import Json
 
 T = TypeVar("T")
 
-# The longest line, in bytes: more than any command's output makes (`output.STDOUT_BYTES`, escaped).
+# The longest line, in bytes: more than any command's output needs (`output.STDOUT_BYTES`, escaped).
 LINE_BYTES = 1 << 29
 
 _KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 
 class Broken(Exception):
-    """A line was no JSON object, or a value in it was missing or of another type."""
+    """A line is no JSON object, or a value in it is missing or of another type."""
 
 
 def say(stream: io.BufferedRWPair, document: Json) -> None:
@@ -32,7 +32,7 @@ def say(stream: io.BufferedRWPair, document: Json) -> None:
 
 
 def heard(stream: io.BufferedRWPair) -> Json | None:
-    """Read one object; None when the other side has ended, also in the middle of it. Raises Broken, OSError."""
+    """Read one object. Return None when the other side has closed, even within a line. Raises Broken, OSError."""
     line = stream.readline(LINE_BYTES)
     if not line.endswith(b"\n"):
         return None
@@ -62,7 +62,7 @@ def items(document: Json, name: str, kind: type[T]) -> list[T]:
 
 
 def told(error: Exception) -> Json:
-    """Return an error as an object: all of its parts."""
+    """Return an error as an object with all of its parts."""
     if not isinstance(error, MailstackError):
         error = HostError(f"the process that keeps the connection failed: {type(error).__name__}: {error}")
     kinds = (kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind)
@@ -77,7 +77,7 @@ def told(error: Exception) -> Json:
 
 
 def error_of(document: Json) -> MailstackError:
-    """Return the error that an object tells of. Raises Broken."""
+    """Return the error that an object describes. Raises Broken."""
     kind = _KINDS.get(value(document, "kind", str))
     if kind is None or not issubclass(kind, MailstackError):
         raise Broken(f"there is no error of the kind {document['kind']!r:.40}")

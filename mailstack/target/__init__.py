@@ -1,1 +1,1 @@
-"""The Docker host that a command works on, as a value: this machine, a context, a host over SSH."""
+"""The Docker host that a command works on, as a value: this machine, a Docker context, or a host over SSH."""

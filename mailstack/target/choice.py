@@ -1,4 +1,4 @@
-"""The choice of a target: by what the user has typed, and by the environment.
+"""Choose a target by the user's options and by the environment.
 
 target = choose(os.environ, host="ssh://student@box")
 Engine(target).info()
@@ -15,11 +15,11 @@ from mailstack.target.target import Target, local
 def choose(
     environment: Mapping[str, str], *, host: str = "", context: str = "", ask: Ask = lambda question: None
 ) -> Target:
-    """Make the target that the user has chosen: `host` over SSH, a Docker `context`, or what the environment says.
+    """Return the chosen target: `host` over SSH, a Docker `context`, or the one that the environment selects.
 
-    The environment says it as for Docker's own command: DOCKER_HOST, DOCKER_CONTEXT, the current context, the default.
-    An address ssh://… is a host over SSH, too. `ask` gives a password, or a passphrase, where no key will do. Raises
-    InputError for what is no host, HostError when it cannot be reached.
+    The environment works as for Docker's own command: DOCKER_HOST, DOCKER_CONTEXT, the current context, the default. An
+    address ssh://… is a host over SSH, too. `ask` returns a password or a passphrase when no key is accepted. Raises
+    InputError for an invalid host, HostError when it cannot be reached.
     """
     own = local(environment, context)
     if not host and own.address.startswith("ssh://"):

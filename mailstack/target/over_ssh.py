@@ -1,8 +1,8 @@
 """A host over SSH as a target.
 
-A process of its own (`ssh/daemon`) keeps the connection: the engine there has a socket here, the ports of its labs are
-this machine's, and what is kept of them here has a home of its own. What is left is done here: the files for the
-containers have to be on the host as well.
+A daemon (`ssh/daemon`) keeps the connection. The host's engine has a socket here, the ports of its labs are forwarded
+from this machine, and the labs' files here are in a directory of its own. This module does the rest: the containers'
+files have to be on the host as well.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from mailstack.storage import directories
 from mailstack.target import target
 from mailstack.target.target import DEFAULT_URL, Target
 
-# The longest path of a socket (unix(7), sun_path).
+# The longest path of a socket, in bytes (unix(7), sun_path).
 _SOCKET_BYTES = 107
 
 
 @dataclass(frozen=True, slots=True)
 class SshTarget(Target):
-    """A host over SSH, and the connection to it. The methods are those of Target."""
+    """A host over SSH and the connection to it. The methods are those of Target."""
 
     connection: Connection
-    socket: str  # address of the socket here that leads to the engine
+    socket: str  # the address of the local socket that leads to the engine
     own: str
 
     @property
@@ -124,9 +124,9 @@ class SshTarget(Target):
 
 
 def connect(name: str, own: str, ask: Ask) -> SshTarget:
-    """Connect to the host `name`; `own` is the engine that the user has chosen besides, if any.
+    """Connect to the host `name`; `own` is the address of the engine that the user has chosen besides, if any.
 
-    Raises InputError for what is no host, HostError when it cannot be reached.
+    Raises InputError for an invalid host, HostError when it cannot be reached.
     """
     host = address.parse(name)
     directory = directories.root() / host.key
@@ -136,6 +136,6 @@ def connect(name: str, own: str, ask: Ask) -> SshTarget:
             remedy=f"set {directories.VARIABLE} to a directory with a shorter path",
         )
     url = f"unix://{directory / ENGINE}"
-    # A process that was started for this host has the host's engine as its own.
+    # In a process that was started for this host, `own` is the host's engine.
     near = own.startswith("unix://") and own != url
     return SshTarget(daemon_client.join(host, directory, ask), url, own if near else DEFAULT_URL)

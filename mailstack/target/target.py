@@ -1,8 +1,8 @@
-"""The Docker host that a command works on: a value that is made once, and passed along.
+"""The Docker host that a command works on: a value that is created once, and passed along.
 
 `LocalTarget` is an engine that this machine reaches itself: its own, that of a Docker context, or one at DOCKER_HOST.
-`target_ssh.SshTarget` is a host over SSH, with its open connection.
-`target_choice.choose` makes the one that the user has chosen.
+`over_ssh.SshTarget` is a host over SSH with its open connection. `choice.choose` creates the target that the user has
+chosen.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ from mailstack.text import hint
 if TYPE_CHECKING:
     pass
 
-# The variable that names a host over SSH, where no option does.
+# The environment variable that names a host over SSH when no option does.
 VARIABLE = "MAILSTACK_HOST"
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 
 
 class Target(Protocol):
-    """A Docker host; where nothing else is said, what is here holds of an engine that this machine reaches itself.
+    """A Docker host. The defaults here are those of an engine that this machine reaches itself.
 
-    Everything that reaches another machine raises HostError when it has gone.
+    All methods that reach another machine raise HostError when it is unreachable.
     """
 
     @property
     def url(self) -> str:
-        """The engine's address, as this machine reaches it. Raises EngineError where the Docker context is unknown."""
+        """The engine's address on this machine. Raises EngineError when the Docker context is unknown."""
 
     @property
     def host(self) -> str:
-        """The host over SSH, as a user types it; "" where this machine reaches the engine itself."""
+        """The host over SSH, as the user types it; "" when this machine reaches the engine itself."""
         return ""
 
     @property
     def where(self) -> str:
-        """Where the engine is, for messages: `at unix:///…`, `on box`."""
+        """The engine's location for messages: `at unix:///…`, `on box`."""
         return f"on {self.host}" if self.host else f"at {self.url}"
 
     @property
     def user(self) -> str:
-        """The user whose right to use the engine counts, for messages."""
+        """The user who needs access to the engine, for messages."""
         return "this user"
 
     @property
     def by_sudo(self) -> bool:
-        """Whether the engine is reached by sudo, since the user is not in its group."""
+        """Whether the engine is reached by sudo, because the user is not in its group."""
         return False
 
     @property
     def description(self) -> str:
-        """The engine's address for people, on its own machine, and how it is reached."""
+        """The engine's address on its own machine, and how it is reached, for messages."""
         return self.url
 
     @property
@@ -71,17 +71,17 @@ class Target(Protocol):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The variables by which a child process works on the same target."""
+        """The environment variables that make a child process work on the same target."""
         return {"DOCKER_HOST": self.url, VARIABLE: self.host}
 
     @property
     def runner(self) -> Runs:
-        """Runs commands on the machine that has the engine, as far as it can be reached: here, or over SSH."""
+        """The runner for commands on the engine's machine, as far as it can be reached: local, or over SSH."""
         return Local()
 
     @property
     def own_url(self) -> str:
-        """The address of this machine's own engine, where the target is another machine's; else ""."""
+        """The address of this machine's own engine when the target is another machine; else ""."""
         return ""
 
     @property
@@ -91,23 +91,23 @@ class Target(Protocol):
 
     @property
     def clock_ahead(self) -> float:
-        """By how many seconds the target's clock is ahead of this machine's, as of the last look."""
+        """The seconds by which the target's clock is ahead of this machine's, as of the last `look`."""
         return 0.0
 
     def line(self, *words: str, lab: str = "") -> str:
-        """Return a command line of mailstack for the user to type, about this target; see `hint.line`."""
+        """Return a command line of mailstack for the user to type, for this target; see `hint.line`."""
         return hint.line(*words, lab=lab, host=self.host)
 
     def look(self) -> None:
-        """Look whether the target is still there."""
+        """Check that the target is still reachable."""
         return
 
     def explained(self, error: MailstackError) -> MailstackError:
-        """Return the cause of an error: once a host has gone, everything fails because of that."""
+        """Return the cause of an error: when a host is unreachable, everything fails because of that."""
         return error
 
     def unanswered(self, reason: str) -> HostError:
-        """Return the error for an engine that gave no answer; `reason` is what the library said."""
+        """Return the error for an engine that did not answer; `reason` is the library's message."""
         if "timed out" in reason and "connect timeout" not in reason:
             return EngineError(
                 f"the Docker engine {self.where} takes connections, and does not answer",
@@ -121,7 +121,7 @@ class Target(Protocol):
         )
 
     def files_of(self, files: Path) -> str:
-        """Return where the engine finds a lab's files for its containers."""
+        """Return the directory where the engine finds a lab's files for its containers."""
         return str(files)
 
     def hand_over(self, files: Path, names: Collection[str] | None = None) -> None:
@@ -129,42 +129,42 @@ class Target(Protocol):
         return
 
     def forget(self, lab: str, ports: Collection[int]) -> None:
-        """Remove a lab's files from the target, and forward its ports no longer."""
+        """Remove a lab's files from the target, and stop forwarding its ports."""
         return
 
     def forward(self, ports: Collection[int]) -> list[int]:
-        """Forward these ports of this machine to the target; returns those that were taken here."""
-        return []  # the engine publishes them here
+        """Forward these ports of this machine to the target. Return those that are in use here."""
+        return []  # the engine publishes them on this machine
 
     def close(self, ports: Collection[int]) -> None:
-        """Forward these ports no longer."""
+        """Stop forwarding these ports."""
         return
 
     def seed(self, lab: str) -> str:
-        """Return the text that decides where the search for a lab's free ports begins."""
-        # Labs of one name on several hosts have ports of this machine, too: not all of them begin at the same ones.
+        """Return the text that determines where the search for a lab's free ports begins."""
+        # Labs of one name on several hosts use ports of this machine, too: they begin at different ones.
         return f"{self.host} {lab}".lstrip()
 
     def listening(self) -> Collection[int]:
-        """Return the ports of another machine's loopback that were in use when it was looked at."""
+        """Return the ports of another machine's loopback that were in use at the last `look`."""
         return ()
 
     def port_test(self) -> Callable[[int], bool]:
-        """Look at the target's ports now, and return a function that tells whether one is free."""
+        """Query the target's ports now. Return a function that tells whether a port is free."""
         return ports.is_free
 
     def free_bytes(self, path: Path) -> int:
-        """Return the free space of the file system with this path, in bytes; of what the user can see above it."""
+        """Return the free bytes of the file system with this path, or with its nearest parent that the user can see."""
         while not path.exists():
             path = path.parent
         return shutil.disk_usage(path).free
 
     def ends_in(self, endpoint: str) -> bool:
-        """Whether a recorded endpoint is this target's, in whichever runtime directory it was recorded."""
+        """Return whether a recorded endpoint is this target's, in any runtime directory."""
         return endpoint.endswith(self.url)
 
     def below(self, place: Path) -> Path:
-        """Return the directory of this target's labs in a runtime directory of a version before markers."""
+        """Return the directory of this target's labs in a runtime directory of a version without markers."""
         return place
 
 
@@ -181,7 +181,7 @@ class LocalTarget(Target):
     """An engine that this machine reaches itself."""
 
     address: str = DEFAULT_URL
-    unknown: str = ""  # the name of the Docker context, where there is no such context
+    unknown: str = ""  # the name of a Docker context that does not exist
 
     @property
     def url(self) -> str:

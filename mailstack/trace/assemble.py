@@ -1,4 +1,4 @@
-"""Journeys out of collected lines."""
+"""Assembly of journeys from collected lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mailstack.trace.stations import ENDS, Station, join, place_refusals, place_
 
 
 def assemble(collected: Collected, waiting: Sequence[Waiting] | None = None, now: float | None = None) -> list[Journey]:
-    """The journeys in some lines, oldest first; `waiting`, where it is known, is what the queues hold now."""
+    """Return the journeys in some lines, oldest first; `waiting` is the current contents of the queues, if known."""
     read = [(raw, event) for raw in collected.raws if (event := _event(raw, now))]
     every = [event for raw, event in read if not raw.maybe]
     maybe = [event for raw, event in read if raw.maybe]
@@ -43,7 +43,7 @@ def _event(raw: Raw, now: float | None) -> Event | None:
 
 
 def _stale(raw: Raw, event: Event, now: float | None) -> bool:
-    """Whether the process has connected anew since it logged that TLS: its last connection's then."""
+    """Whether the logged TLS belongs to the process's previous connection: it has connected again since."""
     if event.kind != "attempt" or not event.delays or not event.delays[2]:
         return False
     secured = parse(raw.tls, raw.source, 0, now).at

@@ -1,7 +1,7 @@
-"""The lines of some messages, out of logs of any length, in memory that depends on the messages alone.
+"""Collection of the lines of some messages from logs of any length; memory depends only on the messages.
 
-A message is known by several names: its Message-ID, and the queue id that each MTA gives it. A line that is kept may
-name more of them, so the logs are read again until no new name turns up: two or three times, as a rule.
+A message has several names: its Message-ID, and the queue id that each MTA gives it. A collected line may contain more
+of them, so the logs are read again until no new name turns up: usually two or three times.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from dataclasses import dataclass, field
 
 from mailstack.trace.events import QUEUE_ID
 
-# source, line: what the logs are read as, as often as needed
+# source, line: the logs, which are read several times
 Lines = Iterable[tuple[str, str]]
 
-# Messages that are followed at most, when a text is in the lines of many: the newest.
+# The most messages to follow when many match a text: the newest.
 MESSAGES = 200
-# Passes over the logs: a mail that crosses more MTAs than this has other troubles (RFC 5321, section 6.3: 100 hops).
+# The most passes over the logs. A mail that crosses more MTAs than this has other problems (RFC 5321, section 6.3: 100
+# hops).
 PASSES = 40
-# Refusals without a queue id that are remembered: the newest may be what an MTA whose lines are here was told.
+# The most refusals without a queue id to remember. The newest may be replies to an MTA whose lines are in these logs.
 REFUSALS = 1000
-# Lines of one process, before it logs what they are about.
+# The most lines of one process to keep until it logs the message that they belong to.
 BEFORE = 10
-# Processes whose connection is remembered until they log what went over it.
+# The most processes whose connection is remembered until they log a delivery over it.
 PROCESSES = 4096
 
-# Names that stand after these words, besides the queue id that opens a line of Postfix's. Looking for the words takes
-# a tenth of the time that one expression for all of them would.
+# Names follow these words; besides, a queue id begins most lines of Postfix. A search for the words takes a tenth of
+# the time of one expression for all of them.
 _ID = re.compile(rf"({QUEUE_ID})\b")
 _MARKED = (
     ("message-id=", re.compile(r"<?([^>,\s]+)")),
@@ -40,7 +41,7 @@ _MARKED = (
     ("orig_id=", _ID),
 )
 _OPENS = re.compile(rf"{QUEUE_ID}(?=: )")
-# What smtp(8) and lmtp(8) log of a connection before they name the message that it was for.
+# Lines of smtp(8) and lmtp(8) about a connection, before they name its message.
 _CLIENT = re.compile(r"/(?:smtp|lmtp)\[\d+\]: ")
 _TRIED = re.compile(rf"(?:smtp|lmtp)\[\d+\]: ({QUEUE_ID}): to=<")
 _BEGINS = re.compile(rf"(?:pickup|smtpd)\[\d+\]: ({QUEUE_ID}): (?:uid=|client=)")
@@ -48,41 +49,41 @@ _BEGINS = re.compile(rf"(?:pickup|smtpd)\[\d+\]: ({QUEUE_ID}): (?:uid=|client=)"
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A line that was kept, where it stood, and what secured the connection of the process that logged it."""
+    """A collected line, its position, and the line that tells the TLS of its process's connection."""
 
     source: str
     position: int
     text: str
     tls: str = ""
-    queue_id: str = ""  # of a line that was logged before there was one
-    maybe: bool = False  # a refusal that nobody asked for, but that may be one message's
+    queue_id: str = ""  # of a line that was logged before its message had one
+    maybe: bool = False  # a refusal that was not searched for, but may belong to one of the messages
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The lines of some messages, in the order in which they were read, and what the logs tell of at all."""
+    """The lines of some messages, in the order of reading, and which parts of the mail system the logs cover."""
 
     raws: tuple[Raw, ...]
-    hosts: frozenset[str] = frozenset()  # that logged SMTP connections
+    hosts: frozenset[str] = frozenset()  # hosts that logged SMTP connections
     mailboxes: bool = False  # whether there are lines of Dovecot's delivery
 
 
 @dataclass(slots=True)
 class Collector:
-    """Keeps the lines of the messages whose names it knows, and learns names from them."""
+    """Collects the lines of the messages whose names it knows, and learns more names from them."""
 
     names: set[str] = field(default_factory=set)
     kept: list[Raw] = field(default_factory=list)
     refusals: deque[Raw] = field(default_factory=lambda: deque(maxlen=REFUSALS))
     hosts: set[str] = field(default_factory=set)
     mailboxes: bool = False
-    # Lines with other names, to be looked at again when another is known; of no length where logs can be reread.
+    # Lines with other names, kept in case one of them becomes known. Has length 0 if the logs can be read again.
     recent: deque[tuple[list[str], list[Raw]]] = field(default_factory=lambda: deque(maxlen=0))
     _secured: OrderedDict[str, str] = field(default_factory=OrderedDict)
     _before: dict[str, deque[Raw]] = field(default_factory=dict)
 
     def feed(self, source: str, position: int, text: str) -> bool:
-        """Look at a line; whether it was kept."""
+        """Process a line; return whether it was collected."""
         self.mailboxes = self.mailboxes or "lmtp(" in text
         if refuses(text):
             self.refusals.append(Raw(source, position, text, self._tls(source, text), maybe=True))
@@ -104,7 +105,7 @@ class Collector:
         return True
 
     def collected(self, kept: Mapping[int, Raw] | None = None) -> Collected:
-        """What was kept, or other lines by their positions."""
+        """Return the collected lines, or the lines in `kept` by their positions."""
         raws = self.kept if kept is None else [kept[position] for position in sorted(kept)]
         return Collected(tuple(raws), frozenset(self.hosts), self.mailboxes)
 
@@ -124,7 +125,7 @@ class Collector:
         self.kept.sort(key=lambda raw: raw.position)
 
     def _remember(self, source: str, position: int, text: str) -> None:
-        """Lines without a name: how a process's connection is secured, and what it says before it names a message."""
+        """Remember a line without a name: a connection's TLS, or a line from before the message is named."""
         if "TLS connection established" in text or "]: connect from " in text:
             key = _process(source, text)
             self.hosts.add(source or key.strip().partition(" ")[0])
@@ -141,7 +142,7 @@ class Collector:
             self._before.setdefault(_process(source, text), deque(maxlen=BEFORE)).append(raw)
 
     def _with_context(self, source: str, position: int, text: str) -> list[Raw]:
-        """A line, after those that its process logged before it could name the message."""
+        """Return a line, after those that its process logged before it could name the message."""
         found: list[Raw] = []
         key = _process(source, text) if self._before else ""
         if key in self._before and (queue_id := begins(text) or tried(text)):
@@ -153,7 +154,7 @@ class Collector:
 
 
 def names(text: str) -> list[str]:
-    """The queue ids and Message-IDs in a line."""
+    """Return the queue ids and Message-IDs in a line."""
     found = []
     start = text.find("]: ") + 3
     if start > 2 and (opens := _OPENS.match(text, start)) and opens[0] != "NOQUEUE":
@@ -166,38 +167,39 @@ def names(text: str) -> list[str]:
 
 
 def refuses(text: str) -> bool:
-    """Whether a line says that a client was refused before its message had a queue id."""
+    """Whether a line reports that a client was refused before its message had a queue id."""
     return "]: NOQUEUE: " in text and "reject: " in text
 
 
 def as_asked(raw: Raw) -> Raw:
-    """A refusal as the one that is looked for."""
+    """Return a refusal as one that was searched for."""
     return dataclasses.replace(raw, maybe=False)
 
 
 def begins(text: str) -> str | None:
-    """The queue id under which a line says that a message came in."""
+    """Return the queue id of a message that was received, according to the line."""
     found = _BEGINS.search(text)
     return found[1] if found else None
 
 
 def tried(text: str) -> str | None:
-    """The queue id of the message that a line says a client tried to deliver."""
+    """Return the queue id of a message for which a client logged a delivery attempt."""
     found = _TRIED.search(text)
     return found[1] if found else None
 
 
 def _process(source: str, text: str) -> str:
-    """Which process logged a line: its source, host, program and number."""
+    """Return the identity of the process that logged a line: source, host, program and process id."""
     return f"{source} {' '.join(text[: text.find(']: ')].rsplit(' ', 2)[-2:])}"
 
 
 def collect(
     read: Callable[[], Lines], seeds: Iterable[str], refusals: Sequence[Raw] = (), hosts: Iterable[str] = ()
 ) -> Collected:
-    """Every line of the messages that `seeds` name, with `refusals`; `hosts` are known to have their logs here.
+    """Return every line of the messages that `seeds` name, and `refusals`.
 
-    Refusals that may be what one of the messages was told come with them (`Raw.maybe`). `read` begins anew each time.
+    `hosts` are known to have their logs here. Refusals that may belong to one of the messages are included
+    (`Raw.maybe`). Each call of `read` starts from the beginning.
     """
     known = {seed.strip("<>") for seed in seeds}
     collector = Collector()
@@ -216,16 +218,16 @@ def collect(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search came upon: names of messages, and refusals that have none; `more` that there were others before."""
+    """The result of a search: names of messages, and refusals without a name; `more` if earlier ones were left out."""
 
     seeds: tuple[str, ...]
     refusals: tuple[Raw, ...] = ()
     more: bool = False
-    name: str = ""  # what was searched for, where it is a name
+    name: str = ""  # the query, if it is a name
 
 
 def search(read: Callable[[], Lines], query: str, limit: int = MESSAGES) -> Found:
-    """The messages with `query` (a Message-ID, a queue id, or any text, whatever its case) in a line: the newest."""
+    """Find the newest messages with `query` in a line: a Message-ID, a queue id, or any text in any case."""
     if exact := _exact(read, query):
         return exact
     wanted = query.lower()
@@ -233,7 +235,7 @@ def search(read: Callable[[], Lines], query: str, limit: int = MESSAGES) -> Foun
 
 
 def _exact(read: Callable[[], Lines], query: str) -> Found | None:
-    """`query` as a name, if any line has it as one."""
+    """Find `query` as a name; None if no line has it as one."""
     name = query.strip().strip("<>")
     for _, text in read():
         if name in text and name in names(text):
@@ -242,7 +244,7 @@ def _exact(read: Callable[[], Lines], query: str) -> Found | None:
 
 
 def latest(read: Callable[[], Lines], limit: int = 30) -> Found:
-    """The last messages that were handed in or accepted, host by host."""
+    """Find the last messages that each host received."""
     per_host: dict[str, deque[str]] = {}
     refusals: deque[Raw] = deque(maxlen=limit)
     for position, (source, text) in enumerate(read()):
@@ -258,7 +260,7 @@ def _last(read: Callable[[], Lines], matches: Callable[[str], bool], limit: int)
     seeds: OrderedDict[str, None] = OrderedDict()
     refusals: deque[Raw] = deque(maxlen=limit)
     more = False
-    held: set[str] = set()  # processes that had a matching line to log before there was a queue id
+    held: set[str] = set()  # processes with a matching line, but no queue id yet
     for position, (source, text) in enumerate(read()):
         if held and (begun := begins(text)) and _process(source, text) in held:
             held.remove(_process(source, text))

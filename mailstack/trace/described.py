@@ -1,4 +1,4 @@
-"""The events of a journey in words."""
+"""Events of a journey as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mailstack.trace.journey import Journey, meaning
 
 
 def described(event: Event, message_id: str = "") -> tuple[str, ...]:
-    """An event in lines: what happened, how, what was answered and what that means, and how long it took."""
+    """Return an event as lines: what happened, the connection, the reply and its meaning, and the delays."""
     whom = event.recipient
     if event.original and event.kind == "attempt":
         whom += f" (for {event.original})"

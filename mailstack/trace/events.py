@@ -1,7 +1,7 @@
-"""What happened in a log line of Postfix or Dovecot, as an Event; None where it is of no message.
+"""Events in the log lines of Postfix and Dovecot.
 
-The forms are those of Postfix's own messages (smtpd(8), cleanup(8), qmgr(8), smtp(8), bounce(8), postsuper(1)) and of
-Dovecot's delivery (mail-deliver: LMTP, LDA, Sieve).
+The patterns follow Postfix's own messages (smtpd(8), cleanup(8), qmgr(8), smtp(8), bounce(8), postsuper(1)) and those
+of Dovecot's delivery (mail-deliver: LMTP, LDA, Sieve).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NEXT = re.compile(rf"queued as (?P<id>{QUEUE_ID})\b|forwarded as (?P<forwarded>
 _SAVED_SESSION = re.compile(r"<[^<>]*> (?P<session>\S+) Saved")
 _CLIENT = re.compile(r"client=(?P<peer>[^,]+)")
 _SASL = re.compile(r"sasl_username=(?P<user>[^, ]+)")
-# Fifteen digits: any JSON reader has such a number exactly (RFC 8259, section 6).
+# At most fifteen digits: any JSON reader represents such a number exactly (RFC 8259, section 6).
 _QUEUED = re.compile(r"from=<(?P<sender>[^>]*)>, size=(?P<size>\d{1,15}), nrcpt=(?P<count>\d{1,15}) \(queue active\)")
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 _PICKED_UP = re.compile(r"uid=(?P<uid>\d+) from=<(?P<sender>[^>]*)>(?: orig_id=(?P<original>\w+))?")
@@ -66,7 +66,7 @@ _DELIVERED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a message at one of its stations."""
+    """An event of a message at one hop."""
 
     kind: (
         str  # accepted, handed-in, named, queued, attempt, saved, refused, notice, held, released, requeued, removed, …
@@ -74,8 +74,8 @@ class Event:
     at: float | None  # seconds of the epoch
     service: str  # the host or service that logged it
     program: str
-    queue_id: str  # "" for Dovecot, and where Postfix gave none (NOQUEUE)
-    what: str  # for people
+    queue_id: str  # "" for Dovecot, and if Postfix assigned none (NOQUEUE)
+    what: str  # description for people
     line: Line
     message_id: str = ""
     sender: str | None = None
@@ -89,18 +89,18 @@ class Event:
     code: int | None = None
     enhanced: str = ""
     delays: tuple[float, ...] = ()  # seconds: before the queue, in it, connecting, transmitting
-    delay: float | None = None  # seconds since the message came in
+    delay: float | None = None  # seconds since the message was received
     count: int = 0  # recipients
     size: int = 0  # bytes
-    next_id: str = ""  # the queue id that the next station gave, or that of a notice
-    session: str = ""  # Dovecot's
+    next_id: str = ""  # the queue id at the next hop, or of a notice
+    session: str = ""  # session id of Dovecot
 
 
 Make = Callable[..., Event]
 
 
 def tls_of(text: str) -> tuple[str, str] | None:
-    """The peer and the TLS of a connection that a line says was secured."""
+    """Return the peer and the TLS of a connection, if the line reports TLS."""
     if not (found := _TLS.search(text)):
         return None
     trust = {"Verified": ", verified", "Trusted": ", trusted", "Untrusted": ", not verified"}.get(found["trust"], "")
@@ -108,20 +108,23 @@ def tls_of(text: str) -> tuple[str, str] | None:
 
 
 def reply_of(text: str) -> tuple[int | None, str]:
-    """The reply code and the enhanced status code (RFC 3463) in a reply, or in a reason that quotes one."""
+    """Return the reply code and the enhanced status code (RFC 3463) in a reply, or in a reason that quotes one."""
     if found := _PLAIN_REPLY.match(text) or _REPLY.search(text):
         return int(found["code"]), found["enhanced"] or ""
     return None, ""
 
 
 def quoted(reason: str) -> str:
-    """A server's own words in a reason of Postfix's: what comes after “said:”, without what it was in reply to."""
+    """Return the server's own words in a reason of Postfix: after “said:”, without the “in reply to” at the end."""
     text = reason.rpartition(" said: ")[2] if " said: " in reason else reason
     return re.sub(r" \(in reply to [^)]*\)$", "", text)
 
 
 def of(line: Line, queue_id: str = "") -> Event | None:
-    """The event in a line; `queue_id` is that of a message that had none yet when the line was logged."""
+    """Return the event in a line; None if it concerns no message.
+
+    `queue_id` is that of a message that had none yet when the line was logged.
+    """
     if line.program == "dovecot" or "/" not in line.program:
         return _dovecot(line)
     if not (found := _OWNED.match(line.text)):
@@ -160,7 +163,7 @@ def _postfix(line: Line, queue_id: str, rest: str, program: str) -> Event | None
 
 
 def _coming_in(make: Make, rest: str, program: str) -> Event | None:
-    """What smtpd(8), pickup(8) and cleanup(8) say of a message that comes in, and qmgr(8) when it takes it up."""
+    """Return the event of a line about receipt: smtpd(8), pickup(8), cleanup(8), and the first of qmgr(8)."""
     if rest.startswith("message-id="):
         message_id = rest.partition("=")[2]
         return make("named", f"message-id {message_id}", message_id=message_id.strip("<>"))
@@ -179,7 +182,7 @@ def _coming_in(make: Make, rest: str, program: str) -> Event | None:
 
 
 def _handled(make: Make, rest: str, program: str) -> Event | None:
-    """What is done with a message in the queue: by the queue manager, by rules, by postsuper(1)."""
+    """Return the event of a line about a message in the queue: by the queue manager, by rules, by postsuper(1)."""
     if rest == "removed":
         by_hand = program == "postsuper"
         return make("deleted", "deleted by hand") if by_hand else make("removed", "done: out of the queue")
@@ -232,7 +235,7 @@ def _attempt(event: Make, found: re.Match[str]) -> Event:
 
 
 def _seconds(text: str) -> float | None:
-    """The seconds that a line tells; None where it tells none that Postfix would."""
+    """Return the seconds in a field; None if it is not in Postfix's format."""
     return float(text) if _SECONDS.fullmatch(text) else None
 
 

@@ -1,4 +1,4 @@
-"""A message's journey, and what is to be said of it."""
+"""The journey of a message, and the verdict on it."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from mailstack.protocol import status_codes
 from mailstack.text.durations import spoken
 from mailstack.trace.events import Event, quoted
 
-# What can have become of a message for one recipient; the worst first, so that the sentence begins with it.
+# The possible results for one recipient; the worst first, so that the sentence begins with it.
 STATUSES = ("rejected", "bounced", "waiting", "held", "deleted", "discarded", "in-progress", "handed-over", "delivered")
 
-# Nothing more happens to these by itself.
+# Nothing more happens in these states without intervention.
 FINAL = frozenset({"rejected", "bounced", "deleted", "discarded", "handed-over", "delivered"})
 ARRIVED = frozenset({"handed-over", "delivered"})
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a message for one recipient."""
+    """The result of a message for one recipient."""
 
-    recipient: str  # "" where no line names one
-    original: str  # before aliases were expanded, or the same
+    recipient: str  # "" if no line names one
+    original: str  # address before alias expansion, or the same
     status: str  # one of STATUSES
-    service: str  # where it ended, or is
+    service: str  # the hop where it ended, or is
     queue_id: str
-    reply: str = ""  # a server's words, or Postfix's reason
+    reply: str = ""  # a server's reply, or Postfix's reason
     at: float | None = None
-    hops: int = 0  # from MTA to MTA or mailbox
+    hops: int = 0  # number of hops, the mailbox included
     relay: str = ""
-    next_try: float | None = None  # seconds of the epoch; known from the queue alone
+    next_try: float | None = None  # seconds of the epoch; known only from the queue
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A station of the way: an MTA that took the message in, and what it passed it on to."""
+    """An MTA's handling of the message, with the relays that it delivered to."""
 
     service: str
     queue_id: str
     arrived: float | None
     left: float | None
     relays: tuple[str, ...]
-    notice: bool = False  # it carried a notice to the sender, not the message
+    notice: bool = False  # the hop carried a notice to the sender, not the message
 
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """What the logs (and the queues) tell of one message."""
+    """The journey of one message, according to the logs (and the queues)."""
 
     message_id: str
     sender: str | None
@@ -60,41 +60,41 @@ class Journey:
     events: tuple[Event, ...]
     hops: tuple[Hop, ...]
     missing: tuple[str, ...]
-    unseen: tuple[str, ...]  # queue ids that it was passed on as, and that no line is about
+    unseen: tuple[str, ...]  # queue ids at the next hop about which there is no line
     begun: float | None
 
     @property
     def status(self) -> str:
-        """One of STATUSES, or `partly` where recipients differ."""
+        """One of STATUSES, or `partly` if recipients differ."""
         found = {outcome.status for outcome in self.outcomes}
         return found.pop() if len(found) == 1 else "partly" if found else "in-progress"
 
     @property
     def arrived(self) -> bool:
-        """Whether it reached everybody, as far as these logs go."""
+        """Whether it reached every recipient, according to these logs."""
         return bool(self.outcomes) and all(outcome.status in ARRIVED for outcome in self.outcomes)
 
     @property
     def incomplete(self) -> bool:
-        """Whether there may be more to be told of it than these logs do."""
+        """Whether other logs may tell more about it."""
         open_ends = {"handed-over", "in-progress"}
         return bool(self.missing or self.unseen) or any(outcome.status in open_ends for outcome in self.outcomes)
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will happen to it by itself, nor to a notice that it caused, and all of that is here.
+        """Whether no more events will follow without intervention, for it or its notices, and all of them are here.
 
-        Lines from before can be missing: who follows a message may have come too late for its first ones.
+        Earlier lines may be missing: a process that follows a message may have started after its first ones.
         """
         every = (*self.outcomes, *self.notices)
-        if not self.hops and self.message_id:  # the mailbox's line was first
+        if not self.hops and self.message_id:  # only the mailbox's line has been read so far
             return False
         left = all(hop.left is not None for hop in self.hops) and not self.unseen
         return left and bool(self.outcomes) and all(outcome.status in FINAL for outcome in every)
 
     @property
     def fault(self) -> Fault | None:
-        """The known failure that kept it, or keeps it, from arriving: the most precise of what was logged about it."""
+        """The known failure that prevents, or prevented, its arrival: the most precise one in its log lines."""
         found = []
         for outcome in self.outcomes:
             if outcome.status not in ARRIVED:
@@ -103,15 +103,15 @@ class Journey:
         return min(found, key=failures.ALL.index, default=None)
 
     def goes_by(self, name: str) -> bool:
-        """Whether it is known by a Message-ID or a queue id."""
+        """Whether `name` is its Message-ID or one of its queue ids."""
         return any(name in (event.queue_id, event.message_id, event.next_id) for event in self.events)
 
     def since(self, at: float | None) -> float | None:
-        """Milliseconds from submission to a moment."""
+        """Return the milliseconds from submission to a time."""
         return None if at is None or self.begun is None else (at - self.begun) * 1000
 
     def sentence(self, now: float | None = None) -> str:
-        """The verdict, in one line; `now` (seconds of the epoch) is for “next try in …”."""
+        """Return the verdict in one line; `now` (seconds of the epoch) is needed for “next try in …”."""
         parts = []
         for status in STATUSES:
             same = [outcome for outcome in self.outcomes if outcome.status == status]
@@ -159,7 +159,7 @@ class Journey:
         return f"{_names(sorted({n.recipient for n in told}))} was told" if told else ""
 
     def json(self, now: float | None = None) -> Json:
-        """One of the documents of `mailstack trace --json`; its shape is in docs/json.md."""
+        """Return one of the documents of `mailstack trace --json`; docs/json.md describes it."""
         return {
             "message_id": self.message_id,
             "from": self.sender,
@@ -188,7 +188,7 @@ class Journey:
 
     @property
     def ended(self) -> float | None:
-        """When the last recipient had it, or else the time of the last event; in seconds of the epoch."""
+        """When it reached the last recipient, or else the time of the last event; in seconds of the epoch."""
         times = [outcome.at for outcome in self.outcomes if outcome.status in ARRIVED and outcome.at is not None]
         times = times or [event.at for event in self.events if event.at is not None]
         return max(times) if times else None
@@ -231,7 +231,7 @@ def _event_json(journey: Journey, event: Event) -> Json:
 
 
 def meaning(event: Event) -> str:
-    """What the event's reply says, by its enhanced status code (RFC 3463) or its reply code (RFC 5321)."""
+    """Return the meaning of the event's enhanced status code (RFC 3463) or its reply code (RFC 5321)."""
     found = status_codes.enhanced(event.enhanced) if event.enhanced else None
     if found is None and event.code is not None:
         found = status_codes.reply(event.code)
@@ -239,7 +239,7 @@ def meaning(event: Event) -> str:
 
 
 def _reason(outcome: Outcome) -> str:
-    """A reply in short: the server's words, without the address and the explanation that go with them."""
+    """Return a reply in short: the server's words, without the address and Postfix's explanation."""
     if outcome.status in ("delivered", "handed-over", "in-progress"):
         return ""
     return quoted(outcome.reply).removesuffix(":").strip()

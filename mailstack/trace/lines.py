@@ -1,7 +1,7 @@
-"""A log line taken apart: when, which host, which program, which process, what it says.
+"""Parsing of a log line: time, host, program, process, text.
 
-Understood are syslog's two forms (RFC 3164 and RFC 5424's time, as rsyslog and journald write them), Dovecot's own
-files, and what containers print, with the engine's times and Compose's names in front or without.
+Supports syslog's two formats (RFC 3164, and RFC 5424's time, as rsyslog and journald write them), Dovecot's own log
+files, and the output of containers, with or without the engine's times and Compose's names in front.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ENGINE = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+
 _SYSLOG = re.compile(r"(?P<stamp>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
 _DOVECOT = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) ")
 _TAGGED = re.compile(r"(?:(?P<host>[\w.-]+) )?(?P<program>[\w.-]+(?:/[\w./-]+)?)(?:\[(?P<process>\d{1,10})\])?: ")
-# What Dovecot writes without syslog begins with the service, and its user in parentheses.
+# A line of Dovecot without syslog begins with the service, and its user in parentheses.
 _SERVICE = re.compile(r"(?P<program>[a-z][a-z-]*)(?:\((?P<who>[^)]*)\))?(?:<\d+>)?(?:<[^>]*>)?: ")
 
 
@@ -26,17 +26,17 @@ class Line:
     """One log line."""
 
     at: float | None  # seconds of the epoch
-    host: str  # the machine or service that logged it; "" where nothing says
+    host: str  # the machine or service that logged it; "" if unknown
     program: str  # postfix/submission/smtpd, dovecot, …
     process: int | None
     text: str
-    position: int = 0  # its place in what was read
+    position: int = 0  # line number in the input
 
 
 def parse(raw: str, source: str = "", position: int = 0, now: float | None = None) -> Line:
-    """Take a raw line apart; `source` is the host where the line names none. Never raises.
+    """Parse a raw line; `source` is the host if the line names none. Never raises.
 
-    A time without a year is the latest one that is not in the future of `now` (seconds of the epoch).
+    For a time without a year, the latest year is used with which it is not after `now` (seconds of the epoch).
     """
     start, at, host = 0, None, ""
     if found := _COMPOSE.match(raw):
@@ -60,14 +60,14 @@ def parse(raw: str, source: str = "", position: int = 0, now: float | None = Non
     return Line(at, host or source or program, program, process, raw[start:].rstrip("\r\n"), position)
 
 
-# Seconds of the epoch that are a date in every time zone: the years 1 and 9999 have a first and a last day.
+# The range of times that are valid dates in every time zone: the years 1 and 9999 have a first and a last day.
 EARLIEST, LATEST = -62135510400.0, 253402128000.0
 
 
 def _iso(stamp: str) -> float | None:
-    leap = stamp[16:19] == ":60"  # a leap second, which datetime does not have
+    leap = stamp[16:19] == ":60"  # a leap second, which datetime does not support
     stamp = f"{stamp[:17]}59{stamp[19:]}" if leap else stamp
-    if found := re.fullmatch(r"(.*\.\d{6})\d+(.*)", stamp):  # nanoseconds are more than datetime takes
+    if found := re.fullmatch(r"(.*\.\d{6})\d+(.*)", stamp):  # datetime supports microseconds only
         stamp = found[1] + found[2]
     try:
         at = datetime.fromisoformat(stamp).timestamp() + leap
@@ -84,7 +84,7 @@ def _month(name: str) -> int | None:
 
 
 def _syslog(stamp: str, now: float | None) -> float | None:
-    """The time of an RFC 3164 stamp, in this machine's time zone; a day of grace for clocks that differ."""
+    """Return the time of an RFC 3164 stamp in this machine's time zone, up to a day in the future if clocks differ."""
     now = time.time() if now is None else now
     month = _month(stamp[:3])
     try:
@@ -96,7 +96,7 @@ def _syslog(stamp: str, now: float | None) -> float | None:
         for candidate in (year + 1, year, year - 1, year - 2, year - 3, year - 4):
             try:
                 at = datetime(candidate, month, int(stamp[4:6]), hour, minute, second - leap).timestamp() + leap
-            except ValueError:  # 29 February in another year
+            except ValueError:  # 29 February in a year that has none
                 continue
             if at <= now + 86400:
                 return at

@@ -1,4 +1,4 @@
-"""What became of a message at a station, for each recipient, and what of it the logs do not tell."""
+"""The results of a message at a hop, for each recipient, and the lines missing from its logs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mailstack.trace.events import Event
 from mailstack.trace.journey import Outcome
 from mailstack.trace.stations import BEGINS, ENDS, Station
 
-# Delivery agents that end a message's way: a mailbox or a program takes it.
+# Delivery agents for final delivery: a mailbox or a program accepts the message.
 _LAST = frozenset({"lmtp", "local", "virtual", "pipe"})
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a queue holds, as far as it matters here: the ids of a service with what waits under them."""
+    """A mail in a queue, with its recipients."""
 
     service: str
     queue_id: str
@@ -26,7 +26,7 @@ class Waiting:
 
 
 def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> list[Outcome]:
-    """What became of the message here for each recipient, but for those of whom the next station tells."""
+    """Return the message's result at this hop for each recipient, except for those whose next hop has it."""
     found = []
     attempts = station.attempts()
     entry = queued.get((station.service, station.queue_id))
@@ -35,17 +35,17 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
     for event in attempts:
         child = passed_on.get(event.next_id)
         if event.status == "sent" and child is not None and _tells_of(child, event.recipient):
-            continue  # what became of it is the next station's to tell
+            continue  # the next hop has the result
         if event.status == "deferred" and any(child.has("handed-in") for child in passed_on.values()):
-            continue  # as it is when the message was put into the queue anew
+            continue  # deferred before the message was requeued
         if event.status == "deferred" and any(each.guessed and _tells_of(each, event.recipient) for each in family):
-            continue  # the line of a later attempt is lost: the next station has the message
+            continue  # the line of a later delivery attempt is lost: the next hop has the message
         found.append(_outcome(station, event, child, entry))
     known = {address for event in attempts for address in (event.recipient, event.original)}
     if station.parent is None or station.guessed:
         refused = [event for event in station.events if event.kind == "refused" and event.recipient not in known]
         found += [_told(station, event, "rejected") for event in refused]
-    # Of deliveries whose own lines are lost.
+    # Deliveries whose own lines are lost.
     sessions = {event.session for event in attempts if event.session}
     reached = {outcome.recipient for outcome in found}
     for event in station.saved:
@@ -63,7 +63,7 @@ def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> lis
 
 
 def _told(station: Station, event: Event, status: str) -> Outcome:
-    """What one line tells by itself: a refusal, or that a mailbox has the message."""
+    """Return the result in one line: a refusal, or a mailbox that has the message."""
     return Outcome(
         recipient=event.recipient,
         original=event.recipient,
@@ -77,7 +77,7 @@ def _told(station: Station, event: Event, status: str) -> Outcome:
 
 
 def _tells_of(child: Station, recipient: str) -> bool:
-    """Whether the next station's lines say what became of a recipient, or of as many as there were."""
+    """Whether the next hop has the result for a recipient, or for all of its recipients."""
     attempts = child.attempts()
     names = {name for event in attempts for name in (event.recipient, event.original)}
     queued = child.first("queued")
@@ -125,7 +125,7 @@ def _outcome(station: Station, event: Event, child: Station | None, entry: Waiti
 
 
 def _took(saved: Event, attempt: Event) -> bool:
-    """Whether Dovecot saved what Postfix says it delivered: by the session's name, where that is in the reply."""
+    """Whether Dovecot saved what Postfix delivered: by the session id, if the reply has it, or by the recipient."""
     return saved.session == attempt.session if attempt.session else saved.recipient == attempt.recipient
 
 
@@ -157,12 +157,12 @@ def _held(station: Station) -> bool:
 
 
 def _path(station: Station) -> int:
-    """Hops from the first station to where this one delivers; into its own queue anew is none."""
+    """Return the number of hops up to this one; a requeued message stays at its hop."""
     return 1 + sum(not each.has("handed-in") for each in (station, *station.ancestors())[:-1])
 
 
 def missing(station: Station, collected: Collected) -> list[str]:
-    """What the station's own lines, and what the logs tell of at all, show to be lost."""
+    """Return descriptions of the lines that are lost, according to the hop's own lines and the coverage of the logs."""
     name = f"{station.service} {station.queue_id}"
     found = [f"{name}: {what}" for what in (*_lost_before(station), *_lost_after(station, collected.mailboxes))]
     if station.guessed and station.parent:
@@ -171,7 +171,7 @@ def missing(station: Station, collected: Collected) -> list[str]:
 
 
 def unseen(station: Station, collected: Collected) -> list[str]:
-    """The queue ids that it was passed on as, to hosts whose lines are here, without any of those being of it."""
+    """Return the queue ids given by next hops whose host has its logs here, but no line about the message."""
     passed_on = {child.queue_id for child in station.children}
     return [
         event.next_id
@@ -181,16 +181,16 @@ def unseen(station: Station, collected: Collected) -> list[str]:
 
 
 def _lost_before(station: Station) -> list[str]:
-    """Of its way into the queue."""
+    """Return descriptions of the lost lines about its way into the queue."""
     found = []
     queued = station.first("queued")
-    # Nothing says how a notice that the MTA made itself came in.
+    # No line reports the receipt of a notice that the MTA itself made.
     own = station.notice or (station.parent is None and queued is not None and queued.sender == "")
     if not station.has(*BEGINS) and not own:
         found.append("how the message came in")
     if not station.message_id:
         found.append("its Message-ID")
-    # What cleanup(8) gives up at once, for too many hops say, never gets into the queue.
+    # A message that cleanup(8) bounces at once, for too many hops for example, never gets into the queue.
     tried = [event for event in station.attempts() if event.program != "cleanup"]
     if queued is None and (tried or (station.has("removed") and not station.attempts())):
         found.append("its entry into the queue")
@@ -198,7 +198,7 @@ def _lost_before(station: Station) -> list[str]:
 
 
 def _lost_after(station: Station, mailboxes: bool) -> list[str]:
-    """Of its way out of it."""
+    """Return descriptions of the lost lines about its way out of the queue."""
     found = []
     queued = station.first("queued")
     settled = len([event for event in station.attempts() if event.status in ("sent", "bounced")])
@@ -220,5 +220,5 @@ def _lost_after(station: Station, mailboxes: bool) -> list[str]:
 
 
 def _logs(peer: str, logging: frozenset[str]) -> bool:
-    """Whether the relay that took the message is one whose lines are here."""
+    """Whether the relay that accepted the message has its logs here."""
     return peer.partition("[")[0] in logging

@@ -1,7 +1,7 @@
-"""Whether a container's log still has its beginning, or the engine has removed that to keep its size bounded. Pure.
+"""Detection of container logs whose beginning the engine has removed to limit their size. Pure functions.
 
-json-file (Docker's documentation): a file that has reached `max-size` gives way to a new one, and of more than
-`max-file` of them the oldest is removed. So something has been removed only where all but the newest are full.
+json-file (Docker's documentation): a file that reaches `max-size` is rotated, and when there are more than `max-file`
+files, the oldest is removed. So lines have been removed only if all files but the newest are full.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from mailstack.model import Json
 from mailstack.trace.lines import parse
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-# What the engine writes around each line: {"log":"…\n","stream":"stdout","time":"…"}, without what `logs` gives.
+# Bytes that the engine writes around each line, beyond the output of `logs`:
+# {"log":"…\n","stream":"stdout","time":"…"}.
 _AROUND = 39
-# What a character takes more in JSON as Go writes it, and the share of a full log that a shortened time may save.
+# Extra bytes of a character in JSON as Go writes it, and the share of a full log that remains if times are shortened.
 _ESCAPES = {b"<": 5, b">": 5, b"&": 5, b'"': 1, b"\\": 1}
 _FULL = 0.98
-# What Postfix and Dovecot say when they start, after what the container's own programs may have to say.
+# Start messages of Postfix and Dovecot, which follow those of the container's own programs.
 _START = re.compile(r"]: daemon started -- version |master: Info: Dovecot v\S+ .*starting up")
 _FIRST_LINES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a log may become: bytes of a file, and files."""
+    """The limits of a log: bytes of a file, and number of files."""
 
     size: int
     files: int
@@ -36,24 +37,24 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """A service whose log has lost its beginning, and when what is left of it begins, in seconds of the epoch."""
+    """A service whose log has lost its beginning, and the time of its first remaining line, in seconds of the epoch."""
 
     service: str
     begins: float | None
 
     def sentence(self) -> str:
-        """For people."""
+        """Return the finding as a sentence for people."""
         when = "" if self.begins is None else time.strftime(" at %Y-%m-%d %H:%M:%S", time.localtime(self.begins))
         return f"the log of {self.service} begins{when}: older lines have been rotated away"
 
     def json(self) -> Json:
-        """As it stands in documents."""
+        """Return the finding as in documents."""
         begins = None if self.begins is None else datetime.fromtimestamp(self.begins, UTC)
         return {"service": self.service, "begins": begins and begins.isoformat(timespec="milliseconds")}
 
 
 def limits(driver: str, options: Mapping[str, str]) -> Limits | None:
-    """The limits of a container's log by its HostConfig.LogConfig; None where it has none."""
+    """Return the limits of a container's log from its HostConfig.LogConfig; None if it has none."""
     defaults = {"json-file": ("-1", "1"), "local": ("20m", "5")}
     if driver not in defaults:
         return None
@@ -66,7 +67,7 @@ def limits(driver: str, options: Mapping[str, str]) -> Limits | None:
 
 
 def written(chunks: Iterable[bytes]) -> int:
-    """Bytes that the engine has written for what it gives as a log with times."""
+    """Return the bytes that the engine has stored for a log that it returns with times."""
     total = 0
     for chunk in chunks:
         total += len(chunk) + _AROUND * chunk.count(b"\n")
@@ -75,7 +76,7 @@ def written(chunks: Iterable[bytes]) -> int:
 
 
 def rotated(service: str, allowed: Limits | None, size: int, first: Sequence[str]) -> Rotated | None:
-    """Whether a log of so many bytes, with these lines at its beginning, has lost what was before them."""
+    """Return the finding for a log of `size` bytes that begins with the lines `first`; None if it is complete."""
     if allowed is None or not first or size < (allowed.files - 1) * allowed.size * _FULL:
         return None
     if any(_START.search(line) for line in first[:_FIRST_LINES]):

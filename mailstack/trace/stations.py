@@ -1,8 +1,8 @@
-"""Stations: which lines are of one MTA's handling of a message, and which station passed it on to which.
+"""Hops of messages: the lines of one MTA's handling of a message, and the links from hop to hop.
 
-An id comes back into use once its message has left the queue (postconf(5), enable_long_queue_ids), so an id alone does
-not make a station. Stations are joined by what the logs say: “queued as” another id, a notice's id, an id that was put
-into the queue anew; and, where such a line is lost, by the Message-ID.
+Postfix reuses a queue id once its message has left the queue (postconf(5), enable_long_queue_ids), so a queue id alone
+does not identify a hop. Hops are linked by the logs: “queued as” another queue id, a notice's queue id, the queue id of
+a requeued message. If such a line is lost, they are linked by the Message-ID.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from mailstack.trace.events import Event, quoted
 
-# Two stations' clocks, and two lines about one hand-over, differ by less than this many seconds.
+# The largest difference, in seconds, between the clocks of two hosts, and between two lines about one delivery.
 APART = 300.0
-# What one MTA says, and what the other was told, are logged within so many seconds of each other.
+# The largest time, in seconds, between an MTA's line about a reply and the line of the MTA that received it.
 SOON = 5.0
 
-# A line of a process that logs by a longer way (stack/sender/recorder) is late by less than this many seconds.
+# The largest delay, in seconds, of a process that logs by a longer path (stack/sender/recorder).
 LATE = 1.0
 
 ENDS = frozenset({"removed", "deleted", "requeued"})
@@ -31,12 +31,12 @@ class Station:
     service: str
     queue_id: str
     events: list[Event] = field(default_factory=list)
-    saved: list[Event] = field(default_factory=list)  # Dovecot's
-    told: list[Event] = field(default_factory=list)  # the next MTA's, when it refused
+    saved: list[Event] = field(default_factory=list)  # events of Dovecot
+    told: list[Event] = field(default_factory=list)  # refusals logged by the next MTA
     parent: Station | None = None
     children: list[Station] = field(default_factory=list)
     notice: bool = False
-    guessed: bool = False  # joined to its parent by the Message-ID, for want of the line that says so
+    guessed: bool = False  # linked to its parent by the Message-ID, because the line with the queue id is lost
 
     @property
     def message_id(self) -> str:
@@ -44,7 +44,7 @@ class Station:
 
     @property
     def sender(self) -> str | None:
-        """Its envelope sender; None where no line tells."""
+        """Its envelope sender; None if no line has it."""
         return next((event.sender for event in self.events if event.sender is not None), None)
 
     @property
@@ -61,7 +61,7 @@ class Station:
         return self.events[0].line.position
 
     def ancestors(self) -> Iterator[Station]:
-        """The stations that it came through, the nearest first; a crafted log has thousands of them."""
+        """Yield the hops before this one, the nearest first; a crafted log has thousands of them."""
         station = self.parent
         while station is not None:
             yield station
@@ -83,7 +83,7 @@ class Station:
         return self.notice or any(station.notice for station in self.ancestors())
 
     def family(self) -> list[Station]:
-        """Itself, and all that came of it."""
+        """Return this hop and all that follow from it."""
         found, left = [], [self]
         while left:
             found.append(left.pop())
@@ -91,9 +91,9 @@ class Station:
         return found
 
     def attempts(self) -> list[Event]:
-        """The last attempt for each recipient, in the order in which they were first tried.
+        """Return the last delivery attempt for each recipient, in the order of the first attempts.
 
-        Who is reached by two aliases is tried twice, and gets it once.
+        An address that two aliases lead to is tried twice, and receives the message once.
         """
         found: dict[tuple[str, str], Event] = {}
         for event in self.events:
@@ -117,14 +117,14 @@ def stations(every: Iterable[Event]) -> list[Station]:
 
 
 def _another(station: Station, event: Event) -> bool:
-    """Whether an event under the same id is of another message."""
+    """Whether an event with the same queue id belongs to another message."""
     if event.kind in BEGINS and station.has(*BEGINS, "named", *ENDS):
         return True
     if event.kind == "named" and station.message_id not in ("", event.message_id):
         return True
     if event.kind == "notice" or not station.has("removed", "deleted"):
         return False
-    # What another process logged just before may come just after: an attempt is never the first that a message does.
+    # Lines of two processes may be out of order by a moment: a delivery attempt is never the first event of a message.
     late = event.at is not None and station.ended is not None and 0 <= event.at - station.ended <= LATE
     return event.kind != "attempt" or not late
 
@@ -148,7 +148,7 @@ def join(stations: Sequence[Station]) -> None:
 
 
 def _join_by_message(stations: Sequence[Station]) -> None:
-    """Where the line that says “queued as” is lost: the same Message-ID at the next host, soon after."""
+    """Link hops whose “queued as” line is lost: the same Message-ID at the next host, soon after."""
     for child in stations:
         if child.parent or not child.message_id or child.has("handed-in"):
             continue
@@ -196,14 +196,14 @@ def _adopt(parent: Station, child: Station, *, notice: bool = False, guessed: bo
 
 
 def place_saved(stations: Sequence[Station], saved: Sequence[Event]) -> list[Event]:
-    """Give each of Dovecot's events to the station that delivered it; those that have none are given back."""
+    """Assign each of Dovecot's events to the hop that delivered it; return those without one."""
     sessions = {event.session: station for station in stations for event in station.events if event.session}
     strays = []
     for event in saved:
         station = sessions.get(event.session) if event.session else None
         if station is None:
             same = [s for s in stations if s.message_id == event.message_id and _close(s.begun, event.at)]
-            # The one that was to deliver to this user, else the last before it: its line may be lost.
+            # The hop that delivered to this user, or else the last one before the event: its line may be lost.
             exact = [s for s in same if any(each.recipient == event.recipient for each in s.attempts())]
             before = [s for s in same if (s.begun or 0) <= (event.at or 0) + 1]
             station = max(exact or before or same, key=lambda s: (s.begun or 0, s.depth), default=None)
@@ -215,7 +215,7 @@ def place_saved(stations: Sequence[Station], saved: Sequence[Event]) -> list[Eve
 
 
 def place_refusals(stations: Sequence[Station], refusals: Sequence[Event]) -> list[Event]:
-    """Give each refusal to the station that was told it, word by word; those that have none are given back."""
+    """Assign each refusal to the hop that received the same reply; return those without one."""
     attempts = [
         (station, event)
         for station in stations
@@ -241,13 +241,13 @@ def place_refusals(stations: Sequence[Station], refusals: Sequence[Event]) -> li
 
 
 def _answers(attempt: Event, refusal: Event) -> bool:
-    """Whether an attempt that failed can have been told this refusal: by their times, whose clocks may differ."""
+    """Whether a failed delivery attempt can have received this refusal: by their times, as clocks may differ."""
     after = (attempt.at or 0) - (refusal.at or 0)
     return -1 < after < (attempt.delays[2] + attempt.delays[3] + 1 if attempt.delays else SOON)
 
 
 def _another_told(attempt: Event, refusal: Event, refusals: Sequence[Event]) -> bool:
-    """Whether another client was told the same at that time: then nothing says which of them this was."""
+    """Whether another client got the same reply at that time: then the refusal cannot be assigned."""
     return any(
         other is not refusal
         and (other.reply, other.recipient, other.service) == (refusal.reply, refusal.recipient, refusal.service)
