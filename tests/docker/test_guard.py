@@ -256,7 +256,8 @@ def test_a_lab_stays_until_its_second_user_is_killed(traces: Traces) -> None:
         assert run(["up", "-n", NAME]).code == 0
         there = traces.engine()
         with _user() as second:
-            assert until(lambda: sum("mailstack.lab.guard users" in line for line in traces.processes().values()) == 1, 2)
+            users = "mailstack.lab.guard users"
+            assert until(lambda: sum(users in line for line in traces.processes().values()) == 1, 2)
             # All of its session, as at the end of a terminal: the guard is elsewhere.
             os.killpg(first.pid, signal.SIGKILL)
             first.wait()
