@@ -61,7 +61,7 @@ def down(
             if seen.state is None or seen.state.owner == state.owner():
                 directory.remove()
             raise others
-        watch = Watch(with_tools.target, directory.home, name, with_tools.runner)  # finishes the removal if this process is killed
+        watch = Watch(with_tools.target, directory.home, name, with_tools.runner)  # finishes the work if this is killed
         try:
             with contextlib.suppress(HostError):  # go on when shared memory is full: the removal frees some
                 if seen.state:
@@ -130,8 +130,8 @@ def everything(engine: Engine, progress: Progress, using: Tools | None = None) -
 def stale(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
     """Remove the stale labs of this user on this engine; return their names.
 
-    A lab is stale when it has expired; when its `up`, its `down` or its lease holders were killed, and its guard too; or
-    when it has files and nothing on the engine. A lab on which another command works is skipped.
+    A lab is stale when it has expired; when its `up`, `down` or lease holders were killed, and its guard too; or when
+    it has files and nothing on the engine. A lab on which another command works is skipped.
     """
     with_tools = using or tools.of(engine, progress)
     removed = []

@@ -37,14 +37,14 @@ _LOOK = 2.0
 
 
 def wait(directory: LabDirectory, moment: float) -> bool:
-    """Wait until `moment` (seconds of the epoch); return False as soon as the lab is gone or has another expiry."""
+    """Wait until `moment` (seconds of the epoch); return False as soon as the lab is gone, or replaced."""
     look = math.inf
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(FileNotFoundError):
             watched = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY)
             stack.callback(os.close, watched)
             try:
-                # The kernel sends SIGIO when a file in the directory is removed (fcntl(2), “File and directory change”).
+                # Request a SIGIO when an entry of the directory is removed (fcntl(2), “File and directory change”).
                 fcntl.fcntl(watched, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
             except OSError:
                 look = _LOOK
@@ -60,7 +60,7 @@ def wait(directory: LabDirectory, moment: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to reach the engine of a lab."""
+    """The connection to the engine of a lab."""
 
     connect: Callable[[], Target]  # connects anew each time: an earlier connection may have ended
     far: bool = False  # on another machine

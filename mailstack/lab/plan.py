@@ -174,7 +174,7 @@ def compose_changes(
 
 
 def _missing(section: Mapping[str, Json] | None, there: set[str], *, labelled: bool = False) -> list[str]:
-    """Return the names of the networks or volumes to be created; with `labelled`, only those with the lab's label."""
+    """Return the networks or volumes to create; `labelled`: only those with the lab's label, which are observed."""
     return [
         each["name"]
         for each in (section or {}).values()
