@@ -2,7 +2,7 @@
 
 MailstackError
 ├── CheckFailed         1    a check failed, or a mail did not arrive
-├── InputError          2    what the user gave is wrong
+├── InputError          2    the user's input is wrong
 │   ├── LabFileError         … in a compose file; says file:line:col
 │   └── CredentialsError     … in the relay's credentials
 ├── HostError           3    the engine or the host cannot be used

@@ -74,7 +74,7 @@ def blot(text: str, secrets: Iterable[Secret]) -> str:
 
 
 class Blotter:
-    """Removes secrets from texts, in plain and in the encodings of other programs. Create it once for many texts."""
+    """Remove secrets from texts, in plain and in the encodings of other programs. Create it once for many texts."""
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
         # The longest first: a form may contain another one.

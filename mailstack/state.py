@@ -85,8 +85,8 @@ class State:
     ports: Mapping[str, int]  # endpoint -> port on 127.0.0.1
     subnets: Mapping[str, str] = field(default_factory=dict)  # network -> subnet, where the definition sets none
     document: Json = field(default_factory=dict)  # the resolved `x-mailstack` block
-    relay: str = ""  # host:port of a relay outside
-    engine: str = ""  # its address
+    relay: str = ""  # host:port of an outside relay
+    engine: str = ""  # the engine's address
     services: tuple[Service, ...] = ()
     stays: bool = True  # whether it remains after `up`: it is proven, or brought up with --keep
 

@@ -5,7 +5,7 @@ relay                           the relay's user and password, one line
 relay_outside                   the user's credentials for an outside relay
 postfix.pem dovecot.pem sender.pem   key, certificate and chain of each server
 ca.pem                          the lab's CA
-relay_ca.pem                    more CAs that the sender trusts, for an outside relay; may be empty
+relay_ca.pem                    additional CAs that the sender trusts, for an outside relay; may be empty
 added/                          accounts added to the running lab: one passwd-file each, named by the address
 addresses                       the added accounts for Postfix, without passwords
 postfix.cf sender.cf dovecot.conf mailboxes aliases owners   not secret; see render.py
@@ -53,7 +53,7 @@ def wanted(
     outside: Secret | None = None,
     relay_ca: str | None = None,
 ) -> dict[str, Secret]:
-    """Return the desired contents of a lab's files, by name; files to keep with any content are left out.
+    """Return the desired contents of a lab's files, by name, without files that are kept whatever they contain.
 
     Existing passwords and valid certificates are kept; `fresh` certificates replace missing or expiring ones.
     `relay_ca` None keeps an existing file: with plain Compose, the user has written it.
@@ -215,7 +215,7 @@ def blotter(directory: Path) -> Blotter:
 
 
 def blot(directory: Path, text: str) -> str:
-    """Return `text` without any secret of the lab, for text that a server may have written one into."""
+    """Return `text` without any secret of the lab. A server may have repeated one in it."""
     return blotter(directory).clean(text)
 
 

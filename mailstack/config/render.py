@@ -87,7 +87,7 @@ def _postfix(lab: Lab, relay_user: str) -> str:
             "myhostname": f"{POSTFIX_HOST}.{lab.mailname}",
             "virtual_mailbox_domains": " ".join(domain.name for domain in lab.domains),
             "message_size_limit": str(lab.limits.message_size),
-            # Without it a mail near the limit is refused for want of queue space (postconf(5), queue_minfree).
+            # Without it a mail near the limit is refused for lack of queue space (postconf(5), queue_minfree).
             "mailbox_size_limit": "0",
             # An added account: itself and the relay's user. DATABASE_README: unionmap joins results, pipemap chains
             # look-ups.
@@ -123,7 +123,7 @@ def _mailboxes(lab: Lab) -> str:
 
 
 def _aliases(lab: Lab) -> str:
-    """Return virtual_alias_maps (virtual(5)). Accounts beside a catch-all map to themselves, or it would win."""
+    """Return virtual_alias_maps (virtual(5)). A catch-all would take over accounts: they map to themselves first."""
     lines = [f"{alias.address} {', '.join(alias.targets)}\n" for alias in lab.aliases]
     for domain in lab.domains:
         if domain.catch_all:

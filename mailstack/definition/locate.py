@@ -39,7 +39,7 @@ def locate(keys: Keys, files: Sequence[Path]) -> str:
 
 
 def broken_yaml(files: Sequence[Path]) -> LabFileError | None:
-    """Return the first error in `files` that makes them invalid YAML or no compose files; None when there is none."""
+    """Return the first mistake that makes a file invalid YAML or no compose file; None when there is none."""
     for file in files:
         try:
             for node in _documents(file):

@@ -15,7 +15,7 @@ from mailstack.state import Home
 from mailstack.target.target import Target
 
 CLAIMS = 2  # attempts to allocate, when another process takes ports or subnets first
-# After Compose has failed, the engine may still create a network: wait for it at most so many seconds.
+# Seconds to wait for a network that the engine may still create after Compose has failed.
 _STRAGGLER_SECONDS = 3.0
 
 
@@ -100,7 +100,7 @@ def taken_ports(target: Target, document: Json, idle: Collection[str]) -> list[s
 
 
 def lost_ports(target: Target, wanted: state.State, document: Json, idle: Collection[str]) -> list[str]:
-    """Return the lab's ports on which another process listens: those whose services are `idle`. Raises HostError."""
+    """Return the lab's own ports on which a process listens although their services are `idle`. Raises HostError."""
     claimed = set(wanted.ports.values())
     return [each for each in taken_ports(target, document, idle) if int(each.rpartition(":")[2]) in claimed]
 

@@ -91,7 +91,7 @@ class Execution:
                 if isinstance(step, ComposeUp):
                     self._prepared()
                     if any(each.beside for each in proofs):
-                        # Every server of the lab is new: begin the proof while Compose runs.
+                        # No older server answers at the lab's ports: begin the proof while Compose runs.
                         self.proof.begin(self.wanted.state, self.starts, self._startup.endings)
                 self._perform(step)
         finally:

@@ -37,7 +37,7 @@ _LOOK = 2.0
 
 
 def wait(directory: LabDirectory, moment: float) -> bool:
-    """Wait until `moment` (seconds of the epoch); return False as soon as the lab is gone, or replaced."""
+    """Wait until `moment` (epoch seconds); return False as soon as the lab is gone or another one has its name."""
     look = math.inf
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(FileNotFoundError):

@@ -36,7 +36,7 @@ from mailstack.text import hint
 
 _NEW = "the lab is new"
 _RECORD = ("lab.json", "subnets.yaml")
-# States of a container that Compose starts; it reads its files then.
+# States in which Compose starts a container, which then reads its files.
 _ENDED = ("created", "exited", "dead")
 
 
@@ -174,7 +174,10 @@ def compose_changes(
 
 
 def _missing(section: Mapping[str, Json] | None, there: set[str], *, labelled: bool = False) -> list[str]:
-    """Return the networks or volumes to create; `labelled`: only those with the lab's label, which are observed."""
+    """Return the names of the networks or volumes to create.
+
+    `labelled`: only those with the lab's label, because no other volumes are observed.
+    """
     return [
         each["name"]
         for each in (section or {}).values()

@@ -170,7 +170,7 @@ def project(
     if lab.relay:
         host, _, number = lab.relay.rpartition(":")
         environment |= {"MAILSTACK_RELAY_HOST": host, "MAILSTACK_RELAY_PORT": number}
-    # All of them are in the document.
+    # A resolved document contains all files. The first one gives the project directory.
     paths = [Path(name) for name in (lab.files if document is None else lab.files[:1])]
     if lab.subnets:
         paths.append(directory.subnets_file)

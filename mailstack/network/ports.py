@@ -38,7 +38,7 @@ def loopback_name() -> str:
 
 
 def is_free(port: int) -> bool:
-    """Return whether a process can listen on 127.0.0.1:port, neither in use nor privileged. Raises HostError."""
+    """Return whether 127.0.0.1:port is free: neither in use nor privileged. Raises HostError."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

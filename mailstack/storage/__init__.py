@@ -1,1 +1,1 @@
-"""mailstack's own directories and files: private, marked, never followed through a symbolic link; and their locks."""
+"""mailstack's own directories and files: private, marked, never reached through a symbolic link; and their locks."""

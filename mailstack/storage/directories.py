@@ -1,4 +1,4 @@
-"""mailstack's own directories: private, marked, and never followed through a symbolic link.
+"""mailstack's own directories: private, marked, and never reached through a symbolic link.
 
 <base>/mailstack-labs-UID/        the root; <base> is MAILSTACK_RUNTIME_DIR, else shared memory
 <root>/engine-DIGEST/             the labs on one engine, see `state`
@@ -102,7 +102,7 @@ def make(path: Path, marker: Marker) -> None:
 
 
 def read(path: Path) -> Marker | None:
-    """Return the marker of a directory of this user; None for anything else. Does not follow symbolic links."""
+    """Return the marker of a directory that mailstack made for this user; None for anything else. Follows no link."""
     try:
         with _opened(path) as directory:
             marker = Marker(**json_file.read(MARKER, directory=directory))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def spoken(seconds: float) -> str:
-    """Return a duration, rounded to one or two units: `41 ms`, `1.3 s`, `12 s`, `4 min 12 s`, `2 h 5 min`, `3 d 4 h`."""
+    """Return a duration in one or two rounded units: `41 ms`, `1.3 s`, `12 s`, `4 min 12 s`, `2 h 5 min`, `3 d 4 h`."""
     if seconds < 0:
         return f"-{spoken(-seconds)}"
     if seconds < 0.9995:
