@@ -149,7 +149,7 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
         yield accounts
         made = request.config.stash.get(_ADDRESSES, set())
         if request.config.getoption("--mailstack-keep"):
-            mailstack_lab.guest.disown()
+            mailstack_lab.account_lease.disown()
         elif made and not own:
             with contextlib.suppress(MailstackError):  # a test may have broken the lab
                 accounts.remove_several(sorted(made))

@@ -21,7 +21,7 @@ from mailstack.storage import locks
 _COMING = ".coming"
 
 
-class Guest:
+class AccountLease:
     """The lease of this process on the temporary accounts that it has added to a lab."""
 
     def __init__(self, lab: Path) -> None:

@@ -14,7 +14,7 @@ from mailstack.engine import compose
 from mailstack.engine.engine import Engine
 from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.lab import elsewhere, tools
-from mailstack.lab.leases import Users, Watch
+from mailstack.lab.leases import Leases, Watch
 from mailstack.lab.remains import Remains, observe_remains, plan_down
 from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveThings
 from mailstack.lab.tools import Tools
@@ -69,7 +69,7 @@ def down(
             _carry_out(with_tools.holding(lock), directory, seen)
         finally:
             watch.dismiss()
-        Users(directory.home, name).forget()
+        Leases(directory.home, name).forget()
         return seen.any
 
 
@@ -148,7 +148,7 @@ def is_stale(name: str, with_tools: Tools) -> bool:
     """Return whether a lab is stale; see `stale`. The caller holds the lab's lock, except for a dry run."""
     found = with_tools.directory(name).load()
     expires = with_tools.engine.expires(name, state.owner())
-    used = Users(with_tools.home, name).used()
+    used = Leases(with_tools.home, name).used()
     if expires is None:
         return not used
     if expires.isdigit() and int(expires) <= time.time():

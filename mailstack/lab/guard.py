@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, HostError
 from mailstack.lab import homes
-from mailstack.lab.leases import Users
+from mailstack.lab.leases import Leases
 from mailstack.model import Deadline
 from mailstack.state import Home, LabDirectory, owner
 from mailstack.storage import directories
@@ -82,7 +82,7 @@ def after_up(way: Way, there: Home, lab: str) -> None:
 
 def after_users(way: Way, there: Home, lab: str) -> None:
     """Wait for the end of the last lease, then remove the lab."""
-    Users(there, lab).wait(lambda: _take_down(way, there, lab, lambda: True))
+    Leases(there, lab).wait(lambda: _take_down(way, there, lab, lambda: True))
 
 
 def _take_down(way: Way, there: Home, lab: str, wanted: Callable[[], bool]) -> bool:

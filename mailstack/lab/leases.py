@@ -25,7 +25,7 @@ from mailstack.target.target import Target
 T = TypeVar("T")
 
 
-class Users:
+class Leases:
     """The leases on a lab, with the lease of this process."""
 
     def __init__(self, home: Home, lab: str) -> None:
@@ -120,7 +120,7 @@ def guard(target: Target, home: Home, lab: str, runner: Runner) -> None:
 
     The caller must hold a lease. If it is killed a moment later, the guard sees that no lease is left.
     """
-    if not Users(home, lab).guarded():
+    if not Leases(home, lab).guarded():
         runner.release(_reaper(target, home, "users", lab))
 
 

@@ -37,7 +37,6 @@ from mailstack.text import hint
 _NEW = "the lab is new"
 _RECORD = ("lab.json", "subnets.yaml")
 # States in which Compose starts a container, which then reads its files.
-_ENDED = ("created", "exited", "dead")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,12 +33,12 @@ USER = f"""
 import os, sys
 from mailstack.engine.engine import Engine
 from mailstack.lab import homes
-from mailstack.lab.leases import Users, guard
+from mailstack.lab.leases import Leases, guard
 from mailstack.runner.local import Local
 from mailstack.target import target
 engine = Engine(target.local(os.environ))
 there = homes.current(engine)
-Users(there, "{NAME}").join()
+Leases(there, "{NAME}").join()
 guard(engine.target, there, "{NAME}", Local())
 print(flush=True)
 sys.stdin.read()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mailstack.protocol.transcript import Said, Tls, annotate
 from mailstack.report.figures import svg
 from mailstack.report.figures.sequence import WIDTH, folded, sequence
-from tests.unit.test_dialogue import SUBMISSION, said
+from tests.unit.test_transcript import SUBMISSION, said
 
 SVG = "{http://www.w3.org/2000/svg}"
 
