@@ -1,4 +1,4 @@
-"""The lab of a run of pytest: shared by its workers, and removed with the last of them."""
+"""The lab of a run of pytest, shared by its workers. The last of them removes it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mailstack.state import LabDirectory
 
 
 class RunLab:
-    """One worker's hold on the lab: `join` brings it up unless another worker does, `leave` may remove it.
+    """One worker's lease on the lab: `join` brings the lab up unless another worker does, `leave` may remove it.
 
     Raises MailstackError when no engine answers.
     """
 
     def __init__(self, engine: Engine, request: Request, *, keep: bool) -> None:
         self._engine, self._request, self._keep = engine, request, keep
-        self._home = homes.current(engine)  # before anything is made: without an engine nothing could be removed
+        self._home = homes.current(engine)  # first of all: without an engine, nothing could be removed
         self._users = Users(self._home, request.name)
 
     def join(self) -> RunningLab:
@@ -36,15 +36,15 @@ class RunLab:
             ensure(self._engine, self._request, _silent, _warm_up)
             return RunningLab(name, self._engine)
         except BaseException:
-            # Interrupted when the lab was just up: leaving without removing it would send the guard away, too. Where
-            # nothing was made, or what was made is removed, no engine is asked: it may never have been there.
+            # The lab may be up when Interrupted is raised. To leave without removing it would also stop the guard. Ask
+            # the engine only if something was created and is left: it may never have answered.
             made = LabDirectory(self._home, name).is_made()
             with contextlib.suppress(MailstackError):  # the first error is the one to report
                 self._users.leave(self._remove if made else lambda: None)
             raise
 
     def leave(self) -> None:
-        """Give up the hold; the last worker removes the lab, unless it is to be kept. Raises MailstackError."""
+        """Release the lease; the last worker removes the lab, unless it is to be kept. Raises MailstackError."""
         self._users.leave(self._remove)
 
     def _remove(self) -> None:
@@ -53,11 +53,11 @@ class RunLab:
 
 
 def _silent(_: str) -> None:
-    """Progress is not shown in tests."""
+    """Ignore progress messages: tests show none."""
 
 
 def _warm_up() -> None:
-    """Import what tests use while another worker brings the lab up."""
+    """Import the modules that tests use while another worker brings the lab up."""
     import email.headerregistry
     import email.policy
 
