@@ -1,4 +1,4 @@
-"""The experiment from beginning to end: a lab of its own, every step, the document, and the lab's removal."""
+"""The whole experiment: create a lab, run every step, write the document, remove the lab."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mailstack.lab.running import RunningLab
 from mailstack.model import Json, Verdict
 from mailstack.runner.local import Local
 
-# Many times what a lab needs until it is proven; one that takes longer does not get through the steps, either.
+# Seconds: many times what a lab needs until it is proven. A slower lab would not get through the steps, either.
 PATIENCE_SECONDS = 12.0
 
 # The steps in the experiment's order: the student's work, the theory, the roles.
@@ -47,7 +47,7 @@ def all_steps() -> list[Step]:
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """The report's document and the servers' logs, without any secret of the lab."""
+    """The report's document and the servers' logs, without secrets of the lab."""
 
     lab: str
     document: Json
@@ -55,7 +55,7 @@ class Performance:
 
 
 def perform(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Performance:
-    """Perform the whole experiment. Raises InputError, HostError, Interrupted."""
+    """Run the whole experiment. Raises InputError, HostError, Interrupted."""
     begun = time.monotonic()
     started = datetime.datetime.now().astimezone()
     with _lab(engine, overlays, keep, progress) as scene:
@@ -67,7 +67,7 @@ def perform(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Call
             progress(f"{len(done)} of {len(steps)} {outcome.verdict}: {outcome.step.title}")
 
         outcomes = run(scene, steps, tell)
-        if not scene.journeys:  # the first mail got stuck: show how far it came
+        if not scene.journeys:  # the first mail got stuck: show its journey so far
             with contextlib.suppress(Unmet, MailstackError):
                 scene.keep("store-and-forward", scene.trace(scene.first_mail))
         passed = sum(outcome.verdict is Verdict.PASS for outcome in outcomes)
@@ -82,7 +82,7 @@ def perform(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Call
             "journeys": {model: journey.json() for model, journey in sorted(scene.journeys.items(), reverse=True)},
             "dialogue": scene.dialogue,
         }
-        # The one place where secrets are taken out: servers and programs may have repeated them in any of this.
+        # Secrets are removed here and nowhere else: servers and programs may have repeated them in any of this.
         blotter = scene.lab.blotter()
         document: Json = blotter.document(json.loads(json.dumps(found)))
         logs = {service: blotter.clean(log) for service, log in scene.all_logs().items()}
@@ -92,12 +92,12 @@ def perform(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Call
 
 @contextlib.contextmanager
 def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Iterator[Scene]:
-    """Bring up a lab for as long as `with` lasts; with `keep` it stays when that ended well.
+    """Bring up a lab for the time of `with`. With `keep`, the lab stays unless there was an error.
 
-    When `up` cannot prove it, the steps show why. When this process is killed, the guard removes it.
+    If `up` cannot prove the lab, the steps show why. If this process is killed, the guard removes the lab.
     """
     name = f"experiment-{secrets.token_hex(4)}"
-    there = homes.current(engine)  # before anything is made: where no engine answers, nothing could be removed
+    there = homes.current(engine)  # first of all: without an engine, nothing could be removed
     scene, done, users = None, False, Users(there, name)
     try:
         users.join()
@@ -121,7 +121,7 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
     finally:
         with ThreadPoolExecutor() as pool:
             second = pool.submit(scene.second.remove) if scene else None
-            # The lease of a lab that is kept ends as well: then no guard waits for the end of this process.
+            # The lease of a lab that is kept is released as well, so that no guard waits for this process to end.
             users.leave(lambda: None if keep and done else down.down(engine, name, progress))
             if second:
                 second.result()

@@ -50,7 +50,7 @@ class SmtpSettings:
         return session
 
     def django(self) -> dict[str, object]:
-        """Return Django's settings. It trusts the CA if `SSL_CERT_FILE` is in the environment: see docs/environment.md."""
+        """Return Django's settings. It trusts the CA if `SSL_CERT_FILE` is in its environment (docs/environment.md)."""
         return {
             "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
             "EMAIL_HOST": self.host,
