@@ -10,7 +10,6 @@ import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
 
 from mailstack import state
 from mailstack.actions import credentials
@@ -46,9 +45,7 @@ class Accounts:
     def __enter__(self) -> Accounts:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._tables.close()
 
     def add(

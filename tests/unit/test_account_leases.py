@@ -1,4 +1,4 @@
-"""Who has added accounts to a lab for a while: real processes, real locks."""
+"""Leases on temporary accounts of a lab: real processes, real locks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADDS = (
 
 @contextmanager
 def other(lab: Path, then: str = "print(flush=True)") -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has added two accounts, until it is killed."""
+    """Start a process that has added two accounts and runs until it is killed."""
     words = [sys.executable, "-c", f"{ADDS}{then}; sys.stdin.read()", str(lab)]
     with subprocess.Popen(words, stdin=-1, stdout=-1) as process:
         assert process.stdout and process.stdout.readline() == b"\n"

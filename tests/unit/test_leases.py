@@ -1,4 +1,4 @@
-"""Who uses a lab: real processes, real locks."""
+"""Leases on a lab: real processes, real locks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def there(tmp_path: Path) -> Home:
 
 @contextmanager
 def user(there: Home, then: str = "print(flush=True)") -> Iterator[subprocess.Popen[bytes]]:
-    """A process that uses the lab until it is killed."""
+    """Start a process that holds a lease on the lab until it is killed."""
     code = f"{JOIN}{then}; sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code, *words(there)], stdin=-1, stdout=-1) as process:
         assert process.stdout and process.stdout.readline() == b"\n"
@@ -43,7 +43,7 @@ def user(there: Home, then: str = "print(flush=True)") -> Iterator[subprocess.Po
 
 @contextmanager
 def guard(there: Home) -> Iterator[threading.Event]:
-    """A guard, waiting; the event is set when the last user has gone."""
+    """Start a waiting guard; the event is set when the last lease has ended."""
     alone = threading.Event()
     thread = threading.Thread(target=lambda: Leases(there, "a").wait(alone.set))
     thread.start()
