@@ -1,4 +1,4 @@
-"""The command's beginning: `mailstack`, and `python -m mailstack`."""
+"""Entry point of the command line: `mailstack`, and `python -m mailstack`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line; Ctrl-C while it is still being imported ends it, without a traceback."""
-    # Garbage collection is rarer than by default (every 700 new objects), which slows imports down.
+    """Run the command line. Ctrl-C during the imports ends it without a traceback."""
+    # By default, garbage is collected every 700 new objects, which slows imports down.
     gc.set_threshold(50_000, 20, 20)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by who started this, no child would have an exit code
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would hide our children's exit codes
     from mailstack.cli import stdio
 
     stdio.prepare()

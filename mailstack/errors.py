@@ -1,8 +1,8 @@
-"""Everything that can go wrong, as one tree.
+"""All errors of mailstack, as one tree.
 
 MailstackError
 ├── CheckFailed         1    a check failed, or a mail did not arrive
-├── InputError          2    what the user gave is wrong
+├── InputError          2    the user's input is wrong
 │   ├── LabFileError         … in a compose file; says file:line:col
 │   └── CredentialsError     … in the relay's credentials
 ├── HostError           3    the engine or the host cannot be used
@@ -11,8 +11,8 @@ MailstackError
 ├── DeadlinePassed      4    something did not happen in time
 └── Interrupted       130    Ctrl-C or SIGTERM
 
-Other libraries' errors are turned into one of these where they arise (engine, mail, runner), so that the command
-line has one thing to print and one exit code to give.
+Errors of libraries are converted into one of these where they arise (engine, mail, runner). So the command line has
+one message to print and one exit code to return.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import ClassVar
 
 
 class MailstackError(Exception):
-    """What happened and where, in one sentence; `remedy`, if any, says what to do about it."""
+    """An error: its message says what happened and where, in one sentence; `remedy`, if any, what to do about it."""
 
     exit_code: ClassVar[int] = 1
 
@@ -29,26 +29,26 @@ class MailstackError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
-        self.details = details  # log lines or output that explain; printed below the message
+        self.details = details  # log lines or output, printed below the message
 
     def __str__(self) -> str:
-        return self.message  # to which something may have been added since
+        return self.message  # read again, because it may have been extended
 
     def lines(self) -> list[str]:
-        """Return all that it says, for people: what happened, what explains it, what came with it, and what to do."""
+        """Return the lines for the user: message, details, notes and remedy."""
         below = [*self.details.splitlines(), *(line for note in self.notes() for line in note.splitlines())]
         return [self.message, *(f"  {line}" for line in below), *([f"  → {self.remedy}"] if self.remedy else [])]
 
     def whole(self) -> str:
-        """Return the same as one text."""
+        """Return these lines as one text."""
         return "\n".join(self.lines())
 
     def happened(self) -> str:
-        """Return the same without what to do, for where that has a place of its own."""
+        """Return the text without the remedy, for output that shows the remedy elsewhere."""
         return "\n".join(self.lines()[:-1] if self.remedy else self.lines())
 
     def notes(self) -> list[str]:
-        """Return what was added to it on its way (PEP 678)."""
+        """Return the notes that were added to the error (PEP 678)."""
         return list(getattr(self, "__notes__", ()))
 
 
@@ -59,13 +59,13 @@ class CheckFailed(MailstackError):
 
 
 class InputError(MailstackError):
-    """What the user gave (an option, a file, a name) is wrong."""
+    """The user's input (an option, a file, a name) is wrong."""
 
     exit_code = 2
 
 
 class LabFileError(InputError):
-    """A compose file says something that the lab cannot be made from; the message opens with file:line:col."""
+    """A compose file is no valid definition of a lab; the message begins with file:line:col."""
 
 
 class CredentialsError(InputError):
@@ -79,11 +79,11 @@ class HostError(MailstackError):
 
 
 class EngineError(HostError):
-    """The Docker engine did not answer, or refused."""
+    """The Docker engine did not answer, or refused a request."""
 
 
 class CommandFailed(HostError):
-    """A command ended with another code than 0."""
+    """A command ended with an exit code other than 0."""
 
 
 class DeadlinePassed(MailstackError):
@@ -93,6 +93,6 @@ class DeadlinePassed(MailstackError):
 
 
 class Interrupted(MailstackError):
-    """The user, or the system, asked to stop."""
+    """The user or the system requested the end (SIGINT, SIGTERM)."""
 
     exit_code = 130

@@ -1,7 +1,7 @@
-"""Errors of libraries, class by class: each room that uses a library has a table of what they are for the user.
+"""Map the errors of libraries to errors of mailstack, class by class. Each room that uses a library has a table.
 
-A class is written as `module.Class`, since libraries are imported late. What stands in no table is no error of that
-library's: a full disk, or a mistake of our own, passes unchanged and is told as what it is.
+A class is written as `module.Class`, since libraries are imported late. An error in no table (a full disk, or a bug in
+mailstack) passes unchanged and is reported as such.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ Make = Callable[[Exception], Exception]
 
 
 class Table:
-    """Which error of ours a library's error is: the nearest class of its that is in the table decides."""
+    """A map from a library's error classes to errors of mailstack; the nearest base class in the table decides."""
 
     def __init__(self, kinds: Mapping[Make, Iterable[str]]) -> None:
         self._makes = {name: make for make, names in kinds.items() for name in names}
 
     @property
     def names(self) -> frozenset[str]:
-        """The classes that are in the table."""
+        """The classes in the table."""
         return frozenset(self._makes)
 
     def of(self, error: Exception) -> Exception | None:
-        """Return the error of ours; None where it is none of the library's."""
+        """Return the error of mailstack for a library's error; None for a class that is not in the table."""
         for kind in type(error).__mro__:
             if make := self._makes.get(f"{kind.__module__}.{kind.__qualname__}"):
                 return make(error)
@@ -31,7 +31,7 @@ class Table:
 
 
 def named(module: str, classes: str) -> list[str]:
-    """Return the names of some classes of a module, which are given in one line."""
+    """Return `module.Class` for each class name in a space-separated list."""
     return [f"{module}.{name}" for name in classes.split()]
 
 
@@ -41,7 +41,7 @@ DOCKER_REFUSED = [
     *named("docker.errors", "APIError NotFound ImageNotFound BuildError ImageLoadError ContainerError"),
     "mailstack.engine.unix_connection.Refused",
 ]
-# What was to be used cannot be: an address, a setting, a file of Docker's.
+# An address, a setting or a file of Docker is unusable.
 DOCKER_UNUSABLE = [
     *named("docker.errors", "DockerException InvalidVersion InvalidRepository InvalidConfigFile InvalidArgument"),
     *named("docker.errors", "DeprecatedMethod TLSParameterError NullResource StreamParseError MissingContextParameter"),
@@ -52,7 +52,7 @@ DOCKER_UNUSABLE = [
     *named("urllib3.exceptions", "LocationValueError LocationParseError URLSchemeUnknown InvalidHeader SSLError"),
     *named("urllib3.exceptions", "ProxyError ProxySchemeUnknown ProxySchemeUnsupported"),
 ]
-# Nobody is there, or falls silent, or speaks another language.
+# No server answers, or it stops answering, or it speaks another protocol.
 DOCKER_SILENT = [
     *named(
         "requests.exceptions", "RequestException InvalidJSONError JSONDecodeError HTTPError ConnectionError Timeout"
@@ -69,7 +69,7 @@ DOCKER_SILENT = [
     *named("http.client", "CannotSendHeader ResponseNotReady BadStatusLine LineTooLong RemoteDisconnected"),
     *named("docker.utils.socket", "SocketError"),
     "mailstack.engine.unix_connection.Silent",
-    # Of a connection that the SDK gives away as a socket; files have others.
+    # From a connection that the SDK returns as a socket. Files raise other classes.
     *named("builtins", "ConnectionError TimeoutError"),
 ]
 
@@ -82,7 +82,7 @@ SMTP_REFUSED = [
 SMTP_RECIPIENTS = named("smtplib", "SMTPRecipientsRefused")
 SMTP_BROKEN = [
     *named("smtplib", "SMTPException SMTPNotSupportedError SMTPServerDisconnected"),
-    # Of the connection alone: nothing else is written or read while a mail is submitted.
+    # Only from the connection: nothing else is read or written during the submission of a mail.
     *named("ssl", "SSLError SSLZeroReturnError SSLWantReadError SSLWantWriteError SSLSyscallError SSLEOFError"),
     *named("ssl", "SSLCertVerificationError"),
     *named("socket", "gaierror herror"),
@@ -108,7 +108,7 @@ SSH = [
     *named("paramiko.ssh_exception", "BadAuthenticationType PartialAuthentication UnableToAuthenticate"),
     *named("paramiko.ssh_exception", "ChannelException BadHostKeyException IncompatiblePeer ProxyCommandFailure"),
     *named("paramiko.ssh_exception", "NoValidConnectionsError MessageOrderError"),
-    # Of the connection: where it is used, nothing else is written or read.
+    # Only from the connection: nothing else is read or written while it is used.
     *named("builtins", "EOFError ConnectionError TimeoutError"),
     *named("socket", "gaierror herror"),
 ]

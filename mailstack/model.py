@@ -1,4 +1,4 @@
-"""The nouns, as frozen data. Nothing here reads a file, opens a socket or starts a process."""
+"""The nouns of mailstack, as frozen data. The module opens no file and no socket, and starts no process."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SERVICES = tuple(STANDARD.values())
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One published port: its name in `--json`, the role of the service behind it, and the port inside it."""
+    """A published port: its name in `--json`, the role of its service, and the port number in the container."""
 
     name: str
     role: Role
     number: int
-    variable: str  # what compose/lab.yaml takes the host's port number from
+    variable: str  # environment variable with the host's port number, for compose/lab.yaml
 
     @property
     def service(self) -> str:
-        """The service behind it in compose/lab.yaml."""
+        """The name of its service in compose/lab.yaml."""
         return STANDARD[self.role]
 
 
@@ -46,7 +46,7 @@ PORTS = (
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network of the engine's."""
+    """A network of the engine."""
 
     name: str
     labels: Mapping[str, str]
@@ -55,23 +55,23 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a client reaches a service."""
+    """The address at which a client reaches a service."""
 
     host: str
     port: int
-    lab: str = field(default="", compare=False)  # the lab that it belongs to, for messages
+    lab: str = field(default="", compare=False)  # its lab, for messages
     target: str = field(default="", compare=False)  # the host over SSH that the lab is on, for messages
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A mail domain of the lab; mail for unknown users goes to `catch_all`, if there is one."""
+    """A mail domain of the lab; mail for unknown users goes to `catch_all`, if set."""
 
     name: str
     catch_all: str | None = None
 
 
-# The quota of an account whose mailbox may hold whatever comes: Dovecot need not count what is in it.
+# The quota of a mailbox without limit; Dovecot need not count its size.
 UNLIMITED = 0
 
 
@@ -85,7 +85,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """An address whose mail goes to others."""
+    """An address whose mail goes to other addresses."""
 
     address: str
     targets: tuple[str, ...]
@@ -93,7 +93,7 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the servers refuse beyond."""
+    """The limits of the servers, which refuse larger messages and fuller mailboxes."""
 
     message_size: int = 10 * 1024**2  # bytes
     mailbox_quota: int = 100 * 1024**2  # bytes
@@ -101,7 +101,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """The provider's submission service, as the sender reaches it."""
+    """A relay host outside the lab, with its port for submission."""
 
     host: str
     port: int = 587
@@ -109,7 +109,7 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Lines of the servers' own languages that an overlay adds, after and above the lab's."""
+    """Settings of the servers that an overlay adds; they override the lab's own."""
 
     postfix: Mapping[str, str] = field(default_factory=dict)
     sender: Mapping[str, str] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """What a lab serves: the `x-mailstack` block of its compose files, checked; and its services by their roles."""
+    """The definition of a lab: the checked `x-mailstack` block of its compose files, and its services with roles."""
 
     mailname: str
     domains: tuple[Domain, ...]
@@ -130,34 +130,34 @@ class Lab:
     services: tuple[Service, ...] = ()  # see `roles.in_order`
 
     def names(self, role: Role) -> list[str]:
-        """The services of a role, in their order."""
+        """Return the names of the services with a role, in order."""
         return [service.name for service in self.services if service.role and service.role.is_a(role)]
 
     def name(self, role: Role) -> str:
-        """The service of a role that one service has."""
+        """Return the name of the service with a unique role."""
         return next(iter(self.names(role)), STANDARD[role])
 
     def addresses(self) -> list[str]:
-        """The accounts' addresses, in the order in which Compose gives them: the alphabet's."""
+        """Return the accounts' addresses, in the order of Compose, which is alphabetical."""
         return [account.address for account in self.accounts]
 
     def owned_by(self, address: str) -> list[str]:
-        """The aliases that lead straight to `address`, so that it may send as them."""
+        """Return the aliases with `address` as a direct target: it may send as them."""
         return [alias.address for alias in self.aliases if address in alias.targets]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command as a value: what to run, never how or where. Secrets go in by `input` alone."""
+    """A command as a value; a runner decides how and where it runs. Secrets are passed only in `input`."""
 
     argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)  # on top of the runner's own
+    environment: Mapping[str, str] = field(default_factory=dict)  # added to the runner's own
     input: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command left behind."""
+    """The result of a command: exit code and output."""
 
     code: int
     stdout: str
@@ -165,7 +165,7 @@ class Result:
 
 
 class Verdict(StrEnum):
-    """How a check ended."""
+    """The verdict of a check."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -174,7 +174,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A check's verdict with what it was computed from."""
+    """A check's verdict, with its evidence."""
 
     id: str
     title: str
@@ -200,7 +200,7 @@ class ServiceState:
 
 
 class Deadline:
-    """A moment (of the monotonic clock) by which something must have happened, and how long that was, in seconds."""
+    """A time limit: its end on the monotonic clock, and its length in seconds."""
 
     def __init__(self, seconds: float, moment: float) -> None:
         self.seconds = seconds
@@ -208,34 +208,34 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """The deadline `seconds` from now."""
+        """Return the deadline `seconds` from now."""
         return Deadline(seconds, time.monotonic() + seconds)
 
     def remaining(self) -> float:
-        """Seconds left; 0 once it has passed."""
+        """Return the seconds left; 0 after the deadline."""
         return max(0.0, self._moment - time.monotonic())
 
     def passed(self) -> bool:
-        """Whether the moment has come."""
+        """Return whether the deadline has passed."""
         return time.monotonic() >= self._moment
 
 
 class Countdown(Deadline):
-    """A deadline whose time does not run until another thread starts it: before that, there is all the time."""
+    """A deadline that starts only when another thread calls `start`; until then, the time left is infinite."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds, math.inf)
 
     def start(self) -> None:
-        """From now on, the time runs."""
+        """Start the time limit now."""
         self._moment = time.monotonic() + self.seconds
 
     def cancel(self) -> None:
-        """The time is over: nothing is waited for any longer."""
+        """End the time limit now, so that nothing waits any longer."""
         self._moment = -math.inf
 
 
 Json = dict[str, Any]
 
-# Takes one line for people about what is being done.
+# Receives one line for the user on the present work.
 Progress = Callable[[str], None]

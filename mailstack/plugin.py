@@ -1,7 +1,7 @@
-"""The pytest plugin: a mail server for tests, as fixtures. Every decision is a fixture that can be overridden.
+"""The pytest plugin: a mail server for tests, as fixtures. Each decision is a fixture that can be overridden.
 
-Every run of pytest loads this module where mailstack is installed, so it imports nothing but pytest until a fixture is
-asked for. What tests get is in `mailstack.testing`; docs/pytest.md shows how to use it.
+Every run of pytest loads this module where mailstack is installed. It therefore imports only pytest until a test
+requests a fixture. Tests work with the classes of `mailstack.testing`; docs/pytest.md shows how.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TTL = 3600.0  # seconds
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The command line's options."""
+    """Add the options of the command line."""
     group = parser.getgroup("mailstack", "mailstack: a mail server for tests")
     group.addoption("--mailstack-name", metavar="NAME", help="use this lab, which is up, instead of one of its own")
     group.addoption("--mailstack-host", metavar="HOST", help="have the lab on this Docker host, over SSH")
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A lab that was named has to be there."""
+    """Check that the lab of `--mailstack-name` is up."""
     name = config.getoption("--mailstack-name")
     if name is None or hasattr(config, "workerinput"):
         return
@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add to the report of a test that waited for a mail in vain what the lab knows about it."""
+    """Add the lab's evidence to the report of a test that waited for a mail and got none."""
     report = yield
     if report.failed and call.excinfo:
         from mailstack.testing.mailbox import failed_wait
@@ -78,26 +78,26 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def mailstack_name(request: pytest.FixtureRequest) -> str | None:
-    """The name of a lab that is up, to be used and left as it is; None: a lab for the run alone."""
+    """Return the name of a running lab, to be used and left running; None: create a lab for this run."""
     name: str | None = request.config.getoption("--mailstack-name")
     return name
 
 
 @pytest.fixture(scope="session")
 def mailstack_overlays() -> Sequence[Path]:
-    """Compose files that are laid over the lab's definition: other domains, accounts, limits, settings."""
+    """Return the overlays: compose files laid over the lab's definition (other domains, accounts, limits, settings)."""
     return ()
 
 
 @pytest.fixture(scope="session")
 def mailstack_ttl() -> float:
-    """After how many seconds the run's own lab goes by itself, whatever has become of the run."""
+    """Return the lifetime of the run's own lab in seconds. After it the lab is removed, even if the run hangs."""
     return TTL
 
 
 @pytest.fixture(scope="session")
 def mailstack_patience() -> float:
-    """How long a mailbox waits for a mail where a test says nothing else; in seconds."""
+    """Return the time in seconds that a mailbox waits for a mail, where a test gives no timeout."""
     from mailstack.testing.mailbox import PATIENCE
 
     return PATIENCE
@@ -113,7 +113,7 @@ def mailstack_lab(
     mailstack_overlays: Sequence[Path],
     mailstack_ttl: float,
 ) -> Iterator[RunningLab]:
-    """A lab that is up, and proven with a mail: the run's own, which all workers of pytest-xdist share."""
+    """Yield a running lab, proven with a mail: the run's own, shared by all workers of pytest-xdist."""
     from mailstack.lab.running import RunningLab
 
     with _for_people():
@@ -140,7 +140,7 @@ def mailstack_lab(
 
 @pytest.fixture(scope="session")
 def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab) -> Iterator[Accounts]:
-    """The lab's accounts; those that were added are taken away again, unless the lab goes anyhow or is to be kept."""
+    """Yield the lab's accounts. Accounts that were added are removed, unless the lab is removed or kept."""
     from mailstack.actions.accounts import Accounts
     from mailstack.errors import MailstackError
 
@@ -149,7 +149,7 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
         yield accounts
         made = request.config.stash.get(_ADDRESSES, set())
         if request.config.getoption("--mailstack-keep"):
-            mailstack_lab.guest.disown()
+            mailstack_lab.account_lease.disown()
         elif made and not own:
             with contextlib.suppress(MailstackError):  # a test may have broken the lab
                 accounts.remove_several(sorted(made))
@@ -157,7 +157,7 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
 
 @pytest.fixture(scope="session")
 def _mailstack_queues(mailstack_lab: RunningLab) -> Iterator[Looks]:
-    """Looks at the lab's queues."""
+    """Yield a watch on the lab's queues."""
     from mailstack.actions.queue_watch import Looks
 
     with Looks(mailstack_lab) as looks:
@@ -171,7 +171,7 @@ def _mailstack_queues(mailstack_lab: RunningLab) -> Iterator[Looks]:
 def mailbox_factory(
     request: pytest.FixtureRequest, mailstack_accounts: Accounts, mailstack_patience: float, _mailstack_queues: Looks
 ) -> Iterator[MailboxFactory]:
-    """Makes mailboxes, each a fresh address with a password of its own: `mailbox_factory("customer")`."""
+    """Yield a factory of mailboxes, each with a fresh address and its own password: `mailbox_factory("customer")`."""
     from mailstack.testing import MailboxFactory
 
     stem = request.node.name.removeprefix("test_")
@@ -186,14 +186,16 @@ def mailbox_factory(
 
 @pytest.fixture
 def mailbox(mailbox_factory: MailboxFactory) -> Mailbox:
-    """A fresh address with a password of its own, for this test alone."""
+    """Return a mailbox with a fresh address and a password of its own, for this test only."""
     with _for_people():
         return mailbox_factory()
 
 
 @pytest.fixture(scope="session")
 def smtp_settings(mailstack_lab: RunningLab) -> SmtpSettings:
-    """What an application submits mail with, as any address of the lab's domains: for smtplib, Django, Flask."""
+    """Return settings with which an application submits mail as any address of the lab's domains: smtplib, Django,
+    Flask.
+    """
     from mailstack.config import files
     from mailstack.network.ports import loopback_name
     from mailstack.testing import Password, SmtpSettings
@@ -208,7 +210,9 @@ def smtp_settings(mailstack_lab: RunningLab) -> SmtpSettings:
 
 @pytest.fixture(scope="session")
 def mailstack_checks(mailstack_lab: RunningLab) -> Callable[..., list[CheckResult]]:
-    """Runs checks (or families: `mailstack_checks("auth", "tls")`) on the lab; fails when one of them does."""
+    """Return a function that runs checks or families (`mailstack_checks("auth", "tls")`), and fails if one of them
+    fails.
+    """
     from mailstack import checks
     from mailstack.checks.bench import Bench
     from mailstack.model import Verdict
@@ -233,14 +237,14 @@ _ENGINE = pytest.StashKey["Engine"]()
 
 
 def _own_name(config: pytest.Config) -> str:
-    """The name of the run's own lab: all workers of a run say the same."""
+    """Return the name of the run's own lab, the same in all workers."""
     worker: dict[str, str] | None = getattr(config, "workerinput", None)
     token = worker["testrunuid"] if worker else config.stash.setdefault(_TOKEN, secrets.token_hex(16))
     return "pytest-" + hashlib.sha256(token.encode()).hexdigest()[:12]
 
 
 def _engine(config: pytest.Config) -> Engine:
-    """The engine of the run's target, which is made once. Raises MailstackError."""
+    """Return the engine of the run's target, created once. Raises MailstackError."""
     from mailstack.engine.engine import Engine
     from mailstack.target.choice import choose
     from mailstack.target.target import VARIABLE
@@ -253,7 +257,7 @@ def _engine(config: pytest.Config) -> Engine:
 
 @contextlib.contextmanager
 def _for_people() -> Iterator[None]:
-    """What mailstack has to say, without a traceback."""
+    """Show mailstack's errors without a traceback."""
     from mailstack.errors import MailstackError
 
     try:

@@ -1,4 +1,4 @@
-"""What a service is in a lab: its role, by its label `mailstack.role`."""
+"""The roles of services in a lab, from the label `mailstack.role`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ LABEL = "mailstack.role"
 
 
 class Role(StrEnum):
-    """What a service does; services are listed in this order."""
+    """The role of a service; services are listed in this order."""
 
-    SUBMISSION = "submission"  # the provider's MTA: takes users' mail (587, 465), and mail for the lab's domains (25)
+    SUBMISSION = "submission"  # the provider's MTA: submission (587, 465), and mail for the lab's domains (25)
     STORE = "store"  # the mailboxes, over IMAP and POP3, and the passwords
     SENDER = "sender"  # the student's machine: `mail`, and an MTA that relays through the provider
     MTA = "mta"  # any other Postfix
 
     def is_a(self, role: Role) -> bool:
-        """Return whether a service of this role is one of `role`, too: submission and sender are MTAs."""
+        """Return whether this role is `role`, or a kind of it: submission and sender are also MTAs."""
         return self is role or (role is Role.MTA and self is not Role.STORE)
 
 
@@ -33,16 +33,16 @@ class Service:
 
     name: str
     role: Role | None = None
-    files: tuple[str, ...] = ()  # the secrets and configs it is handed, by their names in the compose files
+    files: tuple[str, ...] = ()  # names of its secrets and configs in the compose files
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Service:
-        """The other way round of `dataclasses.asdict`. Raises KeyError, TypeError, ValueError."""
+        """Return the service from its `dataclasses.asdict`. Raises KeyError, TypeError, ValueError."""
         return cls(str(data["name"]), Role(data["role"]) if data["role"] else None, tuple(map(str, data["files"])))
 
 
 def of_labels(labels: Mapping[str, str] | None) -> Role | None:
-    """Return the role that a container's labels give it; None for none, and for one that is not known."""
+    """Return the role in a container's labels; None when there is none or an unknown one."""
     text = (labels or {}).get(LABEL, "")
     return Role(text) if text in set(Role) else None
 

@@ -1,4 +1,4 @@
-"""Values that must not be seen, and the files that they are kept in."""
+"""Secret values, their removal from texts, and the private files that contain them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BLOT = "••••••"
 
 
 class Secret:
-    """A value that shows itself only when asked by name: `str`, `repr`, formatting and pickling never reveal it."""
+    """A value that only `reveal` shows: `str`, `repr` and formatting hide it, and pickling raises TypeError."""
 
     __slots__ = ("_value",)
 
@@ -29,7 +29,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself. Each call is a place to look at in review."""
+        """Return the value itself. Each call deserves a look in review."""
         return self._value
 
     def __repr__(self) -> str:
@@ -54,14 +54,14 @@ class Secret:
         raise TypeError("a Secret is not serialised")
 
 
-# Gives the answer to a question of a host (a password, say); None if there is nobody to ask.
+# Asks the user a question of a host, for example for a password; returns the answer, or None without a terminal.
 Ask = Callable[[str], Secret | None]
 
 
 def new_password() -> Secret:
-    """A fresh password of 24 characters (144 bits), safe in every file format that the lab uses.
+    """Return a new random password of 24 characters (144 bits), safe in every file format that the lab uses.
 
-    None begins with a dash: a user's program that is given it would take it for an option.
+    It never begins with a dash, because a program could take it for an option.
     """
     while (value := _random.token_urlsafe(18)).startswith("-"):
         pass
@@ -69,28 +69,28 @@ def new_password() -> Secret:
 
 
 def blot(text: str, secrets: Iterable[Secret]) -> str:
-    """Return `text` without these secrets, in whatever form they may be shown: see Blotter."""
+    """Return `text` without these secrets, in any encoding that Blotter knows."""
     return Blotter(secrets).clean(text)
 
 
 class Blotter:
-    """Takes secrets out of texts: as they are, and as programs encode them. Made once for many texts."""
+    """Remove secrets from texts, in plain and in the encodings of other programs. Create it once for many texts."""
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
-        # The longest first: a form may begin with another one.
+        # The longest first: a form may contain another one.
         self._forms = sorted({form for each in secrets for form in _forms(each.reveal())}, key=len, reverse=True)
         self._by_start: dict[str, list[str]] = {}
         for form in self._forms:
             self._by_start.setdefault(form[:_START], []).append(form)
 
     def clean(self, text: str) -> str:
-        """Return the text without the secrets."""
+        """Return `text` without the secrets."""
         for form in self._forms if len(self._forms) <= _FEW else self._there(text):
             text = text.replace(form, _BLOT)
         return text
 
     def document(self, value: Any) -> Any:
-        """Return what JSON is made of with every text in it cleaned; names of members stay."""
+        """Return a JSON value with every string in it cleaned; member names stay."""
         if isinstance(value, dict):
             return {name: self.document(each) for name, each in value.items()}
         if isinstance(value, list | tuple):
@@ -98,7 +98,7 @@ class Blotter:
         return self.clean(value) if isinstance(value, str) else value
 
     def _there(self, text: str) -> list[str]:
-        """The forms that are in the text: with thousands, each place is looked at once rather than each form."""
+        """Return the forms that the text contains, in one pass over the text: faster with thousands of forms."""
         found = [form for form in self._forms if len(form) < _START and form in text]
         for at in range(len(text) - _START + 1):
             for form in self._by_start.get(text[at : at + _START], ()):
@@ -107,27 +107,27 @@ class Blotter:
         return sorted(found, key=len, reverse=True)
 
 
-_START = 8  # characters by which a form is looked up
-_FEW = 500  # forms that are quicker looked for one by one
-_SHORTEST = 4  # characters of an encoded form: less would be found everywhere
+_START = 8  # characters of the prefix by which a form is looked up
+_FEW = 500  # up to so many forms, replacing them one by one is faster
+_SHORTEST = 4  # characters of an encoded form: a shorter one would match everywhere
 _PLAIN = re.compile(r"[A-Za-z0-9_-]*")
 
 
 @functools.lru_cache(maxsize=64)
 def _forms(value: str) -> frozenset[str]:
-    """A secret as programs write it: kept, since a lab's secrets are taken out of many texts."""
+    """Return a secret in all its encodings. Cached, because a lab's secrets are removed from many texts."""
     found = {form for form in _base64(value.encode()) if len(form) >= _SHORTEST}
     if not _PLAIN.fullmatch(value):
         import html
 
         quoted = shlex.quote(value)
         found |= {
-            # In addresses of the web (RFC 3986), in HTML, in JSON, in Python, in a shell, in IMAP and Dovecot's files.
+            # In URLs (RFC 3986), in HTML, in JSON, in Python, in a shell, in IMAP and in Dovecot's files.
             *(urllib.parse.quote(value, safe=""), urllib.parse.quote(value), urllib.parse.quote_plus(value)),
             *(html.escape(value), html.escape(value, quote=False), json.dumps(value)[1:-1]),
             *(json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], quoted, quoted[1:-1]),
             re.sub(r"([\\\"])", r"\\\1", value),
-            # xtext (RFC 3461, section 4), and what Postfix logs of what is not ASCII.
+            # xtext (RFC 3461, section 4), and the form in which Postfix logs non-ASCII characters.
             "".join(chr(b) if 33 <= b <= 126 and b not in b"+=" else f"+{b:02X}" for b in value.encode()),
             "".join(c if c.isascii() else "?" * len(c.encode()) for c in value),
         }
@@ -135,10 +135,10 @@ def _forms(value: str) -> frozenset[str]:
 
 
 def _base64(value: bytes) -> Iterator[str]:
-    """What base64 makes of it (RFC 4648), wherever in what was encoded it begins: after a user's name, as in PLAIN."""
+    """Yield its base64 forms (RFC 4648) for each offset in the encoded data: in PLAIN, it follows a user name."""
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + value).decode()
-        # The characters that the value alone decides: six bits each.
+        # Only the characters whose six bits all come from the value.
         form = encoded[(before * 8 + 5) // 6 : (before + len(value)) * 8 // 6]
         yield form
         yield form.translate(_URL_SAFE)
@@ -148,12 +148,12 @@ _URL_SAFE = str.maketrans("+/", "-_")
 
 
 def write_private(path: Path, text: str) -> bool:
-    """Write `text` to `path`, readable by its owner alone (0600); say whether anything changed.
+    """Write `text` to `path`, readable only by its owner (0600); return whether anything changed.
 
-    The file is rewritten in place, never replaced: a container sees a bind-mounted file by its inode. Its time of
-    change is set to a minute ago, or a second after the last one: Postfix waits until a file that it reads is no longer
-    new (dict_load_file_xt), and Dovecot reads a passwd-file again when its time, in whole seconds, differs. Raises
-    HostError, also for a link and for a file that is not this user's alone.
+    The file is rewritten in place, never replaced: a container sees a bind-mounted file by its inode. Its modification
+    time is set to a minute ago, or to a second after the previous one if that is later. Postfix waits until a file that
+    it reads is no longer new (dict_load_file_xt). Dovecot reads a passwd-file again when its time differs, in whole
+    seconds. Raises HostError, also for a symbolic link and for a file that is not only this user's.
     """
     data = text.encode()
     try:
@@ -176,7 +176,7 @@ def write_private(path: Path, text: str) -> bool:
 
 
 def blot_error(error: Exception, password: Secret) -> Exception:
-    """Take the password out of an error with a server's words: it may have repeated it."""
+    """Remove the password from an error with a server's reply, which may repeat it; return the error."""
     if isinstance(error, MailstackError):
         error.message, error.details = (blot(text, [password]) for text in (error.message, error.details))
     return error

@@ -1,12 +1,12 @@
-"""What is kept of a lab between two commands: one private directory each, on tmpfs, below a home for each engine.
+"""The stored state of labs: a private directory for each lab, on tmpfs, below a home for each engine.
 
 <home>/<lab>/lab.json       how the lab was brought up
 <home>/<lab>/subnets.yaml   its networks' subnets, a compose file
-<home>/<lab>/files/         what its containers are handed: secrets and tables
-<home>/<lab>.lock           held by the command that works on the lab, and by what it has started
+<home>/<lab>/files/         the files for its containers: secrets and tables
+<home>/<lab>.lock           locked by the command that works on the lab, and by its child processes
 <home>/<lab>.users          see `lab/leases`
 
-`storage/directories` makes the directories, and marks them.
+`storage/directories` creates and marks the directories.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from mailstack.secret import write_private
 from mailstack.storage import directories, json_file, locks, refusals
 from mailstack.storage.directories import Marker
 
-# How long a command waits until others have ended that work on the same lab, in seconds.
+# How long a command waits for other commands on the same lab, in seconds.
 LOCK_SECONDS = 60.0
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
-# What can stand in a label's value and in a filter for it without being quoted.
+# Needs no quoting in the value of a label, nor in a filter for it.
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 
 def is_name(name: str) -> bool:
-    """Whether a lab may be called so."""
+    """Return whether this is a valid lab name."""
     return _NAME.fullmatch(name) is not None
 
 
 def check_name(name: str) -> str:
-    """`name` if a lab may be called so: it becomes part of the names of containers and networks."""
+    """Return a valid lab name: it becomes part of container and network names. Raises InputError."""
     if not is_name(name):
         raise InputError(
             f"a lab cannot be called {name!r}", remedy="use up to 30 lower-case letters, digits and dashes, like my-lab"
@@ -55,7 +55,7 @@ def check_name(name: str) -> str:
 
 
 def owner() -> str:
-    """Whose labs these are: `MAILSTACK_OWNER`, else user@machine. `down --all` removes this owner's labs alone.
+    """Return the owner of this user's labs: `MAILSTACK_OWNER`, else user@machine. `down --all` removes only these.
 
     Raises InputError.
     """
@@ -75,7 +75,7 @@ def owner() -> str:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a lab was brought up."""
+    """The state of a lab, as `up` saves it."""
 
     lab: str
     owner: str
@@ -83,22 +83,22 @@ class State:
     tag: str  # of the images
     files: tuple[str, ...]  # compose files, in order
     ports: Mapping[str, int]  # endpoint -> port on 127.0.0.1
-    subnets: Mapping[str, str] = field(default_factory=dict)  # network -> subnet, for those that ask for none
+    subnets: Mapping[str, str] = field(default_factory=dict)  # network -> subnet, where the definition sets none
     document: Json = field(default_factory=dict)  # the resolved `x-mailstack` block
-    relay: str = ""  # host:port of a relay outside
-    engine: str = ""  # where it is
+    relay: str = ""  # host:port of an outside relay
+    engine: str = ""  # the engine's address
     services: tuple[Service, ...] = ()
-    stays: bool = True  # whether it is to stay when the process that makes it ends: it was proven, or is kept
+    stays: bool = True  # whether it remains after `up`: it is proven, or brought up with --keep
 
     def definition(self) -> Lab:
-        """The Lab that the document and the services describe."""
+        """Return the Lab that the document and the services describe. Raises Misfit."""
         from mailstack.definition import schema
 
         return replace(schema.parse({schema.BLOCK: self.document}), services=self.services)
 
 
 def read(path: Path) -> State | None:
-    """Return the State that a file of this user has; None for anything else."""
+    """Return the State in a file of this user; None for any other content."""
     data = json_file.read(path)
     try:
         services = tuple(map(Service.of, data.get("services", ())))
@@ -113,9 +113,9 @@ def read(path: Path) -> State | None:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where this user's labs on one engine are kept.
+    """The directory of this user's labs on one engine.
 
-    An engine is known by its endpoint together with its ID: cloned machines share IDs.
+    An engine is identified by its endpoint and its ID together, because cloned machines share IDs.
     """
 
     root: Path  # see `directories.root`
@@ -124,28 +124,28 @@ class Home:
 
     @property
     def path(self) -> Path:
-        """The directory of the labs on this engine."""
+        """The path of the home."""
         return self.root / f"engine-{hashlib.sha256(f'{self.endpoint} {self.engine}'.encode()).hexdigest()[:12]}"
 
     def make(self) -> None:
-        """Make the directory, unless it is there. Raises HostError."""
+        """Create the directory, unless it exists. Raises HostError."""
         directories.make(self.root, Marker(directories.ROOT))
         directories.make(self.path, Marker(directories.ENGINE, endpoint=self.endpoint, engine=self.engine))
 
     def labs(self) -> list[str]:
-        """Return the names of the labs that have a directory here."""
+        """Return the names of the labs with a directory in this home."""
         return [name for name, marker in directories.entries(self.path, directories.LAB).items() if marker.lab == name]
 
     def files(self, suffix: str) -> list[str]:
-        """Return the names of the labs that have a file with this suffix here: `.lock`, `.users`. These are empty."""
+        """Return the names of the labs with an empty file of this suffix in this home: `.lock`, `.users`."""
         found = [Path(name) for name in directories.names(self.path)]
         named = [path.stem for path in found if path.suffix == suffix and is_name(path.stem)]
         return [name for name in named if _is_empty_file(self.path / f"{name}{suffix}")]
 
     def open(self, name: str, *, make: bool = True) -> int:
-        """Open a file of the home for locks, and return its descriptor.
+        """Open a lock file of the home, and return its descriptor.
 
-        Raises FileNotFoundError where it is not there and not to be made; HostError.
+        Raises FileNotFoundError when it does not exist and `make` is False; HostError.
         """
         path = self.path / name
         try:
@@ -161,13 +161,13 @@ class Home:
             raise HostError(f"{path}: cannot be opened: {error.strerror}") from None
 
     def discard(self, name: str) -> None:
-        """Remove a file of the home, which is empty; and the home with the last of what is in it."""
+        """Remove a lock file of the home, if it is empty; and the home, if nothing else is in it."""
         if _is_empty_file(self.path / name):
             (self.path / name).unlink(missing_ok=True)
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove the home where no lab is left in it; and the root, except in shared memory, where the next will be."""
+        """Remove the home, if no lab is left in it; and then the root, except in shared memory, where it is reused."""
         with contextlib.suppress(OSError), directories.held(self.root):
             directories.remove_if_unused(self.path)
             if self.root.parent != directories.SHARED_MEMORY:
@@ -175,23 +175,23 @@ class Home:
 
 
 _UNIX = "unix://"
-# What is remembered of Compose, in the root: see `compose.version_of`.
+# File in the root with facts about Compose; see `compose.version_of`.
 COMPOSE = "compose.json"
 
 
 def endpoint_of(url: str) -> str:
-    """Return an engine's address under one name: /var/run is /run."""
+    """Return an engine's address with symbolic links resolved: /var/run becomes /run."""
     return _UNIX + str(Path(url.removeprefix(_UNIX)).resolve()) if url.startswith(_UNIX) else url
 
 
 def homes(root: Path) -> list[Home]:
-    """Return the homes below a root: one for each engine that has labs of this user."""
+    """Return the homes below a root, one for each engine with labs of this user."""
     found = directories.entries(root, directories.ENGINE).values()
     return [Home(root, marker.endpoint, marker.engine) for marker in found]
 
 
 class LabDirectory:
-    """A lab's directory."""
+    """The directory of a lab, and its lock."""
 
     def __init__(self, home: Home, name: str) -> None:
         self.home = home
@@ -203,32 +203,32 @@ class LabDirectory:
 
     @property
     def ca_file(self) -> Path:
-        """The lab's CA certificate."""
+        """The file with the lab's CA certificate."""
         return self.files / "ca.pem"
 
     def make(self) -> None:
-        """Make the directory, private to this user. Raises HostError."""
+        """Create the directory, private to this user. Raises HostError."""
         self.home.make()
         directories.make(self.path, Marker(directories.LAB, owner(), self.home.endpoint, self.home.engine, self.name))
         directories.make_subdirectory(self.files)
         directories.make_subdirectory(self.files / "added")
 
     def is_made(self) -> bool:
-        """Return whether mailstack has made the directory."""
+        """Return whether mailstack has created the directory."""
         marker = directories.read(self.path)
         return marker is not None and marker.lab == self.name
 
     def load(self) -> State | None:
-        """How the lab was brought up; None when it was not, or by a version that wrote something else."""
+        """Return the saved state; None when there is none, or one of an incompatible version."""
         return read(self.path / "lab.json")
 
     def save(self, state: State) -> None:
-        """Remember how the lab was brought up."""
+        """Save the state, and the subnets as an overlay. Raises HostError."""
         write_private(self.path / "lab.json", json.dumps(asdict(state)))
         write_private(self.subnets_file, json.dumps(subnets.overlay(state.subnets)))
 
     def remove(self) -> None:
-        """Remove the directory with all secrets in it, and the lock, which the caller holds."""
+        """Remove the directory with all secrets in it, and the lock file, whose lock the caller holds."""
         if self.is_made():
             directories.remove(self.path)
         self.home.discard(self._lock_name)
@@ -237,10 +237,10 @@ class LabDirectory:
     def locked(
         self, deadline: Deadline, on_wait: Callable[[], None] = lambda: None, *, make: bool = True
     ) -> Iterator[int]:
-        """Hold the lab's lock; gives its file descriptor, for children to inherit.
+        """Hold the lab's lock; yield its file descriptor, for child processes to inherit.
 
-        A command that was killed leaves its Compose running: the lock is free when that, too, has ended. The file
-        stays as long as the lab does; where there is none, one is made, or FileNotFoundError raised. Raises
+        The Compose of a killed command goes on: the lock is released when that has ended, too. The lock file exists as
+        long as the lab. When there is none, it is created; with `make` False, raises FileNotFoundError. Raises
         DeadlinePassed, HostError.
         """
         while True:
@@ -254,7 +254,7 @@ class LabDirectory:
                         if not self.is_made():
                             self.home.discard(self._lock_name)
                     return
-                # `remove` took the file away while this command waited for it: the lock is another file now.
+                # `remove` deleted the file while this command waited for its lock: open the new file.
             finally:
                 os.close(fd)
 
@@ -275,13 +275,13 @@ def _is_empty_file(path: Path) -> bool:
 
 
 def others(home: Home, name: str) -> list[State]:
-    """How the labs beside `name` in a home were brought up, or are being brought up."""
+    """Return the states of all labs in a home except `name`, also of those that are coming up."""
     found = (LabDirectory(home, each).load() for each in home.labs() if each != name)
     return [each for each in found if each]
 
 
 def promised_ports(home: Home, name: str) -> set[int]:
-    """Return the ports of 127.0.0.1 that this user's other labs have, on whatever engine they are."""
+    """Return the ports of 127.0.0.1 that this user's other labs have, on any engine."""
     every = {each.path: each for each in [home, *homes(home.root)]}.values()
     labs = [lab for each in every for lab in others(each, name if each == home else "")]
     return {port for lab in labs for port in lab.ports.values()}

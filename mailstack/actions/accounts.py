@@ -10,7 +10,6 @@ import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
 
 from mailstack import state
 from mailstack.actions import credentials
@@ -46,9 +45,7 @@ class Accounts:
     def __enter__(self) -> Accounts:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._tables.close()
 
     def add(
@@ -77,7 +74,7 @@ class Accounts:
             if files.is_added(self.lab.directory.files, address) or address in self.lab.defined.addresses():
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             if temporary:
-                self.lab.guest.note([address])
+                self.lab.account_lease.note([address])
             self._keep({Account(address, quota): password})
             try:
                 self._tables.change("add", [address])
@@ -102,7 +99,7 @@ class Accounts:
             for address in addresses:
                 if address in there:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
-            self.lab.guest.note(addresses)
+            self.lab.account_lease.note(addresses)
             try:
                 given = {Account(address, quota): password for address, password in added.items()}
                 self._keep(given)
@@ -126,7 +123,7 @@ class Accounts:
                 self._tables.change("remove", addresses)
             finally:
                 self._empty(addresses)
-        self.lab.guest.removed(addresses)
+        self.lab.account_lease.removed(addresses)
 
     def remove(self, address: str) -> None:
         """Remove an added account and its mailbox. When this returns, its password is invalid.

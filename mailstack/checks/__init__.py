@@ -1,7 +1,7 @@
-"""End-to-end checks: each promise of a lab, proven on the lab itself.
+"""End-to-end checks: each promise of a lab is proven on the lab itself.
 
-Each family of checks has one or two modules. A check is a function that returns its evidence, raises Unmet when the
-promise is broken, or NotApplicable when the lab has nothing to check it on.
+Each family of checks has one or two modules. A check is a function: it returns its evidence, raises Unmet when the
+promise is broken, or raises NotApplicable when the lab has nothing to check the promise on.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 Function = Callable[..., str]
 
-# Checks that run side by side: each waits for servers much more than it computes.
+# Checks run in parallel, since each waits for servers much more than it computes.
 SIDE_BY_SIDE = 8
 
 
 class Turn(Enum):
-    """When a check may run: beside others, one at a time because it changes the sender, or with nothing beside it."""
+    """When a check may run: in parallel, one at a time because it changes the sender, or alone."""
 
     BESIDE = "beside"
     SENDER = "sender"
@@ -49,7 +49,7 @@ class Check:
 
 
 class Family:
-    """The checks of a family, registered by decorator: `@family("name", "title", "source")`."""
+    """The checks of a family, registered by a decorator: `@family("name", "title", "source")`."""
 
     def __init__(self, name: str, turn: Turn = Turn.BESIDE) -> None:
         self.name = name
@@ -61,8 +61,8 @@ class Family:
     ) -> Callable[[Function], Function]:
         """Add a check `FAMILY.NAME`, or one for each combination of the values of `each`.
 
-        The function gets the values as keyword arguments; name and title may refer to them: `{port.number}`. `turn`
-        replaces the family's.
+        The function gets the values as keyword arguments. Name and title may refer to them: `{port.number}`. `turn`
+        replaces the family's turn.
         """
 
         def add(function: Function) -> Function:
@@ -85,7 +85,7 @@ def all_checks() -> list[Check]:
 
 
 def chosen(ids: Sequence[str]) -> list[Check]:
-    """Return the checks with these ids, or of these families; all without any. Raises InputError for an unknown one."""
+    """Return the checks with these ids or of these families; all without ids. Raises InputError for an unknown one."""
     every = all_checks()
     for wanted in ids:
         if not any(_matches(check, wanted) for check in every):
@@ -98,7 +98,7 @@ def _matches(check: Check, wanted: str) -> bool:
 
 
 def run(bench: Bench, checks: Iterable[Check], on_result: Callable[[CheckResult], None]) -> list[CheckResult]:
-    """Run checks, side by side where they can; the results are in the checks' order."""
+    """Run checks, in parallel where possible; return the results in the order of the checks."""
     checks = list(checks)
     results: dict[str, CheckResult] = {}
 
@@ -109,7 +109,7 @@ def run(bench: Bench, checks: Iterable[Check], on_result: Callable[[CheckResult]
 
     beside, sender, alone = ([check for check in checks if check.turn is turn] for turn in Turn)
     with ThreadPoolExecutor(SIDE_BY_SIDE + 1) as pool:
-        # The last families have the checks that take longest: they start first, so that nothing waits for them alone.
+        # The last families have the longest checks. They start first, so that nothing waits for them at the end.
         running = [pool.submit(in_turn, *sender)] + [pool.submit(in_turn, check) for check in reversed(beside)]
         try:
             for each in running:
@@ -122,7 +122,7 @@ def run(bench: Bench, checks: Iterable[Check], on_result: Callable[[CheckResult]
 
 
 def judge(check: Check, bench: Bench) -> CheckResult:
-    """Run one check. Raises HostError when the host is lost, and the errors of `judging.judge`."""
+    """Run one check. Raises HostError when the connection to the host is lost, and the errors of `judging.judge`."""
     started = time.monotonic()
     verdict, evidence = judging.judge(lambda: check.function(bench))
     milliseconds = (time.monotonic() - started) * 1000

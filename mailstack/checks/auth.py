@@ -1,4 +1,4 @@
-"""Authentication: which users get in, at which port, and never in the clear."""
+"""Authentication: which users log in, on which ports, and never without TLS."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def submission_requires_auth(bench: Bench, port: int) -> str:
 
 @contextmanager
 def _in_the_clear(bench: Bench, port: int) -> Iterator[BufferedRWPair]:
-    """Open a session of lines with Dovecot, past its greeting."""
+    """Open a plain-text session with Dovecot and skip its greeting."""
     with bench.dial("dovecot", port)() as connection, connection.makefile("rwb") as lines:
         _read(lines)
         yield lines
@@ -179,7 +179,7 @@ def _read(lines: BufferedRWPair) -> str:
 
 
 def _ask(lines: BufferedRWPair, command: str, *, until: str) -> list[str]:
-    """Send a command; return the reply's lines, up to the one that begins with `until` or refuses."""
+    """Send a command; return the lines of the reply, up to the one that begins with `until` or that refuses."""
     lines.write(command.encode() + b"\r\n")
     lines.flush()
     replies = [_read(lines)]
@@ -210,7 +210,7 @@ def pop3_in_the_clear_is_refused(bench: Bench) -> str:
 
 
 def _imap_login(bench: Bench, user: str, password: str) -> str:
-    """Log in over IMAP; return the reply's kind. Raises imaplib.IMAP4.error when the login is refused."""
+    """Log in over IMAP; return the reply's status. Raises imaplib.IMAP4.error when the login is refused."""
     endpoint = bench.lab.endpoints["imaps"]
     with imaplib.IMAP4_SSL(endpoint.host, endpoint.port, ssl_context=bench.trusting, timeout=_SECONDS) as session:
         return session.login(user, password)[0]

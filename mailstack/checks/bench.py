@@ -1,6 +1,6 @@
-"""The lab under check: its accounts, connections that begin inside the sender's container, mailboxes and logs.
+"""The lab under check: its accounts, connections from the sender's container, mailboxes and logs.
 
-Postfix trusts no address but its own loopback, so the sender is a client like any other.
+Postfix trusts no address except its own loopback, so the sender is a client like any other.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from mailstack.secret import Secret
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
 
-# How TLS begins on a port.
+# The TLS mode of each port.
 TLS_OF: dict[int, smtp.Tls] = {25: "none", 587: "starttls", 465: "implicit"}
 
-# How long a mail may take, and a line in a log: deliveries take hundredths of a second.
+# Timeout in seconds for a mail, and for a log line. Deliveries take hundredths of a second.
 ARRIVAL_SECONDS = 8.0
 
 
 class Bench:
-    """A running lab, with what checks need to try it. Leaving `with` removes what the checks made.
+    """A running lab, with everything that a check needs. Leaving `with` removes all that the checks created.
 
     >>> with Bench(RunningLab("lab")) as bench:
     ...     results = checks.run(bench, checks.chosen(["tls"]), lambda result: None)
@@ -52,11 +52,11 @@ class Bench:
         self.lab = lab
         self.engine = lab.engine
         self.once = Once()
-        self.cleanup = ExitStack()  # what is undone in the end
+        self.cleanup = ExitStack()  # runs at exit
         self._containers = {name: lab.service(name).container for name in ("postfix", "dovecot", "sender")}
         self._count = itertools.count(1)
         self._mark = f"check-{os.urandom(6).hex()}"
-        self._opened: set[str] = set()  # accounts whose mailboxes were looked into
+        self._opened: set[str] = set()  # accounts whose mailboxes were opened
         self._started = int(time.time())
         self._dialer = self.cleanup.enter_context(
             Dialer(lambda argv: self.engine.stream(self.container("sender"), argv))
@@ -66,7 +66,7 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close connections, and remove the checks' mails and whatever else they made."""
+        """Close connections, and remove the mails and everything else that the checks created."""
         with ThreadPoolExecutor() as pool:
             cleanup = pool.submit(self.cleanup.close)
             list(pool.map(self._remove_mails, sorted(self._opened)))
@@ -76,16 +76,16 @@ class Bench:
 
     @cached_property
     def alice(self) -> str:
-        """The lab's first account."""
+        """Return the lab's first account."""
         return self.lab.definition().addresses()[0]
 
     @cached_property
     def bob(self) -> str:
-        """The lab's second account."""
+        """Return the lab's second account."""
         return self.others(1)[0]
 
     def others(self, count: int) -> list[str]:
-        """Return `count` accounts besides the first."""
+        """Return `count` accounts other than the first."""
         found = self.lab.definition().addresses()[1 : count + 1]
         if len(found) < count:
             raise NotApplicable(f"the lab has fewer than {count + 1} accounts")
@@ -93,7 +93,7 @@ class Bench:
 
     @property
     def student(self) -> str:
-        """The address of the user of the sender's machine; there may be no account of this name."""
+        """Return the address of the user on the sender. The lab may have no account of this name."""
         return f"{sending.STUDENT}@{self.lab.definition().mailname}"
 
     def container(self, service: str) -> str:
@@ -106,14 +106,14 @@ class Bench:
 
     @property
     def relay(self) -> tuple[str, Secret]:
-        """The user and the password of the relay in the lab."""
+        """Return the user and the password of the relay host in the lab."""
         found = files.read_relay(self.lab.directory.files)
         if found is None:
             raise NotApplicable("the lab has no relay credentials")
         return found
 
     def refuse_outside_relay(self) -> None:
-        """Raise NotApplicable when the sender relays through a provider outside, for which its network is open."""
+        """Raise NotApplicable when the sender uses a relay host outside the lab, since its network is then open."""
         if self.lab.state.relay:
             raise NotApplicable("the lab relays through a provider outside")
 
@@ -124,7 +124,7 @@ class Bench:
     # ── connections ────────────────────────────────────────────────────────────────────────────────────────────
 
     def dial(self, service: str, port: int) -> smtp.Dial:
-        """Return what connects to a port of a service from the sender's container."""
+        """Return a function that connects to a port of a service from the sender's container."""
 
         def connect() -> socket.socket:
             connection = self._dialer.dial(service, port)
@@ -134,21 +134,23 @@ class Bench:
         return connect
 
     def published(self, port: Port) -> socket.socket:
-        """Connect from this machine: a tenth of the cost, where it makes no difference where the client is."""
+        """Connect to a published port from this machine. Costs a tenth of `dial`; for checks where the client's place
+        is irrelevant.
+        """
         return smtp.to(self.lab.endpoints[port.name])()
 
     @cached_property
     def trusting(self) -> ssl.SSLContext:
-        """A TLS client that trusts the lab's CA, and nothing else."""
+        """Return a TLS context that trusts the lab's CA only."""
         return trust.tls_context(self.lab.ca_file)
 
     @cached_property
     def unknowing(self) -> ssl.SSLContext:
-        """A TLS client that trusts this machine's CAs, and does not know the lab's."""
+        """Return a TLS context that trusts the CAs of this machine, and not the lab's."""
         return ssl.create_default_context()
 
     def smtp(self, port: int, tls: smtp.Tls | None = None) -> Smtp:
-        """Open an SMTP session with Postfix, up to the reply to EHLO; `tls` replaces what is usual on the port."""
+        """Open an SMTP session with Postfix, up to the reply to EHLO; `tls` replaces the TLS mode of the port."""
         dial, tls = self.dial("postfix", port), tls or TLS_OF[port]
         session = Smtp(dial, name="postfix", tls=tls, context=self.trusting, helo="client.test")
         session.ehlo()
@@ -161,23 +163,23 @@ class Bench:
         return session
 
     def box(self, address: str) -> AbstractContextManager[BaseMailBox]:
-        """Open an account's mailbox, over IMAP."""
+        """Open an account's mailbox over IMAP."""
         self._opened.add(address)
         return imap.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.password(address))
 
     # ── mails and logs ─────────────────────────────────────────────────────────────────────────────────────────
 
     def message(self, to: Sequence[str], body: str = "A check's mail.\n", sender: str | None = None) -> EmailMessage:
-        """Make a message with a Message-ID by which it is found again, and removed in the end."""
+        """Create a message with a Message-ID by which checks find it, and by which it is removed at exit."""
         subject = f"mailstack check {next(self._count)}"
         return draft.new_message(sender=sender or self.alice, to=to, subject=subject, body=body, mark=self._mark)
 
     def _remove_mails(self, address: str) -> None:
-        with suppress(MailstackError, OSError), self.box(address) as box:  # a broken lab may not let anybody in
+        with suppress(MailstackError, OSError), self.box(address) as box:  # a broken lab may refuse the login
             box.delete(box.uids(f'HEADER Message-ID "{self._mark}"'))
 
     def log(self, service: str, seconds: float = ARRIVAL_SECONDS) -> Iterator[str]:
-        """Yield what a service has logged since the checks began, then new lines until `seconds` have passed."""
+        """Yield a service's log lines since the checks began, then new lines until `seconds` have passed."""
 
         def follow() -> ServiceLog:
             log = ServiceLog(self.engine, self.container(service), self._started)

@@ -53,9 +53,9 @@ _UNTIL_IT_LISTENS = 'until nc -z -w 1 127.0.0.1 "$0"; do sleep 0.02; done'
 
 
 def _listen_outside(bench: Bench) -> tuple[str, str, bool]:
-    """Start a listener on a network of its own; return the network, its address, and whether it accepts connections.
+    """Start a listener on a separate network; return the network, its address, and whether it accepts connections.
 
-    The network is named after the lab, with `-outside`; one that exists already is used, and kept.
+    The network has the lab's name with `-outside`. One that exists already is used, and kept.
     """
     name, state = f"{compose.project_name(bench.lab.name)}-outside", bench.lab.state
     labels = {LABEL_LAB: bench.lab.name, LABEL_OWNER: state.owner, LABEL_EXPIRES: state.expires}
@@ -67,12 +67,12 @@ def _listen_outside(bench: Bench) -> tuple[str, str, bool]:
     return name, address, bench.engine.execute(container, wait).code == 0
 
 
-# nc(1) takes one connection and is started again: one that comes in between is refused, which says nothing of the way.
+# nc(1) takes one connection and is then restarted. A connection in between is refused, which proves nothing: try again.
 _KNOCK = 'for try in 1 2 3; do nc -v -z -w 1 "$0" "$1" && exit; done; exit 1'
 
 
 def _run(bench: Bench, service: str, script: str, *arguments: str) -> Result:
-    """Run a shell script in a service. Raises NotApplicable for a sender that has a way out to a relay."""
+    """Run a shell script in a service. Raises NotApplicable for a sender that reaches a relay host outside the lab."""
     if service == "sender":
         bench.refuse_outside_relay()
     return bench.engine.execute(bench.container(service), ["sh", "-c", script, *arguments])
@@ -109,7 +109,7 @@ def packets_are_not_forwarded(bench: Bench, service: str) -> str:
     return "no default route" if not default else f"packets live for {ttl} hop: no router passes them on"
 
 
-# By the container's own clock (proc(5), uptime): starting a program there takes the engine its own time.
+# Measured by the container's own clock (proc(5), uptime), since the engine takes time to start a program there.
 _TIMED_LOOK_UP = """
 read -r begun idle </proc/uptime
 getent ahostsv4 outside.test
@@ -131,7 +131,7 @@ def outside_names_are_not_found(bench: Bench, service: str) -> str:
     result = _run(bench, service, _TIMED_LOOK_UP)
     name, _, took = result.stdout.strip().rpartition("\n")
     expect(took, result.stderr.strip())
-    # getent(1): 2 is “not found”; anything else is no answer to the question.
+    # getent(1): 2 means “not found”; any other code means that the look-up itself failed.
     expect(result.code == 2 and float(took) < 4, f"code {result.code} after {float(took):.1f} s: {name}")
     return f"not found, after {float(took):.1f} s"
 

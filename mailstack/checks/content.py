@@ -1,4 +1,4 @@
-"""Content: a mail arrives byte for byte, up to the size limit, in a mailbox that is as defined."""
+"""Content: a mail arrives unchanged, up to the size limit, and mailboxes are as defined."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mailstack.checks.listeners import envelope
 
 family = Family("delivery")
 
-# Bytes: a larger message is not worth moving twice on a busy machine.
+# Bytes. To move a larger message twice takes too long on a busy machine.
 _LARGEST = 64 * 1024**2
-# Bytes a second that a machine with eight labs at work still delivers.
+# Bytes a second. A machine that runs eight labs still delivers as much.
 _SLOWEST = 500_000
 _SPECIAL_USE = frozenset({"\\Drafts", "\\Sent", "\\Archive", "\\Junk", "\\Trash"})
 
@@ -29,12 +29,12 @@ def _same(sent: bytes, got: bytes, what: str = "") -> str:
 
 
 def _head(message: EmailMessage) -> bytes:
-    """Return a message's header with the empty line after it, as it is sent."""
+    """Return a message's header and the empty line after it, as sent."""
     return message.as_bytes().partition(b"\n\n")[0].replace(b"\n", b"\r\n") + b"\r\n\r\n"
 
 
 def _same_text(bench: Bench, sent: bytes, what: str, encoding: str = "7bit") -> str:
-    """Send a message with the body `sent`, in CRLF lines, and compare what is in the mailbox."""
+    """Send a message with the body `sent`, in CRLF lines, and compare it with the copy in the mailbox."""
     message = bench.message([bench.bob])
     message.replace_header("Content-Transfer-Encoding", encoding)
     copy = only_copy(bench, bench.bob, submit(bench, message, [bench.bob], raw=_head(message) + sent))
@@ -74,7 +74,7 @@ def _payload(message: Message) -> bytes:
 
 
 def _limit(bench: Bench) -> int:
-    """Return the lab's limit of a message's size, in bytes."""
+    """Return the lab's size limit of a message, in bytes."""
     limit = bench.lab.definition().limits.message_size
     if limit > _LARGEST:
         raise NotApplicable(f"the lab's limit is {limit} bytes: too much to send in a check")
@@ -82,7 +82,7 @@ def _limit(bench: Bench) -> int:
 
 
 def _filled(message: EmailMessage, size: int) -> bytes:
-    """Return the message with a body that makes it about `size` bytes long, a line less at most."""
+    """Return the message with a body that makes it `size` bytes long, or up to a line shorter."""
     head, line = _head(message), b"x" * 76 + b"\r\n"
     return head + line * ((size - len(head)) // len(line))
 
@@ -107,12 +107,12 @@ def too_large_a_mail_is_refused(bench: Bench) -> str:
 def mail_under_the_limit_arrives(bench: Bench) -> str:
     limit = _limit(bench)
     message = bench.message([bench.bob])
-    # What the servers add to the message (trace fields, about 1 KB) counts.
+    # The limit includes what the servers add to the message (trace fields, about 1 KB).
     size = limit - 4096
     accepted = submit(bench, message, [bench.bob], raw=_filled(message, size))
     seconds = ARRIVAL_SECONDS + size / _SLOWEST
     copy = only_copy(bench, bench.bob, accepted, seconds=seconds, whole=False)
-    with bench.box(bench.bob) as box:  # now, since it weighs on the user's quota
+    with bench.box(bench.bob) as box:  # at once, since it counts towards the user's quota
         box.delete([copy.uid or ""])
     expect(copy.size_rfc822 >= size, f"sent {size} bytes, got {copy.size_rfc822}")
     return f"limit {limit}: {size} bytes sent, {copy.size_rfc822} in the mailbox"

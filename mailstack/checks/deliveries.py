@@ -1,4 +1,4 @@
-"""Submitting mails and seeing them arrive: what the checks of several families do."""
+"""Submit mails and wait for their arrival, for checks of several families."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A mail that Postfix accepted: its Message-ID, and the queue id that Postfix gave it."""
+    """A mail that Postfix accepted: its Message-ID and its queue id."""
 
     message_id: str
     queue_id: str
@@ -37,7 +37,7 @@ def submit(
 ) -> Accepted:
     """Send a message as the first account, or without authentication on port 25. Raises Unmet when it is refused.
 
-    `raw` are bytes to send in the message's place; `sender` is an envelope sender that is not the first account.
+    `raw` replaces the bytes of the message. `sender` is the envelope sender, by default the first account.
     """
     sender = bench.alice if sender is None else sender
     with bench.smtp(port) if port == 25 else bench.logged_in(port, bench.alice) as session:
@@ -51,7 +51,7 @@ def submit(
 
 
 def settle(bench: Bench, accepted: Accepted) -> None:
-    """Wait until Postfix has nothing more of a mail to deliver, by its log: asking the queue costs a process."""
+    """Wait until Postfix has removed a mail from its queue. Reads the log, since to list the queue costs a process."""
     done = f"]: {accepted.queue_id}: removed"
     expect(any(done in line for line in bench.log("postfix")), f"{accepted.queue_id} is still in Postfix's queue")
 
@@ -72,7 +72,7 @@ def _arrived(bench: Bench, box: BaseMailBox, address: str, accepted: Accepted, s
 
 
 def count(bench: Bench, address: str, accepted: Accepted) -> int:
-    """Count the copies in a mailbox once there is one and Postfix has nothing more to deliver."""
+    """Count the copies in a mailbox, after the first has arrived and Postfix has removed the mail from its queue."""
     with bench.box(address) as box:
         return len(_arrived(bench, box, address, accepted, ARRIVAL_SECONDS))
 
@@ -80,7 +80,7 @@ def count(bench: Bench, address: str, accepted: Accepted) -> int:
 def only_copy(
     bench: Bench, address: str, accepted: Accepted, *, seconds: float = ARRIVAL_SECONDS, whole: bool = True
 ) -> MailMessage:
-    """Return the only copy in a mailbox; its header alone unless `whole`. Raises Unmet for none, and for several."""
+    """Return the only copy in a mailbox; just its header unless `whole`. Raises Unmet for no copy and for several."""
     with bench.box(address) as box:
         found = _arrived(bench, box, address, accepted, seconds)
         expect(len(found) == 1, f"{len(found)} copies of {accepted.queue_id} for {address}")
@@ -88,7 +88,7 @@ def only_copy(
 
 
 def arrives_once(bench: Bench, address: str, accepted: Accepted) -> str:
-    """Return the evidence that a mail arrived, and once. Raises Unmet."""
+    """Return the evidence that a mail arrived exactly once. Raises Unmet."""
     only_copy(bench, address, accepted, whole=False)
     return f"{accepted.queue_id}: 1 copy for {address}"
 
@@ -104,7 +104,7 @@ def found(bench: Bench, address: str, message_id: str, seconds: float) -> int:
 
 
 def report(bench: Bench, address: str, message_id: str) -> str | None:
-    """Return the delivery report in a mailbox that names a mail (RFC 3464); None when none comes in time."""
+    """Return the delivery report in a mailbox about a mail (RFC 3464); None when none arrives in time."""
     deadline = Deadline.after(ARRIVAL_SECONDS)
     with bench.box(address) as box:
         while True:
@@ -121,7 +121,7 @@ def report(bench: Bench, address: str, message_id: str) -> str | None:
 
 
 def waiting(bench: Bench, service: str, queue_id: str) -> queues.Entry:
-    """Return a mail in a service's queue. Raises Unmet when it is not there."""
+    """Return a mail in a service's queue. Raises Unmet when the queue does not have it."""
     for entry in queues.entries(bench.engine, bench.container(service), service):
         if entry.queue_id == queue_id:
             return entry
@@ -129,5 +129,5 @@ def waiting(bench: Bench, service: str, queue_id: str) -> queues.Entry:
 
 
 def flush(bench: Bench, entry: queues.Entry) -> None:
-    """Have a waiting mail tried now."""
+    """Start a delivery attempt of a queued mail now."""
     queues.flush(bench.engine, {entry.service: bench.container(entry.service)}, [entry])

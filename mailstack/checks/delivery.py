@@ -1,4 +1,4 @@
-"""Delivery: a mail arrives with its recipients, once with each, and with nobody else."""
+"""Delivery: a mail arrives exactly once for each recipient, and for nobody else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def mail_from_outside_arrives(bench: Bench) -> str:
 
 
 def _leads_to(bench: Bench, address: str, target: str) -> str:
-    """Send a mail to `address`, which is to arrive once in the mailbox of `target`."""
+    """Send a mail to `address`; it must arrive once in the mailbox of `target`."""
     return f"{address}: {arrives_once(bench, target, submit(bench, bench.message([address]), [address]))}"
 
 
@@ -51,7 +51,7 @@ def list_alias_leads_to_each_mailbox(bench: Bench) -> str:
             break
     else:
         raise NotApplicable("the lab has no alias for several accounts")
-    # A member that is a recipient besides still gets one copy.
+    # A member that is also named as a recipient still gets one copy.
     accepted = submit(bench, bench.message([alias.address]), [alias.address, alias.targets[0]])
     counts = {target: count(bench, target, accepted) for target in alias.targets}
     expect(set(counts.values()) == {1}, f"copies: {counts}")
@@ -91,7 +91,7 @@ def blind_copy_is_not_disclosed(bench: Bench) -> str:
     accepted = submit(bench, bench.message([seen]), [seen, blind])
     for address in (seen, blind):
         headers = message_from_bytes(only_copy(bench, address, accepted).obj.as_bytes())
-        # RFC 5321, section 7.2: not in a trace field either. Delivered-To names the mailbox's own user only.
+        # RFC 5321, section 7.2: trace fields must not name it either. Delivered-To may name the mailbox's own user.
         telling = [n for n, v in headers.items() if blind in str(v) and not (address == blind and n == "Delivered-To")]
         expect("Bcc" not in headers and not telling, f"the copy for {address} tells of {blind} in {telling or 'Bcc'}")
     return f"{blind} got a copy, and stands in none of {len(headers.keys())} header fields"

@@ -1,4 +1,4 @@
-"""What others can reach of the lab: other users of its host, and its own sender."""
+"""Exposure: the ports of a lab that other users of its host and its own sender can reach."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from mailstack.target.target import Target
 
 family = Family("exposure")
 
-# Where LMTP and SASL were before they had sockets, and where Dovecot's manual has them: dialled also where nothing
-# is said to listen.
+# The TCP ports that LMTP and SASL had before they had sockets, and that Dovecot's manual uses. Dialled even if nothing
+# is listed as listening there.
 _BETWEEN_SERVERS = frozenset({24, 12345})
-_SECONDS = 1.0  # for an address of this machine
+_SECONDS = 1.0  # timeout for an address of this machine
 
 _TABLES = ("cat", "/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6")
 
-# Dial each ADDRESS PORT of standard input, and repeat those that answer (nc(1)).
+# Dial each ADDRESS PORT of standard input, and print those that answer (nc(1)).
 _DIAL = 'while read -r address port; do nc -z -w 1 "$address" "$port" </dev/null && echo "$address $port"; done; :'
 
 _SOCKETS = "/run/sockets"
@@ -36,14 +36,14 @@ Place = tuple[str, int]  # address, port
 
 
 def listeners(tables: str) -> set[Place]:
-    """Return where the kernel listens or awaits datagrams, loopback aside, from its tables (proc(5), /proc/net/tcp)."""
+    """Return the listening TCP and UDP addresses except loopback, from the kernel's tables (proc(5), /proc/net/tcp)."""
     found = set()
     for line in tables.splitlines():
         fields = line.split()
-        # The states: 0A is LISTEN, 07 is that of a datagram socket without a peer.
+        # State 0A is LISTEN; 07 is a datagram socket without a peer.
         if len(fields) > 3 and re.fullmatch(r"[0-9A-F]{8,32}:[0-9A-F]{4}", fields[1]) and fields[3] in ("0A", "07"):
             words, _, port = fields[1].partition(":")
-            # Each word of 32 bits is in this machine's order.
+            # Each word of 32 bits is in this machine's byte order.
             data = b"".join(bytes.fromhex(words[n : n + 8])[::-1] for n in range(0, len(words), 8))
             address = ipaddress.ip_address(data)
             address = getattr(address, "ipv4_mapped", None) or address
@@ -53,7 +53,7 @@ def listeners(tables: str) -> set[Place]:
 
 
 def answering(places: Iterable[Place]) -> set[Place]:
-    """Return which of `places` accept a connection from this machine."""
+    """Return those of `places` that accept a connection from this machine."""
 
     def dial(place: Place) -> Place | None:
         with contextlib.suppress(OSError), socket.create_connection(place, timeout=_SECONDS):
@@ -65,14 +65,13 @@ def answering(places: Iterable[Place]) -> set[Place]:
 
 
 def _on_this_machine(target: Target, places: Iterable[Place]) -> set[Place]:
-    """Return the places on networks that this machine is on: none where the engine is elsewhere, or in a machine of its
-    own."""
+    """Return the places on networks of this machine; none if the engine runs elsewhere or in a virtual machine."""
     on = [] if target.host else [route.subnet for route in subnets.host_routes()]
     return {place for place in places if any(ipaddress.ip_address(place[0]) in subnet for subnet in on)}
 
 
 def _listening(bench: Bench, service: ServiceState) -> set[int]:
-    """Return the ports that a container's kernel has listeners for; none where it has no cat(1) to ask with."""
+    """Return the ports on which a container listens; none if the container has no cat(1)."""
     with contextlib.suppress(EngineError):
         return {port for _, port in listeners(bench.engine.execute(service.container, _TABLES).stdout)}
     return set()

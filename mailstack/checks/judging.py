@@ -1,4 +1,4 @@
-"""Verdicts: what a proof returns or raises, as a verdict with evidence. Shared by checks and the experiment's steps."""
+"""Verdicts: turn the result of a proof into a verdict with evidence. Shared by checks and the experiment's steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Unmet(Exception):
 
 
 class NotApplicable(Exception):
-    """The lab has nothing to try this on; the text says what is missing."""
+    """The lab has nothing to try this on; the text says which part is missing."""
 
 
 def expect(met: object, evidence: str) -> str:
@@ -36,10 +36,10 @@ SERVER_ERRORS = library_errors.Table(
 
 
 def judge(prove: Callable[[], str], *unreadable: type[Exception]) -> tuple[Verdict, str]:
-    """Return the verdict on `prove`, with what it returns or raises as evidence.
+    """Return the verdict on `prove`, with its return value or its error as evidence.
 
-    Errors of the classes `unreadable` count as an answer that cannot be read. Raises Interrupted, and every error
-    that is neither mailstack's nor a server's: a mistake in the proof is no broken promise.
+    Errors of the classes `unreadable` mean an answer that cannot be parsed. Raises Interrupted, and every error that
+    is neither mailstack's nor a server's: a bug in the proof is no broken promise.
     """
     try:
         return Verdict.PASS, prove()

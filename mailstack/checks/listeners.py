@@ -1,4 +1,4 @@
-"""Every MTA of a lab that listens, at each of its ports, and a session with it."""
+"""The listeners of a lab's MTAs, and SMTP sessions with them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from mailstack.engine.engine import Engine
 from mailstack.protocol import smtp
 from mailstack.protocol.smtp import Smtp
 
-# A client outside the lab: `.test` is nobody's (RFC 6761, section 6.2).
+# A client outside the lab. Nobody owns `.test` (RFC 6761, section 6.2).
 STRANGER = "someone@outside.test"
 
 
 @dataclass(frozen=True, slots=True)
 class Mta:
-    """An MTA that listens on a port; the sender's listens on its own loopback only."""
+    """An MTA and a port of it. The sender's MTA listens on its own loopback only."""
 
     port: int
     sender: bool = False
 
     @property
     def name(self) -> str:
-        """Its part of a check's id."""
+        """Return the part of a check's id that names this listener."""
         return "sender" if self.sender else str(self.port)
 
     @property
     def place(self) -> str:
-        """Its part of a check's title."""
+        """Return the part of a check's title that names this listener."""
         return "the sender" if self.sender else str(self.port)
 
 
@@ -37,7 +37,7 @@ MTAS = PROVIDER + SENDER
 
 
 def session(bench: Bench, mta: Mta) -> Smtp:
-    """Open an SMTP session from the sender's machine, up to EHLO; logged in as the first account where AUTH is due."""
+    """Open an SMTP session from the sender, up to EHLO; log in as the first account where AUTH is required."""
     if mta.sender:
         opened = smtp.Smtp(bench.dial("127.0.0.1", mta.port), name="localhost", helo="client.test")
         opened.ehlo()
@@ -46,12 +46,12 @@ def session(bench: Bench, mta: Mta) -> Smtp:
 
 
 def listening(engine: Engine, container: str, seconds: float) -> bool:
-    """Wait until the server in a container listens, by its healthcheck; False when it does not in time."""
+    """Wait until the healthcheck of a container passes; return False after `seconds`."""
     wait = "until healthcheck; do sleep 0.02; done"
     return engine.execute(container, ["timeout", f"{seconds:g}", "sh", "-c", wait]).code == 0
 
 
 def envelope(session: Smtp, sender: str, recipient: str) -> tuple[int, str]:
-    """Send MAIL and RCPT; return the reply that refuses, or the last."""
+    """Send MAIL and RCPT; return the reply that refuses, or the last one."""
     code, text = session.command(f"MAIL FROM:<{sender}>")
     return session.command(f"RCPT TO:<{recipient}>") if code == 250 else (code, text)

@@ -1,4 +1,4 @@
-"""The log of a service, followed once for all that wait for a line in it, and the lines of one mail."""
+"""The log of a service, read once for all checks that wait for a line, and the lines about one mail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mailstack.model import Deadline
 
 
 class ServiceLog:
-    """What a container has logged since `since` (seconds of the epoch; None: ever), until it is closed."""
+    """The log of a container since `since` (seconds of the epoch; None: from the start), until it is closed."""
 
     def __init__(self, engine: Engine, container: str, since: float | None = None) -> None:
         self._lines: list[str] = []
@@ -24,7 +24,7 @@ class ServiceLog:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def lines(self, deadline: Deadline) -> Iterator[str]:
-        """Yield every line so far, then new ones, until the log ends or the deadline passes."""
+        """Yield every line so far, then new lines, until the log ends or the deadline passes."""
         seen = 0
         while True:
             with self._more:
@@ -42,7 +42,7 @@ class ServiceLog:
 
     def _follow(self) -> None:
         begun = b""
-        # The connection may be closed while it is read, and the host may be lost.
+        # The connection may be closed during a read, and the connection to the host may be lost.
         with suppress(OSError, ValueError, AttributeError, MailstackError):
             for piece in self._log:
                 *whole, begun = (begun + piece).split(b"\n")
@@ -55,7 +55,7 @@ class ServiceLog:
 
 
 def about(log: Iterable[str], message_id: str, wanted: str) -> tuple[list[str], str]:
-    """Return a Postfix's lines about a mail as soon as one contains `wanted`, and that one; "" when the log ends.
+    """Return Postfix's lines about a mail up to one that contains `wanted`, and that line; "" if the log ends before.
 
     The lines are found by the mail's queue ids.
     """

@@ -1,4 +1,4 @@
-"""Values that several threads need, and that one of them makes."""
+"""Values that several threads need and one thread computes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class Once:
-    """Makes each value when it is first asked for, by its name; others that ask meanwhile wait."""
+    """Compute each value when it is first requested by its name. Other threads that request it wait meanwhile."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def __call__(self, name: str, make: Callable[[], T]) -> T:
-        """Return the value of `name`, from `make` if there is none yet. Raises what `make` raises, each time."""
+        """Return the value of `name`; call `make` if there is none yet. Raises the errors of `make`, each time."""
         with self._turns[name]:
             if name not in self._values:
                 self._values[name] = make()

@@ -1,4 +1,4 @@
-"""Store and forward: a mail waits in the queue until the next hop is there. Stops Dovecot, so it runs alone."""
+"""Store and forward: a mail stays in the queue until the next hop is up. Stops Dovecot, so it runs alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ family = Family("queue", Turn.ALONE)
 )
 def mail_waits_for_dovecot(bench: Bench) -> str:
     message = bench.message([bench.bob])
-    # SASL is Dovecot's: a client has to log in before it is stopped.
+    # Dovecot is the SASL server, so the client logs in before Dovecot stops.
     with bench.logged_in(587, bench.alice) as session:
         bench.engine.stop(bench.container("dovecot"))
         try:
@@ -36,7 +36,8 @@ def mail_waits_for_dovecot(bench: Bench) -> str:
             entry = waiting(bench, "postfix", queue_id)
         finally:
             bench.engine.start(bench.container("dovecot"))
-            # Each smtpd(8) keeps a connection to Dovecot for SASL; those of before are dead, and would cost a 454 each.
+            # Each smtpd(8) keeps a connection to Dovecot for SASL. The old connections are dead: each would cause a
+            # reply 454.
             bench.engine.signal(bench.container("postfix"), "SIGHUP")
     listens = listening(bench.engine, bench.container("dovecot"), ARRIVAL_SECONDS)
     expect(listens, f"Dovecot does not listen {ARRIVAL_SECONDS:g} s after its start")

@@ -1,6 +1,6 @@
-"""The sender's relay, its provider in the lab: with credentials, verified TLS, and a queue that keeps mail.
+"""The sender's relay host, its provider in the lab: credentials, verified TLS, and a queue that keeps mail.
 
-These checks change the sender's credentials and put them back, one after the other.
+These checks change the sender's credentials and restore them, one check after the other.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ family = Family("relay", Turn.SENDER)
 
 
 def _relay(bench: Bench) -> tuple[str, Secret]:
-    """Return the user and the password of the sender's relay. Raises NotApplicable when that is outside."""
+    """Return the user and the password of the sender's relay host. Raises NotApplicable when it is outside the lab."""
     bench.refuse_outside_relay()
     return bench.relay
 
 
 def _write(bench: Bench) -> str:
-    """Write to the first account with `mail -s` on the sender, as its user; return the Message-ID."""
+    """Send a mail to the first account with `mail -s` on the sender, as its user; return the Message-ID."""
     message_id = str(bench.message([bench.alice])["Message-ID"])
     letter = sending.Letter(bench.student, (bench.alice,), "CCN Lab", "This is the first mail of the lab.")
     sending.from_sender(bench.lab, letter, message_id)
@@ -35,7 +35,7 @@ def _write(bench: Bench) -> str:
 
 
 def _line(bench: Bench, service: str, message_id: str, wanted: str) -> str:
-    """Return the first line about a mail, in the log of a Postfix, that contains `wanted`. Raises Unmet."""
+    """Return the first line about a mail in a Postfix log that contains `wanted`. Raises Unmet."""
     lines, hit = about(bench.log(service), message_id, wanted)
     expect(hit, f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}")
     return hit
@@ -43,7 +43,7 @@ def _line(bench: Bench, service: str, message_id: str, wanted: str) -> str:
 
 @contextmanager
 def _credentials(bench: Bench, line: str) -> Iterator[None]:
-    """Give the sender other credentials as long as `with` lasts."""
+    """Give the sender other credentials within `with`."""
     user, password = bench.relay
     container = bench.container("sender")
     try:
@@ -54,7 +54,7 @@ def _credentials(bench: Bench, line: str) -> Iterator[None]:
 
 
 def _tls_lines(bench: Bench, service: str, line: str) -> list[str]:
-    """Return what the process that logged `line` says of TLS: a connection is secured before its mail is named."""
+    """Return the TLS lines of the process that logged `line`. TLS is set up before the log names the mail."""
     process = re.search(r"\bsmtpd?\[\d+\]: ", line)
     return [each for each in bench.log(service, 0) if process and process[0] in each and _TLS in each]
 
@@ -101,7 +101,7 @@ def mail_without_credentials_is_refused(bench: Bench) -> str:
         message_id = _write(bench)
         outcome = _line(bench, "sender", message_id, "status=")
         expect("status=bounced" in outcome and re.search(r"said: 5\d\d", outcome), outcome)
-        # The bounce for the student fails as well; it is waited for, so that it is not sent with the next credentials.
+        # The bounce for the student fails as well. Wait for it, so that it is not sent with the next credentials.
         notice = _line(bench, "sender", message_id, "non-delivery notification: ").rpartition(" ")[2]
         gone = any(f"]: {notice}: removed" in line for line in bench.log("sender"))
         expect(gone, f"{notice} is still in the sender's queue")

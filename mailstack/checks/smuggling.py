@@ -1,4 +1,4 @@
-"""SMTP smuggling: no MTA of the lab makes two mails of one, at any listener or on the hop after it."""
+"""SMTP smuggling: no MTA of the lab splits one mail into two, at any listener or at the next hop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mailstack.protocol.smtp import Smtp
 
 family = Family("smuggling")
 
-# Sequences that some servers take for the end of a message: SEC Consult's “SMTP smuggling”, 2023.
+# Sequences that some servers accept as the end of a message: SEC Consult's “SMTP smuggling”, 2023.
 ENDINGS = {
     "LF . LF": b"\n.\n",
     "LF . CR LF": b"\n.\r\n",
@@ -28,11 +28,11 @@ ENDINGS = {
     "CR . CR": b"\r.\r",
 }
 
-# How long the mails of a check may take: half a dozen in a row, beside other labs on a small machine.
+# Timeout in seconds for the mails of a check: half a dozen in a row, next to other labs on a small machine.
 TAKEN_SECONDS = 30.0
 
-# How the smuggled message goes on. A server that refuses DATA for what was sent ahead of its reply (postconf(5),
-# smtpd_forbid_unauth_pipelining) may still take BDAT (RFC 3030), which waits for no reply.
+# The command that begins the smuggled message. A server that refuses a pipelined DATA (postconf(5),
+# smtpd_forbid_unauth_pipelining) may still accept BDAT (RFC 3030), which waits for no reply.
 FOLLOW_UPS = ("DATA", "BDAT")
 
 HANGS_UP = "and the server hangs up"
@@ -41,9 +41,9 @@ HANGS_UP = "and the server hangs up"
 def two_in_one(
     outer: EmailMessage, inner: EmailMessage, envelope: tuple[str, str], ending: bytes, follow_up: str
 ) -> bytes:
-    """Return what is sent after DATA: a message, an `ending` that may pass for its end, and another message.
+    """Return the bytes to send after DATA: a message, an `ending` that may pass for its end, and another message.
 
-    `envelope` is the sender and the recipient of the smuggled one.
+    `envelope` is the envelope sender and the envelope recipient of the smuggled one.
     """
     first, second = (each.as_bytes().replace(b"\n", b"\r\n") for each in (outer, inner))
     how = b"DATA" if follow_up == "DATA" else b"BDAT %d LAST" % len(second)
@@ -52,16 +52,16 @@ def two_in_one(
 
 
 def replies(connection: Smtp) -> list[str]:
-    """Return every reply until all that was sent is answered: EHLO, sent after the first reply, marks the end.
+    """Return all replies to the data sent. EHLO, sent after the first reply, marks the end.
 
-    Its own reply, which is left out, begins with the server's name, as no reply to a smuggled command does. It also
-    ends the transaction (RFC 5321, section 4.1.4), so the session can go on unless the server has hung up.
+    The reply to EHLO is left out. It begins with the server's name, which no reply to a smuggled command does. EHLO
+    also ends the transaction (RFC 5321, section 4.1.4), so the session can go on unless the server has hung up.
     """
     name = (connection.ehlo_resp or b"").split(b"\n")[0]
     found: list[str] = []
     while True:
-        if len(found) == 1 and connection.sock:  # only now, so that no command is sent ahead of its turn
-            with suppress(OSError):  # a server that has hung up may have said something before
+        if len(found) == 1 and connection.sock:  # not earlier, so that no command is sent before its turn
+            with suppress(OSError):  # a server that has hung up may have replied before
                 connection.sock.sendall(b"EHLO client.test\r\n")
         try:
             code, text = connection.getreply()
@@ -90,8 +90,8 @@ def nothing_is_smuggled_in(bench: Bench, mta: Mta, follow_up: str) -> str:
         for name, ending in ENDINGS.items():
             outer, inner = bench.message([bench.bob]), bench.message([bench.bob])
             said = _send(bench, connection, mta, outer, inner, ending, follow_up)
-            # One reply to the message, whatever it is. Any other answers smuggled commands; and a server that took the
-            # message has no reason to hang up but that more came than should have.
+            # One reply to the message is right, whatever it is. Any other reply answers a smuggled command. A server
+            # that accepted the message hangs up only if it received more than the message.
             hung_up = said[1:] == [HANGS_UP]
             expect(not said[1:] or (hung_up and not said[0].startswith("250")), f"{name}: {' | '.join(said)}")
             if said[0].startswith("250"):
@@ -107,7 +107,7 @@ def _send(
     bench: Bench, connection: Smtp, mta: Mta, outer: EmailMessage, inner: EmailMessage, ending: bytes, follow_up: str
 ) -> list[str]:
     """Send both messages as one; return the replies."""
-    # Without AUTH an address of the lab is refused as envelope sender; the sender's relay takes no other.
+    # Without AUTH, Postfix refuses an envelope sender of the lab. The sender's relay accepts no other.
     sender = STRANGER if mta == PROVIDER[0] else bench.alice
     for code, text in (envelope(connection, sender, bench.bob), connection.command("DATA")):
         expect(code in (250, 354), f"before the message: {code} {text}")
@@ -116,7 +116,7 @@ def _send(
 
 
 def _expect_alone(bench: Bench, taken: list[str], smuggled: dict[str, str]) -> None:
-    """Raise Unmet unless each message that was taken arrives once, and no smuggled one: the next hop may be fooled."""
+    """Expect each accepted message once, and no smuggled one, which the next hop may let through. Raises Unmet."""
     with bench.box(bench.bob) as box:
         for message_id in taken:
             with suppress(DeadlinePassed):

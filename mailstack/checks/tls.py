@@ -1,4 +1,4 @@
-"""TLS at every port: verified by the lab's CA and the name, by nothing else, and no version below 1.2."""
+"""TLS on every port: the certificate is verified with the lab's CA and the name only, and TLS is 1.2 or later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mailstack.model import PORTS, Port
 
 family = Family("tls")
 
-# How a clear session changes to TLS: a command and the beginning of its reply, one after the other.
+# The steps from a plain-text session to TLS: a command and the beginning of its reply each.
 _GREETING = (b"", b"")
 _EHLO = (b"EHLO client.test\r\n", b"250 ")
 _STARTTLS = {
@@ -28,10 +28,10 @@ _REFUSALS = (b"4", b"5", b"a NO", b"a BAD", b"-ERR")
 
 
 def _read_until(connection: socket.socket, beginning: bytes) -> None:
-    """Read lines until one has this beginning. Raises Unmet for one that refuses, and at the end."""
+    """Read lines until one has this beginning. Raises Unmet for a line that refuses, and at the end of the stream."""
     while True:
         line = b""
-        while not line.endswith(b"\n"):  # byte by byte: what follows belongs to the handshake
+        while not line.endswith(b"\n"):  # byte by byte: the handshake reads the rest
             byte = connection.recv(1)
             expect(byte, f"the server closed the connection before it said {beginning.decode()!r}")
             line += byte
@@ -41,7 +41,7 @@ def _read_until(connection: socket.socket, beginning: bytes) -> None:
 
 
 def _handshake(bench: Bench, port: Port, context: ssl.SSLContext, name: str) -> ssl.SSLSocket:
-    """Connect to a port, change to TLS where it begins in the clear, and shake hands."""
+    """Connect to a port, change to TLS where the session begins in plain text, and do the handshake."""
     connection = bench.published(port)
     try:
         for command, reply in _STARTTLS.get(port.name, ()):
@@ -54,7 +54,7 @@ def _handshake(bench: Bench, port: Port, context: ssl.SSLContext, name: str) -> 
 
 
 def _undemanding(ciphers: str = "DEFAULT", *versions: ssl.TLSVersion) -> ssl.SSLContext:
-    """Make a client that accepts any certificate, and offers `ciphers` and `versions`, the lowest and the highest."""
+    """Return a context that accepts any certificate and offers `ciphers`. `versions` are the lowest and the highest."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -70,7 +70,7 @@ def _cipher(session: ssl.SSLSocket) -> str:
 
 
 def _unverified(bench: Bench, port: Port, context: ssl.SSLContext, name: str, accepted: str) -> str:
-    """Return why a client does not verify the certificate. Raises Unmet with `accepted` when it does."""
+    """Return why a client rejects the certificate. Raises Unmet with `accepted` when it accepts it."""
     try:
         _handshake(bench, port, context, name).close()
     except ssl.SSLCertVerificationError as error:
@@ -79,7 +79,7 @@ def _unverified(bench: Bench, port: Port, context: ssl.SSLContext, name: str, ac
 
 
 def _refused(bench: Bench, port: Port, context: ssl.SSLContext, agreed: Callable[[ssl.SSLSocket], str | None]) -> str:
-    """Return how the server refuses what a client offers. Raises Unmet when it agrees to something."""
+    """Return how the server refuses the client's offer. Raises Unmet when it agrees."""
     try:
         with _handshake(bench, port, context, port.service) as session:
             raise Unmet(f"the server agreed to {agreed(session)}")
@@ -122,7 +122,7 @@ def certificate_needs_the_labs_ca(bench: Bench, port: Port) -> str:
 def old_versions_are_refused(bench: Bench, port: Port) -> str:
     old = _undemanding("ALL:@SECLEVEL=0", ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
     refusal = _refused(bench, port, old, ssl.SSLSocket.version)
-    # A server that does not work refuses, too: this one agrees to a newer version.
+    # A broken server refuses, too. This one agrees to a newer version.
     with _handshake(bench, port, _undemanding(), port.service) as session:
         return f"offered TLS 1.0 and 1.1: {refusal}; offered newer: {session.version()}"
 
@@ -134,7 +134,7 @@ def old_versions_are_refused(bench: Bench, port: Port) -> str:
     port=PORTS,
 )
 def anonymous_ciphers_are_refused(bench: Bench, port: Port) -> str:
-    versions = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2  # TLS 1.3 has none
+    versions = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2  # TLS 1.3 has no anonymous ciphers
     anonymous, named = _undemanding("aNULL:@SECLEVEL=0", *versions), _undemanding("DEFAULT", *versions)
     refusal = _refused(bench, port, anonymous, lambda session: f"{_cipher(session)}, which proves nobody's name")
     with _handshake(bench, port, named, port.service) as session:

@@ -1,1 +1,1 @@
-"""The command line: one file a command, or a family of commands."""
+"""The command line: one module for each command or small family of commands."""

@@ -1,4 +1,4 @@
-"""logs, shell, secrets."""
+"""The commands `logs`, `shell` and `secrets`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from mailstack.runner.local import Runner
     from mailstack.target.target import Target
 
-_FOLLOW_SECONDS = 366 * 86400.0  # until somebody stops it
+_FOLLOW_SECONDS = 366 * 86400.0  # until the user stops it
 
-# Not every image has bash: an overlay's may be of any kind.
+# Not every image has bash, since an overlay can use any image.
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
 
@@ -62,7 +62,7 @@ def logs(engine: Engine, name: str, follow: bool, services: tuple[str, ...], as_
 
 
 def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
-    """What containers have printed, line by line, each with its service and its time, the oldest first."""
+    """Yield what containers have printed, line by line with service and time, the oldest first."""
     import heapq
 
     from mailstack.engine.following import TIME
@@ -79,19 +79,19 @@ def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str
 
 
 def _followed(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
-    """The same, and what they print from now on, until the lab has gone."""
+    """Yield past lines and new ones, until the lab is removed."""
     from mailstack.model import Deadline
 
     with contextlib.closing(lab.engine.follow(containers, deadline=Deadline.after(_FOLLOW_SECONDS))) as lines:
         yield from filter(None, lines)
 
 
-# Of the services' names, in their order.
+# Colours of the services' names, in order.
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 
 
 def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]], colour: bool) -> None:
-    """Print lines as Compose does, until nobody reads them; unlike it, without secrets."""
+    """Print lines in the format of Compose, but without secrets, until the reader closes the output."""
     from mailstack.text.printable import printable
 
     width = max(map(len, names), default=0) + 2
@@ -104,7 +104,7 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
             break
 
 
-# What follows SERVICE is the command's own, options and all.
+# Everything after SERVICE belongs to the command to run, including options.
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @name_option
 @click.argument("service")
@@ -122,14 +122,16 @@ def shell(engine: Engine, name: str, service: str, words: tuple[str, ...]) -> No
 
 
 def _attached(target: Target, runner: Runner, command: Command) -> NoReturn:
-    """Run with this process's own streams, and end with the command's code, unless its host has gone meanwhile."""
+    """Run a command with this process's own streams; exit with its code, unless the connection to its host is lost."""
     code = runner.attach(command)
     target.look()
     sys.exit(passed_on(code))
 
 
 def passed_on(code: int) -> int:
-    """The exit code for a child's: as a shell would give it; 0 where the reader of its output had read enough."""
+    """Return the exit code for a child's code, as a shell does; 0 if the reader of its output closed the pipe
+    (SIGPIPE).
+    """
     code = 128 - code if code < 0 else code
     return 0 if code == 128 + signal.SIGPIPE else code
 

@@ -1,4 +1,4 @@
-"""account."""
+"""The command `account`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def list_(engine: Engine, name: str, as_json: bool) -> None:
 
 
 def _as_written(size: int) -> str:
-    """Bytes as a definition has them: `100M`, in units of 1024."""
+    """Format bytes as in a definition: `100M`, in units of 1024."""
     if size == UNLIMITED:
         return "any amount"
     for unit, each in (("G", 1024**3), ("M", 1024**2), ("K", 1024)):

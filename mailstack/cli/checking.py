@@ -1,4 +1,4 @@
-"""check."""
+"""The command `check`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dialogue."""
+"""The command `dialogue`."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ _SAYS = {"client": ("C", "bold cyan"), "server": ("S", "bold green")}
 
 
 def _show(dialogue: Dialogue) -> None:
-    """Every exchange: when, who, the lines as they were; below them what it means."""
+    """Print every exchange: the time, the speaker, the lines unchanged, and below them the meaning."""
     from rich.console import Console
     from rich.text import Text
 
@@ -119,7 +119,7 @@ def _show(dialogue: Dialogue) -> None:
             console.rule(Text("authenticated from here on"), style="yellow")
 
 
-_INDENT = 11  # columns before what was said
+_INDENT = 11  # columns before the lines of an exchange
 
 
 def _print(console: Console, exchange: Exchange) -> None:

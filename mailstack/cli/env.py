@@ -1,4 +1,4 @@
-"""env."""
+"""The command `env`."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def env(engine: Engine, name: str, account: str | None, form: str, trust: bool, 
     if as_json:
         print_json({"lab": name, "account": account.lower(), "variables": environment.revealed(found)})
     else:
-        # A file's name byte for byte, whatever the encoding of standard output: a program will look for it.
+        # Write a file's name byte for byte, whatever the encoding of standard output: programs open the file by it.
         sys.stdout.buffer.write(os.fsencode(f"{environment.written(found, form)}\n"))

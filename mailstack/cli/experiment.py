@@ -1,4 +1,4 @@
-"""experiment."""
+"""The command `experiment`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""explain."""
+"""The command `explain`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from mailstack.protocol.status_codes import Meaning
     from mailstack.trace.rotation import Rotated
 
-# How much of a running lab's logs is recent: lines of each service.
+# How many lines of each service's log count as recent in a running lab.
 _RECENT_LINES = 20_000
 
-# A reply's code where it stands in a log line, or at the start of a reply; and an enhanced code anywhere.
+# A reply code, inside a log line or at the start of a reply; and an enhanced status code anywhere.
 _CODE = re.compile(r"(?:^|[:(] ?)([2-5]\d\d)(?=[ -])")
 _ENHANCED = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
 
@@ -69,7 +69,7 @@ def explain(
 
 
 def _explain_text(lines: Iterable[str], as_json: bool) -> None:
-    """One line or a few, each of them meant: where nothing is known, what their codes say is better than nothing."""
+    """Explain a few lines, each of which matters. Where no failure is known, explain the codes in them."""
     from mailstack import failures
 
     count, codes = 0, {}
@@ -95,7 +95,7 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
 
 
 def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_json: bool) -> None:
-    """Whole logs: each known failure once."""
+    """Explain whole logs: each known failure once."""
     from mailstack import failures
 
     count = 0
@@ -124,7 +124,7 @@ def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_js
 
 
 def _codes(text: str) -> list[Meaning]:
-    """What the codes in a line say."""
+    """Return the meanings of the codes in a line."""
     from mailstack.protocol import status_codes
 
     meanings = [status_codes.reply(int(code)) for code in _CODE.findall(text)]
@@ -132,11 +132,13 @@ def _codes(text: str) -> list[Meaning]:
     return [meaning for meaning in meanings if meaning]
 
 
-# ── where lines come from ──────────────────────────────────────────────────────────────────────────────────────────
+# ── sources of lines ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _of_lab(lab: RunningLab) -> tuple[Iterator[str], list[Rotated]]:
-    """The lab's logs in the order of time, each line with its service and its time in front; which have been cut."""
+    """Return the lab's log lines in order of time, with service and time; and the logs that have lost lines by
+    rotation.
+    """
     from mailstack.trace import rotation
 
     logs, cut = [], []
@@ -151,7 +153,7 @@ def _of_lab(lab: RunningLab) -> tuple[Iterator[str], list[Rotated]]:
 
 
 def _of_files(paths: Sequence[Path]) -> Iterator[str]:
-    """The lines of files, packed or not (- is standard input), one at a time. Raises InputError."""
+    """Yield the lines of files, compressed or not (- is standard input), one at a time. Raises InputError."""
     from mailstack.actions import tracing
 
     with tracing.file_lines(paths) as read:
@@ -159,7 +161,7 @@ def _of_files(paths: Sequence[Path]) -> Iterator[str]:
             yield line.rstrip("\r\n")
 
 
-# ── what is said ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── output ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _list(known: Iterable[Fault], as_json: bool) -> None:
@@ -205,7 +207,7 @@ def _show(fault: Fault) -> None:
 
 
 def _field(name: str, text: str) -> None:
-    """`name` and its text, in as many lines as the terminal's width makes of it."""
+    """Print `name` and its text, wrapped to the width of the terminal."""
     head = f"  {name:<7} "
     wrapped = textwrap.wrap(printable(text), columns(), initial_indent=head, subsequent_indent=" " * len(head))
     click.echo("\n".join(wrapped))

@@ -1,4 +1,4 @@
-"""doctor, provision, version."""
+"""The commands `doctor`, `provision` and `version`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def provision(engine: Engine, yes: bool, progress: str) -> None:
     from mailstack.runner.local import Local
 
     machine = machine_of(engine.target, Local())
-    user = printable(engine.target.user)  # as the host has it
+    user = printable(engine.target.user)  # the user name on the host
 
     def agree(facts: Facts, steps: list[setting_up.Step]) -> None:
         if not machine.name:
@@ -82,7 +82,7 @@ def provision(engine: Engine, yes: bool, progress: str) -> None:
 
 
 def _asked(question: str) -> None:
-    """Raise what ends the command, unless somebody at the terminal says yes."""
+    """Ask for confirmation on the terminal. Raises an error that ends the command unless the user agrees."""
     if not sys.stdin.isatty():
         raise InputError("nothing was done: there is no terminal to ask at", remedy="--yes does it without asking")
     if not click.confirm(question):
@@ -110,7 +110,7 @@ def version(engine: Engine, as_json: bool) -> None:
 
 
 def versions(engine: Engine, runner: Runner) -> tuple[Json, MailstackError | None]:
-    """Return the versions of all that takes part, "" for those that are unknown; and why the first is."""
+    """Return the versions of all that takes part, "" for unknown ones; and the error for the first unknown one."""
     import platform
 
     from mailstack.engine import compose

@@ -1,4 +1,4 @@
-"""One command on several hosts at once: each by a process of its own, and one table of what came of it."""
+"""Run one command on several hosts in parallel, each in its own process, and show one table of the results."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 from mailstack.model import Command, Deadline, Result
 from mailstack.runner.local import Local, ending
 
-# Those that answer once, in JSON, and ask nothing.
+# Commands that answer once, in JSON, and ask no question.
 COMMANDS = ("up", "down", "status", "check", "experiment", "send", "doctor", "version")
-# What an interrupted command may take to leave nothing behind on its host.
+# Seconds that an interrupted command may take to clean up its host.
 _TIDYING_SECONDS = 60.0
-# How many lines of a failure the table has.
+# How many lines of a failure the table shows.
 _LINES = 12
-_MOST_HOSTS = 1024**2  # characters of a list of hosts, which may be a device without an end
+_MOST_HOSTS = 1024**2  # characters in a file of hosts, which may be a device without an end
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the command ended on one host."""
+    """The result of the command on one host."""
 
     host: str
     code: int
@@ -45,7 +45,7 @@ class Ended:
 
 
 def named(values: Sequence[str]) -> list[str]:
-    """The hosts that were named, or stand line by line in a file (`@FILE`), each once. Raises InputError."""
+    """Return the hosts given by name or line by line in a file (`@FILE`), each once. Raises InputError."""
     found: list[str] = []
     for value in values:
         if not value.startswith("@"):
@@ -66,12 +66,12 @@ def named(values: Sequence[str]) -> list[str]:
 
 
 def _at_once(name: str, flags: int) -> int:
-    """Open a file without waiting for somebody to write to it, where it is a FIFO."""
+    """Open a file. Without O_NONBLOCK, opening a FIFO would block until a writer appears."""
     return os.open(name, flags | os.O_NONBLOCK)
 
 
 def called(hosts: Sequence[str]) -> dict[str, str]:
-    """What each host's own files are called; no two alike."""
+    """Return a unique name for each host's output files."""
     names: dict[str, str] = {}
     for host in hosts:
         name = stem = re.sub(r"[^A-Za-z0-9._-]+", "-", host.removeprefix("ssh://")).strip("-.") or "host"
@@ -84,7 +84,7 @@ def called(hosts: Sequence[str]) -> dict[str, str]:
 
 
 def alone(argv: Sequence[str], host: str, name: str) -> list[str]:
-    """The command line of one host; what it writes goes to a place of the host's own, by its `name`."""
+    """Return the command line for one host; `name` makes the paths of its output files unique."""
     words: list[str] = []
     given = iter(argv)
     for word in given:
@@ -101,7 +101,9 @@ def alone(argv: Sequence[str], host: str, name: str) -> list[str]:
 
 
 def settings(command: str, environment: Mapping[str, str], name: str) -> dict[str, str]:
-    """The same for what stands in variables (MAILSTACK_EXPERIMENT_OUT); and no host but the one on the command line."""
+    """Return the variables for one host, with unique output paths (MAILSTACK_EXPERIMENT_OUT) and without
+    MAILSTACK_HOST.
+    """
     found = {"MAILSTACK_HOST": ""}
     for option, own in _WRITTEN.items():
         variable = _variable(command, option)
@@ -111,12 +113,12 @@ def settings(command: str, environment: Mapping[str, str], name: str) -> dict[st
 
 
 def reads_input(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Whether the command's text is on standard input: that is read once, for all hosts."""
+    """Return whether the command reads a text from standard input, which is then read once for all hosts."""
     return _given(argv, environment, "--body") == "-"
 
 
 def _given(argv: Sequence[str], environment: Mapping[str, str], option: str) -> str:
-    """The value of an option; "" where it has none."""
+    """Return the value of an option from the command line or its variable; "" if it has none."""
     values = [
         after if word == option else word.removeprefix(f"{option}=")
         for word, after in pairwise([*argv, ""])
@@ -129,7 +131,7 @@ def _variable(command: str, option: str) -> str:
     return f"MAILSTACK_{command.upper()}_{option.removeprefix('--').upper()}"
 
 
-# What a command writes to, and what each host has instead: a folder in the folder, a file beside the file.
+# Options with an output path, and the path for each host: a folder inside the folder, or a file next to the file.
 _WRITTEN: dict[str, Callable[[Path, str], Path]] = {
     "--out": lambda folder, name: folder / name,
     "--junit": lambda file, name: file.parent / f"{file.stem}-{name}{file.suffix}",
@@ -137,7 +139,7 @@ _WRITTEN: dict[str, Callable[[Path, str], Path]] = {
 
 
 def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
-    """Do it on all of them at once, show what came of it, and give the highest of their exit codes."""
+    """Run the command on all hosts in parallel, print the results, and return the highest exit code."""
     if argv[:1] and argv[0] not in COMMANDS:
         raise InputError(
             f"`mailstack {argv[0]}` works on one host at a time", remedy=f"on several: {', '.join(COMMANDS)}"
@@ -180,9 +182,9 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
 
 
 def otherwise(tasks: Sequence[Future[Ended]]) -> Iterator[str]:
-    """What came of it where it did not end by the interruption: it was done before, or could not tidy up."""
+    """Yield the results of hosts where the interruption did not end the command: it was done before, or it failed."""
     for task in tasks:
-        with contextlib.suppress(Interrupted):  # it was not even started
+        with contextlib.suppress(Interrupted):  # it was never started
             each = task.result()
             if each.code == 0:
                 yield f"{each.host}: was done before"
@@ -191,7 +193,7 @@ def otherwise(tasks: Sequence[Future[Ended]]) -> Iterator[str]:
 
 
 def _make_folder(argv: Sequence[str]) -> None:
-    """Make the folder in which each host has one of its own."""
+    """Create the folder in which each host has its own folder."""
     if folder := _given(argv, os.environ, "--out"):
         try:
             Path(folder).mkdir(exist_ok=True)
@@ -202,7 +204,7 @@ def _make_folder(argv: Sequence[str]) -> None:
 def _on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: Local) -> Ended:
     begun = time.monotonic()
     words = (sys.executable, "-m", "mailstack", *alone(argv, host, name))
-    # Whatever the locale is, its answer is read in UTF-8.
+    # The answer is read as UTF-8, whatever the locale.
     environment = {**settings(argv[0], os.environ, name), "PYTHONIOENCODING": "utf-8"}
     command = Command(words, environment, text)
     try:
@@ -215,7 +217,7 @@ def _on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: L
 
 
 def ended(host: str, result: Result, seconds: float) -> Ended:
-    """Return how the command ended on one host: without its answer, or by a signal, it has failed."""
+    """Return the result on one host. Without an answer, or after a signal, the command has failed."""
     messages = [line for line in result.stderr.splitlines() if not line.endswith(" …")]
     code, answer = result.code, None
     if code < 0:
@@ -231,10 +233,10 @@ def ended(host: str, result: Result, seconds: float) -> Ended:
 
 
 def told(each: Ended) -> tuple[str, ...]:
-    """What came of it on one host, for the table: the answer in a line, or what went wrong and what to do."""
+    """Return the table cell for one host: the answer in a line, or the error and its remedy."""
     if each.code and each.messages:
         return abridged([re.sub(r"^mailstack: ", "", line.strip()) for line in each.messages if line.strip()])
-    with contextlib.suppress(KeyError, TypeError, ValueError):  # another version's answer
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # an answer of another version
         if "verified" in each.answer:
             milliseconds = each.answer["verified"]["milliseconds"]
             return (f"{each.answer['lab']}: a mail crossed it in {milliseconds:.0f} ms",)
@@ -246,7 +248,7 @@ def told(each: Ended) -> tuple[str, ...]:
 
 
 def abridged(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the first of some lines, which says what happened, and the last, which say why and what to do."""
+    """Return the first of some lines, which says what happened, and the last ones, with the reason and the remedy."""
     if len(lines) <= _LINES:
         return tuple(lines)
     return (lines[0], "…", *lines[2 - _LINES :])

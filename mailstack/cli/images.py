@@ -1,4 +1,4 @@
-"""images."""
+"""The command `images`."""
 
 from __future__ import annotations
 

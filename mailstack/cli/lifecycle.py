@@ -1,4 +1,4 @@
-"""up, down, status, config."""
+"""The commands `up`, `down`, `status` and `config`."""
 
 from __future__ import annotations
 
@@ -137,18 +137,18 @@ def _print_report(report: Report, target: Target) -> None:
 def _print_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
     from mailstack.network.ports import loopback_name
 
-    host = loopback_name()  # for people, whose clients may look for a name in the certificate
+    host = loopback_name()  # for people, whose clients may compare the name with the certificate's
     table(
         ("endpoint", "address", "how"),
         [(name, f"{host}:{endpoint.port}", _HOW[name]) for name, endpoint in endpoints.items()],
     )
 
 
-_SHOWN = 40  # accounts: a lab may have ten thousand
+_SHOWN = 40  # accounts shown: a lab may have ten thousand
 
 
 def _print_list(label: str, words: Sequence[str]) -> None:
-    """Words after a label, in as many lines as it takes, the first of them."""
+    """Print words after a label, wrapped over several lines; only the first of them if there are too many."""
     import textwrap
 
     more = len(words) - _SHOWN

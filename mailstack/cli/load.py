@@ -1,4 +1,4 @@
-"""load."""
+"""The command `load`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def per_second(text: str) -> float:
-    """Messages per second: a type for an option."""
+    """Parse messages per second: the type of an option."""
     try:
         value = float(text)
     except ValueError:
@@ -97,14 +97,14 @@ def load(
 
 
 def live(now: Now) -> str:
-    """The line that changes while it goes on."""
+    """Return the progress line of a running load."""
     sent = f"sent {now.sent:,} ({now.sent_per_second:,.0f}/s)"
     delivered = f"delivered {now.delivered:,} ({now.delivered_per_second:,.0f}/s)"
     return f"{sent} · {delivered} · {now.seconds:.0f} s"
 
 
 def tell(outcome: Outcome) -> None:
-    """The outcome for people: a table, and below it what was not as it should be."""
+    """Print the outcome for people: a table, and below it everything that went wrong."""
     plan = outcome.plan
     over = f"{outcome.connected} connection{'s' if outcome.connected != 1 else ''}"
     to = f"{plan.mailboxes} mailbox{'es' if plan.mailboxes != 1 else ''}"
@@ -152,7 +152,7 @@ def _faults(outcome: Outcome) -> Iterator[str]:
 
 
 def verdict(outcome: Outcome) -> MailstackError | None:
-    """The error that the command ends with; None when every mail that was sent is where it should be, once."""
+    """Return the error that ends the command; None if every mail that was sent arrived exactly once."""
     if outcome.interrupted:
         return Interrupted("interrupted: what was sent until then is counted")
     wrong = {

@@ -1,4 +1,4 @@
-"""inbox, read."""
+"""The commands `inbox` and `read`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _arriving(lab: RunningLab, address: str, deadline: Deadline | None) -> Gener
 _HEADING = f"{'number':>6}  {'date':16}  from"
 
 
-# What a list with its columns side by side needs; in less, a mail is a few lines, each broken where it has to be.
+# A list with columns needs this width. In less, each mail takes several lines, wrapped where necessary.
 _LEAST_COLUMNS = 50
 
 
@@ -111,7 +111,7 @@ def _list(console: Console, mails: list[Summary]) -> None:
 
 
 def _show(console: Console, summary: Summary) -> None:
-    """Two lines of the list: `number  date  from  size`, and below them the subject and the first words."""
+    """Print two lines of the list: `number  date  from  size`, and below them the subject and the first words."""
     from rich.text import Text
 
     subject = printable(summary.subject) or "(no subject)"
@@ -139,7 +139,7 @@ def _console() -> Console:
 
 
 def _local(when: datetime) -> str:
-    """A date in this machine's zone, which has no times before the year 1 and after 9999."""
+    """Format a date in this machine's time zone, which has no times before the year 1 and after 9999."""
     with contextlib.suppress(OverflowError, ValueError, OSError):
         when = when.astimezone()
     return f"{when:%Y-%m-%d %H:%M}"
@@ -180,7 +180,7 @@ def read(
 
 
 def _lines(message: Message) -> Iterator[str]:
-    """The mail as it is read: header, text, attachments."""
+    """Yield the lines of a mail for a reader: header, text, attachments."""
     for name in ("From", "To", "Cc", "Date", "Subject"):
         if value := message.field(name.lower()):
             yield f"{name}: {value}"
@@ -193,7 +193,7 @@ def _lines(message: Message) -> Iterator[str]:
 
 
 def _print(lines: list[str]) -> None:
-    """All at once: a mail may have millions of lines."""
+    """Print all lines at once: a mail may have millions of them."""
     click.echo("\n".join(printable(line) for line in lines))
 
 
@@ -215,14 +215,14 @@ def _save(message: Message, directory: Path) -> list[Path]:
 
 
 def open_box(lab: RunningLab, address: str) -> contextlib.AbstractContextManager[BaseMailBox]:
-    """The mailbox of an account of the lab, over IMAP. Raises InputError when there is no such account."""
+    """Open the mailbox of an account of the lab over IMAP. Raises InputError when there is no such account."""
     from mailstack.protocol import imap, trust
 
     return imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address))
 
 
 def one_mail(lab: RunningLab, address: str, number: int | None) -> Message:
-    """The mail with this UID, or the newest, in the mailbox of an account. Raises InputError when it is not there."""
+    """Return the mail with this UID, or the newest, from an account's mailbox. Raises InputError when there is none."""
     from mailstack.actions import mailboxes
 
     with open_box(lab, address) as box:

@@ -1,4 +1,4 @@
-"""The command. Each subcommand is read in from its module when it is used, so that `--help` is instant."""
+"""The command `mailstack`. Each subcommand is imported when it is used, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mailstack import __version__
 from mailstack.cli import stdio
 from mailstack.errors import HostError, InputError, Interrupted, MailstackError
 
-# command -> (module, what `mailstack --help` says of it)
+# command -> (module, summary for `mailstack --help`)
 COMMANDS = {
     "up": ("lifecycle", "Start a lab and prove it with a mail."),
     "down": ("lifecycle", "Remove a lab, or all of yours."),
@@ -94,7 +94,7 @@ _SIGNALS = {
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    _ignore_signals()  # a second one must not stop the tidying up that the first one began
+    _ignore_signals()  # a second signal must not stop the cleanup that the first one began
     raise Interrupted(_SIGNALS[signal.Signals(number)])
 
 
@@ -104,16 +104,16 @@ def _ignore_signals() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; the one place where an error becomes a message and an exit code."""
+    """Run the command line. Only here does an error become a message and an exit code."""
     for number in _SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) has it ignored
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) ignores it
             signal.signal(number, _interrupt)
     code = _run()
     _ignore_signals()
-    if error := stdio.failure():  # after the work: what could not be written is no reason to leave it half done
+    if error := stdio.failure():  # after the work: a failed write is no reason to abort it
         tell(HostError(f"standard output cannot be written to: {error.strerror}"))
         code = code or HostError.exit_code
-    gc.freeze()  # to look for cycles in what is about to end anyway takes a hundredth of a second or two
+    gc.freeze()  # the search for cycles at exit would take 10 to 20 ms
     sys.exit(code)
 
 
@@ -133,7 +133,7 @@ def _run() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("mailstack: interrupted", err=True)
         code = Interrupted.exit_code
-    except UnicodeEncodeError as error:  # output has a form in any encoding, but a file's name has not
+    except UnicodeEncodeError as error:  # output has replacements in any encoding, but a file's name has none
         tell(
             InputError(
                 f"a file's name has characters that {error.encoding}, the encoding of this locale, does not have",
@@ -142,14 +142,14 @@ def _run() -> int:
         )
         code = InputError.exit_code
     except OSError as error:
-        # What no room has turned into something more precise: a full disk, a file that cannot be opened, …
+        # Errors that no other module has made more precise: a full disk, a file that cannot be opened, …
         tell(HostError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
         code = HostError.exit_code
     return code if isinstance(code, int) else 0
 
 
 def _need_a_directory(argv: Sequence[str]) -> None:
-    """Raise InputError when the current directory has been removed: neither relative names nor Compose work then."""
+    """Raise InputError when the current directory has been removed: relative paths and Compose would fail."""
     if not argv or not {"-h", "--help", "--version"}.isdisjoint(argv):
         return
     try:
@@ -162,7 +162,7 @@ def _need_a_directory(argv: Sequence[str]) -> None:
 
 
 def tell(error: MailstackError) -> None:
-    """Print an error for a person: what, then the log lines that explain it, then what to do."""
+    """Print an error for people: the event, the log lines that explain it, and the remedy."""
     from mailstack.text.printable import printable
 
     first, *below = error.lines()

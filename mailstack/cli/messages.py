@@ -1,4 +1,4 @@
-"""send, reply."""
+"""The commands `send` and `reply`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which lab a command is about, and on which target: the options, and the engine that a command works with.
+"""Options for a command's lab and target, and the engine that the command works with.
 
-The options only keep what the user has typed. The target is made when a command's body begins, so `--help` and mistakes
-on the command line reach no host.
+The options only keep the user's words. The target is created when a command's body begins, so `--help` and mistakes
+on the command line connect to no host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A start of the command: its words and its environment, and how it reaches an engine."""
+    """One start of the command: its words, its environment, and access to an engine."""
 
     argv: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -41,7 +41,7 @@ class Launch:
 
 
 def name_option(function: F) -> F:
-    """`-n NAME`: which lab; and `--host`: where it is. The function's first argument is the engine."""
+    """Add `-n NAME` for the lab, and the options of the target. The engine is the function's first argument."""
     return host_option(
         click.option(
             "-n",
@@ -56,7 +56,7 @@ def name_option(function: F) -> F:
 
 
 def host_option(function: F) -> F:
-    """`--host HOST`, or `--context NAME`: which Docker host. The function's first argument is the engine."""
+    """Add `--host HOST` and `--context NAME` for the target. The engine is the function's first argument."""
     options = (
         click.option(
             "--context", metavar="NAME", help="Docker context to use instead of --host (see `docker context ls`)."
@@ -77,7 +77,7 @@ def host_option(function: F) -> F:
 
 
 def on_target(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Call the function with the engine that the options name, or the whole command once for each of several hosts."""
+    """Call the function with the engine of the target; with several hosts, run the whole command once for each."""
 
     @functools.wraps(function)
     def command(host: tuple[str, ...], context: str | None, **options: Any) -> Any:
@@ -100,7 +100,7 @@ def on_target(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
-    """Return the hosts over SSH that a command is for; none where a context on the command line is chosen instead."""
+    """Return the hosts over SSH that a command works on; none if the command line chooses a context instead."""
     if context.get_parameter_source("context") is ParameterSource.COMMANDLINE:
         if context.get_parameter_source("host") is ParameterSource.COMMANDLINE:
             raise InputError("--host and --context each say where the lab is", remedy="give one of them")
@@ -113,7 +113,7 @@ def _named(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
 
 
 def ask(question: str) -> Secret | None:
-    """Return the user's password or passphrase, from the terminal; None where there is none."""
+    """Ask for a password or passphrase on the terminal; return None without a terminal."""
     import getpass
 
     from mailstack.secret import Secret

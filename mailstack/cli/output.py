@@ -1,4 +1,4 @@
-"""What commands print: progress on standard error, answers on standard output, options that all of them share."""
+"""Output of commands: progress on standard error, answers on standard output, and the options that commands share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def json_option(function: F) -> F:
-    """`--json`: the answer as one document."""
+    """Add `--json`: print the answer as one document."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
@@ -38,7 +38,7 @@ def progress_option(function: F) -> F:
 
 
 def attach_option(function: F) -> F:
-    """`--attach FILE`: what goes along with a mail."""
+    """Add `--attach FILE`: files to attach to a mail."""
     return click.option(
         "--attach",
         "attachments",
@@ -50,7 +50,7 @@ def attach_option(function: F) -> F:
 
 
 def logs_option(function: F) -> F:
-    """`--logs FILE`: logs that are at hand."""
+    """Add `--logs FILE`: logs to read from files."""
     return click.option(
         "--logs",
         "files",
@@ -62,14 +62,15 @@ def logs_option(function: F) -> F:
 
 
 def print_json(document: Any) -> None:
-    """One document on standard output."""
+    """Print one document on standard output."""
     click.echo(to_json(document, indent=2))
 
 
 def to_json(document: Any, indent: int | None = None) -> str:
-    """A document as text that cannot drive a terminal either: what is not printable is escaped.
+    """Return a document as JSON. Non-printable characters are escaped, so that it cannot control a terminal.
 
-    So is what is not ASCII, where standard output is not in UTF-8: a document stays what it is in any encoding.
+    If standard output is not UTF-8, non-ASCII characters are escaped as well: the document is the same in any
+    encoding.
     """
     text = json.dumps(document, indent=indent, ensure_ascii=not stdio.unicode())
     return _UNUSUAL.sub(lambda found: _escaped(found[0]), text)
@@ -83,11 +84,11 @@ def _escaped(character: str) -> str:
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
-_WIDTH = 76  # columns of a line of progress, without the dots
+_WIDTH = 76  # columns of a progress line, without the dots
 
 
 class Progress:
-    """Says what is being done, on standard error: one line that changes on a terminal, one line each elsewhere."""
+    """Shows progress on standard error: one line that changes on a terminal, a line for each step elsewhere."""
 
     def __init__(self, mode: str = "auto") -> None:
         if mode == "auto":
@@ -98,12 +99,12 @@ class Progress:
         if self._mode == "plain":
             click.echo(f"{printable(text)[:_WIDTH]} …", err=True)
         elif self._mode == "tty":
-            width = min(_WIDTH, max(_error_columns() - 3, 1))  # a line that breaks could not be overwritten
+            width = min(_WIDTH, max(_error_columns() - 3, 1))  # a wrapped line could not be overwritten
             sys.stderr.write(f"\r\x1b[K{printable(text)[:width]} …")
             sys.stderr.flush()
 
     def step(self, text: str) -> None:
-        """One of many small steps: shown where the line changes in place, and nowhere else."""
+        """Show one of many small steps, on a terminal only."""
         if self._mode == "tty":
             self(text)
 
@@ -111,14 +112,14 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the terminal's line empty for what comes next."""
+        """Clear the terminal's line for the next output."""
         if self._mode == "tty":
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
 
 def _error_columns() -> int:
-    """How wide the terminal of standard error is."""
+    """Return the width of the terminal of standard error."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):  # it has just been closed
@@ -126,23 +127,23 @@ def _error_columns() -> int:
 
 
 def columns() -> int:
-    """Return the width that answers are laid out for: the terminal's, within reason; 80 where there is none."""
+    """Return the width for the layout of answers: the terminal's, within limits; 80 without a terminal."""
     if not sys.stdout.isatty():
         return 80
     return min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
 
 
-# A terminal that is narrower breaks the lines itself; one that says it is wider is taken for a mistake (COLUMNS=10**9).
+# A narrower terminal wraps the lines itself. A wider one is taken for a mistake (COLUMNS=10**9).
 _NARROWEST, _WIDEST = 20, 1000
-_LEAST = 16  # columns that the flexible column of a table needs, to be read
+_LEAST = 16  # columns that the flexible column of a table needs to be readable
 
 
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[str | tuple[str, ...]]], *, flexible: int | None = None
 ) -> None:
-    """A table on standard output, in 80 columns where it is not a terminal; `flexible` is the column that gives way.
+    """Print a table, 80 columns wide without a terminal; the column `flexible` shrinks to fit.
 
-    A cell of several lines is a tuple. Where the columns do not fit, each row is a list of its cells.
+    A cell of several lines is a tuple. If the columns do not fit, each row is printed as a list of its cells.
     """
     from rich.cells import cell_len
 
@@ -159,7 +160,7 @@ def table(
 
 
 def _listed(texts: Sequence[Sequence[tuple[str, ...]]]) -> None:
-    """Rows as lists: a line `heading: cell` for each cell, or more where it is long."""
+    """Print rows as lists: a line `heading: cell` for each cell, or more if it is long."""
     headings, *rows = texts
     for row in rows:
         for heading, cell in zip(headings, row, strict=True):
@@ -171,7 +172,7 @@ def _listed(texts: Sequence[Sequence[tuple[str, ...]]]) -> None:
 
 
 def fill(text: str, indent: int = 0) -> str:
-    """Return `text` in lines of the width of the terminal, those after the first set in by two more columns."""
+    """Return `text` wrapped to the width of the terminal; lines after the first are indented by two more columns."""
     margin = " " * indent
     return textwrap.fill(text, columns(), initial_indent=margin, subsequent_indent=f"{margin}  ")
 
@@ -205,12 +206,12 @@ _STYLES = {
 }
 
 
-# Bytes of a mail's text: it is held in memory, several times over, while a mail is made of it.
+# Maximum size of a mail's text in bytes: several copies of it are in memory while a mail is composed.
 _LONGEST_TEXT = 4_000_000
 
 
 def text_of(body: str) -> str:
-    """The text of a mail as the option `--body` gives it: `-` is standard input. Raises InputError."""
+    """Return the text of a mail for the option `--body`: `-` is standard input. Raises InputError."""
     if body != "-":
         return body
     try:
@@ -220,7 +221,7 @@ def text_of(body: str) -> str:
 
 
 def standard_input() -> bytes:
-    """Read the text on standard input. Raises InputError when it cannot be read, or does not end."""
+    """Read the text on standard input. Raises InputError when it cannot be read, or is too long."""
     try:
         data = sys.stdin.buffer.read(_LONGEST_TEXT + 1)
     except OSError as error:
@@ -231,20 +232,20 @@ def standard_input() -> bytes:
 
 
 def need_writable(path: Path) -> None:
-    """Raise InputError when a file cannot be written to: before the work whose result it is for."""
+    """Check that a file can be written to, before the work whose result it is for. Raises InputError."""
     existed = path.exists()
     try:
-        # A FIFO that nobody reads from is an error then, where it would be waited for otherwise.
+        # With O_NONBLOCK, a FIFO without a reader is an error. Without it, opening one would block.
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666))
         if not existed:
             path.unlink()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be written: {reason}") from None
 
 
 def human_size(size: int) -> str:
-    """Bytes for people: `999 B`, `1.2 KB`, `10 MB` (units of 1000)."""
+    """Format bytes for people: `999 B`, `1.2 KB`, `10 MB` (units of 1000)."""
     value, unit = float(size), "B"
     for larger in ("KB", "MB", "GB"):
         if value < 999.5:
@@ -257,7 +258,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def duration(text: str) -> float:
-    """A duration like `90s`, `30m`, `2h` or `1d`, in seconds: a type for options."""
+    """Parse a duration like `90s`, `30m`, `2h` or `1d` into seconds: the type of an option."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
     try:
         value = float(number) * _UNITS[unit]

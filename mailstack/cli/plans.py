@@ -1,4 +1,4 @@
-"""The plans of `up --dry-run` and `down --dry-run`, as tables or as a document."""
+"""The plans of `up --dry-run` and `down --dry-run`, as tables or as a JSON document."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from mailstack.lab.steps import Plan
     from mailstack.target.target import Target
 
-_WHAT, _WHY = 30, 25  # columns for the things of a step, and for its cause
-_NAMED = 8  # things of a step; more are counted
+_WHAT, _WHY = 30, 25  # columns for the objects of a step, and for its cause
+_NAMED = 8  # objects of a step that are named; more are counted
 
 
 def print_plans(command: str, plans: Sequence[Plan], document: Json | None, target: Target) -> None:
-    """Plans as a document, or each as a table: step, what it concerns, its cause."""
+    """Print plans as a document, or each as a table: step, objects, cause."""
     if document is not None:
         print_json(document)
         return

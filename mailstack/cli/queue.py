@@ -1,4 +1,4 @@
-"""queue."""
+"""The command `queue`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def queue(
 
 
 def understood(words: Sequence[str], services: Sequence[str]) -> tuple[str | None, str, list[str]]:
-    """Service, action and queue ids of a command line; `services` are those with a queue. Raises InputError."""
+    """Parse a command line into service, action and queue ids; `services` have a queue. Raises InputError."""
     rest = list(words)
     service = rest.pop(0) if rest and rest[0] in services else None
     action = rest.pop(0) if rest and rest[0] in _ACTIONS else "list"
@@ -144,7 +144,7 @@ def _wait(lab: RunningLab, service: str | None, until: str, timeout: float, as_j
     deadline = Deadline.after(timeout)
     begun = time.monotonic()
     where = queues.containers(lab, service)
-    if until == "empty":  # which nobody knows of one that does not run
+    if until == "empty":  # a service that does not run cannot be known to have an empty queue
         for each in _unseen(lab, service, where):
             lab.service(each)
     with Progress() as show:
@@ -185,11 +185,13 @@ def _show(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_jso
 
 
 _HEADINGS = ("service", "queue id", "queue", "age", "bytes", "next try")
-_MOST = 20  # recipients that are named one by one
+_MOST = 20  # recipients that are listed
 
 
 def drawn(entries: Sequence[Entry], now: float, width: int = 80) -> list[str]:
-    """A table: a row for each mail, and below it from whom, to whom, and why it waits."""
+    """Format a table: a row for each mail, and below it the envelope sender, the recipients, and the reason of the
+    delay.
+    """
     rows = [_row(entry, now) for entry in entries]
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
     heading = _aligned(_HEADINGS, widths)

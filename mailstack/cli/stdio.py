@@ -1,8 +1,8 @@
-"""The standard streams of a command: writing to them never raises, and whatever their encoding lacks is replaced.
+"""The standard streams of a command: writing to them never raises, and characters not in their encoding are replaced.
 
-`prepare` is called once, before anything else is imported. A closed stream becomes /dev/null, so that no file of ours
-gets its number. A reader that has gone (`| head -1`), a full disk or a terminal that was closed ends the output, and
-not the work that was asked for: `failure` says afterwards what happened.
+`prepare` is called once, before all other imports. A closed stream becomes /dev/null, so that no file that we open
+gets its number. If the reader exits (`| head -1`), the disk is full or the terminal is closed, only the output ends,
+not the work. `failure` returns the error afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-# What stands for a character that a stream's encoding does not have; for all others it is a question mark.
+# Replacements for characters that a stream's encoding does not have. All others become a question mark.
 _ASCII = {
     **dict.fromkeys("“”„‟″«»", '"'),
     **dict.fromkeys("‘’‚′", "'"),
@@ -28,14 +28,14 @@ _ASCII = {
     **dict.fromkeys("\u00a0\u2007\u2009\u200a\u202f", " "),
     **{"—": "--", "…": "...", "→": "->", "←": "<-", "⇒": "=>", "·": "-", "×": "x", "÷": "/", "≥": ">=", "≤": "<="},
 }
-_LINES = {"─": "-", "━": "-", "═": "=", "│": "|", "┃": "|", "║": "|"}  # of boxes; their corners are pluses
+_LINES = {"─": "-", "━": "-", "═": "=", "│": "|", "┃": "|", "║": "|"}  # of boxes; their corners become pluses
 
-# The name of ASCII here. Under its own name, click would take it for a mistake of the locale, and write UTF-8.
+# Our name for ASCII. For the name “ascii”, click would assume a wrong locale, and write UTF-8.
 _PLAIN = "readable-ascii"
 
 
 def readable(text: str) -> str:
-    """Return `text` in ASCII: punctuation and lines become what looks like them, every other character a `?`."""
+    """Return `text` in ASCII: punctuation and lines become similar characters, every other character a `?`."""
     return "".join(c if c < "\x80" else _replacement(c) for c in text)
 
 
@@ -48,7 +48,7 @@ def _replacement(character: str) -> str:
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Handle what a codec cannot encode: see codecs.register_error."""
+    """Replace what a codec cannot encode: see codecs.register_error."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return readable(error.object[error.start : error.end]), error.end
@@ -68,7 +68,7 @@ def _lookup(name: str) -> codecs.CodecInfo | None:
 
 
 class _Output(io.FileIO):
-    """A file descriptor whose first error is kept in `failure`; from then on, all that is written is dropped."""
+    """A file descriptor that keeps its first error in `failure`, and drops all later output."""
 
     failure: OSError | None = None
 
@@ -86,7 +86,7 @@ class _Output(io.FileIO):
 
 
 class _Closed(io.FileIO):
-    """Standard input that this process was started without: to read from it is an error, as it is to cat(1)."""
+    """Standard input of a process that was started without one: reading from it is an error, as for cat(1)."""
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         raise OSError(errno.EBADF, "it is closed")
@@ -99,7 +99,7 @@ _stdout: _Output | None = None
 
 
 def prepare() -> None:
-    """Make the standard streams safe to use, whatever this process was started with."""
+    """Make the standard streams safe to use, in whatever state the process got them."""
     global _stdout
     codecs.register_error("readable", _replace)
     codecs.register(_lookup)
@@ -107,7 +107,7 @@ def prepare() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
             os.set_inheritable(number, True)
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(_Closed(0, closefd=False)), "utf-8", "replace")
@@ -126,7 +126,7 @@ def _opened(number: int, before: Any) -> tuple[_Output, TextIO]:
 
 
 def failure() -> OSError | None:
-    """Return why standard output takes no more; None while it does, and when its reader has read enough."""
+    """Return the error that ended standard output; None without one, and if the reader closed the pipe."""
     if _stdout is None:
         return None
     sys.stdout.flush()
@@ -135,11 +135,11 @@ def failure() -> OSError | None:
 
 
 def unread() -> bool:
-    """Whether nobody gets what is written to standard output any more: a command without an end ends then."""
+    """Return whether standard output has failed or lost its reader. A command without an end exits then."""
     return _stdout is not None and _stdout.failure is not None
 
 
 def unicode() -> bool:
-    """Whether standard output can show every character."""
+    """Return whether standard output can show every character."""
     encoding = getattr(sys.stdout, "encoding", None)
     return encoding is None or encoding.lower().startswith("utf")

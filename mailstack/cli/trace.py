@@ -1,4 +1,4 @@
-"""trace."""
+"""The command `trace`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mailstack.trace.journey import Journey
     from mailstack.trace.rotation import Rotated
 
-FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until somebody stops it
+FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until the user stops it
 
 
 @click.command()

@@ -1,1 +1,1 @@
-"""A Lab to what its containers are handed: credentials, tables, certificates."""
+"""From a Lab to the files for its containers: credentials, tables and certificates."""

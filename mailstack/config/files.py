@@ -1,13 +1,13 @@
-"""What a lab's containers are handed: secrets and tables, written into one private directory.
+"""The files for a lab's containers: secrets and tables, in one private directory.
 
 accounts                        Dovecot's passwd-file: every account's password
 relay                           the relay's user and password, one line
-relay_outside                   the user's own, for a relay outside
+relay_outside                   the user's credentials for an outside relay
 postfix.pem dovecot.pem sender.pem   key, certificate and chain of each server
 ca.pem                          the lab's CA
-relay_ca.pem                    CAs that the sender trusts besides, for a relay outside; empty where there are none
-added/                          accounts added to the running lab: a passwd-file for each, by its address
-addresses                       the same for Postfix, without passwords
+relay_ca.pem                    additional CAs that the sender trusts, for an outside relay; may be empty
+added/                          accounts added to the running lab: one passwd-file each, named by the address
+addresses                       the added accounts for Postfix, without passwords
 postfix.cf sender.cf dovecot.conf mailboxes aliases owners   not secret; see render.py
 """
 
@@ -27,19 +27,19 @@ from mailstack.secret import Blotter, Secret, new_password, write_private
 from mailstack.storage.directories import make_subdirectory
 from mailstack.text.addresses import address_flaw
 
-# `localhost` and 127.0.0.1 are what a client on this machine connects to.
+# A client on this machine connects to `localhost` or 127.0.0.1.
 SERVER_NAMES: Mapping[str, tuple[str, ...]] = {name: (name, "localhost", "127.0.0.1") for name in STANDARD.values()}
 
-# Dovecot reads these afresh at each use, and Postfix keeps `addresses` in a table that is changed while it runs.
+# Dovecot reads these at each use. Postfix has `addresses` in a table that is changed while Postfix runs.
 _FRESH = frozenset({"accounts", "relay", "addresses"})
 
 _LEAST_VALIDITY_DAYS = 1
 
 
 def readers(changed: Collection[str], services: Collection[Service]) -> list[str]:
-    """Return which of the services are to be started again when these files have changed."""
+    """Return the names of the services to restart after a change of these files."""
     stale = [service for service in services if not _FRESH.issuperset(set(changed).intersection(service.files))]
-    # Each smtpd(8) keeps a connection to the store for SASL, and answers 454 once when it is gone.
+    # Each smtpd(8) keeps a connection to the store for SASL, and replies 454 once after losing it.
     if any(service.role is Role.STORE for service in stale):
         stale += [service for service in services if service.role is Role.SUBMISSION]
     return sorted({service.name for service in stale})
@@ -53,10 +53,10 @@ def wanted(
     outside: Secret | None = None,
     relay_ca: str | None = None,
 ) -> dict[str, Secret]:
-    """Return what the files of a lab should be, by their names; files that are kept whatever is in them are left out.
+    """Return the desired contents of a lab's files, by name, without files that are kept whatever they contain.
 
-    Passwords and certificates that the directory has are kept; `fresh` certificates are taken where it has none that
-    hold. `relay_ca` None keeps the file that is there: with plain Compose, the user has put it there.
+    Existing passwords and valid certificates are kept; `fresh` certificates replace missing or expiring ones.
+    `relay_ca` None keeps an existing file: with plain Compose, the user has written it.
     """
     relay_user, relay_password = read_relay(directory) or (f"relay-{_random.token_hex(4)}", new_password())
     known = passwords(directory)
@@ -78,23 +78,23 @@ def wanted(
 
 
 def put(directory: Path, texts: Mapping[str, Secret]) -> set[str]:
-    """Write files into a lab's directory; gives the names of those that changed."""
+    """Write files into a lab's directory; return the names of those that changed."""
     make_subdirectory(directory / "added")
     return {name for name, text in texts.items() if write_private(directory / name, text.reveal())}
 
 
 def differing(texts: Mapping[str, Secret], there: Mapping[str, Secret]) -> tuple[str, ...]:
-    """The names of the files that are not there, or are there with another text."""
+    """Return the names of the files of `texts` that are missing in `there`, or have other contents there."""
     return tuple(sorted(name for name, text in texts.items() if name not in there or there[name] != text))
 
 
 def kept(directory: Path) -> dict[str, Secret]:
-    """Every file in the directory now, for `put_back`; accounts that were added have a directory of their own."""
+    """Return all present files of the directory, for `put_back`; without the added accounts in `added/`."""
     return {path.name: Secret(_read(path)) for path in directory.glob("*") if path.is_file()}
 
 
 def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
-    """Make the directory what it was; gives the names that differed."""
+    """Restore the files of the directory from `before`; return the names that differed."""
     changed = set()
     for path in directory.glob("*"):
         if path.is_file() and path.name not in before:
@@ -107,7 +107,7 @@ def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
 
 
 def _read(path: Path) -> str:
-    """The text of a file of the lab's. Raises InputError where somebody has put something else there."""
+    """Return the text of a file of the lab. Raises InputError when it is not text in UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -115,7 +115,7 @@ def _read(path: Path) -> str:
 
 
 def certificates_hold(directory: Path) -> bool:
-    """Whether certificates are there that are valid for a day more."""
+    """Return whether all certificates exist and are valid for at least one more day."""
     import datetime
 
     try:
@@ -127,7 +127,7 @@ def certificates_hold(directory: Path) -> bool:
 
 
 def passwords(directory: Path) -> dict[str, Secret]:
-    """Address → password, of a lab's accounts, those that were added among them."""
+    """Return address → password of a lab's accounts, including added ones."""
     try:
         text = _read(directory / "accounts")
     except FileNotFoundError:
@@ -136,35 +136,35 @@ def passwords(directory: Path) -> dict[str, Secret]:
 
 
 def added(directory: Path) -> list[Account]:
-    """The accounts that were added to the running lab, by address."""
+    """Return the accounts that were added to the running lab, sorted by address."""
     return [render.account_of(line) for line in _added_lines(directory)]
 
 
 def _added_lines(directory: Path) -> list[str]:
-    """The line of each account that was added; others may add some, and remove some, meanwhile."""
+    """Return the line of each added account. Other processes may add and remove accounts meanwhile."""
     lines = []
     for path in sorted((directory / "added").glob("*@*")):
         with contextlib.suppress(FileNotFoundError):
             lines.append(_read(path))
-    return [line for line in lines if line.endswith("\n")]  # a file is there a moment before its line
+    return [line for line in lines if line.endswith("\n")]  # a new file is empty for a moment
 
 
 def is_added(directory: Path, address: str) -> bool:
-    """Whether an account was added to the running lab. Raises InputError for what is no address of a lab."""
+    """Return whether an account was added to the running lab. Raises InputError for an invalid address."""
     return _added_path(directory, address).exists()
 
 
 def _added_path(directory: Path, address: str) -> Path:
-    """The file of an added account. Raises InputError for what no address of a lab can be: it could name any file."""
+    """Return the file of an added account. Raises InputError for an invalid address, which could name any file."""
     if flaw := address_flaw(address):
         raise InputError(f"{address[:300]!r} {flaw}")
     return directory / "added" / address
 
 
 def add(directory: Path, accounts: Mapping[Account, Secret]) -> list[str]:
-    """Keep added accounts for Dovecot, which takes them at once, and for Postfix's next start.
+    """Write added accounts for Dovecot, which reads them at once, and for the next start of Postfix.
 
-    Returns the names of the files that changed.
+    Returns the names of the changed files. Raises InputError for an invalid address.
     """
     make_subdirectory(directory / "added")
     for account, password in accounts.items():
@@ -176,9 +176,9 @@ def add(directory: Path, accounts: Mapping[Account, Secret]) -> list[str]:
 
 
 def remove(directory: Path, removed: Collection[str]) -> list[str]:
-    """Keep these accounts no longer; returns the names of the files that changed.
+    """Remove added accounts; return the names of the changed files.
 
-    Raises InputError, before anything is done, as `is_added` does.
+    Raises InputError for an invalid address, before anything is changed.
     """
     paths = [_added_path(directory, address) for address in removed]
     table = directory / "addresses"
@@ -193,7 +193,7 @@ def _without(table: str, removed: Collection[str]) -> str:
 
 
 def read_relay(directory: Path) -> tuple[str, Secret] | None:
-    """The user and the password of the relay in the lab."""
+    """Return the user and the password of the relay in the lab; None when there are none."""
     try:
         user, _, password = _read(directory / "relay").strip().partition(":")
     except FileNotFoundError:
@@ -202,7 +202,7 @@ def read_relay(directory: Path) -> tuple[str, Secret] | None:
 
 
 def blotter(directory: Path) -> Blotter:
-    """Take the lab's secrets out of texts: passwords, also the user's own for a relay outside, and private keys."""
+    """Return a Blotter for the lab's secrets: passwords, also the user's for an outside relay, and private keys."""
     found = list(passwords(directory).values())
     for name in ("relay", "relay_outside"):
         with contextlib.suppress(FileNotFoundError):
@@ -215,16 +215,16 @@ def blotter(directory: Path) -> Blotter:
 
 
 def blot(directory: Path, text: str) -> str:
-    """Return `text` without any secret of the lab: a server may have repeated one."""
+    """Return `text` without any secret of the lab. A server may have repeated one in it."""
     return blotter(directory).clean(text)
 
 
 _PRIVATE_KEY = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END", re.DOTALL)
-_LEAST_OF_A_KEY = 16  # characters of one line; the last of a key may be a few that are anywhere
+_LEAST_OF_A_KEY = 16  # characters of a line: the last line of a key may be too short to be unique
 
 
 def rotate_relay(directory: Path) -> tuple[str, Secret]:
-    """Give the relay in the lab another password, in the file `relay`: it holds from the next log-in on."""
+    """Write a new password of the lab's relay to `relay`, valid from the next log-in on. Raises InputError."""
     known = read_relay(directory)
     if known is None:
         raise InputError(f"{directory}: there are no relay credentials to rotate")

@@ -1,6 +1,6 @@
 """The lab's own certificate authority, and a certificate for each of its servers.
 
-The CA's key signs three certificates and is forgotten: nothing can be issued in the lab's name afterwards.
+The CA's key signs three certificates and is discarded, so that no other certificate can be issued afterwards.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 VALID_DAYS = 30
-EARLY_SECONDS = 3600.0  # from before the moment they are made: clocks differ
+EARLY_SECONDS = 3600.0  # certificates are valid from before their creation, because clocks differ
 
 
 @dataclass(frozen=True, slots=True)
 class Pki:
-    """The CA's certificate (PEM), and per service its key, certificate and chain in one PEM file."""
+    """The CA's certificate (PEM), and for each service its key, certificate and chain in one PEM text."""
 
     ca: str
     servers: Mapping[str, Secret]
@@ -32,7 +32,7 @@ class Pki:
 def make(names: Mapping[str, Sequence[str]], *, days: int = VALID_DAYS) -> Pki:
     """Return a new CA and one certificate per service; `names` maps a service to its DNS names and addresses (SAN).
 
-    Keys are ECDSA on P-256: made in a fraction of a millisecond, and known to every TLS 1.2 client. RFC 5280, RFC 6125.
+    Keys are ECDSA on P-256: generated in less than 1 ms, and supported by every TLS 1.2 client. RFC 5280, RFC 6125.
     """
     from cryptography.hazmat.primitives import serialization
 
@@ -84,7 +84,7 @@ class _Authority:
     def _signed(
         self, subject: x509.Name, public: EllipticCurvePublicKey, *extensions: tuple[x509.ExtensionType, bool]
     ) -> x509.Certificate:
-        """Issue a certificate; each extension comes with whether it is critical."""
+        """Issue a certificate; each extension is paired with its critical flag."""
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
 
@@ -131,7 +131,7 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
 
 
 def expires(certificate: str) -> datetime.datetime:
-    """When the first certificate of a PEM text ends to be valid."""
+    """Return the end of validity of the first certificate in a PEM text. Raises ValueError when there is none."""
     from cryptography import x509
 
     start = certificate.index("-----BEGIN CERTIFICATE-----")

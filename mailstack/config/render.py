@@ -1,4 +1,4 @@
-"""A Lab in the servers' own languages: what the containers are handed besides their secrets. Pure functions."""
+"""Render a Lab as configuration of the servers: passwd-files, tables and settings. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ POSTFIX_HOST = STANDARD[Role.SUBMISSION]  # its name on the network `mail`
 
 
 def credentials_file(user: str, password: Secret) -> Secret:
-    """`user:password` in one line, as the sender and Dovecot's passwd-file both read it."""
+    """Return `user:password` in one line, which the sender and Dovecot's passwd-file both read."""
     return Secret(f"{user}:{password.reveal()}\n")
 
 
 def accounts_file(lab: Lab, passwords: Mapping[str, Secret]) -> Secret:
-    """Dovecot's passwd-file: every account with its password, and its quota where it has one of its own.
+    """Return Dovecot's passwd-file: each account with its password, and its own quota if it has one.
 
     https://doc.dovecot.org/2.4.1/core/config/auth/databases/passwd_file.html
     """
@@ -25,14 +25,14 @@ def accounts_file(lab: Lab, passwords: Mapping[str, Secret]) -> Secret:
 
 
 def account_line(account: Account, password: Secret) -> Secret:
-    """One account's line in a passwd-file."""
+    """Return the line of an account in a passwd-file."""
     size = "unlimited" if account.quota == UNLIMITED else f"{account.quota}B"
     extra = f"userdb_quota_storage_size={size}" if account.quota is not None else ""
     return Secret(f"{_as_user(account.address)}:{{PLAIN}}{password.reveal()}::::::{extra}\n")
 
 
 def account_of(line: str) -> Account:
-    """The other way round, without the password."""
+    """Return the account of a line of a passwd-file, without the password."""
     user, _, rest = line.strip().partition(":")
     address = _address_of(user)
     _, given, size = rest.partition("userdb_quota_storage_size=")
@@ -42,9 +42,9 @@ def account_of(line: str) -> Account:
 
 
 def _as_user(address: str) -> str:
-    """An address as a user of a passwd-file: Dovecot looks for a name with a backslash before each ' in it.
+    """Return an address as the user of a passwd-file: Dovecot looks it up with a backslash before each '.
 
-    (auth_request_str_escape: what a variable like %{user} is expanded to.)
+    Dovecot's auth_request_str_escape adds it when a variable like %{user} is expanded.
     """
     return address.replace("'", r"\'")
 
@@ -54,12 +54,12 @@ def _address_of(user: str) -> str:
 
 
 def own_line(address: str) -> str:
-    """The line of a table (postmap(1)) in which an address leads to itself: Postfix's of an account that was added."""
+    """Return the line for an added account in a Postfix table (postmap(1)): the address maps to itself."""
     return f"{address} {address}\n"
 
 
 def passwords_of(accounts_file: str) -> dict[str, Secret]:
-    """The other way round: address → password."""
+    """Return address → password from a passwd-file."""
     found = {}
     for line in accounts_file.splitlines():
         user, _, rest = line.partition(":")
@@ -68,7 +68,7 @@ def passwords_of(accounts_file: str) -> dict[str, Secret]:
 
 
 def tables(lab: Lab, relay_user: str) -> dict[str, str]:
-    """The files that are not secret: name in the lab's directory → content. Each name is one in compose/lab.yaml."""
+    """Return the files that are not secret: name in the lab's directory, as in compose/lab.yaml → content."""
     return {
         "postfix.cf": _postfix(lab, relay_user),
         "sender.cf": _sender(lab),
@@ -80,16 +80,17 @@ def tables(lab: Lab, relay_user: str) -> dict[str, str]:
 
 
 def _postfix(lab: Lab, relay_user: str) -> str:
-    """The provider's MTA: names and limits (postconf(5)), and who may send as an account that was added."""
+    """Return the settings of the provider's MTA (postconf(5)): names, limits, and the logins of sender addresses."""
     added = "lmdb:/etc/postfix/added"
     return _settings(
         {
             "myhostname": f"{POSTFIX_HOST}.{lab.mailname}",
             "virtual_mailbox_domains": " ".join(domain.name for domain in lab.domains),
             "message_size_limit": str(lab.limits.message_size),
-            # Without it a mail near the limit is refused for want of queue space (postconf(5), queue_minfree).
+            # Without it a mail near the limit is refused for lack of queue space (postconf(5), queue_minfree).
             "mailbox_size_limit": "0",
-            # Itself, and the relay's user (DATABASE_README: unionmap gives what both say, pipemap asks one by one).
+            # An added account: itself and the relay's user. DATABASE_README: unionmap joins results, pipemap chains
+            # look-ups.
             "smtpd_sender_login_maps": (
                 f"texthash:/run/mailstack/owners, unionmap:{{{added}, pipemap:{{{added}, static:{relay_user}}}}}"
             ),
@@ -99,7 +100,7 @@ def _postfix(lab: Lab, relay_user: str) -> str:
 
 
 def _sender(lab: Lab) -> str:
-    """The student's machine: the system mail name and the relay (postconf(5))."""
+    """Return the settings of the sender, the student's machine (postconf(5)): its mail name and its relay host."""
     own = {
         "myhostname": f"{STANDARD[Role.SENDER]}.{lab.mailname}",
         "myorigin": lab.mailname,
@@ -112,17 +113,17 @@ def _sender(lab: Lab) -> str:
 
 
 def _dovecot(lab: Lab) -> str:
-    """Limits, and the overlay's own lines last, so that they win."""
+    """Return Dovecot's limits, followed by the overlay's lines, which override them."""
     return f"quota_storage_size = {lab.limits.mailbox_quota}B\n{lab.settings.dovecot}\n"
 
 
 def _mailboxes(lab: Lab) -> str:
-    """virtual_mailbox_maps: which addresses exist."""
+    """Return virtual_mailbox_maps: the addresses that exist."""
     return "".join(f"{address} exists\n" for address in lab.addresses())
 
 
 def _aliases(lab: Lab) -> str:
-    """virtual_alias_maps (virtual(5)). A catch-all would swallow accounts, too: those of its domain are named first."""
+    """Return virtual_alias_maps (virtual(5)). A catch-all would take over accounts: they map to themselves first."""
     lines = [f"{alias.address} {', '.join(alias.targets)}\n" for alias in lab.aliases]
     for domain in lab.domains:
         if domain.catch_all:
@@ -132,7 +133,7 @@ def _aliases(lab: Lab) -> str:
 
 
 def _owners(lab: Lab, relay_user: str) -> str:
-    """smtpd_sender_login_maps: who may send as whom. The relay's user sends for every user of the sender's machine."""
+    """Return smtpd_sender_login_maps: the logins of each sender address. The relay's user may use every address."""
     owners = {address: [address] for address in lab.addresses()}
     for alias in lab.aliases:
         owners.setdefault(alias.address, []).extend(t for t in alias.targets if t in owners)

@@ -1,4 +1,4 @@
-"""The user's own files for a relay host outside: its credentials, and the certificates of its authority."""
+"""Read the user's files for an outside relay host: credentials, and certificates of its authorities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mailstack.secret import Secret
 
 
 def read_authorities(path: Path) -> str:
-    """A file with certificates of authorities (PEM), one or more. Raises InputError."""
+    """Return the certificates of one or more authorities (PEM) in a file. Raises InputError."""
     import ssl
 
     if path.exists() and not path.is_file():
@@ -30,7 +30,7 @@ def read_authorities(path: Path) -> str:
         raise InputError(f"{path}: the relay's CA cannot be read: {error.strerror}") from None
     if not context.cert_store_stats()["x509_ca"]:
         raise InputError(f"{path}: the certificate in it is no authority's", remedy=_PEM)
-    # Nothing but the certificates: whatever else is in the file (a key, say) stays there.
+    # Only the certificates: anything else in the file, such as a key, is not copied.
     return "".join(f"{certificate}\n" for certificate in _CERTIFICATE.findall(text))
 
 
@@ -39,9 +39,9 @@ _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE---
 
 
 def read_credentials(path: Path) -> Secret:
-    """The user's own relay credentials: `user:password` in one line, in a file that only its owner may read.
+    """Return the user's relay credentials: `user:password` in one line, in a file that only its owner may read.
 
-    Raises CredentialsError; no message shows what is in the file.
+    Raises CredentialsError, whose message never contains the contents of the file.
     """
     try:
         status = path.stat()
@@ -70,7 +70,7 @@ def read_credentials(path: Path) -> Secret:
 
 
 def _misfit(data: bytes) -> tuple[str, str]:
-    """What keeps `data` from being `user:password` in one line, and its place; ("", "") if nothing does."""
+    """Return the place and the reason why `data` is not `user:password` in one line; ("", "") when it is."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -86,7 +86,7 @@ def _misfit(data: bytes) -> tuple[str, str]:
     if not colon or not user.strip() or not password.strip():
         return ":1:1", "the relay's credentials do not have the form user:password"
     for column, character in enumerate(line, 1):
-        # Also what cannot be seen: a byte order mark, say.
+        # Also invisible characters, such as a byte order mark.
         if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp"):
             return f":1:{column}", f"the relay's credentials have the character U+{ord(character):04X} in them"
     if any(character.isspace() for character in user):
@@ -96,6 +96,6 @@ def _misfit(data: bytes) -> tuple[str, str]:
     return "", ""
 
 
-# Far more than any user and password have; SASL's PLAIN takes 255 bytes of each (RFC 2595, section 6).
+# Far more than any user and password; SASL PLAIN accepts at most 255 bytes of each (RFC 2595, section 6).
 _MOST_BYTES = 4096
 _SHAPE = "write user:password into it, in one line, and chmod 600 it"

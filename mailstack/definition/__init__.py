@@ -1,1 +1,1 @@
-"""Compose files to a Lab: the bundled files, the `x-mailstack` block, the place of a mistake."""
+"""From compose files to a Lab: the bundled files, the `x-mailstack` block, and the places of mistakes."""

@@ -1,4 +1,4 @@
-"""Where the compose files and the images' folders are: beside the package in a checkout, inside it in a wheel."""
+"""Find the bundled compose files and image folders: beside the package in a checkout, inside it in a wheel."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def _root() -> Path:
 
 
 def compose_file(name: str) -> Path:
-    """A definition that comes with mailstack: `lab.yaml` or `relay.yaml`."""
+    """Return the path of a bundled compose file: `lab.yaml` or `relay.yaml`."""
     return _root() / "compose" / name
 
 
 def stack() -> Path:
-    """The folder with the images' Dockerfile, and one folder per image."""
+    """Return the folder with the Dockerfile and one folder per image."""
     return _root() / "stack"
 
 
 def images(tag: str) -> dict[str, str]:
-    """The images that are made from it: target of its Dockerfile → reference."""
+    """Return the images of the stack: target of the Dockerfile → image reference."""
     names = sorted(path.parent.name for path in stack().glob("*/entrypoint"))  # a folder for each
     return {name: f"mailstack/{name}:{tag}" for name in names}

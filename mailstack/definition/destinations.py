@@ -1,4 +1,4 @@
-"""Where a mail to an address goes in a lab."""
+"""Resolve the destinations of a mail address in a lab."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from mailstack.model import Lab
 
 
 def mailboxes(lab: Lab, address: str) -> set[str]:
-    """Return the accounts that receive a mail to `address`: follows aliases, `+` addresses and catch-alls."""
+    """Return the accounts that receive a mail to `address`; follow aliases, `+` addresses and catch-alls."""
     return of(lab, address)[0]
 
 
 def of(lab: Lab, address: str) -> tuple[set[str], set[str]]:
-    """Return the accounts that receive a mail to `address`, and the addresses it leads to that have no mailbox here."""
+    """Return the accounts that receive a mail to `address`, and its destinations without a mailbox in the lab."""
     aliases = {alias.address: alias.targets for alias in lab.aliases}
     accounts = set(lab.addresses())
     catch_alls = {domain.name: domain.catch_all for domain in lab.domains if domain.catch_all}

@@ -1,7 +1,7 @@
-"""Where in the compose files something stands, as file:line:col, and what is wrong with files that Compose refuses.
+"""Locate mistakes in compose files, as file:line:col, and explain the errors of Compose.
 
-Compose says what it does not like in words that change from one release to the next, and mostly without a place. The
-place is found here, in the files as they were written: by the keys that Compose names, else by the words it quotes.
+The error messages of Compose change between releases, and mostly name no place. This module finds the place in the
+original files: by the keys in the message, else by the words that it quotes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mailstack.errors import LabFileError
 
 
 def explain_misfit(misfit: Misfit, files: Sequence[Path]) -> LabFileError:
-    """A Misfit as an error with its place."""
+    """Return a Misfit as an error with its place."""
     path = ".".join(str(key) for key in misfit.keys)
     return LabFileError(f"{locate(misfit.keys, files)}: {path + ': ' if path else ''}{misfit.message}")
 
 
 def explain_compose(output: str, files: Sequence[Path]) -> LabFileError:
-    """What Compose said of the files, with the place of the thing that it means."""
+    """Return the error of Compose in plain words, with the place that it refers to."""
     if (broken := broken_yaml(files)) is not None:
         return broken
     message = _plain(output)
@@ -31,15 +31,15 @@ def explain_compose(output: str, files: Sequence[Path]) -> LabFileError:
 
 
 def locate(keys: Keys, files: Sequence[Path]) -> str:
-    """`file:line:col` of the deepest of `keys` that can be found, in the last of `files` that has the most of them."""
+    """Return `file:line:col` of the deepest key that exists, in the last of the `files` with the most of `keys`."""
     return _deepest(keys, files)[1]
 
 
-# ── reading files as they were written ─────────────────────────────────────────────────────────────────────────────
+# ── reading the original files ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def broken_yaml(files: Sequence[Path]) -> LabFileError | None:
-    """The first thing in `files` that no compose file can have, with its place; None when there is none."""
+    """Return the first mistake that makes a file invalid YAML or no compose file; None when there is none."""
     for file in files:
         try:
             for node in _documents(file):
@@ -53,7 +53,7 @@ def broken_yaml(files: Sequence[Path]) -> LabFileError | None:
 
 
 def _documents(file: Path) -> list[Any]:
-    """The documents in a file, as trees of nodes with their places. Raises LabFileError where it is not YAML."""
+    """Return the documents in a file, as trees of nodes with places. Raises LabFileError for invalid YAML."""
     import yaml
 
     text = _text(file)
@@ -68,7 +68,7 @@ def _documents(file: Path) -> list[Any]:
         problem, mark, begun = str(error.problem or error.context), error.problem_mark, error.context_mark
         problem = next((plain for start, plain in _IN_PLAIN_WORDS.items() if problem.startswith(start)), problem)
         if begun and mark and mark.index >= len(text.rstrip()):
-            # The end of the file is where it was noticed, and where it began is what is wrong.
+            # The parser noticed this at the end of the file. The mistake is where the construct begins.
             raise LabFileError(f"{_place(file, begun)}: not valid YAML: what begins here does not end") from None
         mark = mark or begun
         since = f" ({error.context} from line {begun.line + 1})" if begun and mark and begun.line < mark.line else ""
@@ -83,7 +83,7 @@ _IN_PLAIN_WORDS = {
 
 
 def _text(file: Path) -> str:
-    """A file's text, in UTF-8, or in UTF-16 with its mark, as YAML has it (YAML 1.2, section 5.2)."""
+    """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark (YAML 1.2, section 5.2)."""
     data = file.read_bytes()
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -103,7 +103,7 @@ def _place(file: Path, mark: Any) -> str:
 
 
 def _misshapen(root: Any) -> tuple[Any, str] | None:
-    """What YAML allows and compose files do not: the mark and the words."""
+    """Return the mark and a description of the first construct that YAML allows and compose files do not."""
     import yaml
 
     if not isinstance(root, yaml.MappingNode):
@@ -126,7 +126,7 @@ def _misshapen(root: Any) -> tuple[Any, str] | None:
 
 
 def _circle(node: Any, above: tuple[int, ...]) -> Any:
-    """The mark of a node that an alias puts into itself."""
+    """Return the mark of a node that contains itself through an alias; None when there is none."""
     if id(node) in above:
         return node.start_mark
     below = node.value if isinstance(node.value, list) else []
@@ -138,7 +138,7 @@ def _circle(node: Any, above: tuple[int, ...]) -> Any:
 
 
 def _nodes(root: Any) -> Iterator[Any]:
-    """Every node below `root`, each once, also where an alias makes a circle of them."""
+    """Yield `root` and all nodes below it, each once, even when aliases make a cycle."""
     waiting, seen = [root], set()
     while waiting:
         node = waiting.pop()
@@ -155,17 +155,17 @@ def _nodes(root: Any) -> Iterator[Any]:
 
 
 def _deepest(keys: Keys, files: Sequence[Path]) -> tuple[int, str]:
-    """How many of `keys` the files have, and the place of the last that is there."""
-    # How it goes on with several files: Compose appends the lists of the later ones to those of the earlier ones.
+    """Return the number of `keys` that the files contain, and the place of the last of those."""
+    # Compose appends the lists of later files to those of earlier ones, so indexes continue across files.
     best, place = 0, f"{files[-1]}:1:1"
-    before: dict[int, int] = {}  # depth → items of the list there, in the files before
+    before: dict[int, int] = {}  # depth → number of list items there in the earlier files
     for file in files:
         for root in _documents(file):
             depth, node, mark = 0, root, None
             while depth < len(keys):
                 count = before.get(depth, 0)
                 before[depth] = count + _length(node)
-                # A key may have dots in it (`dora@example.com`): the most of them together that are one.
+                # A key may contain dots (`dora@example.com`): try the longest joined key first.
                 for end in range(len(keys), depth, -1):
                     key = keys[depth] if end == depth + 1 else ".".join(map(str, keys[depth:end]))
                     if step := _child(node, key, count):
@@ -192,7 +192,7 @@ def _child(node: Any, key: str | int, before: int) -> tuple[Any, Any] | None:
         return (node.value[index].start_mark, node.value[index]) if 0 <= index < len(node.value) else None
     if not isinstance(node, yaml.MappingNode):
         return None
-    # From below: of two that differ in case alone, the second is the one to point at.
+    # In reverse: of two keys that differ only in case, report the second.
     for name, value in reversed(node.value):
         if str(name.value).lower() == str(key).lower():
             return name.start_mark, value
@@ -204,9 +204,9 @@ def _child(node: Any, key: str | int, before: int) -> tuple[Any, Any] | None:
     return None
 
 
-# ── by what Compose says ───────────────────────────────────────────────────────────────────────────────────────────
+# ── by the message ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-# What Compose wraps around its words, and Go's words in them.
+# Prefixes and suffixes of Compose's messages, and terms of Go in them.
 _WRAPPINGS = (
     (r'time="[^"]*" level=\w+ msg="(?:[^"\\]|\\.)*"', ""),
     (r"^\s*validating [^:]*: *", ""),
@@ -234,7 +234,7 @@ def _plain(output: str) -> str:
 
 
 def _meant(message: str, files: Sequence[Path]) -> str:
-    """The place of what Compose means."""
+    """Return the place that a message of Compose refers to."""
     best, place = 0, f"{files[-1]}:1:1"
     service = ""
     if named := re.search(r'service "?([\w.-]+)"?', message) or re.search(r"cycle detected: ([\w.-]+)", message):
@@ -251,10 +251,10 @@ def _meant(message: str, files: Sequence[Path]) -> str:
 
 
 def _keys_named(message: str) -> Iterator[Keys]:
-    """`services.postfix.ports`, and keys that are named after it: `… additional properties 'x', 'y' not allowed`."""
+    """Yield paths like `services.postfix.ports`, and keys after it: `… additional properties 'x', 'y' not allowed`."""
     for match in re.finditer(r"[A-Za-z@][\w@-]*(?:\.[\w@\[\]-]+)*", message):
         keys: Keys = tuple(re.sub(r"\[(\d*)\]", r"\1", part) for part in match[0].rstrip(".").split("."))
-        if "" in keys:  # `ports.[].target`: Compose does not say which
+        if "" in keys:  # `ports.[].target`: Compose omits the index, so try each
             hole = keys.index("")
             for number in range(20):
                 yield (*keys[:hole], number, *keys[hole + 1 :])
@@ -269,12 +269,12 @@ def _keys_named(message: str) -> Iterator[Keys]:
 
 
 def _word(message: str, files: Sequence[Path], service: str) -> str:
-    """The place in an overlay of a word that the message quotes, or ends with: in the service it names, if any."""
+    """Return the place in an overlay of a word that the message quotes or ends with, in its service if it names one."""
     import yaml
 
     quoted = [word for pair in re.findall(r'"([^"]+)"|`([^`]+)`|\'([^\']+)\'', message) for word in pair if word]
     words = [word.strip(".,:;") for word in (*quoted, *reversed(message.split()))]
-    # Names of files, addresses and the like before plain words, which the message may have for itself.
+    # File names, addresses and the like first. Plain words may be part of the message itself.
     words = sorted((word for word in words if word not in ("", service)), key=lambda word: word.isalpha())
     for file in reversed(files[1:] or files):
         for root in _documents(file):
@@ -285,7 +285,7 @@ def _word(message: str, files: Sequence[Path], service: str) -> str:
             scalars = [node for node in _nodes(tree) if isinstance(node, yaml.ScalarNode) and len(node.value) > 1]
             for word in words:
                 for node in scalars:
-                    # A path that Compose has made absolute ends with the one that was written.
+                    # Compose makes paths absolute: the original path is the end of one.
                     if node.value == word or word.endswith("/" + node.value.removeprefix("./")):
                         return _place(file, node.start_mark)
             for word in words:

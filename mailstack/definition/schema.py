@@ -1,7 +1,7 @@
-"""The `x-mailstack` block and the services of resolved compose files, checked and turned into a Lab.
+"""Check the `x-mailstack` block and the services of resolved compose files, and return them as a Lab.
 
-Compose resolves the files (overlays, interpolation, merging); `parse` reads the result. Where something is wrong, a
-Misfit says under which keys; places.py finds them in the files as they were written.
+Compose resolves the files (overlays, interpolation, merging); `parse` reads the result. A Misfit names the keys of a
+mistake; locate.py finds their place in the original files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SETTING = re.compile(r"[a-z0-9_]+|[a-z0-9.:]+/[a-z-]+/[a-z0-9_]+")
 
 
 class Misfit(Exception):
-    """Something in the block does not fit: where (keys from the document's root) and what was expected."""
+    """A mistake in the document: its keys, from the root, and a message with the expected value."""
 
     def __init__(self, keys: Keys, message: str) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class Misfit(Exception):
 
 
 def parse(document: Json) -> Lab:
-    """The Lab in a resolved compose document. Raises Misfit."""
+    """Return the Lab in a resolved compose document. Raises Misfit."""
     root: Keys = (BLOCK,)
     if BLOCK not in document:
         raise Misfit((), f"has no `{BLOCK}` block")
@@ -68,7 +68,7 @@ def parse(document: Json) -> Lab:
 
 
 def services(document: Json) -> tuple[roles.Service, ...]:
-    """The services in a resolved compose document. Raises Misfit for a role that is not known."""
+    """Return the services in a resolved compose document. Raises Misfit for an unknown role."""
     found = []
     for name, service in (document.get("services") or {}).items():
         labels = service.get("labels") or {}
@@ -139,7 +139,7 @@ def _aliases(value: Any, keys: Keys, domains: set[str], accounts: set[str]) -> t
 
 
 def _way_back(address: str, targets_of: Mapping[str, Sequence[str]]) -> list[str] | None:
-    """The aliases from `address` back to itself; None when there is no such way."""
+    """Return the chain of aliases from `address` back to itself; None when there is no such cycle."""
     ways, seen = [[address]], set()
     while ways:
         way = ways.pop()
@@ -238,14 +238,14 @@ def _size(value: Any, keys: Keys) -> int:
 
 
 def to_bytes(text: str) -> int | None:
-    """A size like `10M` in bytes, units of 1024; None when it is none from 1K to 1024G."""
+    """Return a size like `10M` in bytes, with units of 1024; None unless it is a size from 1K to 1024G."""
     match = _SIZE.fullmatch(text.strip())
     size = int(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
     return size if 1024 <= size <= 2**40 else None
 
 
 def port_number(text: str) -> int | None:
-    """The port that `text` gives, from 1 to 65535; None when it gives none."""
+    """Return the port number in `text`, from 1 to 65535; None when it is none."""
     return int(text) if _PORT.fullmatch(text) and 0 < int(text) < 65536 else None
 
 

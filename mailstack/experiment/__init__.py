@@ -1,1 +1,1 @@
-"""The experiment, step by step: each row is done on a real lab, and judged by the evidence."""
+"""The course's experiment: each step runs on a real lab, and is judged by its evidence."""

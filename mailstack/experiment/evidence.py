@@ -1,4 +1,4 @@
-"""The evidence of a step, in the shapes of the experiment's document."""
+"""The evidence of a step, in the format of the experiment's document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mailstack.model import Json
 
 
 class Evidence:
-    """The evidence of a step, in the order in which it was found."""
+    """The evidence of a step, in the order in which it was added."""
 
     def __init__(self) -> None:
         self._found: list[Json] = []
@@ -19,7 +19,7 @@ class Evidence:
         return tuple(self._found)
 
     def text(self, title: str, text: str) -> None:
-        """Add lines of a server or a program."""
+        """Add the output of a server or a program."""
         self._found.append({"kind": "text", "title": title, "text": text.rstrip("\n")})
 
     def table(self, title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -28,7 +28,7 @@ class Evidence:
         self._found.append({"kind": "table", "title": title, "headings": list(headings), "rows": cells})
 
     def image(self, title: str, name: str, type: str, data: bytes) -> None:
-        """Add an image that was sent."""
+        """Add an image that was sent by mail."""
         encoded = base64.b64encode(data).decode()
         self._found.append({"kind": "image", "title": title, "name": name, "type": type, "base64": encoded})
 

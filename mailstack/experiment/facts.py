@@ -17,7 +17,7 @@ PACKAGES = {"postfix": "sender", "sasl2-bin": "sender", "mailutils": "sender", "
 
 
 def facts(scene: Scene) -> Json:
-    """Return the versions of everything that took part; "" for a package of a server that does not run."""
+    """Return the versions of all that takes part, and the images; "" for a package of a server that is not running."""
     engine = scene.engine.version()
     runner = Local()
     found: Json = {

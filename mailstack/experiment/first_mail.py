@@ -1,4 +1,4 @@
-"""Steps 3, 5 and 6: the first mail, from the student's terminal to the recipient's mailbox, and the answer to it."""
+"""Steps 3, 5 and 6: the first mail, from the student's terminal to the recipient's mailbox, and the reply to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BODY = "This is the first mail of the lab."
     needs=("credentials",),
 )
 def mail_is_sent(scene: Scene, show: Evidence) -> None:
-    # Without `-r`: the sender's address is made from the system mail name.
+    # Without `-r`, mail(1) makes the sender's address from the system mail name.
     argv = ["mail", "-s", SUBJECT, "-a", f"Message-ID: {scene.first_mail}", scene.recipient]
     done = scene.execute("sender", *argv, user=sending.STUDENT, input=f"{BODY}\n".encode())
     show.text("at the terminal", f"$ {shlex.join(('echo', BODY))} | {shlex.join(argv)}\n{done.stderr}")
@@ -75,7 +75,7 @@ def provider_sees_tls_and_sasl(scene: Scene, show: Evidence) -> None:
 
 
 def event(journey: Journey, service: str, kind: str) -> Event:
-    """Return the last event of a kind at a station. Raises Unmet."""
+    """Return the last event of a kind at a service. Raises Unmet."""
     found = [each for each in journey.events if (each.service, each.kind) == (service, kind)]
     expect(found, f"{service} logged nothing of the kind “{kind}” for {journey.message_id}")
     return found[-1]
@@ -106,7 +106,7 @@ def mail_arrives(scene: Scene, show: Evidence) -> None:
 
 
 def plain(raw: bytes) -> str:
-    """Return a mail as lines of text."""
+    """Return a mail as text with LF line ends."""
     return raw.decode(errors="replace").replace("\r\n", "\n")
 
 

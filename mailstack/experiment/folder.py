@@ -1,4 +1,4 @@
-"""The report's folder: index.html, experiment.json and the evidence; whole, or not there."""
+"""The report's folder: index.html, experiment.json and the evidence. It is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mailstack.storage import directories
 from mailstack.storage.directories import Marker
 
 DOCUMENT = "experiment.json"
-# All entries of a report, the page last: when it is there, so is the rest.
+# The entries of a report, the page last: if it exists, so do the others.
 ENTRIES = ("evidence", DOCUMENT, "index.html")
-# The names that `contents` gives to evidence.
+# Names of the evidence files that `contents` returns.
 _EVIDENCE = re.compile(
     r"[\w.-]+\.log|(journey|timeline)-[\w-]+\.(json|svg)|topology\.svg|dialogue\.(json|svg|txt)|[\w-]+\.png"
 )
@@ -28,10 +28,11 @@ _EVIDENCE = re.compile(
 
 @contextlib.contextmanager
 def prepared(path: Path) -> Iterator[Path]:
-    """Yield a directory to write a report to, inside the folder `path`, which is made if it does not exist.
+    """Yield a directory for a new report, inside the folder `path`, which is created if needed.
 
-    When `with` ends well, its contents become the report and replace an earlier one; otherwise nothing changes. Raises
-    InputError for a folder that contains anything else, or cannot be written to.
+    When `with` ends without an error, the directory's contents become the report and replace an earlier one;
+    otherwise nothing changes. Raises InputError for a folder that contains anything else, or that cannot be written
+    to.
     """
     try:
         made_here = not path.exists()
@@ -49,16 +50,16 @@ def prepared(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
         if made_here:
-            with contextlib.suppress(OSError):  # it has the report in it
+            with contextlib.suppress(OSError):  # not empty: it contains the report
                 path.rmdir()
 
 
-# The directory of a report that is not finished; it stays when its writer is killed.
+# Prefix of the directory of an unfinished report. It stays when the process that writes it is killed.
 _UNFINISHED = ".writing-"
 
 
 def _refuse(path: Path) -> None:
-    """Raise InputError for a path that a report must not be written to, or over."""
+    """Raise InputError for a path that must not become a report."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; name a folder for the report")
     if not path.absolute().parent.is_dir():
@@ -72,13 +73,13 @@ def _refuse(path: Path) -> None:
 
 
 def _unfinished(path: Path) -> set[str]:
-    """Return the directories of unfinished reports in a folder, whose writers were killed."""
+    """Return the directories of unfinished reports in a folder, left by killed processes."""
     found = directories.entries(path, directories.REPORT)
     return {name for name in found if name.startswith(_UNFINISHED)}
 
 
 def _is_evidence(path: Path) -> bool:
-    """Whether a folder contains evidence of a report, and nothing else."""
+    """Return whether a folder contains nothing except evidence of a report."""
     if not path.is_symlink() and not path.exists():
         return True
     if path.is_symlink() or not path.is_dir():
@@ -101,7 +102,7 @@ def write(place: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _publish(place: Path, path: Path) -> None:
-    """Replace the earlier report by the one that was written."""
+    """Replace the earlier report with the new one."""
     try:
         for name in ENTRIES:
             if (path / name).is_dir():
@@ -114,7 +115,7 @@ def _publish(place: Path, path: Path) -> None:
 
 
 def contents(document: Json, logs: Mapping[str, str]) -> dict[str, bytes]:
-    """Return the report's files, by their paths in it: a pure function of the document and the logs."""
+    """Return the report's files by relative path, from the document and the logs. A pure function."""
     from mailstack.report import page
     from mailstack.report.figures.sequence import sequence
     from mailstack.report.figures.timeline import timeline
@@ -139,7 +140,7 @@ def contents(document: Json, logs: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def transcript(dialogue: Json) -> str:
-    """Return a dialogue as plain text: `C:` and `S:` before the lines, as in the RFCs."""
+    """Return a dialogue as plain text, with `C:` and `S:` before the lines as in the RFCs."""
     lines = []
     for exchange in dialogue["exchanges"]:
         who = "C" if exchange["from"] == "client" else "S"

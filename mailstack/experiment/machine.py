@@ -19,7 +19,7 @@ BESIDES = {
 
 
 def packages(scene: Scene, service: str) -> dict[str, str]:
-    """Return the installed packages of a machine, of those that matter, with their versions: dpkg-query(1)."""
+    """Return the relevant installed packages of a machine, with their versions: dpkg-query(1)."""
     wanted = (*(WANTED if service == "sender" else ()), *BESIDES[service])
     shape = "-f=${db:Status-Status} ${Package} ${Version}\\n"
 

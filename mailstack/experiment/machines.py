@@ -1,4 +1,4 @@
-"""The machines of the experiment's lab: their programs, settings, logs and queues, some of which may not run."""
+"""The machines of the experiment's lab: programs, settings, logs and queues. A machine may be down."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline, Result, ServiceState
 from mailstack.secret import Secret
 
-# How long a mail may take, and a line in a log: deliveries take hundredths of a second.
+# Timeout in seconds for a mail, and for a log line. Deliveries take hundredths of a second.
 ARRIVAL_SECONDS = 8.0
 
 
 class Machines:
-    """The services of a lab, as they were when the experiment began."""
+    """The services of a lab, in their state at the start of the experiment."""
 
     def __init__(self, lab: RunningLab) -> None:
         self.lab = lab
         self.engine = lab.engine
         self._services = {state.name: state for state in lab.services()}
-        self.once = Once()  # what several steps look at
+        self.once = Once()  # values that several steps use
 
     def services(self) -> list[ServiceState]:
-        """Return the services, in any state."""
+        """Return the services in any state."""
         return list(self._services.values())
 
     @property
     def running(self) -> list[str]:
-        """The services that ran."""
+        """Return the names of the services that were running."""
         return [name for name, state in self._services.items() if state.state == "running"]
 
     def container(self, service: str) -> str:
-        """Return a service's container. Raises HostError when it did not run."""
+        """Return the id of a service's container. Raises HostError when the service was not running."""
         state = self._services.get(service)
         if state is None:
             raise HostError(f"the lab has no {service}")
@@ -49,7 +49,7 @@ class Machines:
 
     @property
     def relay(self) -> tuple[str, Secret]:
-        """The user and the password with which the student's machine submits its mail."""
+        """Return the user and the password with which the student's machine submits its mail."""
         if found := files.read_relay(self.lab.directory.files):
             return found
         raise Unmet("the lab has no relay credentials")
@@ -59,17 +59,17 @@ class Machines:
         return self.engine.execute(self.container(service), argv, user=user, input=input)
 
     def output(self, service: str, *argv: str) -> str:
-        """Return what a program on a machine prints. Raises Unmet when it fails."""
+        """Return the output of a program on a machine. Raises Unmet when it fails."""
         result = self.execute(service, *argv)
         expect(result.code == 0, f"`{' '.join(argv)}` in {service}: {result.stderr.strip() or f'code {result.code}'}")
         return result.stdout
 
     def settings(self, service: str) -> dict[str, str]:
-        """Return every setting in effect in a Postfix: postconf(1), `-x` expands `$name`."""
+        """Return every effective setting of a Postfix: postconf(1); `-x` expands `$name`."""
         return self.once(f"settings of {service}", lambda: parse_settings(self.output(service, "postconf", "-x")))
 
     def reload(self, service: str) -> str:
-        """Have a Postfix read its configuration again (postfix(1), reload); return the line in which it says so."""
+        """Make a Postfix read its configuration again (postfix(1), reload); return the log line that confirms it."""
         said = "]: reload -- "
         before = self.log(service).count(said)
         self.engine.signal(self.container(service), "SIGHUP")
@@ -80,11 +80,11 @@ class Machines:
         raise Unmet(f"Postfix in {service} did not begin anew within {ARRIVAL_SECONDS:g} s")
 
     def log(self, service: str) -> str:
-        """Return everything that a service has logged."""
+        """Return the whole log of a service."""
         return self.engine.logs(self.container(service))
 
     def all_logs(self) -> dict[str, str]:
-        """Return the log of every service, in any state, with the engine's times."""
+        """Return the log of every service in any state, with the engine's timestamps."""
         return {name: self.engine.logs(state.container, timestamps=True) for name, state in self._services.items()}
 
     def lines(self, service: str, message_id: str, wanted: str) -> list[str]:
@@ -101,7 +101,7 @@ class Machines:
 
 
 def expect_sent(lines: Iterable[str]) -> None:
-    """Raise Unmet unless the first delivery attempt in these lines of a mail has succeeded."""
+    """Raise Unmet unless the first delivery attempt in these log lines of a mail succeeded."""
     outcome = next(line for line in lines if "status=" in line)
     expect("status=sent" in outcome, f"not sent: {outcome.partition('status=')[2]}")
 

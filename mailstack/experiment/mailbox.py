@@ -1,4 +1,4 @@
-"""The user agent on the receiver's side: it lists mails, shows one, and unpacks MIME parts."""
+"""The user agent of the recipient: it lists mails, shows one, and decodes MIME parts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def image_is_carried(scene: Scene, show: Evidence) -> None:
     )
     show.image("the picture, as it arrived", NAME, TYPE, arrived)
     expect(part.type == TYPE, f"the part is {part.type}, not {TYPE}")
-    # RFC 2045, sections 6.7 and 6.8: lines that pass every MTA.
+    # RFC 2045, sections 6.7 and 6.8: such lines pass every MTA.
     expect(all(line.isascii() and len(line) <= 76 for line in lines), "it did not travel as lines of plain text")
     expect(arrived == image, "what arrived are other bytes than those that were sent")
 

@@ -1,4 +1,4 @@
-"""The two models of the theory, side by side: store and forward, and end to end."""
+"""The two models of the theory compared: store and forward, and end to end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mailstack.trace.journey import Journey
 
 steps = Steps()
 
-# Not of the lab: a client that sends as one of its addresses has to authenticate.
+# No address of the lab, since a client that sends as one of those must authenticate.
 STRANGER = f"{sending.STUDENT}@campus.example"
 
 
@@ -46,10 +46,11 @@ def stations_store_and_forward(scene: Scene, show: Evidence) -> None:
 
 
 def not_kept(journey: Journey) -> str:
-    """Return how a station removed a mail before the next one had it; "" if none did.
+    """Return why a mail was not stored and forwarded (`postfix still has it`); "" if it was.
 
-    Judged by each station's own log, in its order: it was told that the next one has the mail, by the name that the
-    mail has there, before it removed it. Times of two containers' logs are too coarse for that on a busy machine.
+    Each hop is judged by the order of lines in its own log: before it removes the mail, the next hop must have
+    confirmed it with its own id for the mail. The times of two containers' logs are too coarse for that on a busy
+    machine.
     """
     sender, postfix = (
         {each.kind: each for each in journey.events if each.service == service} for service in ("sender", "postfix")
@@ -117,7 +118,7 @@ def sender_contacts_the_destination(scene: Scene, show: Evidence) -> None:
 
 
 def contact(journey: Journey) -> Leg:
-    """Return the leg from the student's Postfix. Raises Unmet when there is none."""
+    """Return the leg that begins at the student's Postfix. Raises Unmet when there is none."""
     found = [leg for leg in legs(journey.json()) if leg.origin == "sender"]
     expect(found, "the student's Postfix contacted nobody")
     return found[0]

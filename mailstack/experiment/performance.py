@@ -21,7 +21,7 @@ from mailstack.experiment.facts import facts
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
 from mailstack.experiment.step import Outcome, Step, run
 from mailstack.lab import down, homes, up
-from mailstack.lab.leases import Users, guard
+from mailstack.lab.leases import Leases, guard
 from mailstack.lab.running import RunningLab
 from mailstack.model import Json, Verdict
 from mailstack.runner.local import Local
@@ -98,9 +98,9 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
     """
     name = f"experiment-{secrets.token_hex(4)}"
     there = homes.current(engine)  # before anything is made: where no engine answers, nothing could be removed
-    scene, done, users = None, False, Users(there, name)
+    scene, done, leases = None, False, Leases(there, name)
     try:
-        users.join()
+        leases.join()
         guard(engine.target, there, name, Local())
         roles.prepare(engine, name)
         found: up.Report | MailstackError
@@ -122,6 +122,6 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
         with ThreadPoolExecutor() as pool:
             second = pool.submit(scene.second.remove) if scene else None
             # The lease of a lab that is kept ends as well: then no guard waits for the end of this process.
-            users.leave(lambda: None if keep and done else down.down(engine, name, progress))
+            leases.leave(lambda: None if keep and done else down.down(engine, name, progress))
             if second:
                 second.result()

@@ -1,4 +1,4 @@
-"""The queue keeps a mail while the receiver is down. Stops the provider's Postfix, so nothing runs beside it."""
+"""The queue keeps a mail while the receiver is down. Stops the provider's Postfix, so it runs alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The roles in the lab: the student's machine, the provider, and a provider outside in its place."""
+"""The roles in the lab: the student's machine, the provider, and a provider outside instead of it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
 
 
 def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], list[str], int, str]:
-    """Return what port 587 offers (EHLO) in the clear and under TLS, and its reply to a login."""
+    """Return what port 587 offers (EHLO) without and with TLS, and its reply to a login."""
     dial = smtp.to(scene.lab.endpoints["submission"])
     with smtp.Smtp(dial, name="localhost") as session:
         clear = session.ehlo()[1].decode().splitlines()[1:]
@@ -79,11 +79,11 @@ def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], l
 
 # ── a provider outside ───────────────────────────────────────────────────────────────────────────────────────────
 
-HOST = "smtp.provider.test"  # RFC 6761, section 6.2: nobody else's name
+HOST = "smtp.provider.test"  # a name that nobody owns: RFC 6761, section 6.2
 
 
 def prepare(engine: Engine, name: str) -> None:
-    """Make the certificates of a new lab: its Postfix also has the name by which the second lab knows it."""
+    """Create the certificates of a new lab. Its Postfix also gets the name by which the second lab connects to it."""
     directory = homes.directory(engine, name)
     directory.make()
     made = pki.make({**files.SERVER_NAMES, "postfix": (*files.SERVER_NAMES["postfix"], HOST)})
@@ -103,7 +103,7 @@ def prepare(engine: Engine, name: str) -> None:
     "credentials these are, and is in a mailbox there; the second lab's own Postfix never saw it.",
 )
 def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
-    scene.container("dovecot")  # the provider cannot let anybody log in without it
+    scene.container("dovecot")  # the provider needs it for logins
     user = scene.recipient
     reader = next(address for address in scene.lab.definition().addresses() if address not in (user, scene.student))
     message_id = draft.new_id(user, "outside")
@@ -124,9 +124,9 @@ def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
 
 
 def _customer(scene: Scene, user: str) -> RunningLab:
-    """Bring up a lab that relays through the first one's provider; it is removed when the experiment ends."""
+    """Bring up a lab with the first lab's provider as relay host. It is removed when the experiment ends."""
     first = scene.lab
-    place = first.directory.path  # private, on tmpfs, and gone with the lab
+    place = first.directory.path  # private, on tmpfs, and removed with the lab
     write_private(place / "credentials", f"{user}:{first.password(user).reveal()}\n")
     network = f"{compose.project_name(first.name)}_world"
     write_private(place / "world.yaml", f"networks: {{outside: !override {{external: true, name: {network}}}}}\n")

@@ -1,4 +1,4 @@
-"""The lab on which the experiment is performed: its machines, the mails of the experiment, and their mailboxes."""
+"""The lab of the experiment: its machines, the experiment's mails, and the mailboxes they arrive in."""
 
 from __future__ import annotations
 
@@ -24,50 +24,50 @@ from mailstack.trace.journey import Journey
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox, MailMessage
 
-# A lab that nothing could remove, because this process and the guard were killed, is removed after this time.
+# After this time, a lab is removed even if this process and the guard were killed.
 LIFE_SECONDS = 900.0
 
 
 class Scene(Machines):
-    """The lab's machines, the student and the recipient, and what the steps add to the document."""
+    """The lab's machines, the student and the recipient, and the journeys and dialogue for the document."""
 
     def __init__(self, lab: RunningLab, came_up: Report | MailstackError | None = None) -> None:
         super().__init__(lab)
-        self.came_up = came_up  # the report of `up`, or why the lab was not proven
+        self.came_up = came_up  # the report of `up`, or the reason why the lab was not proven
         self.second = SecondLab(lab)
         self.journeys: dict[str, Journey] = {}  # by model
         self.dialogue: Json = {}
         self.student = f"{sending.STUDENT}@{lab.definition().mailname}"
         others = [address for address in lab.definition().addresses() if address != self.student]
         self.recipient = others[min(1, len(others) - 1)]
-        # The mail of steps 5 and 6; its id is chosen here, so that each step can look for it.
+        # The mail of steps 5 and 6. Its Message-ID is chosen here, so that each step can look for it.
         self.first_mail = draft.new_id(self.student, "first")
 
     def journey(self, message_id: str) -> Journey:
-        """Return the journey of a mail that has arrived, once both MTAs are done with it."""
+        """Return the journey of a mail that has arrived, once both MTAs have removed it from their queues."""
         for service in ("sender", "postfix"):
             self.lines(service, message_id, ": removed")
         return self.once(f"journey of {message_id}", lambda: self.trace(message_id))
 
     def trace(self, message_id: str) -> Journey:
-        """Return the journey of a mail, by the lab's logs alone. Raises Unmet when they do not know it."""
+        """Return the journey of a mail from the lab's logs. Raises Unmet when the logs do not have it."""
         with tracing.lab_lines(self.lab) as read:
             found = tracing.traced(read, message_id).journeys
         expect(found, f"no server has logged {message_id}")
         return found[-1]
 
     def keep(self, model: str, journey: Journey) -> Journey:
-        """Put a journey into the document, as the one that shows a model."""
+        """Add a journey to the document as the example of a model."""
         self.journeys[model] = journey
         return journey
 
     @cached_property
     def trusting(self) -> ssl.SSLContext:
-        """A TLS client that trusts the lab's CA, and nothing else."""
+        """Return a TLS context that trusts the lab's CA only."""
         return trust.tls_context(self.lab.ca_file)
 
     def box(self, address: str) -> AbstractContextManager[BaseMailBox]:
-        """Open an account's mailbox, over IMAP. Raises HostError when Dovecot does not run."""
+        """Open an account's mailbox over IMAP. Raises HostError when Dovecot is not running."""
         self.container("dovecot")
         return imap.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.lab.password(address))
 
@@ -78,7 +78,7 @@ class Scene(Machines):
             return imap.find(box, message_id)
 
     def _wait(self, box: BaseMailBox, address: str, message_id: str) -> str:
-        """Wait for a mail; return its UID. Raises Unmet, with what the logs and queues tell of it."""
+        """Wait for a mail; return its UID. Raises Unmet with the evidence of logs and queues."""
         try:
             return imap.wait_until_there(box, message_id, Deadline.after(ARRIVAL_SECONDS))
         except DeadlinePassed:
@@ -87,7 +87,7 @@ class Scene(Machines):
         raise Unmet(f"the mail is not in the mailbox of {address} after {ARRIVAL_SECONDS:g} s: {where}")
 
     def message(self, address: str, message_id: str) -> Message:
-        """Return a mail as it lies in a mailbox, byte by byte. Raises Unmet when it does not come."""
+        """Return a mail in a mailbox, byte for byte. Raises Unmet when it does not arrive."""
         with self.box(address) as box:
             found = mailboxes.message(box, int(self._wait(box, address, message_id)))
         if found is None:
@@ -95,5 +95,5 @@ class Scene(Machines):
         return found
 
     def first(self) -> Message:
-        """Return the first mail, as it lies in the recipient's mailbox."""
+        """Return the first mail from the recipient's mailbox."""
         return self.once("first mail", lambda: self.message(self.recipient, self.first_mail))

@@ -1,4 +1,4 @@
-"""The second lab of the experiment, that of a student with a provider outside."""
+"""The second lab of the experiment: a student whose provider is outside the lab."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import threading
 
 from mailstack.checks.judging import expect
 from mailstack.lab import down
-from mailstack.lab.leases import Users, guard
+from mailstack.lab.leases import Leases, guard
 from mailstack.lab.running import RunningLab
 from mailstack.lab.up import Request, up
 from mailstack.runner.local import Local
 
 
 class SecondLab:
-    """Brought up beside the first lab, and removed with it."""
+    """A lab next to the first lab, removed together with it."""
 
     def __init__(self, first: RunningLab) -> None:
         self.name = f"{first.name[:26]}-out"
         self._home, self._engine, self._target = first.directory.home, first.engine, first.target
-        self._users = Users(self._home, self.name)
+        self._leases = Leases(self._home, self.name)
         self._turn, self._over = threading.Lock(), False
 
     def bring_up(self, request: Request) -> RunningLab:
-        """Bring the lab up. Raises Unmet when the experiment was interrupted meanwhile."""
+        """Bring the lab up. Raises Unmet when the experiment has been interrupted."""
         with self._turn:
             expect(not self._over, "the experiment was interrupted")
-            self._users.join()
+            self._leases.join()
             guard(self._target, self._home, self.name, Local())
             up(self._engine, request, lambda text: None)
         return RunningLab(self.name, self._engine)
 
     def remove(self) -> None:
-        """Remove the lab, after waiting for one that is being brought up; from then on none is."""
+        """Remove the lab, after a running `bring_up` has ended. Later calls of `bring_up` fail."""
         with self._turn:
             self._over = True
-            self._users.leave(lambda: down.down(self._engine, self.name, lambda text: None))
+            self._leases.leave(lambda: down.down(self._engine, self.name, lambda text: None))

@@ -1,4 +1,4 @@
-"""Step 3: every setting of the original main.cf beside the one in effect, and why they differ."""
+"""Step 3: compare every setting of the original main.cf with the effective one, and explain the differences."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mailstack.experiment.step import Steps
 
 steps = Steps()
 
-# A look at the lab beyond the value itself; raises Unmet.
+# A further check on the lab, besides the value; raises Unmet.
 Look = Callable[[Scene, Evidence], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting of the original, its successor today, and the value that this must have."""
+    """A setting of the original main.cf, its current name, and the value that it must have."""
 
     name: str
     value: str  # in the original
-    now: str  # the name in effect; the same where nothing has changed
-    pattern: str  # of the value in effect
-    means: str  # the same in words
-    why: str  # they differ
+    now: str  # the current name; the same if nothing has changed
+    pattern: str  # regular expression for the effective value
+    means: str  # the pattern in words
+    why: str  # why the two differ
     look: Look | None = None
-    sees: str = ""  # what `look` has to see
+    sees: str = ""  # the expectation of `look` in words
 
 
 _SAME = "There is none."
@@ -45,7 +45,7 @@ _CHAIN = (
 
 
 def _authorities(scene: Scene, show: Evidence) -> None:
-    """Expect Debian's authorities in the file, and the lab's own."""
+    """Expect Debian's CAs and the lab's own CA in the file."""
     known = scene.output("sender", "cat", scene.settings("sender")["smtp_tls_CAfile"])
     own = scene.lab.ca_file.read_text(encoding="utf-8").strip()
     count = known.count("-----BEGIN CERTIFICATE-----")
@@ -61,7 +61,7 @@ def _certificate(scene: Scene, show: Evidence) -> None:
 
 
 def _pair(scene: Scene, show: Evidence) -> None:
-    """Expect that key and certificate have the same public half."""
+    """Expect that key and certificate have the same public key."""
     place = scene.settings("sender")["smtpd_tls_chain_files"]
     of_certificate = scene.output("sender", "openssl", "x509", "-in", place, "-noout", "-pubkey")
     of_key = scene.output("sender", "openssl", "pkey", "-in", place, "-pubout")
@@ -185,12 +185,12 @@ SETTINGS = (
 
 
 def fits(setting: Setting, value: str) -> bool:
-    """Whether a value in effect fulfils the original."""
+    """Return whether an effective value fulfils the original setting."""
     return re.fullmatch(setting.pattern, value) is not None
 
 
 def warnings(scene: Scene) -> list[str]:
-    """Return Postfix's own warnings about the original: postconf(1) reads it as a main.cf."""
+    """Return Postfix's own warnings about the original, which postconf(1) reads as a main.cf."""
     # Postfix waits up to two seconds before it reads a file that has just changed.
     script = (
         "set -e; cd $(mktemp -d); cat > main.cf; touch -d yesterday main.cf master.cf; postconf -c . -n; rm -r $PWD"

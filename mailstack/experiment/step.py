@@ -1,7 +1,7 @@
-"""Steps of the experiment: their descriptions, their verdicts, and their order.
+"""Steps of the experiment: descriptions, verdicts and order.
 
-A step is a function that adds its evidence as it finds it, and raises Unmet where an expectation fails. Its verdict is
-computed from nothing else.
+A step is a function that adds its evidence as it collects it, and raises Unmet when an expectation fails. Nothing
+else determines its verdict.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from mailstack.model import Json, Verdict
 
 Function = Callable[[Scene, Evidence], None]
 
-# Steps that run side by side: each waits for servers much more than it computes.
+# Steps run in parallel, since each waits for servers much more than it computes.
 SIDE_BY_SIDE = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A row of the experiment: what is done, what is expected, and the function that does and judges it."""
+    """A row of the experiment: an action, an expectation, and the function that performs and judges it."""
 
     id: str
     title: str
-    row: str  # what the experiment says
+    row: str  # the text of the experiment's description
     done: str
     expected: str
     function: Function
-    needs: tuple[str, ...] = ()  # steps without which this one cannot be done
-    alone: bool = False  # stops a server, so nothing runs beside it
+    needs: tuple[str, ...] = ()  # steps that must pass before this one
+    alone: bool = False  # stops a server, so no other step runs meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class Outcome:
     reason: str  # why it failed, or ""
     seconds: float
     evidence: tuple[Json, ...]
-    lacks: Outcome | None = None  # the failed step without which it could not be done
+    lacks: Outcome | None = None  # the failed step that this one needs
 
     def json(self) -> Json:
-        """Return the step as in the experiment's document."""
+        """Return the step in the format of the experiment's document."""
         return {
             "id": self.step.id,
             "title": self.step.title,
@@ -63,7 +63,7 @@ class Outcome:
 
 
 class Steps:
-    """The steps of a module, registered by decorator: `@steps("id", "title", row=…, done=…, expected=…)`."""
+    """The steps of a module, registered by a decorator: `@steps("id", "title", row=…, done=…, expected=…)`."""
 
     def __init__(self) -> None:
         self.all: list[Step] = []
@@ -89,7 +89,7 @@ class Steps:
 
 
 def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
-    """Do the steps, side by side where they can; the outcomes are in the steps' order."""
+    """Run the steps, in parallel where possible; return the outcomes in the order of the steps."""
     steps = list(steps)
     outcomes: dict[str, Future[Outcome]] = {}
 
@@ -100,12 +100,12 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
 
     pool = ThreadPoolExecutor(SIDE_BY_SIDE)
     try:
-        # A step is submitted after those that it needs, so that it waits for steps that have been started.
+        # A step is submitted after the steps that it needs, so that it only waits for steps that have been started.
         waiting = [step for step in steps if not step.alone]
         while waiting:
             ready = [step for step in waiting if outcomes.keys() >= set(step.needs)]
             assert ready, f"what these need is not to be had: {[step.id for step in waiting]}"
-            # The last ones take longest: they start first, so that nothing waits for them alone.
+            # The last steps take longest. They start first, so that nothing waits for them at the end.
             for step in reversed(ready):
                 outcomes[step.id] = pool.submit(one, step)
                 waiting.remove(step)
@@ -116,13 +116,13 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
                 outcomes[step.id] = pool.submit(one, step)
                 outcomes[step.id].result()
     finally:
-        # Interrupted: steps that have not started never do; the others end when the lab is removed.
+        # After an interruption, pending steps never start. The running ones end when the lab is removed.
         pool.shutdown(wait=False, cancel_futures=True)
     return [outcomes[step.id].result() for step in steps]
 
 
 def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
-    """Do one step; return its verdict, with the evidence up to where it ended. Raises the errors of `judging.judge`."""
+    """Run one step; return its verdict, with the evidence up to its end. Raises the errors of `judging.judge`."""
     for outcome in needed.values():
         if outcome.verdict is not Verdict.PASS:
             lacks = outcome.lacks or outcome

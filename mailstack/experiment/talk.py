@@ -40,7 +40,7 @@ def dialogue_is_requests_and_replies(scene: Scene, show: Evidence) -> None:
 
 
 def misfit(dialogue: Dialogue) -> str:
-    """Return why a dialogue is not one of SMTP; "" if it is."""
+    """Return why a dialogue is not valid SMTP; "" if it is."""
     stages = list(dict.fromkeys(each.step for each in dialogue.exchanges if each.step))
     if missing := [stage for stage in STAGES if stage not in stages]:
         return f"there is no {missing[0]} in it"
@@ -51,8 +51,8 @@ def misfit(dialogue: Dialogue) -> str:
         return f"{len(messages)} messages with a header, an empty line and a body are in it"
     requests = [each for each in dialogue.exchanges if each.speaker == "client" and each is not messages[0]]
     replies = [each for each in dialogue.exchanges if each.speaker == "server"]
-    # The first reply answers the connection itself. A client that quits need not wait for the last one, 221
-    # (postconf(5), smtp_skip_quit_response).
+    # The first reply is the greeting. A client that quits need not wait for the last reply, 221 (postconf(5),
+    # smtp_skip_quit_response).
     awaited = len(requests) - (replies[-1].code != 221)
     if len(replies) - 1 != awaited:
         return f"{awaited} requests have {len(replies) - 1} replies"

@@ -1,4 +1,4 @@
-"""The theory of a mail's parts and hops, shown on the first mail and on the machines' logs."""
+"""The theory of a mail's parts and hops, demonstrated on the first mail and on the machines' logs."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Hop:
 
 
 def parse_hops(received: Sequence[str]) -> list[Hop]:
-    """Return the hops of a mail, the first one first: each server puts its field above the others."""
+    """Return the hops of a mail, the first one first. Each server puts its Received field above the others."""
     hops = []
     for field in reversed(received):
         clause, _, date = re.sub(r"\s+", " ", field).rpartition(";")

@@ -1,1 +1,1 @@
-"""The life of a lab: up, proven, leased, guarded, down."""
+"""The life cycle of a lab: up, proof, leases, guard, down."""

@@ -1,9 +1,9 @@
-"""Who has added accounts to a running lab for a while, and which they are.
+"""Leases on temporary accounts of a running lab: one file for each process that has added some.
 
-<lab's directory>/guests/<token>   their addresses, line by line; flock(2), exclusive: held while the process lives
+<lab's directory>/guests/<token>   addresses, one a line; flock(2), exclusive: held while the process lives
 
-A process that is killed removes nothing. But the kernel gives its lock up: so who adds accounts next sees which ones
-nobody will ever remove.
+A process that is killed does not remove its accounts, but the kernel releases its lock. The next process that adds
+accounts sees from the unlocked file which accounts are left over.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mailstack.storage import locks
 _COMING = ".coming"
 
 
-class Guest:
-    """The accounts that this process has added to a lab for a while."""
+class AccountLease:
+    """The lease of this process on the temporary accounts that it has added to a lab."""
 
     def __init__(self, lab: Path) -> None:
         self._directory = lab / "guests"
@@ -31,13 +31,14 @@ class Guest:
         self._addresses: set[str] = set()
 
     def note(self, addresses: Sequence[str]) -> None:
-        """These are about to be added."""
+        """Record addresses before they are added, in the lease file. Raises HostError when it cannot be written."""
         if self._fd is None:
-            # Locked before it has its name: who found it sooner would take it for one that was left, and wait for the
-            # lab's lock with this one in hand, while this process, which has that one, waited for this.
+            # Lock the file before it gets its final name. Another process that saw it unlocked would take it for a
+            # left-over lease and lock it while it waits for the lab's lock. This process holds the lab's lock and
+            # would wait for the file: a deadlock.
             coming = self._path.with_suffix(_COMING)
             try:
-                self._directory.mkdir(mode=0o700, exist_ok=True)  # without its parent: that one goes with the lab
+                self._directory.mkdir(mode=0o700, exist_ok=True)  # no parents: a removed lab stays removed
                 self._fd = os.open(coming, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
                 os.register_at_fork(after_in_child=self._close)  # a child may outlive this process
                 fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -49,13 +50,13 @@ class Guest:
         self._addresses.update(addresses)
 
     def removed(self, addresses: Sequence[str]) -> None:
-        """These are no more; with the last one, nothing is left to be known."""
+        """Record that addresses have been removed; release the lease with the last one."""
         self._addresses.difference_update(addresses)
         if not self._addresses:
             self.disown()
 
     def disown(self) -> None:
-        """Those that are there are to stay: nobody takes them away."""
+        """Release the lease and keep its accounts: nothing removes them later."""
         if self._fd is not None:
             self._path.unlink(missing_ok=True)
             self._addresses.clear()
@@ -68,13 +69,13 @@ class Guest:
 
 
 def left(lab: Path) -> Iterator[list[str]]:
-    """What each guest that has been killed has left: it is forgotten when the next one is asked for."""
+    """Yield the addresses of each lease whose process was killed; remove its file when the next one is requested."""
     for path in (lab / "guests").glob("*"):
         if path.suffix == _COMING:
             continue
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if locks.same_file(file.fileno(), path):
-                # The last line may be cut off: then the account was not added, either.
+                # The last line may be cut off. Its account was not added.
                 yield [line for line in file.read().decode(errors="replace").split("\n")[:-1] if line]
                 path.unlink(missing_ok=True)

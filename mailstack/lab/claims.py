@@ -1,4 +1,4 @@
-"""What a lab claims of its host: ports and subnets that are nobody else's, and others where somebody was faster."""
+"""Allocate ports and subnets for a lab, and find those that another process took first."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mailstack.network.subnets import Taken
 from mailstack.state import Home
 from mailstack.target.target import Target
 
-CLAIMS = 2  # how often something else is chosen, when somebody was faster
-# How long a network may still come that Compose no longer waits for, in seconds.
+CLAIMS = 2  # attempts to allocate, when another process takes ports or subnets first
+# Seconds to wait for a network that the engine may still create after Compose has failed.
 _STRAGGLER_SECONDS = 3.0
 
 
 def of_ports(target: Target, home: Home, name: str) -> dict[str, int]:
-    """Free ports of 127.0.0.1 for a new lab, here and on its target. Raises HostError when there are too few."""
+    """Return ports of 127.0.0.1 for a new lab that are free here and on its target. Raises HostError for too few."""
     promised = state.promised_ports(home, name).union(target.listening())
     numbers = ports.choose(target.seed(name), len(PORTS), promised)
     return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
@@ -35,10 +35,11 @@ def of_subnets(
     kept: Mapping[str, str] | None = None,
     refused: Collection[str] = (),
 ) -> dict[str, str]:
-    """A subnet for each network of the lab that asks for none; what it has (`kept`), it keeps.
+    """Return a subnet for each network of the lab whose definition sets none; subnets in `kept` are kept.
 
-    Free is what neither `networks` (all that the engine has), nor this host's routes, nor another lab that is about to
-    come up have taken. Raises HostError when none is left, InputError where the range to take them from is none.
+    A subnet is free unless it overlaps with one of `networks` (all networks of the engine), a route of this host, a
+    subnet of another lab that is coming up, or one of `refused`. Raises HostError when none is left, InputError when
+    the configured range is invalid.
     """
     names = subnets.wanting(document)
     if not names:
@@ -52,7 +53,7 @@ def of_subnets(
 
 
 def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
-    """Make an ordinary network on a free subnet; False when there is one of this name already. Raises HostError."""
+    """Create a network on a free subnet; return False when one of this name exists already. Raises HostError."""
     others = _others(engine.target, engine.networks())
     for left in reversed(range(CLAIMS)):
         subnet = subnets.choose(name, [name], others, host=engine.target.host)[name]
@@ -66,21 +67,21 @@ def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
 
 
 def _others(target: Target, networks: Sequence[Network], own: Collection[str] = ()) -> list[Taken]:
-    """What others have taken of the subnets: networks, `own` not among them, and this host by its routes."""
+    """Return the subnets in use: those of `networks` except `own`, and those of this host's routes."""
     found = subnets.of_networks(each for each in networks if each.name not in own)
     if not target.shares_kernel:
-        return found  # another machine has other routes
-    # The bridges of `own` have routes, too.
+        return found  # the engine's machine has other routes than this one
+    # The bridges of `own` have routes too.
     mine = {subnet for each in networks if each.name in own for subnet in each.subnets}
     return found + [each for each in subnets.host_routes() if str(each.subnet) not in mine]
 
 
 def name_volume(project: str, document: Json) -> tuple[str, dict[str, str]] | None:
-    """The volume by which the name of a lab is claimed, with its labels; None where the lab has none that will do.
+    """Return the volume that claims the name of a lab, and its labels; None when the lab has no suitable volume.
 
-    For Compose, whatever is called like the lab's things is the lab's, and it makes them again as it wants them: of two
-    people who bring up labs of one name at the same moment, one must stop before that. The engine gives the name of a
-    volume to one only, so the first of the lab's own is made before Compose does it, and as Compose would.
+    Compose takes every object with the lab's name for the lab's, and recreates it. When two users bring up labs of one
+    name at the same moment, one of them must stop before that. A volume name exists once on an engine: so the lab's
+    first volume is created before Compose runs, exactly as Compose would create it.
     """
     for key, volume in sorted((document.get("volumes") or {}).items()):
         labels = volume.get("labels") or {}
@@ -91,7 +92,7 @@ def name_volume(project: str, document: Json) -> tuple[str, dict[str, str]] | No
 
 
 def taken_ports(target: Target, document: Json, idle: Collection[str]) -> list[str]:
-    """Of the addresses that are published for services which are `idle`: those that something on the host listens on.
+    """Return the published addresses of `idle` services on which another process of the host listens.
 
     Raises HostError.
     """
@@ -99,18 +100,18 @@ def taken_ports(target: Target, document: Json, idle: Collection[str]) -> list[s
 
 
 def lost_ports(target: Target, wanted: state.State, document: Json, idle: Collection[str]) -> list[str]:
-    """Of the ports that a lab has claimed: those that something listens on, though the services behind are `idle`."""
+    """Return the lab's own ports on which a process listens although their services are `idle`. Raises HostError."""
     claimed = set(wanted.ports.values())
     return [each for each in taken_ports(target, document, idle) if int(each.rpartition(":")[2]) in claimed]
 
 
 def lost_subnets(engine: Engine, wanted: state.State, document: Json) -> list[str]:
-    """Of the subnets that a lab has claimed: those whose network the engine has not made."""
+    """Return the lab's subnets whose networks the engine has not created."""
     called = {document["networks"][name]["name"]: name for name in wanted.subnets}
     deadline = Deadline.after(_STRAGGLER_SECONDS)
     while True:
         missing = set(called) - {network.name for network in engine.networks()}
-        # When the engine refuses one, Compose ends, though the engine may still be making another.
+        # Compose exits when the engine refuses one network, while the engine may still be creating another.
         if len(missing) <= 1 or deadline.passed():
             return [wanted.subnets[called[each]] for each in sorted(missing)]
-        time.sleep(0.02)  # the engine has no event for "it was refused"
+        time.sleep(0.02)  # the engine has no event for a network that it refuses

@@ -1,4 +1,4 @@
-"""The end of a lab: everything that carries its labels, and its secrets. Observed, planned, carried out."""
+"""Remove a lab: everything that carries its labels, and its secrets. Observe, plan, carry out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mailstack.engine import compose
 from mailstack.engine.engine import Engine
 from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.lab import elsewhere, tools
-from mailstack.lab.leases import Users, Watch
+from mailstack.lab.leases import Leases, Watch
 from mailstack.lab.remains import Remains, observe_remains, plan_down
 from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveThings
 from mailstack.lab.tools import Tools
@@ -22,9 +22,10 @@ from mailstack.model import Deadline, Progress
 from mailstack.runner.local import last_lines
 from mailstack.state import LOCK_SECONDS, LabDirectory
 
-# How long it may take, in seconds: many times what a slow machine needs.
+# Time limit for a removal, in seconds: many times what a slow machine needs.
 DOWN_SECONDS = 60.0
-# How long the engine may take to make what it was asked for by a process that has ended; it may never have been asked.
+# How long to wait, in seconds, for an object that a process requested from the engine before it ended. The request may
+# never have arrived.
 LATE_SECONDS = 3.0
 
 
@@ -38,11 +39,12 @@ def down(
     make_lock: bool = True,
     using: Tools | None = None,
 ) -> bool:
-    """Remove a lab of this user with all it has; say whether there was anything.
+    """Remove a lab of this user with everything in it; return whether there was anything to remove.
 
-    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone. Whether it is
-    `wanted` is asked when nobody else works on the lab any more, for which it waits `patience` seconds. Raises
-    FileNotFoundError when there is no lock, and none is to be made: then nobody has worked on the lab.
+    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone. Waits `patience`
+    seconds for the lab's lock, then calls `wanted`, and removes nothing when that returns False. Raises
+    FileNotFoundError without `make_lock` when there is no lock file: then no command has worked on the lab. Raises
+    InputError when the lab is another owner's, DeadlinePassed, HostError.
     """
     state.check_name(name)
     with_tools = using or tools.of(engine, progress)
@@ -59,20 +61,20 @@ def down(
             if seen.state is None or seen.state.owner == state.owner():
                 directory.remove()
             raise others
-        watch = Watch(with_tools.target, directory.home, name, with_tools.runner)  # finishes this if it is killed
+        watch = Watch(with_tools.target, directory.home, name, with_tools.runner)  # finishes the work if this is killed
         try:
-            with contextlib.suppress(HostError):  # shared memory that is full is a reason to go on
+            with contextlib.suppress(HostError):  # go on when shared memory is full: the removal frees some
                 if seen.state:
                     directory.save(dataclasses.replace(seen.state, stays=False))
             _carry_out(with_tools.holding(lock), directory, seen)
         finally:
             watch.dismiss()
-        Users(directory.home, name).forget()
+        Leases(directory.home, name).forget()
         return seen.any
 
 
 def dry_run(engine: Engine, name: str, progress: Progress, using: Tools | None = None) -> Plan:
-    """Return what `down` would do now; nothing is changed. Raises InputError, EngineError."""
+    """Return the plan of `down`; change nothing. Raises InputError, EngineError."""
     state.check_name(name)
     with_tools = using or tools.of(engine, progress)
     seen = observe_remains(with_tools, with_tools.directory(name))
@@ -82,7 +84,7 @@ def dry_run(engine: Engine, name: str, progress: Progress, using: Tools | None =
 
 
 def dry_run_several(engine: Engine, progress: Progress, *, stale: bool, using: Tools | None = None) -> list[Plan]:
-    """Return the same for all labs of this user, or for those that are `stale`."""
+    """Return the plans of `down` for all labs of this user, or only for `stale` ones."""
     with_tools = using or tools.of(engine, progress)
     plans = []
     for name in mine(with_tools):
@@ -93,7 +95,7 @@ def dry_run_several(engine: Engine, progress: Progress, *, stale: bool, using: T
 
 
 def _others(with_tools: Tools, seen: Remains) -> InputError | None:
-    """The error for a lab of which the engine has only another owner's."""
+    """Return the error for a lab that belongs only to other owners on this engine; None otherwise."""
     owners = seen.inventory.owners()
     if not owners or state.owner() in owners:
         return None
@@ -104,7 +106,7 @@ def _others(with_tools: Tools, seen: Remains) -> InputError | None:
 
 
 def mine(with_tools: Tools) -> list[str]:
-    """The names of this user's labs: those on the engine, and those that have a directory."""
+    """Return the names of this user's labs: those on the engine, and those with files in the home."""
     found = set(with_tools.engine.labs(state.owner()))
     here = with_tools.home
     for name in {*here.labs(), *here.files(".lock"), *here.files(".users")}:
@@ -115,7 +117,7 @@ def mine(with_tools: Tools) -> list[str]:
 
 
 def everything(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
-    """Remove this user's labs; the names of what was removed."""
+    """Remove all labs of this user; return the names of those removed."""
     with_tools = using or tools.of(engine, progress)
     removed = []
     for name in mine(with_tools):
@@ -126,15 +128,15 @@ def everything(engine: Engine, progress: Progress, using: Tools | None = None) -
 
 
 def stale(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
-    """Remove what has been left of this user's labs, on this engine; the names of what was removed.
+    """Remove the stale labs of this user on this engine; return their names.
 
-    That is a lab whose time has passed; one whose `up`, `down` or users were killed, and their guard as well; and files
-    of a lab that has nothing on the engine. A lab that somebody is working on is not looked at.
+    A lab is stale when it has expired; when its `up`, `down` or lease holders were killed, and its guard too; or when
+    it has files and nothing on the engine. A lab on which another command works is skipped.
     """
     with_tools = using or tools.of(engine, progress)
     removed = []
     for name in mine(with_tools):
-        # Another command works on it; or the name is another user's by now.
+        # Another command works on it, or the name is another user's by now.
         with contextlib.suppress(DeadlinePassed, InputError):
             left = functools.partial(is_stale, name, with_tools)
             if down(engine, name, progress, wanted=left, patience=0, using=with_tools):
@@ -143,10 +145,10 @@ def stale(engine: Engine, progress: Progress, using: Tools | None = None) -> lis
 
 
 def is_stale(name: str, with_tools: Tools) -> bool:
-    """Whether a lab has been left; see `stale`. To be asked by the process that holds the lab's lock."""
+    """Return whether a lab is stale; see `stale`. The caller holds the lab's lock, except for a dry run."""
     found = with_tools.directory(name).load()
     expires = with_tools.engine.expires(name, state.owner())
-    used = Users(with_tools.home, name).used()
+    used = Leases(with_tools.home, name).used()
     if expires is None:
         return not used
     if expires.isdigit() and int(expires) <= time.time():
@@ -155,10 +157,10 @@ def is_stale(name: str, with_tools: Tools) -> bool:
 
 
 def remove(with_tools: Tools, directory: LabDirectory, late: frozenset[str] = frozenset()) -> None:
-    """Remove everything of a lab, whose lock is held: by Compose, then what is left, by its labels; the secrets last.
+    """Remove a lab whose lock the caller holds: first with Compose, then the rest by its labels, the secrets last.
 
-    `late` may still come: a Compose that was ended had asked the engine for it, which goes on with it all the same.
-    Raises HostError.
+    `late` names objects that may still appear: a Compose that was ended had requested them, and the engine goes on to
+    create them. Raises HostError.
     """
     _carry_out(with_tools, directory, observe_remains(with_tools, directory, late))
 
@@ -179,7 +181,7 @@ def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> Non
                     late = compose.being_made(said.splitlines(), seen.late)
                     _remove_things(with_tools, seen.name, late, deadline, said)
     finally:
-        # Whatever the engine said: no secret stays behind, and `down` finds the rest by its labels.
+        # Remove the secrets even after an error of the engine. The next `down` finds the rest by its labels.
         known = directory.load()
         directory.remove()
         for step in steps:
@@ -189,10 +191,10 @@ def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> Non
 
 
 def _remove_things(with_tools: Tools, name: str, late: frozenset[str], deadline: Deadline, said: str) -> None:
-    """Remove what has the labels, until there is nothing more, nor to come; `said` are Compose's words before."""
+    """Remove objects with the lab's labels until none is left or expected; `said` is the output of Compose before."""
     engine, coming = with_tools.engine, Deadline.after(LATE_SECONDS)
     while (left := engine.leftovers(name, state.owner())) or (late and not coming.passed()):
-        late -= set(left)  # it has come
+        late -= set(left)  # these have appeared
         if left and deadline.passed():
             raise EngineError(
                 f"lab “{name}” could not be removed whole: {', '.join(left)} is still there",
@@ -200,6 +202,6 @@ def _remove_things(with_tools: Tools, name: str, late: frozenset[str], deadline:
             )
         for thing in left:
             with contextlib.suppress(EngineError):
-                # A network in use, say: its container goes in this round, the network in the next.
+                # A network in use, for example: its container goes in this round, the network in the next.
                 engine.remove(thing)
-        time.sleep(0.02)  # the engine has no event for "now it can be removed"
+        time.sleep(0.02)  # the engine has no event for an object that becomes removable

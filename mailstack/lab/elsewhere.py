@@ -1,7 +1,7 @@
-"""A lab's files that are not in the home of its engine: those of another runtime directory, or of an earlier version.
+"""Files of a lab outside the home of its engine: in another runtime directory, or written by an earlier version.
 
-An earlier version kept labs in directories without a marker. One is known by its `lab.json`, and by an engine that has
-the lab; only what that version wrote is removed from it.
+Earlier versions kept labs in directories without a marker. Such a directory is recognised by its `lab.json`, and by
+an engine that has the lab. Only files that such a version wrote are removed from it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "files", "lab
 
 
 def find(target: Target, inventory: Inventory, here: LabDirectory) -> list[Path]:
-    """Return the directories outside `here` that have files of this user's lab, where the engine has anything of it.
+    """Return the directories outside `here` with files of this user's lab; none unless the engine has a part of it.
 
-    Its containers mount them; or the version before markers kept them there, of a lab without containers, or of one on
-    another host, whose containers mount the host's.
+    Containers of the lab mount them. For a lab without containers, or on another host (whose containers mount that
+    host's directories), the places of earlier versions are searched.
     """
     if state.owner() not in inventory.owners():
         return []
@@ -38,15 +38,15 @@ def find(target: Target, inventory: Inventory, here: LabDirectory) -> list[Path]
 
 
 def remove(path: Path, here: LabDirectory) -> None:
-    """Remove one of these directories: nothing in it that mailstack has not written, and nothing of another engine.
+    """Remove one of these directories: only files that mailstack wrote, and none of a lab on another engine.
 
-    The engine may be another machine's, where the same path is another directory: cloned machines share IDs.
+    The engine may be on another machine, where the same path is another directory. Cloned machines share engine IDs.
     """
     if marker := directories.read(path):
         if (marker.endpoint, marker.engine) == (here.home.endpoint, here.home.engine):
             LabDirectory(Home(path.parent.parent, marker.endpoint, marker.engine), marker.lab).remove()
         return
-    for name in _WRITTEN:  # what makes it known goes last
+    for name in _WRITTEN:  # `lab.json` goes last: it identifies the directory
         entry = path / name
         with contextlib.suppress(OSError):
             if entry.is_symlink() or not entry.is_dir():
@@ -69,7 +69,7 @@ def _is_marked(path: Path, lab: str) -> bool:
 
 
 def _is_unmarked(target: Target, path: Path, lab: str) -> bool:
-    """Whether a version before markers kept this user's lab there, on this engine."""
+    """Return whether an earlier version, without markers, kept this user's lab in `path`, on this engine."""
     if not directories.is_own_directory(path.parent) or not directories.is_own_directory(path):
         return False
     if (found := state.read(path / "lab.json")) is None:
@@ -79,7 +79,7 @@ def _is_unmarked(target: Target, path: Path, lab: str) -> bool:
 
 
 def _earlier_places(target: Target) -> list[Path]:
-    """Where versions before markers kept labs."""
+    """Return the directories in which earlier versions, without markers, kept labs."""
     uid = os.getuid()
     places = [Path(f"/run/user/{uid}/mailstack"), Path(f"/dev/shm/mailstack-{uid}")]
     if chosen := os.environ.get(directories.VARIABLE):

@@ -39,20 +39,20 @@ from mailstack.state import LabDirectory
 
 
 class Stopwatch:
-    """How long each part of an `up` took, in seconds."""
+    """The duration of each part of an `up`, in seconds."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self.seconds: dict[str, float] = {}
 
     def done(self, part: str) -> None:
-        """A part of the work is done: it took what has not been put down to those before it."""
+        """End a part of the work: add the time since the last call to its duration."""
         spent = time.monotonic() - self._started - sum(self.seconds.values())
         self.seconds[part] = self.seconds.get(part, 0.0) + spent
 
 
 class Execution:
-    """One `up` while its plan is carried out."""
+    """One run of the plan of an `up`."""
 
     def __init__(
         self,
@@ -80,18 +80,18 @@ class Execution:
 
     @property
     def wanted(self) -> Desired:
-        """The lab, with the ports and subnets that it has got."""
+        """The lab, with its present ports and subnets: they change when another process takes them."""
         return self._startup.wanted
 
     def run(self, steps: Plan) -> Verified:
-        """Carry out the plan; gives the mail that proved the lab. Raises what its steps raise."""
+        """Carry out the plan; return the mail that proved the lab. Raises MailstackError, from any step."""
         proofs = [step for step in steps.steps if isinstance(step, Prove)]
         try:
             for step in steps.steps:
                 if isinstance(step, ComposeUp):
                     self._prepared()
                     if any(each.beside for each in proofs):
-                        # Every server at the lab's ports is new: the proof is begun beside Compose.
+                        # No older server answers at the lab's ports: begin the proof while Compose runs.
                         self.proof.begin(self.wanted.state, self.starts, self._startup.endings)
                 self._perform(step)
         finally:
@@ -125,7 +125,7 @@ class Execution:
                 self._log_in()
 
     def _record(self, step: Record) -> None:
-        if self._verified:  # its ports may be others than those that were planned
+        if self._verified:  # its ports may differ from the planned ones
             self._directory.save(replace(self.wanted.state, stays=step.state.stays))
         else:
             self._directory.make()
@@ -137,7 +137,7 @@ class Execution:
         return self._pool.submit(self._tools.engine.claim, *volume) if volume else None
 
     def _settle_name(self) -> None:
-        """Wait for the engine's answer: the lab's name may have become another owner's meanwhile."""
+        """Wait for the claim of the lab's name. Raises InputError when another owner has claimed it meanwhile."""
         if self._claimed:
             plan.refuse_others(self.wanted.state, {self._claimed.result()})
 
@@ -176,7 +176,7 @@ class Execution:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Add what the servers have logged to an error, without secrets: a relay outside may have repeated one."""
+        """Add the servers' logs to an error, without secrets: an outside relay may have repeated one."""
         try:
             yield
         except (CheckFailed, DeadlinePassed) as error:
@@ -188,7 +188,7 @@ class Execution:
 
 
 def _warm_up() -> None:
-    """Import what the proof needs, while Compose works."""
+    """Import the modules that the proof needs, while Compose runs."""
     import email.message
     import smtplib
 

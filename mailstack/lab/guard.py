@@ -1,6 +1,6 @@
-"""Takes a lab down when its time has come: `python -m mailstack.lab.guard up|users LAB ENDPOINT ID`.
+"""The guard of a lab, which removes it in time: `python -m mailstack.lab.guard up|users LAB ENDPOINT ID`.
 
-A process of its own, which outlives the one that makes the lab, or uses it, however that one ends.
+It is a process of its own: it outlives the process that brings up or uses the lab, even when that one is killed.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from dataclasses import dataclass
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, HostError
 from mailstack.lab import homes
-from mailstack.lab.leases import Users
+from mailstack.lab.leases import Leases
 from mailstack.model import Deadline
 from mailstack.state import Home, LabDirectory, owner
 from mailstack.storage import directories
 from mailstack.target.choice import choose
 from mailstack.target.target import VARIABLE, Target
 
-# How long another command, or the Compose of one that was killed, may still work on the lab; in seconds.
+# How long to wait for the lab's lock, in seconds. Another command, or a killed command's Compose, may hold it.
 _PATIENCE = 3600.0
-# How long the engine may be away, and how long to wait before it is asked again: at first, and at most; in seconds.
+# How long to retry while the engine does not answer, and the first and the longest pause between tries; in seconds.
 _AWAY = 600.0
 _PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-# The same for one on another machine: this one may be on a journey.
+# The same for an engine on another machine: this one may be without a network for a while.
 _FAR, _LONGEST_FAR = 86400.0, 30.0
-# How often to look whether the lab is still there, where the kernel does not tell; in seconds.
+# How often to look whether the lab still exists, where the kernel does not report changes; in seconds.
 _LOOK = 2.0
 
 
 def wait(directory: LabDirectory, moment: float) -> bool:
-    """Wait until `moment` (seconds of the epoch); False as soon as the lab is gone, or another one with its name."""
+    """Wait until `moment` (epoch seconds); return False as soon as the lab is gone or another one has its name."""
     look = math.inf
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(FileNotFoundError):
             watched = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY)
             stack.callback(os.close, watched)
             try:
-                # A SIGIO whenever something in the directory is removed (fcntl(2), “File and directory change”).
+                # Request a SIGIO when an entry of the directory is removed (fcntl(2), “File and directory change”).
                 fcntl.fcntl(watched, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
             except OSError:
                 look = _LOOK
@@ -60,14 +60,14 @@ def wait(directory: LabDirectory, moment: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The way to a lab's engine."""
+    """The connection to the engine of a lab."""
 
-    connect: Callable[[], Target]  # anew each time: a connection may have ended since
+    connect: Callable[[], Target]  # connects anew each time: an earlier connection may have ended
     far: bool = False  # on another machine
 
 
 def after_up(way: Way, there: Home, lab: str) -> None:
-    """`up` has ended. A lab that is not to stay is taken down now, any other when it expires."""
+    """Act after the end of `up`: remove a lab that is not to stay now, any other when it expires."""
     directory = LabDirectory(there, lab)
 
     def unfinished() -> bool:
@@ -81,47 +81,47 @@ def after_up(way: Way, there: Home, lab: str) -> None:
 
 
 def after_users(way: Way, there: Home, lab: str) -> None:
-    """When its last user has gone, take the lab down."""
-    Users(there, lab).wait(lambda: _take_down(way, there, lab, lambda: True))
+    """Wait for the end of the last lease, then remove the lab."""
+    Leases(there, lab).wait(lambda: _take_down(way, there, lab, lambda: True))
 
 
 def _take_down(way: Way, there: Home, lab: str, wanted: Callable[[], bool]) -> bool:
-    """As `_try`, again and again while the engine does not answer, or its host: it may be on its way down, or up."""
+    """Call `_try`, and retry while the engine or its host does not answer: it may be stopping or starting."""
     deadline, longest = Deadline.after(_FAR if way.far else _AWAY), _LONGEST_FAR if way.far else _LONGEST_PAUSE
     pause = _PAUSE
     while True:
         if way.far and not there.path.is_dir():
-            sys.exit()  # nothing is known here any more of any lab there
+            sys.exit()  # the home is gone: no lab of that engine is left
         try:
             engine = Engine(way.connect())
             if homes.current(engine) != there:
-                return False  # another engine has come in its place: it has nothing of this lab
+                return False  # another engine has replaced it, which has no part of this lab
             return _try(engine, lab, wanted)
         except HostError as error:
             if deadline.passed() or not (way.far or isinstance(error, EngineError)):
                 raise
-        time.sleep(pause)  # an engine that is away has no event for its return
+        time.sleep(pause)  # there is no event for the return of an engine
         pause = min(2 * pause, longest)
 
 
 def _try(engine: Engine, lab: str, wanted: Callable[[], bool]) -> bool:
-    """Take the lab down if it is, once nobody else works on it, still `wanted`; say whether there was anything."""
+    """Remove the lab if, under its lock, it is still `wanted`; return whether there was anything to remove."""
     from mailstack.lab.down import down
 
     def quiet(_: str) -> None:
-        """Nobody listens."""
+        """Ignore progress: a guard has no terminal."""
 
     try:
         return down(engine, lab, quiet, wanted=wanted, patience=_PATIENCE, make_lock=False)
     except FileNotFoundError:
-        # Whoever took the lock away has taken the lab down, unless the engine did not let him.
+        # The command that removed the lock has removed the lab too, unless the engine failed.
         if owner() not in engine.owners(lab):
             return False
         return down(engine, lab, quiet, wanted=wanted, patience=_PATIENCE)
 
 
 def main(kind: str, lab: str, endpoint: str, engine: str) -> None:
-    """Wait, then take the lab down; its engine may be away."""
+    """Wait, then remove the lab; retry while its engine does not answer."""
     there = Home(directories.root(), endpoint, engine)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])  # taken by `wait`
     host = os.environ.get(VARIABLE, "")

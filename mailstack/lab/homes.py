@@ -1,4 +1,4 @@
-"""The homes of this user's labs: which one belongs to an engine, and what the others have."""
+"""Find the home of an engine among the homes of this user's labs, and labs in the other homes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mailstack.storage import directories
 
 
 def current(engine: Engine) -> Home:
-    """Return the home of an engine; nothing of it is made. Raises EngineError where it does not answer."""
+    """Return the home of an engine, without creating it. Raises EngineError when the engine does not answer."""
     return Home(directories.root(), endpoint_of(engine.target.url), engine.identity)
 
 
 def known(engine: Engine) -> Home:
-    """Return the same for commands that ask the engine for nothing: one that does not answer is known by its endpoint.
+    """Return the home of an engine, by its endpoint when it does not answer: for commands that do not need the engine.
 
-    Raises EngineError when there were several, or none.
+    Raises EngineError when it does not answer, and no home or several homes have its endpoint.
     """
     try:
         return current(engine)
@@ -38,7 +38,7 @@ def directory(engine: Engine, name: str) -> LabDirectory:
 def known_directory(engine: Engine, name: str) -> LabDirectory:
     """Return the directory of a lab on an engine, which need not answer. Raises InputError.
 
-    Raises EngineError where it does not answer, and a lab of this name is on another engine.
+    Raises EngineError when it does not answer, and another engine has a lab of this name.
     """
     state.check_name(name)
     try:
@@ -50,7 +50,7 @@ def known_directory(engine: Engine, name: str) -> LabDirectory:
 
 
 def nowhere() -> Home:
-    """Return a home without labs, for what is done without an engine. Raises HostError."""
+    """Return a home without labs, for commands that work without an engine. Raises HostError."""
     return Home(directories.root(), "", "")
 
 

@@ -1,10 +1,10 @@
-"""Who uses a lab, and who takes it down when nobody does any more.
+"""Leases on a lab: it is removed when the last one is released.
 
-<home>/<lab>.users   flock(2), shared:    a process that uses the lab
-                     flock(2), exclusive: who takes it down, when no user is left
-                     fcntl(2), exclusive: the guard that waits for that
+<home>/<lab>.users   flock(2), shared:    a lease: a process uses the lab
+                     flock(2), exclusive: the process that removes the lab, when no lease is left
+                     fcntl(2), exclusive: the guard, which waits for the end of the leases
 
-The kernel gives a lock up when its process ends, however it ends: a guard need not look whether the users live.
+The kernel releases a lock when its process ends, for whatever reason. So a guard need not watch other processes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mailstack.target.target import Target
 T = TypeVar("T")
 
 
-class Users:
-    """A lab's users, and this process among them."""
+class Leases:
+    """The leases on a lab, with the lease of this process."""
 
     def __init__(self, home: Home, lab: str) -> None:
         self._home = home
@@ -35,23 +35,24 @@ class Users:
         self._fd: int | None = None
 
     def join(self) -> None:
-        """This process uses the lab, until it leaves or ends. While the lab is being taken down, wait for that."""
+        """Acquire a lease, held until `leave` or the end of this process. Waits while the lab is being removed."""
         while self._fd is None:
             fd = self._home.open(self._name)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH)
                 if locks.same_file(fd, self.path):
                     self._fd, fd = fd, -1
-                    # A child that was forked is no user: it may outlive the process that is.
+                    # A forked child must not hold the lease: it may outlive this process.
                     os.register_at_fork(after_in_child=self._close)
             finally:
-                if fd >= 0:  # who took the lab down took the file away, too: the users' file is another now
+                if fd >= 0:  # the lab was removed with this file: open the new one
                     os.close(fd)
 
     def leave(self, last: Callable[[], object] = lambda: None) -> bool:
-        """This process uses the lab no longer. True when nobody else does.
+        """Release the lease; return True when it was the last one.
 
-        Then `last` (the lab's removal, say) is called first: until it has ended, nobody can join.
+        In that case `last` (the removal of the lab, for example) is called first. No process can acquire a lease until
+        it has returned.
         """
         if self._fd is None:
             return False
@@ -66,10 +67,10 @@ class Users:
         return True
 
     def wait(self, last: Callable[[], object]) -> None:
-        """Be the guard: wait until nobody uses the lab any more, then call `last` as `leave` does.
+        """Act as the guard: wait until all leases are released, then call `last` as `leave` does.
 
-        A second guard waits for the first, and takes its place when that one is killed. Without users' file, nobody has
-        joined, or everything is done: then come back at once.
+        A second guard waits for the first, and takes its place when the first is killed. Returns at once when there is
+        no lease file: no process has acquired a lease, or the lab has been removed already.
         """
         with contextlib.suppress(FileNotFoundError), self._opened() as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
@@ -79,7 +80,7 @@ class Users:
                 self._home.discard(self._name)
 
     def guarded(self) -> bool:
-        """Whether a guard waits for the end of these users."""
+        """Return whether a guard waits for the end of these leases."""
         with contextlib.suppress(FileNotFoundError), self._opened() as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,15 +89,15 @@ class Users:
         return False
 
     def used(self) -> bool | None:
-        """Whether anybody uses the lab; None where nobody ever has."""
+        """Return whether a process holds a lease; None when there is no lease file."""
         return self._alone(lambda: False, busy=True)
 
     def forget(self) -> None:
-        """Remove the users' file, if nobody uses the lab."""
+        """Remove the lease file, unless a process holds a lease."""
         self._alone(lambda: self._home.discard(self._name), busy=None)
 
     def _alone(self, action: Callable[[], T], busy: T) -> T | None:
-        """What `action` gives, during which nobody can join; `busy` when somebody uses the lab, None without a file."""
+        """Run `action` while no lease can be acquired; return its result, `busy` under a lease, None without a file."""
         with contextlib.suppress(FileNotFoundError), self._opened() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,23 +116,23 @@ class Users:
 
 
 def guard(target: Target, home: Home, lab: str, runner: Runner) -> None:
-    """See to it that the lab is taken down when its last user has gone: by a process of its own, one for each lab.
+    """Start the guard of a lab, a process that removes the lab when its leases end, unless there is one already.
 
-    Called by a process that has joined: where that one is killed a moment later, the guard sees that nobody is left.
+    The caller must hold a lease. If it is killed a moment later, the guard sees that no lease is left.
     """
-    if not Users(home, lab).guarded():
+    if not Leases(home, lab).guarded():
         runner.release(_reaper(target, home, "users", lab))
 
 
 class Watch:
-    """Sees to it that an `up` which is killed leaves nothing, from now on until it is told that all is well.
+    """Clean up after an `up` that is killed, from now on until `dismiss`.
 
-    A shell waits for the end of a pipe that this process alone holds; it costs a thousandth of a second. Only when this
-    process ends, or gives the pipe up, does Python start, and look at what there is of the lab.
+    A shell waits for the end of a pipe whose write end only this process holds; starting it takes about 1 ms. Python
+    starts, and looks for the lab, only when this process ends or closes the pipe.
     """
 
     def __init__(self, target: Target, home: Home, lab: str, runner: Runner) -> None:
-        self.needed = False  # whether there is, or may be, something to take down now or later
+        self.needed = False  # whether there is, or may be, something to remove now or later
         waiting = _reaper(target, home, "up", lab)
         theirs, self._mine = os.pipe()
         shell = ("/bin/sh", "-c", 'read -r said || exec "$@"', "mailstack-watch", *waiting.argv)
@@ -144,21 +145,21 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let it look at the lab now, and wait for its expiry, where that is `needed`; dismiss it otherwise."""
+        """Start the guard, which also waits for the lab's expiry, when that is `needed`; dismiss it otherwise."""
         if self.needed:
             os.close(self._mine)
         else:
             self.dismiss()
 
     def dismiss(self) -> None:
-        """There is nothing to look after any more."""
-        with contextlib.suppress(BrokenPipeError):  # it was killed
+        """End the watch: there is nothing to clean up."""
+        with contextlib.suppress(BrokenPipeError):  # the shell was killed
             os.write(self._mine, b"done\n")
         os.close(self._mine)
 
 
 def _reaper(target: Target, home: Home, kind: str, lab: str) -> Command:
-    """`mailstack.lab.guard` with all that it needs to find this lab, wherever it runs."""
+    """Return the command that runs `mailstack.lab.guard` for this lab, with the environment that it needs."""
     environment = {
         directories.VARIABLE: str(home.root.parent),
         "MAILSTACK_OWNER": state.owner(),

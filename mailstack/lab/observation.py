@@ -1,4 +1,4 @@
-"""Observe a lab, before `up` changes it: its directory, its engine, this host. Nothing is changed here."""
+"""Observe a lab before `up` changes it: its directory, its engine and this host. Changes nothing."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _HASH_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What there is of a lab, and what its definition asks for."""
+    """The present state of a lab, and its definition."""
 
-    state: State | None  # how it was brought up; None: it was not
+    state: State | None  # how it was brought up; None for a new lab
     path: Path
-    made: bool  # whether its directory is there
-    recorded: bool  # whether what Compose reads of it is there, beside its files
+    made: bool  # whether its directory exists
+    recorded: bool  # whether the other inputs of Compose exist: the subnets file and `added/`
     inventory: Inventory
-    elsewhere: tuple[Path, ...]  # directories of this user's lab that another runtime directory has
+    elsewhere: tuple[Path, ...]  # directories of this user's lab in another runtime directory
     document: Json  # the compose files, resolved
     lab: Lab
-    subnets: Mapping[str, str]  # network → subnet: free ones, or those that it has
-    handed: Mapping[str, Secret]  # the files that its containers were handed
+    subnets: Mapping[str, str]  # network → subnet: a free one, or its present one
+    handed: Mapping[str, Secret]  # the files that its containers have now
     texts: Mapping[str, Secret]  # the same files as they should be
-    host: str = ""  # the host over SSH that it is on; "" for an engine that this machine reaches itself
-    # Asked for a plan that is shown. While a lab is brought up, Compose finds these out: to ask would cost time.
+    host: str = ""  # its host over SSH; "" for an engine that this machine reaches directly
+    # Set only for a plan that is shown. `up` saves the time: Compose finds these out itself.
     missing_images: tuple[str, ...] = ()
-    hashes: Mapping[str, str] | None = None  # service → Compose's digest of its definition; None: not known
+    hashes: Mapping[str, str] | None = None  # service → Compose's digest of its definition; None when unknown
 
 
 def observe(
@@ -55,15 +55,15 @@ def observe(
     *,
     closely: bool = False,
 ) -> Observation:
-    """Read the definition of the lab that is `wanted`, and look at what there is. `closely`: also images and digests.
+    """Read the definition of the `wanted` lab and observe its present state; `closely`: also images and digests.
 
     Raises LabFileError, HostError.
     """
     from mailstack.config import pki
 
     paths = [Path(name) for name in wanted.files]
-    # Done while Compose reads: certificates, and what the engine is asked. Begun now, and not sooner, since
-    # Python computes one thing at a time. Heavy imports are left for when Compose starts the containers.
+    # Make certificates and query the engine while Compose reads the files. Not earlier: Python runs one thread at a
+    # time. Heavy imports wait until Compose starts the containers.
     fresh = None
     if not files.certificates_hold(directory.files):
         fresh = pool.submit(pki.make, files.SERVER_NAMES)
@@ -111,7 +111,7 @@ def _subnets(
 
 
 def _closely(tools: Tools, directory: LabDirectory, wanted: State, seen: Observation) -> Observation:
-    """Add what Compose would find out: images that are not there, and definitions that have changed."""
+    """Add missing images and the digests of the definitions, which Compose would find out itself."""
     hashes = None
     if seen.state:
         told = must(
@@ -124,30 +124,30 @@ def _closely(tools: Tools, directory: LabDirectory, wanted: State, seen: Observa
 
 
 def references(wanted: State) -> tuple[str, ...]:
-    """The images of a lab."""
+    """Return the image references of a lab."""
     return tuple(bundled.images(wanted.tag).values())
 
 
 def missing_images(tools: Tools, wanted: State) -> tuple[str, ...]:
-    """The images of a lab that its engine does not have. Raises EngineError."""
+    """Return the images of a lab that its engine does not have. Raises EngineError."""
     return tuple(each for each in references(wanted) if not tools.engine.has_image(each))
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What there is after Compose could not start a lab: that, and not the words of Compose, tells the reason."""
+    """The reason why Compose could not start a lab, observed on the engine and host, not read from Compose's output."""
 
     missing_images: tuple[str, ...] = ()
     disk_full: bool = False
-    lost_ports: tuple[str, ...] = ()  # ports of the lab on which something else listens
+    lost_ports: tuple[str, ...] = ()  # ports of the lab on which another process listens
     lost_subnets: tuple[str, ...] = ()  # subnets of the lab that the engine did not give it
 
 
 def observe_failure(tools: Tools, wanted: State, document: Json, *, new: bool, images: bool) -> Failure:
-    """Look for the reason why Compose failed: at `images` first, then, for a `new` lab, at what others have taken."""
+    """Find the reason why Compose failed: missing `images` first; for a `new` lab also the disk, ports and subnets."""
     if images and (missing := missing_images(tools, wanted)):
         return Failure(missing_images=missing)
-    if not new:  # a lab that is up keeps what it has
+    if not new:  # a lab that is up keeps its ports and subnets
         return Failure()
     if requirements.disk_is_full(tools.engine):
         return Failure(disk_full=True)
@@ -159,7 +159,7 @@ def observe_failure(tools: Tools, wanted: State, document: Json, *, new: bool, i
 
 
 def idle_services(tools: Tools, wanted: State, document: Json) -> list[str]:
-    """The services of a lab that do not run. Raises EngineError."""
+    """Return the services of a lab that do not run. Raises EngineError."""
     inventory = tools.engine.inventory(wanted.lab)
     running = {each.service for each in inventory.containers if each.state == "running"}
     return sorted(set(document["services"]) - running)

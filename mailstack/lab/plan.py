@@ -1,4 +1,4 @@
-"""Plan `up`: from what there is, and what is asked for, to steps. Pure functions of data."""
+"""Plan `up`: compute the steps from the observed and the desired lab. Pure functions of data."""
 
 from __future__ import annotations
 
@@ -36,25 +36,24 @@ from mailstack.text import hint
 
 _NEW = "the lab is new"
 _RECORD = ("lab.json", "subnets.yaml")
-# States of a container that Compose starts; it reads its files then.
-_ENDED = ("created", "exited", "dead")
+# States in which Compose starts a container, which then reads its files.
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The lab as it should be."""
+    """The desired lab."""
 
     state: State
     lab: Lab
     document: Json  # the compose files, resolved
-    texts: Mapping[str, Secret]  # the files that its containers are handed
+    texts: Mapping[str, Secret]  # the files for its containers
 
 
 def desired(draft: State, seen: Observation) -> Desired:
-    """The lab that is asked for, with its definition and subnets.
+    """Return the desired lab, with its definition and subnets.
 
-    Raises InputError where the lab cannot be this user's: another owner has one of its name on the engine, or its files
-    are in another directory.
+    Raises InputError when another owner has a lab of this name on the engine, or when the lab's files are in another
+    directory.
     """
     refuse_others(draft, seen.inventory.owners())
     if seen.elsewhere:
@@ -67,7 +66,7 @@ def desired(draft: State, seen: Observation) -> Desired:
 
 
 def refuse_others(wanted: State, owners: set[str]) -> None:
-    """Raise InputError for another user's lab of this name: Compose would take it for this one, and change it."""
+    """Raise InputError for another owner's lab of this name: Compose would take it for this lab and change it."""
     if others := sorted(owners - {wanted.owner}):
         raise InputError(
             f"a lab “{wanted.lab}” of {', '.join(others)} is on this engine", remedy="choose another name with -n"
@@ -75,12 +74,12 @@ def refuse_others(wanted: State, owners: set[str]) -> None:
 
 
 def plan_up(wanted: Desired, seen: Observation, *, log_in: bool) -> Plan:
-    """The steps of `up`. `log_in`: the relay outside is tried with the user's credentials."""
+    """Return the plan of `up`. `log_in`: try the user's credentials on the outside relay."""
     return Plan(wanted.state.lab, (*_prepare(wanted, seen), *_start(wanted, seen), *_prove(wanted, seen, log_in)))
 
 
 def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
-    """Everything before the containers: directory, record, name, files, ports."""
+    """Yield the steps before the containers: directory, record, name, files, ports."""
     new, state = seen.state is None, wanted.state
     if not seen.made:
         yield MakeDirectory(_NEW if new else "it is not there", (str(seen.path),))
@@ -98,7 +97,7 @@ def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
 
 
 def _difference(before: State | None, state: State) -> str:
-    """The reason why the record of a lab is written again."""
+    """Return the reason why the record of a lab is written again."""
     if before is None or before == state:
         return "a part of it is not there"
     parts = {
@@ -113,7 +112,7 @@ def _difference(before: State | None, state: State) -> str:
 
 
 def _start(wanted: Desired, seen: Observation) -> Iterator[Step]:
-    """The containers, and those that have to read files again."""
+    """Yield the steps that start containers, and restart those that must read files again."""
     if seen.missing_images:
         yield BuildImages("the engine does not have them", seen.missing_images)
     changes = tuple(compose_changes(wanted.document, seen.inventory, seen.hashes, new=seen.state is None))
@@ -122,7 +121,7 @@ def _start(wanted: Desired, seen: Observation) -> Iterator[Step]:
         yield ComposeUp("Compose compares them with their definition", services, changes)
     if seen.state is not None:
         changed = files.differing(wanted.texts, seen.handed)
-        # A service that Compose starts now reads its files then.
+        # A service that Compose starts in this step reads its files anyway.
         made = {name for change in changes if change.step != "remove containers" for name in change.concerns}
         if stale := [service for service in files.readers(changed, wanted.state.services) if service not in made]:
             read_by = [service.files for service in wanted.state.services if service.name in stale]
@@ -144,9 +143,9 @@ def _prove(wanted: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
 def compose_changes(
     document: Json, inventory: Inventory, hashes: Mapping[str, str] | None, *, new: bool
 ) -> Iterator[Row]:
-    """What `docker compose up` comes to, as far as it can be told: the containers are compared with the definition.
+    """Predict the changes of `docker compose up`, by comparing the containers with the definition.
 
-    `hashes` are Compose's digests of the services' definitions; without them only another image is known for a change.
+    `hashes` are Compose's digests of the services' definitions. Without them, only a change of the image is noticed.
     """
     absent = _NEW if new and not inventory.containers else "the engine does not have it"
     networks = _missing(document.get("networks"), {each.name for each in inventory.networks})
@@ -174,7 +173,10 @@ def compose_changes(
 
 
 def _missing(section: Mapping[str, Json] | None, there: set[str], *, labelled: bool = False) -> list[str]:
-    """The networks or volumes of a document that are to be made; of volumes, only `labelled` ones may be known."""
+    """Return the names of the networks or volumes to create.
+
+    `labelled`: only those with the lab's label, because no other volumes are observed.
+    """
     return [
         each["name"]
         for each in (section or {}).values()
@@ -187,10 +189,10 @@ def _labels(thing: Json) -> Mapping[str, str]:
 
 
 def recovery(failure: Failure, wanted: Desired) -> tuple[Step, ...]:
-    """The steps after Compose could not start a lab; none where nothing is known that would help."""
+    """Return the steps after Compose could not start a lab; none when no remedy is known."""
     services = tuple(wanted.document["services"])
     if failure.missing_images:
-        # Anew: what the first attempt made before it failed may lack a network, and Compose does not see that.
+        # Recreate the containers: those of the first attempt may lack a network, which Compose does not notice.
         return (
             BuildImages("the engine does not have them", failure.missing_images),
             ComposeUp("the images are there now", services, anew=True),

@@ -1,4 +1,4 @@
-"""The proof of a lab: a mail is sent and read, and the sender's Postfix listens, in threads beside other work."""
+"""Prove a lab, in threads beside other work: send and read a mail, and see the sender's Postfix listen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Verified:
 
 
 class Proof:
-    """One proof; it can be begun before the services are started, and cancelled, and then begun again."""
+    """One proof. It can begin before the services start, be cancelled, and begin again."""
 
     def __init__(self, tools: Tools, directory: LabDirectory, patience: float, pool: ThreadPoolExecutor) -> None:
         self._tools = tools
@@ -32,7 +32,7 @@ class Proof:
         self._begun: tuple[Future[tuple[str, float]], Future[str]] | None = None
 
     def begin(self, state: State, starts: Starts, endings: Endings) -> None:
-        """Prove the lab as soon as its services have been started, beside whatever else is done."""
+        """Begin the proof in the background; it waits for the start of the services that it needs."""
         from mailstack.lab import readiness
 
         self._countdown = Countdown(self._countdown.seconds)
@@ -49,16 +49,16 @@ class Proof:
 
     @property
     def begun(self) -> bool:
-        """Whether it has been begun, and not been cancelled."""
+        """Whether the proof has begun and was not cancelled."""
         return self._begun is not None
 
     def cancel(self) -> None:
-        """End what was begun, as soon as that looks at its deadline."""
+        """Cancel the proof: its threads end at their next look at the deadline."""
         self._countdown.cancel()
         self._begun = None
 
     def result(self) -> tuple[Verified, str]:
-        """Wait for the proof; its time counts from now. Gives the mail, and the id of the sender's container.
+        """Wait for the proof, whose time limit starts now; return the mail and the id of the sender's container.
 
         Raises CheckFailed, DeadlinePassed.
         """

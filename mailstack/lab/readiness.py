@@ -1,4 +1,4 @@
-"""Readiness as a transaction: a mail that was submitted with authentication, and then read over IMAP."""
+"""Readiness as a transaction: submit a mail with authentication, then read it over IMAP."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def transaction(
     dead: Callable[[], bool],
     started: Callable[[Role], None] = lambda role: None,
 ) -> tuple[str, float]:
-    """Send a mail from the first account to the last, read it, and take it away again: its id and the milliseconds.
+    """Send a mail from the first account to the last, read and delete it; return its Message-ID and the milliseconds.
 
-    A server that has only just been started may not listen yet: it is tried again at once, until the deadline, unless
-    `dead` says that there is nobody left to wait for. `started` waits until the service of a role has been started,
-    where that is still to come: what is sent to a container whose network is being made is lost, and comes again a
-    second later. Raises CheckFailed, DeadlinePassed.
+    A server that has just been started may not listen yet: the connection is retried until the deadline, unless `dead`
+    returns True because a service has ended. `started` blocks until the service of a role has been started. Without
+    it, a packet to a container whose network is still being set up is lost, and TCP repeats it only after a second.
+    Raises CheckFailed, DeadlinePassed.
     """
     addresses = lab.definition().addresses()
     sender, recipient = addresses[0], addresses[-1]
@@ -43,9 +43,9 @@ def transaction(
         return begun
 
     started(Role.STORE)
-    # Before Postfix is asked: an smtpd(8) that finds no SASL server may end, and then none is tried for a minute.
+    # Dovecot comes before Postfix: an smtpd(8) without SASL server may exit, and master(8) starts none for a minute.
     _until_it_answers(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
-    # Side by side, for a server's first answer and its first log-in take some hundredths of a second.
+    # In parallel: the first answer and the first log-in of a server take some 10 ms each.
     with ThreadPoolExecutor(1) as pool:
         submitted = pool.submit(submit)
         with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
@@ -58,18 +58,18 @@ def transaction(
 
 
 def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] = lambda role: None) -> str:
-    """Wait until the sender's Postfix listens, and the provider's has been started; gives the container's id.
+    """Wait until the sender's Postfix listens and the provider's has been started; return the sender's container id.
 
-    Its master(8) says so when it does: a program in the container that looks would be one more for the engine to start,
-    while it starts the others. The provider's name is known to the engine's DNS once it has been started. `started` is
-    as in `transaction`. Raises CheckFailed when the container has ended, DeadlinePassed.
+    The log line of the sender's master(8) shows that it listens. A probe inside the container would be one more process
+    for the engine to start while it starts the containers. The engine's DNS knows the provider's name once the provider
+    has been started. `started` is as in `transaction`. Raises CheckFailed when the container has ended, DeadlinePassed.
     """
     started(Role.SENDER)
     patience = Deadline.after(min(deadline.remaining(), deadline.seconds))
     try:
         container = lab.one(Role.SENDER).container
         listens = lab.engine.says(container, "daemon started", patience.seconds)
-    except HostError:  # it does not run, or ended between the two questions
+    except HostError:  # it does not run, or ended between the two queries
         raise CheckFailed(f"lab “{lab.name}” did not come up") from None
     if not listens and patience.passed():
         raise DeadlinePassed(f"the sender's Postfix did not listen within {patience.seconds:g} s")
@@ -84,8 +84,8 @@ def _until_it_answers(
 ) -> None:
     """Wait for a server's greeting (RFC 5321, 4.3.1; RFC 3501, 7.1).
 
-    The published port accepts before the server behind it does, and then closes: there is no event to wait for but the
-    greeting itself.
+    The published port accepts connections before the server does, and closes them. So the greeting is the only event
+    to wait for. Raises CheckFailed, DeadlinePassed.
     """
     look = Deadline.after(0.5)
     endpoint = lab.endpoints[name]

@@ -1,6 +1,6 @@
-"""The relay outside: the credentials and the CA are tried on it, from the sender's container, while `up` lasts.
+"""Try the credentials and the CA of an outside relay, from the sender's container, during `up`.
 
-What is tried is what the sender will do: the same name, the same way out, the same authorities, TLS before AUTH.
+It connects as the sender will: the same host name, network and certificate authorities, TLS before AUTH.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mailstack.model import Relay
 from mailstack.protocol import smtp, trust
 from mailstack.secret import Secret, blot
 
-# How long a relay on the other side of the world may take for one answer.
+# Time limit for one reply, in seconds: enough for a relay on another continent.
 ANSWER_SECONDS = 20.0
 
-# Made by stack/sender/entrypoint: whom the sender's Postfix trusts.
+# The certificate authorities that the sender's Postfix trusts; written by stack/sender/entrypoint.
 _AUTHORITIES = "/run/relay/ca-certificates.crt"
 _IMPLICIT_TLS_PORT = 465  # RFC 8314, section 3.3
 
@@ -27,7 +27,7 @@ _IMPLICIT_TLS_PORT = 465  # RFC 8314, section 3.3
 def log_in(engine: Engine, sender: str, relay: Relay, credentials: Secret) -> None:
     """Log in to the relay with `user:password`, from the container `sender`.
 
-    Raises CredentialsError with the relay's reply when it refuses them, CheckFailed when it cannot be asked safely.
+    Raises CredentialsError with the relay's reply when it refuses them, CheckFailed when no safe log-in is possible.
     """
     user, _, password = credentials.reveal().rstrip("\n").partition(":")
     where = f"{relay.host}:{relay.port}"
@@ -50,7 +50,7 @@ def log_in(engine: Engine, sender: str, relay: Relay, credentials: Secret) -> No
         ) from None
     except smtplib.SMTPResponseException as error:
         reply = _blotted(error, password)
-        # RFC 4954, section 6: 5yz refuses for good; 4yz (454, say) is the server's own trouble.
+        # RFC 4954, section 6: 5yz is a permanent refusal; 4yz (such as 454) is a temporary problem of the server.
         if isinstance(error, smtplib.SMTPAuthenticationError) and error.smtp_code >= 500:
             raise CredentialsError(
                 f"the relay {where} refused the credentials: {reply}",
@@ -74,14 +74,14 @@ def _session(dialer: Dialer, relay: Relay, context: ssl.SSLContext) -> smtp.Smtp
 
 
 def _reason(engine: Engine, sender: str, relay: Relay) -> str:
-    """Why no connection came about, in nc's words; "" when one does."""
+    """Return why no connection is possible, as nc reports it; "" when one is."""
     tried = engine.execute(sender, ["nc", "-v", "-z", "-w", "5", relay.host, str(relay.port)])
     said = tried.stderr.strip().splitlines()
     return "" if tried.code == 0 else (said[-1] if said else "no answer within 5 s")
 
 
 def _blotted(error: smtplib.SMTPResponseException, password: str) -> str:
-    """The reply in one line, without the password: a server may have repeated it."""
+    """Return the reply in one line, without the password, which the server may have repeated."""
     said = error.smtp_error
     text = f"{error.smtp_code} {said.decode(errors='replace') if isinstance(said, bytes) else said}"
     return " ".join(blot(text, [Secret(password)]).split())

@@ -1,4 +1,4 @@
-"""Observe and plan the removal of a lab; apart from the plans of `up`, whose modules take long to import."""
+"""Observe a lab and plan its removal. Apart from the plan of `up`, whose modules are slow to import."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from mailstack.state import LabDirectory, State
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What there is of a lab that is to be removed."""
+    """The present parts of a lab that is to be removed."""
 
     name: str
     path: Path
-    made: bool  # whether its directory is there
+    made: bool  # whether its directory exists
     state: State | None
     inventory: Inventory
     elsewhere: tuple[Path, ...] = ()
-    late: frozenset[str] = frozenset()  # things that the engine may still be making
+    late: frozenset[str] = frozenset()  # objects that the engine may still be creating
 
     @property
     def any(self) -> bool:
-        """Whether there is anything of this user's."""
+        """Whether any part of the lab is this user's."""
         return self.made or state.owner() in self.inventory.owners()
 
 
 def observe_remains(tools: Tools, directory: LabDirectory, late: frozenset[str] = frozenset()) -> Remains:
-    """Look at what there is of a lab, by its labels and its directory. Raises EngineError."""
+    """Find the parts of a lab, by its labels and its directory. Raises EngineError."""
     inventory = tools.engine.inventory(directory.name)
     return Remains(
         directory.name,
@@ -47,7 +47,7 @@ def observe_remains(tools: Tools, directory: LabDirectory, late: frozenset[str] 
 
 
 def plan_down(seen: Remains, owner: str) -> Plan:
-    """The steps of `down`. Compose does not know owners: it is called only where all that there is is one owner's."""
+    """Return the plan of `down`. Compose ignores owners: it is used only when every part has this owner."""
     steps: list[Step] = []
     things = seen.inventory.of(owner)
     project = compose.project_name(seen.name)

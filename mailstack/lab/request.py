@@ -1,4 +1,4 @@
-"""The request for a lab: the options of `up`, the user's files for a relay, and the state that follows from both."""
+"""The request for a lab: the options of `up`, the user's files for a relay, and the resulting state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READY_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What `up` was asked for."""
+    """The options of `up`."""
 
     name: str = "lab"
     overlays: tuple[Path, ...] = ()
@@ -26,12 +26,12 @@ class Request:
     relay_ca: Path | None = None
     keep: bool = False
     ttl: float | None = None  # seconds
-    patience: float = READY_SECONDS  # how long, in seconds, the mail that proves it may take
+    patience: float = READY_SECONDS  # seconds that the mail that proves the lab may take
 
 
 @dataclass(frozen=True, slots=True)
 class RelayFiles:
-    """The texts of the user's files for a relay outside: credentials, and authorities to trust."""
+    """The contents of the user's files for an outside relay: credentials, and certificate authorities to trust."""
 
     credentials: Secret | None = None
     authorities: str = ""
@@ -46,10 +46,10 @@ def read_relay_files(request: Request) -> RelayFiles:
 
 
 def draft(request: Request, before: state.State | None, ports: dict[str, int], url: str, now: float) -> state.State:
-    """The state of the lab that is asked for, before its definition was read; what a lab has, it keeps.
+    """Return the desired state of a lab, before its definition is read; an existing lab keeps its ports and expiry.
 
-    `before` is how it was brought up, `ports` are free ones for a new lab, `url` is the engine's address, `now` is in
-    seconds of the epoch.
+    `before` is the state of the existing lab, `ports` are free ports for a new one, `url` is the engine's address,
+    `now` is in seconds of the epoch.
     """
     paths = [bundled.compose_file("lab.yaml")]
     if request.relay:
@@ -70,7 +70,7 @@ def draft(request: Request, before: state.State | None, ports: dict[str, int], u
 
 
 def notes(request: Request, before: state.State | None) -> tuple[str, ...]:
-    """What the user should know of options that have no effect."""
+    """Return notes for the user on options without effect."""
     if request.ttl is None or before is None:
         return ()
     return ("the lab keeps the expiry it was made with: --ttl counts when a lab is made",)

@@ -1,4 +1,4 @@
-"""Compose files to a definition: resolved by Compose, checked, and written out for plain Compose where asked."""
+"""Resolve compose files to a definition, check it, and write its files for plain Compose."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mailstack.storage import directories
 from mailstack.storage.directories import Marker
 from mailstack.target.target import Target
 
-# How long Compose may take to read some files, in seconds.
+# Time limit for Compose to read the files, in seconds.
 _SECONDS = 60.0
 
 
 def resolve(runner: Runner, project: Compose, paths: Sequence[Path]) -> Json:
-    """The compose files as one document. Raises LabFileError with the place of what is wrong."""
+    """Return the compose files as one document. Raises LabFileError with the place of the mistake."""
     import json
 
     for path in paths:
@@ -36,7 +36,7 @@ def resolve(runner: Runner, project: Compose, paths: Sequence[Path]) -> Json:
         raise locate.explain_compose(result.stderr, paths)
     document: Json = json.loads(result.stdout)
     if schema.BLOCK in document:
-        # Compose writes a plain `$` as `$$`, so that its output could be read by Compose again.
+        # Compose writes `$` as `$$`, so that it can read its own output again.
         document[schema.BLOCK] = _plain(document[schema.BLOCK])
     return document
 
@@ -50,7 +50,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
-    """The Lab in a resolved document. Raises LabFileError with the place of what is wrong."""
+    """Return the Lab in a resolved document. Raises LabFileError with the place of the mistake."""
     try:
         lab = schema.parse(document)
     except schema.Misfit as misfit:
@@ -60,12 +60,12 @@ def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
 
 
 def _check_roles(lab: Lab, paths: Sequence[Path]) -> None:
-    """Raise LabFileError unless each role of lab.yaml's services is one service's."""
+    """Raise LabFileError unless exactly one service has each role of `STANDARD`."""
     for role, standard in STANDARD.items():
         names = lab.names(role)
         if len(names) == 1:
             continue
-        name = next((name for name in names if name != standard), standard)  # of several, the one an overlay brings
+        name = next((name for name in names if name != standard), standard)  # of several, the one from an overlay
         keys: schema.Keys = ("services", name, "labels", LABEL)
         wrong = f": exactly one service must have the role {role}, not {' and '.join(names) or 'none'}"
         if name not in [service.name for service in lab.services]:
@@ -76,7 +76,7 @@ def _check_roles(lab: Lab, paths: Sequence[Path]) -> None:
 
 def _readable(path: Path) -> None:
     try:
-        # Looked at before it is opened: to open a pipe would be to wait for who writes into it.
+        # Check before opening: opening a FIFO would block until a writer appears.
         if not path.is_dir() and not path.is_file() and path.exists():
             raise LabFileError(
                 f"{path}: should be a file", remedy="what comes through a pipe: write it to a file first"
@@ -89,12 +89,12 @@ def _readable(path: Path) -> None:
 
 
 def lab_file() -> Path:
-    """The lab's own compose file."""
+    """Return the path of the lab's own compose file."""
     return bundled.compose_file("lab.yaml")
 
 
 def resolved(engine: Engine, name: str, overlays: Sequence[Path]) -> Json:
-    """What `up` would use: the resolved document of the lab that is up, or of the files given."""
+    """Return the resolved document that `up` would use: of the running lab, or of the lab with these overlays."""
     directory = homes.known_directory(engine, name)
     wanted = directory.load()
     if wanted is None or overlays:
@@ -107,7 +107,7 @@ def resolved(engine: Engine, name: str, overlays: Sequence[Path]) -> Json:
 
 
 def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> list[str]:
-    """Write a lab's files into a directory of the user's, for plain Compose; gives their names."""
+    """Write a lab's files into a directory of the user, for plain Compose; return their names. Raises HostError."""
     wanted = _bare_state("lab", overlays)
     paths = [Path(path) for path in wanted.files]
     runner = Local()

@@ -1,4 +1,4 @@
-"""A lab that was brought up: what every command but `up` works on."""
+"""A lab that was brought up, on which every command except `up` works."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mailstack.engine.engine import Engine
 from mailstack.engine.inventory import Inventory
 from mailstack.errors import HostError, InputError
 from mailstack.lab import elsewhere, homes
-from mailstack.lab.account_leases import Guest
+from mailstack.lab.account_leases import AccountLease
 from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
 from mailstack.roles import Role
 from mailstack.runner.local import Runner
@@ -24,12 +24,12 @@ from mailstack.target.target import Target
 
 
 def endpoints_json(endpoints: Mapping[str, Endpoint]) -> Json:
-    """Endpoints as they stand in every document."""
+    """Return endpoints as in every JSON document."""
     return {name: {"host": endpoint.host, "port": endpoint.port} for name, endpoint in endpoints.items()}
 
 
 class RunningLab:
-    """A lab that was brought up: what the other commands work on."""
+    """A lab that was brought up: its state, endpoints, passwords and services."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class RunningLab:
         directory: state.LabDirectory | None = None,
         state: state.State | None = None,
     ) -> None:
-        """Find a lab; `directory` and `state` are given where they are known. Raises InputError, EngineError."""
+        """Find a lab; `directory` and `state` are passed when already known. Raises InputError, EngineError."""
         self.directory = directory or homes.known_directory(engine, name)
         found = state or self.directory.load()
         if found is None:
@@ -49,37 +49,37 @@ class RunningLab:
         self.engine = engine
         self.target = engine.target
         try:
-            self.defined: Lab = found.definition()  # as it was brought up
-        except schema.Misfit as misfit:  # by a version that took what this one refuses
+            self.defined: Lab = found.definition()  # without accounts added since `up`; see `definition`
+        except schema.Misfit as misfit:  # written by a version that accepted more
             place = ".".join(map(str, misfit.keys))
             raise InputError(
                 f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {misfit.message}",
                 remedy=f"{self.line('down')}, change the definition, then up",
             ) from None
-        self.guest = Guest(self.directory.path)  # this process, where it adds accounts for a while
+        self.account_lease = AccountLease(self.directory.path)  # the lease for temporary accounts of this process
 
     def line(self, *words: str) -> str:
         """Return a command line of mailstack for the user to type, about this lab."""
         return self.target.line(*words, lab=self.name)
 
     def definition(self) -> Lab:
-        """Read what the lab serves now, with the accounts that were added since it was brought up; see `defined`."""
+        """Return the present definition: `defined`, with the accounts that were added since `up`."""
         added = files.added(self.directory.files)
         return dataclasses.replace(self.defined, accounts=(*self.defined.accounts, *added)) if added else self.defined
 
     @property
     def endpoints(self) -> dict[str, Endpoint]:
-        """Where each protocol is published on this machine."""
+        """The published ports of the lab on this machine, by protocol."""
         numbers, host = self.state.ports, self.target.host
         return {port.name: Endpoint("127.0.0.1", numbers[port.name], self.name, host) for port in PORTS}
 
     @property
     def ca_file(self) -> Path:
-        """The lab's CA certificate."""
+        """The file with the lab's CA certificate."""
         return self.directory.ca_file
 
     def password(self, address: str) -> Secret:
-        """An account's password. Raises InputError when there is no such account."""
+        """Return an account's password. Raises InputError when there is no such account."""
         found = files.passwords(self.directory.files).get(address.lower())
         if found is None:
             raise InputError(
@@ -89,34 +89,34 @@ class RunningLab:
         return found
 
     def blotter(self) -> Blotter:
-        """What takes the lab's secrets, as they are now, out of texts that are shown or kept."""
+        """Return a Blotter that removes the lab's present secrets from texts that are shown or kept."""
         return files.blotter(self.directory.files)
 
     def compose(self, runner: Runner) -> compose.Compose:
-        """Compose on this lab."""
+        """Return Compose for this lab."""
         return project(self.target, runner, self.state, self.directory)
 
     def services(self) -> list[ServiceState]:
-        """Its containers, in any state."""
+        """Return its containers, in any state."""
         return self.engine.services(compose.project_name(self.name))
 
     def by_role(self, role: Role) -> list[ServiceState]:
-        """Its containers of a role, in any state; those of `mta` are all that have a queue."""
+        """Return its containers of a role, in any state; `mta` selects all that have a queue."""
         return self.engine.services(compose.project_name(self.name), role=role)
 
     def service(self, name: str) -> ServiceState:
-        """One running service. Raises HostError when it is not running."""
+        """Return a running service. Raises HostError when it is not running."""
         return self._running(self.engine.services(compose.project_name(self.name), name), name)
 
     def one(self, role: Role) -> ServiceState:
-        """The running service of a role that one service has: submission, store or sender. Raises HostError."""
+        """Return the running service of a unique role: submission, store or sender. Raises HostError."""
         found = self.by_role(role)
         if len(found) > 1:
             raise HostError(f"{' and '.join(each.name for each in found)} of lab “{self.name}” have the role {role}")
         return self._running(found, self.defined.name(role))
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise InputError unless all are names of services of the lab, whether they have containers or not."""
+        """Raise InputError unless all names are services of the lab, with or without containers."""
         known = {service.name for service in self.defined.services}
         if known.issuperset(names):
             return
@@ -135,7 +135,7 @@ class RunningLab:
 
 
 def _no_lab(engine: Engine, here: state.Home, name: str) -> InputError:
-    inventory = engine.inventory(name) if here.endpoint else Inventory(name)  # an engine has answered
+    inventory = engine.inventory(name) if here.endpoint else Inventory(name)  # the engine has answered
     if state.owner() in inventory.owners():
         places = elsewhere.find(engine.target, inventory, state.LabDirectory(here, name))
         removal = engine.target.line("down", lab=name)
@@ -157,7 +157,7 @@ def _no_lab(engine: Engine, here: state.Home, name: str) -> InputError:
 def project(
     target: Target, runner: Runner, lab: state.State, directory: state.LabDirectory, document: Json | None = None
 ) -> compose.Compose:
-    """Compose on a lab's files; on a document that it has resolved them to, where there is one."""
+    """Return Compose for a lab's files, or for the `document` that it has resolved them to."""
     environment = {
         **target.environment,
         "MAILSTACK_LAB": lab.lab,
@@ -170,7 +170,7 @@ def project(
     if lab.relay:
         host, _, number = lab.relay.rpartition(":")
         environment |= {"MAILSTACK_RELAY_HOST": host, "MAILSTACK_RELAY_PORT": number}
-    # All of them are in the document.
+    # A resolved document contains all files. The first one gives the project directory.
     paths = [Path(name) for name in (lab.files if document is None else lab.files[:1])]
     if lab.subnets:
         paths.append(directory.subnets_file)

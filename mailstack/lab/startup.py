@@ -1,4 +1,4 @@
-"""Start a lab's containers by Compose; again, where images were missing or another process took a port or a subnet."""
+"""Start a lab's containers with Compose; retry when images are missing or another process took a port or a subnet."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mailstack.runner.local import last_lines
 from mailstack.state import LabDirectory, State
 from mailstack.target.target import Target
 
-# How long Compose may take, in seconds: many times what a slow machine needs.
+# Time limit for Compose, in seconds: many times what a slow machine needs.
 UP_SECONDS = 120.0
 
 
 class Startup:
-    """The start of one lab; `wanted` is the lab with the ports and subnets that it has got in the end."""
+    """The start of one lab; `wanted` is the lab with its final ports and subnets."""
 
     def __init__(
         self, tools: Tools, directory: LabDirectory, wanted: Desired, seen: Observation, starts: Starts
@@ -43,11 +43,11 @@ class Startup:
 
     @property
     def compose(self) -> compose.Compose:
-        """Compose on the lab as it is now."""
+        """Compose for the lab with its present ports and subnets."""
         return project(self._tools.target, self._tools.runner, self.wanted.state, self._directory, self.wanted.document)
 
     def run(self, step: ComposeUp, failed: Callable[[], None]) -> None:
-        """Start the containers; `failed` is called when Compose could not. Raises HostError."""
+        """Start the containers; call `failed` each time Compose fails. Raises HostError."""
         result = self._up(step, heard=True)
         moves = 0
         while result.code != 0 and moves <= claims.CLAIMS:
@@ -78,7 +78,7 @@ class Startup:
             raise self._failure(result)
 
     def build(self, step: BuildImages) -> None:
-        """Have the images on the engine. Raises HostError."""
+        """Build the images or send them, so that the engine has them. Raises HostError."""
         self._built = True
         tools = self._tools
         images.ensure_images(
@@ -93,7 +93,7 @@ class Startup:
         )
 
     def _move(self, step: Move) -> None:
-        """Take the lab down, and choose ports and subnets again."""
+        """Remove the lab's containers and networks, and choose other ports and subnets."""
         tools, state = self._tools, self.wanted.state
         tools.progress(f"somebody else was faster at {', '.join(step.names)}")
         tools.runner.run(self.compose.down(), deadline=Deadline.after(UP_SECONDS))
@@ -125,7 +125,7 @@ class Startup:
 
 
 def forward(target: Target, wanted: State) -> None:
-    """Have the lab's ports lead to it, where it is on another host. Raises HostError."""
+    """Forward the lab's ports to its host, when it is on another one. Raises HostError when a port is in use."""
     if lost := target.forward(wanted.ports.values()):
         addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
         raise HostError(

@@ -1,6 +1,6 @@
-"""The steps of a plan: what `up` or `down` will do to a lab, each with its cause.
+"""The steps of a plan of `up` or `down`, each with its cause.
 
-A step has what carrying it out needs, and can be shown: `rows` gives it for people and for JSON.
+A step contains the data for its execution. `rows` returns it for people and for JSON.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from mailstack.state import State
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A step as it is shown: its kind, the names of the things that it concerns, and its cause."""
+    """A displayed step: its kind, the names of the objects that it concerns, and its cause."""
 
     step: str
     concerns: tuple[str, ...]
     cause: str
 
     def json(self) -> Json:
-        """An element of `steps` in the document of `--dry-run --json`; see docs/json.md."""
+        """Return an element of `steps` in the document of `--dry-run --json`; see docs/json.md."""
         return {"step": self.step, "concerns": list(self.concerns), "cause": self.cause}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do: why, and the names of the things that it concerns."""
+    """One step: its cause, and the names of the objects that it concerns."""
 
     kind: ClassVar[str]
     cause: str
     names: tuple[str, ...]
 
     def rows(self) -> tuple[Row, ...]:
-        """The step as it is shown."""
+        """Return the step for display."""
         return (Row(self.kind, self.names, self.cause),)
 
 
@@ -47,26 +47,26 @@ class MakeDirectory(Step):
 
 @dataclass(frozen=True)
 class Record(Step):
-    """Write down how the lab is brought up, before anything is changed; and again when it is proven."""
+    """Save the state of the lab before anything is changed, and again when it is proven."""
 
     kind = "record"
     state: State
 
 
 class ClaimName(Step):
-    """Make the first volume of the lab, by which the engine gives its name to one owner only."""
+    """Create the first volume of the lab, which claims the lab's name for one owner; see `claims.name_volume`."""
 
     kind = "claim name"
 
 
 class WriteFiles(Step):
-    """Write the files that containers are handed: secrets and tables."""
+    """Write the files for the containers: secrets and tables."""
 
     kind = "write files"
 
 
 class ForwardPorts(Step):
-    """Have the lab's ports of this machine lead to the host that the lab is on."""
+    """Forward the lab's ports from this machine to its host."""
 
     kind = "forward ports"
 
@@ -79,24 +79,23 @@ class BuildImages(Step):
 
 @dataclass(frozen=True)
 class ComposeUp(Step):
-    """Have Compose bring containers, networks and volumes to the definition.
+    """Run Compose, to make containers, networks and volumes match the definition.
 
-    `changes` is what that comes to, as rows: `create containers`, `start containers`, …
-
-    Compose itself compares each service with its container; without changes, that is all that it does.
+    `changes` are the expected changes, as rows: `create containers`, `start containers`, … Without any, Compose only
+    compares each service with its container.
     """
 
     kind = "compare containers"
     changes: tuple[Row, ...] = ()
-    anew: bool = False  # make every container again
+    anew: bool = False  # recreate every container
 
     def rows(self) -> tuple[Row, ...]:
-        """The changes as they are shown."""
+        """Return the changes for display."""
         return self.changes or Step.rows(self)
 
 
 class Move(Step):
-    """Take down what was begun of a new lab, and give it other ports and subnets."""
+    """Remove the started parts of a new lab, and choose other ports and subnets for it."""
 
     kind = "move"
 
@@ -116,24 +115,24 @@ class Prove(Step):
 
 
 class LogIn(Step):
-    """Log in to the relay outside, from the sender's container."""
+    """Log in to the outside relay, from the sender's container."""
 
     kind = "log in to relay"
 
 
 class ComposeDown(Step):
-    """Have Compose remove the project: containers, networks and volumes."""
+    """Remove the project with Compose: containers, networks and volumes."""
 
     kind = "compose down"
 
 
 class RemoveThings(Step):
-    """Remove everything with the lab's and its owner's labels, one by one, also what comes only now."""
+    """Remove all objects with the labels of the lab and its owner, also those that appear meanwhile."""
 
     kind = "remove"
 
     def rows(self) -> tuple[Row, ...]:
-        """The step as it is shown: not where there is nothing yet."""
+        """Return the step for display; nothing when no such object exists yet."""
         return Step.rows(self) if self.names else ()
 
 
@@ -145,22 +144,22 @@ class RemoveDirectory(Step):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a command will do to a lab, in order."""
+    """The steps of a command on a lab, in order."""
 
     lab: str
     steps: tuple[Step, ...]
 
     def rows(self) -> list[Row]:
-        """Every step as it is shown."""
+        """Return all steps for display."""
         return [row for step in self.steps for row in step.rows()]
 
     def json(self) -> Json:
-        """The document of `--dry-run --json`; its shape is in docs/json.md."""
+        """Return the document of `--dry-run --json`; its shape is in docs/json.md."""
         return {"lab": self.lab, "steps": [row.json() for row in self.rows()]}
 
 
 def grouped(action: str, causes: Mapping[str, str], names: Sequence[str]) -> list[Row]:
-    """Changes of one kind: the names that have a cause, those with the same cause together."""
+    """Return the rows of one kind of change, one for each cause; names without a cause are left out."""
     found: dict[str, list[str]] = {}
     for name in names:
         if name in causes:

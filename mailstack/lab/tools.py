@@ -1,4 +1,4 @@
-"""The tools of `up` and `down`: an engine, a runner of commands, and the directory of the labs on that engine."""
+"""The tools of `up` and `down`: an engine, a runner of commands, and the home of the labs on that engine."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from mailstack.target.target import Target
 if TYPE_CHECKING:
     from mailstack.lab.running import RunningLab
 
-# Sends a mail across a lab and reads it, before a deadline: its Message-ID and the milliseconds that it took. The
-# third argument says whether a service has ended, the fourth waits until one was started; see `readiness.transaction`.
+# Sends a mail across a lab and reads it before a deadline; returns its Message-ID and its time in milliseconds. The
+# third argument returns whether a service has ended, the fourth blocks until one has been started; see
+# `readiness.transaction`.
 Transaction = Callable[["RunningLab", Deadline, Callable[[], bool], Callable[[Role], None]], tuple[str, float]]
 
 
 def _by_mail(
     lab: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[Role], None]
 ) -> tuple[str, float]:
-    from mailstack.lab import readiness  # while Compose starts the containers
+    from mailstack.lab import readiness  # imported while Compose starts the containers
 
     return readiness.transaction(lab, deadline, dead, started)
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a command works with; tests hand in others."""
+    """The tools of a command; tests pass others."""
 
     engine: Engine
     runner: Runner
     home: Home
     progress: Progress
-    own_engine: Engine | None = None  # this machine's, while another host's is worked on; it may not be there
+    own_engine: Engine | None = None  # this machine's engine, when `engine` is another host's; it may not exist
     transaction: Transaction = _by_mail
 
     @property
@@ -47,14 +48,14 @@ class Tools:
         return self.engine.target
 
     def directory(self, lab: str) -> LabDirectory:
-        """The directory of a lab. Raises InputError for what cannot be a lab's name."""
+        """Return the directory of a lab. Raises InputError for an invalid lab name."""
         return LabDirectory(self.home, lab)
 
     def holding(self, lock: int) -> Tools:
-        """The same, with a runner whose children hold a lab's lock (a file descriptor) as long as they run."""
+        """Return the same tools with a runner whose child processes inherit a lab's lock (a file descriptor)."""
         return replace(self, runner=self.runner.holding(lock))
 
 
 def of(engine: Engine, progress: Progress) -> Tools:
-    """The tools for the labs on an engine. Raises EngineError where it does not answer."""
+    """Return the tools for the labs on an engine. Raises EngineError when it does not answer."""
     return Tools(engine, Local(), homes.current(engine), progress, own_engine(engine.target))

@@ -1,4 +1,4 @@
-"""Bring a lab up: observe what there is, plan, carry the plan out; go back where that fails."""
+"""Bring a lab up: observe, plan, carry out the plan, and roll back when that fails."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from mailstack.state import LabDirectory
 
 __all__ = ["Report", "Request", "Verified", "dry_run", "ensure", "up"]
 
-ENSURE_SECONDS = 900.0  # another process's `up`, with images that are built
+ENSURE_SECONDS = 900.0  # enough for another process's `up` that builds images
 
 _WAITING = "waiting for another command on this lab"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `up` has to say."""
+    """The result of `up`."""
 
     lab: str
     services: tuple[str, ...]
@@ -46,11 +46,11 @@ class Report:
     ca_file: Path
     accounts: tuple[str, ...]
     verified: Verified
-    seconds: Mapping[str, float]  # part → how long it took, `total` among them
+    seconds: Mapping[str, float]  # part of the work, or `total` → duration
     notes: tuple[str, ...] = ()
 
     def json(self) -> Json:
-        """The document of `mailstack up --json`; its shape is in docs/json.md."""
+        """Return the document of `mailstack up --json`; its shape is in docs/json.md."""
         return {
             "lab": self.lab,
             "services": list(self.services),
@@ -66,7 +66,7 @@ class Report:
 
 
 def up(engine: Engine, request: Request, progress: Progress, using: Tools | None = None) -> Report:
-    """Bring a lab to its definition, and prove it with a mail; if that fails, remove what was made (see `keep`).
+    """Bring a lab up to its definition and prove it with a mail; roll back when that fails, unless `request.keep`.
 
         lab.up(engine, lab.Request("mine"), print).endpoints["imaps"].port
 
@@ -84,9 +84,9 @@ def ensure(
     meanwhile: Callable[[], object] = lambda: None,
     using: Tools | None = None,
 ) -> None:
-    """Bring a lab up unless it is: of several processes that ask at once, one does it while the others wait.
+    """Bring a lab up unless it is up already. When several processes call this at once, one works and the others wait.
 
-    Those call `meanwhile` before they do, for what is to be done anyway.
+    A process that has to wait calls `meanwhile` first. Raises MailstackError.
     """
 
     def waits() -> None:
@@ -100,7 +100,7 @@ def ensure(
 
 
 def dry_run(engine: Engine, request: Request, progress: Progress, using: Tools | None = None) -> Plan:
-    """Return what `up` would do now; nothing is changed. Raises what `up` raises before it changes anything."""
+    """Return the plan of `up`; change nothing. Raises the errors that `up` raises before its first change."""
     state.check_name(request.name)
     with_tools = using or tools.of(engine, progress)
     directory, given = with_tools.directory(request.name), read_relay_files(request)
@@ -189,10 +189,10 @@ def _up(
 
 
 def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: Watch, late: frozenset[str]) -> None:
-    """Remove a new lab that does not come up, `late` things among them; make one that was up what it was."""
+    """Remove a new lab that did not come up, with `late` objects; restore a lab that was up before."""
     if seen.state is None:
         with_tools.progress("removing what was made")
-        with contextlib.suppress(HostError):  # the user is told what went wrong first
+        with contextlib.suppress(HostError):  # report the first error, not this one
             remove(with_tools, directory, late)
             watch.needed = False
     else:

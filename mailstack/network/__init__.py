@@ -1,1 +1,1 @@
-"""Ports and subnets of a host: which are free."""
+"""Free ports and subnets of a host."""

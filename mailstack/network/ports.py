@@ -1,7 +1,7 @@
-"""Which ports of this machine a lab is published on.
+"""Choose the published ports of a lab on this machine.
 
-The controller chooses them, so that they stay the same when a container is stopped and started again: the engine would
-choose others. Below the range from which systems take the ports of outgoing connections (32768 and up).
+The controller chooses them, because the engine would choose other ones each time a container starts. The range is below
+the ephemeral ports of outgoing connections (32768 and up).
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from mailstack.model import Json
 _FIRST, _LAST = 20000, 32000
 
 _LISTEN = "0A"
-# Of all addresses and of 127.0.0.1, as the kernel writes them on a machine of either byte order; ::1 is another place.
+# 0.0.0.0, 127.0.0.1 in either byte order, and :: as the kernel writes them. ::1 does not count: it is another address.
 _LOOPBACK = {"00000000", "0100007F", "7F000001", "0" * 32}
 
 
 @functools.cache
 def loopback_name() -> str:
-    """The host that clients are told: `localhost`, which is in the servers' certificates, or the address without it.
+    """Return the host name for clients: `localhost`, or 127.0.0.1 when `localhost` does not resolve to that.
 
-    fetchmail, mbsync and s-nail match no IP address in a certificate (RFC 6125, section 1.7.2, leaves it out). A client
-    that tries ::1 first is refused there at once, and goes on with 127.0.0.1.
+    The servers' certificates contain both. But fetchmail, mbsync and s-nail do not match IP addresses in a certificate
+    (RFC 6125, section 1.7.2, leaves them out of scope). On ::1 a connection is refused at once, and clients go on with
+    127.0.0.1.
     """
     try:
         found = socket.getaddrinfo("localhost", None, socket.AF_INET, socket.SOCK_STREAM)
@@ -37,7 +38,7 @@ def loopback_name() -> str:
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing on this machine listens on 127.0.0.1:port, or could not be made to."""
+    """Return whether 127.0.0.1:port is free: neither in use nor privileged. Raises HostError."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -50,7 +51,7 @@ def is_free(port: int) -> bool:
 
 
 def listening(table: Iterable[str]) -> set[int]:
-    """The ports on which something listens for 127.0.0.1, in the lines of /proc/net/tcp and tcp6 (proc_pid_net(5))."""
+    """Return the ports with a listener for 127.0.0.1, from lines of /proc/net/tcp and tcp6 (proc_pid_net(5))."""
     found = set()
     for line in table:
         words = line.split()
@@ -60,7 +61,7 @@ def listening(table: Iterable[str]) -> set[int]:
 
 
 def taken(document: Json, services: Collection[str], is_free: Callable[[int], bool] = is_free) -> list[str]:
-    """Of the addresses that a resolved compose document publishes for `services`: those that something listens on."""
+    """Return the published addresses of `services` in a resolved compose document on which a process listens."""
     found = []
     for service in services:
         for port in document.get("services", {}).get(service, {}).get("ports", ()):
@@ -71,14 +72,14 @@ def taken(document: Json, services: Collection[str], is_free: Callable[[int], bo
 
 
 def candidates(name: str) -> Iterator[int]:
-    """Every port of the range, from a place that depends on the lab's name: so a lab tends to keep its ports."""
+    """Yield all ports of the range, starting at a hash of the lab's name: so a lab tends to keep its ports."""
     start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % (_LAST - _FIRST)
     for step in range(_LAST - _FIRST):
         yield _FIRST + (start + step) % (_LAST - _FIRST)
 
 
 def choose(name: str, count: int, promised: Collection[int] = ()) -> list[int]:
-    """`count` ports for the lab `name` that are free here, none `promised`. Raises HostError for want of them."""
+    """Return `count` free ports for the lab `name`, none of them `promised`. Raises HostError for too few."""
     free: list[int] = []
     for port in candidates(name):
         if len(free) == count:

@@ -1,7 +1,7 @@
-"""Which subnets a lab's networks have.
+"""Choose the subnets of a lab's networks.
 
-A network that asks for nothing is given one of the engine's default pools: there are thirty, of thousands of addresses
-each. A lab's networks ask for small ones, from a range of their own: so hundreds of labs have room beside each other.
+The engine gives a network without a subnet one of its default pools: about thirty, with thousands of addresses each. A
+lab's networks get small subnets from a range of their own, so that hundreds of labs fit beside each other.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from mailstack.model import Json, Network
 from mailstack.text import hint
 
 SETTING = "MAILSTACK_SUBNETS"
-# Private (RFC 1918), and seldom used. Then, where all of 10.0.0.0/8 leads into a company's network, say, the last of
-# the engine's own pools.
+# Private (RFC 1918), and rarely used. The second range, the last of the engine's own pools, is for hosts that route all
+# of 10.0.0.0/8 elsewhere, for example into a company's network.
 _RANGES = "10.213.0.0/16,192.168.240.0/20"
 _PREFIX = 27  # the gateway and 29 containers
-# Shorter prefixes are no network, but the way to whatever is not known better: 0.0.0.0/0, or 0.0.0.0/1 and 128.0.0.0/1.
+# Routes with a shorter prefix are default routes, not networks: 0.0.0.0/0, or 0.0.0.0/1 with 128.0.0.0/1.
 _SHORTEST = 2
-_SHOWN = 8  # of what takes the subnets, in a message
+_SHOWN = 8  # subnets in use that a message lists
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A subnet that is no longer free, and whose it is."""
+    """A subnet in use, and its user."""
 
     subnet: IPv4Network
     by: str
 
 
 def ranges() -> list[IPv4Network]:
-    """Where subnets are taken from, in order: `MAILSTACK_SUBNETS`, else mailstack's own. Raises InputError."""
+    """Return the ranges for subnets, in order: `MAILSTACK_SUBNETS`, else mailstack's own. Raises InputError."""
     found = []
     for text in (os.environ.get(SETTING) or _RANGES).split(","):
         try:
@@ -55,7 +55,7 @@ def _wrong(why: str) -> InputError:
 
 
 def routes(table: str) -> list[Taken]:
-    """The networks that a host reaches, from the text of /proc/net/route (proc(5): hexadecimal, in host byte order)."""
+    """Return the routed networks in the text of /proc/net/route (proc(5): hexadecimal, in host byte order)."""
     found = []
     for line in table.splitlines()[1:]:
         device, destination, *rest = line.split()
@@ -67,7 +67,7 @@ def routes(table: str) -> list[Taken]:
 
 
 def host_routes() -> list[Taken]:
-    """The same, of this host; none where it does not say."""
+    """Return the routed networks of this host; none when /proc/net/route cannot be read."""
     try:
         return routes(Path("/proc/net/route").read_text(encoding="utf-8"))
     except OSError:
@@ -75,17 +75,17 @@ def host_routes() -> list[Taken]:
 
 
 def of_networks(networks: Iterable[Network]) -> list[Taken]:
-    """The subnets of an engine's networks."""
+    """Return the subnets of an engine's networks."""
     return [each for network in networks for each in taken(network.subnets, f"the network {network.name}")]
 
 
 def taken(given: Iterable[str], by: str) -> list[Taken]:
-    """Subnets that somebody has; those of IPv6 are nobody's rivals."""
+    """Return IPv4 subnets as in use by `by`; IPv6 subnets are skipped: they cannot overlap."""
     return [Taken(IPv4Network(subnet, strict=False), by) for subnet in given if "." in subnet]
 
 
 def candidates(key: str) -> Iterator[IPv4Network]:
-    """Every subnet there is, from a place in each range that depends on `key`: two labs seldom ask for the same."""
+    """Yield all subnets of each range, from a hash of `key` on, so that two labs rarely try the same one."""
     start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4])
     for whole in ranges():
         first, count = int(whole.network_address), 1 << (_PREFIX - whole.prefixlen)
@@ -101,9 +101,9 @@ def choose(
     *,
     host: str = "",
 ) -> dict[str, str]:
-    """A free subnet for each of the networks `names`; the one that it had (`kept`), where nobody else has that.
+    """Return a free subnet for each of the networks `names`: its present one (`kept`), unless that overlaps another.
 
-    Raises HostError when there are none left, InputError for a range that is none.
+    Raises HostError when no subnet is left, InputError for an invalid range.
     """
     kept = kept or {}
     had = {name: IPv4Network(kept[name]) for name in names if name in kept}
@@ -124,7 +124,7 @@ def _overlaps(subnet: IPv4Network, others: Iterable[Taken]) -> bool:
 def _none_left(others: Sequence[Taken], host: str) -> HostError:
     within = ranges()
     theirs = [each for each in others if any(each.subnet.overlaps(whole) for whole in within)]
-    # The engine's networks first: these can be removed. A bridge's route is that of its network, said twice.
+    # The engine's networks first: these can be removed. The route of a bridge repeats the subnet of its network.
     theirs.sort(key=lambda each: each.by.startswith("the route"))
     once = {each.subnet: each for each in reversed(theirs)}
     lines = [f"{each.subnet} is taken by {each.by}" for each in reversed(once.values())]
@@ -138,7 +138,7 @@ def _none_left(others: Sequence[Taken], host: str) -> HostError:
 
 
 def wanting(document: Json) -> list[str]:
-    """The networks of a resolved compose document that are to be made, and ask for no subnet of their own."""
+    """Return the networks of a resolved compose document that are to be created and set no subnet."""
     used: dict[str, None] = {}
     for service in document.get("services", {}).values():
         used |= dict.fromkeys(service.get("networks") or {})
@@ -151,5 +151,5 @@ def _wants(network: Json) -> bool:
 
 
 def overlay(subnets: Mapping[str, str]) -> Json:
-    """What the compose files lack: the subnets."""
+    """Return an overlay for the compose files that sets the subnets."""
     return {"networks": {name: {"ipam": {"config": [{"subnet": subnet}]}} for name, subnet in subnets.items()}}

@@ -1,1 +1,1 @@
-"""Results for people and machines: JSON, JUnit, the experiment's page and its figures."""
+"""Results for people and programs: JSON, JUnit, the experiment's page and its figures."""

@@ -1,8 +1,8 @@
 """The report of an experiment: one self-contained page of HTML. A pure function of its document.
 
-The page has no script, and refers to nothing outside: style and figures stand in it, images are `data:` addresses. Its
-Content-Security-Policy (W3C, CSP Level 3) says so to the browser, and names the style by its digest, so that what a
-mail brought along could neither run nor be fetched nor look like the report, even if it came through unescaped.
+The page has no script and loads nothing: styles and figures are inline, images are `data:` URLs. Its
+Content-Security-Policy (W3C, CSP Level 3) enforces that, and names the styles by their digests. So even if content
+of a mail came through unescaped, it could neither run, nor load anything, nor imitate the report.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
-# Types of images that are shown; others are only named.
+# Types of images that the page shows. For others it gives only the name.
 _PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
-_TALL = 40  # lines of text that are shown without a scroll bar of their own
-_COLUMNS = 96  # about as many characters as a line of evidence has
+_TALL = 40  # lines of text that the page shows without a separate scroll bar
+_COLUMNS = 96  # characters in a line of evidence, roughly
 
 _NAMES = {
     "mailstack": "mailstack",
@@ -52,12 +52,12 @@ _NAMES = {
 
 
 def render(document: Json) -> str:
-    """Render the document of `mailstack experiment --json` (docs/json.md) as a whole page, for UTF-8."""
+    """Render the document of `mailstack experiment --json` (docs/json.md) as a complete page, for UTF-8."""
     from markupsafe import Markup
 
     journeys = {_title(name): journey for name, journey in document["journeys"].items()}
     span = max((end(journey) for journey in journeys.values()), default=0.0)
-    # Figures escape their input.
+    # Markup is safe here: figures escape their input.
     way = Markup(topology(journeys))  # noqa: S704
     timelines = {name: Markup(timeline(journey, span=span)) for name, journey in journeys.items()}  # noqa: S704
     said = Markup(sequence(document["dialogue"])) if document["dialogue"] else ""  # noqa: S704
@@ -84,7 +84,7 @@ def render(document: Json) -> str:
 
 
 def _styles(*figures: str) -> list[str]:
-    """Return the style sheets in these figures, each once; a figure contains no markup but its own."""
+    """Return the style sheets in these figures, each once. All markup in a figure is the figure's own."""
     return list(dict.fromkeys(style for figure in figures for style in re.findall("<style>(.*?)</style>", figure)))
 
 
@@ -95,7 +95,7 @@ def policy(*styles: str) -> str:
 
 
 def failures(steps: list[Json]) -> list[tuple[str, list[Json]]]:
-    """Return the reasons for which steps failed, each with its steps."""
+    """Return the reasons for failures, each with its steps."""
     reasons: dict[str, list[Json]] = {}
     for step in steps:
         if step["verdict"] != "pass":
@@ -104,7 +104,7 @@ def failures(steps: list[Json]) -> list[tuple[str, list[Json]]]:
 
 
 def compare(journeys: Json) -> list[tuple[str, list[str]]]:
-    """Compare journeys: rows of a name and one cell for each journey."""
+    """Compare journeys: return rows with a name and one cell for each journey."""
     ways = [path.legs(journey) for journey in journeys.values()]
 
     def row(name: str, cell: Any) -> tuple[str, list[str]]:
@@ -132,7 +132,7 @@ def compare(journeys: Json) -> list[tuple[str, list[str]]]:
 
 
 def picture(evidence: Json) -> str:
-    """Return the `data:` address of an image (RFC 2397); "" for one that a page should not show."""
+    """Return the `data:` URL of an image (RFC 2397); "" for a type that the page must not show."""
     if evidence["type"] not in _PICTURES:
         return ""
     try:
@@ -143,28 +143,28 @@ def picture(evidence: Json) -> str:
 
 
 def tall(text: str) -> bool:
-    """Whether a text is too long to be shown in the page at full height."""
+    """Return whether a text is too long to be shown in the page at full height."""
     return sum(1 + len(line) // _COLUMNS for line in text.splitlines()) > _TALL
 
 
 def moment(iso: str) -> str:
-    """`2026-11-23T21:24:01.9+00:00` for people: `23 November 2026, 21:24:01 UTC`."""
+    """Format an ISO time for people: `2026-11-23T21:24:01.9+00:00` becomes `23 November 2026, 21:24:01 UTC`."""
     time = datetime.datetime.fromisoformat(iso)
     zone = {"": "", "UTC": " UTC"}.get(time.tzname() or "", f" {time.tzname()}")
     return f"{time.day} {_MONTHS[time.month - 1]} {time.year}, {time:%H:%M:%S}{zone}"
 
 
 def release(version: str) -> str:
-    """Return a version without a distribution's additions: `1:2.4.1+dfsg1-6+deb13u7` is `2.4.1`."""
+    """Return a version without a distribution's suffixes: `1:2.4.1+dfsg1-6+deb13u7` becomes `2.4.1`."""
     return re.split(r"[-+~ ]", version.rpartition(":")[2])[0]
 
 
 def identifier(text: str) -> str:
-    """Return a word that can be an anchor in the page."""
+    """Return a word for use as an anchor in the page."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-# strftime's depend on the locale.
+# Not from strftime, whose names depend on the locale.
 _MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905
 
 

@@ -1,4 +1,4 @@
-"""Results of checks, for machines: JSON and JUnit's XML. Pure functions."""
+"""Results of checks for programs: JSON and JUnit's XML. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def count(results: Sequence[CheckResult], verdict: Verdict) -> int:
 
 
 def as_json(lab: str, results: Sequence[CheckResult]) -> Json:
-    """Return the document of `mailstack check --json`; its shape is in docs/json.md."""
+    """Return the document of `mailstack check --json`, described in docs/json.md."""
     return {
         "lab": lab,
         "checks": [
@@ -35,7 +35,7 @@ def as_json(lab: str, results: Sequence[CheckResult]) -> Json:
 
 
 def as_junit(lab: str, results: Sequence[CheckResult], seconds: float) -> str:
-    """Return JUnit's XML, as CI systems read it: one test suite, one test case per check."""
+    """Return JUnit's XML for CI systems: one test suite, one test case per check."""
     suite = ElementTree.Element(
         "testsuite",
         name=f"mailstack check {lab}",
@@ -62,7 +62,7 @@ def as_junit(lab: str, results: Sequence[CheckResult], seconds: float) -> str:
 
 
 def _xml(text: str) -> str:
-    """`text` without the characters that XML 1.0 cannot hold (section 2.2)."""
+    """Return `text` without the characters that XML 1.0 forbids (section 2.2)."""
     return "".join(
         c if c in "\t\n\r" or "\x20" <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?"
         for c in text

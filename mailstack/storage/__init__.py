@@ -1,1 +1,1 @@
-"""Directories and files of mailstack's own: private, marked, never reached through a symbolic link."""
+"""mailstack's own directories and files: private, marked, never reached through a symbolic link; and their locks."""

@@ -1,11 +1,11 @@
-"""Directories of mailstack's own: private, marked, and never reached through a symbolic link.
+"""mailstack's own directories: private, marked, and never reached through a symbolic link.
 
 <base>/mailstack-labs-UID/        the root; <base> is MAILSTACK_RUNTIME_DIR, else shared memory
 <root>/engine-DIGEST/             the labs on one engine, see `state`
 <root>/@DIGEST/                   the connection to one host, see `ssh/daemon_client`
 
-Each of them has a file `.mailstack` that says what it is. Only directories with that file are listed, changed or
-removed, and nothing beside them: a directory that a user names may be a home, or shared with others.
+Each of them contains a file `.mailstack`, its marker. Only directories with a marker are listed, changed or removed,
+and nothing beside them: a directory that the user chose may be a home directory, or shared with others.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ VARIABLE = "MAILSTACK_RUNTIME_DIR"
 MARKER = ".mailstack"
 FORMAT = 1
 
-# Kinds of directories.
+# Kinds of directories, in the marker.
 ROOT, ENGINE, HOST, LAB, SECRETS, REPORT = "root", "engine", "host", "lab", "secrets", "report"
 
 SHARED_MEMORY = Path("/dev/shm")
-_NEW = ".new-"  # a directory that has no name yet
+_NEW = ".new-"  # prefix of a directory before it is renamed to its final name
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a directory is, as its file `.mailstack` says (JSON)."""
+    """The marker of a directory: the JSON in its file `.mailstack`."""
 
     kind: str
-    owner: str = ""  # whose labs: see `state.owner`
+    owner: str = ""  # of the labs in it; see `state.owner`
     endpoint: str = ""  # of the engine
     engine: str = ""  # the engine's ID
     lab: str = ""
@@ -50,9 +50,9 @@ class Marker:
 
 
 def base() -> Path:
-    """Return the directory below which everything is kept; it need not exist. Raises HostError for one that is unsafe.
+    """Return the base directory, which need not exist. Raises HostError when it is unsafe.
 
-    Not XDG_RUNTIME_DIR where there is shared memory: cron, su and sudo do not set it, and would miss labs that are up.
+    Shared memory is preferred to XDG_RUNTIME_DIR: cron, su and sudo do not set that, and would not find running labs.
     """
     try:
         if chosen := os.environ.get(VARIABLE):
@@ -74,7 +74,7 @@ def base() -> Path:
 
 
 def refuse_colon(directory: Path) -> None:
-    """Raise HostError for a directory that the engine cannot mount: it takes what follows a colon for an option."""
+    """Raise HostError for a colon in the path: the engine would take the rest for a mount option."""
     if ":" in str(directory):
         raise HostError(
             f"{directory}: has a colon in its name, where the engine can mount nothing", remedy=refusals.ANOTHER
@@ -87,10 +87,10 @@ def root() -> Path:
 
 
 def make(path: Path, marker: Marker) -> None:
-    """Make `path`, a private (0700) directory with this marker, unless it is there already.
+    """Create `path`, a private (0700) directory with this marker, unless it exists already.
 
-    An empty directory of this user is taken. Safe to call from several processes at once. Raises HostError for a
-    directory that was not made by mailstack for this.
+    An existing empty directory of this user is used. Safe to call from several processes at once. Raises HostError for
+    a directory that mailstack did not create for this lab and kind.
     """
     found = read(path)
     if found is None:
@@ -102,7 +102,7 @@ def make(path: Path, marker: Marker) -> None:
 
 
 def read(path: Path) -> Marker | None:
-    """Return the marker of a directory that this user's mailstack made; None for anything else. Follows no link."""
+    """Return the marker of a directory that mailstack made for this user; None for anything else. Follows no link."""
     try:
         with _opened(path) as directory:
             marker = Marker(**json_file.read(MARKER, directory=directory))
@@ -119,7 +119,7 @@ def entries(path: Path, kind: str) -> dict[str, Marker]:
 
 
 def names(path: Path) -> list[str]:
-    """Return what is in a directory of this user, its marker aside; nothing where there is none."""
+    """Return the names in a directory of this user, without its marker; none when there is no such directory."""
     try:
         with _opened(path) as directory:
             return sorted(_listed(directory) - {MARKER})
@@ -128,9 +128,9 @@ def names(path: Path) -> list[str]:
 
 
 def remove(path: Path) -> None:
-    """Remove a marked directory and everything in it; leave anything else alone. Follows no link.
+    """Remove a marked directory and everything in it; ignore any other. Does not follow symbolic links.
 
-    The marker goes last: a removal that is interrupted can be repeated.
+    The marker is removed last, so that an interrupted removal can be repeated.
     """
     marker = read(path)
     if marker is None:
@@ -141,22 +141,22 @@ def remove(path: Path) -> None:
         os.unlink(MARKER, dir_fd=directory)
     try:
         path.rmdir()
-    except OSError:  # there is something in it still, or again
+    except OSError:  # it is not empty, or not empty any more: mark it again
         with contextlib.suppress(OSError, FileExistsError):
             _mark(path, marker)
 
 
 def remove_if_unused(path: Path, besides: Collection[str] = ()) -> None:
-    """Remove a marked directory that has nothing in it, `besides` and its marker aside. The caller holds its parent."""
+    """Remove a marked directory that contains at most `besides` and its marker. The caller holds its parent."""
     if not set(names(path)) - set(besides):
         remove(path)
 
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold a marked directory (flock(2)), so that no other process adds or removes directories in it meanwhile.
+    """Lock a marked directory (flock(2)): no other process adds or removes directories in it meanwhile.
 
-    Raises FileNotFoundError when it is gone.
+    Raises FileNotFoundError when it does not exist.
     """
     while True:
         with _opened(path) as directory:
@@ -167,9 +167,10 @@ def held(path: Path) -> Iterator[None]:
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Open a file in a directory of mailstack's own, 0600 where it is made, and return its descriptor. Follows no link.
+    """Open a file in one of mailstack's directories and return its descriptor; a new file has mode 0600.
 
-    Raises OSError; HostError for anything but a regular file of this user that has no second name.
+    Does not follow a symbolic link. Raises OSError; HostError for anything but a regular file of this user with one
+    link.
     """
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     status = os.fstat(fd)
@@ -180,7 +181,7 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def make_subdirectory(path: Path) -> None:
-    """Make a private directory (0700) inside a marked one, unless it is there. Raises HostError."""
+    """Create a private directory (0700) inside a marked one, unless it exists. Raises HostError."""
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
@@ -191,7 +192,7 @@ def make_subdirectory(path: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Open a directory of this user that is no link. Raises OSError."""
+    """Open a directory of this user, not a symbolic link. Raises OSError."""
     directory = os.open(path, _DIRECTORY)
     try:
         if os.fstat(directory).st_uid != os.getuid():
@@ -202,7 +203,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def is_own_directory(path: Path) -> bool:
-    """Return whether this is a directory of this user, and no link to one."""
+    """Return whether `path` is a directory of this user, and not a symbolic link."""
     with contextlib.suppress(OSError), _opened(path):
         return True
     return False
@@ -221,14 +222,14 @@ def _is_at(directory: int, path: Path) -> bool:
 
 
 def _make_new(path: Path, marker: Marker) -> None:
-    """Give `path` this marker, as a new directory or as an empty one of this user that is there. Raises HostError."""
+    """Create `path` with this marker, or mark an existing empty directory of this user. Raises HostError."""
     try:
         _make_parents(path)
         if os.path.lexists(path):
             with _opened(path) as directory:
                 if _listed(directory):
                     return
-                # Shared with others: not to be closed to them.
+                # Do not close a directory that is shared with others.
                 if (mode := os.fstat(directory).st_mode) & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX):
                     raise HostError(
                         f"{path}: is shared with others (mode {stat.S_IMODE(mode):04o})", remedy=refusals.ANOTHER
@@ -238,7 +239,7 @@ def _make_new(path: Path, marker: Marker) -> None:
         new = path.parent / f"{_NEW}{secrets.token_hex(8)}"
         try:
             new.mkdir(mode=0o700)
-            new.chmod(0o700)  # whatever the umask
+            new.chmod(0o700)  # independent of the umask
             _mark(new, marker)
             new.rename(path)
         finally:
@@ -263,7 +264,7 @@ def _mark(path: Path, marker: Marker) -> None:
 
 
 def _close_to_others(path: Path) -> None:
-    """Have a directory of mailstack's own be this user's alone. Raises HostError."""
+    """Make one of mailstack's directories private to this user (0700). Raises HostError."""
     try:
         with _opened(path) as directory:
             if os.fstat(directory).st_mode & 0o077:

@@ -1,4 +1,4 @@
-"""JSON in files that somebody else may have damaged, or put there: an object, or nothing."""
+"""Read JSON objects from files that may be damaged or written by others."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import stat
 from pathlib import Path
 from typing import Any
 
-# Far more than a lab with ten thousand accounts has in any of its files.
+# Size limit of a file: far more than the largest file of a lab with ten thousand accounts.
 _MOST_BYTES = 2**26
 
 
 def read(path: Path | str, *, own: bool = True, directory: int | None = None) -> dict[str, Any]:
-    """Return the object in a file; an empty one where there is none, or anything else. Never waits, as for a pipe.
+    """Return the object in a file; an empty one for no file or any other content. Does not block on a FIFO.
 
-    `own`: only a file of this user that is no link. With `directory`, the descriptor of an open one, `path` is relative
-    to it.
+    `own`: accept only a file of this user, and no symbolic link. `path` is relative to `directory`, an open file
+    descriptor, when that is given.
     """
     try:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if own else 0)

@@ -1,4 +1,4 @@
-"""Locks on files, which the kernel releases when their holder ends, however it ends (flock(2))."""
+"""Locks on files (flock(2)); the kernel releases them when their process ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mailstack.model import Deadline
 
 
 def acquire(fd: int, what: str, deadline: Deadline, on_wait: Callable[[], None]) -> None:
-    """Lock an open file (flock(2)), after calling `on_wait` if another process holds the lock.
+    """Lock an open file (flock(2)); call `on_wait` first when another process holds the lock.
 
-    `what` names the thing that is locked, for messages. Raises DeadlinePassed.
+    `what` names the locked object in messages. Raises DeadlinePassed.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

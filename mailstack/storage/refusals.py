@@ -1,4 +1,4 @@
-"""Why a directory is not used: another user could change it, or it is not ours."""
+"""Checks and errors for directories that are unsafe, or not mailstack's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ANOTHER = "set MAILSTACK_RUNTIME_DIR to a directory of your own"
 
 
 def refuse_unsafe(directory: Path) -> None:
-    """Raise HostError for a directory below which another user could put something of his own in the place of ours."""
+    """Raise HostError for a directory in which another user could replace mailstack's files."""
     own = (0, os.getuid())
     for place in (*reversed(directory.parents), directory):
         try:
@@ -35,7 +35,7 @@ def refuse_unsafe(directory: Path) -> None:
 
 
 def cannot_be_made(path: Path, error: OSError) -> HostError:
-    """Return the error for a directory that the system refuses to make or to open."""
+    """Return the error for a directory that the system refuses to create or to open."""
     if path.is_symlink():
         return HostError(f"{path}: is a symbolic link", remedy=f"remove it, or {ANOTHER}")
     what = "cannot be used" if os.path.lexists(path) else "cannot be made"
@@ -43,5 +43,5 @@ def cannot_be_made(path: Path, error: OSError) -> HostError:
 
 
 def in_the_way(path: Path) -> HostError:
-    """Return the error for something that stands where mailstack would have its own."""
+    """Return the error for a file or directory of somebody else at a path that mailstack needs."""
     return HostError(f"{path}: is in the way: it was not made by mailstack", remedy=f"move it away, or {ANOTHER}")

@@ -1,4 +1,4 @@
-"""What tests work with: mailboxes, messages, and where mail is submitted. The fixtures are in `mailstack.plugin`."""
+"""Classes for tests: mailboxes, messages, and submission settings. The fixtures are in `mailstack.plugin`."""
 
 from mailstack.testing.factory import MailboxFactory
 from mailstack.testing.mailbox import Mailbox, MailboxUnmet

@@ -1,4 +1,4 @@
-"""Which mail is waited for: what it has to have, and how near another one comes to it. Pure functions."""
+"""Criteria of the mail that a test waits for, and how close other mails come to them. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mailstack.text.durations import spoken
 if TYPE_CHECKING:
     from mailstack.testing.received import Message
 
-# How many messages a failure names.
+# How many messages a failure lists.
 _MOST = 10
 
 Text = str | re.Pattern[str]
@@ -22,7 +22,7 @@ Predicate = Callable[["Message"], object]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One thing that a mail has to have, and what a mail has instead."""
+    """One criterion, and the value that a mail has instead."""
 
     name: str
     met: bool
@@ -31,10 +31,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What a mail has to have; None is anything.
+    """The properties that a mail must have; None accepts anything.
 
-    A subject that is a string has to be contained, in upper or lower case; an address has to be the same. Patterns are
-    searched for. `to` is any of To and Cc. `matching` is called with the message.
+    A string for the subject must occur in it, case-insensitively. A string for an address must be equal. Patterns
+    are searched for. `to` matches any address of To and Cc. `matching` is called with the message.
     """
 
     subject: Text | None = None
@@ -51,7 +51,7 @@ class Criteria:
             raise InputError(f"matching should be a function of a message, not {self.matching!r}")
 
     def judge(self, message: Message) -> list[Judged]:
-        """Each criterion, and whether the message meets it."""
+        """Return each criterion, and whether the message meets it."""
         judged = []
         if self.subject is not None:
             found = message.subject
@@ -68,11 +68,11 @@ class Criteria:
         return judged
 
     def fits(self, message: Message) -> bool:
-        """Whether the message has all of it."""
+        """Return whether the message meets all criteria."""
         return all(each.met for each in self.judge(message))
 
     def __str__(self) -> str:
-        """What is waited for, after “mail”: “with the subject “Welcome” from shop@example.com”."""
+        """Return the criteria as words after “mail”: “with the subject “Welcome” from shop@example.com”."""
         said = []
         if self.subject is not None:
             said.append(f"with the subject {shown(self.subject)}")
@@ -85,12 +85,12 @@ class Criteria:
         return " ".join(said)
 
     def called(self) -> str:
-        """The same with “mail” before it."""
+        """Return the criteria as words, with “mail” before them."""
         return f"mail {self}".rstrip()
 
 
 def nearest(criteria: Criteria, messages: Iterable[Message]) -> list[tuple[Message, list[Judged]]]:
-    """Messages that do not fit, with what they have: those first that have the most of it, and the newest of these."""
+    """Return the messages that do not match, with their properties: the closest first, and of these the newest."""
     judged = [(message, criteria.judge(message)) for message in messages]
     missed = [(message, each) for message, each in judged if not all(one.met for one in each)]
     return sorted(missed, key=lambda pair: (-sum(one.met for one in pair[1]), -pair[0].uid))
@@ -99,7 +99,7 @@ def nearest(criteria: Criteria, messages: Iterable[Message]) -> list[tuple[Messa
 def missed(
     criteria: Criteria, n: int, came: Sequence[Message], address: str, seconds: float, after: Message | None
 ) -> str:
-    """What was waited for, and what came to the address instead: the nearest first. `came` is the oldest first."""
+    """Describe the criteria and the mails that arrived instead, the closest first. `came` has the oldest first."""
     fitting = [message for message in came if criteria.fits(message)]
     later = f" after {after!r}" if after else ""
     what = f"no {criteria.called()}" if n == 1 else f"{len(fitting)} of {n} × {criteria.called()}"
@@ -126,12 +126,12 @@ def missed(
 
 
 def shown(wanted: Text) -> str:
-    """A text or a pattern, as it stands in sentences."""
+    """Quote a text or a pattern for a sentence."""
     return f"“{wanted}”" if isinstance(wanted, str) else f"/{wanted.pattern}/"
 
 
 def plain(wanted: Text) -> str:
-    """The same of an address."""
+    """Format an address, or quote a pattern, for a sentence."""
     return wanted if isinstance(wanted, str) else shown(wanted)
 
 

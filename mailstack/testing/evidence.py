@@ -1,4 +1,4 @@
-"""Why a mail did not come: what a lab knows about a mailbox, in texts for people."""
+"""Evidence for a mail that did not arrive: the lab's knowledge of a mailbox, as text for people."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mailstack.text.printable import printable
 from mailstack.trace import described
 from mailstack.trace.journey import Journey
 
-_LINES = 10  # of each service's log, and of each mail's text
-_MOST = 5  # mails and journeys that are shown whole
+_LINES = 10  # of each service's log and of each mail's text
+_MOST = 5  # mails and journeys shown in full
 
 
 def sections(mailbox: Mailbox) -> list[tuple[str, str]]:
-    """What is in the mailbox, what stands in the queues, the journeys and the last log lines: (title, text) each.
+    """Return (title, text) of the mailbox, the queues, the journeys and the last log lines.
 
-    Without control characters and without the lab's secrets.
+    The texts have no control characters, and none of the lab's secrets.
     """
     lab = mailbox.lab
     found = [
@@ -39,7 +39,7 @@ def sections(mailbox: Mailbox) -> list[tuple[str, str]]:
 
 
 def keep(mailbox: Mailbox, directory: Path, told: list[tuple[str, str]]) -> None:
-    """Write the same as files, with whole logs, mails and journeys, into a directory that is made.
+    """Create a directory with the same sections as files, and with complete logs, mails and journeys.
 
     Raises InputError when it cannot be written to.
     """
@@ -51,13 +51,13 @@ def keep(mailbox: Mailbox, directory: Path, told: list[tuple[str, str]]) -> None
         document = [journey.json(now) for journey in tracing.of_lab(mailbox.lab, mailbox.address)]
         kept.append(("journeys.json", json.dumps(mailbox.lab.blotter().document(document), indent=1)))
     except MailstackError:
-        pass  # what could not be read is said in the text
+        pass  # the text says which parts could not be read
     named = [(attachments.safe_name(name), text.encode("utf-8", "surrogateescape")) for name, text in kept]
     attachments.save(directory, named)
 
 
 def folder(test: str) -> str:
-    """The name of a test's directory, by its node id."""
+    """Return the name of a test's directory, by its node id."""
     return attachments.safe_name(re.sub(r"[/\\]|::", "-", test))
 
 
@@ -139,7 +139,7 @@ def _journey(journey: Journey, now: float) -> str:
 
 
 def _logs(mailbox: Mailbox, tail: int | None) -> Iterator[tuple[str, str]]:
-    """Each service's log since the mailbox was made: its last lines, or all of them."""
+    """Yield each service's log since the mailbox was created: its last lines, or all."""
     lab = mailbox.lab
     try:
         services = lab.services()
@@ -153,13 +153,13 @@ def _logs(mailbox: Mailbox, tail: int | None) -> Iterator[tuple[str, str]]:
 
 
 def told(failure: MailboxUnmet, directory: Path | None) -> list[tuple[str, str]]:
-    """Return the sections about a failed wait, after keeping them in a directory if one is given; never raises."""
+    """Return the sections about a failed wait; write them to a directory if one is given. Never raises."""
     found: list[tuple[str, str]] = []
     try:
         found += sections(failure.mailbox)
         if directory is not None:
             keep(failure.mailbox, directory, found)
-    except Exception as error:  # the test's own failure is the one to report
+    except Exception as error:  # report the test's own failure, not this one
         reason = error.whole() if isinstance(error, MailstackError) else error
         found.append(("mailstack", f"what the lab knows could not be told: {type(error).__name__}: {reason}"))
     return found

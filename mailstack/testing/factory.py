@@ -1,4 +1,4 @@
-"""Mailboxes for a test, each with an address that nobody else has."""
+"""Create mailboxes for a test, each with a unique address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MailboxFactory:
-    """Makes mailboxes: `mailbox_factory()`, each with an address that nobody else has."""
+    """Creates mailboxes, each with a unique address: `mailbox_factory()`."""
 
     def __init__(
         self, accounts: Accounts, stem: str, patience: float = PATIENCE, *, queues: Looks | None = None
@@ -27,9 +27,9 @@ class MailboxFactory:
         self.made: list[Mailbox] = []
 
     def __call__(self, name: str = "", *, domain: str | None = None, quota: int | None = None) -> Mailbox:
-        """A new mailbox; `name` is what its address begins with, `quota` how much it holds, in bytes.
+        """Create a mailbox. Its address begins with `name`; `quota` is its size in bytes.
 
-        Raises InputError for what cannot be an address of the lab.
+        Raises InputError when the lab cannot have such an address.
         """
         lab = self._accounts.lab
         stem = re.sub(r"[^a-z0-9]+", "-", (name or self._stem).lower())[:30].strip("-") or "mailbox"
@@ -41,6 +41,6 @@ class MailboxFactory:
         return mailbox
 
     def close(self) -> None:
-        """Close the connections of all that were made."""
+        """Close the connections of all mailboxes that were created."""
         for mailbox in self.made:
             mailbox.close()

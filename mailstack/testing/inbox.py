@@ -1,4 +1,4 @@
-"""The mails of a test's mailbox as they are seen over IMAP, and their journeys."""
+"""The mails of a test's mailbox as seen over IMAP, and their journeys."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from mailstack.lab.running import RunningLab
     from mailstack.trace.journey import Journey
 
-# How long its journey may go on when a mail is in the mailbox, in seconds.
+# How many seconds a journey may go on after the mail has arrived in the mailbox.
 _SETTLED = 2.0
 
 
 class Inbox:
-    """The mails that were seen, and an IMAP connection: opened when it is first needed, and anew after it was lost."""
+    """The mails seen so far, and an IMAP connection: opened when first needed, and reopened when it is lost."""
 
     def __init__(self, lab: RunningLab, address: str, password: Password) -> None:
         self._lab, self._address, self._password = lab, address, password
-        self._messages: dict[int, Message] = {}  # those that were seen since it was last cleared, by UID
+        self._messages: dict[int, Message] = {}  # seen since the last `clear`, by UID
         self.cleared: list[Message] = []
         self._context: AbstractContextManager[BaseMailBox] | None = None
         self._box: BaseMailBox | None = None
 
     def close(self) -> None:
-        """Log out, if it is open. Errors of a broken lab are ignored."""
+        """Log out, if the mailbox is open. Errors of a broken lab are ignored."""
         context, self._context, self._box = self._context, None, None
         if context:
             with suppress(MailstackError):
@@ -59,7 +59,7 @@ class Inbox:
             raise
 
     def new(self, after: int = 0) -> list[Message]:
-        """Return the mails that have come after the one with this UID, oldest first."""
+        """Return the mails that arrived after the one with this UID, oldest first."""
         from mailstack.actions import mailboxes
         from mailstack.protocol import idle
 
@@ -74,15 +74,15 @@ class Inbox:
         """Wait for another mail, until the deadline."""
         from mailstack.protocol import idle
 
-        with suppress(MailstackError), self.opened() as box:  # the next look tells what is wrong
+        with suppress(MailstackError), self.opened() as box:  # the next look raises the error
             idle.wait(box, deadline)
 
     def seen(self) -> list[Message]:
-        """Return the mails that were seen since it was last cleared, oldest first; asks no server."""
+        """Return the mails seen since the last `clear`, oldest first. Asks no server."""
         return [message for _, message in sorted(self._messages.items())]
 
     def clear(self, messages: Sequence[Message]) -> None:
-        """Delete these messages, and forget all that were seen."""
+        """Delete these messages, and forget all mails seen."""
         with self.opened() as box:
             box.delete([str(message.uid) for message in messages])
         self.cleared += self._messages.values()
@@ -94,9 +94,9 @@ class Inbox:
 
 
 def journey(lab: RunningLab, name: str) -> Journey:
-    """The journey of the message with this Message-ID or queue id, once the servers have logged all of it.
+    """Return the journey of a message by its Message-ID or queue id, once the servers have logged all of it.
 
-    Raises AssertionError when there is none.
+    Raises AssertionError when the logs have none.
     """
     __tracebackhide__ = True
     from mailstack.actions import tracing

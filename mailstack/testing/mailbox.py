@@ -1,4 +1,4 @@
-"""A mailbox of a test's own, and waiting for what comes into it."""
+"""A mailbox for one test, and how to wait for mail in it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from mailstack.actions.queue_watch import Looks
     from mailstack.lab.running import RunningLab
 
-# How long a mail may take, in seconds: many times what a slow machine needs; and how long “no mail” is watched.
+# Seconds. PATIENCE is the timeout for a mail, many times what a slow machine needs. QUIET is how long
+# `assert_no_message` watches.
 PATIENCE = 10.0
 QUIET = 0.5
 
-# How long a mailbox that cannot be looked into is left alone at first, and at most; in seconds.
+# Seconds between looks at a mailbox that cannot be opened: the first interval, and the longest.
 _AGAIN, _AGAIN_AT_MOST = 0.005, 1.0
 
 
 class MailboxUnmet(AssertionError):
-    """What a test said of a mailbox is not so; the plugin adds to the report what the lab knows about it."""
+    """An assertion about a mailbox failed. The plugin adds the lab's evidence to the report."""
 
     def __init__(self, text: str, mailbox: Mailbox) -> None:
         super().__init__(text)
@@ -35,7 +36,7 @@ class MailboxUnmet(AssertionError):
 
 
 def failed_wait(error: BaseException) -> MailboxUnmet | None:
-    """Return the failed wait behind an error: the error itself, or one that it was raised from."""
+    """Return the failed wait behind an error: the error itself, or one in its chain of causes."""
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
@@ -47,7 +48,7 @@ def failed_wait(error: BaseException) -> MailboxUnmet | None:
 
 
 class Mailbox:
-    """An account of the lab, with the mails that come to it. One IMAP connection, opened when it is first looked at."""
+    """An account of the lab and the mails that arrive for it. It has one IMAP connection, opened when first needed."""
 
     def __init__(self, lab: RunningLab, address: str, password: Password, queues: Looks, patience: float) -> None:
         self.lab = lab
@@ -62,29 +63,30 @@ class Mailbox:
 
     @property
     def smtp(self) -> SmtpSettings:
-        """What its user submits mail with, from this address alone."""
+        """Return the settings with which the mailbox's user submits mail, from this address only."""
         submission = self.lab.endpoints["submission"]
         return SmtpSettings(submission.host, submission.port, self.address, self.password, self.lab.ca_file)
 
     def close(self) -> None:
-        """Log out, if it was looked into. Errors of a broken lab are ignored."""
+        """Log out, if the mailbox was opened. Errors of a broken lab are ignored."""
         self._inbox.close()
 
     # ── looking ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def messages(self) -> list[Message]:
-        """What is in the mailbox now, oldest first."""
+        """Return the messages in the mailbox now, oldest first."""
         with self._inbox.opened() as box:
-            box.client.noop()  # whatever it has told before
+            box.client.noop()  # fetch pending updates
         return self._inbox.new()
 
     def seen(self) -> list[Message]:
-        """Every mail that was seen in it since it was last cleared, oldest first; asks no server."""
+        """Return the mails seen since the last `clear`, oldest first. Asks no server."""
         return self._inbox.seen()
 
     def clear(self) -> None:
-        """Take every mail that is there out of the mailbox. One that is still on its way comes all the same."""
-        # Looked at first: a mail that comes only now stays; what Postfix is about to remove from its queue has come.
+        """Delete all mails in the mailbox. A mail that is still on its way arrives nevertheless."""
+        # The mails are listed first, so one that arrives later stays. A mail that Postfix is about to dequeue has
+        # arrived.
         self._inbox.clear(self.messages())
 
     # ── waiting ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,10 +101,11 @@ class Mailbox:
         after: Message | None = None,
         timeout: float | None = None,
     ) -> Message:
-        """The oldest message that fits, as soon as it is there; `after` is for one that came later than another.
+        """Return the oldest message that matches, as soon as it arrives; with `after`, one that arrived later than
+        that.
 
-        A `subject` that is a string is contained in the mail's, in upper or lower case; `sender` and `to` (or Cc) are
-        addresses; any of them may be a compiled pattern. `matching` is a function of the message. `timeout` is in
+        A string for `subject` must occur in the mail's subject, case-insensitively. `sender` and `to` (To or Cc) are
+        addresses. Each of them may be a compiled pattern. `matching` is a function of the message. `timeout` is in
         seconds. Raises MailboxUnmet, an AssertionError.
         """
         __tracebackhide__ = True
@@ -122,7 +125,7 @@ class Mailbox:
         after: Message | None = None,
         timeout: float | None = None,
     ) -> list[Message]:
-        """The `n` oldest messages that fit, as soon as they are there; otherwise as `wait_for_message`."""
+        """Return the `n` oldest messages that match, as soon as they arrive; otherwise as `wait_for_message`."""
         __tracebackhide__ = True
         criteria = Criteria(subject, sender, to, matching)
         deadline = Deadline.after(self._patience if timeout is None else timeout)
@@ -143,7 +146,8 @@ class Mailbox:
         matching: Predicate | None = None,
         after: Message | None = None,
     ) -> None:
-        """That no message that fits is there, none comes in so many seconds, and none stands in a queue for it then.
+        """Assert that no message matches now or within so many seconds, and that no queue then holds one for this
+        mailbox.
 
         Raises MailboxUnmet, an AssertionError.
         """
@@ -154,7 +158,7 @@ class Mailbox:
             standing = _queued(self.lab, self.address, self._queues, criteria)
         except MailstackError as error:
             raise MailboxUnmet(f"the queues cannot be looked into: {error.whole()}", self) from None
-        # What had left the queues when they were looked at is in the mailbox; Postfix may still be about to remove it.
+        # A mail that had left the queues is in the mailbox. Postfix may still be about to remove it from its queue.
         self._expect_none(criteria, after, Deadline.after(0))
         here = {queue_id for message in [*self._inbox.cleared, *self.seen()] for queue_id in message.queue_ids}
         told = [f"  {text}" for queue_id, text in standing if queue_id not in here]
@@ -171,7 +175,7 @@ class Mailbox:
                 )
 
     def _looks(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> Iterator[list[Message]]:
-        """The messages that fit, at each look; the last look is when the deadline has passed."""
+        """Yield the matching messages at each look. The last look is after the deadline."""
         __tracebackhide__ = True
         seen = after.uid if after else 0
         fitting: list[Message] = []
@@ -181,7 +185,7 @@ class Mailbox:
             try:
                 new = self._inbox.new(seen)
             except MailstackError as error:
-                # A server that is started again, say: there is no event for that.
+                # For example, a server that restarts. There is no event to wait for.
                 if passed:
                     raise MailboxUnmet(
                         f"the mailbox of {self.address} cannot be looked into: {error.whole()}", self
@@ -198,7 +202,8 @@ class Mailbox:
 
 
 def _queued(lab: RunningLab, address: str, queues: Looks, criteria: Criteria) -> list[tuple[str, str]]:
-    """Return the mails for a mailbox that fit and stand in a queue: the queue id, and which mail, where, and why.
+    """Return the queued mails for a mailbox that match: the queue id, and a text with the mail, the queue and the
+    reason.
 
     Raises MailstackError.
     """

@@ -15,19 +15,19 @@ from mailstack.message.fields import decoded
 if TYPE_CHECKING:
     from mailstack.trace.journey import Journey
 
-# Where a link in a text ends: at what is no part of a URI (RFC 3986, section 2), and before a sentence's own signs.
+# A link in a text ends at a character that no URI has (RFC 3986, section 2), and before the sentence's punctuation.
 _URL = re.compile(r"https?://[^\s<>\"“”„`{}|\\^]+", re.IGNORECASE)
 _AFTER = ".,;:!?'”’"
 
-# What Postfix writes into Received: “by postfix (Postfix) with ESMTPSA id 682B0170003”.
+# Postfix's part of Received: “by postfix (Postfix) with ESMTPSA id 682B0170003”.
 _QUEUED = re.compile(r"\(Postfix[^)]*\)\s+(?:with \S+ )?\s*id (\w+)")
 
-# What is sent to be typed in, mostly: six digits.
+# The usual one-time code: six digits.
 CODE = r"(?<!\d)\d{6}(?!\d)"
 
 
 class Headers(Mapping[str, str]):
-    """The fields of a mail's header, decoded; names in upper or lower case. Of several, the first; see `all`."""
+    """The fields of a mail's header, decoded; names are case-insensitive. Returns the first of several; see `all`."""
 
     def __init__(self, fields: tuple[tuple[str, str], ...]) -> None:
         self._fields = fields
@@ -45,7 +45,7 @@ class Headers(Mapping[str, str]):
         return len({name for name, _ in self._fields})
 
     def all(self, name: str) -> list[str]:
-        """Every field of this name (Received, say), from the top."""
+        """Return every field of this name (for example Received), from the top."""
         return [decoded(value) for each, value in self._fields if each == name.lower()]
 
     def __repr__(self) -> str:
@@ -54,7 +54,7 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An attachment, decoded; the name is as the sender wrote it: never a path to use."""
+    """An attachment, decoded. The name is as the sender wrote it: never use it as a path."""
 
     name: str
     type: str
@@ -62,12 +62,12 @@ class Attachment:
 
     @property
     def text(self) -> str:
-        """The content as text in UTF-8. Raises UnicodeDecodeError."""
+        """Return the content as text, decoded from UTF-8. Raises UnicodeDecodeError."""
         return self.content.decode()
 
 
 class Message:
-    """A mail in a mailbox; it stays what it was when the mailbox is cleared."""
+    """A mail in a mailbox. It stays readable after the mailbox is cleared."""
 
     def __init__(self, mail: message.Message, trace: Callable[[str], Journey]) -> None:
         self._mail = mail
@@ -75,70 +75,70 @@ class Message:
 
     @property
     def uid(self) -> int:
-        """Its number in the mailbox (RFC 3501, section 2.3.1.1): later mails have higher ones."""
+        """Return its UID (RFC 3501, section 2.3.1.1). Later mails have higher ones."""
         return self._mail.uid
 
     @property
     def raw(self) -> bytes:
-        """Every byte of it, as it lies in the mailbox."""
+        """Return all its bytes, as stored in the mailbox."""
         return self._mail.raw
 
     @property
     def arrived(self) -> datetime:
-        """When it came into the mailbox, to the second."""
+        """Return when it arrived in the mailbox, to the second."""
         return self._mail.arrived
 
     @property
     def message_id(self) -> str:
-        """Its Message-ID, with angle brackets; “” if it has none."""
+        """Return its Message-ID, with angle brackets; “” if it has none."""
         return self._mail.message_id
 
     @property
     def subject(self) -> str:
-        """Its subject, decoded."""
+        """Return its subject, decoded."""
         return self._mail.field("subject")
 
     @property
     def sender(self) -> str:
-        """The address in From."""
+        """Return the address in From."""
         return next(iter(self._mail.addresses("from")), "")
 
     @property
     def to(self) -> list[str]:
-        """The addresses in To."""
+        """Return the addresses in To."""
         return self._mail.addresses("to")
 
     @property
     def recipients(self) -> list[str]:
-        """The addresses in To and Cc."""
+        """Return the addresses in To and Cc."""
         return [*self.to, *self._mail.addresses("cc")]
 
     @property
     def headers(self) -> Headers:
-        """The header's fields."""
+        """Return the fields of the header."""
         return Headers(self._mail.parts[0].fields)
 
     @property
     def text(self) -> str:
-        """Its plain text; “” if it has none."""
+        """Return its plain text; “” if it has none."""
         return self._mail.text
 
     @property
     def html(self) -> str:
-        """Its HTML, as it was sent; “” if it has none."""
+        """Return its HTML, as it was sent; “” if it has none."""
         return self._mail.html
 
     @property
     def readable(self) -> str:
-        """What a person reads: the text, or what the HTML says where there is no text."""
+        """Return the readable text: the plain text, or the text of the HTML if there is none."""
         return self._mail.readable
 
     def links(self) -> list[str]:
-        """Every address that its HTML links to or its text has in it, once, in their order; http and https in texts."""
+        """Return each link of its HTML, and each http and https link in its text, once, in order."""
         return list(dict.fromkeys([*hypertext.links(self.html), *urls(self.text)]))
 
     def link(self, pattern: str | re.Pattern[str] = "") -> str:
-        """The first of its links that the pattern is found in. Raises AssertionError when there is none."""
+        """Return the first link that the pattern matches. Raises AssertionError when there is none."""
         __tracebackhide__ = True
         links = self.links()
         for link in links:
@@ -147,9 +147,9 @@ class Message:
         raise AssertionError(f"no link matches {_shown(pattern)} in {self!r}; {_there_are(links, 'links')}")
 
     def code(self, pattern: str | re.Pattern[str] = CODE) -> str:
-        """What the pattern finds first in the text (of the HTML, where there is no text), or its first group.
+        """Return the first match of the pattern in the readable text, or its first group.
 
-        Without a pattern: six digits. Raises AssertionError when there is none.
+        The default pattern is six digits. Raises AssertionError when there is no match.
         """
         __tracebackhide__ = True
         found = re.search(pattern, self.readable)
@@ -159,12 +159,12 @@ class Message:
 
     @property
     def attachments(self) -> list[Attachment]:
-        """Its attachments, in their order."""
+        """Return its attachments, in order."""
         mail = self._mail
         return [Attachment(mail.name_of(part), part.type, mail.content(part)) for part in mail.attachments]
 
     def attachment(self, name: str | re.Pattern[str] | None = None) -> Attachment:
-        """The attachment of this name, or the first that a pattern matches, or the only one there is.
+        """Return the attachment of this name, or the first whose name a pattern matches; without a name, the only one.
 
         Raises AssertionError when there is none.
         """
@@ -181,17 +181,17 @@ class Message:
         raise AssertionError(f"no attachment is called {_shown(name)} in {self!r}; {_there_are(names, 'attachments')}")
 
     def journey(self) -> Journey:
-        """Its way through the servers, as `mailstack trace` tells it: status, hops, events, `json()`.
+        """Return its path through the servers, as `mailstack trace` shows it: status, hops, events, `json()`.
 
-        Raises AssertionError where the logs do not know it.
+        Raises AssertionError when the logs do not have it.
         """
         __tracebackhide__ = True
-        # A client may give a mail no Message-ID.
+        # A client may send a mail without Message-ID.
         return self._trace(self.message_id or next(iter(self.queue_ids), ""))
 
     @property
     def queue_ids(self) -> list[str]:
-        """Its names at the Postfixes that it came through, the last one's first."""
+        """Return its queue ids at each Postfix on its path, the last hop first."""
         return [found[1] for found in map(_QUEUED.search, self.headers.all("Received")) if found]
 
     def __repr__(self) -> str:
@@ -199,7 +199,7 @@ class Message:
 
 
 def urls(text: str) -> list[str]:
-    """The web addresses in a text, without what is the sentence's around them."""
+    """Return the web addresses in a text, without the punctuation around them."""
     found = []
     for each in _URL.findall(text):
         link = each.rstrip(_AFTER)

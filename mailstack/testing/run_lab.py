@@ -7,7 +7,7 @@ import contextlib
 from mailstack.engine.engine import Engine
 from mailstack.errors import MailstackError
 from mailstack.lab import down, homes
-from mailstack.lab.leases import Users, guard
+from mailstack.lab.leases import Leases, guard
 from mailstack.lab.request import Request
 from mailstack.lab.running import RunningLab
 from mailstack.lab.up import ensure
@@ -24,12 +24,12 @@ class RunLab:
     def __init__(self, engine: Engine, request: Request, *, keep: bool) -> None:
         self._engine, self._request, self._keep = engine, request, keep
         self._home = homes.current(engine)  # before anything is made: without an engine nothing could be removed
-        self._users = Users(self._home, request.name)
+        self._leases = Leases(self._home, request.name)
 
     def join(self) -> RunningLab:
         """Return the lab, once it is up and proven. Raises MailstackError."""
         name = self._request.name
-        self._users.join()
+        self._leases.join()
         try:
             if not self._keep:  # removes the lab if this process and the other workers are killed
                 guard(self._engine.target, self._home, name, Local())
@@ -40,12 +40,12 @@ class RunLab:
             # nothing was made, or what was made is removed, no engine is asked: it may never have been there.
             made = LabDirectory(self._home, name).is_made()
             with contextlib.suppress(MailstackError):  # the first error is the one to report
-                self._users.leave(self._remove if made else lambda: None)
+                self._leases.leave(self._remove if made else lambda: None)
             raise
 
     def leave(self) -> None:
         """Give up the hold; the last worker removes the lab, unless it is to be kept. Raises MailstackError."""
-        self._users.leave(self._remove)
+        self._leases.leave(self._remove)
 
     def _remove(self) -> None:
         if not self._keep:

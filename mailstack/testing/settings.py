@@ -1,4 +1,4 @@
-"""What an application needs to send mail through the lab, in the words of those that it is told to."""
+"""Settings with which an application sends mail through the lab, in the format of each framework."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Password(str):
-    """A password for libraries that want a string: what pytest shows of it is a blot."""
+    """A password for libraries that expect a string. Its repr, which pytest shows, hides it."""
 
     __slots__ = ()
 
@@ -22,7 +22,7 @@ class Password(str):
 
 @dataclass(frozen=True, slots=True)
 class SmtpSettings:
-    """Where mail is submitted, and as whom (RFC 6409); the server's certificate is of the lab's own CA."""
+    """Endpoint and credentials of submission (RFC 6409). The lab's own CA issued the server's certificate."""
 
     host: str
     port: int
@@ -32,13 +32,13 @@ class SmtpSettings:
     starttls: bool = True
 
     def context(self) -> ssl.SSLContext:
-        """A TLS client that trusts the lab's CA, and nobody else."""
+        """Return a TLS context that trusts the lab's CA only."""
         from mailstack.protocol import trust
 
         return trust.tls_context(self.ca_file)
 
     def connect(self) -> smtplib.SMTP:
-        """A session of smtplib, with TLS and logged in; to be used in `with`. Raises what smtplib does."""
+        """Return a session of smtplib, with TLS and logged in, to be used in `with`. Raises the errors of smtplib."""
         from mailstack.model import Endpoint
         from mailstack.protocol import smtp, trust
 
@@ -50,7 +50,7 @@ class SmtpSettings:
         return session
 
     def django(self) -> dict[str, object]:
-        """Django's settings; it trusts the CA when the environment has `SSL_CERT_FILE`: see docs/environment.md."""
+        """Return Django's settings. It trusts the CA if `SSL_CERT_FILE` is in its environment (docs/environment.md)."""
         return {
             "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
             "EMAIL_HOST": self.host,
@@ -61,7 +61,7 @@ class SmtpSettings:
         }
 
     def flask(self) -> dict[str, object]:
-        """The configuration that Flask-Mail and Flask-Mailman read."""
+        """Return the configuration of Flask-Mail and Flask-Mailman."""
         return {
             "MAIL_SERVER": self.host,
             "MAIL_PORT": self.port,
@@ -71,5 +71,5 @@ class SmtpSettings:
         }
 
     def environment(self) -> dict[str, str]:
-        """What has programs and libraries that use OpenSSL's defaults trust the lab's CA, and only it."""
+        """Return the environment in which programs and libraries with OpenSSL's defaults trust the lab's CA only."""
         return {"SSL_CERT_FILE": str(self.ca_file)}

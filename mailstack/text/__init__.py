@@ -1,1 +1,1 @@
-"""Words for people: durations, addresses, and the command lines that messages suggest."""
+"""Text for users: durations, printable text, command lines in messages; and the rules for mail addresses."""

@@ -1,8 +1,9 @@
-"""What can be a mail address, a domain or a host, and what can be an address of a lab, where all servers must take it.
+"""Check mail addresses, domains and hosts, and the stricter rules for addresses of a lab.
 
-An address of the world outside is what RFC 5321 has (section 4.1.2). One of the lab is also a user's name for Dovecot,
-a key in Postfix's tables, the name of a file and of a directory, and an atom of IMAP; `address_flaw` says why not.
-tests/docker/test_addresses.py has every character that is allowed log in, send and receive.
+An outside address follows RFC 5321, section 4.1.2. An address of a lab is also a user name for Dovecot, a key in
+Postfix's tables, the name of a file and of a directory, and an atom of IMAP: every server must accept it.
+`address_flaw` returns the reason against one. tests/docker/test_addresses.py logs in, sends and receives with every
+allowed character.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _LONGEST_LOCAL = 64  # octets; RFC 5321, section 4.5.3.1.1
 _LONGEST = 254  # octets of a whole address; RFC 5321, section 4.5.3.1.3, without < and >
-# Of a lab's domain: an address of 64 octets before the @ fits, and `postfix.` before the domain is a host's name.
+# Octets of a lab's domain: 64 octets before the @ still fit, and `postfix.` before the domain is a valid host name.
 _LONGEST_DOMAIN = _LONGEST - 1 - _LONGEST_LOCAL
 
 NO_ADDRESS, NO_DOMAIN = "is no address", "is no domain"
 
-# What RFC 5321 allows, and a server of the lab does not take.
+# Characters that RFC 5321 allows and a server of the lab does not accept.
 _NOWHERE = {
     "+": "what follows a + is a detail, not part of the name (RFC 5233; postconf(5), recipient_delimiter)",
     "/": "a directory is named after the address",
@@ -37,9 +38,9 @@ _NOT_FIRST = {
 
 
 def is_domain(name: str) -> bool:
-    """Whether `name` can be a mail domain: two labels or more, the last with a letter (RFC 1035, section 2.3.1).
+    """Return whether `name` can be a mail domain: two labels or more, the last not numeric (RFC 1035, section 2.3.1).
 
-    What ends with a number is an IPv4 address (RFC 1123, section 2.1).
+    A name with a numeric last label is an IPv4 address (RFC 1123, section 2.1).
     """
     labels = name.split(".")
     fits = len(name) <= 253 and len(labels) >= 2 and all(_LABEL.fullmatch(label) for label in labels)
@@ -47,9 +48,9 @@ def is_domain(name: str) -> bool:
 
 
 def is_host(name: str) -> bool:
-    """Whether `name` can be a host: a name of one label or more, or an IPv4 address.
+    """Return whether `name` can be a host: a name of one label or more, or an IPv4 address.
 
-    What ends with a number is an address (RFC 1123, section 2.1).
+    A name with a numeric last label is an address (RFC 1123, section 2.1).
     """
     labels = name.lower().split(".")
     if labels[-1].isdecimal():
@@ -61,14 +62,14 @@ def is_host(name: str) -> bool:
 
 
 def is_address(text: str) -> bool:
-    """Whether `text` can be a mail address (RFC 5321, section 4.1.2; ASCII, no quoted local part)."""
-    # Before it is lowered: the Kelvin sign (U+212A), say, becomes a k.
+    """Return whether `text` can be a mail address (RFC 5321, section 4.1.2; ASCII, no quoted local part)."""
+    # Check for ASCII before `lower`, which turns the Kelvin sign (U+212A), for example, into a k.
     local, _, domain = text.lower().rpartition("@") if text.isascii() else ("", "", "")
     return len(local) <= _LONGEST_LOCAL and bool(_LOCAL.fullmatch(local)) and is_domain(domain)
 
 
 def domain_flaw(name: str) -> str:
-    """Why `name`, in lower case, cannot be a domain of a lab; "" when it can."""
+    """Return why `name`, in lower case, cannot be a domain of a lab; "" when it can."""
     if not name.isascii():
         return f"has characters beyond ASCII in it{_in_ascii(name)}"
     if not is_domain(name):
@@ -79,9 +80,9 @@ def domain_flaw(name: str) -> str:
 
 
 def address_flaw(address: str) -> str:
-    """Why `address` cannot be an address of a lab; "" when it can.
+    """Return why `address` cannot be an address of a lab; "" when it can.
 
-    Its characters are those that every server of the lab takes, in a log-in, a delivery and a submission.
+    Allowed are the characters that every server of the lab accepts, in a log-in, a delivery and a submission.
     """
     local, at, domain = address.rpartition("@")
     if not at or not local:
@@ -103,7 +104,7 @@ def address_flaw(address: str) -> str:
 
 
 def _in_ascii(name: str) -> str:
-    """How an internationalised domain name is written in a definition (RFC 5890), where Python knows it."""
+    """Return a hint with the ASCII form of an internationalised domain name (RFC 5890); "" when Python has none."""
     try:
         ascii_name = name.encode("idna").decode()
     except UnicodeError:

@@ -1,10 +1,10 @@
-"""Durations as people say them."""
+"""Format durations for users."""
 
 from __future__ import annotations
 
 
 def spoken(seconds: float) -> str:
-    """`41 ms`, `1.3 s`, `12 s`, `4 min 12 s`, `2 h 5 min`, `3 d 4 h`: rounded, in two units at most."""
+    """Return a duration in one or two rounded units: `41 ms`, `1.3 s`, `12 s`, `4 min 12 s`, `2 h 5 min`, `3 d 4 h`."""
     if seconds < 0:
         return f"-{spoken(-seconds)}"
     if seconds < 0.9995:

@@ -1,4 +1,4 @@
-"""Command lines of mailstack that a message tells the user to type: of this lab, and on this host."""
+"""Format the mailstack command lines that messages suggest, for a lab and a host."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import shlex
 
 _DEFAULT_LAB = "lab"
-# Commands that have commands of their own.
+# Commands with subcommands.
 _GROUPS = ("account", "secrets")
 
 
 def line(*words: str, lab: str = "", host: str = "") -> str:
-    """Return a command line, as it is to be typed in the shell that this process was started in.
+    """Return a command line for the shell from which this process was started.
 
-    It names lab and host, unless they are the default. `lab` is the lab that it is about, "" where it is about none;
-    `host` is the host over SSH, "" for this machine. See `Target.line`, too.
+    It names the lab and the host, unless they are the default. `lab` is "" for a command without a lab; `host` is the
+    host over SSH, "" for this machine. See also `Target.line`.
 
         hint.line("logs", "postfix", lab="a")     # mailstack logs -n a postfix
     """

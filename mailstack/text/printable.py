@@ -1,4 +1,4 @@
-"""Text that cannot drive a terminal."""
+"""Make text safe for a terminal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import unicodedata
 
 
 def printable(text: str) -> str:
-    """`text` without what could drive a terminal: control, format and surrogate characters are shown as `?`.
+    """Return `text` safe for a terminal: control, format, surrogate and private-use characters become `?`.
 
-    Line ends and tabs become spaces; use it line by line for text of several lines.
+    Line ends and tabs become spaces; call it line by line for text of several lines.
     """
     if text.isprintable():
         return text

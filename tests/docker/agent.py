@@ -1,4 +1,4 @@
-"""A reader of mail on a lab: mails that are delivered to be read, and commands as they look at them."""
+"""A mail reader on a lab: deliver mails to read, and run the commands that read them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARRIVAL_SECONDS = 20
 
 
 def deliver(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
-    """Submit a mail as it is, as student@example.com, and wait for it: its UID."""
+    """Submit a mail unchanged as student@example.com, and wait for it; return its UID."""
     context = trust.tls_context(lab.ca_file)
     student = "student@example.com"
     with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
@@ -27,14 +27,14 @@ def deliver(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
 
 
 def deliver_from_nobody(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
-    """Hand a mail to the MX from the null sender, as another MTA does with a bounce, and wait for it: its UID."""
+    """Send a mail to the MX with the null envelope sender, as for a bounce, and wait for it; return its UID."""
     with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
         assert session.sendmail("", [to], raw) == {}
     return uid(lab, to, message_id)
 
 
 def uid(lab: RunningLab, address: str, message_id: str) -> int:
-    """The UID of a mail, once it has arrived."""
+    """Wait for a mail; return its UID."""
     context = trust.tls_context(lab.ca_file)
     with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
         found = imap.wait_for(box, message_id, Deadline.after(ARRIVAL_SECONDS))
@@ -42,7 +42,7 @@ def uid(lab: RunningLab, address: str, message_id: str) -> int:
 
 
 def written(message_id: str, **fields: str) -> EmailMessage:
-    """A mail to be delivered, with these fields."""
+    """Return a mail to deliver, with these fields."""
     made = EmailMessage()
     made["From"] = "student@example.com"
     made["To"] = "bob@example.com"
@@ -55,7 +55,7 @@ def written(message_id: str, **fields: str) -> EmailMessage:
 
 
 def refused(*words: str, code: int) -> str:
-    """What the command says on standard error when it ends with this code, and without a traceback."""
+    """Run a command that ends with this code and without a traceback; return its standard error."""
     result = subprocess.run([MAILSTACK, *words], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (code, ""), result.stderr
     assert "Traceback" not in result.stderr
@@ -63,7 +63,7 @@ def refused(*words: str, code: int) -> str:
 
 
 def on_a_terminal(*words: str) -> str:
-    """What the command shows where its output is a terminal."""
+    """Run a command with a terminal as its output; return the output."""
     master, slave = os.openpty()
     command = subprocess.Popen([MAILSTACK, *words], stdin=slave, stdout=slave, stderr=slave, env=os.environ | NO_COLOUR)
     os.close(slave)
@@ -80,6 +80,6 @@ NO_COLOUR = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}
 
 
 def harmful(shown: str) -> set[str]:
-    """The characters in an output that could drive a terminal; one has a carriage return at each line's end."""
+    """Return the characters in an output that could control a terminal, except carriage returns at line ends."""
     text = shown.replace("\r\n", "\n")
     return {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") and c != "\n"}

@@ -1,4 +1,4 @@
-"""A wrong command, run, and what it says and leaves behind."""
+"""Run a wrong command, and check its messages and what is left behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OVERLAYS = Path(__file__).parent.parent / "data" / "overlays"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command gave back."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -35,12 +35,12 @@ class Outcome:
 
     @property
     def messages(self) -> list[str]:
-        """The lines that say that something is wrong; progress and what explains a message are none."""
+        """Return the lines that report an error, without progress and explanations."""
         return [line for line in self.err.splitlines() if line.startswith(("mailstack: ", "Error: "))]
 
     @property
     def rest(self) -> list[str]:
-        """Lines that have no business there: neither a message, its explanation, its usage, nor progress."""
+        """Return unexpected lines: neither a message, nor its explanation, nor the usage, nor progress."""
         known = r"(mailstack: |Error: |Usage: |Try '|  |\t)|.* …$|\s*$"
         return [line for line in self.err.splitlines() if not re.match(known, line)]
 
@@ -63,7 +63,7 @@ def run_here(argv: Sequence[str], capfd: pytest.CaptureFixture[str]) -> Outcome:
 
 
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, stdin: bytes = b"") -> Outcome:
-    """Run the command as a process of its own."""
+    """Run the command in a separate process."""
     done = subprocess.run(
         [MAILSTACK, *argv],
         check=False,
@@ -76,7 +76,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, stdin
 
 
 class Traces:
-    """What there is of an owner's labs: on the engine, and in the runtime directory."""
+    """Everything that exists of an owner's labs: on the engine, and in the runtime directory."""
 
     def __init__(self, owner: str, directory: Path) -> None:
         import docker
@@ -86,7 +86,7 @@ class Traces:
         self.directory = directory
 
     def engine(self) -> set[str]:
-        """Containers, networks and volumes that carry the owner's label."""
+        """Return containers, networks and volumes with the owner's label."""
         wanted = {"label": [f"mailstack.owner={self.owner}"]}
         return (
             {f"container {found['Names'][0]}" for found in self._api.containers(all=True, filters=wanted)}
@@ -95,7 +95,7 @@ class Traces:
         )
 
     def files(self) -> set[str]:
-        """Files and directories, but for the note of which Compose was found."""
+        """Return files and directories, except the cache of which Compose was found."""
         found = {  # `walk` does not mind what goes while it looks
             os.path.relpath(f"{place}/{name}", self.directory)
             for place, directories, names in os.walk(self.directory)
@@ -104,11 +104,11 @@ class Traces:
         return found - {"compose.json"}
 
     def all(self) -> set[str]:
-        """Both."""
+        """Return the traces on the engine and in the runtime directory."""
         return self.engine() | self.files()
 
     def processes(self) -> dict[int, str]:
-        """What still runs for the owner, by its process id: a Compose whose `up` was killed, say."""
+        """Return the owner's running processes by process id, for example a Compose whose `up` was killed."""
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -118,7 +118,7 @@ class Traces:
 
 
 def until(done: Callable[[], bool], seconds: float = 15.0) -> bool:
-    """Whether it is done, within so many seconds: what ends by itself tells nobody."""
+    """Poll until `done` is true, at most `seconds`; return whether it is. For changes that send no event."""
     deadline = Deadline.after(seconds)
     while not done():
         if deadline.passed():
@@ -129,7 +129,7 @@ def until(done: Callable[[], bool], seconds: float = 15.0) -> bool:
 
 @contextlib.contextmanager
 def alone(stem: str) -> Iterator[Traces]:
-    """An owner and a runtime directory of one's own, as long as `with` lasts; what is left in the end is removed."""
+    """Yield a new owner with a separate runtime directory; remove everything that is left at exit."""
     owner = f"{stem}-{secrets.token_hex(4)}"
     directory = Path(f"/dev/shm/mailstack-{owner}")
     directory.mkdir(mode=0o700)
@@ -147,7 +147,7 @@ def alone(stem: str) -> Iterator[Traces]:
 
 @dataclass(frozen=True)
 class Overlay:
-    """An overlay with a mistake, and what is to be said of it."""
+    """An overlay with a mistake, and the expected message."""
 
     title: str
     says: str
@@ -156,7 +156,7 @@ class Overlay:
 
 
 def overlays(name: str) -> list[Overlay]:
-    """The overlays of a file in tests/data/overlays; yaml.txt says how it is written."""
+    """Return the overlays in a file of tests/data/overlays; yaml.txt describes the format."""
     found = []
     for part in (OVERLAYS / f"{name}.txt").read_text(encoding="utf-8").split("\n### ")[1:]:
         title, says, body = part.split("\n", 2)
@@ -169,7 +169,7 @@ def overlays(name: str) -> list[Overlay]:
 
 
 def listen(path: Path) -> socket.socket:
-    """Listen at a Unix socket."""
+    """Listen on a Unix socket."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
     server.listen()

@@ -1,4 +1,4 @@
-"""Labs for tests on a real engine: each under a name of its own, and none of them left behind."""
+"""Labs for tests on a real engine, each with a unique name, and all removed at the end."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from tests.docker.suites import PLUGIN, Run
 
 
 def _quiet(_: str) -> None:
-    """What a lab says of its progress is no test's business."""
+    """Ignore progress messages: tests show none."""
 
 
 class Labs:
-    """Makes labs with unique names, and removes what is left of them in the end."""
+    """Creates labs with unique names, and removes the remaining ones at the end."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
 
     def new_name(self, stem: str) -> str:
-        """A name that no other lab has, and that is removed in the end whatever is made under it."""
+        """Return a name that no other lab has. A lab with this name is removed at the end in any case."""
         name = f"{stem[:20].strip('-')}-{secrets.token_hex(4)}"
         self._names.append(name)
         return name
 
     def take_over(self, name: str) -> None:
-        """Have a lab that somebody else has made removed in the end, too."""
+        """Register a lab that was created elsewhere, to be removed at the end."""
         self._names.append(name)
 
     def up(self, name: str, overlays: Sequence[Path] = ()) -> RunningLab:
@@ -49,7 +49,7 @@ class Labs:
         return RunningLab(name, engines.here())
 
     def down(self, name: str) -> None:
-        """Remove a lab with all it has."""
+        """Remove a lab completely."""
         down.down(engines.here(), name, _quiet)
         self._names.remove(name)
 
@@ -57,7 +57,7 @@ class Labs:
     def one(
         self, stem: str, overlays: Sequence[Path] = (), prepare: Callable[[str], None] = lambda name: None
     ) -> Iterator[RunningLab]:
-        """A lab for as long as `with` lasts; `prepare` is called with its name before it is brought up."""
+        """Yield a lab within `with`; `prepare` is called with its name before `up`."""
         name = self.new_name(stem)
         try:
             prepare(name)
@@ -66,7 +66,7 @@ class Labs:
             self.down(name)
 
     def close(self) -> None:
-        """Remove what is left: all that can be, also when one cannot."""
+        """Remove the remaining labs, and continue after an error."""
         errors = []
         for name in list(self._names):
             try:
@@ -79,7 +79,7 @@ class Labs:
 
 @contextlib.contextmanager
 def own() -> Iterator[Labs]:
-    """Labs of an owner of their own, in a runtime directory of their own; all removed in the end."""
+    """Yield labs of a new owner with a separate runtime directory; remove all at the end."""
     session = f"tests-{secrets.token_hex(4)}"
     made = Labs()
     with pytest.MonkeyPatch.context() as patch:
@@ -97,14 +97,14 @@ def own() -> Iterator[Labs]:
 
 @pytest.fixture(scope="session")
 def labs() -> Iterator[Labs]:
-    """Labs for as long as the session lasts."""
+    """Yield a maker of labs for the session."""
     with own() as made:
         yield made
 
 
 @pytest.fixture(scope="session")
 def for_remote(labs: Labs) -> None:
-    """What machines that are reached over SSH are made of, and the images that they are sent, are here."""
+    """Build the parts of machines for SSH tests, and the images to send to them. Skip unless run as root."""
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
     base.ensure_base(engines.here(), Local(), _quiet)
@@ -115,14 +115,14 @@ def for_remote(labs: Labs) -> None:
 
 @pytest.fixture(scope="module")
 def machine(for_remote: None) -> Iterator[nested.Machine]:
-    """A bare machine that is reached over SSH, with the images that this host has."""
+    """Yield a bare machine that is reached over SSH and has the images of this host."""
     with bare() as made:
         yield made
 
 
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
-    """Runs a suite in a process of its own, as its author would; for modules that have the plugin `pytester`."""
+    """Return a function that runs a suite in a separate process, as its author would. The module needs `pytester`."""
 
     def run(source: str, *options: str, conftest: str = "") -> pytest.RunResult:
         pytester.makepyfile(test_suite=textwrap.dedent(source))
@@ -135,5 +135,5 @@ def run(pytester: pytest.Pytester) -> Run:
 
 @pytest.fixture
 def on_lab(run: Run, lab: RunningLab) -> Run:
-    """The same on the lab that the module's tests share."""
+    """Return a function that does so on the lab that the module's tests share."""
     return lambda source, *options, **more: run(source, "--mailstack-name", lab.name, *options, **more)

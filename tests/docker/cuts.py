@@ -1,9 +1,9 @@
-"""Cuts the connection to a host over SSH at random moments of `up`, and looks at what is said and what is left.
+"""Cut the connection to a host over SSH at random moments of `up`, and check the messages and what is left.
 
-    python -m tests.docker.cuts [COUNT] [SEED]      20 of them, where nothing is said
+    python -m tests.docker.cuts [COUNT] [SEED]      by default 20 cuts
 
-The connection is cut on the machine: what sshd has for it is killed. A moment before there is a connection, or after
-`up` has ended, is another one's.
+The connection is cut on the machine: the process of sshd for it is killed. If there is no connection yet, or `up`
+has ended, the cut is repeated at another moment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UP = [sys.executable, "-m", "mailstack", "up", "-n", LAB, "--host", HOST]
 
 @dataclass(frozen=True)
 class Cut:
-    """One cut, and what came of it."""
+    """One cut and its result."""
 
     moment: float  # as a part of how long the whole takes
     code: int
@@ -42,12 +42,12 @@ class Cut:
 
     @property
     def missed(self) -> bool:
-        """Whether it came when all was done, so that nothing was cut."""
+        """Return whether the cut came too late, after the work was done."""
         return self.code == 0 and not self.left
 
     @property
     def bad(self) -> bool:
-        """Whether it was not told in time, in the first line, with the host's name; or something was left."""
+        """Return whether the message was late, or lacked the host's name in its first line, or something is left."""
         told = self.code == 3 and self.seconds < SECONDS and HOST in self.message.partition("\n")[0]
         return bool(self.left) or not (told or self.missed)
 
@@ -58,7 +58,7 @@ class Cut:
 
 
 def cuts(machine: nested.Machine, count: int, seed: int) -> Iterator[Cut]:
-    """Cut `count` times, not counting those that came too late; every moment follows from the seed."""
+    """Cut `count` times, not counting cuts that came too late. The seed determines every moment."""
     chance = random.Random(seed)
     whole = _whole(machine)
     made = 0
@@ -73,7 +73,7 @@ def cuts(machine: nested.Machine, count: int, seed: int) -> Iterator[Cut]:
 
 
 def _whole(machine: nested.Machine) -> float:
-    """How long it takes when nobody cuts the connection, in seconds."""
+    """Return how long `up` takes without a cut, in seconds."""
     begun = time.monotonic()
     mailstack(machine, "up", "-n", LAB)
     taken = time.monotonic() - begun
@@ -83,7 +83,7 @@ def _whole(machine: nested.Machine) -> float:
 
 
 def _cut(machine: nested.Machine, moment: float, whole: float) -> Cut | None:
-    """Cut once; None when there was nothing to cut."""
+    """Cut once; return None if there was nothing to cut."""
     environment = {**os.environ, "HOME": str(machine.home)}
     with subprocess.Popen(UP, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         time.sleep(moment * whole)  # a moment of its own, not one that is waited for
@@ -103,7 +103,7 @@ def _cut(machine: nested.Machine, moment: float, whole: float) -> Cut | None:
 
 
 def main(count: int = 20, seed: int | None = None) -> int:
-    """Show each cut, and the slowest; 1 when one was no good."""
+    """Show each cut, and the slowest; return 1 if one failed."""
     seed = random.randrange(10**6) if seed is None else seed
     print(f"seed {seed}", flush=True)
     every = []

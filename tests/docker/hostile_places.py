@@ -1,4 +1,4 @@
-"""Directories that mailstack must not touch, and what a user may name by mistake; all of them made for a test."""
+"""Directories that mailstack must not touch, and paths that a user may give by mistake; all created for a test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOOKS = (("status", "-n", LAB), ("version",), ("config",), *DOWNS)
 
 @dataclass(frozen=True)
 class World:
-    """What a situation is made of."""
+    """The context of a situation: directories and the user."""
 
     top: Path  # everything is below it, and nothing else is there
     uid: int  # who runs mailstack
@@ -29,11 +29,11 @@ class World:
 
     @property
     def root(self) -> str:
-        """The name of mailstack's own directory below the one that is named."""
+        """Return the name of mailstack's own directory below the given one."""
         return f"mailstack-labs-{self.uid}"
 
     def folder(self, path: str, mode: int = 0o755, uid: int | None = None) -> Path:
-        """Make a directory, a user's own."""
+        """Create a directory that belongs to a user."""
         made = self.top / path
         made.mkdir(parents=True, exist_ok=True)
         made.chmod(mode)
@@ -41,7 +41,7 @@ class World:
         return made
 
     def thesis(self, path: str) -> Path:
-        """Make a folder with somebody's work in it, called like a lab and its files."""
+        """Create a folder of a user's documents, with the names of a lab and its files."""
         made = self.folder(path)
         for name in ("chapter-1.tex", "accounts", "aliases", "lab.json", "files/ca.pem", f"{LAB}/notes"):
             file = made / name
@@ -53,7 +53,7 @@ class World:
         return made
 
     def link(self, path: str, to: Path, uid: int | None = None) -> Path:
-        """Make a symbolic link."""
+        """Create a symbolic link."""
         made = self.top / path
         made.parent.mkdir(parents=True, exist_ok=True)
         made.symlink_to(to)
@@ -61,7 +61,7 @@ class World:
         return made
 
     def marked(self, path: str, kind: str, **more: str) -> Path:
-        """Make a directory as mailstack makes it."""
+        """Create a directory as mailstack does, with a marker."""
         made = self.folder(path, 0o700)
         (made / ".mailstack").write_text(json.dumps({"kind": kind, "format": 1, **more}))
         os.chown(made / ".mailstack", self.uid, -1)
@@ -69,7 +69,7 @@ class World:
         return made
 
     def engine(self, path: str) -> Path:
-        """Make the directory of the engine's labs, below a root of mailstack's own."""
+        """Create the directory of the engine's labs, below a root of mailstack."""
         self.folder(path)
         self.marked(f"{path}/{self.root}", "root")
         return self.marked(f"{path}/{self.root}/{self.home}", "engine")
@@ -77,7 +77,7 @@ class World:
 
 @dataclass(frozen=True)
 class Situation:
-    """A place as MAILSTACK_RUNTIME_DIR, and what is run there."""
+    """A directory for MAILSTACK_RUNTIME_DIR, and the commands to run with it."""
 
     name: str
     prepare: Callable[[World], Path]
@@ -86,7 +86,7 @@ class Situation:
 
 
 def _beside(path: str, make: Callable[[World, Path], object]) -> Callable[[World], Path]:
-    """A directory of the user's, in which something stands where mailstack would have its own."""
+    """Return a function that creates a user's directory, with something in the place of mailstack's own directory."""
 
     def prepare(world: World) -> Path:
         world.thesis("home")
@@ -98,7 +98,7 @@ def _beside(path: str, make: Callable[[World, Path], object]) -> Callable[[World
 
 
 def _inside(name: str, make: Callable[[World, Path], object]) -> Callable[[World], Path]:
-    """The same in a directory of labs that mailstack has made."""
+    """Return a function that creates the same in a directory of labs that mailstack has created."""
 
     def prepare(world: World) -> Path:
         world.thesis("home")
@@ -145,7 +145,7 @@ def _state(world: World, owner: str = "somebody@here") -> str:
 
 
 def _with_lab_json(world: World) -> Path:
-    """As the version before markers had it, but the engine has no such lab."""
+    """Write lab.json as the version before markers did, for a lab that the engine does not have."""
     named = world.thesis("named")
     (named / LAB / "lab.json").write_text(_state(world, os.environ["MAILSTACK_OWNER"]))
     (named / LAB / "files").mkdir()
@@ -161,7 +161,7 @@ def _ancestor(world: World) -> Path:
 
 
 def _planted(world: World) -> Path:
-    """Another user's link in a directory that all share."""
+    """Create a link of another user in a directory that all users share."""
     world.thesis("home")
     shared = world.folder("shared", 0o1777, 0)
     world.link(f"shared/{world.root}", world.top / "home", SOMEBODY)
@@ -244,7 +244,7 @@ SECRETS = (
 
 
 def snapshot(top: Path) -> dict[str, tuple[object, ...]]:
-    """Everything below a directory, with all that a change would change."""
+    """Return everything below a directory, with all attributes that a change would affect."""
     found: dict[str, tuple[object, ...]] = {}
     for place, folders, files in os.walk(top):
         for name in (".", *folders, *files):

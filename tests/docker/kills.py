@@ -1,9 +1,9 @@
-"""Kills whoever makes or uses a lab, at random moments, and measures how long something is left of it.
+"""Kill processes that create or use a lab at random moments, and measure how long anything of the lab is left.
 
-    python -m tests.docker.kills [COUNT] [SEED]      30 of them, where nothing is said
+    python -m tests.docker.kills [COUNT] [SEED]      by default 30 kills
 
-The controller is `mailstack up`; the experiment is the command; the master is pytest, alone or with two workers; a
-worker is one of those two: then the run has to go on without it, and what is left is looked at when it has ended.
+The controller is `mailstack up`. The experiment is the command. The master is pytest, alone or with two workers. A
+worker is one of these two: the run must continue without it, and is checked when it has ended.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def test_mail(number, mailbox, smtp_settings):
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill, and what came of it."""
+    """One kill and its result."""
 
     kind: str
     moment: float  # as a part of how long the whole takes
@@ -61,7 +61,7 @@ class Kill:
 
     @property
     def good(self) -> bool:
-        """Whether it left nothing in time, and disturbed nobody."""
+        """Return whether the kill left nothing in time, and disturbed no other lab."""
         return not self.left and not self.said
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Kill:
 
 
 def kills(count: int, seed: int) -> Iterator[Kill]:
-    """Kill `count` times, each kind in its turn; every moment follows from the seed."""
+    """Kill `count` times, each kind in turn. The seed determines every moment."""
     chance = random.Random(seed)
     with alone("kills") as traces, tempfile.TemporaryDirectory(prefix="kills-") as place:
         suite = Path(place) / "test_suite.py"
@@ -96,7 +96,7 @@ def _start(kind: str, suite: Path) -> subprocess.Popen[str]:
 
 
 def _whole(kind: str, suite: Path) -> float:
-    """How long it takes when nobody kills it, in seconds."""
+    """Return how long the process takes if nothing kills it, in seconds."""
     begun = time.monotonic()
     with _start(kind, suite) as process:
         said, _ = process.communicate(timeout=RUN_SECONDS)
@@ -137,7 +137,7 @@ def _kill(kind: str, moment: float, whole: float, suite: Path, traces: Traces, c
 
 
 def _workers(master: int) -> list[int]:
-    """The workers of a pytest: its children that execnet has started."""
+    """Return the workers of a pytest: its children that execnet started."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -148,7 +148,7 @@ def _workers(master: int) -> list[int]:
 
 
 def _judged(output: str) -> str:
-    """What is wrong with a run that has lost a worker: more than the one test that it was at."""
+    """Return what is wrong with a run that lost a worker: more than the one test that the worker was running."""
     if "in bootstrap_import" in output:  # killed before it was a worker: then xdist itself gives up
         return ""
     summary = output.strip().rpartition("\n")[2]
@@ -161,7 +161,7 @@ def _judged(output: str) -> str:
 
 
 def main(count: int = 30, seed: int | None = None) -> int:
-    """Show each kill, and the slowest; 1 when one was no good."""
+    """Show each kill, and the slowest; return 1 if one failed."""
     seed = random.randrange(10**6) if seed is None else seed
     print(f"seed {seed}", flush=True)
     every = []

@@ -1,4 +1,4 @@
-"""A lab on another machine: a bare one with an engine and SSH, commands on it, and what is left of them."""
+"""A lab on another machine: a bare machine with an engine and SSH, commands on it, and what is left of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.docker import nested
 
 @contextlib.contextmanager
 def bare(tmpfs: dict[str, str] | None = None) -> Iterator[nested.Machine]:
-    """A bare machine, as long as `with` lasts; its engine has the lab's images, which this host's has to have."""
+    """Yield a bare machine within `with`. Its engine has the lab's images, which the engine of this host must have."""
     _EARLIER.update(_connections())
     with nested.machine(state.owner(), image=nested.REMOTE, tmpfs=tmpfs) as made:
         tag = build.content_tag(bundled.stack())
@@ -33,7 +33,7 @@ def bare(tmpfs: dict[str, str] | None = None) -> Iterator[nested.Machine]:
 def mailstack(
     machine: nested.Machine, *words: str | Path, host: str = "tester", code: int = 0, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """A command here, on the machine; `text` is on its standard input."""
+    """Run a command here with the machine as target; `text` is its standard input."""
     done = subprocess.run(
         [sys.executable, "-m", "mailstack", *words, *(["--host", host] if host else [])],
         env={**os.environ, "HOME": str(machine.home)},
@@ -48,14 +48,14 @@ def mailstack(
 
 
 def answer(machine: nested.Machine, *words: str | Path, host: str = "tester") -> Any:
-    """What it says as JSON."""
+    """Run a command; return its JSON document."""
     return json.loads(mailstack(machine, *words, "--json", host=host).stdout)
 
 
 def left(machine: nested.Machine, there: bool = True) -> list[str]:
-    """What there is of any lab on the machine, and of its connection here, once the last who knows of it has gone.
+    """Return what is left of any lab on the machine, and of its connection here, after its last lease is released.
 
-    With `there=False` of the connection alone.
+    With `there=False`, only what is left of the connection.
     """
     deadline = Deadline.after(15)
     while (found := [*(_there(machine) if there else ()), *_here()]) and not deadline.passed():

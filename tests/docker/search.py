@@ -1,4 +1,4 @@
-"""A search for secrets: in files, in what the engine tells, and in every process."""
+"""Search for secrets: in files, in the engine's answers, and in every process."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from mailstack.lab.running import RunningLab
 
 @dataclass
 class Search:
-    """Looks for secrets, in the forms in which programs pass them on; says where, and never what."""
+    """Searches for secrets in the forms in which programs pass them on; reports the place and never the value."""
 
     needles: dict[bytes, str] = field(default_factory=dict)  # form -> name
 
     def add(self, name: str, value: str, users: Iterable[str] = ()) -> None:
-        """A secret; with `users` also as SASL PLAIN has it (RFC 4616), which no encoding of the value alone covers."""
+        """Add a secret, for `users` also as SASL PLAIN (RFC 4616), whose encoding differs from that of the value."""
         for text in (value, *(f"\0{user}\0{value}" for user in users)):
             self.needles[text.encode()] = name
             self.needles[base64.b64encode(text.encode())] = name
 
     def of(self, lab: RunningLab) -> None:
-        """All that are in a lab's directory now."""
+        """Add all secrets that are in a lab's directory now."""
         self.in_directory(lab.directory.files)
 
     def in_directory(self, directory: Path) -> None:
-        """All that are in what a lab's containers are handed now."""
+        """Add all secrets that a lab's containers mount now."""
         for address, password in files.passwords(directory).items():
             self.add(address, password.reveal(), [address])
         relay = files.read_relay(directory)
@@ -51,7 +51,7 @@ class Search:
                 self.needles[line.encode()] = f"the key of {service}"
 
     def in_places(self, places: Mapping[str, bytes]) -> list[str]:
-        """`NAME in PLACE` for each that is there."""
+        """Return `NAME in PLACE` for each secret found."""
         return sorted(
             {
                 f"{name} in {place}"
@@ -62,7 +62,7 @@ class Search:
         )
 
     def in_stream(self, chunks: Iterable[bytes]) -> bool:
-        """Whether any is in a stream, however long."""
+        """Return whether a stream of any length contains a secret."""
         with self.patterns() as patterns:
             grep = subprocess.Popen(
                 ["grep", "--quiet", "--text", "--fixed-strings", f"--file=/dev/fd/{patterns}"],
@@ -80,7 +80,7 @@ class Search:
 
     @contextlib.contextmanager
     def patterns(self) -> Iterator[int]:
-        """The needles that a line can have, one to a line, in a file without a name."""
+        """Yield a file without a name that has the single-line patterns, one to a line."""
         fd = os.memfd_create("needles")
         try:
             os.write(fd, b"\n".join(needle for needle in self.needles if b"\0" not in needle) + b"\n")
@@ -91,7 +91,7 @@ class Search:
 
 
 def of_engine(container_ids: Iterable[str], api: docker.APIClient | None = None) -> dict[str, bytes]:
-    """What anyone may ask the engine about containers, with their networks, volumes and images."""
+    """Return all that any user may ask the engine about containers, with their networks, volumes and images."""
     api = api or docker.from_env().api
     found: dict[str, bytes] = {}
 
@@ -116,7 +116,7 @@ def of_engine(container_ids: Iterable[str], api: docker.APIClient | None = None)
 
 
 def of_processes() -> dict[str, bytes]:
-    """Arguments and environment of each process on this machine, those in containers among them (proc(5))."""
+    """Return arguments and environment of each process on this machine, including those in containers (proc(5))."""
     found: dict[str, bytes] = {}
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
@@ -129,7 +129,7 @@ def of_processes() -> dict[str, bytes]:
 
 
 class Watch:
-    """Looks at all processes again and again, for as long as `with` lasts."""
+    """Reads all processes repeatedly within `with`."""
 
     def __init__(self, search: Callable[[], Search]) -> None:
         self._search, self._over = search, threading.Event()
@@ -152,17 +152,17 @@ class Watch:
             self._over.wait(0.01)
 
     def found(self) -> list[str]:
-        """Secrets that any process was seen with."""
+        """Return the secrets that were seen in a process."""
         return self._search().in_places(self.places)
 
 
 def command(*words: str | Path) -> subprocess.CompletedProcess[bytes]:
-    """`mailstack WORDS`, whatever its end."""
+    """Run `mailstack WORDS` with any exit code."""
     return subprocess.run(
         [sys.executable, "-m", "mailstack", *map(str, words)], capture_output=True, timeout=180, check=False
     )
 
 
 def containers(lab: RunningLab) -> list[str]:
-    """The ids of a lab's containers."""
+    """Return the ids of a lab's containers."""
     return [service.container for service in lab.services()]

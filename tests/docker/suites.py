@@ -1,4 +1,4 @@
-"""Suites that tests have pytest run: as their authors would, in a process of its own."""
+"""Suites that tests run with pytest in a separate process, as their authors would."""
 
 from __future__ import annotations
 

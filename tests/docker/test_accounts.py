@@ -1,4 +1,4 @@
-"""Accounts come and go in a running lab: they log in, send and receive at once, and nothing is started again."""
+"""Accounts are added to and removed from a running lab: they work at once, and no server restarts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def accounts(lab: RunningLab) -> Iterator[Accounts]:
 
 
 def crosses(lab: RunningLab, sender: str, recipient: str) -> None:
-    """A mail from one account to another arrives, once."""
+    """Check that a mail from one account to another arrives once."""
     context = trust.tls_context(lab.ca_file)
     message = draft.new_message(sender=sender, to=[recipient], subject="crossing", body="…")
     smtp.submit(smtp.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
@@ -74,7 +74,7 @@ def test_an_added_account_is_its_owner_s_alone(lab: RunningLab, accounts: Accoun
 
 
 def crosses_as(lab: RunningLab, user: str, sender: str) -> None:
-    """Submit a mail as one user, with another's address."""
+    """Submit a mail as one user, with another user's address."""
     message = draft.new_message(sender=sender, to=[user], subject="not mine", body="…")
     context = trust.tls_context(lab.ca_file)
     smtp.submit(smtp.to(lab.endpoints["submission"]), context, user, lab.password(user), message, [user], sender=sender)

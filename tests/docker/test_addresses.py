@@ -1,4 +1,4 @@
-"""Whatever can be an address of a lab works everywhere: log-in, delivery, submission, quota, aliases, removal."""
+"""Every valid address of a lab works everywhere: login, delivery, submission, quota, aliases, removal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPECIAL = "!#$%&'*+-/=?^_`{|}~"
 
 
 def shapes(stem: str) -> list[str]:
-    """Local parts with each character that is allowed at the start, in the middle and at the end, and some extremes."""
+    """Return local parts with each allowed character at the start, in the middle and at the end, and some extremes."""
     each = [
         local
         for number, character in enumerate(SPECIAL)
@@ -59,7 +59,7 @@ CATCH_ALL = "catch'`all`@1.test"
 
 
 def definition() -> dict[str, object]:
-    """The overlay: an account and an alias of each shape; each alias leads to the account of the same shape."""
+    """Return the overlay: an account and an alias of each shape; each alias leads to the account of the same shape."""
     aliases = {f"{local}@1.test": [f"{shapes('d')[number]}@example.com"] for number, local in enumerate(shapes("a"))}
     block = {
         "domains": {domain: {} for domain in DOMAINS[1:]} | {"1.test": {"catch_all": CATCH_ALL}},
@@ -75,24 +75,24 @@ def definition() -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
-    """A lab with all of them, of the definition and added."""
+    """Return a lab with all addresses, some in the definition and some added."""
     overlay = tmp_path_factory.mktemp("addresses") / "addresses.yaml"
     overlay.write_text(json.dumps(definition()))
     with labs.one("addresses", [overlay]) as made:
         with Accounts(made) as accounts:
             accounts.add_several(ADDED)
-            made.guest.disown()
+            made.account_lease.disown()
         yield made
 
 
 def every(lab: RunningLab) -> list[str]:
-    """All accounts that this module is about."""
+    """Return all accounts that this module tests."""
     return [*DEFINED, *ADDED, *ELSEWHERE, CATCH_ALL]
 
 
 @contextlib.contextmanager
 def inbox(lab: RunningLab, user: str, password: Secret) -> Iterator[imaplib.IMAP4_SSL]:
-    """A mailbox by the standard library, as users' programs open it: the name is an atom."""
+    """Open a mailbox with the standard library, as users' programs do: the name is an atom."""
     endpoint = lab.endpoints["imaps"]
     with imaplib.IMAP4_SSL(endpoint.host, endpoint.port, ssl_context=trust.tls_context(lab.ca_file)) as session:
         session.login(user, password.reveal())
@@ -101,7 +101,7 @@ def inbox(lab: RunningLab, user: str, password: Secret) -> Iterator[imaplib.IMAP
 
 
 def awaited(lab: RunningLab, sent: dict[str, list[str]]) -> list[str]:
-    """`ADDRESS: MARK` for each mark that is not in a mailbox when the time is over."""
+    """Return `ADDRESS: MARK` for each mark that is not in a mailbox in time."""
     deadline = Deadline.after(SECONDS)
     missing = []
     for address, marks in sent.items():
@@ -117,7 +117,7 @@ def awaited(lab: RunningLab, sent: dict[str, list[str]]) -> list[str]:
 
 
 def letter(sender: str, recipient: str, mark: str) -> bytes:
-    """A mail with an id of its own."""
+    """Return a mail with a unique Message-ID."""
     head = f"From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: {mark}\r\nMessage-ID: <{mark}@test>\r\n"
     return f"{head}\r\nhello\r\n".encode()
 
@@ -239,7 +239,7 @@ def test_the_journey_of_a_mail_to_each_is_found_by_its_address(lab: RunningLab) 
 
 
 def run(*words: str) -> str:
-    """`mailstack WORDS`: its answer."""
+    """Run `mailstack WORDS`; return its answer."""
     done = subprocess.run([sys.executable, "-m", "mailstack", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (words, done.stderr)
     return done.stdout

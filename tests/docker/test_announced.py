@@ -1,4 +1,4 @@
-"""What a server announces works, and what it says, it says once."""
+"""Each extension that a server announces works, and is announced once."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MESSAGE = b"Subject: announced\r\n\r\nx\r\n"
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs) -> Iterator[RunningLab]:
-    """A lab that these tests share."""
+    """Return a lab that these tests share."""
     with labs.one("announced") as made:
         yield made
 
 
 @pytest.fixture
 def bench(lab: RunningLab) -> Iterator[Bench]:
-    """What makes connections, also from inside the sender."""
+    """Yield a bench that opens connections, also from inside the sender."""
     with Bench(lab) as made:
         yield made
 
@@ -41,12 +41,12 @@ def bench(lab: RunningLab) -> Iterator[Bench]:
 
 
 def replies(session: smtplib.SMTP, *lines: str) -> list[int]:
-    """The codes of the replies to commands that are sent one by one."""
+    """Return the codes of the replies to commands that are sent one by one."""
     return [session.docmd(line)[0] for line in lines]
 
 
 def from_(mta: Mta, rest: str = "") -> str:
-    """A MAIL command that the MTA takes."""
+    """Return a MAIL command that the MTA accepts."""
     return f"MAIL FROM:<{STRANGER if mta.port == 25 and not mta.sender else ALICE}>{rest}"
 
 
@@ -54,14 +54,14 @@ TO_BOB = f"RCPT TO:<{BOB}>"
 
 
 def chunking(session: smtplib.SMTP, mta: Mta) -> bool:
-    """RFC 3030: a message by BDAT."""
+    """Test RFC 3030: a message by BDAT."""
     assert replies(session, from_(mta), TO_BOB) == [250, 250]
     session.send(b"BDAT %d LAST\r\n%s" % (len(MESSAGE), MESSAGE))
     return session.getreply()[0] == 250
 
 
 def pipelining(session: smtplib.SMTP, mta: Mta) -> bool:
-    """RFC 2920: commands in one group."""
+    """Test RFC 2920: commands in one group."""
     session.send(f"{from_(mta)}\r\n{TO_BOB}\r\nRSET\r\n".encode())
     return [session.getreply()[0] for _ in range(3)] == [250, 250, 250]
 

@@ -1,4 +1,4 @@
-"""Attachments are sent in pieces: too large ones are refused first, and what is killed leaves nothing."""
+"""Attachments are sent in pieces: too large ones are refused first, and a killed command leaves nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def peak(*words: str) -> tuple[int, str, int]:
-    """How a command ends, what it says on standard error, and the most memory that it had, in bytes."""
+    """Run a command; return its exit code, its standard error, and its peak memory in bytes."""
     argv = [sys.executable, "-c", MEASURED, str(MAILSTACK), *words]
     result = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     said, _, kilobytes = result.stderr.rstrip().rpartition("\n")
@@ -57,7 +57,7 @@ def peak(*words: str) -> tuple[int, str, int]:
 
 @pytest.fixture(scope="module")
 def at_rest(lab: RunningLab) -> int:
-    """The memory of a command that sends next to nothing."""
+    """Return the memory of a command that sends almost nothing."""
     return peak("send", "-n", lab.name, *FROM, "--to", "bob@example.com")[2]
 
 
@@ -68,7 +68,7 @@ def sparse(directory: Path, size: int) -> Path:
 
 
 def left(lab: RunningLab) -> tuple[str, list[queues.Entry]]:
-    """What is in the sender's directories for files, and in its queue."""
+    """Return the files in the sender's directories for attachments, and the mails in its queue."""
     sender = lab.service("sender").container
     find = "find /tmp /home/student /run /var/spool/postfix/maildrop /var/spool/postfix/incoming -type f"
     files = lab.engine.execute(sender, ["sh", "-c", f"{find} ! -path '/run/*.conf' ! -path '/run/relay/*'"]).stdout

@@ -1,4 +1,4 @@
-"""Every capability that a container is given back is needed: without it, its service does not work."""
+"""Every capability that is added to a container is needed: its service does not work without it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SERVER = {
 
 @functools.cache
 def definition_of(service: str) -> dict[str, Any]:
-    """A service as compose/lab.yaml writes it."""
+    """Return a service of compose/lab.yaml, unchanged."""
     document = yaml.safe_load(bundled.compose_file("lab.yaml").read_text())
     found: dict[str, Any] = document["services"][service]
     return found
@@ -49,7 +49,7 @@ SECONDS = 2.0  # for a server that works; a mail takes a tenth of it
 
 @pytest.fixture(scope="module")
 def bare(labs: Labs) -> Iterator[RunningLab]:
-    """A lab from which capabilities are taken, whose secrets belong to an ordinary user, as they do on most hosts."""
+    """Return a lab for capability tests, whose secrets belong to an ordinary user, as on most hosts."""
     with labs.one("bare") as running:
         for path in running.directory.files.iterdir():
             shutil.chown(path, 12345, 12345)
@@ -57,7 +57,7 @@ def bare(labs: Labs) -> Iterator[RunningLab]:
 
 
 def with_capabilities(lab: RunningLab, service: str, names: list[str], overlay: Path) -> None:
-    """Make a service's container again, with these capabilities and no others."""
+    """Recreate a service's container with these capabilities only."""
     overlay.write_text(f"services:\n  {service}:\n    cap_add: !override [{', '.join(names)}]\n")
     changed = dataclasses.replace(lab.state, files=(*lab.state.files, str(overlay)))
     runner = Local()
@@ -69,7 +69,7 @@ def with_capabilities(lab: RunningLab, service: str, names: list[str], overlay: 
 
 
 def works(lab: RunningLab, service: str) -> None:
-    """Raise unless the service does what it is there for, within a few seconds."""
+    """Raise unless the service does its work within a few seconds."""
     deadline = Deadline.after(SECONDS)
     if service == "sender":
         readiness.sender(lab, deadline)

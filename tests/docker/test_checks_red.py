@@ -1,8 +1,8 @@
-"""Every check goes red on a lab that is broken in just its way, and by its own judgement.
+"""Every check fails on a lab that is broken in the way that it tests, by its own judgement.
 
-A breakage is one protection less, or one fault more, with the checks that it must turn red, and what the evidence of
-each must say. Breakages that do not hide each other share a lab, and on each lab other checks still pass: it is not
-just down. A check that no breakage turns red fails the last test but one.
+A breakage removes a protection or adds a fault. It names the checks that it must fail, and the expected evidence of
+each. Breakages that do not hide each other share a lab, and on each lab other checks still pass: the lab is not just
+down. A check that no breakage fails makes the last test but one fail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mail programs that look for a name in the server's certificate work with what `mailstack env` gives them."""
+"""Mail programs that verify the name in the server's certificate work with the variables of `mailstack env`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ printf 'hello\\n' | s-nail -:/ -Sv15-compat -Smta="smtp://$SMTP_HOST:$SMTP_PORT"
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs) -> Iterator[RunningLab]:
-    """A lab, with a mail that waits to be read."""
+    """Return a lab with a mail to read."""
     with labs.one("clients") as made:
         letter = sending.letter(made.definition(), None, [BOB], "for programs", "A line of text.", [])
         assert sending.send(made, letter, "submission", Deadline.after(SECONDS)).arrived
@@ -79,7 +79,7 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 
 @pytest.fixture(scope="module")
 def machine(lab: RunningLab) -> Iterator[Any]:
-    """Debian's packages of them, on this machine's network."""
+    """Yield a container with Debian's packages of the programs, on this machine's network."""
     client = docker.from_env()
     client.images.build(fileobj=io.BytesIO(DOCKERFILE), tag=IMAGE, rm=True, forcerm=True)
     labels = {LABEL_LAB: lab.name, LABEL_OWNER: lab.state.owner, LABEL_EXPIRES: "never"}
@@ -94,7 +94,7 @@ def machine(lab: RunningLab) -> Iterator[Any]:
 
 
 def run(lab: RunningLab, machine: Any, script: str, **more: str) -> str:
-    """A script there with the lab's variables, which are told to nobody else: by standard input."""
+    """Run a script there; the lab's variables are on standard input, so that no other process sees them."""
     found = {**environment.revealed(environment.variables(lab, BOB)), **more}
     whole = "".join(f"{name}={shlex.quote(value)}\n" for name, value in found.items()) + script
     done = lab.engine.execute(machine.id, ["sh"], input=whole.encode())

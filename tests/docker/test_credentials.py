@@ -1,4 +1,4 @@
-"""Secrets are kept in files of their own, are revealed one at a time, and hold at once when they are rotated."""
+"""Secrets are kept in separate files, are revealed one at a time, and take effect at once when they are rotated."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_secrets_are_0600_in_a_0700_directory_on_tmpfs_and_gone_after_down(labs:
 
 
 def file_system_of(path: Path) -> str:
-    """The kind of file system that a path is on (proc(5), /proc/mounts)."""
+    """Return the type of the file system of a path (proc(5), /proc/mounts)."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     held = [(place, kind) for place, kind in mounts if path.is_relative_to(place)]
     return max(held, key=lambda mount: len(mount[0]))[1]
@@ -62,7 +62,7 @@ def test_reveal_prints_one_secret_to_standard_output_and_to_nothing_else(labs: L
 
 
 def log_in(lab: RunningLab, user: str, password: str) -> int:
-    """The reply to AUTH on the submission port."""
+    """Return the reply to AUTH on the submission port."""
     context = trust.tls_context(lab.ca_file)
     with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
         try:

@@ -1,4 +1,4 @@
-"""What client and server said: of each way into the lab, with the credentials blotted out."""
+"""The dialogue of client and server for each way into the lab, with the credentials masked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 
 
 def command(lab: RunningLab, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """`mailstack dialogue WORDS`, whatever its end."""
+    """Run `mailstack dialogue WORDS` with any exit code."""
     argv = [sys.executable, "-m", "mailstack", "dialogue", "-n", lab.name, *map(str, words)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
@@ -59,7 +59,7 @@ def replies(found: dict[str, Any]) -> list[tuple[str, int]]:
 
 
 def secrets(lab: RunningLab) -> list[str]:
-    """Every password of the lab, and what SASL PLAIN makes of it."""
+    """Return every password of the lab, and its SASL PLAIN form."""
     relay = files.read_relay(lab.directory.files)
     assert relay
     pairs = [(address, each.reveal()) for address, each in files.passwords(lab.directory.files).items()]
@@ -190,7 +190,7 @@ def test_a_sender_of_nobody_is_wrong_input(lab: RunningLab) -> None:
 
 
 def recorders(lab: RunningLab) -> int:
-    """How many recorders run in the sender."""
+    """Return how many recorders run in the sender."""
     counted = lab.engine.execute(lab.service("sender").container, ["sh", "-c", "grep -l bin/recorder /proc/*/cmdline"])
     return len([line for line in counted.stdout.splitlines() if "self" not in line]) - 1  # and the shell itself
 
@@ -279,7 +279,7 @@ def test_a_mail_that_is_recorded_arrives_also_when_nobody_listens(lab: RunningLa
 
 
 def received(lab: RunningLab, address: str, message_id: str) -> tuple[str, ...]:
-    """The Received: fields of a mail in a mailbox, the newest hop first; without the header that chose the way."""
+    """Return the Received: fields of a mail in a mailbox, newest first, without the header that chose the route."""
     context = trust.tls_context(lab.ca_file)
     with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
         headers = dict(imap.find(box, message_id)[0].headers)

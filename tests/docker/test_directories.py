@@ -1,4 +1,4 @@
-"""Only what mailstack made is touched: hostile directories, as root and as an ordinary user."""
+"""Only directories that mailstack created are touched: hostile directories, as root and as an ordinary user."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ print(json.dumps(told))
 
 
 def _python(uid: int) -> str:
-    """A Python that a user can run, with what this one has installed."""
+    """Return a Python that a user can run, with the packages of this one."""
     for python in (sys.executable, "/usr/bin/python3"):
         found = subprocess.run(
             [python, "-c", "import click, yaml"], user=uid, cwd="/", env=_paths(), capture_output=True, check=False
@@ -69,7 +69,7 @@ def _paths() -> dict[str, str]:
 
 
 def run(world: World, named: Path | str, commands: tuple[tuple[str, ...], ...]) -> list[tuple[int, str]]:
-    """Run commands as the world's user; exit code and messages of each."""
+    """Run commands as the world's user; return exit code and messages of each."""
     environment = {
         **_paths(),
         "HOME": "/nonexistent",

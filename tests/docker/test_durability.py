@@ -1,4 +1,4 @@
-"""What was accepted is not lost: whatever is killed, it arrives once."""
+"""Accepted mail is not lost: it arrives once, whatever is killed."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def _quiet(_: str) -> None:
 
 @pytest.fixture
 def lab(labs: Labs) -> Iterator[RunningLab]:
-    """A lab of the test's own."""
+    """Return a lab for one test only."""
     with labs.one("durable") as running:
         yield running
 
 
 def up_again(lab: RunningLab) -> RunningLab:
-    """`mailstack up` on the lab, as it is."""
+    """Run `mailstack up` on the lab, unchanged."""
     life.up(engines.here(), life.Request(lab.name), _quiet)
     return RunningLab(lab.name, engines.here())
 
 
 def accepted(lab: RunningLab, subject: str) -> str:
-    """The Message-ID of a mail from alice to bob that Postfix took with 250."""
+    """Submit a mail from alice to bob that Postfix accepts with 250; return its Message-ID."""
     message = draft.new_message(sender="alice@example.com", to=["bob@example.com"], subject=subject, body="Keep me.\n")
     smtp.submit(
         smtp.to(lab.endpoints["submission"]),
@@ -58,12 +58,12 @@ def accepted(lab: RunningLab, subject: str) -> str:
 
 
 def arrived_once(lab: RunningLab, message_id: str, address: str = "bob@example.com") -> bool:
-    """Whether the mail is in the mailbox once, when the queues have nothing more to deliver."""
+    """Return whether the mail is in the mailbox once, after the queues have no more deliveries."""
     return copies(lab, [message_id], address) == [1]
 
 
 def copies(lab: RunningLab, message_ids: list[str], address: str = "bob@example.com") -> list[int]:
-    """How often each mail is in the mailbox, when the queues have nothing more to deliver."""
+    """Return how often each mail is in the mailbox, after the queues have no more deliveries."""
     deadline, where = Deadline.after(ARRIVAL_SECONDS), queues.containers(lab)
     empty = False
     while not empty:
@@ -77,7 +77,7 @@ def copies(lab: RunningLab, message_ids: list[str], address: str = "bob@example.
 
 
 def eventually(met: Callable[[], bool]) -> None:
-    """Wait for what there is no event for."""
+    """Poll for a condition that has no event."""
     deadline = Deadline.after(20)
     while not met():
         assert not deadline.passed()
@@ -85,7 +85,7 @@ def eventually(met: Callable[[], bool]) -> None:
 
 
 def greets(lab: RunningLab) -> bool:
-    """Whether Postfix greets on 587: a published port accepts before its server does."""
+    """Return whether Postfix greets on 587: a published port accepts connections before its server does."""
     try:
         with smtp.to(lab.endpoints["submission"])() as connection:
             return connection.recv(4) == b"220 "
@@ -94,7 +94,7 @@ def greets(lab: RunningLab) -> bool:
 
 
 def may_log_in(lab: RunningLab) -> bool:
-    """Whether alice is let in on 587."""
+    """Return whether alice can log in on 587."""
     context = trust.tls_context(lab.ca_file)
     try:
         with smtp.Smtp(
@@ -107,12 +107,12 @@ def may_log_in(lab: RunningLab) -> bool:
 
 
 def queued(lab: RunningLab, service: str) -> list[queues.Entry]:
-    """What stands in the queue of a service."""
+    """Return the mails in the queue of a service."""
     return queues.entries(lab.engine, lab.service(service).container, service)
 
 
 def container(lab: RunningLab, service: str) -> Container:
-    """A service's container, to be killed."""
+    """Return a service's container, to be killed."""
     return docker.from_env().containers.get(lab.service(service).container)
 
 

@@ -1,4 +1,4 @@
-"""A lab whose files are not where a command keeps them: another runtime directory's, or an earlier version's."""
+"""A lab whose files are not where a command looks for them: in another runtime directory, or of an earlier version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same wheel on another engine: Debian trixie's, of version 26, nested in a container."""
+"""The same wheel on another engine: Debian trixie's version 26, nested in a container."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.engine26]
 
 @pytest.fixture(scope="module")
 def machine(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[nested.Machine]:
-    """A machine with the wheel of this checkout, and the images that the host has."""
+    """Yield a machine with the wheel of this checkout, and the images of the host."""
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
     dist = tmp_path_factory.mktemp("dist")

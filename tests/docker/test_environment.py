@@ -1,4 +1,4 @@
-"""A lab as variables: programs of other languages send and read mail with nothing else."""
+"""A lab as variables: programs in other languages send and read mail with these only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 
 
 def in_a_shell(script: str, lab: RunningLab, shell: str = "sh") -> subprocess.CompletedProcess[str]:
-    """Run what a user would type; `mailstack` is found, and the lab's name is in $LAB."""
+    """Run a script as a user would type it, with `mailstack` in PATH and the lab's name in $LAB."""
     environment = {**os.environ, "PATH": f"{Path(MAILSTACK).parent}:{os.environ['PATH']}", "LAB": lab.name}
     return subprocess.run(
         [shell, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
@@ -38,7 +38,7 @@ def in_a_shell(script: str, lab: RunningLab, shell: str = "sh") -> subprocess.Co
 
 
 def received(lab: RunningLab, address: str, message_id: str) -> None:
-    """The mail is in the mailbox."""
+    """Check that the mail is in the mailbox."""
     with imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address)) as box:
         imap.wait_for(box, message_id, Deadline.after(15))
 

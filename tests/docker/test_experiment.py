@@ -1,4 +1,4 @@
-"""The experiment, performed by the command: every row of it is a step, nothing stays behind, nothing secret is told."""
+"""The experiment, run by the command: every row is a step, nothing is left, and no secret is shown."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def traces() -> Iterator[Traces]:
-    """An owner and a runtime directory of this module's own."""
+    """Yield an owner and a runtime directory for this module."""
     with alone("experiment") as found:
         yield found
 
 
 @dataclass(frozen=True)
 class Performed:
-    """A performance: its document, its folder, and what its lab kept to itself."""
+    """A run of the experiment: its document, its folder, and the secrets of its lab."""
 
     document: Any
     folder: Path
@@ -75,7 +75,7 @@ class Performed:
 
 @pytest.fixture(scope="module")
 def performed(traces: Traces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performed]:
-    """The experiment on the lab as it is; the lab is kept until its secrets are known."""
+    """Run the experiment on the unchanged lab, which is kept until its secrets are known."""
     folder = tmp_path_factory.mktemp("report") / "lab"
     outcome = run(["experiment", "--json", "--keep", "--out", str(folder)])
     assert outcome.code == 0, [step["reason"] for step in json.loads(outcome.out)["steps"] if step["reason"]]
@@ -106,7 +106,7 @@ def test_every_row_of_the_experiment_is_a_step_and_every_step_a_row(performed: P
 
 
 def _shape(found: Any, written: Any, place: str = "") -> Iterator[str]:
-    """Where a document has not the keys, or not the types, of the one that is written down."""
+    """Return where the keys or types of a document differ from the documented ones."""
     if isinstance(written, dict) and isinstance(found, dict):
         for key in written:
             if key not in found:

@@ -1,7 +1,7 @@
-"""Every step of the experiment fails on a lab that is broken in just its way, by its own judgement.
+"""Every step of the experiment fails on a lab that is broken in the way that it tests, by its own judgement.
 
-Most breakages are done to one lab, one after the other, and undone. A step that no breakage makes fail fails the last
-test.
+Most breakages are applied to one lab one after the other, and reverted. A step that no breakage fails makes the last
+test fail.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Breakage = Callable[[RunningLab], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Red:
-    """A way to break the lab, the step that it makes fail, and what the reason says (a regex)."""
+    """A way to break the lab, the step that it fails, and the expected reason (a regular expression)."""
 
     step: str
     says: str
@@ -58,7 +58,7 @@ _BACK = "cp -p /tmp/main.cf /tmp/master.cf /etc/postfix; postfix reload"
 
 
 def _postfix(service: str, **settings: str) -> Breakage:
-    """Other settings in main.cf, or in master.cf where a name begins with a service's (`submission__inet__…`)."""
+    """Change settings in main.cf, or in master.cf if a name begins with that of a service (`submission__inet__…`)."""
 
     @contextlib.contextmanager
     def broken(lab: RunningLab) -> Iterator[None]:
@@ -76,7 +76,7 @@ def _postfix(service: str, **settings: str) -> Breakage:
 
 
 def _header(service: str, rule: str) -> Breakage:
-    """A rule on the header of every mail: header_checks(5)."""
+    """Add a rule on the header of every mail: header_checks(5)."""
     return _postfix(service, header_checks=f"regexp:{{ {{{rule}}} }}")
 
 
@@ -103,7 +103,7 @@ def _wrong_password(lab: RunningLab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _another_key(lab: RunningLab) -> Iterator[None]:
-    """The sender's certificate, with the key of another."""
+    """Pair the sender's certificate with another key."""
     file = lab.directory.files / "sender.pem"
     own = file.read_text()
     key = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
@@ -118,7 +118,7 @@ def _another_key(lab: RunningLab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _nameless_mail(lab: RunningLab) -> Iterator[None]:
-    """A mail in the recipient's mailbox that has no subject."""
+    """Put a mail without a subject into the recipient's mailbox."""
     with _header("postfix", "/^Subject:/ IGNORE")(lab):
         one = Scene(lab)
         assert judge(STEPS["mime"], one, {}).verdict is Verdict.PASS
@@ -242,13 +242,13 @@ REDS = (
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs) -> Iterator[RunningLab]:
-    """The lab that is broken, again and again."""
+    """Return the lab that is broken repeatedly."""
     with labs.one("red-experiment", prepare=lambda name: prepare(engines.here(), name)) as found:
         yield found
 
 
 def _judged(lab: RunningLab, red: Red) -> Mapping[str, Outcome]:
-    """The step, and those before it, each judged for itself: what it needs is not asked."""
+    """Judge the step and those before it, each separately: the steps that it needs are not consulted."""
     one = Scene(lab)
     return {id: judge(STEPS[id], one, {}) for id in (*red.before, red.step)}
 

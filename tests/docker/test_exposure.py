@@ -1,4 +1,4 @@
-"""What another user of the host reaches of a lab: the published services, and nothing else."""
+"""Another user of the host can reach the published services of a lab, and nothing else."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _become_nobody() -> None:
 
 @pytest.fixture(scope="module")
 def as_nobody() -> Iterator[Callable[..., Any]]:
-    """Calls functions as a user who has no part in the lab; in processes that are forked, so need no interpreter."""
+    """Calls functions as a user unrelated to the lab, in forked processes, which need no new interpreter."""
     if os.geteuid() != 0:
         pytest.skip("only root can act as another user")
     fork = multiprocessing.get_context("fork")
@@ -59,7 +59,7 @@ def open_ports(address: str, ports: range) -> list[int]:
 
 
 def denied(path: str) -> bool:
-    """Whether a directory cannot be looked into."""
+    """Return whether a directory cannot be listed."""
     try:
         next(Path(path).iterdir(), None)
     except PermissionError:
@@ -68,7 +68,7 @@ def denied(path: str) -> bool:
 
 
 def inspected(lab: RunningLab) -> dict[str, dict[str, Any]]:
-    """The engine's descriptions of the containers."""
+    """Return the engine's descriptions of the containers."""
     client = docker.from_env()
     return {name: client.containers.get(lab.service(name).container).attrs for name in SERVICES}
 

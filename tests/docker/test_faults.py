@@ -1,4 +1,4 @@
-"""Every known failure is caused in a lab, seen in its log, and explained."""
+"""Every known failure is caused in a lab, found in its log, and explained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.journeys.scenes import SCENES
 
 @pytest.fixture(scope="module")
 def stage(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Stage]]:
-    """The stage of a world, made when it is first asked for."""
+    """Yield a function that returns the stage of a world, created when it is first requested."""
     made: dict[str, Stage] = {}
 
     def of(world: str) -> Stage:
@@ -37,7 +37,7 @@ def stage(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
 
 
 def explained(*words: str) -> dict[str, dict[str, object]]:
-    """What `mailstack explain` says: id → entry."""
+    """Run `mailstack explain`; return its entries by id."""
     result = click.testing.CliRunner().invoke(cli, ["explain", "--json", *words])
     assert result.exit_code == 0, result.output
     return {each["id"]: each for each in json.loads(result.stdout)["failures"]}

@@ -1,4 +1,4 @@
-"""Django and Flask, as they are, send mail by the settings that the plugin hands out; over TLS."""
+"""Django and Flask, unmodified, send mail over TLS with the settings of the plugin."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 
 
 def conftest() -> str:
-    """That of the document, for Django."""
+    """Return the document's conftest.py for Django."""
     (block,) = re.findall(r"```text\n(@pytest\.fixture.*?)```", DOCUMENT.read_text(), re.DOTALL)
     return CONFTEST + textwrap.dedent(block)
 

@@ -1,4 +1,4 @@
-"""Nothing is left behind, though nobody calls `down`: whoever makes or uses a lab may be killed at any moment."""
+"""Nothing is left without `down`: any process that creates or uses a lab may be killed at any moment."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ USER = f"""
 import os, sys
 from mailstack.engine.engine import Engine
 from mailstack.lab import homes
-from mailstack.lab.leases import Users, guard
+from mailstack.lab.leases import Leases, guard
 from mailstack.runner.local import Local
 from mailstack.target import target
 engine = Engine(target.local(os.environ))
 there = homes.current(engine)
-Users(there, "{NAME}").join()
+Leases(there, "{NAME}").join()
 guard(engine.target, there, "{NAME}", Local())
 print(flush=True)
 sys.stdin.read()
@@ -49,14 +49,14 @@ BROKEN = "x-mailstack:\n  settings:\n    dovecot: |\n      no_such_setting = yes
 
 @pytest.fixture(scope="module")
 def traces() -> Iterator[Traces]:
-    """An owner and a runtime directory of this module's own."""
+    """Yield an owner and a runtime directory for this module."""
     with alone("guard") as found:
         yield found
 
 
 @pytest.fixture(autouse=True)
 def nothing_before(traces: Traces) -> Iterator[None]:
-    """A test that begins with nothing, and ends so."""
+    """Check that a test starts with nothing and leaves nothing."""
     assert (traces.all(), traces.processes()) == (set(), {})
     yield
     run(["down", "--all"])
@@ -65,7 +65,7 @@ def nothing_before(traces: Traces) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def seconds(traces: Traces) -> float:
-    """How long an `up` takes here, when the images are there."""
+    """Return how long an `up` takes here with existing images, in seconds."""
     begun = time.monotonic()
     assert run(["up", "-n", NAME]).code == 0
     taken = time.monotonic() - begun
@@ -74,13 +74,13 @@ def seconds(traces: Traces) -> float:
 
 
 def _gone(traces: Traces) -> None:
-    """Nothing is left in the end: on the engine, of files, of processes."""
+    """Wait until nothing is left: on the engine, of files, of processes."""
     until(lambda: not traces.processes() and not traces.all())
     assert (traces.all(), traces.processes()) == (set(), {})
 
 
 def _end_guards(traces: Traces) -> None:
-    """Kill the processes that would tidy up."""
+    """Kill the processes that would clean up."""
     guards = [pid for pid, line in traces.processes().items() if "mailstack.lab.guard" in line]
     assert guards
     for pid in guards:
@@ -90,7 +90,7 @@ def _end_guards(traces: Traces) -> None:
 
 @contextlib.contextmanager
 def _user() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that uses the lab, with a session of its own."""
+    """Yield a process that holds a lease on the lab, in a session of its own."""
     with subprocess.Popen([sys.executable, "-c", USER], stdin=-1, stdout=-1, start_new_session=True) as process:
         try:
             assert process.stdout and process.stdout.readline() == b"\n"
@@ -179,7 +179,7 @@ def test_a_lab_that_is_up_is_watched_by_nobody_and_survives_an_up_that_is_killed
 
 @contextlib.contextmanager
 def _going_down() -> Iterator[subprocess.Popen[str]]:
-    """A `down` that has begun to remove the lab."""
+    """Yield a `down` that has begun to remove the lab."""
     with subprocess.Popen((MAILSTACK, "down", "-n", NAME), stdout=-3, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         assert any("removing lab" in line for line in process.stderr)

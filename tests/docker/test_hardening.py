@@ -1,4 +1,4 @@
-"""Least privilege: what each container is denied, and that it works so."""
+"""Least privilege: the privileges that each container is denied, and that it works without them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SERVER = {
 
 @functools.cache
 def definition_of(service: str) -> dict[str, Any]:
-    """A service as compose/lab.yaml writes it."""
+    """Return a service of compose/lab.yaml, unchanged."""
     document = yaml.safe_load(bundled.compose_file("lab.yaml").read_text())
     found: dict[str, Any] = document["services"][service]
     return found
@@ -48,20 +48,20 @@ GIVEN_BACK = [(service, capability) for service in SERVICES for capability in de
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs) -> Iterator[RunningLab]:
-    """One lab for all that only looks."""
+    """Return a lab for all tests that change nothing."""
     with labs.one("hardened") as running:
         yield running
 
 
 def inside(lab: RunningLab, service: str, *argv: str) -> str:
-    """What a program in a service's container prints."""
+    """Return the output of a program in a service's container."""
     result = lab.engine.execute(lab.service(service).container, argv)
     assert result.code == 0, result.stderr
     return result.stdout
 
 
 def inspected(lab: RunningLab, service: str) -> dict[str, Any]:
-    """The engine's description of a service's container."""
+    """Return the engine's description of a service's container."""
     attributes: dict[str, Any] = docker.from_env().containers.get(lab.service(service).container).attrs
     return attributes
 
@@ -153,7 +153,7 @@ def test_a_program_that_takes_all_memory_is_killed_and_the_lab_works_on(lab: Run
 
 
 def listeners(lab: RunningLab, service: str) -> set[tuple[str, int]]:
-    """Who listens, or waits for datagrams, without the engine's own resolver on 127.0.0.11 (proc(5), /proc/net/tcp)."""
+    """Return TCP and UDP listeners, except the engine's own resolver on 127.0.0.11 (proc(5), /proc/net/tcp)."""
     found = set()
     tables = inside(lab, service, "sh", "-c", "cat /proc/net/tcp /proc/net/udp; cat /proc/net/tcp6 /proc/net/udp6 || :")
     for line in tables.splitlines():
@@ -226,7 +226,7 @@ def test_the_healthcheck_fails_when_the_server_does_not_listen(lab: RunningLab, 
 
 
 def labels_of(lab: RunningLab) -> dict[str, str]:
-    """A lab's labels: what carries them is removed with it."""
+    """Return a lab's labels, by which its parts are removed."""
     return {"mailstack.lab": lab.name, "mailstack.owner": lab.state.owner, "mailstack.expires": "never"}
 
 
@@ -257,19 +257,19 @@ while True:
 
 @dataclasses.dataclass
 class Outside:
-    """A host on another network, which this machine routes to."""
+    """A host on another network, to which this machine routes."""
 
     address: str
     heard: Path  # a line for each connection
 
     def connections(self) -> int:
-        """How often anyone has connected."""
+        """Return the number of connections so far."""
         return len(self.heard.read_text().splitlines()) - 1
 
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    """A network namespace with somebody who listens on port 25, at an address that is nobody's (RFC 2544)."""
+    """Yield a network namespace with a listener on port 25, at a reserved address (RFC 2544)."""
     ip = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if os.geteuid() != 0 or ip is None:
         pytest.skip("only root can make a network namespace" if ip else "there is no `ip` (iproute2) on this machine")

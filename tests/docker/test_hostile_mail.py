@@ -1,4 +1,4 @@
-"""A hostile mail on a real lab: listed, read, saved, answered and traced, and it does no harm."""
+"""A hostile mail on a real lab is listed, read, saved, answered and traced, and does no harm."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def name(lab: RunningLab) -> str:
 
 @pytest.fixture(scope="module")
 def evil(lab: RunningLab) -> tuple[bytes, str]:
-    """Ten megabytes of malice, and their number in alice's mailbox."""
+    """Deliver ten megabytes of hostile mail to alice; return the UID."""
     raw = hostile.mail(TEN_MEGABYTES)
     assert len(raw) == TEN_MEGABYTES
     return raw, str(deliver(lab, raw, "alice@example.com", "<hostile@example.com>"))

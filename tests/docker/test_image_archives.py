@@ -1,4 +1,4 @@
-"""Images in a file, from one real engine to another that has none, and what goes wrong on the way."""
+"""Images in a file, from one real engine to another that has none, and the failures on the way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TAG = build.content_tag(bundled.stack())
 
 
 def command(*words: str | Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command on this machine's engine; it must end with `code`, and has no traceback."""
+    """Run a command on this machine's engine; it must end with `code`, and without a traceback."""
     done = subprocess.run(
         [sys.executable, "-m", "mailstack", *words],
         env={**os.environ, **environment},
@@ -42,7 +42,7 @@ def command(*words: str | Path, code: int = 0, **environment: str) -> subprocess
 
 @pytest.fixture(scope="module")
 def saved(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The images of this version in a file."""
+    """Return a file with the images of this version."""
     with labs.one("archive"):  # the images are there after that
         pass
     path = tmp_path_factory.mktemp("archive") / "images.tar.gz"
@@ -57,7 +57,7 @@ def saved(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
+    """Yield a file system of 4 MiB."""
     if os.geteuid() != 0:
         pytest.skip("mount(8) needs root")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", tmp_path], check=True)

@@ -1,4 +1,4 @@
-"""An `up` that is killed, interrupted, fails or comes again: what is left of it, and of the lab that was there."""
+"""An `up` that is killed, interrupted, fails or is repeated: what is left of it, and of the lab that existed before."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BROKEN = "x-mailstack:\n  settings:\n    dovecot: |\n      no_such_setting = yes
 
 @pytest.fixture(scope="module")
 def others() -> Iterator[Callable[[], str]]:
-    """Somebody else's lab on this engine, which is asked how it is: with nobody's hands on it, always the same."""
+    """Yield a function that returns the state of another owner's lab on this engine; it must always be the same."""
     with alone("others") as traces:
         assert run(["up", "-n", OTHERS]).code == 0
         environment = {"MAILSTACK_RUNTIME_DIR": str(traces.directory), "MAILSTACK_OWNER": traces.owner}
@@ -55,14 +55,14 @@ def others() -> Iterator[Callable[[], str]]:
 
 @pytest.fixture(scope="module")
 def traces(others: Callable[[], str]) -> Iterator[Traces]:
-    """An owner and a runtime directory of this module's own."""
+    """Yield an owner and a runtime directory for this module."""
     with alone("cut") as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def seconds(traces: Traces) -> float:
-    """How long an `up` takes here, when the images are there."""
+    """Return how long an `up` takes here with existing images, in seconds."""
     begun = time.monotonic()
     assert run(["up", "-n", WARM]).code == 0
     taken = time.monotonic() - begun
@@ -73,7 +73,7 @@ def seconds(traces: Traces) -> float:
 
 @pytest.fixture
 def nothing_before(traces: Traces) -> Iterator[Traces]:
-    """A test that begins with nothing, and ends so."""
+    """Check that a test starts with nothing and leaves nothing."""
     run(["down", "--all"])
     assert traces.all() == set()
     yield traces
@@ -81,7 +81,7 @@ def nothing_before(traces: Traces) -> Iterator[Traces]:
 
 
 def _containers(traces: Traces) -> dict[str, str]:
-    """Each container, and when it was started."""
+    """Return each container with its start time."""
     names = [thing.split("/")[1] for thing in traces.engine() if thing.startswith("container")]
     found = subprocess.run(
         ("docker", "inspect", "-f", "{{.Id}} {{.State.StartedAt}}", *sorted(names)),
@@ -127,7 +127,7 @@ def test_after_a_kill_at_any_moment_down_all_leaves_nothing_but_others_labs(
 
 
 def _until(says: str, process: subprocess.Popen[str]) -> str:
-    """What a process has said up to the line that has `says` in it."""
+    """Return the output of a process up to the line that contains `says`."""
     assert process.stderr
     said = ""
     while says not in said:
@@ -138,7 +138,7 @@ def _until(says: str, process: subprocess.Popen[str]) -> str:
 
 
 def _interrupt(number: signal.Signals, at: str, later: float, *options: str, again: str = "") -> Outcome:
-    """An `up` that is sent a signal some seconds after it has said what it is `at`, and `again` when it says that."""
+    """Signal an `up` `later` seconds after it prints `at`, and again after it prints `again`."""
     with subprocess.Popen(
         (MAILSTACK, "up", "-n", CUT, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -199,7 +199,7 @@ def test_what_is_to_be_kept_is_kept_when_up_is_interrupted(nothing_before: Trace
 
 @pytest.fixture
 def broken(tmp_path: Path) -> str:
-    """An overlay that Compose takes, and Dovecot does not."""
+    """Return an overlay that Compose accepts and Dovecot does not."""
     file = tmp_path / "broken.yaml"
     file.write_text(BROKEN)
     return str(file)
@@ -230,7 +230,7 @@ def test_a_failing_up_keeps_what_it_made_when_asked_to(broken: str, nothing_befo
 
 @pytest.fixture
 def standing(nothing_before: Traces) -> Any:
-    """A lab that is up, with a mail to bob in it: what `up` answered."""
+    """Return the answer of `up` for a running lab with a mail to bob in it."""
     answer = _answer("up", "-n", STANDING)
     _answer("send", "-n", STANDING, "--to", "bob@example.com", "--subject", "from before")
     return answer

@@ -1,4 +1,4 @@
-"""What was answered with 250 is there in the end, whichever container is killed in the middle of a load."""
+"""Every mail that was accepted with 250 arrives, whichever container is killed in the middle of a load."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SIDE_BY_SIDE = 8
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs) -> Iterator[RunningLab]:
-    """One lab, whose containers are killed one after the other."""
+    """Return the lab whose containers are killed one after the other."""
     with labs.one("kill") as running:
         yield running
 
 
 class Kill:
-    """Kills a service once so many mails were taken, and starts it again; from then on nothing waits for its turn."""
+    """Kills and restarts a service after so many mails were accepted, and then flushes the queues again and again."""
 
     def __init__(self, lab: RunningLab, service: str, before: Callable[[], None]) -> None:
         self._lab, self._service, self._before = lab, service, before
@@ -55,7 +55,7 @@ class Kill:
 
 
 def performed(lab: RunningLab, service: str, before: Callable[[], None] = lambda: None) -> Outcome:
-    """A load in which a service is killed; what was taken is in the mailboxes, and nowhere else."""
+    """Run a load in which a service is killed. All accepted mails must be in the mailboxes, and nowhere else."""
     kill = Kill(lab, service, before)
     outcome = perform(lab, PLAN, live=kill)
     assert KILLED_AFTER <= kill.taken < 400, kill.taken

@@ -1,4 +1,4 @@
-"""The command on a real lab: what it answers, and that the documents describe it."""
+"""The command on a real lab: its answers match the documents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def mailstack(*words: str, code: int = 0, stdin: str | None = None, env: dict[str, str] | None = None) -> str:
-    """Run the command; its standard output. The rest is shown when it ends with another code."""
+    """Run the command; return its standard output. Fail with the rest of its output on another exit code."""
     result = subprocess.run(
         [MAILSTACK, *words],
         input=stdin,
@@ -42,13 +42,13 @@ def mailstack(*words: str, code: int = 0, stdin: str | None = None, env: dict[st
 
 
 def answer(*words: str, code: int = 0) -> Any:
-    """The command's JSON document."""
+    """Return the command's JSON document."""
     return json.loads(mailstack(*words, "--json", code=code))
 
 
 @pytest.fixture(scope="module")
 def up(labs: Labs) -> Iterator[dict[str, Any]]:
-    """A lab, brought up by the command: the document of `up`."""
+    """Bring up a lab by the command; return the document of `up`."""
     name = labs.new_name("lab")
     yield answer("up", "-n", name)
     labs.down(name)
@@ -60,13 +60,13 @@ def name(up: dict[str, Any]) -> str:
 
 
 def documented(command: str, number: int = 0) -> Any:
-    """An example of a command in docs/json.md, by default the first."""
+    """Return an example of a command in docs/json.md, by default the first."""
     text = (ROOT / "docs" / "json.md").read_text().split(f"`mailstack {command} --json`", 1)[1]
     return json.loads(re.findall(r"```json\n(.*?)```", text, re.DOTALL)[number])
 
 
 def shape(document: Any, example: Any) -> list[str]:
-    """Where a document differs in shape from its example: keys and kinds of values, lists by their elements."""
+    """Return where a document differs from its example: keys, types of values, elements of lists."""
     if isinstance(example, bool | str):
         return [] if type(document) is type(example) else [f"{document!r} instead of {example!r}"]
     if isinstance(example, int | float):

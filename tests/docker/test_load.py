@@ -1,4 +1,4 @@
-"""Sustained load: every mail is accounted for, whatever becomes of it, and nothing of the load stays behind."""
+"""Sustained load: every mail is accounted for in each outcome, and the load leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 
 @pytest.fixture(autouse=True)
 def nothing_stays(lab: RunningLab) -> Iterator[None]:
-    """No account, no mailbox, no mail in a queue, no thread."""
+    """Check that no account, no mailbox, no queued mail and no thread is left."""
     before = set(threading.enumerate())
     yield
     assert Accounts(lab).added() == []
@@ -51,7 +51,7 @@ def nothing_stays(lab: RunningLab) -> Iterator[None]:
 
 
 def with_mishap(lab: RunningLab, plan: Plan, *argv: str, user: str = "") -> Outcome:
-    """A load during which a command is run beside Dovecot once a mail has arrived; USER stands for its mailbox."""
+    """Run a load; after the first mail has arrived, run a command in Dovecot's container. USER is the mailbox."""
     done: list[int] = []
 
     def live(now: Now) -> None:

@@ -1,7 +1,7 @@
-"""No lab relays for a stranger: from wherever one connects, and however the recipient is written.
+"""No lab relays for a stranger, from any client address and with any form of the recipient.
 
-In this lab what is accepted for elsewhere stands in the queue (postconf(5), defer_transports), where it is counted; in
-one without the overlay a stranger's mail would meet a second door, which says that the lab is closed.
+In this lab, accepted mail for other domains stays in the queue (postconf(5), defer_transports), where it is counted.
+Without the overlay, a stranger's mail would be rejected by a second rule: the lab is closed.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ Connect = Callable[[Bench], smtp.Smtp]
 
 
 def published(name: str, tls: smtp.Tls) -> Connect:
-    """From this machine, to a published port."""
+    """Connect from this machine to a published port."""
     return lambda bench: smtp.Smtp(
         smtp.to(bench.lab.endpoints[name]), name="localhost", tls=tls, context=bench.trusting, helo="example.com"
     )
@@ -156,7 +156,7 @@ ORIGINS: dict[str, Connect] = {
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
-    """A lab in which what is accepted for elsewhere would wait."""
+    """Return a lab in which accepted mail for other domains waits in the queue."""
     overlay = tmp_path_factory.mktemp("relay") / "relay.yaml"
     overlay.write_text("x-mailstack: {settings: {postfix: {default_transport: 'smtp:', defer_transports: smtp}}}\n")
     with labs.one("relay", [overlay]) as made:
@@ -165,19 +165,19 @@ def lab(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 
 @pytest.fixture
 def bench(lab: RunningLab) -> Iterator[Bench]:
-    """What makes connections, also from inside the sender."""
+    """Yield a bench that opens connections, also from inside the sender."""
     with Bench(lab) as made:
         yield made
 
 
 def several(items: Sequence[str], count: int) -> Iterator[Sequence[str]]:
-    """The items, so many at a time."""
+    """Yield the items in groups of `count`."""
     for first in range(0, len(items), count):
         yield items[first : first + count]
 
 
 def asked(session: smtp.Smtp, lines: Sequence[str]) -> list[tuple[int, str]]:
-    """Commands in one group (RFC 2920), as the bytes that they are; their replies."""
+    """Send commands as bytes in one group (RFC 2920); return their replies."""
     assert session.sock
     session.sock.sendall(b"".join(line.encode("latin-1") + b"\r\n" for line in lines))
     replies = []
@@ -188,7 +188,7 @@ def asked(session: smtp.Smtp, lines: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def accepted(bench: Bench, connect: Connect) -> list[str]:
-    """Those recipients that a server took, each of them with a mail that was sent; by one sender after the other."""
+    """Return the recipients for whom a server accepted a mail; the envelope senders take turns."""
     taken: list[str] = []
     for number, some in enumerate(several(RECIPIENTS, MOST)):
         sender, tail = SENDERS[number % len(SENDERS)], TAILS[number % len(TAILS)]
@@ -206,7 +206,7 @@ def accepted(bench: Bench, connect: Connect) -> list[str]:
 
 
 def standing(bench: Bench) -> list[str]:
-    """The recipients elsewhere of what is in Postfix's queue."""
+    """Return the recipients at other domains in Postfix's queue."""
     found = queues.entries(bench.engine, bench.container("postfix"), "postfix")
     ours = tuple(f"@{domain.name}" for domain in bench.lab.definition().domains)
     return [each.address for entry in found for each in entry.recipients if not each.address.endswith(ours)]

@@ -39,7 +39,7 @@ OWNER = f"plain-{secrets.token_hex(4)}"
 
 @pytest.fixture(scope="session")
 def secrets_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mailstack secrets init DIR`."""
+    """Run `mailstack secrets init DIR`."""
     directory = tmp_path_factory.mktemp("plain") / "secrets"
     subprocess.run(
         [sys.executable, "-m", "mailstack", "secrets", "init", str(directory)], check=True, capture_output=True
@@ -49,7 +49,7 @@ def secrets_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def docker_compose_command(secrets_directory: Path) -> str:
-    """Compose itself, and two variables: pytest-docker hands the line to a shell."""
+    """Return the command of Compose with two variables: pytest-docker passes the line to a shell."""
     binary = shlex.quote(str(compose.find(Local())))
     # Nothing else of the lab's comes from this test's own environment, but who its user is for the controller.
     unset = " ".join(f"-u {name}" for name in os.environ if name.startswith("MAILSTACK_"))
@@ -59,38 +59,38 @@ def docker_compose_command(secrets_directory: Path) -> str:
 
 @pytest.fixture(scope="session")
 def docker_compose_file() -> str:
-    """The lab's own definition, as it is."""
+    """Return the lab's own definition, unchanged."""
     return str(bundled.compose_file("lab.yaml"))
 
 
 @pytest.fixture(scope="session")
 def docker_compose_project_name() -> str:
-    """A project that is nobody else's."""
+    """Return a unique project name."""
     return f"plain-{secrets.token_hex(4)}"
 
 
 @pytest.fixture(scope="session")
 def docker_setup() -> list[str]:
-    """Nothing here: pytest-docker leaks what a failed `up` has made, for it brings up before its own `try`."""
+    """Do nothing here: pytest-docker runs `up` before its own `try`, so a failed one would leave its parts."""
     return []
 
 
 @pytest.fixture(scope="session")
 def docker_cleanup() -> list[str]:
-    """Everything, in any case."""
+    """Remove everything in any case."""
     return ["down --volumes --remove-orphans --timeout 2"]
 
 
 @pytest.fixture(scope="session")
 def plain_lab(docker_services: Services) -> Services:
-    """The lab by plain Compose: its images are built by Compose, too, from layers that are there."""
+    """Bring the lab up with plain Compose, which also builds its images, from cached layers."""
     base.ensure_base(engines.here(), Local(), lambda _: None)
     docker_services._docker_compose.execute("up --detach --build")
     return docker_services
 
 
 def until(attempt: Callable[[], T], seconds: float = SECONDS) -> T:
-    """What `attempt` gives, as soon as it gives anything without a server's refusal."""
+    """Return the first result of `attempt`; try again while there is none or the server refuses, at most `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -182,5 +182,5 @@ def test_neither_plain_compose_nor_the_controller_takes_what_is_the_other_s(plai
 
 
 def _containers(plain_lab: Services) -> set[str]:
-    """The ids of the running containers."""
+    """Return the ids of the running containers."""
     return set(plain_lab._docker_compose.execute("ps --quiet --no-trunc").decode().split())

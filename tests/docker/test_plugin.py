@@ -1,4 +1,4 @@
-"""The pytest plugin: what a suite's author writes, and what comes of it; on a real lab."""
+"""The pytest plugin on a real lab: suites as their authors write them, and their results."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_what_mailstack_has_to_say_comes_without_a_traceback(run: Run) -> None:
 
 
 def examples() -> list[tuple[str, str]]:
-    """The Python of the document: (file, source); a block begins with its file's name."""
+    """Return the Python examples of the document: (file, source). A block begins with the name of its file."""
     blocks = re.findall(r"```python\n(# (?:.*/)?(\w+\.py)\n.*?)```", DOCUMENT.read_text(), re.DOTALL)
     return [(name, source) for source, name in blocks]
 

@@ -1,4 +1,4 @@
-"""What a failing test tells of a mail that did not come, or should not have."""
+"""The report of a failing test on a mail that did not arrive, or should not have arrived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of pytest and its own lab: workers share it, decisions are kept, nothing is left behind."""
+"""A run of pytest and its own lab: workers share it, overridden decisions hold, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_two_hundred_tests_with_four_workers_share_one_lab_and_leave_nothing(run
 
 
 def nothing_is_left(lab: str) -> None:
-    """At once, or when the guard that has taken the lab down for the last worker has ended."""
+    """Check that nothing is left, at once or after the guard that removes the lab for the last worker has ended."""
     deadline = Deadline.after(15)
     while left := [*engines.here().leftovers(lab, state.owner()), *homes.current(engines.here()).path.glob(f"{lab}*")]:
         assert not deadline.passed(), left

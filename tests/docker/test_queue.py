@@ -1,4 +1,4 @@
-"""Mails that wait, for a Dovecot or a Postfix that is stopped: listed, held, deleted, tried again and waited for."""
+"""Mails that wait because Dovecot or Postfix is stopped: listed, held, deleted, flushed and waited for."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ x-mailstack:
 
 @pytest.fixture(scope="module")
 def running(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
-    """A lab whose Dovecot is stopped."""
+    """Return a lab whose Dovecot is stopped."""
     overlay = tmp_path_factory.mktemp("queue") / "hold.yaml"
     overlay.write_text(OVERLAY)
     with labs.one("queue", [overlay]) as lab:
@@ -54,7 +54,7 @@ def running(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
 
 @pytest.fixture
 def lab(running: RunningLab) -> Iterator[RunningLab]:
-    """The lab with empty queues."""
+    """Return the lab with empty queues."""
     where = queues.containers(running)
     assert queues.of(running.engine, where) == []
     yield running
@@ -62,12 +62,12 @@ def lab(running: RunningLab) -> Iterator[RunningLab]:
 
 
 def message_id(subject: str) -> str:
-    """The Message-ID of the mail with this subject."""
+    """Return the Message-ID of the mail with this subject."""
     return f"<{subject.replace(' ', '-').lower()}@example.net>"
 
 
 def submit(lab: RunningLab, subject: str = "Wait") -> str:
-    """Hand Postfix a mail for bob, as another server would; its queue id."""
+    """Send Postfix a mail for bob, as another server would; return its queue id."""
     message = draft.new_message(sender=STRANGER, to=["bob@example.com"], subject=subject, body="Wait.\n")
     message.replace_header("Message-ID", message_id(subject))
     with smtplib.SMTP(lab.endpoints["smtp"].host, lab.endpoints["smtp"].port, "mx.example.net") as session:
@@ -80,20 +80,20 @@ def submit(lab: RunningLab, subject: str = "Wait") -> str:
 
 
 def standing(lab: RunningLab) -> dict[str, Entry]:
-    """What stands in Postfix's queue, by queue id."""
+    """Return the mails in Postfix's queue by queue id."""
     found = queues.entries(lab.engine, lab.service("postfix").container, "postfix")
     return {entry.queue_id: entry for entry in found}
 
 
 def until(met: Callable[[], bool]) -> None:
-    """Wait for what no event tells of: qmgr(8) moves a deferred mail's file after the log has said so."""
+    """Poll for a condition without an event: qmgr(8) moves a deferred mail's file after it has written the log line."""
     deadline = Deadline.after(SECONDS)
     while not met():
         assert not deadline.passed()
 
 
 def put_off(lab: RunningLab, *subjects: str) -> list[str]:
-    """Mails that stand in Postfix's deferred queue: their queue ids."""
+    """Put mails into Postfix's deferred queue; return their queue ids."""
     ids = [submit(lab, subject) for subject in subjects]
     until(lambda: [entry.name for entry in standing(lab).values()] == ["deferred"] * len(ids))
     return ids
@@ -101,7 +101,7 @@ def put_off(lab: RunningLab, *subjects: str) -> list[str]:
 
 @contextlib.contextmanager
 def dovecot(lab: RunningLab) -> Iterator[None]:
-    """With Dovecot, and whatever else was stopped, up again."""
+    """Start Dovecot and all other stopped services, within `with`."""
     life.up(engines.here(), life.Request(lab.name, tuple(map(Path, lab.state.files[1:]))), lambda _: None)
     try:
         yield
@@ -110,7 +110,7 @@ def dovecot(lab: RunningLab) -> Iterator[None]:
 
 
 def copies(lab: RunningLab, subject: str, *, wait: bool = True) -> int:
-    """How many copies of a mail are in bob's mailbox, once one is."""
+    """Return how many copies of a mail are in bob's mailbox, after the first has arrived."""
     context, bob = trust.tls_context(lab.ca_file), "bob@example.com"
     with imap.mailbox(lab.endpoints["imaps"], context, bob, lab.password(bob)) as box:
         if wait:
@@ -119,7 +119,7 @@ def copies(lab: RunningLab, subject: str, *, wait: bool = True) -> int:
 
 
 def failing(*words: str, code: int) -> str:
-    """What the command says when it ends with `code`."""
+    """Return the messages of a command that ends with `code`."""
     result = subprocess.run([MAILSTACK, *words], capture_output=True, text=True, check=False)
     assert result.returncode == code, f"{words}: {result.returncode}\n{result.stdout}\n{result.stderr}"
     assert "Traceback" not in result.stderr
@@ -199,7 +199,7 @@ def test_an_id_that_is_not_there_is_refused_with_those_that_are(lab: RunningLab)
 
 @pytest.fixture
 def waited(lab: RunningLab, monkeypatch: pytest.MonkeyPatch) -> Waited:
-    """Waits for a condition, which `cause` brings about when the queue has been looked at once and in vain."""
+    """Return a function that waits for a condition; `cause` makes it true after the queue was read in vain."""
     look = queues.of
 
     def wait(condition: str, cause: Callable[[], object]) -> list[Entry]:
@@ -229,7 +229,7 @@ def test_a_wait_ends_within_a_second_of_what_it_waits_for(lab: RunningLab, waite
     where = queues.containers(lab, "postfix")
 
     def seconds(line: str, condition: str, cause: Callable[[], object]) -> float:
-        """From the log line that tells of it until the wait is over."""
+        """Return the seconds from the log line to the end of the wait."""
         begun = time.time()
         waited(condition, cause)
         over = time.time()

@@ -1,4 +1,4 @@
-"""The commands of the README and of the guide work in their order, and show what the documents show."""
+"""The commands of the README and of the guide work in order, and print what the documents show."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ BIN = Path(sys.executable).parent
 
 
 def commands(document: Path) -> list[str]:
-    """Return the commands of a document's console blocks, in their order and without their comments."""
+    """Return the commands of a document's console blocks, in order and without comments."""
     lines = "".join(re.findall(r"```console\n(.*?)```", document.read_text(), re.DOTALL)).splitlines()
     return [re.sub(r"\s+# .*", "", line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
 
 
 def run(line: str, environment: dict[str, str], directory: Path = ROOT) -> str:
-    """Run a line as a shell would; all its output."""
+    """Run a line as a shell would; return all its output."""
     # Not as a part of the `make` that runs these tests, which would tell its children how to talk.
     own = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""A real provider outside: played by a lab of its own, on a network that only the sender's way out leads to."""
+"""A relay host outside: simulated by another lab, on a network that only the sender's outgoing network reaches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ARRIVAL_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Provider:
-    """The provider outside, and what it has given its customer."""
+    """A relay host outside, and all that its customer needs: overlay, credentials, CA."""
 
     lab: RunningLab
     overlay: Path  # joins a lab's way out to the network where the provider is
@@ -45,7 +45,7 @@ class Provider:
     ca: Path
 
     def request(self, name: str, **changed: object) -> Request:
-        """What `mailstack up --relay …` asks for."""
+        """Return the request of `mailstack up --relay …`."""
         wanted: dict[str, object] = {
             "name": name,
             "overlays": (self.overlay,),
@@ -63,7 +63,7 @@ def _private(path: Path, text: str) -> Path:
 
 @pytest.fixture(scope="module")
 def provider(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """A lab whose Postfix has a public name, and a network outside that reaches it by that name."""
+    """Return a lab whose Postfix has a public name, and an outside network that reaches it by that name."""
     directory = tmp_path_factory.mktemp("provider")
     client = docker.from_env()
 
@@ -100,7 +100,7 @@ def provider(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 @pytest.fixture
 def customer(provider: Provider, labs: Labs) -> Iterator[str]:
-    """The name of the provider's customer, whose lab is gone before the provider is."""
+    """Yield the name of the provider's customer, whose lab is removed before the provider's."""
     name = labs.new_name("customer")
     yield name
     labs.down(name)
@@ -111,7 +111,7 @@ def _quiet(_: str) -> None:
 
 
 def _wait_there(provider: Provider, address: str, message_id: str) -> MailMessage:
-    """The mail in a mailbox of the provider. Raises DeadlinePassed."""
+    """Return the mail in a mailbox of the provider. Raises DeadlinePassed."""
     there = provider.lab
     context = trust.tls_context(there.ca_file)
     with imap.mailbox(there.endpoints["imaps"], context, address, there.password(address)) as box:

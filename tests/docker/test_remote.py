@@ -1,4 +1,4 @@
-"""A lab on another machine, over SSH: a nested engine with a real sshd, which has neither Compose nor Python."""
+"""A lab on another machine over SSH: a nested engine with a real sshd, without Compose and Python."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_no_secret_is_anywhere_there_but_in_its_file_and_nowhere_at_all_afterwar
 
 @contextlib.contextmanager
 def processes(machine: nested.Machine) -> Iterator[set[bytes]]:
-    """What the processes there have in their arguments and environments, again and again as long as `with` lasts."""
+    """Yield the arguments and environments of the processes there, read repeatedly within `with`."""
     machine.run("touch", "/run/looking")
     look = "while [ -e /run/looking ]; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null; done"
     words: set[bytes] = set()
@@ -186,7 +186,7 @@ def processes(machine: nested.Machine) -> Iterator[set[bytes]]:
 
 
 def holding(machine: nested.Machine, search: Search) -> list[str]:
-    """The files there that hold a secret; the kernel's own are left out. Its containers' are seen where they are."""
+    """Return the files there that contain a secret, without /proc, /sys and the merged views of containers."""
     grep = ("grep", "-rlaF", "--exclude-dir=proc", "--exclude-dir=sys", "-f", "-", "/")
     with search.patterns() as patterns:
         done = subprocess.run(
@@ -308,7 +308,7 @@ def test_several_hosts_at_once_are_one_table_of_results(machine: nested.Machine,
 
 
 def interrupted(machine: nested.Machine, other: nested.Machine, *words: str) -> int:
-    """The code of a command that gets Ctrl-C when it has begun to make something on both machines."""
+    """Send a command Ctrl-C after it has begun to create something on both machines; return its exit code."""
     with subprocess.Popen(
         [sys.executable, "-m", "mailstack", *words],
         env={**os.environ, "HOME": str(machine.home)},
@@ -358,7 +358,7 @@ def test_a_context_of_dockers_that_leads_over_ssh_is_a_host(machine: nested.Mach
 
 
 def context(machine: nested.Machine, name: str, url: str) -> None:
-    """A context of Docker's, for whoever has the machine."""
+    """Create a Docker context for the user of the machine."""
     assert machine.home
     meta = machine.home / ".docker" / "contexts" / "meta" / name
     meta.mkdir(parents=True, exist_ok=True)

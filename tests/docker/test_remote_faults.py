@@ -1,4 +1,4 @@
-"""Faults of a host over SSH, caused for real: each has a message of its own, and leaves nothing there."""
+"""Faults of a host over SSH, caused for real: each has its own message, and leaves nothing on the host."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.remote]
 
 @contextlib.contextmanager
 def filled(machine: nested.Machine, place: str) -> Iterator[None]:
-    """Nothing is free there, as long as `with` lasts."""
+    """Fill a file system of the machine within `with`."""
     machine.run("dd", "if=/dev/zero", f"of={place}/filled", "bs=64K", code=1)  # to the end
     try:
         yield
@@ -87,7 +87,7 @@ def test_an_engine_that_is_too_old_is_told_with_its_version(machine: nested.Mach
 
 @contextlib.contextmanager
 def clock(machine: nested.Machine, says: str) -> Iterator[None]:
-    """What the host's shell says of the time; its clock itself is this machine's, and cannot be set."""
+    """Replace date(1) on the host within `with`: its clock is this machine's, and cannot be set."""
     program = f"#!/bin/sh\n{says}\n"
     machine.run("sh", "-c", 'printf %s "$1" > /usr/local/bin/date; chmod 755 /usr/local/bin/date', "date", program)
     try:
@@ -136,7 +136,7 @@ def test_a_port_of_this_machine_that_is_taken_is_told(machine: nested.Machine) -
 
 @contextlib.contextmanager
 def listening(port: int) -> Iterator[None]:
-    """Something else listens on a port of this machine, as soon as nothing does."""
+    """Listen on a port of this machine as soon as it is free, within `with`."""
     deadline = Deadline.after(10)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A machine over SSH that has none of the images, and no way to a base image: they are sent there, once."""
+"""A machine over SSH without images and without access to a base image: the images are sent there, once."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ MIB = 1 << 20
 
 
 def references() -> list[str]:
-    """The lab's images."""
+    """Return the names of the lab's images."""
     tag = build.content_tag(bundled.stack())
     return [f"mailstack/{service}:{tag}" for service in SERVICES]
 
 
 @pytest.fixture
 def empty(for_remote: None) -> Iterator[nested.Machine]:
-    """A machine whose engine has no image."""
+    """Yield a machine whose engine has no image."""
     with nested.machine(state.owner(), image=nested.REMOTE) as made:
         yield made
 
 
 def came(machine: nested.Machine) -> int:
-    """The bytes that the machine's network card has received."""
+    """Return the bytes that the machine's network card has received."""
     return int(machine.run("cat", "/sys/class/net/eth0/statistics/rx_bytes"))
 
 
 def held(machine: nested.Machine) -> list[str]:
-    """The names of the images that the machine's engine has."""
+    """Return the names of the images on the machine's engine."""
     return sorted(tag for image in machine.engine.images.list() for tag in image.tags)
 
 

@@ -1,4 +1,4 @@
-"""Logging in over SSH as `ssh` would: hops, encrypted keys, an agent, passwords; with a real sshd and a real agent."""
+"""Log in over SSH as `ssh` does: jump hosts, encrypted keys, an agent, passwords; with a real sshd and a real agent."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ PASSPHRASE = secrets.token_urlsafe(12)
 
 
 def key_of(machine: nested.Machine) -> Path:
-    """The private key with which its users log in."""
+    """Return the private key with which the machine's users log in."""
     assert machine.home
     return machine.home.parent / "id"
 
 
 def port_of(machine: nested.Machine) -> str:
-    """Where its sshd listens, on this machine."""
+    """Return the port of this machine on which its sshd listens."""
     assert machine.home
     return (machine.home / ".ssh" / "config").read_text().split("Port ")[1].split()[0]
 
 
 def at(machine: nested.Machine, home: Path, config: str, *known: str) -> nested.Machine:
-    """The machine, for somebody whose ~/.ssh/config is this, and who knows its key under these names."""
+    """Return the machine for a user with this ~/.ssh/config, whose known_hosts has it under these names."""
     assert machine.home
     ssh = home / ".ssh"
     ssh.mkdir(mode=0o700)
@@ -57,13 +57,13 @@ def at(machine: nested.Machine, home: Path, config: str, *known: str) -> nested.
 
 
 def entry(name: str, machine: nested.Machine, *more: str, user: str = "tester") -> str:
-    """A Host of ~/.ssh/config."""
+    """Return a Host entry of ~/.ssh/config."""
     lines = (f"Host {name}", "HostName 127.0.0.1", f"Port {port_of(machine)}", f"User {user}", *more)
     return "\n  ".join(lines) + "\n"
 
 
 def outside(machine: nested.Machine) -> str:
-    """What known_hosts calls it."""
+    """Return the name of the machine in known_hosts."""
     return f"[127.0.0.1]:{port_of(machine)}"
 
 
@@ -118,7 +118,7 @@ def test_a_user_whose_key_is_refused_is_told(machine: nested.Machine) -> None:
 
 
 def jump(machine: nested.Machine, hop: str = "", inner: str = "") -> str:
-    """`inner` is the same sshd, as the hop sees it; the hop's user may not use the engine."""
+    """Return entries for a jump host and `inner`, the same sshd behind it. The jump user may not use the engine."""
     key = f"IdentityFile {key_of(machine)}"
     return entry("hop", machine, hop or key, user="stranger") + (
         f"Host inner\n  HostName 127.0.0.1\n  Port 22\n  User tester\n  {inner or key}\n  ProxyJump hop\n"
@@ -160,7 +160,7 @@ def test_a_hop_that_refuses_is_named(machine: nested.Machine, tmp_path: Path) ->
 
 @pytest.fixture
 def encrypted(machine: nested.Machine, tmp_path: Path) -> nested.Machine:
-    """The machine, for somebody whose key for it is encrypted."""
+    """Return the machine for a user whose key for it is encrypted."""
     key = load_ssh_private_key(key_of(machine).read_bytes(), None)
     how = BestAvailableEncryption(PASSPHRASE.encode())
     write_private(tmp_path / "key", key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, how).decode())
@@ -227,7 +227,7 @@ def test_a_key_file_that_is_not_there_is_left_out_as_ssh_does(machine: nested.Ma
 
 
 def keys_in(directory: Path, count: int) -> list[Path]:
-    """Keys that nobody knows."""
+    """Create keys that no host accepts."""
     keys = [directory / f"key{number}" for number in range(count)]
     for key in keys:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
@@ -236,7 +236,7 @@ def keys_in(directory: Path, count: int) -> list[Path]:
 
 @contextlib.contextmanager
 def agent(path: Path, *keys: Path) -> Iterator[Path]:
-    """An ssh-agent(1) with these keys."""
+    """Run an ssh-agent(1) with these keys."""
     environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as process:
         try:
@@ -255,7 +255,7 @@ def agent(path: Path, *keys: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def password(machine: nested.Machine) -> Iterator[str]:
-    """That of `tester`, for as long as these tests last."""
+    """Return the password of `tester` during these tests."""
     made = secrets.token_urlsafe(12)
     change = ["docker", "exec", "-i", machine.container.id, "chpasswd"]
     subprocess.run(change, input=f"tester:{made}\nstranger:{made}x\n", text=True, check=True)
@@ -266,7 +266,7 @@ def password(machine: nested.Machine) -> Iterator[str]:
 
 @pytest.fixture
 def keyless(machine: nested.Machine, tmp_path: Path, password: str) -> nested.Machine:
-    """The machine, for somebody who has a password for it and no key."""
+    """Return the machine for a user who has a password for it and no key."""
     return at(machine, tmp_path, entry("far", machine), outside(machine))
 
 
@@ -325,7 +325,7 @@ def test_who_is_turned_away_after_log_ins_that_failed_is_told_so(
 
 
 def holding(text: str) -> list[str]:
-    """What on this machine has `text` in its command line, its environment, or its file of a lab or a connection."""
+    """Return processes and files of labs or connections with `text` in their command line, environment or content."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         for name in ("cmdline", "environ"):
@@ -339,7 +339,7 @@ def holding(text: str) -> list[str]:
 
 
 def at_a_terminal(machine: nested.Machine, *words: str, host: str, types: list[str]) -> tuple[int, str]:
-    """A command at a terminal, where somebody types an answer to each question: its code, and all it says."""
+    """Run a command on a terminal and answer each question; return its exit code and all its output."""
     child, terminal = pty.fork()
     if child == 0:
         os.execve(

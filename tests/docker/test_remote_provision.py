@@ -1,4 +1,4 @@
-"""An engine for a machine over SSH that has none: a bare Debian with sshd, on which packages are installed for real."""
+"""Provision a machine over SSH without an engine: a bare Debian with sshd, on which packages are really installed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ pytestmark = [pytest.mark.docker, pytest.mark.remote]
 
 @pytest.fixture(scope="module")
 def bare(for_remote: None) -> Iterator[nested.Machine]:
-    """A machine that has no engine, and gets none."""
+    """Yield a machine without an engine, which is not provisioned."""
     nested.build(nested.BARE)
     with nested.machine(state.owner(), image=nested.BARE) as made:
         yield made
 
 
 def installed(machine: nested.Machine) -> bool:
-    """Whether there is an engine on it."""
+    """Return whether an engine is installed on the machine."""
     return bool(machine.run("sh", "-c", "command -v dockerd || :"))
 
 
@@ -82,7 +82,7 @@ def test_who_says_no_at_the_terminal_has_nothing_done(bare: nested.Machine) -> N
 
 
 def _until(wanted: bytes, terminal: IO[bytes]) -> bytes:
-    """What is shown on a terminal until it is what is `wanted`."""
+    """Return the output of a terminal up to `wanted`."""
     shown = b""
     while wanted not in shown:
         assert select.select([terminal], [], [], 30)[0], shown

@@ -1,4 +1,4 @@
-"""Commands on a host over SSH: what holds of those here holds of them."""
+"""Commands on a host over SSH: the tests of local commands hold for them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.docker, pytest.mark.remote]
 
 @pytest.fixture(scope="module")
 def runner(machine: nested.Machine) -> Iterator[Runs]:
-    """The machine, used by this process as by a command."""
+    """Return the runner of the machine, used by this process as by a command."""
     with mock.patch.dict(os.environ, {"HOME": str(machine.home)}):
         yield choice.choose(os.environ, host="tester").runner
 
 
 class TestThere(Commands):
-    """As here."""
+    """The tests of the local runner."""
 
 
 def test_what_is_said_may_name_the_kind_of_channel_that_leads_to_a_socket(runner: Runs) -> None:

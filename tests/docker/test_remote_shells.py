@@ -1,4 +1,4 @@
-"""Login shells of a host that have something to say before each command: what they say is nobody's answer."""
+"""Login shells of a host that print something before each command: this output is no part of an answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TALK = {
 
 @contextlib.contextmanager
 def talking(machine: nested.Machine, user: str, text: str) -> Iterator[None]:
-    """The user's login shell is bash, and says this, as long as `with` lasts."""
+    """Make bash the user's login shell and let it print this within `with`."""
     machine.run("usermod", "--shell", "/bin/bash", user)
     machine.run("sh", "-c", f'printf "%s\\n" "$1" > /home/{user}/.bashrc', "sh", text)
     try:

@@ -1,4 +1,4 @@
-"""Logs are bounded; they are followed while they rotate, and where one has lost its beginning, that is said."""
+"""Logs are limited; they are followed during rotation, and the loss of their beginning is reported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OVERLAY = "services:\n" + "".join(
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
-    """A lab whose logs rotate within a second of load."""
+    """Return a lab whose logs rotate within a second of load."""
     overlay = tmp_path_factory.mktemp("rotation") / "tiny.yaml"
     overlay.write_text(OVERLAY)
     with labs.one("rotation", [overlay]) as running:
@@ -49,12 +49,12 @@ def lab(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 
 
 def load(lab: RunningLab, messages: int = MAILS, rate: float = 60.0) -> Outcome:
-    """So many mails, at so many a second."""
+    """Send so many mails, at so many a second."""
     return performance.perform(lab, Plan(messages=messages, seconds=None, connections=2, rate=rate, mailboxes=5))
 
 
 def size_of(lab: RunningLab, service: str) -> int:
-    """Bytes that the engine keeps of a service's log."""
+    """Return the bytes that the engine keeps of a service's log."""
     return rotation.written([lab.engine.logs(lab.service(service).container, timestamps=True).encode()])
 
 

@@ -1,4 +1,4 @@
-"""The sample project of the documents, run as whoever has copied it would run it."""
+"""The sample project of the documents, run from a copy as a user would."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SAMPLE = Path(__file__).parents[2] / "docs" / "sample"
 
 
 def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run its tests in a process of their own."""
+    """Run its tests in a separate process."""
     words = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "-W", "error", *options]
     return subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.fixture
 def copy(tmp_path: Path, labs: Labs) -> Path:
-    """A copy of the project, somewhere else; labs are the session's owner's."""
+    """Copy the project to another place; its labs belong to the session's owner."""
     ignored = shutil.ignore_patterns("__pycache__")
     return Path(shutil.copytree(SAMPLE, tmp_path / "shop", ignore=ignored))
 

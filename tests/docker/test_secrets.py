@@ -1,4 +1,4 @@
-"""A secret's value is found nowhere outside its file and the servers' memory; and what is rotated holds at once."""
+"""A secret's value is only in its file and in the servers' memory; a rotation takes effect at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _quiet(_: str) -> None:
 
 @dataclass
 class Canaries:
-    """A lab that has done all that a lab does, what was said meanwhile, and what must not be found."""
+    """A lab with known secrets after all operations of a lab, the output of these, and the search for the secrets."""
 
     lab: RunningLab
     search: Search
@@ -45,7 +45,7 @@ class Canaries:
 
 @pytest.fixture(scope="module")
 def canaries(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canaries]:
-    """Up, used, checked, rotated, and misused."""
+    """Bring a lab up; use, check, rotate and misuse it."""
     directory = tmp_path_factory.mktemp("canaries")
     name = labs.new_name("canary")
     search, outputs, codes = Search(), {}, {}

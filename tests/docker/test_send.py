@@ -1,4 +1,4 @@
-"""A command that sends a mail ends with what became of it: for each recipient, by the logs and the mailboxes."""
+"""A command that sends a mail reports the result for each recipient, from the logs and the mailboxes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def to(*addresses: str) -> list[str]:
 
 
 def fill(lab: RunningLab) -> None:
-    """Have the mailbox with the small quota full: a first mail goes into any."""
+    """Fill the mailbox that has the small quota: a first mail always fits."""
     context = trust.tls_context(lab.ca_file)
     with imap.mailbox(lab.endpoints["imaps"], context, FULL, lab.password(FULL)) as box:
         if not box.uids():

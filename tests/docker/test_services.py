@@ -1,4 +1,4 @@
-"""Services by their roles: an overlay's own MTA, and one without a role, are known to every command."""
+"""Services by role: every command knows an overlay's own MTA, and a service without a role."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BOB = "bob@example.com"
 
 @pytest.fixture(scope="module")
 def up(labs: Labs) -> Iterator[dict[str, Any]]:
-    """A lab with the overlay's services: the document of its `up`."""
+    """Bring up a lab with the overlay's services; return the document of `up`."""
     name = labs.new_name("services")
     yield answer("up", "-n", name, "-f", str(OVERLAY))
     labs.down(name)
@@ -42,12 +42,12 @@ def up(labs: Labs) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def lab(up: dict[str, Any]) -> RunningLab:
-    """The lab."""
+    """Return the lab."""
     return RunningLab(str(up["lab"]), engines.here())
 
 
 def hand_in(lab: RunningLab, subject: str) -> str:
-    """Hand the gateway a mail for bob, by a program in its container; its Message-ID."""
+    """Send a mail for bob with a program in the gateway's container; return its Message-ID."""
     message = draft.new_message(sender=STRANGER, to=[BOB], subject=subject, body="By the gateway.\n")
     argv = ["sendmail", "-i", "-f", STRANGER, "--", BOB]
     result = lab.engine.execute(lab.service("gateway").container, argv, input=message.as_bytes())
@@ -57,7 +57,7 @@ def hand_in(lab: RunningLab, subject: str) -> str:
 
 @contextlib.contextmanager
 def stopped(lab: RunningLab, role: Role) -> Iterator[None]:
-    """The one service of a role does not run; then, it does again."""
+    """Stop the only service of a role within `with`."""
     container = lab.one(role).container
     lab.engine.stop(container)
     try:
@@ -196,7 +196,7 @@ def test_a_store_of_another_name_takes_dovecots_place(labs: Labs, tmp_path: Path
 
 
 def started(lab: RunningLab, name: str) -> str:
-    """When a service's container was started last."""
+    """Return when a service's container was last started."""
     import docker
 
     return str(docker.from_env().containers.get(lab.service(name).container).attrs["State"]["StartedAt"])

@@ -1,4 +1,4 @@
-"""Labs side by side: each has ports and subnets of its own, also where somebody else is faster."""
+"""Labs in parallel: each has its own ports and subnets, even if another process takes them first."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture
 def traces() -> Iterator[Traces]:
-    """An owner of this test's own, who leaves nothing."""
+    """Yield a new owner for this test; remove everything at the end."""
     with alone("side") as found:
         yield found
 
 
 def networks(name: str) -> dict[str, str]:
-    """A lab's networks on the engine, by the names that its files give them, with their subnets."""
+    """Return a lab's networks on the engine with their subnets, by the names in its files."""
     found = docker.from_env().networks.list(filters={"label": f"mailstack.lab={name}"})
     return {str(each.name).partition("_")[2]: each.attrs["IPAM"]["Config"][0]["Subnet"] for each in found}
 
@@ -100,7 +100,7 @@ def test_a_range_that_is_none_is_the_user_s_mistake(traces: Traces, monkeypatch:
 
 @contextlib.contextmanager
 def _port(name: str) -> Iterator[None]:
-    """A program that listens on a port which the lab has chosen."""
+    """Start a program that listens on a port that the lab has chosen."""
     found = homes.directory(engines.here(), name).load()
     assert found
     with socket.create_server(("127.0.0.1", found.ports["imaps"])):
@@ -109,7 +109,7 @@ def _port(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _subnet(name: str) -> Iterator[None]:
-    """A network of somebody's, of whom nothing was known, on a subnet which the lab has chosen."""
+    """Create an unknown network on a subnet that the lab has chosen."""
     found = homes.directory(engines.here(), name).load()
     assert found
     pool = docker.types.IPAMPool(found.subnets["mail"])
@@ -179,13 +179,13 @@ def test_a_lab_that_is_up_keeps_its_ports_and_says_which_is_taken(labs: Labs) ->
 
 @contextlib.contextmanager
 def somebody_else() -> Iterator[tuple[Traces, dict[str, str]]]:
-    """Another owner, and the environment of their commands."""
+    """Return another owner, and the environment of its commands."""
     with alone("other") as traces:
         yield traces, {"MAILSTACK_OWNER": traces.owner, "MAILSTACK_RUNTIME_DIR": str(traces.directory)}
 
 
 def containers(traces: Traces) -> set[str]:
-    """The identities of an owner's containers: one that was made again is another."""
+    """Return the ids of an owner's containers: a recreated container has a new one."""
     found = docker.from_env().containers.list(filters={"label": f"mailstack.owner={traces.owner}"})
     return {str(each.id) for each in found}
 
@@ -239,7 +239,7 @@ def test_what_one_takes_down_is_never_somebody_else_s(labs: Labs) -> None:
 
 
 def together(commands: Sequence[Sequence[str]], environments: Sequence[dict[str, str]]) -> list[tuple[int, str, str]]:
-    """Run commands of mailstack at the same time: the code, the output and the messages of each."""
+    """Run commands of mailstack at the same time; return the exit code, the output and the messages of each."""
     with contextlib.ExitStack() as stack:
         running = [
             stack.enter_context(

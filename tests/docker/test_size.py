@@ -1,4 +1,4 @@
-"""How much room the images take, and how much memory a lab that does nothing."""
+"""The disk space of the images, and the memory of an idle lab."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_three_images_together_take_at_most_230_megabytes(labs: Labs) -> Non
 
 
 def image_bytes(reference: str) -> int:
-    """What `docker images` says of one image."""
+    """Return the size of an image as `docker images` shows it."""
     return int(docker.from_env().images.get(reference).attrs["Size"])
 
 

@@ -1,4 +1,4 @@
-"""No mail is made of two by any listener, way or hop of the lab: counted by the mails that arrive, not by replies."""
+"""No listener, route or hop of the lab splits one mail into two: arrived mails are counted, not replies."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Connect = Callable[[Bench], Smtp]
 
 @dataclass(frozen=True)
 class Way:
-    """A way into the lab: how it is entered, who writes, and the header that leads the mail on, where there is one."""
+    """A way into the lab: how to connect, the envelope sender, and the header that selects the route, if any."""
 
     connect: Connect
     sender: str
@@ -51,7 +51,7 @@ class Way:
 
 
 def by_port(port: int, tls: smtp.Tls) -> Connect:
-    """A session with the provider from the sender's machine; logged in where there is AUTH."""
+    """Open a session with the provider from the sender; log in where AUTH is offered."""
 
     def connect(bench: Bench) -> Smtp:
         session = bench.smtp(port, tls)
@@ -63,7 +63,7 @@ def by_port(port: int, tls: smtp.Tls) -> Connect:
 
 
 def on_the_sender(tls: smtp.Tls) -> Connect:
-    """A session with the sender's own smtpd, as programs on its machine have it."""
+    """Open a session with the sender's own smtpd, as programs on its machine do."""
 
     def connect(bench: Bench) -> Smtp:
         dial = bench.dial("127.0.0.1", 25)
@@ -90,20 +90,20 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs) -> Iterator[RunningLab]:
-    """A lab of its own: its mailboxes and queues are counted."""
+    """Return a lab for this module, whose mailboxes and queues are counted."""
     with labs.one("smuggling") as made:
         yield made
 
 
 @pytest.fixture
 def bench(lab: RunningLab) -> Iterator[Bench]:
-    """What makes connections from inside the sender."""
+    """Yield a bench that opens connections from inside the sender."""
     with Bench(lab) as made:
         yield made
 
 
 def identities(bench: Bench, way: Way) -> tuple[EmailMessage, EmailMessage]:
-    """The message that is sent, and the one that is hidden in it."""
+    """Return the message to send, and the message hidden in it."""
     outer, inner = (bench.message([BOB], sender=way.sender) for _ in range(2))
     if way.route:
         outer[ROUTE_HEADER] = way.route
@@ -111,7 +111,7 @@ def identities(bench: Bench, way: Way) -> tuple[EmailMessage, EmailMessage]:
 
 
 def attempt(bench: Bench, way: Way, ending: bytes, follow_up: str) -> tuple[str, str, bool]:
-    """Try it once: the two Message-IDs, and whether the first message was taken."""
+    """Try it once; return the two Message-IDs, and whether the first message was accepted."""
     outer, inner = identities(bench, way)
     data = smuggling.two_in_one(outer, inner, (way.sender, BOB), ending, follow_up)
     with way.connect(bench) as session:
@@ -128,7 +128,7 @@ def attempt(bench: Bench, way: Way, ending: bytes, follow_up: str) -> tuple[str,
 
 
 def by_sendmail(bench: Bench, ending: bytes, follow_up: str) -> tuple[str, str, bool]:
-    """The same for sendmail(1) on the sender: only the next hop can be fooled."""
+    """Try it with sendmail(1) on the sender: only the next hop can be fooled."""
     outer, inner = identities(bench, WAYS["the sender"])
     data = smuggling.two_in_one(outer, inner, (ALICE, BOB), ending, follow_up)
     argv = ["sendmail", "-i", "-f", ALICE, BOB]
@@ -137,12 +137,12 @@ def by_sendmail(bench: Bench, ending: bytes, follow_up: str) -> tuple[str, str, 
 
 
 def standing(bench: Bench) -> list[queues.Entry]:
-    """What is in either queue, in the order of a mail's way."""
+    """Return the mails in both queues, in the order of the mail's path."""
     return queues.of(bench.engine, {name: bench.container(name) for name in ("sender", "postfix")})
 
 
 def settled(bench: Bench) -> set[str]:
-    """The Message-IDs in the mailbox once no queue has anything more; the mailbox is emptied."""
+    """Wait for empty queues; return the Message-IDs in the mailbox, and empty it."""
     deadline = Deadline.after(SECONDS)
     while standing(bench):
         assert not deadline.passed(), standing(bench)

@@ -1,4 +1,4 @@
-"""A lab's commands in poor terminals: other locales, narrow ones, readers that go, and streams that are closed."""
+"""A lab's commands on poor terminals: other locales, narrow ones, readers that exit, and closed streams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUBJECT = "“Grüße” … 你好 ÷ •"
 
 @pytest.fixture(scope="module")
 def traces() -> Iterator[Traces]:
-    """An owner and a runtime directory of this module's own, and a lab with a mail in it."""
+    """Yield an owner and a runtime directory for this module, and a lab with a mail in it."""
     with alone("terminal") as found:
         assert run(["up", "-n", LAB]).code == 0
         assert run(["send", "-n", LAB, "--subject", SUBJECT, "--body", f"{SUBJECT}\n─ → –"]).code == 0

@@ -1,4 +1,4 @@
-"""testssl.sh finds nothing wrong with any TLS service that is published, but what a CA of a lab's own cannot have."""
+"""testssl.sh finds no fault in any published TLS service, except what a private CA cannot offer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DAYS = {"DAYS2WARN1": "20", "DAYS2WARN2": "10"}
 
 
 def program_path() -> str:
-    """The machine's testssl.sh; without one these tests are skipped, but never where CI=true."""
+    """Return the path of testssl.sh. Without it these tests are skipped, but never if CI=true."""
     found = shutil.which("testssl") or shutil.which("testssl.sh")
     if found is None:
         reason = "there is no testssl.sh; tests/provision installs it (Debian; root or sudo)"
@@ -49,21 +49,21 @@ def program_path() -> str:
 
 @pytest.fixture(scope="module")
 def reports(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[Json]]]]:
-    """What it says of each port: all at once, as each takes half a minute of a processor."""
+    """Return the report on each port. All run in parallel, as each takes half a minute of a processor."""
     program, directory = program_path(), tmp_path_factory.mktemp("testssl")
     with labs.one("testssl") as lab, ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {port.name: pool.submit(report, program, lab, port, directory) for port in PORTS}
 
 
 def report(program: str, lab: RunningLab, port: Port, directory: Path) -> list[Json]:
-    """Its findings at a port; asked again where it says (WARN) that it could not find something out."""
+    """Return the findings on a port; repeat the scan if it could not find something out (WARN)."""
     findings = run(program, lab, port, directory)
     unsure = any(each["severity"] == "WARN" and each["id"] not in OWN for each in findings)
     return run(program, lab, port, directory) if unsure else findings
 
 
 def run(program: str, lab: RunningLab, port: Port, directory: Path) -> list[Json]:
-    """Run it against a port; gives its findings."""
+    """Run testssl.sh on a port; return its findings."""
     file = directory / f"{port.name}.json"
     argv = [program, "--quiet", "--warnings", "off", "--color", "0", "--ip", "one", "--nodns", "min", *SECTIONS]
     argv += THOROUGH.get(port.name, ())
@@ -86,7 +86,7 @@ def run(program: str, lab: RunningLab, port: Port, directory: Path) -> list[Json
 
 
 def wrong(findings: list[Json]) -> list[str]:
-    """What is worse than good, and not exempt."""
+    """Return the findings that are worse than good and not exempt."""
     return [
         f"{each['severity']} {each['id']}: {each['finding']}"
         for each in findings

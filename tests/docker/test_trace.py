@@ -1,4 +1,4 @@
-"""Where a message went, on a real lab: what trace says is what the mailboxes and the queues show."""
+"""The journey of a message on a real lab: trace shows the same as the mailboxes and the queues."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ MAILSTACK = Path(sys.executable).with_name("mailstack")
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs) -> Iterator[RunningLab]:
-    """A lab of the module's own."""
+    """Return a lab for this module."""
     with labs.one("trace") as lab:
         yield lab
 
 
 @pytest.fixture
 def trace(lab: RunningLab) -> Callable[..., Any]:
-    """`mailstack trace … --json`: the last journey of its answer."""
+    """Run `mailstack trace … --json`; return the last journey of its answer."""
 
     def last(*words: str, code: int = 0) -> Any:
         return answer("trace", "-n", lab.name, *words, code=code)["journeys"][-1]
@@ -49,7 +49,7 @@ def trace(lab: RunningLab) -> Callable[..., Any]:
 
 @pytest.fixture
 def stopped_dovecot(lab: RunningLab) -> Iterator[None]:
-    """The receiver is not available."""
+    """Stop Dovecot, so that the receiver is not available."""
     container = lab.service("dovecot").container
     lab.engine.stop(container)
     try:
@@ -59,7 +59,7 @@ def stopped_dovecot(lab: RunningLab) -> Iterator[None]:
 
 
 def start_again(lab: RunningLab, dovecot: str) -> None:
-    """Start Dovecot, and have Postfix make its connections to it anew."""
+    """Start Dovecot, and make Postfix reconnect to it."""
     lab.engine.start(dovecot)
     deadline = Deadline.after(20)
     while not smtp.greets(smtp.to(lab.endpoints["imap"]), b"a LOGOUT\r\n"):
@@ -68,13 +68,13 @@ def start_again(lab: RunningLab, dovecot: str) -> None:
 
 
 def send(lab: RunningLab, *words: str, code: int = 0) -> str:
-    """Send a mail; its Message-ID without brackets."""
+    """Send a mail; return its Message-ID without brackets."""
     document = answer("send", "-n", lab.name, *words, code=code)
     return str(document["message_id"]).strip("<>")
 
 
 def seen_at(lab: RunningLab, address: str, sent: Callable[[], object]) -> tuple[float, list[Any]]:
-    """When the next mail for `address` was to be seen over IMAP (seconds of the epoch), by looking all the time."""
+    """Poll IMAP for the next mail for `address`; return when it was seen (seconds of the epoch), and the mail."""
     with imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address)) as box:
         known = len(box.uids())
         sender = threading.Thread(target=sent)
@@ -108,7 +108,7 @@ def test_the_last_journey_agrees_with_what_imap_shows(lab: RunningLab, trace: Ca
 
 
 def journey_moment(journey: Any, milliseconds: float) -> float:
-    """A moment of a journey, in seconds of the epoch."""
+    """Return a moment of a journey, in seconds of the epoch."""
     from datetime import datetime
 
     return datetime.fromisoformat(journey["submitted"]).timestamp() + milliseconds / 1000
@@ -161,7 +161,7 @@ def test_a_mail_that_waits_says_why_and_when_it_is_tried_again(
 
 
 def submit(lab: RunningLab, to: str) -> str:
-    """Hand a mail in on port 25, where it takes no password and so no Dovecot; its Message-ID without brackets."""
+    """Submit a mail on port 25, which needs no password and so no Dovecot; return its Message-ID without brackets."""
     message = draft.new_message(sender="visitor@elsewhere.example", to=[to], subject="traced", body="…")
     with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="postfix") as session:
         assert session.send_message(message, "visitor@elsewhere.example", [to]) == {}
@@ -194,7 +194,7 @@ def test_a_mail_to_nobody_is_traced_to_its_refusal_and_its_notice(lab: RunningLa
 
 
 def followed(lab: RunningLab, *query: str, until: Callable[[], object]) -> list[str]:
-    """What `trace --follow` shows while mails are sent, until it ends by itself."""
+    """Return the output of `trace --follow` while mails are sent, until it exits on its own."""
     follower = subprocess.Popen(
         [MAILSTACK, "trace", "-n", lab.name, "--follow", "--timeout", "30s", *query],
         stdout=subprocess.PIPE,

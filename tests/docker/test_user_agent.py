@@ -75,7 +75,7 @@ def test_the_number_of_a_mail_stays_when_others_go(lab: RunningLab, name: str) -
 
 
 class Watch:
-    """`mailstack inbox --watch`, in the background."""
+    """Runs `mailstack inbox --watch` in the background."""
 
     def __init__(self, *words: str) -> None:
         self._command = subprocess.Popen(
@@ -86,7 +86,7 @@ class Watch:
         assert "watching the mailbox" in self.first
 
     def line(self) -> str:
-        """The next line of its output, as soon as it is there."""
+        """Return the next line of its output, as soon as it is printed."""
         assert self._command.stdout is not None
         ready, _, _ = select.select([self._command.stdout], [], [], ARRIVAL_SECONDS)
         assert ready, "nothing came"
@@ -96,7 +96,7 @@ class Watch:
         self._command.send_signal(number)
 
     def end(self) -> tuple[int, str, str]:
-        """How it ends: code, the rest of its output, its messages."""
+        """Wait for its end; return the exit code, the rest of its output, and its messages."""
         out, err = self._command.communicate(timeout=60)
         return self._command.returncode, out.decode(), err.decode()
 

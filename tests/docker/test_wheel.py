@@ -1,4 +1,4 @@
-"""The wheel has all that a lab needs: installed into an empty environment, it works from an empty folder."""
+"""The wheel contains all that a lab needs: installed into an empty environment, it works in an empty folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_hello(mailbox, smtp_settings):
 
 
 def run(*words: str | Path, cwd: Path, environment: dict[str, str] | None = None, code: int = 0) -> str:
-    """A command's standard output; it must end with `code`."""
+    """Run a command that must end with `code`; return its standard output."""
     done = subprocess.run(
         [str(word) for word in words],
         cwd=cwd,
@@ -47,7 +47,7 @@ def run(*words: str | Path, cwd: Path, environment: dict[str, str] | None = None
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout."""
+    """Build the wheel of this checkout."""
     directory = tmp_path_factory.mktemp("dist")
     words = ("--no-deps", "--no-build-isolation", "--wheel-dir", directory, PROJECT)
     run(sys.executable, "-m", "pip", "--quiet", "wheel", *words, cwd=directory)
@@ -57,7 +57,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the commands of an environment that has the wheel, Compose and nothing of the checkout."""
+    """Return the folder with the commands of an environment with the wheel and Compose, and nothing of the checkout."""
     directory = tmp_path_factory.mktemp("installed")
     venv.create(directory, with_pip=True)
     binaries = directory / "bin"
@@ -68,7 +68,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder to work in."""
+    """Return an empty folder to work in."""
     made = tmp_path / "empty"
     made.mkdir()
     return made
@@ -76,7 +76,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(installed: Path, labs: Labs) -> Iterator[dict[str, str]]:
-    """Without this test's own Python, and with the environment's commands first."""
+    """Return variables without this test's own Python, and with the environment's commands first."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     yield {**kept, "PATH": f"{installed}:{os.defpath}:/usr/sbin:/sbin"}
 

@@ -1,4 +1,4 @@
-"""For all unit tests."""
+"""Fixtures for all unit tests."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ settings.load_profile("any machine")
 
 @pytest.fixture
 def runtime() -> Iterator[Path]:
-    """A directory for MAILSTACK_RUNTIME_DIR whose path is short enough for sockets; that of `tmp_path` need not be."""
+    """Yield a directory for MAILSTACK_RUNTIME_DIR with a path short enough for sockets; that of `tmp_path` may be too
+    long.
+    """
     with tempfile.TemporaryDirectory(prefix="mailstack-", dir="/dev/shm") as directory:
         yield Path(directory)
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """An engine, Compose and a directory in memory, with the images of a lab."""
+    """Return an engine, Compose and a directory in memory, with the images of a lab."""
     binary = tmp_path / "docker" / "cli-plugins" / "docker-compose"
     binary.parent.mkdir(parents=True)
     binary.touch(mode=0o755)
@@ -43,7 +45,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def standing(world: World) -> World:
-    """A lab that is up."""
+    """Return a world with a running lab."""
     world.up()
     world.runner.commands.clear()
     world.said.clear()

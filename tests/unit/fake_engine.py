@@ -1,4 +1,4 @@
-"""An engine and a Compose that exist in memory only: whole ups and downs work on them in milliseconds."""
+"""An engine and a Compose in memory: complete `up` and `down` runs take milliseconds."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Thing:
 
 
 class _Printed:
-    """The log of a container, as it is followed."""
+    """The log of a container that is followed."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"daemon started -- version 3.10\n"
 
     def end(self) -> None:
-        """Nothing follows anyway."""
+        """Do nothing: the log is not followed."""
 
     close = end
 
 
 class MemoryApi:
-    """The engine's API, under the SDK's names: what is asked, made and removed."""
+    """The engine's API, with the method names of the SDK: records the calls, and keeps the objects in memory."""
 
     def __init__(self) -> None:
         self.containers_: dict[str, Thing] = {}
@@ -59,7 +59,7 @@ class MemoryApi:
         self.before: dict[str, Callable[[], None]] = {}  # question → what happens just before its first answer
 
     def all(self) -> set[str]:
-        """Everything that there is, but for images."""
+        """Return all objects except images."""
         return {*self.containers_, *self.networks_, *self.volumes_}
 
     def _answer(self, question: str) -> None:
@@ -156,14 +156,14 @@ def _with(things: Mapping[str, Thing], wanted: Sequence[str]) -> list[tuple[str,
 
 
 def engine(api: MemoryApi) -> Engine:
-    """An Engine whose questions the memory answers."""
+    """Return an Engine on the API in memory."""
     made = Engine(LocalTarget("unix:///nowhere/docker.sock"))
     vars(made).update(_api=api, _quick=api)
     return made
 
 
 class MemoryCompose:
-    """What `docker compose` would do to the engine in memory: answers a FakeRunner's commands."""
+    """The effects of `docker compose` on the engine in memory: answers the commands of a FakeRunner."""
 
     def __init__(self, api: MemoryApi) -> None:
         self.api = api
@@ -200,7 +200,7 @@ class MemoryCompose:
         return OK
 
     def document(self, environment: Mapping[str, str]) -> dict[str, Any]:
-        """The lab's compose files, resolved."""
+        """Return the lab's compose files, resolved."""
         project = f"mailstack-{environment['MAILSTACK_LAB']}"
         labels = {f"mailstack.{key}": environment[f"MAILSTACK_{key.upper()}"] for key in ("lab", "owner", "expires")}
         services: dict[str, dict[str, Any]] = {
@@ -251,13 +251,13 @@ class MemoryCompose:
         return Result(0, "", "\n".join(told))
 
     def network(self, project: str, network: dict[str, Any], subnet: str) -> None:
-        """Make one of the networks of a document."""
+        """Create a network of a document."""
         labels = {**network["labels"], PROJECT: project}
         self.api.networks_.setdefault(network["name"], Thing(labels, subnet=subnet))
 
 
 def role(service: str) -> dict[str, str]:
-    """The label of a service of the lab's own."""
+    """Return the role label of one of the lab's own services."""
     return {LABEL: next(role for role, name in STANDARD.items() if name == service)}
 
 

@@ -1,4 +1,4 @@
-"""An engine that has images and nothing else, and a host on which a base image can be made."""
+"""An engine that has only images, and a host on which a base image can be built."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mailstack.target.target import LocalTarget
 
 
 class FakeEngine(Engine):
-    """An engine that holds the images it was given, and can pull those of its registry."""
+    """An engine with the given images, which can pull those of its registry."""
 
     def __init__(self, *held: str, registry: tuple[str, ...] = ()) -> None:
         super().__init__(LocalTarget("unix:///nowhere"))
@@ -62,7 +62,7 @@ class FakeEngine(Engine):
 
 
 def bootstraps(command: Command) -> Result:
-    """Stands in for mmdebstrap: writes an archive to where it is told."""
+    """Fake mmdebstrap: write an archive to the given path."""
     with tarfile.open(command.argv[-1], "w") as archive:
         archive.addfile(tarfile.TarInfo("./etc"))
     return Result(0, "", "I: done")
@@ -70,7 +70,7 @@ def bootstraps(command: Command) -> Result:
 
 @pytest.fixture
 def debian_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A host with mmdebstrap and Debian's keys."""
+    """Return a host with mmdebstrap and Debian's keys."""
     program = tmp_path / "mmdebstrap"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What stands in for the world outside: a runner made from a function, a target that records, an engine of values."""
+"""Fakes of the outside world: a runner made from a function, a target that records, an engine of values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OK = Result(0, "", "")
 
 
 class FakeRunner:
-    """A runner whose commands are answered by a function, which may raise; it keeps a record of them."""
+    """A runner that records its commands. A function answers them, and may raise."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class FakeRunner:
 
     @property
     def lines(self) -> list[str]:
-        """The commands, each in one line."""
+        """Return the commands, each as one line."""
         return [" ".join(command.argv) for command in self.commands]
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
-        """Answer `command`, line by line where that is wanted."""
+        """Answer `command`, line by line if requested."""
         self.commands.append(command)
         result = self._answer(command)
         if on_line:
@@ -48,7 +48,7 @@ class FakeRunner:
         return result
 
     def holding(self, *descriptors: int) -> FakeRunner:
-        """Itself: it starts nothing that could hold them."""
+        """Return the runner itself: it starts nothing that could keep files open."""
         return self
 
     def attach(self, command: Command) -> int:
@@ -56,18 +56,18 @@ class FakeRunner:
         return self.run(command).code
 
     def detach(self, command: Command, log: Path) -> Callable[[], int | None]:
-        """Record that `command` was started; how it ends was given at the beginning."""
+        """Record the start of `command`; return the given function for its exit code."""
         self.detached.append((command, log))
         return self._ended
 
     def release(self, command: Command, *, stdin: int | None = None) -> None:
-        """Record that `command` was let go of."""
+        """Record that `command` was released."""
         self.released.append(command)
 
 
 @dataclass
 class FakeTarget:
-    """A target that reaches nothing, and keeps a record of what was asked of it."""
+    """A target that connects to nothing, and records the calls."""
 
     host: str = ""
     url: str = "unix:///nowhere/docker.sock"
@@ -145,7 +145,7 @@ class FakeTarget:
 
 
 class FakeEngine(Engine):
-    """An engine that has what a test says; it answers, unless `silent` says why not."""
+    """An engine with given answers. With `silent`, it raises that error instead."""
 
     identity = "AN-ENGINE"
 

@@ -1,4 +1,4 @@
-"""Homes of labs on engines that are not asked."""
+"""Homes of labs, without an engine."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def home(base: Path) -> Home:
 
 
 def words(home: Home) -> tuple[str, str, str]:
-    """Return what another process makes the home of: `Home(Path(first), *others)`."""
+    """Return the arguments with which another process creates the home: `Home(Path(first), *others)`."""
     return str(home.root), home.endpoint, home.engine

@@ -1,4 +1,4 @@
-"""A mail that means harm, as large as wanted: made when it is needed, never kept in a file."""
+"""A hostile mail of any size, generated on demand and never kept in a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEPTH = 100
 
 
 def mail(size: int = 10_000_000, message_id: str = "<hostile@example.com>") -> bytes:
-    """Exactly `size` bytes with CRLF: multiparts nested 100 deep, broken encodings, names that lead elsewhere."""
+    """Return `size` bytes of mail with CRLF: multiparts nested 100 deep, broken encodings, names with `..`."""
     lines = [
         b"From: Eve <student@example.com>",
         b"To: bob@example.com",

@@ -1,4 +1,4 @@
-"""Accounts that are added to a running lab are kept where Dovecot and Postfix find them."""
+"""Accounts that are added to a running lab are stored where Dovecot and Postfix find them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be an address, a domain or a host, and what can be an address of a lab."""
+"""Valid addresses, domains and hosts, and valid addresses of a lab."""
 
 from __future__ import annotations
 

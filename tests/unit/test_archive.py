@@ -1,4 +1,4 @@
-"""Images in a file: what is read of an archive, what is refused, and that a file is written whole or not at all."""
+"""Images in a file: reading an archive, refusing one, and writing a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NO_LAYER = b'[{"Config": "c.json", "RepoTags": [], "Layers": ["missing"]}]'
 
 
 def silent(_: str) -> None:
-    """Progress is no matter here."""
+    """Ignore progress messages."""
 
 
 def packed(
     names: Iterable[str] = NAMES, processor: str = "amd64", more: Mapping[str, bytes] = MappingProxyType({})
 ) -> bytes:
-    """An archive as an engine makes it, without compression; `more` replaces members."""
+    """Return an archive as an engine makes it, without compression; `more` replaces members."""
     entries = [{"Config": "c.json", "RepoTags": [name], "Layers": ["l/layer.tar"]} for name in names]
     members = {
         "l/layer.tar": os.urandom(50_000),
@@ -51,7 +51,7 @@ def packed(
 
 
 class Archiving(FakeEngine):
-    """An engine that gives an archive, and takes one whatever is in it."""
+    """An engine that returns an archive, and loads any archive without a check."""
 
     def save(self, references: Sequence[str]) -> Iterator[bytes]:
         yield packed(references)

@@ -1,4 +1,4 @@
-"""Attachments end in the directory that was named, and replace nothing."""
+"""Attachments are saved in the given directory, and replace nothing."""
 
 from __future__ import annotations
 

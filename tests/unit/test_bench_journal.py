@@ -1,4 +1,4 @@
-"""On what the benchmark of throughput has its volumes."""
+"""The kind of storage on which the benchmark of throughput has its volumes."""
 
 from __future__ import annotations
 

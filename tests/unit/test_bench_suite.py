@@ -1,4 +1,4 @@
-"""What the benchmark of a suite makes of its runs."""
+"""The results that the benchmark of a suite computes from its runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How checks are chosen, judged, ordered and reported; what they check is seen in tests/docker."""
+"""Selection, verdicts, order and reports of checks. The checks themselves are tested in tests/docker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.fakes import FakeTarget
 
 
 class Bench:
-    """What `judge` needs of a bench."""
+    """The parts of a bench that `judge` needs."""
 
     lab = SimpleNamespace(target=FakeTarget())
 

@@ -1,4 +1,4 @@
-"""The examples for CI are what their services take, and name what mailstack and the plugin have."""
+"""The examples for CI are valid for their services, and use existing options of mailstack and the plugin."""
 
 from __future__ import annotations
 

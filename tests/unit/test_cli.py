@@ -1,4 +1,4 @@
-"""The command line's own part: errors become one message and an exit code, text is shown without harm."""
+"""The command line itself: errors become one message and an exit code, and text is printed safely."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mailstack.text.printable import printable
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """`main` takes the signals; they are given back."""
+    """Restore the signal handlers that `main` replaces."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
@@ -37,7 +37,7 @@ def handlers() -> Iterator[None]:
 
 
 def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The code that `main` exits with when a command raises `error`."""
+    """Return the exit code of `main` when a command raises `error`."""
 
     @click.command()
     def fails() -> None:

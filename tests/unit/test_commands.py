@@ -1,4 +1,4 @@
-"""Commands in this process: functions of an engine and of what the user has typed. No process, no engine, no host."""
+"""Commands as functions in this process, of an engine and the user's words. No process, no engine, no host."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SERVICES = [
 
 @dataclass(frozen=True)
 class FakeLaunch(Launch):
-    """A start of the command that reaches an engine of the test's."""
+    """A start of the command with the engine of the test."""
 
     reached: FakeEngine = field(default_factory=FakeEngine)
     asked: list[tuple[str, str]] = field(default_factory=list)  # host, context
@@ -64,7 +64,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeLaunch:
 
 @pytest.fixture
 def lab(launch: FakeLaunch) -> RunningLab:
-    """The lab `a`, which is up."""
+    """Return the running lab `a`."""
     engine = launch.reached
     directory = homes.directory(engine, "a")
     directory.make()
@@ -78,7 +78,7 @@ def lab(launch: FakeLaunch) -> RunningLab:
 
 @pytest.fixture
 def run(launch: FakeLaunch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """Runs a command line; gives the document that it answers with."""
+    """Return a function that runs a command line and returns its JSON document."""
 
     def run(*words: str) -> Any:
         try:

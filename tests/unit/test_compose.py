@@ -1,4 +1,4 @@
-"""Compose's command lines, and which Compose is chosen."""
+"""Command lines of Compose, and the choice of a Compose."""
 
 from __future__ import annotations
 

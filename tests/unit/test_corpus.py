@@ -1,7 +1,7 @@
-"""Every captured journey is traced to what really happened, by its own lines alone, also where lines are lost.
+"""Every captured journey is traced to its real outcome from its own log lines, even if lines are lost.
 
-The captures (tests/data/journeys) are the logs of labs, each with what was sent and what became of it, which is known
-from the senders' side and from the mailboxes, and not from the logs; `python -m tests.journeys` makes them anew.
+The captures (tests/data/journeys) are logs of labs, each with the mails sent and their outcomes. These are known
+from the sending side and from the mailboxes, not from the logs. `python -m tests.journeys` captures them again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NEEDED = ("handed-in", "accepted", "named", "queued", "attempt", "saved", "remov
 
 @cache
 def lines(name: str) -> tuple[str, ...]:
-    """The log of a capture."""
+    """Return the log of a capture."""
     path = CORPUS / f"{name}.log"
     if path.exists():
         return tuple(path.read_text().splitlines())
@@ -40,12 +40,12 @@ def lines(name: str) -> tuple[str, ...]:
 
 @cache
 def happened(name: str) -> tuple[dict[str, Any], ...]:
-    """What was sent in a capture, and what became of it."""
+    """Return the mails sent in a capture, and their outcomes."""
     return tuple(json.loads((CORPUS / f"{name}.json").read_text())["messages"])
 
 
 def journeys(log: tuple[str, ...], query: str, limit: int = collect.MESSAGES) -> list[Journey]:
-    """The journeys that a query leads to."""
+    """Return the journeys that a query finds."""
 
     def read() -> Iterator[tuple[str, str]]:
         for line in log:
@@ -58,12 +58,12 @@ def journeys(log: tuple[str, ...], query: str, limit: int = collect.MESSAGES) ->
 
 @cache
 def everything(name: str) -> tuple[Journey, ...]:
-    """Every journey in a capture, traced together."""
+    """Return every journey in a capture, traced together."""
     return tuple(journeys(lines(name), "", 10_000))
 
 
 def the(name: str, message: dict[str, Any]) -> Journey:
-    """The one journey of a message."""
+    """Return the only journey of a message."""
     query = message["query"].strip("<>")
     found = [each for each in everything(name) if each.goes_by(query)]
     found = found or journeys(lines(name), query)  # a text

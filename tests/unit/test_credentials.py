@@ -1,4 +1,4 @@
-"""The user's own credentials for a relay outside, as they are read from their file."""
+"""The user's credentials for a relay host outside the lab, read from their file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mailstack.errors import CredentialsError
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a file as only its owner may read it, or with another mode."""
+    """Return a function that writes a file, readable by its owner only, or with another mode."""
 
     def private(data: bytes, mode: int = 0o600) -> Path:
         path = tmp_path / "credentials"
@@ -28,7 +28,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def problem(path: Path) -> str:
-    """What is said of a file, without its path."""
+    """Return the error message about a file, without its path."""
     with pytest.raises(CredentialsError) as caught:
         read_credentials(path)
     assert caught.value.exit_code == 2

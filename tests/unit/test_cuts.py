@@ -1,4 +1,4 @@
-"""What counts as a good cut of the connection, in tests/docker/cuts.py."""
+"""The criteria for a good cut of the connection, in tests/docker/cuts.py."""
 
 from __future__ import annotations
 

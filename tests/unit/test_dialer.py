@@ -1,4 +1,4 @@
-"""Many connections over one stream, with the real program at the other end (it needs Perl, as the sender has it)."""
+"""Many connections over one stream, with the real program on the other end. It needs Perl, which the sender has."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ STACK = Path(__file__).parents[2] / "stack"
 
 
 def instructions() -> list[str]:
-    """The instructions of the Dockerfile, each with its continued lines, without comments."""
+    """Return the instructions of the Dockerfile, with continued lines joined and without comments."""
     lines = (STACK / "Dockerfile").read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
     return [part for part in text.replace("\\\n", "\0").split("\n") if part.strip()]
 
 
 def stages() -> dict[str, tuple[str, list[str]]]:
-    """Each stage by its name: what it stands on, and its instructions."""
+    """Return each stage by its name: its base, and its instructions."""
     found: dict[str, tuple[str, list[str]]] = {}
     name = ""
     for line in instructions():
@@ -36,7 +36,7 @@ def stages() -> dict[str, tuple[str, list[str]]]:
 
 
 def arguments() -> dict[str, set[str]]:
-    """The lists of packages, by the names of their arguments."""
+    """Return the lists of packages by the names of their arguments."""
     given = re.findall(r'^ARG (\w+)="(.*)"$', "\n".join(instructions()), re.MULTILINE)
     return {name: set(packages.split()) for name, packages in given}
 

@@ -1,4 +1,4 @@
-"""The documents say what there is: commands, options, JSON shapes, keys of the definition."""
+"""The documents match the code: commands, options, JSON shapes, keys of the definition."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _command(name: str) -> click.Command:
 
 
 def _leaves() -> list[tuple[str, click.Command]]:
-    """Every command that does something, groups opened."""
+    """Return every command that is not a group."""
     found = []
     for name in COMMANDS:
         command = _command(name)

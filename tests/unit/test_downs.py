@@ -1,4 +1,4 @@
-"""Whole downs, on an engine in memory: what they remove, and what they leave to others."""
+"""Complete `down` runs on an engine in memory: what they remove, and what they leave to other owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations are said as people say them."""
+"""Durations are written as people write them."""
 
 from __future__ import annotations
 

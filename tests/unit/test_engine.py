@@ -1,4 +1,4 @@
-"""What the SDK raises, as errors of ours."""
+"""Errors of the SDK become errors of mailstack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of those who want one lab at once, one brings it up. Real locks; the lab is one that is said to be up."""
+"""Of several processes that need the same lab, one brings it up. The locks are real, the lab is a fake."""
 
 from __future__ import annotations
 

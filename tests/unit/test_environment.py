@@ -1,4 +1,4 @@
-"""A lab as variables: what a shell, or a reader of files, makes of them is what they were."""
+"""A lab as variables: a shell or a reader of env files gets the original values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors are one tree, with the exit codes of the design."""
+"""The errors form one tree, with the documented exit codes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_error_keeps_what_to_do_apart_from_what_happened() -> None:
 
 
 def whole() -> MailstackError:
-    """An error with all that one can have, some of it added on its way."""
+    """Return an error with all its parts, some of them added on the way."""
     error = errors.HostError("it broke", remedy="mend it", details="line 1\nline 2")
     error.message += ": the disk is full"
     error.add_note("and the child did not end")
@@ -111,7 +111,7 @@ NAMES = {name for name in vars(errors) if name in _tree()}
 
 
 def _partial(path: Path) -> Iterator[str]:
-    """The places in which an error of ours is caught, and a part of it is shown."""
+    """Return the places that catch an error of mailstack and show only a part of it."""
     tree = ast.parse(path.read_text())
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef):

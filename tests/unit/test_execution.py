@@ -1,4 +1,4 @@
-"""A command as a line for a login shell, and its output told from what that shell says; shells are real ones."""
+"""A command as a line for a login shell, and its output separated from the shell's own. The shells are real."""
 
 from __future__ import annotations
 

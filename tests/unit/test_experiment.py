@@ -1,4 +1,4 @@
-"""How the experiment judges: what is read off a mail, a dialogue, a setting."""
+"""Verdicts of the experiment: reading a mail, a dialogue, a setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of an experiment's report: what is in it, and what is never written over."""
+"""The folder of an experiment's report: its contents, and files that are never overwritten."""
 
 from __future__ import annotations
 

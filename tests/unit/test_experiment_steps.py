@@ -1,4 +1,4 @@
-"""How the steps of the experiment run: in which order, beside which others, and what becomes of one that fails."""
+"""How the steps of the experiment run: order, parallelism, and failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who listens is read from the kernel's own tables."""
+"""Listeners are read from the kernel's own tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Header fields: what a sender wrote is read, and what nobody should write does no harm."""
+"""Header fields: valid ones are parsed, and malformed ones do no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures are well-formed, hold no markup of the mails, and stand to scale."""
+"""The figures are well-formed, contain no markup of the mails, and are to scale."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ HOSTILE = "</text><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&\x00
 
 
 def journey(name: str = "store-and-forward") -> Json:
-    """One of the experiment's, to be changed at will."""
+    """Return a journey of the experiment that a test may change."""
     return copy.deepcopy(EXPERIMENT["journeys"][name])
 
 
 def hostile(document: Json) -> Json:
-    """The same with every text replaced by one that tries to break out."""
+    """Return the document with every text replaced by one with markup."""
 
     def poisoned(value: object, key: str = "") -> object:
         if isinstance(value, dict):
@@ -49,7 +49,7 @@ def texts(figure: str) -> list[str]:
 
 
 def dots(figure: str) -> list[float]:
-    """Where the events of a timeline stand."""
+    """Return the positions of a timeline's events."""
     found = ElementTree.fromstring(figure).iter(f"{SVG}circle")
     return [float(dot.attrib["cx"]) for dot in found if dot.get("class") == "dot"]
 
@@ -219,14 +219,14 @@ def test_every_captured_journey_is_drawn_to_scale(name: str) -> None:
 
 
 def luminance(colour: str) -> float:
-    """WCAG 2.2, relative luminance."""
+    """Return the relative luminance (WCAG 2.2)."""
     channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2.2, contrast ratio."""
+    """Return the contrast ratio (WCAG 2.2)."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 

@@ -1,4 +1,4 @@
-"""Logs are followed over restarts; several become one stream of lines, until they end or time is up."""
+"""Logs are followed across restarts. Several become one stream of lines, until they end or the deadline passes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_others_go_on_when_one_log_ends_or_breaks() -> None:
 
 
 class Stream:
-    """Some pieces, and then silence until it is closed; or, where it is said to end, its end."""
+    """A stream with some pieces; then it blocks until it is closed, or ends."""
 
     def __init__(self, *pieces: bytes, ends: bool = True) -> None:
         self.pieces = pieces
@@ -93,7 +93,9 @@ class Stream:
 
 
 class Container:
-    """A container whose log has `past`; it is followed as `logs`, one after the other, and is then removed."""
+    """A container whose log has `past`. Following it returns `logs`, one after the other; then the container is
+    removed.
+    """
 
     def __init__(
         self,

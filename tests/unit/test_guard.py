@@ -1,4 +1,4 @@
-"""The guard: a test that reaches out without the marker for it fails, and one that has the marker does not."""
+"""The guard of the tests: a test that accesses the outside without the marker fails; with the marker it passes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_green_docker(child): listener().close()
 
 
 def run(directory: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a suite as one of this project's."""
+    """Run a suite with this project's configuration."""
     (directory / "test_suite.py").write_text(source)
     (directory / "conftest.py").write_text("from tests.conftest import *\n")
     command = [sys.executable, "-m", "pytest", "-rA", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist"]

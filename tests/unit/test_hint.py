@@ -1,4 +1,4 @@
-"""Each command line of mailstack that a message tells the user to type names the lab and the host that it is about."""
+"""Each command line that a message suggests names the lab and the host that the message is about."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_line_is_one_that_the_command_takes(words: tuple[str, ...]) -> None:
 
 
 def _documentation(tree: ast.Module) -> set[ast.AST]:
-    """Docstrings: what stands in a `--help` is of no lab."""
+    """Return the docstrings: the text of a `--help` is about no lab."""
     return {
         node.body[0].value
         for node in ast.walk(tree)
@@ -105,7 +105,7 @@ def _documentation(tree: ast.Module) -> set[ast.AST]:
 
 
 def _written(path: Path) -> Iterator[str]:
-    """Where a text names a command without the help of `hint`."""
+    """Return the places where a text names a command without `hint`."""
     tree = ast.parse(path.read_text())
     documentation = _documentation(tree)
     inside = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}

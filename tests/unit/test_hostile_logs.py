@@ -1,4 +1,4 @@
-"""Logs that were made to do harm: read to an end, without a traceback, and answered in valid JSON."""
+"""Hostile logs are read to the end, without a traceback, and answered in valid JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def answer(log: bytes, tmp: Path, *words: str) -> Json | None:
-    """What `mailstack COMMAND --logs FILE --json` answers to a log; None where it finds nothing in it."""
+    """Return the answer of `mailstack COMMAND --logs FILE --json` on a log; None if it finds nothing."""
     file = tmp / "mail.log"
     file.write_bytes(log)
     begun = time.process_time()
@@ -204,7 +204,7 @@ def test_whatever_the_bytes_of_a_log_are_it_is_read(tmp_path_factory: pytest.Tem
 
 
 def run(*words: str, stdin: str = os.devnull) -> subprocess.CompletedProcess[str]:
-    """Run the command with a file for its standard input, in a minute at the most."""
+    """Run the command with a file as its standard input, for at most a minute."""
     with Path(stdin).open("rb") as file:
         command = [sys.executable, "-m", "mailstack", *words]
         return subprocess.run(command, stdin=file, capture_output=True, text=True, check=False, timeout=60)

@@ -25,7 +25,7 @@ BUILD = Command(("docker-compose", "build"), {"MAILSTACK_TAG": "abc"})
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Path:
-    """A folder with one build context."""
+    """Return a folder with one build context."""
     (tmp_path / "stack" / "postfix").mkdir(parents=True)
     (tmp_path / "stack" / "postfix" / "Dockerfile").write_text("FROM scratch\n")
     (tmp_path / "stack" / "postfix" / "entrypoint").write_text("#!/bin/sh\n")
@@ -105,7 +105,7 @@ def test_a_build_that_makes_something_else_is_an_error() -> None:
 
 
 def built(engine: FakeEngine) -> FakeRunner:
-    """A runner that builds `a:1` on an engine."""
+    """Return a runner that builds `a:1` on an engine."""
 
     def answer(command: Command) -> Result:
         engine.held.add("a:1")
@@ -198,7 +198,7 @@ BUILDKIT = (("", 80), ("RUN /bin/sh -c apt-get update # buildkit", 40), ("COPY a
 
 
 def history(*entries: tuple[str, int]) -> list[dict[str, Any]]:
-    """A history, lowest first, from (instruction, bytes)."""
+    """Return a history, lowest layer first, from (instruction, bytes)."""
     return [{"CreatedBy": text, "Size": size} for text, size in entries]
 
 

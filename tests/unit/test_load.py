@@ -1,4 +1,4 @@
-"""The pure parts of a load: its mails, and the account of what became of them."""
+"""The pure parts of a load: its mails, and the account of their outcomes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BOXES = ("a@example.com", "b@example.com")
 
 
 def posted(number: int, code: int = 250, reply: str = "", box: str = "") -> Posted:
-    """A mail that was begun at second 100 + number, and answered a tenth later."""
+    """Return a mail whose submission began at second 100 + number and was answered a tenth of a second later."""
     recipient = box or BOXES[number % 2]
     words = reply or (f"2.0.0 Ok: queued as {number:010X}" if code == 250 else "5.3.4 Too large")
     return Posted(f"<{number}@example.com>", recipient, 100.0 + number, 100.1 + number, code, words)
 
 
 def seen(*copies: int, saved: bool = True, **more: dict[tuple[str, str], str]) -> Seen:
-    """Mails by their numbers, as often as they are in their mailbox."""
+    """Return mails by number, as often as they are in their mailbox."""
     boxes: dict[str, dict[str, int]] = {box: {} for box in BOXES}
     for number, count in enumerate(copies):
         boxes[BOXES[number % 2]][f"<{number}@example.com>"] = count

@@ -1,4 +1,4 @@
-"""Logging in over SSH, where the other side is a server of the test's own, on the loopback."""
+"""Log in over SSH to a server of the test on the loopback interface."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.sockets
 
 
 def key(path: Path) -> Path:
-    """A new private key's file."""
+    """Create a file with a new private key."""
     made = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     write_private(path, made.decode())
     return path
 
 
 class Silent(paramiko.ServerInterface):  # type: ignore[misc]
-    """Says nothing about a key, until the test is over."""
+    """Does not answer about a key until the test is over."""
 
     def __init__(self, over: threading.Event) -> None:
         self._over = over
@@ -42,7 +42,7 @@ class Silent(paramiko.ServerInterface):  # type: ignore[misc]
 
 @pytest.fixture
 def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port of a host that greets and then is silent, for somebody who has two keys for it."""
+    """Return the port of a host that greets and then is silent, for a user who has two keys for it."""
     ssh, over = tmp_path / ".ssh", threading.Event()
     ssh.mkdir(mode=0o700)
     own = paramiko.Ed25519Key.from_private_key_file(str(key(tmp_path / "host")))

@@ -1,4 +1,4 @@
-"""What a server answers to FETCH becomes summaries of mails."""
+"""A server's answer to FETCH becomes summaries of mails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What benchmarks share."""
+"""The common parts of benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mails are taken into parts and shown, whatever they are."""
+"""Any mail is parsed into parts and shown."""
 
 from __future__ import annotations
 

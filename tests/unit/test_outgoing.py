@@ -1,4 +1,4 @@
-"""A mail is sent in pieces: what comes of them is the mail, of the size that was announced."""
+"""A mail is sent in pieces, which together are the mail, with the announced size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def message(body: str = "Hello.\n") -> EmailMessage:
 
 
 def read(raw: bytes) -> list[bytes]:
-    """The content of each attachment of a message."""
+    """Return the content of each attachment of a message."""
     found = email.message_from_bytes(raw, policy=default)
     return [part.get_payload(decode=True) for part in found.iter_attachments()]  # type: ignore[misc]
 

@@ -1,4 +1,4 @@
-"""The report's page: a pure function of the experiment's document, with nothing of a mail in it but text."""
+"""The report's page: a pure function of the experiment's document, in which content of mails is only text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPERIMENT = json.loads((Path(__file__).parents[1] / "data" / "experiment.json")
 
 
 class Elements(html.parser.HTMLParser):
-    """Every element of a page, with its attributes, and the text."""
+    """Every element of a page with its attributes, and the text."""
 
     def __init__(self, document: str) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def document() -> Json:
 
 
 def failing() -> Json:
-    """The same with one row that failed."""
+    """Return the document with one step that failed."""
     made = document()
     made |= {"verdict": "fail", "passed": made["passed"] - 1, "failed": 1}
     made["steps"][3] |= {"verdict": "fail", "reason": "the map is readable by everybody (0644)"}
@@ -122,7 +122,7 @@ def test_text_of_a_mail_is_never_markup() -> None:
 
 
 def little(text: str) -> Json:
-    """An experiment of one step, with a text wherever there can be any."""
+    """Return an experiment of one step, with this text wherever a text can be."""
     evidence = [
         {"kind": "text", "title": text, "text": text},
         {"kind": "table", "title": text, "headings": ["a", "b"], "rows": [[text, text]]},

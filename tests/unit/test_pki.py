@@ -20,7 +20,7 @@ def made() -> pki.Pki:
 
 
 def _shake(made: pki.Pki, directory: Path, name: str, context: ssl.SSLContext) -> str | None:
-    """A real handshake between a server with the lab's certificate and a client: the client's error, if any."""
+    """Do a real handshake of a server with the lab's certificate and a client; return the client's error, if any."""
     (directory / "pem").write_text(made.servers["postfix"].reveal())
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(directory / "pem")

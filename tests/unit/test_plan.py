@@ -1,4 +1,4 @@
-"""Plans: from what there is to steps, each with its cause."""
+"""Plans: from the observed state to steps, each with its cause."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ UP = Observation(
 
 
 def steps(seen: Observation, draft: State = STATE, *, log_in: bool = False) -> list[str]:
-    """A line for each step of an `up`."""
+    """Return a line for each step of an `up`."""
     made = plan.plan_up(plan.desired(draft, seen), seen, log_in=log_in)
     return [f"{row.step}: {', '.join(row.concerns)} ({row.cause})" for row in made.rows()]
 

@@ -1,4 +1,4 @@
-"""Which ports something listens on, by the kernel's own table."""
+"""Ports with a listener, from the kernel's own table."""
 
 from __future__ import annotations
 

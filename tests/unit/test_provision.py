@@ -1,4 +1,4 @@
-"""Making an engine usable, on machines made of a few files."""
+"""Provision an engine, on machines made of a few files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.fakes import OK, FakeRunner
 
 
 def commands(facts: Facts) -> list[str]:
-    """The plan's commands, each in one line."""
+    """Return the plan's commands, each as one line."""
     return [" ".join(step.command.argv) for step in plan(facts)]
 
 
@@ -105,7 +105,7 @@ def test_an_engine_elsewhere_that_is_silent_changes_nothing_here() -> None:
 
 
 class Machine:
-    """A root directory, and what can happen in it."""
+    """A root directory, and the events that can happen in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -115,7 +115,7 @@ class Machine:
         (root / "etc/os-release").write_text('PRETTY_NAME="Ubuntu 24.04"\nID=ubuntu\nID_LIKE=debian\n')
 
     def answer(self) -> None:
-        """Let an engine answer from now on."""
+        """Make the engine answer from now on."""
         self._server = server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         server.bind(str(self.root / "var/run/docker.sock"))
         server.listen()
@@ -133,13 +133,13 @@ class Machine:
         threading.Thread(target=serve, daemon=True).start()
 
     def run_dockerd(self, process: int = 4711) -> None:
-        """Let a dockerd run, with or without an answer."""
+        """Make a dockerd run, with or without an answer."""
         (self.root / "var/run/docker.pid").write_text(f"{process}\n")
         (self.root / "proc" / str(process)).mkdir()
         (self.root / "proc" / str(process) / "comm").write_text("dockerd\n")
 
     def close(self) -> None:
-        """Silence the engine."""
+        """Stop the engine's answers."""
         if self._server:
             self._server.shutdown(socket.SHUT_RDWR)
             self._server.close()
@@ -147,7 +147,9 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """A machine of Ubuntu's, where root asks for an engine. Its path is short: a socket's may have 107 bytes."""
+    """Return an Ubuntu machine where root asks for an engine. Its path is short: that of a socket has at most 107
+    bytes.
+    """
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.setenv("DOCKER_HOST", LOCAL)
     monkeypatch.setattr("os.geteuid", lambda: 0)
@@ -304,7 +306,7 @@ def test_a_shell_that_tells_something_else_is_an_error() -> None:
 
 
 class Far:
-    """A machine over SSH, whose engine answers as soon as it was started."""
+    """A machine over SSH, whose engine answers after it was started."""
 
     name = "far"
 

@@ -1,4 +1,4 @@
-"""What stands in a queue is read from Postfix's listing, shown in 80 columns, and waited for by its log."""
+"""The mails in a queue are read from Postfix's listing, shown in 80 columns, and waited for with its log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFUSED = "connect to backend[172.27.0.4]:24: Connection refused"
 
 
 def mail(queue_id: str = "2E42B16A2D5", name: str = "deferred", arrived: int = 1795469600, **more: Any) -> str:
-    """A line of `postqueue -j`, as Postfix 3.10 writes it."""
+    """Return a line of `postqueue -j` as Postfix 3.10 writes it."""
     recipients = more.pop("recipients", [{"address": "bob@example.com", "delay_reason": REFUSED}])
     return json.dumps(
         {
@@ -38,7 +38,7 @@ def mail(queue_id: str = "2E42B16A2D5", name: str = "deferred", arrived: int = 1
 
 
 def entry(queue_id: str = "2E42B16A2D5", name: str = "deferred", service: str = "postfix", **more: Any) -> Entry:
-    """A mail in a queue."""
+    """Return a mail in a queue."""
     recipients = more.pop("recipients", (Waiting("bob@example.com", REFUSED),))
     return Entry(service, name, queue_id, NOW - 252, 344, "student@example.com", recipients, **more)
 
@@ -218,7 +218,7 @@ def test_whatever_a_mail_says_the_table_has_80_columns_and_drives_no_terminal(
 
 
 class Engine:
-    """An engine whose queue and log are given: each look at the queue sees the next of `looks`."""
+    """An engine with a given queue and log: each read of the queue returns the next of `looks`."""
 
     def __init__(self, looks: list[str], lines: list[tuple[str, str] | None]) -> None:
         self._looks = iter(looks)
@@ -234,7 +234,7 @@ class Engine:
 
 
 def waited(until: str, looks: list[str], lines: list[str | None]) -> tuple[bool, int]:
-    """Whether a wait came to its end, and how many looks it took."""
+    """Return whether a wait succeeded, and how often it read the queue."""
     engine: Any = Engine(looks, [None if line is None else ("postfix", line) for line in lines])
     met, _ = queues.wait(engine, {"postfix": "id"}, CONDITIONS[until], Deadline.after(5))
     return met, engine.looked

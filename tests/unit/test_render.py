@@ -1,4 +1,4 @@
-"""A Lab in the servers' languages."""
+"""A Lab in the configuration formats of the servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the services of a definition are, by their labels: read, kept, checked, and found in a running lab."""
+"""Roles of a definition's services, from their labels: read, kept, checked, and found in a running lab."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ LAB = Lab("a.test", (Domain("a.test"),), (Account("x@a.test"),), services=(SUBMI
 
 
 def service(role: str | None, *sources: str) -> dict[str, Any]:
-    """A service of a resolved document."""
+    """Return a service of a resolved document."""
     labels = {"mailstack.lab": "a", **({} if role is None else {LABEL: role})}
     configs = [{"source": source, "target": f"/run/{source}"} for source in sources]
     return {"image": "debian", "labels": labels, "configs": configs, "secrets": None}
 
 
 def document(**services: dict[str, Any]) -> dict[str, Any]:
-    """A resolved document, with the standard services unless they are replaced."""
+    """Return a resolved document, with the standard services unless they are replaced."""
     standard = {name: service(role) for role, name in STANDARD.items()}
     block = {"domains": {"a.test": None}, "accounts": {"x@a.test": None}}
     return {BLOCK: block, "services": {**standard, **services}}
@@ -88,7 +88,7 @@ def test_a_containers_role_that_is_not_known_is_none() -> None:
 
 
 def refused(overlay: Path, text: str, document: dict[str, Any]) -> str:
-    """Why a definition with this overlay is refused, with the place in it."""
+    """Return the error about a definition with this overlay, with its position."""
     overlay.write_text(text)
     with pytest.raises(LabFileError) as error:
         resolve.read_definition(document, [bundled.compose_file("lab.yaml"), overlay])
@@ -177,18 +177,18 @@ class Engine:
         self._containers = containers
 
     def services(self, project: str, name: str = "", *, role: Role | None = None) -> list[ServiceState]:
-        """The containers, or those of a name or a role."""
+        """Return the containers, or those of a name or a role."""
         found = [each for each in self._containers if not name or each.name == name]
         return [each for each in found if not role or (each.role and each.role.is_a(role))]
 
 
 def container(service: Service, state: str = "running") -> ServiceState:
-    """A service's container."""
+    """Return a service's container."""
     return ServiceState(service.name, "debian", state, "", f"id-{service.name}", {}, {}, role=service.role)
 
 
 def running(*containers: ServiceState, services: tuple[Service, ...] = LAB.services) -> RunningLab:
-    """A lab with these containers."""
+    """Return a lab with these containers."""
     lab = RunningLab.__new__(RunningLab)
     lab.name, lab.engine, lab.defined = "a", Engine(*containers), dataclasses.replace(LAB, services=services)  # type: ignore[assignment]
     lab.target = FakeTarget()

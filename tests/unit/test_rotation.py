@@ -1,4 +1,4 @@
-"""Whether a log has lost its beginning is told by its size, its limits and its first lines."""
+"""The loss of a log's beginning is detected by its size, its limits and its first lines."""
 
 from __future__ import annotations
 

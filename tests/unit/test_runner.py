@@ -1,4 +1,4 @@
-"""Commands, run for real on this machine."""
+"""Commands, really run on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def runner() -> Local:
 
 
 class TestHere(Commands):
-    """As over SSH."""
+    """The same tests as over SSH."""
 
 
 def test_an_interruption_while_a_command_is_started_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:

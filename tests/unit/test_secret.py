@@ -1,4 +1,4 @@
-"""Secrets do not show, and their files are their owner's alone."""
+"""Secrets are not printed, and only their owner can read their files."""
 
 from __future__ import annotations
 

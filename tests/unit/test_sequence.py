@@ -1,4 +1,4 @@
-"""The sequence diagram: well-formed, with everything in it, and nothing beyond its edges."""
+"""The sequence diagram is well-formed and complete, and nothing crosses its edges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mailstack.protocol.transcript import Said, Tls, annotate
 from mailstack.report.figures import svg
 from mailstack.report.figures.sequence import WIDTH, folded, sequence
-from tests.unit.test_dialogue import SUBMISSION, said
+from tests.unit.test_transcript import SUBMISSION, said
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -82,7 +82,7 @@ HOSTILE = [
 
 
 def fits(picture: ET.Element) -> bool:
-    """Whether no text begins left of the picture, ends right of it, or stands below it."""
+    """Return whether no text starts left of the picture, ends right of it, or is below it."""
     height = float(picture.get("height") or 0)
     for text in picture.iter(f"{SVG}text"):
         x, y = float(text.get("x") or 0), float(text.get("y") or 0)

@@ -1,4 +1,4 @@
-"""A lab's services while it comes up, and the deadline that counts from when it should be up."""
+"""A lab's services during `up`, and the deadline that starts when the lab should be up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of a lab, and its lock."""
+"""The stored state of a lab, and its lock."""
 
 from __future__ import annotations
 

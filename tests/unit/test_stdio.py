@@ -1,4 +1,4 @@
-"""Output: what an encoding lacks is replaced, what cannot be written ends no work, and no width is too small."""
+"""Output: unencodable characters are replaced, a failed write aborts no work, and no width is too small."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOWHERE = {"DOCKER_HOST": "unix:///nowhere/docker.sock", "DOCKER_CONTEXT": "", "
 
 
 def leaves() -> Iterator[list[str]]:
-    """The words of every command, groups opened."""
+    """Return the words of every command that is not a group."""
     for name in COMMANDS:
         command = cli.get_command(click.Context(cli), name)
         if isinstance(command, click.Group):
@@ -75,7 +75,7 @@ ARGVS = [
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runtime directory of the test's own, and no engine."""
+    """Set a runtime directory for the test, without an engine."""
     monkeypatch.setenv("MAILSTACK_RUNTIME_DIR", str(tmp_path / "run"))
     for name, value in NOWHERE.items():
         monkeypatch.setenv(name, value)
@@ -207,7 +207,7 @@ def test_the_end_of_the_terminal_interrupts_unless_it_is_ignored(trap: str, code
 
 
 def _caught(process: int) -> str:
-    """The signals that a process handles: proc(5)."""
+    """Return the signals that a process handles: proc(5)."""
     return Path(f"/proc/{process}/status").read_text(encoding="utf-8").partition("SigCgt:\t")[2].split("\n")[0]
 
 
@@ -223,7 +223,7 @@ WIDTHS = [*range(1, 41), 80, 10**9]
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standard output says that it is a terminal."""
+    """Make standard output claim to be a terminal."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
 
 

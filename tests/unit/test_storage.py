@@ -1,4 +1,4 @@
-"""Directories of mailstack's own: marked, private, never reached through a link."""
+"""Directories of mailstack: marked, private, never accessed through a link."""
 
 from __future__ import annotations
 

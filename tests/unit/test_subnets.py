@@ -1,4 +1,4 @@
-"""Which subnets a lab's networks have."""
+"""The subnets of a lab's networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choice of a target, and what each kind of target is for the rest: no host is reached, nothing is changed."""
+"""The choice of a target, and the properties of each kind: no host is contacted, nothing is changed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ABOUT = {
 
 
 class FakeConnection:
-    """A connection whose host says what a test wants, or has gone."""
+    """A connection whose host gives the answers of a test, or is lost."""
 
     def __init__(self, answer: Callable[[Command], Result] = lambda command: Result(0, "", ""), **about: Any) -> None:
         self.host = address.parse("ssh://tester@box:2222")
@@ -75,7 +75,7 @@ def over_ssh(connection: Any) -> SshTarget:
 
 @pytest.fixture
 def docker(tmp_path: Path) -> dict[str, str]:
-    """An environment with Docker contexts of its own: `near`, `far` (over SSH) and `current`, the current one."""
+    """Return an environment with separate Docker contexts: `near`, `far` (over SSH), and `current`, the current one."""
     for name in ("near", "far", "current"):
         meta = tmp_path / "contexts" / "meta" / name / "meta.json"
         meta.parent.mkdir(parents=True)
@@ -240,13 +240,13 @@ def test_free_space_is_that_of_the_nearest_directory_that_can_be_seen(tmp_path: 
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
-    """The host's directory for labs."""
+    """Return the host's directory for labs."""
     return tmp_path / "there"
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A lab's files here."""
+    """Return a lab's files on this machine."""
     found = tmp_path / "here" / "a" / "files"
     (found / "added").mkdir(parents=True)
     (found / "accounts").write_text("alice")
@@ -256,7 +256,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sent(there: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConnection:
-    """A host that is this machine: its scripts are run here."""
+    """Return a host that is this machine: its scripts are run here."""
     monkeypatch.setenv("MAILSTACK_OWNER", "nobody-else")
 
     def run(command: Command) -> Result:

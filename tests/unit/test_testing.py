@@ -1,4 +1,4 @@
-"""What tests work with: which message fits, how near another comes, and what is found in a message."""
+"""Classes for tests: whether a message matches, how close another one comes, and the contents of a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log lines are taken apart, and put together to journeys, whatever wrote them."""
+"""Log lines are parsed and assembled into journeys, whatever program wrote them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOW = datetime(2026, 11, 23, 12).timestamp()
 
 
 def traced(log: str, query: str) -> list[Journey]:
-    """The journeys in a log that a query leads to."""
+    """Return the journeys in a log that a query finds."""
 
     def read() -> Iterator[tuple[str, str]]:
         return (("", line) for line in log.splitlines())
@@ -91,7 +91,7 @@ Nov 23 09:00:01 mx postfix/qmgr[3]: AAAAAA1111: removed
 
 
 def another(number: int) -> str:
-    """The same of another message."""
+    """Return the same for another message."""
     ids = {"AAAAAA1111": f"{number:010X}", "4ZBCDFGHJKL": f"F{number:010X}", "one@": f"n{number}@"}
     text = ONE
     for old, new in ids.items():

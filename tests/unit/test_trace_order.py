@@ -1,4 +1,4 @@
-"""Lines that stand in the log in another order than that in which things happened."""
+"""Log lines in another order than that of the events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REMOVED = "2026-11-23T21:53:14.160000Z sender postfix/qmgr[21]: 7C8DB16E0B4: rem
 
 
 def statuses(lines: list[str]) -> list[tuple[str, int]]:
-    """Of each journey its status, and how many lines are said to be missing."""
+    """Return the status of each journey, and how many lines are reported as missing."""
     found = assemble(Collected(tuple(Raw("sender", number, line) for number, line in enumerate(lines))))
     return [(str(journey.json()["status"]), len(journey.json()["missing"])) for journey in found]
 

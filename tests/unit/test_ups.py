@@ -1,4 +1,4 @@
-"""Whole ups, on an engine in memory: what they make, what they change, and what is left when they fail."""
+"""Complete `up` runs on an engine in memory: what they create and change, and what is left after a failure."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_a_name_that_is_taken_a_moment_later_is_refused_and_what_was_made_is_rem
 
 @pytest.fixture
 def listening(world: World) -> Iterator[Callable[[dict[str, Any]], str]]:
-    """A failure of Compose: another program listens on a port of Dovecot's."""
+    """Return a failure of Compose: another program listens on a port of Dovecot."""
     with ExitStack() as stack:
 
         def fails(document: dict[str, Any]) -> str:

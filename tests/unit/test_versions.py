@@ -1,4 +1,4 @@
-"""What dpkg's status file says of a package."""
+"""Versions of packages, read from dpkg's status file."""
 
 from __future__ import annotations
 

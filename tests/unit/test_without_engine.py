@@ -1,4 +1,4 @@
-"""Where no engine answers, nothing is left behind: no process that waits for one, and no file."""
+"""Without an answer of an engine, nothing is left: no process that waits for one, and no file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_it(mailbox):
 
 
 def processes(mark: str) -> list[str]:
-    """The command lines of those that have `mark` in their command line or environment, besides this one."""
+    """Return the command lines of other processes with `mark` in their command line or environment."""
     found = []
     for each in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -37,7 +37,7 @@ def processes(mark: str) -> list[str]:
 
 
 def left(directory: Path) -> tuple[list[str], list[str]]:
-    """The processes and files that stay, which may take a moment to go."""
+    """Return the processes and files that are left after a short wait."""
     deadline = Deadline.after(10)
     while True:
         files = sorted(str(each.relative_to(directory)) for each in directory.rglob("*") if not each.is_dir())
@@ -62,7 +62,7 @@ def run(directory: Path, *words: str, engine: str = "unix:///nowhere/docker.sock
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Iterator[tuple[str, ...]]:
-    """The command line of a run of pytest."""
+    """Return the command line of a run of pytest."""
     path = tmp_path / "suite" / "test_suite.py"
     path.parent.mkdir()
     path.write_text(SUITE)
@@ -87,7 +87,7 @@ def test_a_run_of_pytest_says_so_and_leaves_nothing(place: Path, suite: tuple[st
 
 @pytest.fixture
 def short_lived(tmp_path: Path) -> Iterator[str]:
-    """An engine that tells who it is, and then is gone."""
+    """Return an engine that answers who it is, and is then down."""
     path = tmp_path / "engine.sock"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))

@@ -1,4 +1,4 @@
-"""A lab's whole world in memory: an engine, Compose, a directory, and tools that work on them."""
+"""A lab's world in memory: an engine, Compose, a directory, and helpers for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MINE = Request(NAME)
 
 
 class World:
-    """An engine, a Compose and a directory; what `up` said, and what the proof saw."""
+    """An engine, a Compose and a directory; the messages of `up`, and the ports of each proven lab."""
 
     def __init__(self, base: Path) -> None:
         self.api = MemoryApi()
@@ -45,17 +45,17 @@ class World:
         return lab.up(self.tools.engine, request, self.said.append, self.tools)
 
     def steps(self, request: Request = MINE) -> list[tuple[str, tuple[str, ...], str]]:
-        """What `up --dry-run` shows: steps, names, causes."""
+        """Return the output of `up --dry-run`: steps, names, causes."""
         rows = lab.dry_run(self.tools.engine, request, self.said.append, self.tools).rows()
         return [(row.step, row.concerns, row.cause) for row in rows]
 
     def verbs(self) -> list[str]:
-        """What Compose was asked for, in order."""
+        """Return the commands of Compose that were called, in order."""
         words = ("config", "up", "down", "restart", "build")
         return [word for command in self.runner.commands for word in command.argv if word in words]
 
     def files(self) -> set[str]:
-        """Files and directories below the home's root."""
+        """Return files and directories below the home's root."""
         return {str(path.relative_to(self.home.root.parent)) for path in self.home.root.parent.rglob("*")} - _NOISE
 
     def _answer(self, command: Command) -> Result:
@@ -79,7 +79,7 @@ _NOISE = {"docker", "docker/cli-plugins", "docker/cli-plugins/docker-compose"}
 
 
 def tag() -> str:
-    """The tag of the images that `up` wants."""
+    """Return the tag of the images that `up` needs."""
     from mailstack.definition import bundled
     from mailstack.images import build
 

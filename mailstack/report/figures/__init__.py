@@ -1,1 +1,1 @@
-"""Figures: functions from JSON documents to SVG, for a file of its own and for the report's page."""
+"""Figures: functions from JSON documents to SVG, for a separate file and for the report's page."""

@@ -1,4 +1,4 @@
-"""The legs of a mail's journey, from station to station: read from a journey's document (docs/json.md)."""
+"""The legs of a mail's journey, from service to service: read from a journey's document (docs/json.md)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mailstack.model import Json
 
-# Names that the lab's containers had on the network, in journeys of earlier versions.
+# Names of the lab's containers on the network, in journeys of earlier versions.
 STATIONS = {"backend": "dovecot"}
 
 _RELAY = re.compile(r"^(?P<host>[^\[\],:]+)(?:\[(?P<address>[^\]]*)\])?(?::(?P<port>\d+))?$")
@@ -16,24 +16,24 @@ _RELAY = re.compile(r"^(?P<host>[^\[\],:]+)(?:\[(?P<address>[^\]]*)\])?(?::(?P<p
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """From one station to the next."""
+    """One transfer of a mail, from a service to the next."""
 
-    origin: str  # a service; "" is the user agent
-    target: str  # a service, or a host that is none; "" where the mail has not got further
+    origin: str  # a service; "" for the user agent
+    target: str  # a service, or a host outside the lab; "" if the mail got no further
     protocol: str  # SMTP, LMTP, or "" for a mail submitted on the machine itself
     port: int | None
-    tls: str  # protocol and cipher; "" where nothing was encrypted
+    tls: str  # protocol and cipher; "" without encryption
     sasl_user: str
-    reply: str  # what the target answered last
-    queue_id: str  # in the origin's queue; "" before the first
-    kept: float | None  # for how many milliseconds the origin had it, as far as is known
-    local: bool = False  # over a socket of the machine's own, which no network reaches
+    reply: str  # the last reply of the target
+    queue_id: str  # in the origin's queue; "" for the first leg
+    kept: float | None  # milliseconds for which the origin kept the mail, if known
+    local: bool = False  # over a Unix socket, which no network reaches
 
 
 def legs(journey: Json) -> list[Leg]:
-    """Return the legs of a journey. The first goes from the user agent to the first station that kept the mail.
+    """Return the legs of a journey. The first leads from the user agent to the first service that queued the mail.
 
-    A notice to the sender is a mail of its own, and left out.
+    A notice to the sender is a separate mail, and left out.
     """
     hops = [hop for hop in journey["hops"] if not hop["notice"]]
     return (
@@ -48,9 +48,9 @@ def is_local(relay: str) -> bool:
 
 
 def station(relay: str) -> tuple[str, int | None]:
-    """Return the station and port that Postfix writes as `host[address]:port`; `none` and `local` are no station.
+    """Return the service and port that Postfix logs as `host[address]:port`; `none` and `local` are no service.
 
-    Before the path of a socket stands Postfix's own name; the mailboxes are behind it.
+    With the path of a socket, Postfix logs its own host name; the service is Dovecot.
     """
     found = _RELAY.match(relay)
     if not found or found["host"] in ("none", "local", "virtual"):
@@ -68,7 +68,7 @@ def _submission(journey: Json, hop: Json) -> Iterator[Leg]:
 
 
 def _onward(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
-    """Yield a leg for each station that a hop handed the mail to, or one without a target."""
+    """Yield a leg for each service to which a hop handed the mail, or one without a target."""
     arrived, left = hop["arrived_milliseconds"], hop["left_milliseconds"]
     kept = None if arrived is None or left is None else left - arrived
     attempts = [event for event in _of(journey, hop) if event["kind"] == "attempt"]
@@ -89,11 +89,13 @@ def _onward(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
 
 
 def _of(journey: Json, hop: Json) -> list[Json]:
-    """Return the events in one station's queue."""
+    """Return the events of a hop."""
     place = (hop["service"], hop["queue_id"])
     return [event for event in journey["events"] if (event["service"], event["queue_id"]) == place]
 
 
 def _accepted(journey: Json, hop: Json) -> Json:
-    """Return the event of accepting the mail over the network; empty where it was submitted on the machine itself."""
+    """Return the event with which a hop accepted the mail over the network; empty if it was submitted on the machine
+    itself.
+    """
     return next((event for event in _of(journey, hop) if event["kind"] == "accepted"), {})

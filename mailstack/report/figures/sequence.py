@@ -1,6 +1,6 @@
-"""A dialogue as a sequence diagram: commands and replies as arrows, with their meaning beside them.
+"""A dialogue as a sequence diagram: commands and replies as arrows, with their meanings next to them.
 
-The shaded bands are what TLS protects, and the authentication.
+The shaded bands show the extent of TLS and of the authentication.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from mailstack.model import Json
 from mailstack.report.figures import svg
 
 WIDTH = 920.0
-_CLIENT, _SERVER, _BESIDE = 84.0, 600.0, 626.0  # px: the lifelines, and where the explanations begin
-_SIZE, _LINE = 11.5, 16.0  # px: of letters, from line to line
-_PAD = 12.0  # px between a lifeline and the words beside it
-_MOST = 3  # lines of a command or a reply; the whole is in its <title>
+_CLIENT, _SERVER, _BESIDE = 84.0, 600.0, 626.0  # px: x of the lifelines and of the explanations
+_SIZE, _LINE = 11.5, 16.0  # px: font size and line height
+_PAD = 12.0  # px between a lifeline and the text next to it
+_MOST = 3  # lines of a command or a reply; its <title> has the full text
 _NOTE = 26  # lines of a message
 
 _STYLE = (
@@ -31,7 +31,7 @@ _STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """An exchange and its layout: words on the arrow (or in the note), words beside it, and the height in px."""
+    """An exchange and its layout: text on the arrow (or in the note), text next to it, and the height in px."""
 
     exchange: Json
     words: tuple[str, ...]
@@ -40,12 +40,12 @@ class _Row:
 
     @property
     def note(self) -> bool:
-        """Whether it is the message."""
+        """Return whether this exchange is the message."""
         return self.exchange["from"] == "client" and len(self.exchange["lines"]) > 1
 
 
 def sequence(dialogue: Json) -> str:
-    """Draw a Dialogue's document; return SVG."""
+    """Draw the document of a Dialogue; return SVG."""
     rows = [_laid_out(exchange) for exchange in dialogue["exchanges"]]
     auth = [number for number, row in enumerate(rows) if row.exchange["step"] == "auth"]
     starts = [n for n, row in enumerate(rows) if row.exchange["step"] == "tls" and row.exchange["code"] == 220][:1]
@@ -82,7 +82,7 @@ def folded(content: str, room: float, size: float = _SIZE, *, words: bool = Fals
         if line and svg.width(line + (piece.rstrip() if words else piece), size) > room:
             lines.append(line.rstrip() if words else line)
             line = ""
-        if svg.width(piece, size) > room and words:  # a word as wide as that is broken
+        if svg.width(piece, size) > room and words:  # a word that is too wide is broken
             *whole, line = folded(line + piece, room, size)
             lines += whole
         else:
@@ -107,7 +107,7 @@ def _laid_out(exchange: Json) -> _Row:
         words = [_first(line, room - 2 * _PAD) for line in lines[:_NOTE]]
         words += [f"[… {len(lines) - _NOTE} more lines]"] if len(lines) > _NOTE else []
     else:
-        if len(lines) > 1:  # a reply of several lines: the first, then what the others say
+        if len(lines) > 1:  # a reply of several lines: its first line, then the text of the others
             more = " · ".join(line[4:] for line in lines[1:])
             lines = [lines[0], more]
         for line in lines:
@@ -150,9 +150,9 @@ def _drawn(row: _Row, y: float) -> str:
 
 
 def _fitted(x: float, y: float, content: str, classes: str) -> str:
-    """A line of text; other letters than ASCII, whose width depends on the fonts, are fitted to the estimate."""
+    """Draw a line of text. Non-ASCII text, whose width depends on the fonts, is fitted to the estimated width."""
     length: object = "" if content.isascii() else svg.width(content, _SIZE)
-    # Spaces count, in a message as in a reply: XML would collapse them.
+    # Keep spaces, which XML would collapse.
     whole = content.replace(" ", "\u00a0")
     return svg.element("text", svg.escape(whole), x=x, y=y, class_=classes, textLength=length)
 
@@ -165,7 +165,7 @@ def _arrow(start: float, end: float, y: float) -> str:
 
 
 def _sheet(x: float, y: float, wide: float, tall: float) -> str:
-    """A sheet of paper with a corner folded."""
+    """Draw a sheet of paper with a folded corner."""
     fold = 12
     outline = f"M{x:g} {y:g}h{wide - fold:g}l{fold} {fold}v{tall - fold:g}h{-wide:g}z"
     corner = f"M{x + wide - fold:g} {y:g}v{fold}h{fold}"
@@ -173,7 +173,7 @@ def _sheet(x: float, y: float, wide: float, tall: float) -> str:
 
 
 def _band(y: float, tall: float, kind: str, inset: float = 0) -> Iterator[str]:
-    """A tint on the ground, so that one band on another has its own colour."""
+    """Draw a tinted band on an opaque ground, so that a band on top of another has its own colour."""
     for name in ("ground", kind):
         yield svg.element("rect", x=inset, y=y, width=WIDTH - 2 * inset, height=tall, rx=4, class_=name)
 

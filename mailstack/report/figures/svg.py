@@ -1,6 +1,6 @@
-"""SVG elements as text, with every word escaped, in colours for light and dark grounds.
+"""SVG elements as text, with all content escaped, in colours for light and dark backgrounds.
 
-A figure takes its colours from the page around it (`--ink`, `--first`, …), and has its own in a file of its own.
+In a page, a figure takes the page's colours (`--ink`, `--first`, …). In a separate file, it has its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from mailstack.text.durations import spoken
 
-# For light and dark grounds. Contrast with the ground is at least 4.5 : 1 (WCAG 2.2, 1.4.3), of lines 3 : 1.
+# For light and dark backgrounds. Contrast is at least 4.5 : 1 for text (WCAG 2.2, 1.4.3), and 3 : 1 for lines.
 LIGHT = {
     "ink": "#1b1f24",
     "muted": "#555d66",
@@ -74,13 +74,13 @@ STYLE = (
 )
 
 
-# Characters that XML 1.0 cannot hold (section 2.2), control characters, and those that change the direction of the text
+# Characters that XML 1.0 forbids (section 2.2), control characters, and those that change the direction of the text
 # around them (Unicode Bidirectional Algorithm, 2), which would mislead a reader.
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def clean(content: str) -> str:
-    """Replace each character that a document must not contain, or that misleads its reader, by U+FFFD."""
+    """Replace each character that a document must not contain, or that misleads its reader, with U+FFFD."""
     return _UNFIT.sub("\ufffd", content)
 
 
@@ -90,7 +90,7 @@ def escape(content: object) -> str:
 
 
 def element(name: str, *inside: str, **attributes: object) -> str:
-    """Make an element; `inside` is SVG already. `stroke_width` is written `stroke-width`, `class_` `class`."""
+    """Return an element; `inside` is SVG already. `stroke_width` becomes `stroke-width`, `class_` becomes `class`."""
     words = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_number(value)}"' for key, value in attributes.items() if value != ""
     )
@@ -98,12 +98,14 @@ def element(name: str, *inside: str, **attributes: object) -> str:
 
 
 def text(x: float, y: float, content: object, classes: str = "", anchor: str = "") -> str:
-    """Make a line of text that begins (or, by `anchor`, ends or is centred) at x, y."""
+    """Return a line of text that starts at x, y. `anchor` may let it end there, or centre it."""
     return element("text", escape(content), x=x, y=y, class_=classes, text_anchor=anchor)
 
 
 def width(content: str, size: float = 13) -> float:
-    """Estimate the width of `content` in a proportional font of `size` px; rather too much than too little."""
+    """Estimate the width of `content` in a proportional font of `size` px; the estimate is rather too high than too
+    low.
+    """
     return sum(1.0 if unicodedata.east_asian_width(c) in "WF" else 0.6 for c in content) * size
 
 
@@ -114,9 +116,9 @@ def shorten(content: str, most: int) -> str:
 
 
 def figure(kind: str, size: tuple[float, float], title: str, description: str, parts: Iterable[str]) -> str:
-    """Make a whole figure of `size` px, with a title and a description for screen readers."""
+    """Return a complete figure of `size` px, with a title and a description for screen readers."""
     body = "".join(parts)
-    # Several figures may share a page, in which an id is unique.
+    # A page may have several figures, and an id is unique in it.
     name = f"{kind}-{zlib.crc32(clean(title + body).encode()):08x}"
     across, down = (_number(side) for side in size)
     return element(
@@ -138,15 +140,15 @@ def figure(kind: str, size: tuple[float, float], title: str, description: str, p
 
 
 def _number(value: object) -> str:
-    """Write a number with at most two decimals; escape everything else."""
+    """Format a number with at most two decimals; escape everything else."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else escape(value)
 
 
 def milliseconds(value: float) -> str:
-    """Write a duration for people; below ten milliseconds with a decimal."""
+    """Format a duration for people; below ten milliseconds with one decimal."""
     return f"{value:.1f}".removesuffix(".0") + " ms" if 0 <= value < 9.95 else spoken(value / 1000)
 
 
 def delays(seconds: Iterable[float]) -> str:
-    """Write Postfix's four delays, as Postfix does."""
+    """Format Postfix's four delays as Postfix does."""
     return " / ".join(f"{each:g}" for each in seconds) + " s"

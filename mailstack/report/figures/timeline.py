@@ -1,8 +1,8 @@
-"""The hops of a journey on a time scale: how long each station had the mail, the events there, and Postfix's delays.
+"""The hops of a journey on a time scale: how long each hop had the mail, its events, and Postfix's delays.
 
-Each station has a lane: a bar from the mail's arrival to its leaving, the events as dots on it, and below it where
-Postfix says its time went (postconf(5), delay_logging_resolution_limit: before the queue, in the queue manager, making
-the connection, handing over). Everything stands at its time; words that would collide are put on lines of their own.
+Each hop has a lane. A bar goes from the mail's arrival to its departure, with the events as dots. Below it are the
+four delays that Postfix logs (postconf(5), delay_logging_resolution_limit: before the queue, in the queue manager,
+connection setup, transmission). The x position is the time. Labels that would overlap go on separate lines.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from mailstack.model import Json
 from mailstack.report.figures import svg
 
-LEFT, PLOT, RIGHT = 148.0, 500.0, 272.0  # px: names of lanes, the scale of time, room for the last words
+LEFT, PLOT, RIGHT = 148.0, 500.0, 272.0  # px: the names of lanes, the time scale, room for the last labels
 DELAYS = ("before the queue", "in the queue manager", "connecting", "handing over")
-MOST = 14  # events of a lane that have words; of the others there are dots
+MOST = 14  # labelled events in a lane; the others are dots only
 _ROW, _BAR, _STRIP, _SIZE = 17.0, 16.0, 9.0, 11.5  # px
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label at a moment: its words begin at `x`, on line `row` above the lane (0 is the lowest)."""
+    """The label of a moment. It starts at `x`, on line `row` above the lane (0 is the lowest)."""
 
     x: float
     row: int
@@ -29,7 +29,8 @@ class Label:
 
 
 def timeline(journey: Json, *, span: float | None = None) -> str:
-    """Draw a Journey's document; return SVG. `span` is the length of the scale in ms; the default is the journey's own.
+    """Draw the document of a Journey; return SVG. `span` is the length of the scale in ms, by default the journey's
+    own.
 
     Journeys drawn with one `span` can be compared.
     """
@@ -57,7 +58,7 @@ def timeline(journey: Json, *, span: float | None = None) -> str:
 
 
 def at(milliseconds: float, span: float) -> float:
-    """Return the place of a moment, in px from the left edge of the figure."""
+    """Return the x coordinate of a moment, in px from the left edge of the figure."""
     return LEFT + PLOT * min(max(milliseconds, 0.0), span) / span
 
 
@@ -69,9 +70,9 @@ def end(journey: Json) -> float:
 
 
 def place(placing: list[tuple[float, str]]) -> list[Label]:
-    """Place labels (x, words), given in the order of time, so that none covers another or the line that leads to it.
+    """Place labels (x, words), given in order of time, so that none covers another or another's leader line.
 
-    Later labels stand lower, so that a reader goes down the lines as time goes on.
+    Later labels are lower, so that a reader goes down the lines as time passes.
     """
     placed: list[Label] = []
     for x, content in reversed(placing):
@@ -82,7 +83,7 @@ def place(placing: list[tuple[float, str]]) -> list[Label]:
 
 
 def ticks(span: float) -> list[float]:
-    """Return round moments from 0 to `span`, three to eleven of them; the step is 1, 2 or 5 times a power of ten."""
+    """Return three to eleven round moments from 0 to `span`; the step is 1, 2 or 5 times a power of ten."""
     step = 10.0**-3
     while True:
         for factor in (1, 2, 5):
@@ -93,7 +94,7 @@ def ticks(span: float) -> list[float]:
 
 
 def _lanes(journey: Json) -> list[Json]:
-    """Return a lane for each hop, and for each service that took part without a queue of its own."""
+    """Return a lane for each hop, and for each service that took part without a queue."""
     lanes: list[Json] = [
         {
             "service": hop["service"],
@@ -148,7 +149,7 @@ def _delays(lane: Json) -> list[Json]:
 
 
 def _strips(lane: Json, y: float, span: float) -> list[str]:
-    """Draw the four delays of the lane's last delivery attempt in proportion, from the mail's arrival on."""
+    """Draw the four delays of the lane's last delivery attempt to scale, from the mail's arrival on."""
     events = _delays(lane)
     if not events:
         return []
@@ -187,7 +188,7 @@ def _legend(y: float) -> str:
 
 
 def words(event: Json) -> str:
-    """Return an event in short: its kind, without the particulars, and the reply's codes."""
+    """Return a short form of an event: its kind, without the details, and the reply's codes."""
     what = "out of the queue" if event["kind"] == "removed" else re.split(r": | [<\[(]", event["what"])[0]
     codes = [str(code) for code in (event["code"], event["enhanced"]) if code]
     return svg.shorten(" ".join([what, *codes]), 38)

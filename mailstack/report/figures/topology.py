@@ -1,7 +1,7 @@
 """The lab's parts and the journeys of mails through them, leg by leg, with the protection of each leg.
 
-The parts stand as in the textbooks: user agents above, MTAs and the mailbox below; the sender left, the recipient
-right.
+The layout is that of textbooks: user agents at the top, MTAs and the mailbox below; the sender on the left, the
+recipient on the right.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from mailstack.report.figures import svg
 from mailstack.report.figures.path import Leg, legs
 
 WIDTH = 920.0
-_LANE = 62.0  # px between the ways of two mails
-_TOP = 196.0  # of the boxes of MTAs
-_AGENT = 62.0  # of the boxes of user agents
+_LANE = 62.0  # px between the paths of two mails
+_TOP = 196.0  # px: y of the boxes of MTAs
+_AGENT = 62.0  # px: y of the boxes of user agents
 _LEFT = {"sender": 26.0, "postfix": 400.0, "dovecot": 730.0}
 _WIDE = 164.0
 _CLASSES = ("first", "second")
 
 
 def topology(journeys: Mapping[str, Json]) -> str:
-    """Draw the documents of one or two journeys, by their names in the legend; return SVG."""
+    """Draw the documents of one or two journeys, keyed by their names in the legend; return SVG."""
     ways = {name: legs(journey) for name, journey in journeys.items()}
     tall = 40 + _LANE * max(len(ways), 1)
     parts = [_parts(tall, {leg.origin for way in ways.values() for leg in way} | _targets(ways))]
@@ -49,7 +49,7 @@ def _targets(ways: Mapping[str, list[Leg]]) -> set[str]:
 
 
 def _parts(tall: float, used: set[str]) -> str:
-    """Draw the boxes: the student's machine, the provider, the recipient. Stations without a mail are faint."""
+    """Draw the boxes: the student's machine, the provider, the recipient. Services without a mail are faint."""
 
     def panel(x: float, y: float, wide: float, down: float, name: str) -> str:
         frame = svg.element("rect", x=x, y=y, width=wide, height=down, rx=6, class_="panel")
@@ -81,7 +81,7 @@ def _parts(tall: float, used: set[str]) -> str:
 
 
 def _way(way: list[Leg], number: int, ways: int, tall: float) -> str:
-    """Draw a journey; its legs are numbered in order."""
+    """Draw a journey, with its legs numbered in order."""
     y = _TOP + tall - _LANE * (ways - number) + 26
     stroke, parts = _stroke(number), []
     for count, leg in enumerate(way, start=1):
@@ -101,7 +101,7 @@ def _way(way: list[Leg], number: int, ways: int, tall: float) -> str:
 
 
 def _kept(leg: Leg, y: float, words: str = "") -> str:
-    """Write into a station's box its queue id, and how long it kept the mail."""
+    """Draw into a service's box its queue id, and how long it kept the mail."""
     x = _LEFT[leg.origin] + 12
     if not words and leg.kept is not None:
         words = f"kept it for {svg.milliseconds(leg.kept)}"
@@ -109,7 +109,7 @@ def _kept(leg: Leg, y: float, words: str = "") -> str:
 
 
 def _submission(leg: Leg, number: int, stroke: str, count: int) -> str:
-    """Draw the leg from the user agent: down to the MTA on its machine, or across to the provider's."""
+    """Draw the leg from the user agent: down to the MTA on its machine, or across to the provider's MTA."""
     if leg.target == "sender":
         x = _LEFT["sender"] + 40 + 46 * number
         return _arrow([(x, _AGENT + 28), (x, _TOP)], stroke) + _mark(x, _AGENT + 84, count)
@@ -119,7 +119,7 @@ def _submission(leg: Leg, number: int, stroke: str, count: int) -> str:
 
 
 def _protection(leg: Leg, x: float, y: float) -> str:
-    """Write the protocol above the line, and its protection below."""
+    """Draw the protocol above the line, and its protection below."""
     port = f", port {leg.port}" if leg.port else ""
     tls = leg.tls.split()[0] if leg.tls else "a socket" if leg.local else "no TLS"
     parts = [
@@ -146,7 +146,7 @@ def _mark(x: float, y: float, count: int) -> str:
 
 
 def _arrow(points: list[tuple[float, float]], stroke: str, head: str = "fill") -> str:
-    """Draw a line through `points` with a head at its end; each part runs along an axis."""
+    """Draw a line through `points` with an arrowhead at its end. Each part is parallel to an axis."""
     (x0, y0), (x, y) = points[-2:]
     along = (x > x0) - (x < x0), (y > y0) - (y < y0)
     tip = [(x, y)]
@@ -163,7 +163,7 @@ def _stroke(number: int) -> str:
 
 
 def _told(way: list[Leg]) -> str:
-    """Describe a journey in words."""
+    """Describe a journey in words, for screen readers."""
     told = []
     for leg in way:
         port = f" to port {leg.port}" if leg.port else ""

@@ -1,4 +1,4 @@
-"""Waiting for news of a mailbox: how often the server is asked, and when IDLE takes over."""
+"""Waiting for news in a mailbox: how often the server is asked, and when IDLE replaces that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mailstack.protocol import idle
 
 
 def pauses(seconds: float) -> Iterator[float]:
-    """How long is not asked, one after another, by who waits for so long."""
+    """Yield the pauses between requests of a client that waits for so long."""
     waited = 0.0
     while waited < seconds and (pause := idle.pause(waited)) is not None:
         yield pause
@@ -34,7 +34,7 @@ def test_idle_takes_over_when_it_is_the_sooner_one() -> None:
 
 
 class Client:
-    """A server that tells of a mail in its answer to the n-th NOOP."""
+    """A server that reports a mail in its answer to the n-th NOOP."""
 
     def __init__(self, after: int) -> None:
         self.sock, self._other = socket.socketpair()

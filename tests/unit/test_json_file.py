@@ -1,4 +1,4 @@
-"""JSON in files that are damaged, hostile or no files: each is read as nothing, by whoever reads it."""
+"""JSON in damaged or hostile files, and in no regular files: every reader treats it as missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_OBJECT = {
 
 
 def changed(document: dict[str, object]) -> list[bytes]:
-    """The document with a value of another type, one key after the other; with one key less; and with one more."""
+    """Return variants of the document: a value of another type or null for each key, and one key more."""
     others = [json.dumps({**document, key: other}) for key in document for other in ([5], {"a": [None]}, None)]
     return [each.encode() for each in (*others, json.dumps({**document, "more": 1}))]
 

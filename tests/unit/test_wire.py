@@ -1,4 +1,4 @@
-"""What a command and the process that keeps a connection say to each other, also when one of them is cut off."""
+"""The protocol between a command and the process that keeps a connection, including cut connections."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ Serve = Callable[[bytes | None], connection.Connection]
 
 @pytest.fixture
 def over(tmp_path: Path) -> Iterator[Serve]:
-    """A host whose process answers the question about it, and all others with some bytes; None: it says nothing."""
+    """Yield a function that connects to a host whose process answers `about`, and then sends these bytes, if any."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(tmp_path / address.CONTROL))
     listener.listen()
@@ -180,7 +180,7 @@ def test_what_a_line_callback_raises_is_not_taken_for_the_connection_s(over: Ser
 
 
 class Still(tunnel.Tunnel):
-    """A connection that nobody joins or leaves; its commands are recorded."""
+    """A connection without leases; its commands are recorded."""
 
     def __init__(self) -> None:
         super().__init__(Remote(HOST, {}), Path("/nowhere"))
@@ -194,14 +194,14 @@ class Still(tunnel.Tunnel):
         return Result(0, "", "")
 
     def joined(self) -> None:
-        """Nobody."""
+        """Do nothing."""
 
     def left(self) -> None:
-        """Nobody."""
+        """Do nothing."""
 
 
 def ask(still: Still, question: bytes) -> bytes:
-    """What is answered to some bytes, after which the asker says nothing more."""
+    """Return the answer to some bytes, after which the client sends no more."""
     ours, theirs = socket.socketpair()
     with ours:
         ours.sendall(question)

@@ -1,4 +1,4 @@
-"""Answers go to whom they should, in the thread they belong to."""
+"""Replies go to the right recipients, in the right thread."""
 
 from __future__ import annotations
 

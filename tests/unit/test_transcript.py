@@ -1,4 +1,4 @@
-"""What was recorded becomes a dialogue: who said what, what it means, and no credentials."""
+"""A recording becomes a dialogue: speakers, meanings, and no credentials."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ S 221 2.0.0 Bye"""
 
 
 def said(text: str) -> list[Said]:
-    """`C` and `S` lines as they are recorded."""
+    """Return recorded lines with the prefixes `C` and `S`."""
     return [
         Said("client" if line[0] == "C" else "server", line[2:], float(number))
         for number, line in enumerate(text.splitlines())

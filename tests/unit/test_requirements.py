@@ -1,4 +1,4 @@
-"""What a lab needs of its host, in figures."""
+"""The requirements of a lab on its host, in numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who uses a lab: real processes, real locks."""
+"""Leases on a lab: real processes, real locks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from mailstack.lab import leases
-from mailstack.lab.leases import Users
+from mailstack.lab.leases import Leases
 from mailstack.state import Home
 from mailstack.target.target import LocalTarget
 from tests.unit.fakes import FakeRunner
 from tests.unit.homes import home, words
 
 USERS = (
-    "import pathlib, sys; from mailstack.state import Home; from mailstack.lab.leases import Users;"
-    "users = Users(Home(pathlib.Path(sys.argv[1]), *sys.argv[2:]), 'a'); "
+    "import pathlib, sys; from mailstack.state import Home; from mailstack.lab.leases import Leases;"
+    "users = Leases(Home(pathlib.Path(sys.argv[1]), *sys.argv[2:]), 'a'); "
 )
 JOIN = f"{USERS}users.join(); "
 
@@ -33,7 +33,7 @@ def there(tmp_path: Path) -> Home:
 
 @contextmanager
 def user(there: Home, then: str = "print(flush=True)") -> Iterator[subprocess.Popen[bytes]]:
-    """A process that uses the lab until it is killed."""
+    """Start a process that holds a lease on the lab until it is killed."""
     code = f"{JOIN}{then}; sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code, *words(there)], stdin=-1, stdout=-1) as process:
         assert process.stdout and process.stdout.readline() == b"\n"
@@ -43,9 +43,9 @@ def user(there: Home, then: str = "print(flush=True)") -> Iterator[subprocess.Po
 
 @contextmanager
 def guard(there: Home) -> Iterator[threading.Event]:
-    """A guard, waiting; the event is set when the last user has gone."""
+    """Start a waiting guard; the event is set when the last lease has ended."""
     alone = threading.Event()
-    thread = threading.Thread(target=lambda: Users(there, "a").wait(alone.set))
+    thread = threading.Thread(target=lambda: Leases(there, "a").wait(alone.set))
     thread.start()
     try:
         yield alone
@@ -55,7 +55,7 @@ def guard(there: Home) -> Iterator[threading.Event]:
 
 
 def test_the_last_to_leave_is_told_so_and_leaves_nothing(there: Home) -> None:
-    first, second = Users(there, "a"), Users(there, "a")
+    first, second = Leases(there, "a"), Leases(there, "a")
     first.join()
     second.join()
     assert not first.leave()
@@ -66,13 +66,13 @@ def test_the_last_to_leave_is_told_so_and_leaves_nothing(there: Home) -> None:
 
 
 def test_who_has_not_joined_does_not_leave(there: Home) -> None:
-    assert not Users(there, "a").leave()
+    assert not Leases(there, "a").leave()
     assert not there.path.exists()
 
 
 @pytest.mark.process
 def test_a_killed_process_is_no_user_any_more(there: Home) -> None:
-    mine = Users(there, "a")
+    mine = Leases(there, "a")
     with user(there) as other:
         mine.join()
         other.kill()
@@ -102,14 +102,14 @@ def test_the_guard_of_a_lab_that_nobody_has_joined_does_not_wait(there: Home) ->
 def test_a_guard_that_starts_after_its_user_was_killed_sees_that_nobody_is_left(there: Home) -> None:
     with user(there):
         pass
-    assert Users(there, "a").used() is False
+    assert Leases(there, "a").used() is False
     with guard(there) as alone:
         assert alone.wait(10)
-    assert Users(there, "a").used() is None
+    assert Leases(there, "a").used() is None
 
 
 def test_the_guard_does_nothing_when_the_last_to_leave_did_it(there: Home) -> None:
-    mine = Users(there, "a")
+    mine = Leases(there, "a")
     mine.join()
     with guard(there) as alone:
         assert mine.leave()
@@ -117,7 +117,7 @@ def test_the_guard_does_nothing_when_the_last_to_leave_did_it(there: Home) -> No
 
 
 def test_nobody_joins_while_the_last_one_takes_the_lab_down(there: Home) -> None:
-    mine, next_one = Users(there, "a"), Users(there, "a")
+    mine, next_one = Leases(there, "a"), Leases(there, "a")
     mine.join()
     joining = threading.Thread(target=next_one.join)
 
@@ -129,7 +129,7 @@ def test_nobody_joins_while_the_last_one_takes_the_lab_down(there: Home) -> None
     assert mine.leave(last)
     joining.join(10)
     assert not joining.is_alive()
-    assert Users(there, "a").used()
+    assert Leases(there, "a").used()
     assert next_one.leave()
 
 
@@ -150,7 +150,7 @@ def test_there_is_one_guard_for_a_lab(there: Home) -> None:
         leases.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
         assert [command.argv[-4:] for command in runner.released] == [("users", "a", there.endpoint, there.engine)]
         with subprocess.Popen([sys.executable, "-c", code, *words(there)], stdout=-1) as process:
-            while not Users(there, "a").guarded():
+            while not Leases(there, "a").guarded():
                 os.sched_yield()
             leases.guard(LocalTarget("unix:///run/engine.sock"), there, "a", runner)
             assert len(runner.released) == 1
@@ -170,9 +170,9 @@ def test_the_guard_is_told_where_the_lab_is(there: Home, monkeypatch: pytest.Mon
 @pytest.mark.process
 def test_a_users_file_is_forgotten_when_nobody_uses_the_lab(there: Home) -> None:
     with user(there) as other:
-        Users(there, "a").forget()
+        Leases(there, "a").forget()
         assert there.files(".users") == ["a"]
         other.kill()
         other.wait()
-        Users(there, "a").forget()
+        Leases(there, "a").forget()
     assert there.files(".users") == []

@@ -1,4 +1,4 @@
-"""Where in compose files something stands, and what Compose means by what it says of them."""
+"""Positions in compose files, and the meaning of Compose's messages about them."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ services:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """What an overlay is laid over."""
+    """Return the file under the overlay."""
     path = tmp_path / "lab.yaml"
     path.write_text(BASE)
     return path
 
 
 def overlay(base: Path, text: str | bytes) -> Path:
-    """An overlay beside it."""
+    """Create an overlay next to it."""
     path = base.with_name("overlay.yaml")
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
 def place(text: str) -> str:
-    """`FILE:line:col` without the directory."""
+    """Return `FILE:line:col` without the directory."""
     return text.rpartition("/")[2]
 
 

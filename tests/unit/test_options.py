@@ -1,4 +1,4 @@
-"""Which host a command works on, where several ways of saying so are used at once."""
+"""The host that a command works on, if it is given in several ways at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOBODY = "ssh://nobody@127.0.0.1:1"  # where nothing listens
 
 @pytest.fixture
 def home(runtime: Path) -> Path:
-    """Of somebody who has a context `near`, whose engine is on this machine and does not run."""
+    """Return the home of a user with a context `near`, whose engine is on this machine and does not run."""
     meta = runtime / ".docker" / "contexts" / "meta" / "near"
     meta.mkdir(parents=True)
     endpoint = {"Host": f"unix://{runtime}/nothing.sock"}
@@ -29,7 +29,7 @@ def home(runtime: Path) -> Path:
 
 
 def told(home: Path, *words: str, **environment: str) -> tuple[int, str]:
-    """What `mailstack` says on standard error, and its code."""
+    """Run `mailstack`; return its exit code and its standard error."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAILSTACK", "DOCKER"))}
     done = subprocess.run(
         [sys.executable, "-m", "mailstack", *words],

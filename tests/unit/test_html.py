@@ -1,4 +1,4 @@
-"""HTML is read as text, and never run."""
+"""HTML is read as text, and never executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `x-mailstack` block: what it may say, what it means, and where it is wrong."""
+"""The `x-mailstack` block: its keys, their meaning, and the position of mistakes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LEAST: dict[str, Any] = {"domains": {"a.test": None}, "accounts": {"x@a.test": N
 
 
 def lab(**more: Any) -> Lab:
-    """The Lab of the least block there can be, with something more in it."""
+    """Return the Lab of the smallest possible block plus the given keys."""
     return parse({BLOCK: {**LEAST, **more}})
 
 
 def misfit(**more: Any) -> tuple[str, str]:
-    """Under which keys the block does not fit, and why."""
+    """Return the keys at which the block is invalid, and why."""
     with pytest.raises(Misfit) as caught:
         lab(**more)
     assert caught.value.keys[0] == BLOCK

@@ -1,4 +1,4 @@
-"""Errors of libraries are errors of ours, class by class; what is none of theirs is told as what it is."""
+"""Errors of libraries become errors of mailstack, class by class. Other errors keep their meaning."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TABLES = {
 
 
 def classes(module: str) -> list[type[Exception]]:
-    """The errors that a module of a library defines, also inside its classes."""
+    """Return the errors that a module of a library defines, including those in classes."""
     found: list[type[Exception]] = []
     for each in vars(importlib.import_module(module)).values():
         inside = vars(each).values() if inspect.isclass(each) else ()
@@ -116,7 +116,7 @@ def test_errors_of_ours_pass_unchanged() -> None:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[bytes], str]]:
-    """An engine at a Unix socket that gives one answer to all questions; its address."""
+    """Yield a function that serves one answer to all requests on an engine's Unix socket, and returns its address."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(tmp_path / "engine.sock"))
     listener.listen()
@@ -197,17 +197,17 @@ def test_a_socket_that_is_none_is_told(path: str) -> None:
 
 class _Client:
     def shutdown(self) -> None:
-        """There is no connection."""
+        """Do nothing: there is no connection."""
 
 
 class _Box:
     client = _Client()
 
     def login(self, *_: str) -> None:
-        """Whoever it is."""
+        """Accept any user."""
 
     def logout(self) -> None:
-        """Whoever it was."""
+        """Do nothing."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who has added accounts to a lab for a while: real processes, real locks."""
+"""Leases on temporary accounts of a lab: real processes, real locks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from mailstack.errors import HostError
-from mailstack.lab.account_leases import Guest, left
+from mailstack.lab.account_leases import AccountLease, left
 
 pytestmark = pytest.mark.process
 
 ADDS = (
-    "import sys; from pathlib import Path; from mailstack.lab.account_leases import Guest; "
-    "guest = Guest(Path(sys.argv[1])); guest.note(['a@example.com', 'b@example.com']); "
+    "import sys; from pathlib import Path; from mailstack.lab.account_leases import AccountLease; "
+    "lease = AccountLease(Path(sys.argv[1])); lease.note(['a@example.com', 'b@example.com']); "
 )
 
 
 @contextmanager
 def other(lab: Path, then: str = "print(flush=True)") -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has added two accounts, until it is killed."""
+    """Start a process that has added two accounts and runs until it is killed."""
     words = [sys.executable, "-c", f"{ADDS}{then}; sys.stdin.read()", str(lab)]
     with subprocess.Popen(words, stdin=-1, stdout=-1) as process:
         assert process.stdout and process.stdout.readline() == b"\n"
@@ -48,7 +48,7 @@ def test_what_could_not_be_removed_is_told_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "then",
-    ["guest.removed(['a@example.com', 'b@example.com']); print(flush=True)", "guest.disown(); print(flush=True)"],
+    ["lease.removed(['a@example.com', 'b@example.com']); print(flush=True)", "lease.disown(); print(flush=True)"],
 )
 def test_what_was_removed_or_is_to_stay_is_not_left(then: str, tmp_path: Path) -> None:
     with other(tmp_path, then):
@@ -78,24 +78,24 @@ def test_nobody_takes_a_guest_that_is_only_just_coming_for_one_that_was_left(
         lock(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    guest = Guest(tmp_path)
-    guest.note(["a@example.com"])
+    lease = AccountLease(tmp_path)
+    lease.note(["a@example.com"])
     assert seen == [[]]
     assert list(left(tmp_path)) == []
-    guest.removed(["a@example.com"])
+    lease.removed(["a@example.com"])
     assert list((tmp_path / "guests").iterdir()) == []
 
 
 def test_one_s_own_accounts_are_not_left_as_long_as_one_lives(tmp_path: Path) -> None:
-    guest = Guest(tmp_path)
-    guest.note(["a@example.com"])
-    guest.removed(["b@example.com"])
+    lease = AccountLease(tmp_path)
+    lease.note(["a@example.com"])
+    lease.removed(["b@example.com"])
     assert list(left(tmp_path)) == []
-    guest.disown()
+    lease.disown()
 
 
 def test_a_lab_that_has_gone_is_not_made_again_for_its_guests(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be written"):
-        Guest(tmp_path / "gone").note(["a@example.com"])
+        AccountLease(tmp_path / "gone").note(["a@example.com"])
     assert list(tmp_path.iterdir()) == []
     assert list(left(tmp_path / "gone")) == []

@@ -1,4 +1,4 @@
-"""What the numbers of SMTP mean."""
+"""The meanings of SMTP reply codes and enhanced status codes."""
 
 from __future__ import annotations
 

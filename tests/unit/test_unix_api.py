@@ -1,4 +1,4 @@
-"""The engine's API over its Unix socket, against a server that answers what a test says."""
+"""The engine's API over its Unix socket, against a server with given answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Serve = Callable[[bytes], UnixApi]
 
 
 class Server:
-    """Gives one answer to each connection, and keeps what it was asked."""
+    """Gives one answer to each connection, and records the requests."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.answer = path, b""
@@ -115,7 +115,7 @@ BEFORE = "2026-11-28T22:41:46.703389664Z"
 
 @pytest.fixture
 def printing(tmp_path: Path) -> Iterator[Callable[[bytes], tuple[Engine, list[str]]]]:
-    """An engine whose container has printed something; it goes on, unless what it printed is followed by nothing."""
+    """Yield a function that serves an engine with a container's log; an empty log stays open."""
     servers = []
 
     def serve(log: bytes, ended: str = NEVER) -> tuple[Engine, list[str]]:

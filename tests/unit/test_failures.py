@@ -1,4 +1,4 @@
-"""Known failures are recognised in lines that real servers logged, each as itself; what went well is none."""
+"""Each known failure is recognised in log lines of real servers, and no other; lines of success match none."""
 
 from __future__ import annotations
 
