@@ -87,9 +87,9 @@ def cli() -> None:
 
 
 _SIGNALS = {
+    signal.SIGHUP: "the terminal was closed (SIGHUP)",
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "asked to end (SIGTERM)",
-    signal.SIGHUP: "the terminal was closed (SIGHUP)",
 }
 
 

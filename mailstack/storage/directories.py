@@ -33,6 +33,7 @@ FORMAT = 1
 ROOT, ENGINE, HOST, LAB, SECRETS, REPORT = "root", "engine", "host", "lab", "secrets", "report"
 
 SHARED_MEMORY = Path("/dev/shm")
+_TRIES = 5  # of making a directory that other processes remove at the same moment
 _NEW = ".new-"  # prefix of a directory before it is renamed to its final name
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -89,16 +90,24 @@ def root() -> Path:
 def make(path: Path, marker: Marker) -> None:
     """Create `path`, a private (0700) directory with this marker, unless it exists already.
 
-    An existing empty directory of this user is used. Safe to call from several processes at once. Raises HostError for
-    a directory that mailstack did not create for this lab and kind.
+    An existing empty directory of this user is used. Safe to call from several processes at once, also while another
+    one removes it. Raises HostError for a directory that mailstack did not create for this lab and kind.
     """
-    found = read(path)
-    if found is None:
-        _make_new(path, marker)
-        found = read(path)
-    if found is None or (found.kind, found.lab) != (marker.kind, marker.lab):
-        raise refusals.in_the_way(path)
-    _close_to_others(path)
+    for left in reversed(range(_TRIES)):
+        try:
+            found = read(path)
+            if found is None:
+                _make_new(path, marker)
+                found = read(path)
+            if found is None and left and not os.path.lexists(path):
+                continue  # another process has just removed it
+            if found is None or (found.kind, found.lab) != (marker.kind, marker.lab):
+                raise refusals.in_the_way(path)
+            _close_to_others(path)
+            return
+        except HostError as error:
+            if not left or not isinstance(error.__cause__, FileNotFoundError):
+                raise
 
 
 def read(path: Path) -> Marker | None:
@@ -186,7 +195,7 @@ def make_subdirectory(path: Path) -> None:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
     except OSError as error:
-        raise refusals.cannot_be_made(path, error) from None
+        raise refusals.cannot_be_made(path, error) from error
     _close_to_others(path)
 
 
@@ -248,7 +257,7 @@ def _make_new(path: Path, marker: Marker) -> None:
                 new.rmdir()
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not os.path.lexists(path):
-            raise refusals.cannot_be_made(path, error) from None
+            raise refusals.cannot_be_made(path, error) from error
 
 
 def _make_parents(path: Path) -> None:
@@ -270,7 +279,7 @@ def _close_to_others(path: Path) -> None:
             if os.fstat(directory).st_mode & 0o077:
                 os.fchmod(directory, 0o700)
     except OSError as error:
-        raise refusals.cannot_be_made(path, error) from None
+        raise refusals.cannot_be_made(path, error) from error
 
 
 def _remove_entry(name: str, directory: int) -> None:

@@ -51,9 +51,7 @@ class Mailbox:
     """An account of the lab and the mails that arrive for it. It has one IMAP connection, opened when first needed."""
 
     def __init__(self, lab: RunningLab, address: str, password: Password, queues: Looks, patience: float) -> None:
-        self.lab = lab
-        self.address = address
-        self.password = password
+        self.lab, self.address, self.password = lab, address, password
         self.begun = time.time()
         self._queues, self._patience = queues, patience
         self._inbox = Inbox(lab, address, password)

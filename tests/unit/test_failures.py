@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 from mailstack import failures
 from mailstack.cli.main import cli
 from mailstack.errors import InputError
+from tests.docker.faults.cases import CASES
 
 ROOT = Path(__file__).parents[2]
 # `id | line`, as logged in labs.
@@ -268,3 +269,7 @@ def test_the_list_names_every_entry() -> None:
     assert [each["id"] for each in json.loads(explain("--list", "--json").output)["failures"]] == [
         fault.id for fault in failures.ALL
     ]
+
+
+def test_every_known_failure_has_a_way_to_cause_it() -> None:
+    assert sorted(case.fault for case in CASES) == sorted(fault.id for fault in failures.ALL)

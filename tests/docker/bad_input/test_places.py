@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def test_what_stands_in_the_way_in_the_runtime_directory_is_named(
     if taken.startswith("/"):
         homes.directory(engines.here(), LAB).make()
         if taken == "/files":
-            path.rmdir()
+            shutil.rmtree(path)
     if path.suffix or path.name == "accounts":
         path.mkdir()
     else:
