@@ -34,7 +34,7 @@ test: .venv/.developing ## Run all tests; an engine, a browser and testssl.sh ar
 	@tests/provision || true # tests say what they miss
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --require-engine
 
-unit: .venv/.developing ## Run the tests that need no engine.
+unit: .venv/.developing ## Run the tests that need neither an engine nor other processes.
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/unit
 
 lint: .venv/.developing ## Check form and types.

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.engine_used import EngineUsed
 from tests.guard import Guard
+
+# How long one example takes says more of the machine, and what else it does, than of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,3 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Guard(), "guard")
     if config.getoption("require_engine") and not hasattr(config, "workerinput"):  # once, where xdist collects
         config.pluginmanager.register(EngineUsed(), "engine_used")
+
+
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    """Yield a directory for MAILSTACK_RUNTIME_DIR with a path short enough for sockets; that of `tmp_path` may be too
+    long.
+    """
+    with tempfile.TemporaryDirectory(prefix="mailstack-", dir="/dev/shm") as directory:
+        yield Path(directory)

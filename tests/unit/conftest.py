@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from mailstack.host import requirements
 from mailstack.model import SERVICES
 from tests.unit.world import World, tag
-
-# How long one example takes says more of the machine, and what else it does, than of the code.
-settings.register_profile("any machine", deadline=None)
-settings.load_profile("any machine")
-
-
-@pytest.fixture
-def runtime() -> Iterator[Path]:
-    """Yield a directory for MAILSTACK_RUNTIME_DIR with a path short enough for sockets; that of `tmp_path` may be too
-    long.
-    """
-    with tempfile.TemporaryDirectory(prefix="mailstack-", dir="/dev/shm") as directory:
-        yield Path(directory)
 
 
 @pytest.fixture

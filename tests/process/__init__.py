@@ -1,0 +1,1 @@
+"""Tests that start processes, or the command itself, and need no Docker engine."""
