@@ -14,6 +14,7 @@ from mailstack.checks.bench import Bench
 from mailstack.checks.judging import NotApplicable, Unmet, expect
 from mailstack.checks.listeners import STRANGER, envelope
 from mailstack.protocol.smtp import Smtp
+from mailstack.roles import Role
 
 family = Family("auth")
 
@@ -167,7 +168,7 @@ def submission_requires_auth(bench: Bench, port: int) -> str:
 @contextmanager
 def _in_the_clear(bench: Bench, port: int) -> Iterator[BufferedRWPair]:
     """Open a plain-text session with Dovecot and skip its greeting."""
-    with bench.dial("dovecot", port)() as connection, connection.makefile("rwb") as lines:
+    with bench.dial(bench.lab.defined.name(Role.STORE), port)() as connection, connection.makefile("rwb") as lines:
         _read(lines)
         yield lines
 

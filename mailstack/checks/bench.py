@@ -29,6 +29,7 @@ from mailstack.message import draft
 from mailstack.model import Deadline, Port
 from mailstack.protocol import imap, smtp, trust
 from mailstack.protocol.smtp import Smtp
+from mailstack.roles import STANDARD, Role
 from mailstack.secret import Secret
 
 if TYPE_CHECKING:
@@ -53,13 +54,13 @@ class Bench:
         self.engine = lab.engine
         self.once = Once()
         self.cleanup = ExitStack()  # runs at exit
-        self._containers = {name: lab.service(name).container for name in ("postfix", "dovecot", "sender")}
+        self._containers = {role: lab.one(role).container for role in STANDARD}
         self._count = itertools.count(1)
         self._mark = f"check-{os.urandom(6).hex()}"
         self._opened: set[str] = set()  # accounts whose mailboxes were opened
         self._started = int(time.time())
         self._dialer = self.cleanup.enter_context(
-            Dialer(lambda argv: self.engine.stream(self.container("sender"), argv))
+            Dialer(lambda argv: self.engine.stream(self.container(Role.SENDER), argv))
         )
 
     def __enter__(self) -> Bench:
@@ -96,9 +97,9 @@ class Bench:
         """Return the address of the user on the sender. The lab may have no account of this name."""
         return f"{sending.STUDENT}@{self.lab.definition().mailname}"
 
-    def container(self, service: str) -> str:
-        """Return the id of a service's container."""
-        return self._containers[service]
+    def container(self, role: Role) -> str:
+        """Return the container id of the service with a role."""
+        return self._containers[role]
 
     def password(self, address: str) -> Secret:
         """Return an account's password."""
@@ -123,11 +124,11 @@ class Bench:
 
     # ── connections ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def dial(self, service: str, port: int) -> smtp.Dial:
-        """Return a function that connects to a port of a service from the sender's container."""
+    def dial(self, host: str, port: int) -> smtp.Dial:
+        """Return a function that connects to a port of a host from the sender's container."""
 
         def connect() -> socket.socket:
-            connection = self._dialer.dial(service, port)
+            connection = self._dialer.dial(host, port)
             connection.settimeout(smtp.ANSWER_SECONDS)
             return connection
 
@@ -151,7 +152,7 @@ class Bench:
 
     def smtp(self, port: int, tls: smtp.Tls | None = None) -> Smtp:
         """Open an SMTP session with Postfix, up to the reply to EHLO; `tls` replaces the TLS mode of the port."""
-        dial, tls = self.dial("postfix", port), tls or TLS_OF[port]
+        dial, tls = self.dial(self.lab.defined.name(Role.SUBMISSION), port), tls or TLS_OF[port]
         session = Smtp(dial, name="postfix", tls=tls, context=self.trusting, helo="client.test")
         session.ehlo()
         return session
@@ -178,11 +179,11 @@ class Bench:
         with suppress(MailstackError, OSError), self.box(address) as box:  # a broken lab may refuse the login
             box.delete(box.uids(f'HEADER Message-ID "{self._mark}"'))
 
-    def log(self, service: str, seconds: float = ARRIVAL_SECONDS) -> Iterator[str]:
+    def log(self, role: Role, seconds: float = ARRIVAL_SECONDS) -> Iterator[str]:
         """Yield a service's log lines since the checks began, then new lines until `seconds` have passed."""
 
         def follow() -> ServiceLog:
-            log = ServiceLog(self.engine, self.container(service), self._started)
+            log = ServiceLog(self.engine, self.container(role), self._started)
             return self.cleanup.enter_context(closing(log))
 
-        return self.once(f"log of {service}", follow).lines(Deadline.after(seconds))
+        return self.once(f"log of {role}", follow).lines(Deadline.after(seconds))

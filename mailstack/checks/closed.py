@@ -10,11 +10,14 @@ from mailstack.checks.judging import NotApplicable, expect
 from mailstack.checks.listeners import STRANGER, envelope
 from mailstack.engine import compose
 from mailstack.lab import claims
-from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, SERVICES, Result
+from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Result
+from mailstack.roles import STANDARD, Role
 
 family = Family("closed")
 
 _PORT = 2525
+# The checks of each server, by its name in compose/lab.yaml.
+_ROLES = {name: role for role, name in STANDARD.items()}
 
 
 @family(
@@ -73,16 +76,17 @@ _KNOCK = 'for try in 1 2 3; do nc -v -z -w 1 "$0" "$1" && exit; done; exit 1'
 
 def _run(bench: Bench, service: str, script: str, *arguments: str) -> Result:
     """Run a shell script in a service. Raises NotApplicable for a sender that reaches a relay host outside the lab."""
-    if service == "sender":
+    role = _ROLES[service]
+    if role is Role.SENDER:
         bench.refuse_outside_relay()
-    return bench.engine.execute(bench.container(service), ["sh", "-c", script, *arguments])
+    return bench.engine.execute(bench.container(role), ["sh", "-c", script, *arguments])
 
 
 @family(
     "no-way-out-{service}",
     "{service} cannot reach a listener outside the lab",
     "docs/decisions.md, closed; Docker's manual, internal networks",
-    service=SERVICES,
+    service=tuple(_ROLES),
 )
 def listener_outside_is_out_of_reach(bench: Bench, service: str) -> str:
     network, address, listens = bench.once("listener outside", lambda: _listen_outside(bench))
@@ -97,7 +101,7 @@ def listener_outside_is_out_of_reach(bench: Bench, service: str) -> str:
     "no-forwarding-{service}",
     "packets that {service} sends out of its networks are dropped on the way",
     "ip(7), ip_default_ttl; Docker's manual, internal networks",
-    service=SERVICES,
+    service=tuple(_ROLES),
 )
 def packets_are_not_forwarded(bench: Bench, service: str) -> str:
     result = _run(bench, service, "cat /proc/sys/net/ipv4/ip_default_ttl; cat /proc/net/route")
@@ -124,7 +128,7 @@ exit $code
     "names-{service}",
     "{service} cannot look up an outside name, and does not wait for long",
     "docs/decisions.md, closed; resolv.conf(5)",
-    service=SERVICES,
+    service=tuple(_ROLES),
 )
 def outside_names_are_not_found(bench: Bench, service: str) -> str:
     # The name cannot exist (RFC 6761), and a closed lab has no server to ask.
@@ -138,7 +142,7 @@ def outside_names_are_not_found(bench: Bench, service: str) -> str:
 
 @family("loopback", "ports are published on 127.0.0.1 alone", "docs/decisions.md, closed")
 def ports_are_published_on_loopback(bench: Bench) -> str:
-    published = bench.engine.published(list(map(bench.container, SERVICES)))
+    published = bench.engine.published(list(map(bench.container, _ROLES.values())))
     elsewhere = [binding for binding in published if not binding.startswith("127.0.0.1:")]
     expect(published and not elsewhere, f"published elsewhere: {', '.join(elsewhere) or 'nothing is published'}")
     return f"{len(published)} ports, all on 127.0.0.1"

@@ -13,6 +13,7 @@ from mailstack.checks.judging import Unmet, expect
 from mailstack.errors import DeadlinePassed
 from mailstack.model import Deadline
 from mailstack.protocol import idle, imap
+from mailstack.roles import Role
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox, MailMessage
@@ -53,7 +54,7 @@ def submit(
 def settle(bench: Bench, accepted: Accepted) -> None:
     """Wait until Postfix has removed a mail from its queue. Reads the log, since to list the queue costs a process."""
     done = f"]: {accepted.queue_id}: removed"
-    expect(any(done in line for line in bench.log("postfix")), f"{accepted.queue_id} is still in Postfix's queue")
+    expect(any(done in line for line in bench.log(Role.SUBMISSION)), f"{accepted.queue_id} is still in Postfix's queue")
 
 
 def uids(box: BaseMailBox, message_id: str) -> list[str]:
@@ -120,9 +121,10 @@ def report(bench: Bench, address: str, message_id: str) -> str | None:
             idle.wait(box, deadline)
 
 
-def waiting(bench: Bench, service: str, queue_id: str) -> queues.Entry:
-    """Return a mail in a service's queue. Raises Unmet when the queue does not have it."""
-    for entry in queues.entries(bench.engine, bench.container(service), service):
+def waiting(bench: Bench, role: Role, queue_id: str) -> queues.Entry:
+    """Return a mail in the queue of the service with a role. Raises Unmet when the queue does not have it."""
+    service = bench.lab.defined.name(role)
+    for entry in queues.entries(bench.engine, bench.container(role), service):
         if entry.queue_id == queue_id:
             return entry
     raise Unmet(f"{queue_id} is not in the queue of {service}")
@@ -130,4 +132,4 @@ def waiting(bench: Bench, service: str, queue_id: str) -> queues.Entry:
 
 def flush(bench: Bench, entry: queues.Entry) -> None:
     """Start a delivery attempt of a queued mail now."""
-    queues.flush(bench.engine, {entry.service: bench.container(entry.service)}, [entry])
+    queues.flush(bench.engine, {entry.service: bench.lab.service(entry.service).container}, [entry])

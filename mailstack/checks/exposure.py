@@ -16,6 +16,7 @@ from mailstack.engine import compose
 from mailstack.errors import EngineError
 from mailstack.model import ServiceState
 from mailstack.network import subnets
+from mailstack.roles import Role
 from mailstack.target.target import Target
 
 family = Family("exposure")
@@ -79,7 +80,7 @@ def _listening(bench: Bench, service: ServiceState) -> set[int]:
 
 def _beside_sender(bench: Bench, places: Iterable[Place], owners: Mapping[str, ServiceState]) -> set[Place]:
     """Return the places on the sender's own networks."""
-    networks = bench.lab.service("sender").addresses
+    networks = bench.lab.one(Role.SENDER).addresses
     return {
         (address, port)
         for address, port in places
@@ -89,7 +90,7 @@ def _beside_sender(bench: Bench, places: Iterable[Place], owners: Mapping[str, S
 
 def _from_sender(bench: Bench, places: Iterable[Place]) -> set[Place]:
     lines = "".join(f"{address} {port}\n" for address, port in sorted(places))
-    said = bench.engine.execute(bench.container("sender"), ["sh", "-c", _DIAL], input=lines.encode())
+    said = bench.engine.execute(bench.container(Role.SENDER), ["sh", "-c", _DIAL], input=lines.encode())
     return {(address, int(port)) for address, _, port in (line.partition(" ") for line in said.stdout.splitlines())}
 
 
@@ -133,11 +134,13 @@ def sockets_are_private(bench: Bench) -> str:
     volume = f"{compose.project_name(bench.lab.name)}_sockets"
     users = bench.engine.users_of(volume)
     names = {each.container: each.name for each in bench.lab.services()}
-    others = sorted(names.get(each, each[:12]) for each in users - set(map(bench.container, ("postfix", "dovecot"))))
+    others = sorted(
+        names.get(each, each[:12]) for each in users - set(map(bench.container, (Role.SUBMISSION, Role.STORE)))
+    )
     expect(users, f"nobody mounts {volume}")
     expect(not others, f"{volume} is mounted by {', '.join(others)}, too")
     paths = (_SOCKETS, f"{_SOCKETS}/lmtp", f"{_SOCKETS}/sasl")
-    said = bench.engine.execute(bench.container("dovecot"), ["stat", "-c", "%F %a %n", *paths])
+    said = bench.engine.execute(bench.container(Role.STORE), ["stat", "-c", "%F %a %n", *paths])
     evidence = ", ".join(said.stdout.splitlines()) or said.stderr.strip()
     kinds = re.findall(r"^(\w+) \d*?(\d) ", said.stdout, re.M)
     expect(kinds == [("directory", "0"), ("socket", "0"), ("socket", "0")], f"open to others, or not there: {evidence}")

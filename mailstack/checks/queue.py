@@ -9,6 +9,7 @@ from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
 from mailstack.checks.deliveries import flush, found, waiting
 from mailstack.checks.judging import expect
 from mailstack.checks.listeners import listening
+from mailstack.roles import Role
 
 family = Family("queue", Turn.ALONE)
 
@@ -22,7 +23,7 @@ def mail_waits_for_dovecot(bench: Bench) -> str:
     message = bench.message([bench.bob])
     # Dovecot is the SASL server, so the client logs in before Dovecot stops.
     with bench.logged_in(587, bench.alice) as session:
-        bench.engine.stop(bench.container("dovecot"))
+        bench.engine.stop(bench.container(Role.STORE))
         try:
             session.mail(bench.alice)
             session.rcpt(bench.bob)
@@ -31,15 +32,15 @@ def mail_waits_for_dovecot(bench: Bench) -> str:
             expect(code == 250, f"with Dovecot stopped: {code} {text}")
             queue_id = text.rpartition(" ")[2]
             deferred = re.compile(rf"]: {queue_id}: to=<.* status=deferred ")
-            logged = any(deferred.search(line) for line in bench.log("postfix"))
+            logged = any(deferred.search(line) for line in bench.log(Role.SUBMISSION))
             expect(logged, f"{queue_id} is not deferred in Postfix's queue")
-            entry = waiting(bench, "postfix", queue_id)
+            entry = waiting(bench, Role.SUBMISSION, queue_id)
         finally:
-            bench.engine.start(bench.container("dovecot"))
+            bench.engine.start(bench.container(Role.STORE))
             # Each smtpd(8) keeps a connection to Dovecot for SASL. The old connections are dead: each would cause a
             # reply 454.
-            bench.engine.signal(bench.container("postfix"), "SIGHUP")
-    listens = listening(bench.engine, bench.container("dovecot"), ARRIVAL_SECONDS)
+            bench.engine.signal(bench.container(Role.SUBMISSION), "SIGHUP")
+    listens = listening(bench.engine, bench.container(Role.STORE), ARRIVAL_SECONDS)
     expect(listens, f"Dovecot does not listen {ARRIVAL_SECONDS:g} s after its start")
     flush(bench, entry)
     copies = found(bench, bench.bob, str(message["Message-ID"]), ARRIVAL_SECONDS)

@@ -15,6 +15,7 @@ from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
 from mailstack.checks.deliveries import flush, found, waiting
 from mailstack.checks.judging import expect
 from mailstack.checks.logs import about
+from mailstack.roles import Role
 from mailstack.secret import Secret, new_password
 
 family = Family("relay", Turn.SENDER)
@@ -34,10 +35,12 @@ def _write(bench: Bench) -> str:
     return message_id
 
 
-def _line(bench: Bench, service: str, message_id: str, wanted: str) -> str:
+def _line(bench: Bench, role: Role, message_id: str, wanted: str) -> str:
     """Return the first line about a mail in a Postfix log that contains `wanted`. Raises Unmet."""
-    lines, hit = about(bench.log(service), message_id, wanted)
-    expect(hit, f"{service} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}")
+    lines, hit = about(bench.log(role), message_id, wanted)
+    expect(
+        hit, f"{bench.lab.defined.name(role)} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}"
+    )
     return hit
 
 
@@ -45,7 +48,7 @@ def _line(bench: Bench, service: str, message_id: str, wanted: str) -> str:
 def _credentials(bench: Bench, line: str) -> Iterator[None]:
     """Give the sender other credentials within `with`."""
     user, password = bench.relay
-    container = bench.container("sender")
+    container = bench.container(Role.SENDER)
     try:
         credentials.hand_to_sender(bench.engine, container, line)
         yield
@@ -53,10 +56,10 @@ def _credentials(bench: Bench, line: str) -> Iterator[None]:
         credentials.hand_to_sender(bench.engine, container, f"{user}:{password.reveal()}\n")
 
 
-def _tls_lines(bench: Bench, service: str, line: str) -> list[str]:
+def _tls_lines(bench: Bench, role: Role, line: str) -> list[str]:
     """Return the TLS lines of the process that logged `line`. TLS is set up before the log names the mail."""
     process = re.search(r"\bsmtpd?\[\d+\]: ", line)
-    return [each for each in bench.log(service, 0) if process and process[0] in each and _TLS in each]
+    return [each for each in bench.log(role, 0) if process and process[0] in each and _TLS in each]
 
 
 _TLS = "TLS connection established"
@@ -72,11 +75,11 @@ def mail_goes_by_the_relay(bench: Bench) -> str:
     message_id = _write(bench)
     copies = found(bench, bench.alice, message_id, ARRIVAL_SECONDS)
     expect(copies == 1, f"{copies} copies for {bench.alice}")
-    client = _line(bench, "postfix", message_id, "sasl_username=")
+    client = _line(bench, Role.SUBMISSION, message_id, "sasl_username=")
     expect(f"sasl_username={user}" in client, client)
-    expect(_tls_lines(bench, "postfix", client), f"postfix logged no TLS for {client}")
-    sent = _line(bench, "sender", message_id, "status=sent")
-    verified = [line for line in _tls_lines(bench, "sender", sent) if f"Verified {_TLS}" in line]
+    expect(_tls_lines(bench, Role.SUBMISSION, client), f"postfix logged no TLS for {client}")
+    sent = _line(bench, Role.SENDER, message_id, "status=sent")
+    verified = [line for line in _tls_lines(bench, Role.SENDER, sent) if f"Verified {_TLS}" in line]
     expect(verified, "the sender logged no verified TLS connection")
     return f"sasl_username={user}; {verified[-1].partition(': ')[2].partition(' key-exchange')[0]}"
 
@@ -89,7 +92,7 @@ def mail_goes_by_the_relay(bench: Bench) -> str:
 def map_of_credentials_is_private(bench: Bench) -> str:
     _relay(bench)
     script = "stat -c '%a %U' /run/relay/sasl_passwd /run/relay/sasl_passwd.lmdb; stat -f -c %T /run/relay/sasl_passwd"
-    result = bench.engine.execute(bench.container("sender"), ["sh", "-c", script])
+    result = bench.engine.execute(bench.container(Role.SENDER), ["sh", "-c", script])
     evidence = ", ".join(result.stdout.splitlines())
     return expect(evidence == "600 root, 600 root, tmpfs", evidence or result.stderr.strip())
 
@@ -99,11 +102,11 @@ def mail_without_credentials_is_refused(bench: Bench) -> str:
     _relay(bench)
     with _credentials(bench, ""):
         message_id = _write(bench)
-        outcome = _line(bench, "sender", message_id, "status=")
+        outcome = _line(bench, Role.SENDER, message_id, "status=")
         expect("status=bounced" in outcome and re.search(r"said: 5\d\d", outcome), outcome)
         # The bounce for the student fails as well. Wait for it, so that it is not sent with the next credentials.
-        notice = _line(bench, "sender", message_id, "non-delivery notification: ").rpartition(" ")[2]
-        gone = any(f"]: {notice}: removed" in line for line in bench.log("sender"))
+        notice = _line(bench, Role.SENDER, message_id, "non-delivery notification: ").rpartition(" ")[2]
+        gone = any(f"]: {notice}: removed" in line for line in bench.log(Role.SENDER))
         expect(gone, f"{notice} is still in the sender's queue")
     expect(not found(bench, bench.alice, message_id, 0), f"{message_id} arrived all the same")
     return outcome.partition("dsn=")[2]
@@ -118,10 +121,10 @@ def mail_with_wrong_credentials_waits(bench: Bench) -> str:
     user, _ = _relay(bench)
     with _credentials(bench, f"{user}:{new_password().reveal()}\n"):
         message_id = _write(bench)
-        outcome = _line(bench, "sender", message_id, "status=")
+        outcome = _line(bench, Role.SENDER, message_id, "status=")
         expect("status=deferred" in outcome and "535" in outcome, outcome)
         match = re.search(r"\]: (\w+): to=", outcome)
-        entry = waiting(bench, "sender", match[1] if match else "")
+        entry = waiting(bench, Role.SENDER, match[1] if match else "")
         expect(not found(bench, bench.alice, message_id, 0), f"{message_id} arrived all the same")
     flush(bench, entry)
     copies = found(bench, bench.alice, message_id, ARRIVAL_SECONDS)

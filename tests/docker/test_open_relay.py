@@ -16,6 +16,7 @@ from mailstack.checks.bench import Bench
 from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
 from mailstack.protocol import smtp
+from mailstack.roles import Role
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -207,7 +208,7 @@ def accepted(bench: Bench, connect: Connect) -> list[str]:
 
 def standing(bench: Bench) -> list[str]:
     """Return the recipients at other domains in Postfix's queue."""
-    found = queues.entries(bench.engine, bench.container("postfix"), "postfix")
+    found = queues.entries(bench.engine, bench.container(Role.SUBMISSION), "postfix")
     ours = tuple(f"@{domain.name}" for domain in bench.lab.definition().domains)
     return [each.address for entry in found for each in entry.recipients if not each.address.endswith(ours)]
 
@@ -228,9 +229,9 @@ def test_who_has_logged_in_is_relayed_so_the_count_would_see_a_stranger_s_mail_t
         assert not deadline.passed()
     queues.act(
         bench.engine,
-        {"postfix": bench.container("postfix")},
+        {"postfix": bench.container(Role.SUBMISSION)},
         queues.ACTIONS["delete"],
-        queues.entries(bench.engine, bench.container("postfix"), "postfix"),
+        queues.entries(bench.engine, bench.container(Role.SUBMISSION), "postfix"),
     )
 
 

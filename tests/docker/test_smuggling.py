@@ -19,6 +19,7 @@ from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
 from mailstack.protocol import smtp
 from mailstack.protocol.smtp import Smtp
+from mailstack.roles import Role
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -132,13 +133,15 @@ def by_sendmail(bench: Bench, ending: bytes, follow_up: str) -> tuple[str, str, 
     outer, inner = identities(bench, WAYS["the sender"])
     data = smuggling.two_in_one(outer, inner, (ALICE, BOB), ending, follow_up)
     argv = ["sendmail", "-i", "-f", ALICE, BOB]
-    done = bench.engine.execute(bench.container("sender"), argv, user=STUDENT, input=data)
+    done = bench.engine.execute(bench.container(Role.SENDER), argv, user=STUDENT, input=data)
     return str(outer["Message-ID"]), str(inner["Message-ID"]), done.code == 0
 
 
 def standing(bench: Bench) -> list[queues.Entry]:
     """Return the mails in both queues, in the order of the mail's path."""
-    return queues.of(bench.engine, {name: bench.container(name) for name in ("sender", "postfix")})
+    return queues.of(
+        bench.engine, {"sender": bench.container(Role.SENDER), "postfix": bench.container(Role.SUBMISSION)}
+    )
 
 
 def settled(bench: Bench) -> set[str]:
