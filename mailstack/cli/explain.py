@@ -21,7 +21,7 @@ from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
-    from mailstack.failures import Fault, Seen
+    from mailstack.failures import KnownFailure, Seen
     from mailstack.lab.running import RunningLab
     from mailstack.protocol.status_codes import Meaning
     from mailstack.trace.rotation import Rotated
@@ -164,7 +164,7 @@ def _of_files(paths: Sequence[Path]) -> Iterator[str]:
 # ── output ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _list(known: Iterable[Fault], as_json: bool) -> None:
+def _list(known: Iterable[KnownFailure], as_json: bool) -> None:
     if as_json:
         print_json({"failures": [_fault(fault) for fault in known]})
         return
@@ -189,7 +189,7 @@ def _document(found: Iterable[Seen], lines: int, codes: Iterable[Meaning], rotat
     }
 
 
-def _fault(fault: Fault) -> Json:
+def _fault(fault: KnownFailure) -> Json:
     return {
         "id": fault.id,
         "title": fault.title,
@@ -199,7 +199,7 @@ def _fault(fault: Fault) -> Json:
     }
 
 
-def _show(fault: Fault) -> None:
+def _show(fault: KnownFailure) -> None:
     click.echo(f"{fault.id}: {fault.title}")
     _field("cause", fault.cause)
     _field("remedy", fault.remedy)

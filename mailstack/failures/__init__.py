@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mailstack.failures import local, login, network, refusals, tls
-from mailstack.failures.entry import Fault as Fault
+from mailstack.failures.entry import KnownFailure as KnownFailure
 
 # The more precise before the more general: the first match counts.
-ALL: tuple[Fault, ...] = (
+ALL: tuple[KnownFailure, ...] = (
     *local.ENTRIES,
     *tls.ENTRIES,
     *login.ENTRIES,
@@ -42,14 +42,14 @@ _WHEN = re.compile(
 class Seen:
     """A known failure in a log: its count, its first and last time as the log has them, and an example."""
 
-    fault: Fault
+    fault: KnownFailure
     count: int
     first: str
     last: str
     example: str
 
 
-def recognise(text: str) -> Fault | None:
+def recognise(text: str) -> KnownFailure | None:
     """Return the most precise known failure that a log line or a server's reply reports, or None."""
     if _HARMLESS.search(text):
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class KnownFailure:
     """A known failure: its symptom, cause and remedy, and the source that documents them."""
 
     id: str
@@ -18,6 +18,6 @@ class Fault:
     pattern: re.Pattern[str]  # found in a line of Postfix's or Dovecot's log, or in a reply
 
 
-def fault(id: str, title: str, *, cause: str, remedy: str, source: str, pattern: str) -> Fault:
+def fault(id: str, title: str, *, cause: str, remedy: str, source: str, pattern: str) -> KnownFailure:
     """Return a known failure, with its pattern compiled."""
-    return Fault(id, title, cause, remedy, source, re.compile(pattern))
+    return KnownFailure(id, title, cause, remedy, source, re.compile(pattern))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mailstack import failures
-from mailstack.failures import Fault, recognise
+from mailstack.failures import KnownFailure, recognise
 from mailstack.model import Json
 from mailstack.protocol import status_codes
 from mailstack.text.durations import spoken
@@ -93,7 +93,7 @@ class Journey:
         return left and bool(self.outcomes) and all(outcome.status in FINAL for outcome in every)
 
     @property
-    def fault(self) -> Fault | None:
+    def fault(self) -> KnownFailure | None:
         """The known failure that prevents, or prevented, its arrival: the most precise one in its log lines."""
         found = []
         for outcome in self.outcomes:
