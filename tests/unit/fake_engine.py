@@ -210,7 +210,7 @@ class MemoryCompose:
                 "configs": [{"source": file} for file in _CONFIGS[name]],
                 "networks": {"mail": {}} if name == "sender" else {"mail": {}, "edge": {}},
                 "ports": [
-                    {"host_ip": "127.0.0.1", "published": environment[port.variable], "target": port.number}
+                    {"host_ip": "127.0.0.1", "published": environment.get(port.variable, ""), "target": port.number}
                     for port in PORTS
                     if port.service == name
                 ],
