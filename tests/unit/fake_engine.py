@@ -36,8 +36,14 @@ class Thing:
 class _Printed:
     """The log of a container that is followed."""
 
+    def __init__(self) -> None:
+        self._pieces = iter([b"daemon started -- version 3.10\n"])
+
     def __iter__(self) -> Iterator[bytes]:
-        yield b"daemon started -- version 3.10\n"
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
 
     def end(self) -> None:
         """Do nothing: the log is not followed."""
