@@ -123,6 +123,7 @@ class MemoryApi:
                 "ExitCode": int(found.state != "running"),
                 "FinishedAt": "0001-01-01T00:00:00Z",
             },
+            "HostConfig": {"LogConfig": {"Type": "local", "Config": {}}},
             "NetworkSettings": {"Networks": {}, "Ports": {}},
         }
 
