@@ -36,8 +36,14 @@ class Thing:
 class _Printed:
     """The log of a container that is followed."""
 
+    def __init__(self) -> None:
+        self._pieces = iter([b"daemon started -- version 3.10\n"])
+
     def __iter__(self) -> Iterator[bytes]:
-        yield b"daemon started -- version 3.10\n"
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
 
     def end(self) -> None:
         """Do nothing: the log is not followed."""
@@ -117,6 +123,7 @@ class MemoryApi:
                 "ExitCode": int(found.state != "running"),
                 "FinishedAt": "0001-01-01T00:00:00Z",
             },
+            "HostConfig": {"LogConfig": {"Type": "local", "Config": {}}},
             "NetworkSettings": {"Networks": {}, "Ports": {}},
         }
 
@@ -210,7 +217,7 @@ class MemoryCompose:
                 "configs": [{"source": file} for file in _CONFIGS[name]],
                 "networks": {"mail": {}} if name == "sender" else {"mail": {}, "edge": {}},
                 "ports": [
-                    {"host_ip": "127.0.0.1", "published": environment[port.variable], "target": port.number}
+                    {"host_ip": "127.0.0.1", "published": environment.get(port.variable, ""), "target": port.number}
                     for port in PORTS
                     if port.service == name
                 ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mailstack.state import Home
@@ -11,7 +12,7 @@ ENDPOINT = "unix:///nowhere/docker.sock"
 
 def home(base: Path) -> Home:
     """Return the home of an engine below a directory, as MAILSTACK_RUNTIME_DIR would name it."""
-    return Home(base / "mailstack-labs", ENDPOINT, "AN-ENGINE")
+    return Home(base / f"mailstack-labs-{os.getuid()}", ENDPOINT, "AN-ENGINE")
 
 
 def words(home: Home) -> tuple[str, str, str]:

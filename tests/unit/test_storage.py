@@ -131,7 +131,7 @@ def test_engines_differ_by_their_endpoint_and_by_their_id(tmp_path: Path) -> Non
 
 
 def test_a_new_lab_leaves_the_ports_of_labs_on_all_engines_alone(tmp_path: Path) -> None:
-    first, second = home(tmp_path), Home(tmp_path / "mailstack-labs", "unix:///elsewhere", "AN-ENGINE")
+    first, second = home(tmp_path), Home(home(tmp_path).root, "unix:///elsewhere", "AN-ENGINE")
     lab = LabDirectory(first, "a")
     lab.make()
     lab.save(State("a", "me@here", "never", "tag", (), {"smtp": 20123}))
