@@ -68,9 +68,13 @@ class Smtp(smtplib.SMTP):
             self.close()
             raise smtplib.SMTPConnectError(code, banner)
         if tls == "starttls":
-            self.ehlo_or_helo_if_needed()
-            self.starttls(context=context)
-            self.ehlo()
+            try:
+                self.ehlo_or_helo_if_needed()
+                self.starttls(context=context)
+                self.ehlo()
+            except BaseException:
+                self.close()  # nobody else can: there is no session yet
+                raise
         # Without TCP_NODELAY, the end of a long mail would wait up to 40 ms for a delayed acknowledgement (RFC 1122,
         # 4.2.3.2). It is not set earlier: an EHLO sent before the server's last message of the handshake would have its
         # reply delayed in the same way.
