@@ -8,14 +8,11 @@ import signal
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import paramiko
-import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -25,9 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mailstack.secret import write_private
-from mailstack.ssh import remote
 from mailstack.ssh.address import Host
-from mailstack.ssh.remote import Remote
 from mailstack.ssh.transport import STREAM_LOCAL
 
 # Deadline for a thread's end; in seconds.
@@ -46,66 +41,13 @@ def key(path: Path, passphrase: str = "") -> Path:
     return path
 
 
-@contextlib.contextmanager
-def threads_ended() -> Iterator[None]:
-    """Fail when a thread that was started meanwhile does not end."""
-    before = set(threading.enumerate())
-    yield
-    deadline = time.monotonic() + SECONDS
-    for thread in set(threading.enumerate()) - before:
-        thread.join(max(0.0, deadline - time.monotonic()))
-        assert not thread.is_alive(), thread
-
-
 def copy(read: Callable[[int], bytes], write: Callable[[bytes], Any], end: Callable[[], Any]) -> None:
     """Copy data until either side ends."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, EOFError):
         while data := read(_PIECE):
             write(data)
     with contextlib.suppress(OSError, ValueError, EOFError):
         end()
-
-
-def home(directory: Path, patch: pytest.MonkeyPatch, *servers: Server) -> Path:
-    """Give the user a home directory, and a key with which these servers let him in. Return its `.ssh`."""
-    ssh = directory / ".ssh"
-    ssh.mkdir(mode=0o700)
-    (ssh / "known_hosts").write_text("".join(server.known for server in servers))
-    own = key(ssh / "own")
-    (ssh / "config").write_text(f"Host *\n  IdentityFile {own}\n")
-    for server in servers:
-        server.keys.add(paramiko.Ed25519Key.from_private_key_file(str(own)).get_base64())
-    patch.setenv("HOME", str(directory))
-    patch.delenv("SSH_AUTH_SOCK", raising=False)
-    return ssh
-
-
-@contextlib.contextmanager
-def ticking(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Shorten the waits of what watches a connection, and end them with the test."""
-    over = threading.Event()
-    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: over.wait(min(seconds, 0.05)))
-    patch.setattr(remote, "time", clock)
-    try:
-        yield
-    finally:
-        over.set()
-
-
-@contextlib.contextmanager
-def connected(directory: Path) -> Iterator[tuple[Server, Remote]]:
-    """Yield a server and a connection to it."""
-    with (
-        threads_ended(),
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.closing(Server(directory)) as server,
-        ticking(patch),
-    ):
-        home(directory, patch, server)
-        found = Remote(server.host, {})
-        found.open()
-        with contextlib.closing(found):
-            yield server, found
 
 
 class Server:
@@ -221,7 +163,8 @@ class Run:
                 self._channel.transport.tell_signal(self._channel, signal.Signals(-code).name.removeprefix("SIG"))
         for output in self._outputs:
             output.join()
-        self._channel.close()
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.close()
 
     def signal(self, name: str) -> None:
         """Send a signal to the command's processes, unless all have ended."""

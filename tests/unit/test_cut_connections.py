@@ -11,7 +11,8 @@ from mailstack.errors import HostError
 from mailstack.model import Command
 from mailstack.ssh import remote
 from mailstack.ssh.remote import Remote
-from tests.unit.ssh_server import Server, connected
+from tests.unit.ssh_server import Server
+from tests.unit.ssh_user import connected
 
 pytestmark = [pytest.mark.sockets, pytest.mark.process]
 

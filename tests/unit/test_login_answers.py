@@ -14,7 +14,8 @@ from mailstack.errors import HostError
 from mailstack.secret import Secret
 from mailstack.ssh import login
 from mailstack.ssh.address import Host
-from tests.unit.ssh_server import Server, home, key, threads_ended
+from tests.unit.ssh_server import Server, key
+from tests.unit.ssh_user import free_port, home, threads_ended
 
 pytestmark = pytest.mark.sockets
 
@@ -111,8 +112,7 @@ def test_a_connection_that_is_cut_while_logging_in_says_nothing_of_the_keys(serv
 
 
 def test_a_port_at_which_nothing_listens_is_told(server: Server, ssh: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     error = refused(Host("127.0.0.1", "tester", port))
     assert f"nothing can be reached at 127.0.0.1:{port}: Connection refused" in error.message
 

@@ -17,7 +17,8 @@ from mailstack.ssh import execution
 from mailstack.ssh.forwarding import Forwards, Sockets, join
 from mailstack.ssh.remote import Remote
 from mailstack.ssh.sudo_bridge import Bridge
-from tests.unit.ssh_server import SECONDS, Server, connected
+from tests.unit.ssh_server import SECONDS, Server
+from tests.unit.ssh_user import connected, free_port
 
 pytestmark = [pytest.mark.sockets, pytest.mark.process]
 
@@ -171,18 +172,12 @@ def test_a_socket_that_is_not_on_the_host_closes_the_client_s_connection(box: Re
         box.socket("/nowhere")
 
 
-@pytest.fixture
-def two_ports() -> list[int]:
-    """Return two ports that are free."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        return [one.getsockname()[1], two.getsockname()[1]]
-
-
-def test_ports_are_forwarded_until_they_are_closed(box: Remote, two_ports: list[int]) -> None:
-    port, taken = two_ports
-    with socket.create_server(("127.0.0.1", taken)), socket.create_server(("127.0.0.1", 0)) as far:
+def test_ports_are_forwarded_until_they_are_closed(box: Remote) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as far:
         far.settimeout(SECONDS)
-        forwards = Forwards(lambda number: box.port(far.getsockname()[1]))
+        taken = far.getsockname()[1]
+        forwards = Forwards(lambda number: box.port(taken))
         assert forwards.open([port, taken]) == [taken]
         assert forwards.open([port]) == []
         with socket.create_connection(("127.0.0.1", port), SECONDS) as line:
@@ -197,8 +192,8 @@ def test_ports_are_forwarded_until_they_are_closed(box: Remote, two_ports: list[
             socket.create_connection(("127.0.0.1", port), SECONDS)
 
 
-def test_a_port_at_which_nothing_listens_closes_the_client_s_connection(box: Remote, two_ports: list[int]) -> None:
-    port, closed = two_ports
+def test_a_port_at_which_nothing_listens_closes_the_client_s_connection(box: Remote) -> None:
+    port, closed = free_port(), free_port()
     forwards = Forwards(lambda number: box.port(closed))
     forwards.open([port])
     with socket.create_connection(("127.0.0.1", port), SECONDS) as line:

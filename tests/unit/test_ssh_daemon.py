@@ -5,81 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from mailstack.errors import DeadlinePassed, HostError
 from mailstack.model import Command, Deadline, Result
 from mailstack.secret import Secret
-from mailstack.ssh import connection, daemon, daemon_client, forwarding, tunnel
+from mailstack.ssh import connection, daemon_client, tunnel
 from mailstack.ssh.address import CONTROL, ENGINE
 from mailstack.state import Home, LabDirectory, State, endpoint_of
 from mailstack.storage import directories
-from tests.unit.ssh_server import SECONDS, Server, home, threads_ended, ticking
+from tests.unit.ssh_daemons import Daemons
+from tests.unit.ssh_server import SECONDS, Server
+from tests.unit.ssh_user import free_port, home, threads_ended, ticking
 
 pytestmark = [pytest.mark.sockets, pytest.mark.process]
-
-
-class Daemons:
-    """Runs each daemon in a thread, with what the operating system does at a process's end."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.threads: list[threading.Thread] = []
-        self._servers: list[Any] = []
-        self._remotes: list[Any] = []
-        self._stdin = os.dup(0)
-        record, remotes = self._servers.append, self._remotes.append
-
-        class Sockets(forwarding.Sockets):
-            def __init__(self, *args: Any) -> None:
-                super().__init__(*args)
-                record(self)
-
-        class Remote(daemon.Remote):
-            def __init__(self, *args: Any) -> None:
-                super().__init__(*args)
-                remotes(self)
-
-        patch.setattr(daemon, "Sockets", Sockets)
-        patch.setattr(daemon, "Remote", Remote)
-        patch.setattr(daemon_client, "Local", lambda: SimpleNamespace(release=self.release))
-        patch.setattr(os, "_exit", self._exit)
-
-    def release(self, command: Command, *, stdin: int) -> None:
-        """Start a daemon; see `runner.local.Local`."""
-        os.dup2(stdin, 0)
-        self.threads.append(threading.Thread(target=daemon.main, args=command.argv[3:], daemon=True))
-        self.threads[-1].start()
-
-    def _exit(self, code: int) -> None:
-        for remote in self._remotes:
-            if (transport := remote._connection and remote._connection.transport) is not None:
-                transport.close()
-        raise SystemExit(code)
-
-    def ended(self) -> None:
-        """Wait until all daemons have ended."""
-        for thread in self.threads:
-            thread.join(SECONDS)
-            assert not thread.is_alive()
-
-    def close(self) -> None:
-        """End all daemons, and close what they have open."""
-        os.dup2(self._stdin, 0)
-        os.close(self._stdin)
-        for remote in self._remotes:
-            remote.close()
-        self.ended()
-        for server in self._servers:
-            with contextlib.suppress(OSError):
-                server.socket.shutdown(socket.SHUT_RDWR)
-            server.shutdown()
-            server.server_close()
 
 
 @pytest.fixture
@@ -159,6 +102,7 @@ def test_ports_and_the_engine_are_reached_over_the_daemon(join: Join, directory:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert found.forward([port]) == [port]
+    port = free_port()
     assert found.forward([port]) == []
     found.close([port])
 
@@ -176,8 +120,7 @@ def test_a_command_ends_with_its_client(join: Join, server: Server) -> None:
 def test_a_lab_keeps_its_connection_and_its_ports_are_forwarded_from_the_start(
     join: Join, daemons: Daemons, directory: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     directories.make(directory.parent, directories.Marker(directories.ROOT))
     at = LabDirectory(Home(directory.parent, endpoint_of(f"unix://{directory / ENGINE}"), "AN-ENGINE"), "kept")
     with at.locked(Deadline.after(SECONDS)):
@@ -208,19 +151,33 @@ def test_a_question_is_not_asked_for_ever(join: Join, server: Server, directory:
     assert not directory.exists()
 
 
-def test_what_a_daemon_does_not_report_is_an_error(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(release: Callable[[int], Any]) -> None:
-        local = SimpleNamespace(release=lambda command, stdin: release(stdin))
-        monkeypatch.setattr(daemon_client, "Local", lambda: local)
+@pytest.mark.parametrize(
+    ("report", "says"),
+    [
+        (b"", "the process that keeps the connection ended"),
+        (b"nonsense\n", "an answer that cannot be read"),
+        (b"{}\n", "the connection was cut as soon as it was there"),
+    ],
+)
+def test_a_report_that_is_none_is_an_error(
+    join: Join, server: Server, monkeypatch: pytest.MonkeyPatch, report: bytes, says: str
+) -> None:
+    def answer(starter: socket.socket) -> None:
+        with starter:
+            assert starter.recv(100)
+            starter.sendall(report)
 
-    start(lambda stdin: None)
+    def release(command: Command, stdin: int) -> None:
+        server.start(answer, socket.socket(fileno=os.dup(stdin)))
+
+    monkeypatch.setattr(daemon_client, "Local", lambda: SimpleNamespace(release=release))
+    with pytest.raises(HostError, match=says):
+        join()
+
+
+def test_a_process_that_ends_at_once_is_an_error(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_client, "Local", lambda: SimpleNamespace(release=lambda command, stdin: None))
     with pytest.raises(HostError, match="the process that keeps the connection ended"):
-        join()
-    start(lambda stdin: os.write(stdin, b"nonsense\n"))
-    with pytest.raises(HostError, match="an answer that cannot be read"):
-        join()
-    start(lambda stdin: os.write(stdin, b"{}\n"))
-    with pytest.raises(HostError, match="the connection was cut as soon as it was there"):
         join()
 
 
@@ -266,10 +223,12 @@ def test_an_engine_behind_sudo_is_led_to_from_the_start(join: Join, server: Serv
     assert found.look()["way"] == "sudo" and len(server.runs) == before + 1
 
 
-def test_a_daemon_that_has_gone_has_left_its_directory_to_the_next(join: Join, server: Server, directory: Path) -> None:
+def test_a_daemon_ends_with_its_connection_and_leaves_the_directory_to_the_next_command(
+    join: Join, daemons: Daemons, server: Server, directory: Path
+) -> None:
     found = join()
     server.drop()
+    daemons.ended()
+    assert directory.is_dir() and not (directory / CONTROL).exists() and not (directory / ENGINE).exists()
     with pytest.raises(HostError, match="the connection was cut"):
         found.run(Command(("true",)))
-    (directory / CONTROL).unlink(missing_ok=True)
-    assert join().place == found.place
