@@ -93,14 +93,14 @@ def _start(host: address.Host, directory: Path, answers: Mapping[str, Secret]) -
         Local().release(keeper, stdin=theirs.fileno())
         theirs.close()
         revealed = {question: answer.reveal() for question, answer in answers.items()}
-        with ours.makefile("rwb") as stream:
-            try:
+        try:
+            with ours.makefile("rwb") as stream:
                 wire.say(stream, revealed)
                 told = wire.heard(stream)
-            except wire.Broken as error:
-                raise unread(host, error) from None
-            except OSError:
-                told = None
+        except wire.Broken as error:
+            raise unread(host, error) from None
+        except OSError:  # also from closing the stream, which flushes it again
+            told = None
     if told is None:
         raise HostError(f"{host}: the process that keeps the connection ended", remedy="try again")
     return told

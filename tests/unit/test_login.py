@@ -11,22 +11,13 @@ from pathlib import Path
 
 import paramiko
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mailstack.errors import HostError
-from mailstack.secret import write_private
 from mailstack.ssh import login
 from mailstack.ssh.address import Host
+from tests.unit.ssh_server import key
 
 pytestmark = pytest.mark.sockets
-
-
-def key(path: Path) -> Path:
-    """Create a file with a new private key."""
-    made = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    write_private(path, made.decode())
-    return path
 
 
 class Silent(paramiko.ServerInterface):  # type: ignore[misc]
