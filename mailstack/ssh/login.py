@@ -46,9 +46,12 @@ def enter(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
     import fabric
 
     with mapped(host):
-        last = fabric.Connection(
-            host.machine, user=host.user, port=host.port, connect_kwargs={"transport_factory": transport.kind()}
-        )
+        try:
+            last = fabric.Connection(
+                host.machine, user=host.user, port=host.port, connect_kwargs={"transport_factory": transport.kind()}
+            )
+        except ValueError as error:  # a port that is no number, say
+            raise _unusable_settings(host, error) from None
         hops, deadline = _hops(last), Deadline.after(LOGIN_SECONDS)
         for hop in hops:
             one = _Hop(host, hop, str(host) if hop is last else hop.original_host, hop is last)
@@ -78,12 +81,16 @@ def errors(host: Host) -> library_errors.Table:
         return HostError(f"{host}: {reason}")
 
     def settings(error: Exception) -> HostError:
-        return HostError(
-            f"{host}: your SSH configuration cannot be used: {type(error).__name__}: {error}",
-            remedy=f"see ~/.ssh/config and ~/.ssh/known_hosts: `ssh -v {host}` names the line",
-        )
+        return _unusable_settings(host, error)
 
     return library_errors.Table({broken: library_errors.SSH, settings: library_errors.SSH_SETTINGS})
+
+
+def _unusable_settings(host: Host, error: Exception) -> HostError:
+    return HostError(
+        f"{host}: your SSH configuration cannot be used: {type(error).__name__}: {error}",
+        remedy=f"see ~/.ssh/config and ~/.ssh/known_hosts: `ssh -v {host}` names the line",
+    )
 
 
 class _Hop:

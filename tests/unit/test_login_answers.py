@@ -148,8 +148,9 @@ def test_an_error_of_the_network_is_told(
     assert says in refused(server.host).message
 
 
-def test_a_configuration_that_cannot_be_read_is_told(server: Server, ssh: Path) -> None:
-    (ssh / "config").write_text("Host *\n  nonsense\n")
+@pytest.mark.parametrize("line", ["nonsense", "Port many"])
+def test_a_configuration_that_cannot_be_read_is_told(server: Server, ssh: Path, line: str) -> None:
+    (ssh / "config").write_text(f"Host *\n  {line}\n")
     assert "your SSH configuration cannot be used" in refused(Host("127.0.0.1")).message
 
 
