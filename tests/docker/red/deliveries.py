@@ -2,71 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import pytest
-
-from mailstack import state
-from mailstack.config import pki
-from mailstack.config.files import SERVER_NAMES
-from mailstack.engine import compose
-from mailstack.lab import claims, homes
-from mailstack.lab.running import RunningLab
-from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, PORTS, SERVICES
-from mailstack.secret import write_private
-from tests import engines
 from tests.docker.red import Broken, Case
-
-PROVIDER = [port.name for port in PORTS]
-
-
-def _each(names: list[str], pattern: str) -> dict[str, str]:
-    return dict.fromkeys(names, pattern)
-
-
-# ── what is done to labs ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _certificates(names: Mapping[str, tuple[str, ...]], days: int) -> Callable[[str], None]:
-    """Certificates of this kind, there before `up` would make its own: it keeps those that hold."""
-
-    def prepare(name: str) -> None:
-        directory = homes.directory(engines.here(), name)
-        directory.make()
-        made = pki.make({**SERVER_NAMES, **names}, days=days)
-        write_private(directory.files / "ca.pem", made.ca)
-        for service, pem in made.servers.items():
-            write_private(directory.files / f"{service}.pem", pem.reveal())
-
-    return prepare
-
-
-def _public_ca(lab: RunningLab, patch: pytest.MonkeyPatch) -> None:
-    """The servers' certificates are by a CA that this machine trusts anyway, and the lab's CA is another."""
-    public = lab.directory.path / "public-ca.pem"
-    write_private(public, lab.ca_file.read_text())
-    patch.setenv("SSL_CERT_FILE", str(public))  # where OpenSSL looks for the system's CAs
-    write_private(lab.ca_file, pki.make({}).ca)
-
-
-def _readable_map(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
-    done = lab.engine.execute(lab.service("sender").container, ["chmod", "0644", "/run/relay/sasl_passwd"])
-    assert done.code == 0, done.stderr
-
-
-def _network_outside(name: str) -> None:
-    """The network on which the checks put their listener, so that an overlay can join the lab to it."""
-    labels = {LABEL_LAB: name, LABEL_OWNER: state.owner(), LABEL_EXPIRES: "never"}
-    assert claims.make_network(engines.here(), f"{compose.project_name(name)}-outside", labels)
-
-
-def _everywhere(change: Mapping[str, Any]) -> dict[str, Any]:
-    """A change to every service of the lab."""
-    return {"services": dict.fromkeys(SERVICES, change)}
-
-
-# ── the table ──────────────────────────────────────────────────────────────────────────────────────────────────────
+from tests.docker.red.changes import for_each
 
 CASES = (
     Case(
@@ -80,10 +17,12 @@ CASES = (
             Broken(
                 "a user has two copies of everything",
                 {
-                    **_each(["delivery.one-copy", "delivery.from-outside"], r"^2 copies of \w+ for bob@example\.com$"),
+                    **for_each(
+                        ["delivery.one-copy", "delivery.from-outside"], r"^2 copies of \w+ for bob@example\.com$"
+                    ),
                     "delivery.plus": r"^2 copies of \w+ for bob@example\.com$",
                     "delivery.list-alias": r"'bob@example\.com': 2",
-                    **_each(
+                    **for_each(
                         [f"delivery.{name}" for name in ("null-sender", "dots", "attachment", "bcc")],
                         r"^2 copies of \w+ for bob@example\.com$",
                     ),
@@ -99,7 +38,7 @@ CASES = (
             ),
             Broken(
                 "bare newlines end lines",
-                _each(
+                for_each(
                     [f"smuggling.{how}-{where}" for how in ("data", "bdat") for where in (25, 587, 465, "sender")],
                     r"^LF \. LF: 250 .* queued as \w+ \| (250 2\.1\.0|and the server hangs up)",
                 ),
@@ -144,7 +83,9 @@ CASES = (
             Broken(
                 "what is announced does not work",
                 {
-                    **_each([f"delivery.announced-{where}" for where in (25, 587, 465, "sender")], r"; ETRN: \d{3} "),
+                    **for_each(
+                        [f"delivery.announced-{where}" for where in (25, 587, 465, "sender")], r"; ETRN: \d{3} "
+                    ),
                     "delivery.receipt": r"^EHLO offers no DSN: ",
                 },
                 postfix={"smtpd_discard_ehlo_keywords": "dsn"},

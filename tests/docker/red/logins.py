@@ -2,71 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import pytest
-
-from mailstack import state
-from mailstack.config import pki
-from mailstack.config.files import SERVER_NAMES
-from mailstack.engine import compose
-from mailstack.lab import claims, homes
-from mailstack.lab.running import RunningLab
-from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, PORTS, SERVICES
-from mailstack.secret import write_private
-from tests import engines
 from tests.docker.red import Broken, Case
-
-PROVIDER = [port.name for port in PORTS]
-
-
-def _each(names: list[str], pattern: str) -> dict[str, str]:
-    return dict.fromkeys(names, pattern)
-
-
-# ── what is done to labs ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _certificates(names: Mapping[str, tuple[str, ...]], days: int) -> Callable[[str], None]:
-    """Certificates of this kind, there before `up` would make its own: it keeps those that hold."""
-
-    def prepare(name: str) -> None:
-        directory = homes.directory(engines.here(), name)
-        directory.make()
-        made = pki.make({**SERVER_NAMES, **names}, days=days)
-        write_private(directory.files / "ca.pem", made.ca)
-        for service, pem in made.servers.items():
-            write_private(directory.files / f"{service}.pem", pem.reveal())
-
-    return prepare
-
-
-def _public_ca(lab: RunningLab, patch: pytest.MonkeyPatch) -> None:
-    """The servers' certificates are by a CA that this machine trusts anyway, and the lab's CA is another."""
-    public = lab.directory.path / "public-ca.pem"
-    write_private(public, lab.ca_file.read_text())
-    patch.setenv("SSL_CERT_FILE", str(public))  # where OpenSSL looks for the system's CAs
-    write_private(lab.ca_file, pki.make({}).ca)
-
-
-def _readable_map(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
-    done = lab.engine.execute(lab.service("sender").container, ["chmod", "0644", "/run/relay/sasl_passwd"])
-    assert done.code == 0, done.stderr
-
-
-def _network_outside(name: str) -> None:
-    """The network on which the checks put their listener, so that an overlay can join the lab to it."""
-    labels = {LABEL_LAB: name, LABEL_OWNER: state.owner(), LABEL_EXPIRES: "never"}
-    assert claims.make_network(engines.here(), f"{compose.project_name(name)}-outside", labels)
-
-
-def _everywhere(change: Mapping[str, Any]) -> dict[str, Any]:
-    """A change to every service of the lab."""
-    return {"services": dict.fromkeys(SERVICES, change)}
-
-
-# ── the table ──────────────────────────────────────────────────────────────────────────────────────────────────────
+from tests.docker.red.changes import for_each, readable_map
 
 CASES = (
     Case(
@@ -96,7 +33,7 @@ CASES = (
             Broken(
                 "mail for two users is stuck in the queue",
                 {
-                    **_each(
+                    **for_each(
                         [
                             f"delivery.{name}"
                             for name in ("one-copy", "one-copy-465", "from-outside", "plus", "several")
@@ -144,7 +81,7 @@ CASES = (
             ),
             Broken(
                 "port 25 has no TLS",
-                _each([f"tls.{promise}-smtp" for promise in ("verified", "untrusted", "old")], r"^502 5\.5\.1 "),
+                for_each([f"tls.{promise}-smtp" for promise in ("verified", "untrusted", "old")], r"^502 5\.5\.1 "),
                 postfix={"smtp/inet/smtpd_tls_security_level": "none"},
             ),
             Broken(
@@ -169,7 +106,9 @@ CASES = (
             Broken(
                 "any password will do",
                 {
-                    **_each([f"auth.wrong-{m}-{p}" for m in ("plain", "login") for p in (587, 465)], r"^235 2\.7\.0"),
+                    **for_each(
+                        [f"auth.wrong-{m}-{p}" for m in ("plain", "login") for p in (587, 465)], r"^235 2\.7\.0"
+                    ),
                     "auth.unknown-user": r"^235 2\.7\.0",
                     "auth.imap-login": "a wrong password was accepted",
                     "auth.pop3-login": "a wrong password was accepted",
@@ -225,7 +164,7 @@ CASES = (
             Broken(
                 "everybody on the sender can read its credentials",
                 {"relay.map-private": r"^644 root, 600 root, tmpfs$"},
-                after=_readable_map,
+                after=readable_map,
             ),
         ),
         green=("auth.login-587", "auth.login-465", "relay.no-credentials"),

@@ -2,71 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import pytest
-
-from mailstack import state
-from mailstack.config import pki
-from mailstack.config.files import SERVER_NAMES
-from mailstack.engine import compose
-from mailstack.lab import claims, homes
-from mailstack.lab.running import RunningLab
-from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, PORTS, SERVICES
-from mailstack.secret import write_private
-from tests import engines
+from mailstack.model import SERVICES
 from tests.docker.red import Broken, Case
-
-PROVIDER = [port.name for port in PORTS]
-
-
-def _each(names: list[str], pattern: str) -> dict[str, str]:
-    return dict.fromkeys(names, pattern)
-
-
-# ── what is done to labs ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _certificates(names: Mapping[str, tuple[str, ...]], days: int) -> Callable[[str], None]:
-    """Certificates of this kind, there before `up` would make its own: it keeps those that hold."""
-
-    def prepare(name: str) -> None:
-        directory = homes.directory(engines.here(), name)
-        directory.make()
-        made = pki.make({**SERVER_NAMES, **names}, days=days)
-        write_private(directory.files / "ca.pem", made.ca)
-        for service, pem in made.servers.items():
-            write_private(directory.files / f"{service}.pem", pem.reveal())
-
-    return prepare
-
-
-def _public_ca(lab: RunningLab, patch: pytest.MonkeyPatch) -> None:
-    """The servers' certificates are by a CA that this machine trusts anyway, and the lab's CA is another."""
-    public = lab.directory.path / "public-ca.pem"
-    write_private(public, lab.ca_file.read_text())
-    patch.setenv("SSL_CERT_FILE", str(public))  # where OpenSSL looks for the system's CAs
-    write_private(lab.ca_file, pki.make({}).ca)
-
-
-def _readable_map(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
-    done = lab.engine.execute(lab.service("sender").container, ["chmod", "0644", "/run/relay/sasl_passwd"])
-    assert done.code == 0, done.stderr
-
-
-def _network_outside(name: str) -> None:
-    """The network on which the checks put their listener, so that an overlay can join the lab to it."""
-    labels = {LABEL_LAB: name, LABEL_OWNER: state.owner(), LABEL_EXPIRES: "never"}
-    assert claims.make_network(engines.here(), f"{compose.project_name(name)}-outside", labels)
-
-
-def _everywhere(change: Mapping[str, Any]) -> dict[str, Any]:
-    """A change to every service of the lab."""
-    return {"services": dict.fromkeys(SERVICES, change)}
-
-
-# ── the table ──────────────────────────────────────────────────────────────────────────────────────────────────────
+from tests.docker.red.changes import PROVIDER, certificates, everywhere, for_each, network_outside, public_ca
 
 CASES = (
     Case(
@@ -75,8 +13,10 @@ CASES = (
             Broken(
                 "Postfix takes TLS 1.0, and has no need of a certificate",
                 {
-                    **_each([f"tls.old-{name}" for name in PROVIDER[:3]], r"^the server agreed to TLSv1"),
-                    **_each([f"tls.anonymous-{name}" for name in PROVIDER[:3]], r"^the server agreed to (ADH|AECDH)-"),
+                    **for_each([f"tls.old-{name}" for name in PROVIDER[:3]], r"^the server agreed to TLSv1"),
+                    **for_each(
+                        [f"tls.anonymous-{name}" for name in PROVIDER[:3]], r"^the server agreed to (ADH|AECDH)-"
+                    ),
                 },
                 postfix={
                     "smtpd_tls_exclude_ciphers": "",
@@ -88,24 +28,26 @@ CASES = (
             Broken(
                 "Dovecot takes TLS 1.0, and has no need of a certificate",
                 {
-                    **_each([f"tls.old-{name}" for name in PROVIDER[3:]], r"^the server agreed to TLSv1"),
-                    **_each([f"tls.anonymous-{name}" for name in PROVIDER[3:]], r"^the server agreed to (ADH|AECDH)-"),
+                    **for_each([f"tls.old-{name}" for name in PROVIDER[3:]], r"^the server agreed to TLSv1"),
+                    **for_each(
+                        [f"tls.anonymous-{name}" for name in PROVIDER[3:]], r"^the server agreed to (ADH|AECDH)-"
+                    ),
                 },
                 dovecot="ssl_min_protocol = TLSv1\nssl_cipher_list = ALL:@SECLEVEL=0",
             ),
             Broken(
                 "certificates last for two months, Postfix's has not its name, and Dovecot's has another besides",
                 {
-                    **_each(
+                    **for_each(
                         [f"tls.verified-{name}" for name in PROVIDER[:3]],
                         r"^by the name postfix: .*[Hh]ostname mismatch",
                     ),
-                    **_each(
+                    **for_each(
                         [f"tls.verified-{name}" for name in PROVIDER[3:]], r"accepted for another name, another\.test"
                     ),
-                    **_each(["tls.lifetime-postfix", "tls.lifetime-dovecot"], r"^from 20\d\d-.* to 20\d\d-"),
+                    **for_each(["tls.lifetime-postfix", "tls.lifetime-dovecot"], r"^from 20\d\d-.* to 20\d\d-"),
                 },
-                before=_certificates(
+                before=certificates(
                     {
                         "postfix": ("localhost", "127.0.0.1"),
                         "dovecot": ("dovecot", "localhost", "127.0.0.1", "another.test"),
@@ -122,10 +64,10 @@ CASES = (
             Broken(
                 "the certificates are by a CA that everybody trusts, and not by the lab's",
                 {
-                    **_each([f"tls.untrusted-{name}" for name in PROVIDER], r"does not know the lab's CA accepted"),
-                    **_each([f"tls.verified-{name}" for name in PROVIDER], r"CERTIFICATE_VERIFY_FAILED"),
+                    **for_each([f"tls.untrusted-{name}" for name in PROVIDER], r"does not know the lab's CA accepted"),
+                    **for_each([f"tls.verified-{name}" for name in PROVIDER], r"CERTIFICATE_VERIFY_FAILED"),
                 },
-                after=_public_ca,
+                after=public_ca,
             ),
             Broken(
                 "LMTP and SASL are open to all who reach Dovecot's address",
@@ -146,28 +88,28 @@ CASES = (
         (
             Broken(
                 "the lab is on a network with others",
-                _each(
+                for_each(
                     [f"closed.no-way-out-{name}" for name in SERVICES],
                     r"reached \d+\.\d+\.\d+\.\d+:2525 on the network mailstack-LAB-outside$",
                 ),
                 compose={
-                    **_everywhere({"networks": {"outside": {}}}),
+                    **everywhere({"networks": {"outside": {}}}),
                     "networks": {"outside": {"external": True, "name": "mailstack-LAB-outside"}},
                 },
-                before=_network_outside,
+                before=network_outside,
             ),
             Broken(
                 "packets live long enough for a router to pass them on",
-                _each(
+                for_each(
                     [f"closed.no-forwarding-{name}" for name in SERVICES],
                     r"^a default route, and packets that live for 64",
                 ),
-                compose=_everywhere({"sysctls": {"net.ipv4.ip_default_ttl": 64}}),
+                compose=everywhere({"sysctls": {"net.ipv4.ip_default_ttl": 64}}),
             ),
             Broken(
                 "there is somebody to ask for outside names",
-                _each([f"closed.names-{name}" for name in SERVICES], r"^code 0 after .* 192\.0\.2\.1 "),
-                compose=_everywhere({"extra_hosts": {"outside.test": "192.0.2.1"}}),
+                for_each([f"closed.names-{name}" for name in SERVICES], r"^code 0 after .* 192\.0\.2\.1 "),
+                compose=everywhere({"extra_hosts": {"outside.test": "192.0.2.1"}}),
             ),
             Broken(
                 "a port is published for everybody",
