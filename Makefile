@@ -31,6 +31,8 @@ down: .venv/.installed ## Take the lab down, with its mail.
 
 test: .venv/.developing ## Run all tests; an engine, a browser and testssl.sh are installed where they are missing.
 	@$(BIN)/mailstack provision
+	@$(BIN)/mailstack up -n for-tests >/dev/null || true # so that no test's deadline has the build of the images in it
+	@$(BIN)/mailstack down -n for-tests || true
 	@tests/provision || true # tests say what they miss
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --require-engine
 
