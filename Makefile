@@ -31,8 +31,8 @@ down: .venv/.installed ## Take the lab down, with its mail.
 
 test: .venv/.developing ## Run all tests; an engine, a browser and testssl.sh are installed where they are missing.
 	@$(BIN)/mailstack provision
-	@$(BIN)/mailstack up -n for-tests >/dev/null || true # so that no test's deadline has the build of the images in it
-	@$(BIN)/mailstack down -n for-tests || true
+	@# The images are built now, so that no test's deadline has their build in it. The lab's name is nobody else's.
+	@lab=for-tests-$$$$; $(BIN)/mailstack up -n $$lab >/dev/null || true; $(BIN)/mailstack down -n $$lab || true
 	@tests/provision || true # tests say what they miss
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --require-engine
 
