@@ -8,8 +8,9 @@ MailstackError
 ├── HostError           3    the engine or the host cannot be used
 │   ├── EngineError          … the Docker engine
 │   └── CommandFailed        … a command that was run for the user
-├── DeadlinePassed      4    something did not happen in time
-└── Interrupted       130    Ctrl-C or SIGTERM
+└── DeadlinePassed      4    something did not happen in time
+
+Interrupted           130    Ctrl-C, SIGTERM or SIGHUP; like KeyboardInterrupt it is no Exception
 
 Errors of libraries are converted into one of these where they arise (engine, mail, runner). So the command line has
 one message to print and one exit code to return.
@@ -20,8 +21,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class MailstackError(Exception):
-    """An error: its message says what happened and where, in one sentence; `remedy`, if any, what to do about it."""
+class Reported(BaseException):
+    """What ends a command: its message says what happened and where, in one sentence; `remedy`, if any, what to do."""
 
     exit_code: ClassVar[int] = 1
 
@@ -50,6 +51,10 @@ class MailstackError(Exception):
     def notes(self) -> list[str]:
         """Return the notes that were added to the error (PEP 678)."""
         return list(getattr(self, "__notes__", ()))
+
+
+class MailstackError(Reported, Exception):
+    """An error."""
 
 
 class CheckFailed(MailstackError):
@@ -92,7 +97,10 @@ class DeadlinePassed(MailstackError):
     exit_code = 4
 
 
-class Interrupted(MailstackError):
-    """The user or the system requested the end (SIGINT, SIGTERM)."""
+class Interrupted(Reported):
+    """The user or the system requested the end (SIGINT, SIGTERM, SIGHUP).
+
+    A signal can arrive within any library, and `except Exception` there must not take it for an error of its own.
+    """
 
     exit_code = 130

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailstack import library_errors
-from mailstack.errors import Interrupted, MailstackError
+from mailstack.errors import MailstackError
 from mailstack.model import Verdict
 
 
@@ -47,8 +47,6 @@ def judge(prove: Callable[[], str], *unreadable: type[Exception]) -> tuple[Verdi
         return Verdict.FAIL, str(unmet)
     except NotApplicable as reason:
         return Verdict.SKIP, str(reason)
-    except Interrupted:
-        raise
     except MailstackError as error:
         return Verdict.FAIL, error.whole()
     except unreadable as error:

@@ -209,8 +209,6 @@ def _on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: L
     command = Command(words, environment, text)
     try:
         result = runner.run(command)
-    except Interrupted:
-        raise
     except MailstackError as error:
         return Ended(host, error.exit_code, time.monotonic() - begun, None, tuple(error.lines()))
     return ended(host, result, time.monotonic() - begun)

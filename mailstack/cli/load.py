@@ -9,7 +9,7 @@ import click
 
 from mailstack.cli.options import name_option
 from mailstack.cli.output import Progress, duration, json_option, print_json, table
-from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted, MailstackError
+from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted, Reported
 from mailstack.text.durations import spoken
 from mailstack.text.printable import printable
 
@@ -151,7 +151,7 @@ def _faults(outcome: Outcome) -> Iterator[str]:
     yield from outcome.trouble
 
 
-def verdict(outcome: Outcome) -> MailstackError | None:
+def verdict(outcome: Outcome) -> Reported | None:
     """Return the error that ends the command; None if every mail that was sent arrived exactly once."""
     if outcome.interrupted:
         return Interrupted("interrupted: what was sent until then is counted")

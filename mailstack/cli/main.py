@@ -15,7 +15,7 @@ import click
 
 from mailstack import __version__
 from mailstack.cli import stdio
-from mailstack.errors import HostError, InputError, Interrupted, MailstackError
+from mailstack.errors import HostError, InputError, Interrupted, Reported
 
 # command -> (module, summary for `mailstack --help`)
 COMMANDS = {
@@ -124,7 +124,7 @@ def _run() -> int:
         code = cli.main(standalone_mode=False)
     except SystemExit as end:
         code = end.code
-    except MailstackError as error:
+    except Reported as error:
         tell(error)
         code = error.exit_code
     except click.ClickException as error:
@@ -161,7 +161,7 @@ def _need_a_directory(argv: Sequence[str]) -> None:
         ) from None
 
 
-def tell(error: MailstackError) -> None:
+def tell(error: Reported) -> None:
     """Print an error for people: the event, the log lines that explain it, and the remedy."""
     from mailstack.text.printable import printable
 

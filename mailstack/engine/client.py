@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from mailstack import library_errors
 from mailstack.engine.unix_api import UnixApi
-from mailstack.errors import EngineError, HostError, Interrupted, MailstackError
+from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.target.target import Target
 
 
@@ -50,9 +50,6 @@ def mapped(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
 
 def _of(target: Target, error: Exception) -> Exception:
     """Return the error for the user, or the error itself when it does not come from the engine."""
-    # Before its first request, the SDK wraps every exception in a DockerException, an interruption too.
-    if type(error).__name__ == "DockerException" and isinstance(error.__context__, Interrupted):
-        return error.__context__
     return errors(target).of(error) or error
 
 

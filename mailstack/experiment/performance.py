@@ -15,7 +15,7 @@ from pathlib import Path
 from mailstack.checks.judging import Unmet
 from mailstack.engine import compose
 from mailstack.engine.engine import Engine
-from mailstack.errors import EngineError, InputError, Interrupted, MailstackError
+from mailstack.errors import EngineError, InputError, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
 from mailstack.experiment.facts import facts
 from mailstack.experiment.scene import LIFE_SECONDS, Scene
@@ -108,7 +108,7 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
             ttl = None if keep else LIFE_SECONDS
             request = up.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=PATIENCE_SECONDS)
             found = up.up(engine, request, progress)
-        except (InputError, EngineError, Interrupted):
+        except (InputError, EngineError):
             raise
         except MailstackError as error:
             states = engine.services(compose.project_name(name))

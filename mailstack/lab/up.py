@@ -12,7 +12,7 @@ from pathlib import Path
 from mailstack import state
 from mailstack.config import files
 from mailstack.engine.engine import Engine
-from mailstack.errors import CheckFailed, DeadlinePassed, HostError, MailstackError
+from mailstack.errors import CheckFailed, DeadlinePassed, HostError, MailstackError, Reported
 from mailstack.host import requirements
 from mailstack.lab import claims, plan, tools
 from mailstack.lab.down import remove
@@ -171,7 +171,7 @@ def _up(
                 error.message += requirements.short_of_disk(with_tools.engine)
             if not request.keep:
                 _undo(with_tools, directory, seen, watch, execution.starts.being_made())
-            elif isinstance(error, MailstackError):
+            elif isinstance(error, Reported):
                 error.remedy = error.remedy or f"it was kept: {with_tools.target.line('logs', lab=request.name)}"
             raise
         reached = execution.wanted.state

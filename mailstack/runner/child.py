@@ -264,8 +264,6 @@ class Child:
             try:
                 self._carry(deadline)
                 break
-            except Interrupted:
-                raise
             except Exception as error:  # at most once: the callback is not called any more then
                 reason.add_note(f"and while `{shown(self.command)}` was being ended: {error}")
         if self._process.popen and self._linger is None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from mailstack.errors import CommandFailed, Interrupted
+from mailstack.errors import CommandFailed
 from mailstack.model import Command, Result
 
 LineSink = Callable[[str], None]
@@ -72,9 +72,7 @@ class Output:
         if self._on_line:
             try:
                 self._on_line(line.decode(errors="replace"))
-            except Interrupted:
-                raise  # from a signal handler: the callback still gets the command's last output
-            except Exception:
+            except Exception:  # no interruption: then the callback still gets the command's last output
                 self._on_line = None
                 raise
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack.errors import EngineError, HostError, InputError, Interrupted, MailstackError
+from mailstack.errors import EngineError, HostError, InputError, MailstackError
 from mailstack.secret import Ask
 from mailstack.ssh import address, daemon_client, handover
 from mailstack.ssh.address import CONTROL, ENGINE
@@ -75,7 +75,7 @@ class SshTarget(Target):
         self.connection.look()
 
     def explained(self, error: MailstackError) -> MailstackError:
-        if isinstance(error, InputError | Interrupted):
+        if isinstance(error, InputError):
             return error
         try:
             self.look()

@@ -103,7 +103,7 @@ def test_errors_of_ours_pass_unchanged() -> None:
     for error in (InputError("own"), HostError("own"), Interrupted("own")):
 
         @engine_client.mapped
-        def ask(asked: engine_client.Client, error: Exception = error) -> None:
+        def ask(asked: engine_client.Client, error: BaseException = error) -> None:
             raise error
 
         with pytest.raises(type(error)) as caught:

@@ -149,7 +149,7 @@ def test_what_does_not_come_up_is_made_what_it_was(standing: World) -> None:
     assert {path: text for path, text in after.items() if path != "mtime"} == before
 
 
-def _raise(error: Exception) -> Callable[[], None]:
+def _raise(error: BaseException) -> Callable[[], None]:
     def happens() -> None:
         raise error
 
