@@ -16,6 +16,7 @@ LABEL_OWNER = "mailstack.owner"
 LABEL_EXPIRES = "mailstack.expires"
 
 SERVICES = tuple(STANDARD.values())
+STUDENT = "student"  # the user of the sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Network:
     name: str
     labels: Mapping[str, str]
     subnets: tuple[str, ...]  # as the engine writes them: 172.17.0.0/16
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +44,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Check that the lab of `--mailstack-name` is up."""
+    if hasattr(config, "workerinput"):
+        # When its controller is killed, execnet ends a worker by SIGINT, which a shell's background jobs ignore.
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return
     name = config.getoption("--mailstack-name")
-    if name is None or hasattr(config, "workerinput"):
+    if name is None:
         return
     from mailstack.errors import MailstackError
     from mailstack.lab.running import RunningLab
@@ -149,7 +155,7 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
         yield accounts
         made = request.config.stash.get(_ADDRESSES, set())
         if request.config.getoption("--mailstack-keep"):
-            mailstack_lab.account_lease.disown()
+            mailstack_lab.temporary.end()
         elif made and not own:
             with contextlib.suppress(MailstackError):  # a test may have broken the lab
                 accounts.remove_several(sorted(made))

@@ -6,7 +6,6 @@ tables of its own. A small program in its container changes them; it is started 
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -14,8 +13,9 @@ from contextlib import AbstractContextManager
 from mailstack import state
 from mailstack.actions import credentials
 from mailstack.config import files
-from mailstack.errors import HostError, InputError, MailstackError
-from mailstack.lab import account_leases
+from mailstack.errors import HostError, InputError
+from mailstack.lab import healing
+from mailstack.lab.changes import Change
 from mailstack.lab.running import RunningLab
 from mailstack.model import Account, Deadline, Progress
 from mailstack.roles import Role
@@ -29,9 +29,6 @@ _ANSWER_SECONDS = 30.0
 # avoids a deadlock: each side would wait for the other to read.
 _AT_ONCE = 200
 
-# Dovecot's directories for an account: its mail_home and its mail_volatile_path.
-_PLACES = ("/srv/mail", "/tmp/locks")
-
 
 class Accounts:
     """The accounts of a running lab, for changes. A context manager: leaving `with` closes its connection."""
@@ -40,7 +37,7 @@ class Accounts:
         self.lab = lab
         self._progress = progress
         self._tables = _Tables(lab)
-        self._looked = False  # for temporary accounts that killed processes have left
+        self._finished = False  # what interrupted commands have left
 
     def __enter__(self) -> Accounts:
         return self
@@ -61,26 +58,21 @@ class Accounts:
 
         `password` defaults to a new one; `quota` is in bytes. `fresh` says that no login with this address has been
         tried before, so no test login is needed: Dovecot looks again in the next second for a file that was missing. A
-        `temporary` account lasts as long as this process's lease on the lab. If the process is killed, the next one
-        that adds an account removes it. Raises InputError if the address cannot be an account's, HostError if Postfix
-        did not accept it.
+        `temporary` account lasts as long as this process. If it is killed, the next command that changes the lab
+        removes the account. Raises InputError if the address cannot be an account's, HostError if Postfix did not
+        accept it.
         """
         address = _checked(self.lab, address)
         password = password or new_password()
-        if temporary:
-            self._remove_left()
+        self._finish()
+        change = self.lab.temporary if temporary else Change(self.lab.directory.path)
         with self._locked():
             # Not the whole list of accounts: it grows with every test of a suite.
             if files.is_added(self.lab.directory.files, address) or address in self.lab.defined.addresses():
                 raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
-            if temporary:
-                self.lab.account_lease.note([address])
-            self._keep({Account(address, quota): password})
-            try:
-                self._tables.change("add", [address])
-            except BaseException:
-                self._drop([address])
-                raise
+            self._add({Account(address, quota): password}, change)
+            if not temporary:
+                change.end()
         if not fresh:
             credentials.await_password(self.lab, address, password)
         return password
@@ -93,21 +85,26 @@ class Accounts:
         """
         addresses = [_checked(self.lab, address) for address in addresses]
         added = {address: new_password() for address in addresses}
-        self._remove_left()
+        self._finish()
         with self._locked():
             there = set(self.lab.definition().addresses())
             for address in addresses:
                 if address in there:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
-            self.lab.account_lease.note(addresses)
-            try:
-                given = {Account(address, quota): password for address, password in added.items()}
-                self._keep(given)
-                self._tables.change("add", addresses)
-            except BaseException:
-                self._drop(addresses)
-                raise
+            given = {Account(address, quota): password for address, password in added.items()}
+            self._add(given, self.lab.temporary)
         return added
+
+    def _add(self, accounts: Mapping[Account, Secret], change: Change) -> None:
+        addresses = [account.address for account in accounts]
+        change.note(addresses)
+        self._hand_over(files.add(self.lab.directory.files, accounts))
+        try:
+            self._tables.change("add", addresses)
+        except BaseException:
+            # They stay on record: nobody knows whether Postfix has them.
+            self._drop(addresses)
+            raise
 
     def remove_several(self, addresses: Sequence[str]) -> None:
         """Remove added accounts and their mailboxes, without waiting until their passwords become invalid.
@@ -122,8 +119,8 @@ class Accounts:
             try:
                 self._tables.change("remove", addresses)
             finally:
-                self._empty(addresses)
-        self.lab.account_lease.removed(addresses)
+                healing.empty_mailboxes(self.lab, addresses)
+        self.lab.temporary.removed(addresses)
 
     def remove(self, address: str) -> None:
         """Remove an added account and its mailbox. When this returns, its password is invalid.
@@ -133,6 +130,7 @@ class Accounts:
         if flaw := address_flaw(address):
             raise InputError(f"{address[:300]!r} {flaw}", remedy=self.lab.line("account", "list"))
         address = address.lower()
+        self._finish()
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):
                 defined = address in self.lab.defined.addresses()
@@ -141,28 +139,24 @@ class Accounts:
                     f"{address} {what}: only accounts that were added to the running lab can be removed",
                     remedy=self.lab.line("account", "list"),
                 )
+            change = Change(self.lab.directory.path)
+            change.note([address])
             password = self.lab.password(address)
             self._drop([address])
             self._tables.change("remove", [address])
             credentials.await_password(self.lab, address, password, holds=False)
-            self._empty([address])
+            healing.empty_mailboxes(self.lab, [address])
+            change.end()
 
     def added(self) -> list[Account]:
         """Return the accounts that were added since the lab was started."""
         return files.added(self.lab.directory.files)
 
-    def _remove_left(self) -> None:
-        """Remove the temporary accounts of killed processes. Errors are ignored: they do not concern this process."""
-        if self._looked:
-            return
-        self._looked = True
-        with contextlib.suppress(MailstackError):
-            for noted in account_leases.left(self.lab.directory.path):
-                if addresses := [address for address in noted if not address_flaw(address)]:
-                    self.remove_several(addresses)
-
-    def _keep(self, accounts: Mapping[Account, Secret]) -> None:
-        self._hand_over(files.add(self.lab.directory.files, accounts))
+    def _finish(self) -> None:
+        """Finish or undo, once, what interrupted commands have left."""
+        if not self._finished:
+            self._finished = True
+            healing.finish(self.lab, self._progress)
 
     def _drop(self, addresses: Sequence[str]) -> None:
         self._hand_over(files.remove(self.lab.directory.files, addresses))
@@ -174,15 +168,6 @@ class Accounts:
         return self.lab.directory.locked(
             Deadline.after(state.LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
         )
-
-    def _empty(self, addresses: Sequence[str]) -> None:
-        """Remove the mailboxes of removed accounts."""
-        store = self.lab.one(Role.STORE).container
-        names = "".join(f"{place}/{address}\0" for address in addresses for place in _PLACES)
-        result = self.lab.engine.execute(store, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
-        if result.code != 0:
-            what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
-            raise HostError(f"{what} could not be removed: {result.stderr.strip()}")
 
 
 def _checked(lab: RunningLab, address: str) -> str:

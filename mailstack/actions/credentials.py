@@ -10,6 +10,8 @@ from collections.abc import Callable
 from mailstack.config import files
 from mailstack.engine.engine import Engine
 from mailstack.errors import DeadlinePassed, HostError, InputError
+from mailstack.lab import healing
+from mailstack.lab.changes import changing
 from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
 from mailstack.protocol import smtp, trust
@@ -45,7 +47,9 @@ def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
             remedy=f"change it there, then `{lab.line('up')}` with a new --relay-credentials FILE",
         )
     sender, *_ = (lab.one(role).container for role in (Role.SENDER, Role.SUBMISSION, Role.STORE))
-    with lab.directory.locked(Deadline.after(60), lambda: progress("waiting for another command on this lab")):
+    healing.finish(lab, progress)
+    waiting = lambda: progress("waiting for another command on this lab")  # noqa: E731
+    with lab.directory.locked(Deadline.after(60), waiting), changing(lab.directory.path, "secrets rotate"):
         user, password = files.rotate_relay(lab.directory.files)
         lab.target.hand_over(lab.directory.files, ["relay"])
         await_password(lab, user, password)

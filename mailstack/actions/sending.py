@@ -17,7 +17,7 @@ from mailstack.errors import CheckFailed, DeadlinePassed, EngineError, InputErro
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
 from mailstack.message.outgoing import Outgoing
-from mailstack.model import Deadline, Json, Lab
+from mailstack.model import STUDENT, Deadline, Json, Lab
 from mailstack.protocol import imap, smtp, trust
 from mailstack.roles import Role
 from mailstack.text.addresses import is_address
@@ -28,7 +28,6 @@ _SOON = 1.0
 # The largest difference between the clocks of this machine and the engine's, in seconds.
 _APART = 60.0
 
-STUDENT = "student"  # the user on the sender
 
 # A route for one mail that differs from the sender's other mail (stack/sender/master.cf): directly to the provider's
 # port 25, or through the relay host with the SMTP dialogue reported to the recorder.

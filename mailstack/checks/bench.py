@@ -17,7 +17,6 @@ from email.message import EmailMessage
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailstack.actions import sending
 from mailstack.checks.judging import NotApplicable
 from mailstack.checks.logs import ServiceLog
 from mailstack.checks.once import Once
@@ -26,7 +25,7 @@ from mailstack.engine.dialer import Dialer
 from mailstack.errors import MailstackError
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
-from mailstack.model import Deadline, Port
+from mailstack.model import STUDENT, Deadline, Port
 from mailstack.protocol import imap, smtp, trust
 from mailstack.protocol.smtp import Smtp
 from mailstack.roles import STANDARD, Role
@@ -95,7 +94,7 @@ class Bench:
     @property
     def student(self) -> str:
         """Return the address of the user on the sender. The lab may have no account of this name."""
-        return f"{sending.STUDENT}@{self.lab.definition().mailname}"
+        return f"{STUDENT}@{self.lab.definition().mailname}"
 
     def container(self, role: Role) -> str:
         """Return the container id of the service with a role."""

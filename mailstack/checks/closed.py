@@ -8,8 +8,7 @@ from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
 from mailstack.checks.deliveries import report
 from mailstack.checks.judging import NotApplicable, expect
 from mailstack.checks.listeners import STRANGER, envelope
-from mailstack.engine import compose
-from mailstack.lab import claims
+from mailstack.lab import claims, healing
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Result
 from mailstack.roles import STANDARD, Role
 
@@ -60,7 +59,7 @@ def _listen_outside(bench: Bench) -> tuple[str, str, bool]:
 
     The network has the lab's name with `-outside`. One that exists already is used, and kept.
     """
-    name, state = f"{compose.project_name(bench.lab.name)}-outside", bench.lab.state
+    name, state = healing.outside_name(bench.lab.name), bench.lab.state
     labels = {LABEL_LAB: bench.lab.name, LABEL_OWNER: state.owner, LABEL_EXPIRES: state.expires}
     if claims.make_network(bench.engine, name, labels):
         bench.cleanup.callback(bench.engine.remove, f"network {name}")

@@ -73,6 +73,7 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
     metavar="FILE",
     help="CA to trust for the relay host, in addition to Debian's.",
 )
+@click.option("--reset", is_flag=True, help="Create all containers anew: undo what was changed in them by hand.")
 @click.option("--keep", is_flag=True, help="If `up` fails, keep what it made, for inspection.")
 @click.option("--ttl", type=duration, metavar="DURATION", help="Remove the lab after this time, such as 30m or 2h.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and their causes; change nothing.")
@@ -85,15 +86,17 @@ def up(
     relay: Relay | None,
     relay_credentials: Path | None,
     relay_ca: Path | None,
+    reset: bool,
     keep: bool,
     ttl: float | None,
     dry_run: bool,
     progress: str,
     as_json: bool,
 ) -> None:
-    """Start a lab and prove it: submit a mail, and read it over IMAP.
+    """Start a lab and prove it with two mails: by submission, and by the relay.
 
-    If the lab already runs, apply the changes in its definition.
+    If the lab already runs, apply the changes in its definition, and repair
+    what does not work. Mail is kept, and so is what was changed by hand.
     """
     from mailstack.lab import up as lab
 
@@ -103,7 +106,7 @@ def up(
         raise InputError(
             f"the relay {relay.host}:{relay.port} needs credentials", remedy="add --relay-credentials FILE"
         )
-    request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl)
+    request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl, reset=reset)
     if dry_run:
         from mailstack.cli.plans import print_plans
 

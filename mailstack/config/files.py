@@ -36,9 +36,13 @@ _FRESH = frozenset({"accounts", "relay", "addresses"})
 _LEAST_VALIDITY_DAYS = 1
 
 
-def readers(changed: Collection[str], services: Collection[Service]) -> list[str]:
-    """Return the names of the services to restart after a change of these files."""
-    stale = [service for service in services if not _FRESH.issuperset(set(changed).intersection(service.files))]
+def readers(changed: Collection[str], services: Collection[Service], gone: Collection[str] = ()) -> list[str]:
+    """Return the names of the services to restart after a change of these files.
+
+    `gone` are those that were removed meanwhile: a container sees the removed file until it is restarted.
+    """
+    noticed = _FRESH.difference(gone)
+    stale = [service for service in services if not noticed.issuperset(set(changed).intersection(service.files))]
     # Each smtpd(8) keeps a connection to the store for SASL, and replies 454 once after losing it.
     if any(service.role is Role.STORE for service in stale):
         stale += [service for service in services if service.role is Role.SUBMISSION]

@@ -56,6 +56,11 @@ class Containers(Client):
         """Start a stopped container."""
         self._api.start(container)
 
+    @mapped
+    def unpause(self, container: str) -> None:
+        """Let the processes of a paused container run again."""
+        self._api.unpause(container)
+
     # ── a listener outside of the lab, to check that the lab is closed ─────────────────────────────────────────────
 
     @mapped

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mailstack.model import LABEL_LAB, LABEL_OWNER, Network
 
-RUNNING = "running"
+RUNNING, PAUSED = "running", "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Container:
     state: str = RUNNING  # or exited, paused, created, …
     image: str = ""  # the image's name at the creation of the container
     mounted: tuple[str, ...] = ()  # files and directories of the engine's host
+    networks: Mapping[str, str] = field(default_factory=dict)  # name → id, of those that it is connected to
 
     @property
     def service(self) -> str:

@@ -85,6 +85,7 @@ class Things(Client):
                 each["Name"],
                 each["Labels"] or {},
                 tuple(pool["Subnet"] for pool in each["IPAM"]["Config"] or () if "Subnet" in pool),
+                each.get("Id", ""),
             )
             for each in self._quick.networks()
         ]
@@ -137,6 +138,10 @@ def _container(summary: Mapping[str, Any]) -> Container:
         state=summary.get("State", ""),
         image=summary.get("Image", ""),
         mounted=tuple(str(mount["Source"]) for mount in summary.get("Mounts") or () if mount.get("Type") == "bind"),
+        networks={
+            name: network.get("NetworkID", "")
+            for name, network in ((summary.get("NetworkSettings") or {}).get("Networks") or {}).items()
+        },
     )
 
 

@@ -10,7 +10,7 @@ from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.machines import ARRIVAL_SECONDS, expect_sent
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
-from mailstack.model import Deadline
+from mailstack.model import STUDENT, Deadline
 from mailstack.trace.events import Event
 from mailstack.trace.journey import Journey
 
@@ -33,7 +33,7 @@ BODY = "This is the first mail of the lab."
 def mail_is_sent(scene: Scene, show: Evidence) -> None:
     # Without `-r`, mail(1) makes the sender's address from the system mail name.
     argv = ["mail", "-s", SUBJECT, "-a", f"Message-ID: {scene.first_mail}", scene.recipient]
-    done = scene.execute("sender", *argv, user=sending.STUDENT, input=f"{BODY}\n".encode())
+    done = scene.execute("sender", *argv, user=STUDENT, input=f"{BODY}\n".encode())
     show.text("at the terminal", f"$ {shlex.join(('echo', BODY))} | {shlex.join(argv)}\n{done.stderr}")
     expect(done.code == 0 and not done.stderr.strip(), f"`mail` ended with code {done.code}: {done.stderr.strip()}")
     lines = scene.lines("sender", scene.first_mail, "status=")

@@ -9,13 +9,14 @@ from mailstack.experiment.machines import expect_sent
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.message import draft
+from mailstack.model import STUDENT
 from mailstack.report.figures.path import Leg, legs
 from mailstack.trace.journey import Journey
 
 steps = Steps()
 
 # No address of the lab, since a client that sends as one of those must authenticate.
-STRANGER = f"{sending.STUDENT}@campus.example"
+STRANGER = f"{STUDENT}@campus.example"
 
 
 @steps(

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailstack.actions import mailboxes, sending, tracing
+from mailstack.actions import mailboxes, tracing
 from mailstack.checks.judging import Unmet, expect
 from mailstack.errors import DeadlinePassed, MailstackError
 from mailstack.experiment.machines import ARRIVAL_SECONDS, Machines
@@ -17,7 +17,7 @@ from mailstack.lab.running import RunningLab
 from mailstack.lab.up import Report
 from mailstack.message import draft
 from mailstack.message.message import Message
-from mailstack.model import Deadline, Json
+from mailstack.model import STUDENT, Deadline, Json
 from mailstack.protocol import imap, trust
 from mailstack.trace.journey import Journey
 
@@ -37,7 +37,7 @@ class Scene(Machines):
         self.second = SecondLab(lab)
         self.journeys: dict[str, Journey] = {}  # by model
         self.dialogue: Json = {}
-        self.student = f"{sending.STUDENT}@{lab.definition().mailname}"
+        self.student = f"{STUDENT}@{lab.definition().mailname}"
         others = [address for address in lab.definition().addresses() if address != self.student]
         self.recipient = others[min(1, len(others) - 1)]
         # The mail of steps 5 and 6. Its Message-ID is chosen here, so that each step can look for it.

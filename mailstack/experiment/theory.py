@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from mailstack.actions import sending
 from mailstack.checks.judging import expect
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import BODY, plain
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
+from mailstack.model import STUDENT
 from mailstack.trace.journey import Journey
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ steps = Steps()
 )
 def each_part_takes_part(scene: Scene, show: Evidence) -> None:
     journey = scene.journey(scene.first_mail)
-    uid = scene.output("sender", "id", "-u", sending.STUDENT).strip()
+    uid = scene.output("sender", "id", "-u", STUDENT).strip()
     reader = [line for line in scene.log("dovecot").splitlines() if f"Logged in: user=<{scene.recipient}>" in line]
     parts = [
         ("user agent of the sender", scene.first().field("user-agent"), _seen(journey, "sender", "handed-in")),
@@ -44,7 +44,7 @@ def each_part_takes_part(scene: Scene, show: Evidence) -> None:
     show.table("who took part", ("part", "played by", "seen in the log"), parts)
     missing = [part for part, who, seen in parts if not who or not seen]
     expect(not missing, f"not seen: {', '.join(missing)}")
-    expect(f"uid={uid} " in parts[0][2], f"the mail was not handed in by the user {sending.STUDENT}: {parts[0][2]}")
+    expect(f"uid={uid} " in parts[0][2], f"the mail was not handed in by the user {STUDENT}: {parts[0][2]}")
 
 
 def _seen(journey: Journey, service: str, kind: str) -> str:

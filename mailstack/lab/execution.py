@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from mailstack.config import files
 from mailstack.engine import compose
 from mailstack.errors import CheckFailed, DeadlinePassed
-from mailstack.lab import claims, plan
+from mailstack.host import requirements
+from mailstack.lab import by_hand, claims, healing, plan
 from mailstack.lab.observation import Observation
 from mailstack.lab.plan import Desired
 from mailstack.lab.proof import Proof, Verified
 from mailstack.lab.request import RelayFiles
+from mailstack.lab.running import RunningLab
 from mailstack.lab.service_events import Starts
 from mailstack.lab.startup import UP_SECONDS, Startup, forward
 from mailstack.lab.steps import (
     BuildImages,
     ClaimName,
+    CleanUp,
     ComposeUp,
     ForwardPorts,
     LogIn,
@@ -28,14 +32,22 @@ from mailstack.lab.steps import (
     Plan,
     Prove,
     Record,
+    RemoveContainers,
     Restart,
     Step,
+    UndoChanges,
+    Unpause,
     WriteFiles,
 )
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline
+from mailstack.roles import Role
 from mailstack.runner.local import must
 from mailstack.state import LabDirectory
+
+# How long the proof of a lab that was up, and in which nothing was started, may take before its containers are created
+# anew, in seconds. It takes a twentieth of it.
+_REPAIR_SECONDS = 4.0
 
 
 class Stopwatch:
@@ -66,17 +78,21 @@ class Execution:
         stopwatch: Stopwatch,
     ) -> None:
         self.starts = Starts(compose.project_name(directory.name))
-        self.proof = Proof(tools, directory, patience, pool)
+        self.proof = Proof(tools, directory, pool)
+        self.touched = False  # whether a container may differ from what it was before
+        self.notes: list[str] = []
         self._tools = tools
         self._directory = directory
         self._given = given
         self._pool = pool
+        self._patience = patience
+        self._seen = seen
+        self._edited: Future[dict[str, list[str]]] | None = None  # files changed by hand; see `by_hand`
         self._stopwatch = stopwatch
         self._startup = Startup(tools, directory, wanted, seen, self.starts)
         self._claimed: Future[str] | None = None
         self._warm: Future[None] | None = None
         self._verified: Verified | None = None
-        self._sender = ""
 
     @property
     def wanted(self) -> Desired:
@@ -92,7 +108,7 @@ class Execution:
                     self._prepared()
                     if any(each.beside for each in proofs):
                         # No older server answers at the lab's ports: begin the proof while Compose runs.
-                        self.proof.begin(self.wanted.state, self.starts, self._startup.endings)
+                        self._begin_proof(self._patience)
                 self._perform(step)
         finally:
             self.starts.finish()
@@ -100,29 +116,23 @@ class Execution:
         return self._verified
 
     def _perform(self, step: Step) -> None:
-        match step:
-            case MakeDirectory():
-                self._directory.make()
-            case Record():
-                self._record(step)
-            case ClaimName():
-                self._claimed = self._claim()
-            case WriteFiles():
-                files.put(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
-                self._tools.target.hand_over(self._directory.files)
-            case ForwardPorts():
-                self._settle_name()
-                forward(self._tools.target, self.wanted.state)
-            case BuildImages():
-                self._startup.build(step)
-            case ComposeUp():
-                self._startup.run(step, self.proof.cancel)
-            case Restart():
-                self._restart(step)
-            case Prove():
-                self._prove()
-            case LogIn():
-                self._log_in()
+        perform: dict[type[Step], Callable[[Any], object]] = {
+            MakeDirectory: lambda step: self._directory.make(),
+            Record: self._record,
+            ClaimName: self._claim,
+            UndoChanges: self._undo_changes,
+            WriteFiles: self._write_files,
+            ForwardPorts: self._forward_ports,
+            BuildImages: self._startup.build,
+            Unpause: self._unpause,
+            RemoveContainers: self._remove_containers,
+            ComposeUp: self._compose_up,
+            Restart: self._restart,
+            Prove: self._prove,
+            CleanUp: lambda step: healing.clean_up(self._lab(), self._seen.unfinished),
+            LogIn: self._log_in,
+        }
+        perform[type(step)](step)
 
     def _record(self, step: Record) -> None:
         if self._verified:  # its ports may differ from the planned ones
@@ -131,10 +141,30 @@ class Execution:
             self._directory.make()
             self._directory.save(step.state)
 
-    def _claim(self) -> Future[str] | None:
-        wanted = self.wanted
-        volume = claims.name_volume(compose.project_name(wanted.state.lab), wanted.document)
-        return self._pool.submit(self._tools.engine.claim, *volume) if volume else None
+    def _claim(self, step: ClaimName) -> None:
+        volume = claims.name_volume(compose.project_name(self.wanted.state.lab), self.wanted.document)
+        self._claimed = self._pool.submit(self._tools.engine.claim, *volume) if volume else None
+
+    def _write_files(self, step: WriteFiles) -> None:
+        files.put(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
+        self._tools.target.hand_over(self._directory.files)
+
+    def _forward_ports(self, step: ForwardPorts) -> None:
+        self._settle_name()
+        forward(self._tools.target, self.wanted.state)
+
+    def _unpause(self, step: Unpause) -> None:
+        for container in step.names:
+            self._tools.engine.unpause(container)
+
+    def _remove_containers(self, step: RemoveContainers) -> None:
+        self.touched = True
+        for container in step.names:
+            self._tools.engine.remove(f"container {container}")
+
+    def _compose_up(self, step: ComposeUp) -> None:
+        self.touched = True
+        self._startup.run(step, self.proof.cancel)
 
     def _settle_name(self) -> None:
         """Wait for the claim of the lab's name. Raises InputError when another owner has claimed it meanwhile."""
@@ -146,24 +176,65 @@ class Execution:
         self._stopwatch.done("files")
         self._tools.progress("starting the containers")
         self._warm = self._pool.submit(_warm_up)
+        if self._seen.state:
+            self._edited = self._pool.submit(lambda: by_hand.edited(self._tools.engine, self._lab().services()))
 
     def _restart(self, step: Restart) -> None:
         self._tools.progress(f"starting {', '.join(step.names)} again with the changed definition")
+        self.touched = True
         must(self._tools.runner, self._startup.compose.restart(step.names), deadline=Deadline.after(UP_SECONDS))
 
-    def _prove(self) -> None:
+    def _prove(self, step: Prove) -> None:
         self.starts.finish()
         self._stopwatch.done("compose")
         if self._warm:
             self._warm.result()
-        self._tools.progress("sending the mail that proves it")
-        if not self.proof.begun:
-            self.proof.begin(self.wanted.state, self.starts, self._startup.endings)
-        with self._explained():
-            self._verified, self._sender = self.proof.result()
+        self._tools.progress("sending the mails that prove it")
+        edited = self._edited.result() if self._edited else {}
+        if edited:
+            reset = self._tools.target.line("up", "--reset", lab=self.wanted.state.lab)
+            self.notes.append(f"changed by hand, and kept: {by_hand.described(edited)}; `{reset}` undoes it")
+        new = self._seen.state is None
+        try:
+            if not self.proof.begun:
+                quick = not new and not edited and not self.starts.any()
+                self._begin_proof(min(_REPAIR_SECONDS, self._patience) if quick else self._patience)
+            self._verified = self._proven(edited)
+        except (CheckFailed, DeadlinePassed) as error:
+            if new or edited or requirements.disk_is_full(self._tools.engine):
+                raise
+            self._tools.progress(f"creating the containers anew: {error.message}")
+            self.proof.cancel()
+            services = tuple(self.wanted.document["services"])
+            self._startup.run(ComposeUp(error.message, services, anew=True), self.proof.cancel)
+            self._begin_proof(self._patience)
+            self._verified = self._proven({})
         self._stopwatch.done("ready")
 
-    def _log_in(self) -> None:
+    def _begin_proof(self, patience: float) -> None:
+        self.proof.begin(self.wanted.state, self.starts, self._startup.endings, patience)
+
+    def _proven(self, edited: Mapping[str, list[str]]) -> Verified:
+        """Return the mails of the proof. The one from a sender that was changed by hand need not arrive."""
+        with self._explained():
+            submitted = self.proof.submitted()
+            try:
+                return replace(submitted, relayed=self.proof.relayed())
+            except (CheckFailed, DeadlinePassed) as error:
+                if self.wanted.lab.name(Role.SENDER) not in edited:
+                    raise
+                self.notes.append(f"not proven: {error.message}")
+                return submitted
+
+    def _undo_changes(self, step: UndoChanges) -> None:
+        addresses = healing.accounts_of(self._lab(), self._seen.unfinished)
+        self._tools.target.hand_over(self._directory.files, healing.drop_accounts(self._directory, addresses))
+
+    def _lab(self) -> RunningLab:
+        state = self.wanted.state
+        return RunningLab(state.lab, self._tools.engine, directory=self._directory, state=state)
+
+    def _log_in(self, step: LogIn) -> None:
         from mailstack.lab import relay_login
 
         relay = self.wanted.lab.relay
@@ -171,7 +242,8 @@ class Execution:
         assert self._given.credentials
         self._tools.progress(f"logging in to {relay.host}:{relay.port}")
         with self._explained():
-            relay_login.log_in(self._tools.engine, self._sender, relay, self._given.credentials)
+            sender = self._lab().one(Role.SENDER).container
+            relay_login.log_in(self._tools.engine, sender, relay, self._given.credentials)
         self._stopwatch.done("ready")
 
     @contextlib.contextmanager

@@ -11,7 +11,8 @@ from mailstack.config import files
 from mailstack.definition import bundled
 from mailstack.engine.inventory import Inventory
 from mailstack.host import requirements
-from mailstack.lab import claims, elsewhere
+from mailstack.lab import changes, claims, elsewhere
+from mailstack.lab.changes import Unfinished
 from mailstack.lab.request import RelayFiles
 from mailstack.lab.resolve import read_definition, resolve
 from mailstack.lab.running import project
@@ -39,6 +40,7 @@ class Observation:
     subnets: Mapping[str, str]  # network → subnet: a free one, or its present one
     handed: Mapping[str, Secret]  # the files that its containers have now
     texts: Mapping[str, Secret]  # the same files as they should be
+    unfinished: tuple[Unfinished, ...] = ()  # changes that were interrupted
     host: str = ""  # its host over SSH; "" for an engine that this machine reaches directly
     # Set only for a plan that is shown. `up` saves the time: Compose finds these out itself.
     missing_images: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ def observe(
             outside=given.credentials,
             relay_ca=given.authorities,
         ),
+        unfinished=tuple(changes.unfinished(directory.path)) if made else (),
         host=tools.target.host,
     )
     return _closely(tools, directory, wanted, seen) if closely else seen

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mailstack.config import files
 from mailstack.definition import schema
 from mailstack.engine import compose
-from mailstack.engine.inventory import RUNNING, Inventory
+from mailstack.engine.inventory import PAUSED, RUNNING, Container, Inventory
 from mailstack.errors import InputError
 from mailstack.lab import claims
 from mailstack.lab.observation import Failure, Observation
 from mailstack.lab.steps import (
     BuildImages,
     ClaimName,
+    CleanUp,
     ComposeUp,
     ForwardPorts,
     LogIn,
@@ -23,13 +24,17 @@ from mailstack.lab.steps import (
     Plan,
     Prove,
     Record,
+    RemoveContainers,
     Restart,
     Row,
     Step,
+    UndoChanges,
+    Unpause,
     WriteFiles,
     grouped,
 )
 from mailstack.model import LABEL_LAB, Json, Lab
+from mailstack.roles import Role
 from mailstack.secret import Secret
 from mailstack.state import State
 from mailstack.text import hint
@@ -73,9 +78,11 @@ def refuse_others(wanted: State, owners: set[str]) -> None:
         )
 
 
-def plan_up(wanted: Desired, seen: Observation, *, log_in: bool) -> Plan:
-    """Return the plan of `up`. `log_in`: try the user's credentials on the outside relay."""
-    return Plan(wanted.state.lab, (*_prepare(wanted, seen), *_start(wanted, seen), *_prove(wanted, seen, log_in)))
+def plan_up(wanted: Desired, seen: Observation, *, log_in: bool, reset: bool = False) -> Plan:
+    """Return the plan of `up`. `log_in`: try the user's credentials on the outside relay. `reset`: see Request."""
+    return Plan(
+        wanted.state.lab, (*_prepare(wanted, seen), *_start(wanted, seen, reset=reset), *_prove(wanted, seen, log_in))
+    )
 
 
 def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
@@ -88,6 +95,8 @@ def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
     volume = claims.name_volume(compose.project_name(state.lab), wanted.document)
     if volume and volume[0] not in [each.name for each in seen.inventory.volumes]:
         yield ClaimName("the engine does not have it", (volume[0],))
+    if seen.unfinished:
+        yield UndoChanges("they were interrupted", _commands(seen))
     names = files.differing(wanted.texts, seen.handed)
     if names or seen.host:
         cause = _NEW if new else "the definition asks for other ones" if names else "its host may have lost them"
@@ -111,28 +120,75 @@ def _difference(before: State | None, state: State) -> str:
     return f"{', '.join(changed)} changed"
 
 
-def _start(wanted: Desired, seen: Observation) -> Iterator[Step]:
+def _commands(seen: Observation) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(change.command for change in seen.unfinished))
+
+
+def _start(wanted: Desired, seen: Observation, *, reset: bool) -> Iterator[Step]:
     """Yield the steps that start containers, and restart those that must read files again."""
     if seen.missing_images:
         yield BuildImages("the engine does not have them", seen.missing_images)
-    changes = tuple(compose_changes(wanted.document, seen.inventory, seen.hashes, new=seen.state is None))
-    if changes or seen.hashes is None:
+    if paused := tuple(each.name for each in seen.inventory.containers if each.service and each.state == PAUSED):
+        yield Unpause("Compose does not start a paused container", paused)
+    # As it is when the paused ones run again.
+    running = (replace(each, state=RUNNING) if each.name in paused else each for each in seen.inventory.containers)
+    inventory = replace(seen.inventory, containers=tuple(running))
+    if cut_off := _cut_off(wanted.document, inventory):
+        yield RemoveContainers("they are not connected to their networks", tuple(each.name for each in cut_off))
+        kept = tuple(each for each in inventory.containers if each not in cut_off)
+        inventory = replace(inventory, containers=kept)
+    changes = tuple(compose_changes(wanted.document, inventory, seen.hashes, new=seen.state is None))
+    if changes or reset or seen.hashes is None:
         services = tuple(wanted.document["services"])
-        yield ComposeUp("Compose compares them with their definition", services, changes)
-    if seen.state is not None:
-        changed = files.differing(wanted.texts, seen.handed)
-        # A service that Compose starts in this step reads its files anyway.
-        made = {name for change in changes if change.step != "remove containers" for name in change.concerns}
-        if stale := [service for service in files.readers(changed, wanted.state.services) if service not in made]:
-            read_by = [service.files for service in wanted.state.services if service.name in stale]
-            read = [name for name in changed if any(name in names for names in read_by)]
-            yield Restart(f"changed: {', '.join(read)}", tuple(stale))
+        cause = "--reset creates them anew" if reset else "Compose compares them with their definition"
+        yield ComposeUp(cause, services, changes, anew=reset)
+    if seen.state is not None and not reset:
+        yield from _restarts(wanted, seen, changes)
+
+
+def _cut_off(document: Json, inventory: Inventory) -> list[Container]:
+    """Return the containers that lack a network of their service, or are on one that was removed since."""
+    present = {network.name: network.id for network in inventory.networks}
+
+    def connected(container: Container, network: str) -> bool:
+        # A container that was never started has no id of a network yet.
+        return network in present and container.networks.get(network) in ("", present[network])
+
+    found = []
+    for name, service in document["services"].items():
+        wanted = [document["networks"][key]["name"] for key in service.get("networks") or ()]
+        container = inventory.service(name)
+        if container and not all(connected(container, each) for each in wanted):
+            found.append(container)
+    return found
+
+
+def _restarts(wanted: Desired, seen: Observation, changes: Sequence[Row]) -> Iterator[Restart]:
+    """Yield the restart of services whose files changed, whose server left, or that an interrupted command touched."""
+    # A service that Compose starts in this step reads its files anyway.
+    made = {name for change in changes if change.step != "remove containers" for name in change.concerns}
+    services = wanted.state.services
+    changed = files.differing(wanted.texts, seen.handed)
+    stale = set(files.readers(changed, services, gone={name for name in changed if name not in seen.handed})) - made
+    read = [name for name in changed if any(name in each.files for each in services if each.name in stale)]
+    causes = [f"changed: {', '.join(read)}"] if stale else []
+    if made.intersection(wanted.lab.names(Role.STORE)) and not made.issuperset(wanted.lab.names(Role.SUBMISSION)):
+        # A process of Postfix that asked for SASL while Dovecot was away has none until it is restarted.
+        stale.update(wanted.lab.names(Role.SUBMISSION))
+        causes.append("Dovecot was away")
+    if any(change.servers for change in seen.unfinished):
+        stale.update(service.name for service in services)
+        causes.append(f"interrupted: {', '.join(_commands(seen))}")
+    if stale := stale - made:
+        yield Restart("; ".join(causes), tuple(sorted(stale)))
 
 
 def _prove(wanted: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
     addresses = wanted.lab.addresses()
     pair = (addresses[0], addresses[-1])
     yield Prove("a mail tells whether the lab works", pair, beside=seen.state is None)
+    if seen.unfinished:
+        yield CleanUp("interrupted commands have left it", _commands(seen))
     if log_in and wanted.lab.relay:
         relay = wanted.lab.relay
         yield LogIn("its credentials are tried before a mail needs them", (f"{relay.host}:{relay.port}",))

@@ -1,4 +1,4 @@
-"""Prove a lab, in threads beside other work: send and read a mail, and see the sender's Postfix listen."""
+"""Prove a lab, in threads beside other work: a mail by submission, and one from the sender through its relay host."""
 
 from __future__ import annotations
 
@@ -8,44 +8,56 @@ from dataclasses import dataclass
 from mailstack.lab.running import RunningLab
 from mailstack.lab.service_events import Endings, Starts
 from mailstack.lab.tools import Tools
-from mailstack.model import Countdown
+from mailstack.model import Countdown, Json
 from mailstack.roles import Role
 from mailstack.state import LabDirectory, State
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The mail that proved the lab."""
+    """The mail that proved the lab, and the one that proved its relay host; none is sent to a relay host outside."""
 
     message_id: str
     milliseconds: float
+    relayed: Verified | None = None
+
+    def json(self) -> Json:
+        """Return the mail as a JSON document."""
+        return {"message_id": self.message_id, "milliseconds": round(self.milliseconds, 1)}
 
 
 class Proof:
     """One proof. It can begin before the services start, be cancelled, and begin again."""
 
-    def __init__(self, tools: Tools, directory: LabDirectory, patience: float, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, tools: Tools, directory: LabDirectory, pool: ThreadPoolExecutor) -> None:
         self._tools = tools
         self._directory = directory
         self._pool = pool
-        self._countdown = Countdown(patience)
-        self._begun: tuple[Future[tuple[str, float]], Future[str]] | None = None
+        self._countdown = Countdown(0)
+        self._begun: tuple[Future[tuple[str, float]], Future[tuple[str, float] | None]] | None = None
 
-    def begin(self, state: State, starts: Starts, endings: Endings) -> None:
-        """Begin the proof in the background; it waits for the start of the services that it needs."""
+    def begin(self, state: State, starts: Starts, endings: Endings, patience: float) -> None:
+        """Begin the proof in the background; it waits for the start of the services that it needs.
+
+        It may take `patience` seconds from the call of `result` on.
+        """
         from mailstack.lab import readiness
 
-        self._countdown = Countdown(self._countdown.seconds)
+        self._countdown = countdown = Countdown(patience)
         lab = RunningLab(state.lab, self._tools.engine, directory=self._directory, state=state)
 
         def started(role: Role) -> None:
             for name in lab.defined.names(role):
                 starts.wait(name)
 
-        self._begun = (
-            self._pool.submit(self._tools.transaction, lab, self._countdown, endings.any, started),
-            self._pool.submit(readiness.sender, lab, self._countdown, started),
-        )
+        def relayed() -> tuple[str, float] | None:
+            if not lab.defined.relay:
+                return self._tools.relayed(lab, countdown, endings.any, started)
+            readiness.sender(lab, countdown, started)  # to a relay host outside only the log-in is tried
+            return None
+
+        submitted = self._pool.submit(self._tools.transaction, lab, countdown, endings.any, started)
+        self._begun = submitted, self._pool.submit(relayed)
 
     @property
     def begun(self) -> bool:
@@ -57,12 +69,14 @@ class Proof:
         self._countdown.cancel()
         self._begun = None
 
-    def result(self) -> tuple[Verified, str]:
-        """Wait for the proof, whose time limit starts now; return the mail and the id of the sender's container.
-
-        Raises CheckFailed, DeadlinePassed.
-        """
+    def submitted(self) -> Verified:
+        """Wait for the mail by submission; the time limit of both starts now. Raises CheckFailed, DeadlinePassed."""
         assert self._begun
-        mail, sender = self._begun
         self._countdown.start()
-        return Verified(*mail.result()), sender.result()
+        return Verified(*self._begun[0].result())
+
+    def relayed(self) -> Verified | None:
+        """Wait for the mail from the sender, or for the sender alone. Raises CheckFailed, DeadlinePassed."""
+        assert self._begun
+        found = self._begun[1].result()
+        return Verified(*found) if found else None

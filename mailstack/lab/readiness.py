@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
-from mailstack.model import Deadline
+from mailstack.model import STUDENT, Deadline
 from mailstack.protocol import imap, smtp, trust
 from mailstack.roles import Role
+
+SUBJECT = "mailstack: is this lab ready?"
 
 
 def transaction(
@@ -30,9 +32,7 @@ def transaction(
     addresses = lab.definition().addresses()
     sender, recipient = addresses[0], addresses[-1]
     context = trust.tls_context(lab.ca_file)
-    message = draft.new_message(
-        sender=sender, to=[recipient], subject="mailstack: is this lab ready?", body="This mail proves it.\n"
-    )
+    message = draft.new_message(sender=sender, to=[recipient], subject=SUBJECT, body="This mail proves it.\n")
     message_id = str(message["Message-ID"])
 
     def submit() -> float:
@@ -54,6 +54,40 @@ def transaction(
             milliseconds = (time.monotonic() - begun) * 1000
             if found.uid:
                 box.delete([found.uid])
+    return message_id, milliseconds
+
+
+def relayed(
+    lab: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[Role], None] = lambda role: None
+) -> tuple[str, float]:
+    """Send a mail from the sender's user through its relay host; as `transaction`, and returns the same.
+
+    The provider in the lab is the relay host. Nothing is sent to one outside: see `relay_login`.
+    """
+    container = sender(lab, deadline, started)
+    started(Role.STORE)
+    recipient = lab.definition().addresses()[-1]
+    student = f"{STUDENT}@{lab.defined.mailname}"
+    message = draft.new_message(sender=student, to=[recipient], subject=SUBJECT, body="This mail proves its relay.\n")
+    message_id = str(message["Message-ID"])
+    _until_it_answers(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
+    # Its first attempt must not meet a provider that does not listen yet: Postfix would wait minutes before the next.
+    _until_it_answers(lab, "submission", b"QUIT\r\n", deadline, dead)
+    begun = time.monotonic()
+    argv = ["sendmail", "-i", "-f", student, "--", recipient]
+    result = lab.engine.execute(container, argv, user=STUDENT, input=message.as_bytes())
+    if result.code != 0:
+        raise CheckFailed(f"sendmail on the sender failed: {result.stderr.strip() or f'code {result.code}'}")
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
+        try:
+            found = imap.wait_for(box, message_id, deadline)
+        except DeadlinePassed:
+            seconds = f"{deadline.seconds:g} s"
+            raise DeadlinePassed(f"a mail from the sender by its relay host did not arrive within {seconds}") from None
+        milliseconds = (time.monotonic() - begun) * 1000
+        if found.uid:
+            box.delete([found.uid])
     return message_id, milliseconds
 
 

@@ -14,6 +14,8 @@ from mailstack.secret import Secret
 
 READY_SECONDS = 30.0
 
+_BUNDLED = ("lab.yaml", "relay.yaml")
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -26,7 +28,17 @@ class Request:
     relay_ca: Path | None = None
     keep: bool = False
     ttl: float | None = None  # seconds
-    patience: float = READY_SECONDS  # seconds that the mail that proves the lab may take
+    patience: float = READY_SECONDS  # seconds that the mails that prove the lab may take
+    reset: bool = False  # create all containers anew, without what was changed in them by hand
+    again: bool = False  # as it is: with the files that it has for its relay host
+
+    @classmethod
+    def of(cls, lab: state.State) -> Request:
+        """Return the request that brings a lab up again as it is."""
+        own = {str(bundled.compose_file(name)) for name in _BUNDLED}
+        host, _, port = lab.relay.rpartition(":")
+        relay = Relay(host, int(port)) if lab.relay else None
+        return Request(lab.lab, tuple(Path(file) for file in lab.files if file not in own), relay, again=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +46,14 @@ class RelayFiles:
     """The contents of the user's files for an outside relay: credentials, and certificate authorities to trust."""
 
     credentials: Secret | None = None
-    authorities: str = ""
+    authorities: str | None = ""  # None: those that the lab has
 
 
 def read_relay_files(request: Request) -> RelayFiles:
     """Read the user's files. Raises CredentialsError, InputError."""
     return RelayFiles(
         user_files.read_credentials(request.credentials) if request.credentials else None,
-        user_files.read_authorities(request.relay_ca) if request.relay_ca else "",
+        user_files.read_authorities(request.relay_ca) if request.relay_ca else None if request.again else "",
     )
 
 

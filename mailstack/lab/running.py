@@ -14,7 +14,7 @@ from mailstack.engine.engine import Engine
 from mailstack.engine.inventory import Inventory
 from mailstack.errors import HostError, InputError
 from mailstack.lab import elsewhere, homes
-from mailstack.lab.account_leases import AccountLease
+from mailstack.lab.changes import Change
 from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
 from mailstack.roles import Role
 from mailstack.runner.local import Runner
@@ -56,7 +56,7 @@ class RunningLab:
                 f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {misfit.message}",
                 remedy=f"{self.line('down')}, change the definition, then up",
             ) from None
-        self.account_lease = AccountLease(self.directory.path)  # the lease for temporary accounts of this process
+        self.temporary = Change(self.directory.path)  # the temporary accounts of this process
 
     def line(self, *words: str) -> str:
         """Return a command line of mailstack for the user to type, about this lab."""

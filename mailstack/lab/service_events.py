@@ -34,6 +34,10 @@ class Starts:
             self._finished = True
             self._changed.notify_all()
 
+    def any(self) -> bool:
+        """Return whether Compose has started a service."""
+        return bool(self._started)
+
     def being_made(self) -> frozenset[str]:
         """Return the objects that Compose had requested and not received when it ended; see `compose.being_made`."""
         return compose.being_made(self._said)
@@ -72,7 +76,7 @@ class Endings:
         return self._last_words(self.states(), 5)
 
     def _ended(self) -> list[ServiceState]:
-        return [service for service in self.states() if service.state not in ("running", "created")]
+        return [service for service in self.states() if service.state in ("exited", "dead")]
 
     def _last_words(self, services: list[ServiceState], count: int) -> str:
         return "\n".join(

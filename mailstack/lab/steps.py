@@ -65,6 +65,30 @@ class WriteFiles(Step):
     kind = "write files"
 
 
+class UndoChanges(Step):
+    """Remove the accounts of interrupted commands from the files; what else they left is removed by CleanUp."""
+
+    kind = "undo interrupted changes"
+
+
+class Unpause(Step):
+    """Let paused containers run again: Compose does not."""
+
+    kind = "unpause containers"
+
+
+class RemoveContainers(Step):
+    """Remove containers that Compose would take as they are, so that it creates them anew."""
+
+    kind = "remove containers"
+
+
+class CleanUp(Step):
+    """Remove what interrupted commands have left in the running lab, and strike them out of the record."""
+
+    kind = "clean up"
+
+
 class ForwardPorts(Step):
     """Forward the lab's ports from this machine to its host."""
 

@@ -31,6 +31,14 @@ def _by_mail(
     return readiness.transaction(lab, deadline, dead, started)
 
 
+def _by_relay(
+    lab: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[Role], None]
+) -> tuple[str, float]:
+    from mailstack.lab import readiness
+
+    return readiness.relayed(lab, deadline, dead, started)
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """The tools of a command; tests pass others."""
@@ -41,6 +49,7 @@ class Tools:
     progress: Progress
     own_engine: Engine | None = None  # this machine's engine, when `engine` is another host's; it may not exist
     transaction: Transaction = _by_mail
+    relayed: Transaction = _by_relay  # the same from the sender, through its relay host in the lab
 
     @property
     def target(self) -> Target:

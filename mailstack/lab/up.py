@@ -15,6 +15,7 @@ from mailstack.engine.engine import Engine
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, MailstackError, Reported
 from mailstack.host import requirements
 from mailstack.lab import claims, plan, tools
+from mailstack.lab.changes import Change
 from mailstack.lab.down import remove
 from mailstack.lab.execution import Execution, Stopwatch
 from mailstack.lab.leases import Watch
@@ -58,8 +59,8 @@ class Report:
             "ca_file": str(self.ca_file),
             "accounts": list(self.accounts),
             "verified": {
-                "message_id": self.verified.message_id,
-                "milliseconds": round(self.verified.milliseconds, 1),
+                **self.verified.json(),
+                "relayed": self.verified.relayed.json() if self.verified.relayed else None,
             },
             "seconds": {part: round(seconds, 3) for part, seconds in self.seconds.items()},
         }
@@ -147,7 +148,8 @@ def _planned(
     with_tools.progress("reading the definition")
     seen = observe(with_tools, directory, first, before, given, pool, closely=closely)
     wanted = plan.desired(first, seen)
-    return seen, wanted, plan.plan_up(wanted, seen, log_in=given.credentials is not None)
+    log_in = given.credentials is not None
+    return seen, wanted, plan.plan_up(wanted, seen, log_in=log_in, reset=request.reset and before is not None)
 
 
 def _up(
@@ -158,22 +160,27 @@ def _up(
     watch: Watch,
     stopwatch: Stopwatch,
 ) -> Report:
-    with ThreadPoolExecutor(max_workers=3) as pool:
+    with ThreadPoolExecutor(max_workers=4) as pool:
         seen, wanted, steps = _planned(with_tools, directory, request, given, pool)
         stopwatch.done("definition")
         watch.needed = seen.state is None
         execution = Execution(with_tools, directory, wanted, seen, given, request.patience, pool, stopwatch)
+        change = Change(directory.path, "up")
         try:
+            if seen.state:
+                change.begin()
             verified = execution.run(steps)
         except BaseException as error:
             execution.proof.cancel()
             if isinstance(error, HostError | DeadlinePassed | CheckFailed):
                 error.message += requirements.short_of_disk(with_tools.engine)
             if not request.keep:
-                _undo(with_tools, directory, seen, watch, execution.starts.being_made())
+                if _undo(with_tools, directory, seen, watch, execution):
+                    change.end()
             elif isinstance(error, Reported):
                 error.remedy = error.remedy or f"it was kept: {with_tools.target.line('logs', lab=request.name)}"
             raise
+        change.end()
         reached = execution.wanted.state
         watch.needed = seen.state is None and reached.expires != "never"
         return Report(
@@ -184,30 +191,36 @@ def _up(
             accounts=tuple(wanted.lab.addresses()),
             verified=verified,
             seconds={**stopwatch.seconds, "total": sum(stopwatch.seconds.values())},
-            notes=tuple(filter(None, (*notes(request, seen.state), requirements.clock(with_tools.target)))),
+            notes=tuple(
+                filter(None, (*notes(request, seen.state), *execution.notes, requirements.clock(with_tools.target)))
+            ),
         )
 
 
-def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: Watch, late: frozenset[str]) -> None:
-    """Remove a new lab that did not come up, with `late` objects; restore a lab that was up before."""
-    if seen.state is None:
-        with_tools.progress("removing what was made")
-        with contextlib.suppress(HostError):  # report the first error, not this one
-            remove(with_tools, directory, late)
-            watch.needed = False
-    else:
-        _go_back(with_tools, directory, seen.state, seen)
+def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: Watch, execution: Execution) -> bool:
+    """Remove a new lab that did not come up; restore a lab that was up before. Return whether that is done."""
+    if seen.state is not None:
+        return _go_back(with_tools, directory, seen.state, seen, touched=execution.touched)
+    with_tools.progress("removing what was made")
+    with contextlib.suppress(HostError):  # report the first error, not this one
+        remove(with_tools, directory, execution.starts.being_made())
+        watch.needed = False
+    return True
 
 
-def _go_back(with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation) -> None:
+def _go_back(
+    with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation, *, touched: bool
+) -> bool:
     with_tools.progress("putting the lab back as it was")
-    changed = files.put_back(directory.files, seen.handed)
+    files.put_back(directory.files, seen.handed)
     with_tools.target.hand_over(directory.files)
     directory.save(before)
+    if not touched:
+        return True
+    # New containers: the engine may still be stopping those that the Compose that was ended had asked it to stop.
     compose = project(with_tools.target, with_tools.runner, before, directory)
-    result = with_tools.runner.run(compose.up(), deadline=Deadline.after(UP_SECONDS))
-    if stale := files.readers(changed, before.services):
-        with_tools.runner.run(compose.restart(stale), deadline=Deadline.after(UP_SECONDS))
+    result = with_tools.runner.run(compose.up(anew=True), deadline=Deadline.after(UP_SECONDS))
     if result.code != 0:
         removal = with_tools.target.line("down", lab=before.lab)
         with_tools.progress(f"it could not be put back: {removal}, then up, makes it anew")
+    return result.code == 0

@@ -81,7 +81,7 @@ def lab(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
     with labs.one("addresses", [overlay]) as made:
         with Accounts(made) as accounts:
             accounts.add_several(ADDED)
-            made.account_lease.disown()
+            made.temporary.end()
         yield made
 
 

@@ -31,6 +31,7 @@ class Thing:
     image: str = ""
     subnet: str = ""
     mounts: list[str] = field(default_factory=list)
+    networks: dict[str, str] = field(default_factory=dict)  # name → id
 
 
 class _Printed:
@@ -62,6 +63,8 @@ class MemoryApi:
         self.release = "26.1.5"
         self.gone = False  # no engine answers
         self.asked: list[str] = []
+        self.executed: list[tuple[str, ...]] = []  # container and command of each program that was run in one
+        self.prints: dict[str, str] = {}  # container → the output of all programs in it
         self.before: dict[str, Callable[[], None]] = {}  # question → what happens just before its first answer
 
     def all(self) -> set[str]:
@@ -93,6 +96,7 @@ class MemoryApi:
                 "State": each.state,
                 "Image": each.image,
                 "Mounts": [{"Type": "bind", "Source": path} for path in each.mounts],
+                "NetworkSettings": {"Networks": {n: {"NetworkID": id} for n, id in each.networks.items()}},
             }
             for name, each in _with(self.containers_, filters["label"])
         ]
@@ -100,7 +104,12 @@ class MemoryApi:
     def networks(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
         self._answer("networks")
         return [
-            {"Name": name, "Labels": each.labels, "IPAM": {"Config": [{"Subnet": each.subnet}] if each.subnet else []}}
+            {
+                "Name": name,
+                "Id": f"id of {name}",
+                "Labels": each.labels,
+                "IPAM": {"Config": [{"Subnet": each.subnet}] if each.subnet else []},
+            }
             for name, each in _with(self.networks_, (filters or {}).get("label", ()))
         ]
 
@@ -140,6 +149,16 @@ class MemoryApi:
     def inspect_network(self, name: str) -> dict[str, Any]:
         return {"Containers": {}}
 
+    def execute(self, container: str, argv: Sequence[str], **options: Any) -> Result:
+        """Stand in for `Engine.execute`."""
+        self._answer("execute")
+        self.executed.append((container, *argv))
+        return Result(0, self.prints.get(container, ""), "")
+
+    def unpause(self, container: str) -> None:
+        self._answer("unpause")
+        self.containers_[container].state = "running"
+
     def remove_container(self, name: str, **options: Any) -> None:
         self._answer("remove container")
         self.containers_.pop(name, None)
@@ -165,7 +184,7 @@ def _with(things: Mapping[str, Thing], wanted: Sequence[str]) -> list[tuple[str,
 def engine(api: MemoryApi) -> Engine:
     """Return an Engine on the API in memory."""
     made = Engine(LocalTarget("unix:///nowhere/docker.sock"))
-    vars(made).update(_api=api, _quick=api)
+    vars(made).update(_api=api, _quick=api, execute=api.execute)
     return made
 
 
@@ -247,7 +266,9 @@ class MemoryCompose:
             labels["com.docker.compose.config-hash"] = _digest(service)
             known = self.api.containers_.get(container)
             if anew or known is None or known.labels != labels:
-                self.api.containers_[container] = Thing(labels, image=service["image"])
+                names = [document["networks"][key]["name"] for key in service.get("networks", ())]
+                networks = {each: f"id of {each}" for each in names}
+                self.api.containers_[container] = Thing(labels, image=service["image"], networks=networks)
             elif known.state == "running":
                 continue
             self.api.containers_[container].state = "running"

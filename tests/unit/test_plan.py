@@ -84,7 +84,10 @@ def test_without_digests_it_is_left_to_compose_to_compare() -> None:
 @pytest.mark.parametrize(
     ("found", "step"),
     [
-        (container("postfix", "paused"), "start containers: postfix (its container is paused)"),
+        (
+            container("postfix", "paused"),
+            "unpause containers: mailstack-a-postfix-1 (Compose does not start a paused container)",
+        ),
         (container("postfix", digest="old"), "recreate containers: postfix (its definition changed)"),
         (replace(container("postfix"), image="x"), "recreate containers: postfix (its image is x)"),
         (replace(container("postfix"), labels=OWN), "create containers: postfix (the engine does not have it)"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mailstack.errors import DeadlinePassed
+from mailstack.lab import readiness
 from mailstack.lab import up as lab
 from mailstack.lab.running import RunningLab
 from mailstack.lab.tools import Tools
@@ -39,7 +40,15 @@ class World:
         self.on: dict[str, Callable[[], None]] = {}  # verb of Compose → what happens before it
         self.home = home(base)
         self.directory = LabDirectory(self.home, NAME)
-        self.tools = Tools(engine(self.api), self.runner, self.home, self.said.append, transaction=self._transaction)
+        self.relay: Callable[[], None] = lambda: None  # the same for the mail from the sender
+        self.tools = Tools(
+            engine(self.api),
+            self.runner,
+            self.home,
+            self.said.append,
+            transaction=self._transaction,
+            relayed=self._relayed,
+        )
 
     def up(self, request: Request = MINE) -> lab.Report:
         return lab.up(self.tools.engine, request, self.said.append, self.tools)
@@ -73,6 +82,13 @@ class World:
         self.proof()
         self.proved.append({name: endpoint.port for name, endpoint in running.endpoints.items()})
         return "<1@example.com>", 80.0
+
+    def _relayed(
+        self, running: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[Role], None]
+    ) -> tuple[str, float]:
+        readiness.sender(running, deadline, started)
+        self.relay()
+        return "<2@example.com>", 90.0
 
 
 _NOISE = {"docker", "docker/cli-plugins", "docker/cli-plugins/docker-compose"}

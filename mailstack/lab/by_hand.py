@@ -1,0 +1,40 @@
+"""Find what was changed by hand inside the containers of a lab: configuration that is newer than its container's start.
+
+Such changes are deliberate. They hold until the container is created or started again; `up --reset` undoes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mailstack.engine.engine import Engine
+from mailstack.engine.inventory import RUNNING
+from mailstack.errors import EngineError
+from mailstack.model import ServiceState
+from mailstack.roles import Role
+
+# The entrypoints of Postfix's containers make the first file when the configuration is complete. The table of added
+# accounts is changed by `mailstack account`.
+_FIND = (
+    "[ ! -e /run/started ] || "
+    "find /etc/postfix /run/relay -type f -newer /run/started ! -name 'added.lmdb' 2>/dev/null | sort"
+)
+
+
+def edited(engine: Engine, services: list[ServiceState]) -> dict[str, list[str]]:
+    """Return service → files changed by hand, for each MTA that runs and has some."""
+    found = {}
+    for service in services:
+        if service.state == RUNNING and service.role and service.role.is_a(Role.MTA):
+            try:
+                result = engine.execute(service.container, ["sh", "-c", _FIND])
+            except EngineError:  # it ends at this moment
+                continue
+            if files := result.stdout.split("\n")[:-1]:
+                found[service.name] = files
+    return found
+
+
+def described(changed: Mapping[str, list[str]]) -> str:
+    """Return a phrase that names the files."""
+    return "; ".join(f"{name}: {', '.join(paths)}" for name, paths in changed.items())

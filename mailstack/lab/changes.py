@@ -1,0 +1,139 @@
+"""The record of the changes to a running lab: each is written down before it begins, and struck out after it has ended.
+
+<lab's directory>/changes/<token>   flock(2), exclusive: held while the process lives that makes the change
+    first line: what is changed, as JSON; then the addresses of the accounts concerned, one a line
+
+A process that is killed strikes nothing out, but the kernel releases its lock. So an unlocked file is a change that
+was interrupted. `up` finishes or undoes it, and so does the next command that changes the lab.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets as _random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailstack.errors import HostError
+
+ACCOUNTS = "accounts"  # the command of a change that concerns only the accounts it names
+
+_DIRECTORY = "changes"
+_COMING = ".coming"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A change that was interrupted."""
+
+    path: Path
+    command: str  # as it was typed, without `mailstack`; or ACCOUNTS
+    since: float  # seconds of the epoch
+    mark: str = ""  # a part of the Message-ID of each mail that the command sent to itself
+    accounts: tuple[str, ...] = ()  # accounts that it was adding or removing
+
+    @property
+    def servers(self) -> bool:
+        """Whether the services may have been left stopped, or with other files or credentials."""
+        return self.command != ACCOUNTS
+
+
+class Change:
+    """A change of a lab by this process, which is on record from `begin` or `note` on until `end`."""
+
+    def __init__(self, lab: Path, command: str = ACCOUNTS, mark: str = "") -> None:
+        self._directory = lab / _DIRECTORY
+        self._path = self._directory / _random.token_hex(8)
+        self._head = {"command": command, "mark": mark}
+        self._fd: int | None = None
+        self._accounts: set[str] = set()
+
+    def begin(self) -> None:
+        """Write the change down. Raises HostError when that is impossible."""
+        if self._fd is not None:
+            return
+        # Lock the file before it gets its final name: another process would take an unlocked one for interrupted.
+        coming = self._path.with_suffix(_COMING)
+        try:
+            self._directory.mkdir(mode=0o700, exist_ok=True)  # no parents: a removed lab stays removed
+            self._fd = os.open(coming, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            os.register_at_fork(after_in_child=self._close)  # a child may outlive this process
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            os.write(self._fd, json.dumps({**self._head, "since": time.time()}).encode() + b"\n")
+            coming.rename(self._path)
+        except OSError as error:
+            self._close()
+            raise HostError(f"{self._directory}: cannot be written: {error.strerror}") from None
+
+    def note(self, addresses: Sequence[str]) -> None:
+        """Write down accounts before they are added or removed. Raises HostError when that is impossible."""
+        self.begin()
+        assert self._fd is not None
+        os.write(self._fd, "".join(f"{address}\n" for address in addresses).encode())
+        self._accounts.update(addresses)
+
+    def removed(self, addresses: Sequence[str]) -> None:
+        """Record that accounts have been removed; the change ends with the last one."""
+        self._accounts.difference_update(addresses)
+        if not self._accounts:
+            self.end()
+
+    def end(self) -> None:
+        """Strike the change out. Its accounts stay: nothing removes them later."""
+        if self._fd is not None:
+            self._path.unlink(missing_ok=True)
+            self._accounts.clear()
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+@contextmanager
+def changing(lab: Path, command: str, mark: str = "") -> Iterator[Change]:
+    """Have a change on record within `with`; it stays there, as unfinished, when an exception leaves `with`."""
+    change = Change(lab, command, mark)
+    change.begin()
+    yield change
+    change.end()
+
+
+def unfinished(lab: Path) -> list[Unfinished]:
+    """Return the changes of a lab that were interrupted, the oldest first."""
+    found = []
+    for path in (lab / _DIRECTORY).glob("*"):
+        if path.suffix == _COMING:
+            continue  # nothing had been changed yet
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two readers do not take each other for the writer
+            # The last line may be cut off. Nothing had been changed for it.
+            found.append(_read(path, file.read().decode(errors="replace").split("\n")[:-1]))
+    return sorted(found, key=lambda each: each.since)
+
+
+def _read(path: Path, lines: Sequence[str]) -> Unfinished:
+    head: dict[str, object] = {}
+    with contextlib.suppress(ValueError, IndexError):
+        head = dict(json.loads(lines[0]))
+    since = head.get("since")
+    return Unfinished(
+        path,
+        str(head.get("command", "a command")),
+        since if isinstance(since, float) else 0.0,
+        str(head.get("mark", "")),
+        tuple(line for line in lines[1:] if line),
+    )
+
+
+def strike_out(changes: Sequence[Unfinished]) -> None:
+    """Remove changes from the record, after they were finished or undone."""
+    for change in changes:
+        change.path.unlink(missing_ok=True)

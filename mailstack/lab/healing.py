@@ -1,0 +1,99 @@
+"""Finish or undo changes of a lab that were interrupted: what killed commands have left in it and in its mailboxes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from mailstack import state
+from mailstack.config import files
+from mailstack.engine import compose
+from mailstack.errors import HostError, MailstackError
+from mailstack.lab import changes
+from mailstack.lab.changes import Unfinished
+from mailstack.lab.running import RunningLab
+from mailstack.model import Deadline, Progress
+from mailstack.roles import Role
+from mailstack.state import LabDirectory
+from mailstack.text.addresses import address_flaw
+
+# Dovecot's directories for an account: its mail_home and its mail_volatile_path.
+_MAIL_DIRECTORIES = ("/srv/mail", "/tmp/locks")
+
+
+def finish(lab: RunningLab, progress: Progress) -> None:
+    """Finish or undo what was interrupted, before another command changes the lab. Does not hold the lab's lock.
+
+    Raises what `up` raises when servers are concerned: it restarts them. Errors about accounts alone are ignored, since
+    they do not concern this command.
+    """
+    left = changes.unfinished(lab.directory.path)
+    if any(change.servers for change in left):
+        from mailstack.lab import up
+
+        up.up(lab.engine, up.Request.of(lab.state), progress)
+    elif left:
+        waiting = lambda: progress("waiting for another command on this lab")  # noqa: E731
+        with contextlib.suppress(MailstackError), lab.directory.locked(Deadline.after(state.LOCK_SECONDS), waiting):
+            left = changes.unfinished(lab.directory.path)
+            lab.target.hand_over(lab.directory.files, drop_accounts(lab.directory, accounts_of(lab, left)))
+            clean_up(lab, left)
+
+
+def accounts_of(lab: RunningLab, left: Sequence[Unfinished]) -> list[str]:
+    """Return the accounts that were being added or removed, and are no accounts of the definition."""
+    defined = set(lab.defined.addresses())
+    named = {address for change in left for address in change.accounts}
+    return sorted(address for address in named - defined if not address_flaw(address))
+
+
+def drop_accounts(directory: LabDirectory, addresses: Sequence[str]) -> list[str]:
+    """Remove added accounts from the files; return the names of the files that changed."""
+    return files.remove(directory.files, addresses) if addresses else []
+
+
+def clean_up(lab: RunningLab, left: Sequence[Unfinished]) -> None:
+    """Remove what interrupted commands have left in a lab that runs, and strike them out. Raises HostError."""
+    if addresses := accounts_of(lab, left):
+        words = "".join(f"remove {address}\n" for address in addresses)
+        result = lab.engine.execute(lab.one(Role.SUBMISSION).container, ["accounts"], input=words.encode())
+        if result.code != 0:
+            raise HostError(f"Postfix did not remove {', '.join(addresses)}: {result.stderr.strip()}")
+        empty_mailboxes(lab, addresses)
+    for mark in filter(None, (change.mark for change in left)):
+        remove_mails(lab, mark)
+    if any(change.servers for change in left):
+        for thing in outside_objects(lab):
+            lab.engine.remove(thing)
+    changes.strike_out(left)
+
+
+def empty_mailboxes(lab: RunningLab, addresses: Sequence[str]) -> None:
+    """Remove the mailboxes of removed accounts. Raises HostError."""
+    store = lab.one(Role.STORE).container
+    names = "".join(f"{place}/{address}\0" for address in addresses for place in _MAIL_DIRECTORIES)
+    result = lab.engine.execute(store, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
+    if result.code != 0:
+        what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
+        raise HostError(f"{what} could not be removed: {result.stderr.strip()}")
+
+
+def remove_mails(lab: RunningLab, mark: str) -> None:
+    """Remove the mails whose Message-ID contains `mark`, from all mailboxes. Raises MailstackError."""
+    from mailstack.protocol import imap, trust
+
+    context = trust.tls_context(lab.ca_file)
+    for address in lab.definition().addresses():
+        with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
+            box.delete(box.uids(f'HEADER Message-ID "{mark}"'))
+
+
+def outside_name(lab: str) -> str:
+    """Return the name of the container and the network outside a lab, by which checks try to leave it."""
+    return f"{compose.project_name(lab)}-outside"
+
+
+def outside_objects(lab: RunningLab) -> list[str]:
+    """Return the container and the network outside the lab that a check has left, the container first."""
+    name = outside_name(lab.name)
+    return [thing for thing in lab.engine.leftovers(lab.name, lab.state.owner) if thing.split(" ", 1)[1] == name]
