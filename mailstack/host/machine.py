@@ -12,7 +12,7 @@ from typing import Protocol
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, HostError
 from mailstack.model import Command, Result
-from mailstack.runner.local import LineSink, Runner, last_lines, must
+from mailstack.runner.local import LineSink, Runner, last_lines, run_checked
 from mailstack.target.over_ssh import SshTarget
 from mailstack.target.target import Target
 
@@ -201,7 +201,7 @@ class There:
         return last_lines(self.run(Command(("cat", f"/{_LOG}"))).stdout)
 
     def _shell(self, script: str, *words: str) -> str:
-        return must(self._target.connection, Command(("sh", "-c", script, "mailstack", *words))).stdout
+        return run_checked(self._target.connection, Command(("sh", "-c", script, "mailstack", *words))).stdout
 
 
 def machine_of(target: Target, runner: Runner) -> Machine:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError
 from mailstack.host.machine import LOCAL, UNKNOWN, Ended, Facts, Machine
 from mailstack.model import Command, Deadline, Progress
-from mailstack.runner.local import last_lines, shown
+from mailstack.runner.local import last_lines, shell_line
 from mailstack.text import hint
 
 PACKAGES = ("docker.io", "iptables")
@@ -79,7 +79,7 @@ def told(step: Step) -> str:
     argv = step.command.argv
     if argv[:3] == _SUDO:
         argv = ("sudo", *argv[len(_SUDO) + len(_ENVIRONMENT) :])
-    return shown(Command(argv)) + (f" >> {step.log} 2>&1 &" if step.log else "")
+    return shell_line(Command(argv)) + (f" >> {step.log} 2>&1 &" if step.log else "")
 
 
 def _install(facts: Facts) -> list[Step]:
@@ -168,7 +168,7 @@ def _do(machine: Machine, step: Step, progress: Progress) -> None:
     if not step.may_fail:
         again = hint.line("provision", host=machine.name)
         raise CommandFailed(
-            f"{step.title} failed: `{shown(step.command)}` ended with code {result.code}",
+            f"{step.title} failed: `{shell_line(step.command)}` ended with code {result.code}",
             remedy=f"put right what it says, and run `{again}` again",
             details=lines,
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, HostError
 from mailstack.model import Command, Progress
-from mailstack.runner.local import Runner, must
+from mailstack.runner.local import Runner, run_checked
 from mailstack.storage.directories import SHARED_MEMORY
 
 BASE = "debian:trixie-slim"
@@ -143,7 +143,7 @@ def bootstrap(runner: Runner, tools: Tools, tarball: Path, progress: Progress, *
     tarball.touch()  # created by this user, who stays its owner even if root writes it
     for command in bootstrap_commands(tools, tarball, root=as_root, room=_memory()):
         try:
-            must(runner, command, on_line=lambda line: progress(line.removeprefix("I: ")))
+            run_checked(runner, command, on_line=lambda line: progress(line.removeprefix("I: ")))
         except HostError as error:
             failures.append(error.happened())
         else:
@@ -232,9 +232,9 @@ def fetch_packages(runner: Runner, packages: Sequence[str], directory: Path) -> 
         if runner.run(Command((*apt, *download))).code != 0:
             apt = (*apt, f"-oDir::State::lists={lists}", "-oDir::Cache::pkgcache=", "-oDir::Cache::srcpkgcache=")
             runner.run(Command((*apt, "update")))  # a failing source is ignored if the next command succeeds
-            must(runner, Command((*apt, *download)))
+            run_checked(runner, Command((*apt, *download)))
         for archive in sorted(archives.glob("*.deb")):
-            must(runner, Command(("dpkg-deb", "--extract", str(archive), str(tree))))
+            run_checked(runner, Command(("dpkg-deb", "--extract", str(archive), str(tree))))
     except HostError as error:
         raise HostError(
             f"{BASE} cannot be pulled, and {' and '.join(packages)}, to make it with, cannot be fetched",

@@ -16,7 +16,7 @@ from mailstack.errors import CommandFailed, HostError
 from mailstack.images import transfer
 from mailstack.images.base import BASE, ensure_base, make_base, pulled
 from mailstack.model import Command, Progress
-from mailstack.runner.local import Runner, last_lines, shown
+from mailstack.runner.local import Runner, last_lines, shell_line
 from mailstack.text import hint
 
 # “Step 3/10 : RUN …” is the classic builder's, “#7 [postfix 3/6] RUN …” is BuildKit's.
@@ -114,11 +114,11 @@ def _build(engine: Engine, runner: Runner, build: Command, references: Sequence[
     result = runner.run(merged, on_line=on_line)
     if result.code != 0:
         raise CommandFailed(
-            f"the images could not be built: `{shown(build)}` ended with code {result.code}",
+            f"the images could not be built: `{shell_line(build)}` ended with code {result.code}",
             details=last_lines(_plain(result.stderr)),
         )
     if missing := [reference for reference in references if not engine.has_image(reference)]:
-        raise HostError(f"`{shown(build)}` did not make {', '.join(missing)}")
+        raise HostError(f"`{shell_line(build)}` did not make {', '.join(missing)}")
 
 
 def unique_bytes(engine: Engine, references: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError
 from mailstack.model import LABEL_OWNER, PORTS, Deadline, Json, Network
 from mailstack.network import ports, subnets
-from mailstack.network.subnets import Taken
+from mailstack.network.subnets import SubnetInUse
 from mailstack.state import Home
 from mailstack.target.target import Target
 
@@ -21,8 +21,8 @@ _STRAGGLER_SECONDS = 3.0
 
 def of_ports(target: Target, home: Home, name: str) -> dict[str, int]:
     """Return ports of 127.0.0.1 for a new lab that are free here and on its target. Raises HostError for too few."""
-    promised = state.promised_ports(home, name).union(target.listening())
-    numbers = ports.choose(target.seed(name), len(PORTS), promised)
+    reserved = state.reserved_ports(home, name).union(target.listening())
+    numbers = ports.choose(target.seed(name), len(PORTS), reserved)
     return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
 
 
@@ -41,14 +41,14 @@ def of_subnets(
     subnet of another lab that is coming up, or one of `refused`. Raises HostError when none is left, InputError when
     the configured range is invalid.
     """
-    names = subnets.wanting(document)
+    names = subnets.networks_without_subnet(document)
     if not names:
         return {}
     own = {document["networks"][name]["name"] for name in names}
     others = _others(target, networks, own)
     for lab in state.others(home, wanted.lab):
-        others += subnets.taken(lab.subnets.values(), f"the lab {lab.lab}")
-    others += subnets.taken(refused, "somebody who was faster")
+        others += subnets.in_use(lab.subnets.values(), f"the lab {lab.lab}")
+    others += subnets.in_use(refused, "somebody who was faster")
     return subnets.choose(f"{wanted.owner} {wanted.lab}", names, others, kept, host=target.host)
 
 
@@ -62,11 +62,11 @@ def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
         except EngineError:
             if not left:
                 raise
-            others += subnets.taken([subnet], "somebody who was faster")
+            others += subnets.in_use([subnet], "somebody who was faster")
     raise AssertionError
 
 
-def _others(target: Target, networks: Sequence[Network], own: Collection[str] = ()) -> list[Taken]:
+def _others(target: Target, networks: Sequence[Network], own: Collection[str] = ()) -> list[SubnetInUse]:
     """Return the subnets in use: those of `networks` except `own`, and those of this host's routes."""
     found = subnets.of_networks(each for each in networks if each.name not in own)
     if not target.shares_kernel:

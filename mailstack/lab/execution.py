@@ -34,7 +34,7 @@ from mailstack.lab.steps import (
 )
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline
-from mailstack.runner.local import must
+from mailstack.runner.local import run_checked
 from mailstack.state import LabDirectory
 
 
@@ -108,7 +108,7 @@ class Execution:
             case ClaimName():
                 self._claimed = self._claim()
             case WriteFiles():
-                files.put(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
+                files.write(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
                 self._tools.target.hand_over(self._directory.files)
             case ForwardPorts():
                 self._settle_name()
@@ -149,7 +149,7 @@ class Execution:
 
     def _restart(self, step: Restart) -> None:
         self._tools.progress(f"starting {', '.join(step.names)} again with the changed definition")
-        must(self._tools.runner, self._startup.compose.restart(step.names), deadline=Deadline.after(UP_SECONDS))
+        run_checked(self._tools.runner, self._startup.compose.restart(step.names), deadline=Deadline.after(UP_SECONDS))
 
     def _prove(self) -> None:
         self.starts.finish()

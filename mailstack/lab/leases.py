@@ -17,7 +17,7 @@ from typing import IO, TypeVar
 
 from mailstack import state
 from mailstack.model import Command
-from mailstack.runner.local import Runner, program
+from mailstack.runner.local import Runner, module_command
 from mailstack.state import Home
 from mailstack.storage import directories, locks
 from mailstack.target.target import Target
@@ -165,4 +165,4 @@ def _reaper(target: Target, home: Home, kind: str, lab: str) -> Command:
         "MAILSTACK_OWNER": state.owner(),
         **target.environment,
     }
-    return program("mailstack.lab.guard", kind, lab, home.endpoint, home.engine, environment=environment)
+    return module_command("mailstack.lab.guard", kind, lab, home.endpoint, home.engine, environment=environment)

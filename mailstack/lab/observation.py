@@ -17,7 +17,7 @@ from mailstack.lab.resolve import read_definition, resolve
 from mailstack.lab.running import project
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline, Json, Lab
-from mailstack.runner.local import must
+from mailstack.runner.local import run_checked
 from mailstack.secret import Secret
 from mailstack.state import LabDirectory, State
 
@@ -65,7 +65,7 @@ def observe(
     # Make certificates and query the engine while Compose reads the files. Not earlier: Python runs one thread at a
     # time. Heavy imports wait until Compose starts the containers.
     fresh = None
-    if not files.certificates_hold(directory.files):
+    if not files.certificates_valid(directory.files):
         fresh = pool.submit(pki.make, files.SERVER_NAMES)
     asked = pool.submit(_ask, tools, directory.name)
     document = resolve(tools.runner, project(tools.target, tools.runner, wanted, directory), paths)
@@ -82,8 +82,8 @@ def observe(
         document=document,
         lab=lab,
         subnets=_subnets(tools, wanted, before, document, inventory),
-        handed=files.kept(directory.files) if made else {},
-        texts=files.wanted(
+        handed=files.snapshot(directory.files) if made else {},
+        texts=files.desired(
             directory.files,
             lab,
             fresh=fresh.result() if fresh else None,
@@ -114,7 +114,7 @@ def _closely(tools: Tools, directory: LabDirectory, wanted: State, seen: Observa
     """Add missing images and the digests of the definitions, which Compose would find out itself."""
     hashes = None
     if seen.state:
-        told = must(
+        told = run_checked(
             tools.runner,
             project(tools.target, tools.runner, wanted, directory, seen.document).hashes(),
             deadline=Deadline.after(_HASH_SECONDS),

@@ -53,8 +53,8 @@ def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
     """Return the Lab in a resolved document. Raises LabFileError with the place of the mistake."""
     try:
         lab = schema.parse(document)
-    except schema.Misfit as misfit:
-        raise locate.explain_misfit(misfit, paths) from None
+    except schema.InvalidDefinition as error:
+        raise locate.explain_invalid(error, paths) from None
     _check_roles(lab, paths)
     return lab
 
@@ -119,7 +119,7 @@ def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> l
     except HostError as error:
         error.remedy = "name a new directory, or an empty one of your own"
         raise
-    files.put(directory, files.wanted(directory, lab))
+    files.write(directory, files.desired(directory, lab))
     return directories.names(directory)
 
 

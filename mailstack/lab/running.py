@@ -50,10 +50,10 @@ class RunningLab:
         self.target = engine.target
         try:
             self.defined: Lab = found.definition()  # without accounts added since `up`; see `definition`
-        except schema.Misfit as misfit:  # written by a version that accepted more
-            place = ".".join(map(str, misfit.keys))
+        except schema.InvalidDefinition as error:  # written by a version that accepted more
+            place = ".".join(map(str, error.keys))
             raise InputError(
-                f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {misfit.message}",
+                f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {error.message}",
                 remedy=f"{self.line('down')}, change the definition, then up",
             ) from None
         self.account_lease = AccountLease(self.directory.path)  # the lease for temporary accounts of this process

@@ -201,7 +201,7 @@ def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: 
 
 def _go_back(with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation) -> None:
     with_tools.progress("putting the lab back as it was")
-    changed = files.put_back(directory.files, seen.handed)
+    changed = files.restore(directory.files, seen.handed)
     with_tools.target.hand_over(directory.files)
     directory.save(before)
     compose = project(with_tools.target, with_tools.runner, before, directory)

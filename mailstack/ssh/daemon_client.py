@@ -13,7 +13,7 @@ from pathlib import Path
 from mailstack import state
 from mailstack.errors import HostError
 from mailstack.model import Json
-from mailstack.runner.local import Local, program
+from mailstack.runner.local import Local, module_command
 from mailstack.secret import Ask, Secret
 from mailstack.ssh import address, wire
 from mailstack.ssh.address import ENGINE, LOCK
@@ -53,7 +53,7 @@ def _open_lock(directory: Path) -> int:
     root = directory.parent
     while True:
         directories.make(root, Marker(directories.ROOT))
-        with contextlib.suppress(FileNotFoundError), directories.held(root):
+        with contextlib.suppress(FileNotFoundError), directories.locked(root):
             directories.make(directory, Marker(directories.HOST))
             return directories.open_file(directory / LOCK, os.O_RDWR | os.O_CREAT)
 
@@ -68,7 +68,7 @@ def labs(directory: Path) -> list[state.State]:
 def discard(directory: Path) -> None:
     """Remove a host's directory, unless there is a lab on that host."""
     if not labs(directory):
-        with contextlib.suppress(OSError), directories.held(directory.parent):
+        with contextlib.suppress(OSError), directories.locked(directory.parent):
             directories.remove(directory)
 
 
@@ -89,7 +89,7 @@ def _start(host: address.Host, directory: Path, answers: Mapping[str, Secret]) -
     ours, theirs = socket.socketpair()
     with ours, theirs:
         environment = {directories.VARIABLE: str(directory.parent.parent)}
-        keeper = program("mailstack.ssh.daemon", str(host), environment=environment)
+        keeper = module_command("mailstack.ssh.daemon", str(host), environment=environment)
         Local().release(keeper, stdin=theirs.fileno())
         theirs.close()
         revealed = {question: answer.reveal() for question, answer in answers.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mailstack.errors import HostError
 from mailstack.model import Command, Deadline, Result
-from mailstack.runner.local import last_lines, must
+from mailstack.runner.local import last_lines, run_checked
 from mailstack.ssh.connection import SECONDS, Connection
 from mailstack.state import owner
 
@@ -123,7 +123,7 @@ def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def forget(connection: Connection, lab: str) -> None:
     """Remove a lab's files from the host. Raises HostError, DeadlinePassed."""
     away = Command(("sh", "-c", _FORGET, "mailstack", connection.place, owner(), lab))
-    must(connection, away, deadline=Deadline.after(SECONDS))
+    run_checked(connection, away, deadline=Deadline.after(SECONDS))
 
 
 def free_bytes(connection: Connection, path: str) -> int:

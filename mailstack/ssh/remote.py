@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mailstack.errors import DeadlinePassed, HostError
 from mailstack.model import Command, Deadline, Result
-from mailstack.runner.output import LineSink, shown
+from mailstack.runner.output import LineSink, shell_line
 from mailstack.secret import Secret
 from mailstack.ssh import execution, login
 from mailstack.ssh.address import Host
@@ -120,7 +120,7 @@ class Remote:
             timer.cancel()
             channel.close()
         if late.is_set() and deadline:
-            raise DeadlinePassed(f"{self.host}: `{shown(command)}` was not done within {deadline.seconds:g} s")
+            raise DeadlinePassed(f"{self.host}: `{shell_line(command)}` was not done within {deadline.seconds:g} s")
         if result is None:
             raise HostError(f"{self.host}: the connection was cut")
         return result

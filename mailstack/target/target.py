@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.network import ports
-from mailstack.runner.local import Local, Runs
+from mailstack.runner.local import CommandRunner, Local
 from mailstack.storage import directories, json_file
 from mailstack.text import hint
 
@@ -75,7 +75,7 @@ class Target(Protocol):
         return {"DOCKER_HOST": self.url, VARIABLE: self.host}
 
     @property
-    def runner(self) -> Runs:
+    def runner(self) -> CommandRunner:
         """The runner for commands on the engine's machine, as far as it can be reached: local, or over SSH."""
         return Local()
 
