@@ -32,7 +32,7 @@ def doctor(engine: Engine, as_json: bool) -> None:
     from mailstack.runner.local import Local
 
     findings = examination.examine(Local(), engine)
-    ready = examination.fit(findings)
+    ready = examination.is_ready(findings)
     if as_json:
         print_json({"ready": ready, "findings": [finding.json() for finding in findings]})
     else:
@@ -71,13 +71,13 @@ def provision(engine: Engine, yes: bool, progress: str) -> None:
             return
         click.echo(f"On {machine.name} ({printable(facts.distribution)}), as {user}:")
         for number, step in enumerate(steps, 1):
-            click.echo(f"  {number}. {step.title}\n     {setting_up.told(step)}")
+            click.echo(f"  {number}. {step.title}\n     {setting_up.command_line(step)}")
         if not yes:
             _asked("Do this?")
 
     with Progress(progress) as show:
-        setting_up.provision(machine, show, agree=agree)
-    if engine.target.by_sudo:
+        setting_up.provision(machine, show, confirm=agree)
+    if engine.target.uses_sudo:
         click.echo(f"{user} is not in the group `docker` there: mailstack gets to the engine by sudo")
 
 

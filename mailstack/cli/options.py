@@ -92,7 +92,7 @@ def on_target(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(engine, **options)
         except MailstackError as error:
-            if (cause := engine.target.explained(error)) is error:
+            if (cause := engine.target.root_cause(error)) is error:
                 raise
             raise cause from None
 

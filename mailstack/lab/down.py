@@ -16,7 +16,7 @@ from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.lab import elsewhere, tools
 from mailstack.lab.leases import Leases, Watch
 from mailstack.lab.remains import Remains, observe_remains, plan_down
-from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveThings
+from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveObjects
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline, Progress
 from mailstack.runner.local import last_lines
@@ -177,9 +177,9 @@ def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> Non
                     project = compose.project_name(seen.name)
                     bare = compose.Compose(binary, project, (), with_tools.target.environment)
                     said = with_tools.runner.run(bare.down(), deadline=deadline).stderr
-                case RemoveThings():
-                    late = compose.being_made(said.splitlines(), seen.late)
-                    _remove_things(with_tools, seen.name, late, deadline, said)
+                case RemoveObjects():
+                    late = compose.objects_in_creation(said.splitlines(), seen.late)
+                    _remove_objects(with_tools, seen.name, late, deadline, said)
     finally:
         # Remove the secrets even after an error of the engine. The next `down` finds the rest by its labels.
         known = directory.load()
@@ -190,7 +190,7 @@ def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> Non
         with_tools.target.forget(directory.name, known.ports.values() if known else ())
 
 
-def _remove_things(with_tools: Tools, name: str, late: frozenset[str], deadline: Deadline, said: str) -> None:
+def _remove_objects(with_tools: Tools, name: str, late: frozenset[str], deadline: Deadline, said: str) -> None:
     """Remove objects with the lab's labels until none is left or expected; `said` is the output of Compose before."""
     engine, coming = with_tools.engine, Deadline.after(LATE_SECONDS)
     while (left := engine.leftovers(name, state.owner())) or (late and not coming.passed()):

@@ -74,7 +74,7 @@ def _is_unmarked(target: Target, path: Path, lab: str) -> bool:
         return False
     if (found := state.read(path / "lab.json")) is None:
         return False
-    here = not found.engine or target.ends_in(found.engine)
+    here = not found.engine or target.matches_endpoint(found.engine)
     return here and (found.lab, found.owner) == (lab, state.owner())
 
 
@@ -86,4 +86,4 @@ def _earlier_places(target: Target) -> list[Path]:
         places.append(Path(chosen).absolute())
     if own := os.environ.get("XDG_RUNTIME_DIR"):
         places.append(Path(own) / "mailstack")
-    return [target.below(place) for place in places]
+    return [target.legacy_directory(place) for place in places]

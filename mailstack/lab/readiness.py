@@ -68,7 +68,7 @@ def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] 
     patience = Deadline.after(min(deadline.remaining(), deadline.seconds))
     try:
         container = lab.one(Role.SENDER).container
-        listens = lab.engine.says(container, "daemon started", patience.seconds)
+        listens = lab.engine.prints(container, "daemon started", patience.seconds)
     except HostError:  # it does not run, or ended between the two queries
         raise CheckFailed(f"lab “{lab.name}” did not come up") from None
     if not listens and patience.passed():

@@ -9,7 +9,7 @@ from mailstack import state
 from mailstack.engine import compose
 from mailstack.engine.inventory import Inventory
 from mailstack.lab import elsewhere
-from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveThings, Step
+from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveObjects, Step
 from mailstack.lab.tools import Tools
 from mailstack.state import LabDirectory, State
 
@@ -57,7 +57,7 @@ def plan_down(seen: Remains, owner: str) -> Plan:
         taken = [each for each in things if each in by_compose or each in compose_things]
         steps.append(ComposeDown("they are the lab's project", tuple(taken)))
         things = [each for each in things if each not in taken]
-    steps.append(RemoveThings("they have the labels of the lab and its owner", tuple(things)))
+    steps.append(RemoveObjects("they have the labels of the lab and its owner", tuple(things)))
     if seen.made:
         steps.append(RemoveDirectory("the lab's secrets are in it", (str(seen.path),)))
     steps += [RemoveDirectory("files of the lab are in it, too", (str(path),)) for path in seen.elsewhere]

@@ -23,7 +23,7 @@ class Starts:
     def hear(self, line: str) -> None:
         """Process one line of Compose's output."""
         self._said.append(line)
-        if service := compose.started(line, self._project):
+        if service := compose.started_service(line, self._project):
             with self._changed:
                 self._started.add(service)
                 self._changed.notify_all()
@@ -35,8 +35,8 @@ class Starts:
             self._changed.notify_all()
 
     def being_made(self) -> frozenset[str]:
-        """Return the objects that Compose had requested and not received when it ended; see `compose.being_made`."""
-        return compose.being_made(self._said)
+        """Return the objects that Compose had requested and not received when it ended; as `compose` does."""
+        return compose.objects_in_creation(self._said)
 
     def wait(self, service: str) -> None:
         """Wait until the service has been started, or Compose has ended."""

@@ -82,7 +82,7 @@ class Startup:
         self._built = True
         tools = self._tools
         images.ensure_images(
-            tools.engine, tools.runner, self.compose.build(), step.names, tools.progress, here=tools.own_engine
+            tools.engine, tools.runner, self.compose.build(), step.names, tools.progress, own_engine=tools.own_engine
         )
 
     def _up(self, step: ComposeUp, *, heard: bool = False) -> Result:
@@ -116,7 +116,7 @@ class Startup:
         remedy = f"`{target.line('doctor')}` says what is missing"
         if not self._new and claims.lost_ports(target, state, document, idle):
             remedy = f"end what listens there, or `{target.line('down', lab=state.lab)}`: a new lab chooses others"
-        said = self.endings.logs() or last_lines(compose.complaints(result.stderr), 6)
+        said = self.endings.logs() or last_lines(compose.without_progress(result.stderr), 6)
         return HostError(
             f"lab “{state.lab}” could not be started" + self.endings.told() + taken,
             details=files.blot(self._directory.files, said),

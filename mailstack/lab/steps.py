@@ -126,7 +126,7 @@ class ComposeDown(Step):
     kind = "compose down"
 
 
-class RemoveThings(Step):
+class RemoveObjects(Step):
     """Remove all objects with the labels of the lab and its owner, also those that appear meanwhile."""
 
     kind = "remove"

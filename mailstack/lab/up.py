@@ -96,7 +96,7 @@ def ensure(
     try:
         _locked_up(engine, request, progress, using, ENSURE_SECONDS, waits, unless_up=True)
     except MailstackError as error:
-        raise engine.target.explained(error) from None
+        raise engine.target.root_cause(error) from None
 
 
 def dry_run(engine: Engine, request: Request, progress: Progress, using: Tools | None = None) -> Plan:

@@ -30,11 +30,11 @@ Error response from daemon: no such image: Container of nothing"""
     ],
 )
 def test_what_compose_has_started_is_known_by_its_words(line: str, service: str) -> None:
-    assert compose.started(line, "mailstack-a") == service
+    assert compose.started_service(line, "mailstack-a") == service
 
 
 def test_of_what_compose_says_its_steps_are_no_complaints() -> None:
-    assert compose.complaints(SAID) == SAID.splitlines()[-1]
+    assert compose.without_progress(SAID) == SAID.splitlines()[-1]
 
 
 def test_what_compose_asked_for_and_was_not_given_is_known_by_its_words() -> None:
