@@ -157,7 +157,7 @@ class Accounts:
             return
         self._looked = True
         with contextlib.suppress(MailstackError):
-            for noted in account_leases.left(self.lab.directory.path):
+            for noted in account_leases.abandoned(self.lab.directory.path):
                 if addresses := [address for address in noted if not address_flaw(address)]:
                     self.remove_several(addresses)
 

@@ -190,9 +190,9 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
         return
     with Progress(progress) as show:
         if stale:
-            removed = removal.stale(engine, show)
+            removed = removal.remove_stale(engine, show)
         elif everything:
-            removed = removal.everything(engine, show)
+            removed = removal.remove_all(engine, show)
         else:
             removed = [name] if removal.down(engine, name, show) else []
     if as_json:

@@ -18,7 +18,7 @@ from pathlib import Path
 from mailstack.errors import HostError
 from mailstack.storage import locks
 
-_COMING = ".coming"
+_PENDING = ".coming"
 
 
 class AccountLease:
@@ -36,13 +36,13 @@ class AccountLease:
             # Lock the file before it gets its final name. Another process that saw it unlocked would take it for a
             # left-over lease and lock it while it waits for the lab's lock. This process holds the lab's lock and
             # would wait for the file: a deadlock.
-            coming = self._path.with_suffix(_COMING)
+            pending = self._path.with_suffix(_PENDING)
             try:
                 self._directory.mkdir(mode=0o700, exist_ok=True)  # no parents: a removed lab stays removed
-                self._fd = os.open(coming, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                self._fd = os.open(pending, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
                 os.register_at_fork(after_in_child=self._close)  # a child may outlive this process
                 fcntl.flock(self._fd, fcntl.LOCK_EX)
-                coming.rename(self._path)
+                pending.rename(self._path)
             except OSError as error:
                 self._close()
                 raise HostError(f"{self._directory}: cannot be written: {error.strerror}") from None
@@ -68,10 +68,10 @@ class AccountLease:
             self._fd = None
 
 
-def left(lab: Path) -> Iterator[list[str]]:
+def abandoned(lab: Path) -> Iterator[list[str]]:
     """Yield the addresses of each lease whose process was killed; remove its file when the next one is requested."""
     for path in (lab / "guests").glob("*"):
-        if path.suffix == _COMING:
+        if path.suffix == _PENDING:
             continue
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -60,7 +60,7 @@ class Execution:
         directory: LabDirectory,
         wanted: Desired,
         seen: Observation,
-        given: RelayFiles,
+        relay_files: RelayFiles,
         patience: float,
         pool: ThreadPoolExecutor,
         stopwatch: Stopwatch,
@@ -69,11 +69,11 @@ class Execution:
         self.proof = Proof(tools, directory, patience, pool)
         self._tools = tools
         self._directory = directory
-        self._given = given
+        self._relay_files = relay_files
         self._pool = pool
         self._stopwatch = stopwatch
         self._startup = Startup(tools, directory, wanted, seen, self.starts)
-        self._claimed: Future[str] | None = None
+        self._name_claim: Future[str] | None = None
         self._warm: Future[None] | None = None
         self._verified: Verified | None = None
         self._sender = ""
@@ -89,10 +89,10 @@ class Execution:
         try:
             for step in steps.steps:
                 if isinstance(step, ComposeUp):
-                    self._prepared()
+                    self._before_compose()
                     if any(each.beside for each in proofs):
                         # No older server answers at the lab's ports: begin the proof while Compose runs.
-                        self.proof.begin(self.wanted.state, self.starts, self._startup.endings)
+                        self.proof.begin(self.wanted.state, self.starts, self._startup.ended_services)
                 self._perform(step)
         finally:
             self.starts.finish()
@@ -106,7 +106,7 @@ class Execution:
             case Record():
                 self._record(step)
             case ClaimName():
-                self._claimed = self._claim()
+                self._name_claim = self._claim()
             case WriteFiles():
                 files.write(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
                 self._tools.target.hand_over(self._directory.files)
@@ -138,10 +138,10 @@ class Execution:
 
     def _settle_name(self) -> None:
         """Wait for the claim of the lab's name. Raises InputError when another owner has claimed it meanwhile."""
-        if self._claimed:
-            plan.refuse_others(self.wanted.state, {self._claimed.result()})
+        if self._name_claim:
+            plan.refuse_others(self.wanted.state, {self._name_claim.result()})
 
-    def _prepared(self) -> None:
+    def _before_compose(self) -> None:
         self._settle_name()
         self._stopwatch.done("files")
         self._tools.progress("starting the containers")
@@ -157,9 +157,9 @@ class Execution:
         if self._warm:
             self._warm.result()
         self._tools.progress("sending the mail that proves it")
-        if not self.proof.begun:
-            self.proof.begin(self.wanted.state, self.starts, self._startup.endings)
-        with self._explained():
+        if not self.proof.is_running:
+            self.proof.begin(self.wanted.state, self.starts, self._startup.ended_services)
+        with self._with_logs():
             self._verified, self._sender = self.proof.result()
         self._stopwatch.done("ready")
 
@@ -168,21 +168,21 @@ class Execution:
 
         relay = self.wanted.lab.relay
         assert relay
-        assert self._given.credentials
+        assert self._relay_files.credentials
         self._tools.progress(f"logging in to {relay.host}:{relay.port}")
-        with self._explained():
-            relay_login.log_in(self._tools.engine, self._sender, relay, self._given.credentials)
+        with self._with_logs():
+            relay_login.log_in(self._tools.engine, self._sender, relay, self._relay_files.credentials)
         self._stopwatch.done("ready")
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _with_logs(self) -> Iterator[None]:
         """Add the servers' logs to an error, without secrets: an outside relay may have repeated one."""
         try:
             yield
         except (CheckFailed, DeadlinePassed) as error:
             clean = files.blotter(self._directory.files).clean
-            error.message = clean(error.message) + self._startup.endings.told()
-            logs = self._startup.endings.logs() or self._startup.endings.all_logs()
+            error.message = clean(error.message) + self._startup.ended_services.summary()
+            logs = self._startup.ended_services.logs() or self._startup.ended_services.all_logs()
             error.details = clean("\n".join(filter(None, (error.details, logs))))
             raise
 

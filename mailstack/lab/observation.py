@@ -50,12 +50,12 @@ def observe(
     directory: LabDirectory,
     wanted: State,
     before: State | None,
-    given: RelayFiles,
+    relay_files: RelayFiles,
     pool: ThreadPoolExecutor,
     *,
-    closely: bool = False,
+    in_detail: bool = False,
 ) -> Observation:
-    """Read the definition of the `wanted` lab and observe its present state; `closely`: also images and digests.
+    """Read the definition of the `wanted` lab and observe its present state; `in_detail`: also images and digests.
 
     Raises LabFileError, HostError.
     """
@@ -67,10 +67,10 @@ def observe(
     fresh = None
     if not files.certificates_valid(directory.files):
         fresh = pool.submit(pki.make, files.SERVER_NAMES)
-    asked = pool.submit(_ask, tools, directory.name)
+    inventory_query = pool.submit(_supported_inventory, tools, directory.name)
     document = resolve(tools.runner, project(tools.target, tools.runner, wanted, directory), paths)
     lab = read_definition(document, paths)
-    inventory = asked.result()
+    inventory = inventory_query.result()
     made = directory.is_made()
     seen = Observation(
         state=before,
@@ -87,15 +87,15 @@ def observe(
             directory.files,
             lab,
             fresh=fresh.result() if fresh else None,
-            outside=given.credentials,
-            relay_ca=given.authorities,
+            outside=relay_files.credentials,
+            relay_ca=relay_files.authorities,
         ),
         host=tools.target.host,
     )
-    return _closely(tools, directory, wanted, seen) if closely else seen
+    return _with_details(tools, directory, wanted, seen) if in_detail else seen
 
 
-def _ask(tools: Tools, name: str) -> Inventory:
+def _supported_inventory(tools: Tools, name: str) -> Inventory:
     requirements.refuse_old(tools.engine)
     return tools.engine.inventory(name)
 
@@ -105,21 +105,21 @@ def _subnets(
 ) -> Mapping[str, str]:
     if inventory.owners() - {wanted.owner}:
         return {}  # another owner's lab: the plan refuses it
-    return claims.of_subnets(
+    return claims.allocate_subnets(
         tools.target, tools.home, wanted, document, inventory.networks, before.subnets if before else {}
     )
 
 
-def _closely(tools: Tools, directory: LabDirectory, wanted: State, seen: Observation) -> Observation:
+def _with_details(tools: Tools, directory: LabDirectory, wanted: State, seen: Observation) -> Observation:
     """Add missing images and the digests of the definitions, which Compose would find out itself."""
     hashes = None
     if seen.state:
-        told = run_checked(
+        result = run_checked(
             tools.runner,
             project(tools.target, tools.runner, wanted, directory, seen.document).hashes(),
             deadline=Deadline.after(_HASH_SECONDS),
         )
-        hashes = dict(line.split(" ", 1) for line in told.stdout.splitlines())
+        hashes = dict(line.split(" ", 1) for line in result.stdout.splitlines())
     return replace(seen, missing_images=missing_images(tools, wanted), hashes=hashes)
 
 

@@ -122,8 +122,8 @@ def _start(wanted: Desired, seen: Observation) -> Iterator[Step]:
     if seen.state is not None:
         changed = files.differing(wanted.texts, seen.handed)
         # A service that Compose starts in this step reads its files anyway.
-        made = {name for change in changes if change.step != "remove containers" for name in change.concerns}
-        if stale := [service for service in files.readers(changed, wanted.state.services) if service not in made]:
+        restarted = {name for change in changes if change.step != "remove containers" for name in change.concerns}
+        if stale := [service for service in files.readers(changed, wanted.state.services) if service not in restarted]:
             read_by = [service.files for service in wanted.state.services if service.name in stale]
             read = [name for name in changed if any(name in names for names in read_by)]
             yield Restart(f"changed: {', '.join(read)}", tuple(stale))
@@ -172,7 +172,7 @@ def compose_changes(
     yield from grouped("remove containers", dict.fromkeys(surplus, "not in the definition"), surplus)
 
 
-def _missing(section: Mapping[str, Json] | None, there: set[str], *, labelled: bool = False) -> list[str]:
+def _missing(section: Mapping[str, Json] | None, present: set[str], *, labelled: bool = False) -> list[str]:
     """Return the names of the networks or volumes to create.
 
     `labelled`: only those with the lab's label, because no other volumes are observed.
@@ -180,12 +180,12 @@ def _missing(section: Mapping[str, Json] | None, there: set[str], *, labelled: b
     return [
         each["name"]
         for each in (section or {}).values()
-        if not each.get("external") and each["name"] not in there and (not labelled or LABEL_LAB in _labels(each))
+        if not each.get("external") and each["name"] not in present and (not labelled or LABEL_LAB in _labels(each))
     ]
 
 
-def _labels(thing: Json) -> Mapping[str, str]:
-    return thing.get("labels") or {}
+def _labels(section: Json) -> Mapping[str, str]:
+    return section.get("labels") or {}
 
 
 def recovery(failure: Failure, wanted: Desired) -> tuple[Step, ...]:

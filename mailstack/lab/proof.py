@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mailstack.lab.running import RunningLab
-from mailstack.lab.service_events import Endings, Starts
+from mailstack.lab.service_events import EndedServices, Starts
 from mailstack.lab.tools import Tools
 from mailstack.model import Countdown
 from mailstack.roles import Role
@@ -29,9 +29,9 @@ class Proof:
         self._directory = directory
         self._pool = pool
         self._countdown = Countdown(patience)
-        self._begun: tuple[Future[tuple[str, float]], Future[str]] | None = None
+        self._futures: tuple[Future[tuple[str, float]], Future[str]] | None = None
 
-    def begin(self, state: State, starts: Starts, endings: Endings) -> None:
+    def begin(self, state: State, starts: Starts, ended_services: EndedServices) -> None:
         """Begin the proof in the background; it waits for the start of the services that it needs."""
         from mailstack.lab import readiness
 
@@ -42,27 +42,27 @@ class Proof:
             for name in lab.defined.names(role):
                 starts.wait(name)
 
-        self._begun = (
-            self._pool.submit(self._tools.transaction, lab, self._countdown, endings.any, started),
+        self._futures = (
+            self._pool.submit(self._tools.transaction, lab, self._countdown, ended_services.any, started),
             self._pool.submit(readiness.sender, lab, self._countdown, started),
         )
 
     @property
-    def begun(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the proof has begun and was not cancelled."""
-        return self._begun is not None
+        return self._futures is not None
 
     def cancel(self) -> None:
         """Cancel the proof: its threads end at their next look at the deadline."""
         self._countdown.cancel()
-        self._begun = None
+        self._futures = None
 
     def result(self) -> tuple[Verified, str]:
         """Wait for the proof, whose time limit starts now; return the mail and the id of the sender's container.
 
         Raises CheckFailed, DeadlinePassed.
         """
-        assert self._begun
-        mail, sender = self._begun
+        assert self._futures
+        mail, sender = self._futures
         self._countdown.start()
         return Verified(*mail.result()), sender.result()

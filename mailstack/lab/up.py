@@ -17,7 +17,7 @@ from mailstack.host import requirements
 from mailstack.lab import claims, plan, tools
 from mailstack.lab.down import remove
 from mailstack.lab.execution import Execution, Stopwatch
-from mailstack.lab.leases import Watch
+from mailstack.lab.leases import UpGuard
 from mailstack.lab.observation import Observation, observe
 from mailstack.lab.plan import Desired
 from mailstack.lab.proof import Verified
@@ -72,7 +72,7 @@ def up(engine: Engine, request: Request, progress: Progress, using: Tools | None
 
     Raises MailstackError.
     """
-    report = _locked_up(engine, request, progress, using, state.LOCK_SECONDS, lambda: progress(_WAITING))
+    report = _up_under_lock(engine, request, progress, using, state.LOCK_SECONDS, lambda: progress(_WAITING))
     assert report is not None
     return report
 
@@ -89,12 +89,12 @@ def ensure(
     A process that has to wait calls `meanwhile` first. Raises MailstackError.
     """
 
-    def waits() -> None:
+    def on_wait() -> None:
         progress(_WAITING)
         meanwhile()
 
     try:
-        _locked_up(engine, request, progress, using, ENSURE_SECONDS, waits, unless_up=True)
+        _up_under_lock(engine, request, progress, using, ENSURE_SECONDS, on_wait, unless_up=True)
     except MailstackError as error:
         raise engine.target.root_cause(error) from None
 
@@ -103,18 +103,18 @@ def dry_run(engine: Engine, request: Request, progress: Progress, using: Tools |
     """Return the plan of `up`; change nothing. Raises the errors that `up` raises before its first change."""
     state.check_name(request.name)
     with_tools = using or tools.of(engine, progress)
-    directory, given = with_tools.directory(request.name), read_relay_files(request)
+    directory, relay_files = with_tools.directory(request.name), read_relay_files(request)
     with ThreadPoolExecutor(max_workers=3) as pool:
-        return _planned(with_tools, directory, request, given, pool, closely=True)[2]
+        return _make_plan(with_tools, directory, request, relay_files, pool, in_detail=True)[2]
 
 
-def _locked_up(
+def _up_under_lock(
     engine: Engine,
     request: Request,
     progress: Progress,
     using: Tools | None,
     patience: float,
-    waits: Callable[[], None],
+    on_wait: Callable[[], None],
     *,
     unless_up: bool = False,
 ) -> Report | None:
@@ -122,47 +122,47 @@ def _locked_up(
     state.check_name(request.name)
     with_tools = using or tools.of(engine, progress)
     directory = with_tools.directory(request.name)
-    given = read_relay_files(request)
+    relay_files = read_relay_files(request)
     with (
-        Watch(with_tools.target, directory.home, request.name, with_tools.runner) as watch,
-        directory.locked(Deadline.after(patience), waits) as lock,
+        UpGuard(with_tools.target, directory.home, request.name, with_tools.runner) as watch,
+        directory.locked(Deadline.after(patience), on_wait) as lock,
     ):
-        if unless_up and (found := directory.load()) is not None and found.stays:
+        if unless_up and (record := directory.load()) is not None and record.stays:
             return None
-        return _up(with_tools.holding(lock), directory, request, given, watch, stopwatch)
+        return _up(with_tools.holding(lock), directory, request, relay_files, watch, stopwatch)
 
 
-def _planned(
+def _make_plan(
     with_tools: Tools,
     directory: LabDirectory,
     request: Request,
-    given: RelayFiles,
+    relay_files: RelayFiles,
     pool: ThreadPoolExecutor,
     *,
-    closely: bool = False,
+    in_detail: bool = False,
 ) -> tuple[Observation, Desired, Plan]:
     before = directory.load()
-    ports = {} if before else claims.of_ports(with_tools.target, with_tools.home, request.name)
+    ports = {} if before else claims.allocate_ports(with_tools.target, with_tools.home, request.name)
     first = draft(request, before, ports, with_tools.target.url, time.time())
     with_tools.progress("reading the definition")
-    seen = observe(with_tools, directory, first, before, given, pool, closely=closely)
+    seen = observe(with_tools, directory, first, before, relay_files, pool, in_detail=in_detail)
     wanted = plan.desired(first, seen)
-    return seen, wanted, plan.plan_up(wanted, seen, log_in=given.credentials is not None)
+    return seen, wanted, plan.plan_up(wanted, seen, log_in=relay_files.credentials is not None)
 
 
 def _up(
     with_tools: Tools,
     directory: LabDirectory,
     request: Request,
-    given: RelayFiles,
-    watch: Watch,
+    relay_files: RelayFiles,
+    watch: UpGuard,
     stopwatch: Stopwatch,
 ) -> Report:
     with ThreadPoolExecutor(max_workers=3) as pool:
-        seen, wanted, steps = _planned(with_tools, directory, request, given, pool)
+        seen, wanted, steps = _make_plan(with_tools, directory, request, relay_files, pool)
         stopwatch.done("definition")
         watch.needed = seen.state is None
-        execution = Execution(with_tools, directory, wanted, seen, given, request.patience, pool, stopwatch)
+        execution = Execution(with_tools, directory, wanted, seen, relay_files, request.patience, pool, stopwatch)
         try:
             verified = execution.run(steps)
         except BaseException as error:
@@ -170,16 +170,16 @@ def _up(
             if isinstance(error, HostError | DeadlinePassed | CheckFailed):
                 error.message += requirements.short_of_disk(with_tools.engine)
             if not request.keep:
-                _undo(with_tools, directory, seen, watch, execution.starts.being_made())
+                _roll_back(with_tools, directory, seen, watch, execution.starts.unfinished_objects())
             elif isinstance(error, Reported):
                 error.remedy = error.remedy or f"it was kept: {with_tools.target.line('logs', lab=request.name)}"
             raise
-        reached = execution.wanted.state
-        watch.needed = seen.state is None and reached.expires != "never"
+        final = execution.wanted.state
+        watch.needed = seen.state is None and final.expires != "never"
         return Report(
-            lab=reached.lab,
+            lab=final.lab,
             services=tuple(service.name for service in wanted.lab.services),
-            endpoints={name: Endpoint("127.0.0.1", number) for name, number in reached.ports.items()},
+            endpoints={name: Endpoint("127.0.0.1", number) for name, number in final.ports.items()},
             ca_file=directory.ca_file,
             accounts=tuple(wanted.lab.addresses()),
             verified=verified,
@@ -188,7 +188,9 @@ def _up(
         )
 
 
-def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: Watch, late: frozenset[str]) -> None:
+def _roll_back(
+    with_tools: Tools, directory: LabDirectory, seen: Observation, watch: UpGuard, late: frozenset[str]
+) -> None:
     """Remove a new lab that did not come up, with `late` objects; restore a lab that was up before."""
     if seen.state is None:
         with_tools.progress("removing what was made")
@@ -196,10 +198,10 @@ def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: 
             remove(with_tools, directory, late)
             watch.needed = False
     else:
-        _go_back(with_tools, directory, seen.state, seen)
+        _restore(with_tools, directory, seen.state, seen)
 
 
-def _go_back(with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation) -> None:
+def _restore(with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation) -> None:
     with_tools.progress("putting the lab back as it was")
     changed = files.restore(directory.files, seen.handed)
     with_tools.target.hand_over(directory.files)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mailstack.errors import HostError
-from mailstack.lab.account_leases import AccountLease, left
+from mailstack.lab.account_leases import AccountLease, abandoned
 
 pytestmark = pytest.mark.process
 
@@ -34,16 +34,16 @@ def other(lab: Path, then: str = "print(flush=True)") -> Iterator[subprocess.Pop
 
 def test_what_a_killed_process_has_added_is_left_and_is_told_once(tmp_path: Path) -> None:
     with other(tmp_path):
-        assert list(left(tmp_path)) == []
-    assert list(left(tmp_path)) == [["a@example.com", "b@example.com"]]
-    assert list(left(tmp_path)) == []
+        assert list(abandoned(tmp_path)) == []
+    assert list(abandoned(tmp_path)) == [["a@example.com", "b@example.com"]]
+    assert list(abandoned(tmp_path)) == []
 
 
 def test_what_could_not_be_removed_is_told_again(tmp_path: Path) -> None:
     with other(tmp_path):
         pass
-    next(left(tmp_path))  # and no further: an error, say
-    assert len(list(left(tmp_path))) == 1
+    next(abandoned(tmp_path))  # and no further: an error, say
+    assert len(list(abandoned(tmp_path))) == 1
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_could_not_be_removed_is_told_again(tmp_path: Path) -> None:
 def test_what_was_removed_or_is_to_stay_is_not_left(then: str, tmp_path: Path) -> None:
     with other(tmp_path, then):
         pass
-    assert list(left(tmp_path)) == []
+    assert list(abandoned(tmp_path)) == []
     assert list((tmp_path / "guests").iterdir()) == []
 
 
@@ -62,7 +62,7 @@ def test_a_child_that_was_forked_owns_nothing(tmp_path: Path) -> None:
     with other(tmp_path, "import os; os.fork() or print(flush=True)") as parent:
         parent.kill()
         parent.wait()
-        assert len(list(left(tmp_path))) == 1
+        assert len(list(abandoned(tmp_path))) == 1
 
 
 def test_nobody_takes_a_guest_that_is_only_just_coming_for_one_that_was_left(
@@ -74,14 +74,14 @@ def test_nobody_takes_a_guest_that_is_only_just_coming_for_one_that_was_left(
 
     def late(fd: int, operation: int) -> None:
         if operation == fcntl.LOCK_EX and not seen:  # others look a moment before
-            seen.append(list(left(tmp_path)))
+            seen.append(list(abandoned(tmp_path)))
         lock(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
     lease = AccountLease(tmp_path)
     lease.note(["a@example.com"])
     assert seen == [[]]
-    assert list(left(tmp_path)) == []
+    assert list(abandoned(tmp_path)) == []
     lease.removed(["a@example.com"])
     assert list((tmp_path / "guests").iterdir()) == []
 
@@ -90,7 +90,7 @@ def test_one_s_own_accounts_are_not_left_as_long_as_one_lives(tmp_path: Path) ->
     lease = AccountLease(tmp_path)
     lease.note(["a@example.com"])
     lease.removed(["b@example.com"])
-    assert list(left(tmp_path)) == []
+    assert list(abandoned(tmp_path)) == []
     lease.disown()
 
 
@@ -98,4 +98,4 @@ def test_a_lab_that_has_gone_is_not_made_again_for_its_guests(tmp_path: Path) ->
     with pytest.raises(HostError, match="cannot be written"):
         AccountLease(tmp_path / "gone").note(["a@example.com"])
     assert list(tmp_path.iterdir()) == []
-    assert list(left(tmp_path / "gone")) == []
+    assert list(abandoned(tmp_path / "gone")) == []

@@ -134,25 +134,25 @@ def test_only_networks_that_are_made_and_ask_for_nothing_get_a_subnet() -> None:
 
 
 def test_a_lab_s_own_networks_are_not_in_its_way_and_everybody_else_s_are(here: Home) -> None:
-    first = claims.of_subnets(HERE, here, WANTED, DOCUMENT, [])
+    first = claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, [])
     own = [Network(f"mailstack-a_{name}", {}, (subnet,)) for name, subnet in first.items()]
-    assert claims.of_subnets(HERE, here, WANTED, DOCUMENT, own, first) == first
+    assert claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, own, first) == first
     others = [Network(f"other_{name}", {}, (subnet,)) for name, subnet in first.items()]
-    second = claims.of_subnets(HERE, here, WANTED, DOCUMENT, others, first)
+    second = claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, others, first)
     assert not set(second.values()) & set(first.values())
-    assert not set(claims.of_subnets(HERE, here, WANTED, DOCUMENT, [], refused=list(first.values())).values()) & set(
-        first.values()
-    )
+    assert not set(
+        claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, [], refused=list(first.values())).values()
+    ) & set(first.values())
 
 
 @pytest.mark.sockets
 def test_a_lab_that_is_just_coming_up_has_promised_its_subnets_and_ports_to_itself(here: Home) -> None:
     first, numbers = (
-        claims.of_subnets(HERE, here, WANTED, DOCUMENT, []),
-        claims.of_ports(HERE, here, "a"),
+        claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, []),
+        claims.allocate_ports(HERE, here, "a"),
     )
     other = LabDirectory(here, "b")
     other.make()
     other.save(State("b", "me@here", "never", "tag", (), numbers, first))
-    assert not set(claims.of_subnets(HERE, here, WANTED, DOCUMENT, []).values()) & set(first.values())
-    assert not set(claims.of_ports(HERE, here, "a").values()) & set(numbers.values())
+    assert not set(claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, []).values()) & set(first.values())
+    assert not set(claims.allocate_ports(HERE, here, "a").values()) & set(numbers.values())
