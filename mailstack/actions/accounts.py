@@ -27,10 +27,10 @@ _ANSWER_SECONDS = 30.0
 
 # Addresses sent to Postfix's program before its answer is read. They and the answer fit into a pipe (pipe(7)), which
 # avoids a deadlock: each side would wait for the other to read.
-_AT_ONCE = 200
+_BATCH = 200
 
 # Dovecot's directories for an account: its mail_home and its mail_volatile_path.
-_PLACES = ("/srv/mail", "/tmp/locks")
+_STORE_DIRECTORIES = ("/srv/mail", "/tmp/locks")
 
 
 class Accounts:
@@ -40,7 +40,7 @@ class Accounts:
         self.lab = lab
         self._progress = progress
         self._tables = _Tables(lab)
-        self._looked = False  # for temporary accounts that killed processes have left
+        self._checked_abandoned = False  # for temporary accounts that killed processes have left
 
     def __enter__(self) -> Accounts:
         return self
@@ -68,7 +68,7 @@ class Accounts:
         address = _checked(self.lab, address)
         password = password or new_password()
         if temporary:
-            self._remove_left()
+            self._remove_abandoned()
         with self._locked():
             # Not the whole list of accounts: it grows with every test of a suite.
             if files.is_added(self.lab.directory.files, address) or address in self.lab.defined.addresses():
@@ -93,16 +93,16 @@ class Accounts:
         """
         addresses = [_checked(self.lab, address) for address in addresses]
         added = {address: new_password() for address in addresses}
-        self._remove_left()
+        self._remove_abandoned()
         with self._locked():
-            there = set(self.lab.definition().addresses())
+            existing = set(self.lab.definition().addresses())
             for address in addresses:
-                if address in there:
+                if address in existing:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             self.lab.account_lease.note(addresses)
             try:
-                given = {Account(address, quota): password for address, password in added.items()}
-                self._keep(given)
+                accounts = {Account(address, quota): password for address, password in added.items()}
+                self._keep(accounts)
                 self._tables.change("add", addresses)
             except BaseException:
                 self._drop(addresses)
@@ -136,9 +136,9 @@ class Accounts:
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):
                 defined = address in self.lab.defined.addresses()
-                what = "is of the lab's definition" if defined else "is no account"
+                problem = "is of the lab's definition" if defined else "is no account"
                 raise InputError(
-                    f"{address} {what}: only accounts that were added to the running lab can be removed",
+                    f"{address} {problem}: only accounts that were added to the running lab can be removed",
                     remedy=self.lab.line("account", "list"),
                 )
             password = self.lab.password(address)
@@ -151,11 +151,11 @@ class Accounts:
         """Return the accounts that were added since the lab was started."""
         return files.added(self.lab.directory.files)
 
-    def _remove_left(self) -> None:
+    def _remove_abandoned(self) -> None:
         """Remove the temporary accounts of killed processes. Errors are ignored: they do not concern this process."""
-        if self._looked:
+        if self._checked_abandoned:
             return
-        self._looked = True
+        self._checked_abandoned = True
         with contextlib.suppress(MailstackError):
             for noted in account_leases.abandoned(self.lab.directory.path):
                 if addresses := [address for address in noted if not address_flaw(address)]:
@@ -178,18 +178,18 @@ class Accounts:
     def _empty(self, addresses: Sequence[str]) -> None:
         """Remove the mailboxes of removed accounts."""
         store = self.lab.one(Role.STORE).container
-        names = "".join(f"{place}/{address}\0" for address in addresses for place in _PLACES)
+        names = "".join(f"{place}/{address}\0" for address in addresses for place in _STORE_DIRECTORIES)
         result = self.lab.engine.execute(store, ["xargs", "-0", "rm", "-rf", "--"], input=names.encode())
         if result.code != 0:
-            what = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
-            raise HostError(f"{what} could not be removed: {result.stderr.strip()}")
+            problem = "the mailbox of " + (addresses[0] if len(addresses) == 1 else f"{len(addresses)} accounts")
+            raise HostError(f"{problem} could not be removed: {result.stderr.strip()}")
 
 
 def _checked(lab: RunningLab, address: str) -> str:
     """Return the address in lower case. Raises InputError unless it can be a new account of the lab."""
     if flaw := address_flaw(address):
-        shown = f"{address[:300]!r} cannot be an account's address"
-        raise InputError(f"{shown}: it {flaw}", remedy="write it like dora@example.com")
+        problem = f"{address[:300]!r} cannot be an account's address"
+        raise InputError(f"{problem}: it {flaw}", remedy="write it like dora@example.com")
     address = address.lower()
     definition = lab.defined
     domains = [domain.name for domain in definition.domains]
@@ -222,8 +222,8 @@ class _Tables:
             self._program = self._lab.engine.stream(self._lab.one(Role.SUBMISSION).container, ["accounts"])
             self._program.settimeout(_ANSWER_SECONDS)
         try:
-            for first in range(0, len(addresses), _AT_ONCE):
-                self._exchange(self._program, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")
+            for first in range(0, len(addresses), _BATCH):
+                self._exchange(self._program, f"{action} {' '.join(addresses[first : first + _BATCH])}\n")
         except BaseException:
             self.close()  # a late answer must not be taken for the answer to the next request
             raise

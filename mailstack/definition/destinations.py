@@ -15,7 +15,7 @@ def of(lab: Lab, address: str) -> tuple[set[str], set[str]]:
     aliases = {alias.address: alias.targets for alias in lab.aliases}
     accounts = set(lab.addresses())
     catch_alls = {domain.name: domain.catch_all for domain in lab.domains if domain.catch_all}
-    mailboxes_found, others, pending, seen = set(), set(), [address.lower()], set()
+    receivers, others, pending, seen = set(), set(), [address.lower()], set()
     while pending:
         current = pending.pop()
         local, _, domain = current.rpartition("@")
@@ -24,11 +24,11 @@ def of(lab: Lab, address: str) -> tuple[set[str], set[str]]:
             continue
         seen.add(current)
         if plain in accounts:
-            mailboxes_found.add(plain)
+            receivers.add(plain)
         elif plain in aliases:
             pending.extend(aliases[plain])
         elif catch_all := catch_alls.get(domain):
             pending.append(catch_all)
         else:
             others.add(current)
-    return mailboxes_found, others
+    return receivers, others

@@ -48,16 +48,16 @@ class EngineObjects(Client):
     @mapped
     def labs(self, owner: str | None = None) -> dict[str, str]:
         """Return every lab with any object on this engine: name → owner. `owner` limits it to that owner's labs."""
-        labels_found = self._labels(f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB)
-        return {labels[LABEL_LAB]: labels.get(LABEL_OWNER, "") for labels in labels_found if labels.get(LABEL_LAB)}
+        matching = self._labels(f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB)
+        return {labels[LABEL_LAB]: labels.get(LABEL_OWNER, "") for labels in matching if labels.get(LABEL_LAB)}
 
     @mapped
     def expires(self, lab: str, owner: str) -> str | None:
         """Return when a lab expires: seconds of the epoch, or "never"; None when it has no object on this engine."""
-        labels_found = self._labels(f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}")
+        matching = self._labels(f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}")
         return next(
-            (labels[LABEL_EXPIRES] for labels in labels_found if LABEL_EXPIRES in labels),
-            "never" if labels_found else None,
+            (labels[LABEL_EXPIRES] for labels in matching if LABEL_EXPIRES in labels),
+            "never" if matching else None,
         )
 
     @mapped
@@ -95,8 +95,8 @@ class EngineObjects(Client):
     @mapped
     def claim(self, volume: str, labels: Mapping[str, str]) -> str:
         """Create a volume unless it exists, and return its owner by its label. Of several callers, one creates it."""
-        volume_created = self._quick.create_volume(volume, labels=dict(labels))
-        return str((volume_created["Labels"] or {}).get(LABEL_OWNER, ""))
+        created = self._quick.create_volume(volume, labels=dict(labels))
+        return str((created["Labels"] or {}).get(LABEL_OWNER, ""))
 
     def _labels(self, *wanted: str) -> list[dict[str, str]]:
         """Return the labels of every container, network and volume that has the `wanted` labels."""

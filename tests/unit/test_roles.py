@@ -233,8 +233,8 @@ def test_where_there_is_another_mta_a_mail_that_moves_back_is_not_overlooked() -
         looks.append(name)
         return [queues.Entry(name, "active", each, 0, 1, "", ()) for each in queue[name]]
 
-    assert [entry.service for entry in queues.looked(look, list(queue))] == ["sender"]
+    assert [entry.service for entry in queues.inspect_all(look, list(queue))] == ["sender"]
     assert looks == ["sender", "gateway", "postfix", "gateway", "sender"]
     looks.clear()
-    queues.looked(look, ["sender", "postfix"])
+    queues.inspect_all(look, ["sender", "postfix"])
     assert looks == ["sender", "postfix"]
