@@ -85,7 +85,7 @@ class Blotter:
 
     def clean(self, text: str) -> str:
         """Return `text` without the secrets."""
-        for form in self._forms if len(self._forms) <= _FEW else self._there(text):
+        for form in self._forms if len(self._forms) <= _FEW else self._present_forms(text):
             text = text.replace(form, _BLOT)
         return text
 
@@ -97,14 +97,14 @@ class Blotter:
             return [self.document(each) for each in value]
         return self.clean(value) if isinstance(value, str) else value
 
-    def _there(self, text: str) -> list[str]:
+    def _present_forms(self, text: str) -> list[str]:
         """Return the forms that the text contains, in one pass over the text: faster with thousands of forms."""
-        found = [form for form in self._forms if len(form) < _START and form in text]
+        present = [form for form in self._forms if len(form) < _START and form in text]
         for at in range(len(text) - _START + 1):
             for form in self._by_start.get(text[at : at + _START], ()):
                 if text.startswith(form, at):
-                    found.append(form)
-        return sorted(found, key=len, reverse=True)
+                    present.append(form)
+        return sorted(present, key=len, reverse=True)
 
 
 _START = 8  # characters of the prefix by which a form is looked up
@@ -116,12 +116,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]*")
 @functools.lru_cache(maxsize=64)
 def _forms(value: str) -> frozenset[str]:
     """Return a secret in all its encodings. Cached, because a lab's secrets are removed from many texts."""
-    found = {form for form in _base64(value.encode()) if len(form) >= _SHORTEST}
+    forms = {form for form in _base64(value.encode()) if len(form) >= _SHORTEST}
     if not _PLAIN.fullmatch(value):
         import html
 
         quoted = shlex.quote(value)
-        found |= {
+        forms |= {
             # In URLs (RFC 3986), in HTML, in JSON, in Python, in a shell, in IMAP and in Dovecot's files.
             *(urllib.parse.quote(value, safe=""), urllib.parse.quote(value), urllib.parse.quote_plus(value)),
             *(html.escape(value), html.escape(value, quote=False), json.dumps(value)[1:-1]),
@@ -131,7 +131,7 @@ def _forms(value: str) -> frozenset[str]:
             "".join(chr(b) if 33 <= b <= 126 and b not in b"+=" else f"+{b:02X}" for b in value.encode()),
             "".join(c if c.isascii() else "?" * len(c.encode()) for c in value),
         }
-    return frozenset({value, *found} - {""})
+    return frozenset({value, *forms} - {""})
 
 
 def _base64(value: bytes) -> Iterator[str]:

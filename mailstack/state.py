@@ -102,13 +102,13 @@ def read(path: Path) -> State | None:
     data = json_file.read(path)
     try:
         services = tuple(map(Service.of, data.get("services", ())))
-        found = State(**{**data, "files": tuple(data["files"]), "services": services})
+        state = State(**{**data, "files": tuple(data["files"]), "services": services})
     except (TypeError, KeyError, ValueError):
         return None
-    words = (found.lab, found.owner, found.expires, found.tag, found.relay, found.engine, *found.files)
-    fits = all(isinstance(word, str) for word in words) and isinstance(found.stays, bool)
-    fits = fits and all(isinstance(each, dict) for each in (found.ports, found.subnets, found.document))
-    return found if fits and all(isinstance(port, int) for port in found.ports.values()) else None
+    texts = (state.lab, state.owner, state.expires, state.tag, state.relay, state.engine, *state.files)
+    fits = all(isinstance(word, str) for word in texts) and isinstance(state.stays, bool)
+    fits = fits and all(isinstance(each, dict) for each in (state.ports, state.subnets, state.document))
+    return state if fits and all(isinstance(port, int) for port in state.ports.values()) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,8 @@ class Home:
 
     def files(self, suffix: str) -> list[str]:
         """Return the names of the labs with an empty file of this suffix in this home: `.lock`, `.users`."""
-        found = [Path(name) for name in directories.names(self.path)]
-        named = [path.stem for path in found if path.suffix == suffix and is_name(path.stem)]
+        paths = [Path(name) for name in directories.names(self.path)]
+        named = [path.stem for path in paths if path.suffix == suffix and is_name(path.stem)]
         return [name for name in named if _is_empty_file(self.path / f"{name}{suffix}")]
 
     def open(self, name: str, *, make: bool = True) -> int:
@@ -153,7 +153,7 @@ class Home:
                 if not make:
                     return _open_empty(path, os.O_RDWR)
                 self.make()
-                with contextlib.suppress(FileNotFoundError), directories.held(self.root):
+                with contextlib.suppress(FileNotFoundError), directories.locked(self.root):
                     return _open_empty(path, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             raise
@@ -168,7 +168,7 @@ class Home:
 
     def tidy(self) -> None:
         """Remove the home, if no lab is left in it; and then the root, except in shared memory, where it is reused."""
-        with contextlib.suppress(OSError), directories.held(self.root):
+        with contextlib.suppress(OSError), directories.locked(self.root):
             directories.remove_if_unused(self.path)
             if self.root.parent != directories.SHARED_MEMORY:
                 directories.remove_if_unused(self.root, [COMPOSE])
@@ -186,8 +186,8 @@ def endpoint_of(url: str) -> str:
 
 def homes(root: Path) -> list[Home]:
     """Return the homes below a root, one for each engine with labs of this user."""
-    found = directories.entries(root, directories.ENGINE).values()
-    return [Home(root, marker.endpoint, marker.engine) for marker in found]
+    markers = directories.entries(root, directories.ENGINE).values()
+    return [Home(root, marker.endpoint, marker.engine) for marker in markers]
 
 
 class LabDirectory:
@@ -263,7 +263,7 @@ def _open_empty(path: Path, flags: int) -> int:
     fd = directories.open_file(path, flags)
     if os.fstat(fd).st_size:
         os.close(fd)
-        raise refusals.in_the_way(path)
+        raise refusals.not_ours(path)
     return fd
 
 
@@ -276,12 +276,12 @@ def _is_empty_file(path: Path) -> bool:
 
 def others(home: Home, name: str) -> list[State]:
     """Return the states of all labs in a home except `name`, also of those that are coming up."""
-    found = (LabDirectory(home, each).load() for each in home.labs() if each != name)
-    return [each for each in found if each]
+    states = (LabDirectory(home, each).load() for each in home.labs() if each != name)
+    return [each for each in states if each]
 
 
-def promised_ports(home: Home, name: str) -> set[int]:
+def reserved_ports(home: Home, name: str) -> set[int]:
     """Return the ports of 127.0.0.1 that this user's other labs have, on any engine."""
-    every = {each.path: each for each in [home, *homes(home.root)]}.values()
-    labs = [lab for each in every for lab in others(each, name if each == home else "")]
+    all_homes = {each.path: each for each in [home, *homes(home.root)]}.values()
+    labs = [lab for each in all_homes for lab in others(each, name if each == home else "")]
     return {port for lab in labs for port in lab.ports.values()}

@@ -13,7 +13,7 @@ import pytest
 from mailstack.errors import CommandFailed, DeadlinePassed, Interrupted
 from mailstack.model import Command, Deadline
 from mailstack.runner import output
-from mailstack.runner.local import Runs, must
+from mailstack.runner.local import CommandRunner, run_checked
 
 
 def sh(script: str, **more: object) -> Command:
@@ -26,14 +26,14 @@ def number() -> str:
     return str(10**6 + secrets.randbelow(10**8))
 
 
-def running(runner: Runs, mark: str) -> bool:
+def running(runner: CommandRunner, mark: str) -> bool:
     """Whether there is a process with `mark` in its command line, where the runner runs."""
     # A process has its mark between other characters: what looks for it is none of them.
     found = runner.run(sh(f"cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c '[s]leep {mark} '"))
     return found.code == 0
 
 
-def gone(runner: Runs, mark: str) -> bool:
+def gone(runner: CommandRunner, mark: str) -> bool:
     """Whether there is none, soon."""
     deadline = Deadline.after(5)
     while running(runner, mark):
@@ -46,28 +46,28 @@ def gone(runner: Runs, mark: str) -> bool:
 class Commands:
     """The facts; a fixture `runner` gives what they are about."""
 
-    def test_a_result_has_the_code_and_both_outputs(self, runner: Runs) -> None:
+    def test_a_result_has_the_code_and_both_outputs(self, runner: CommandRunner) -> None:
         result = runner.run(sh("echo out; echo err >&2; exit 7"))
         assert (result.code, result.stdout, result.stderr) == (7, "out\n", "err")
 
-    def test_input_and_environment_reach_the_command(self, runner: Runs) -> None:
+    def test_input_and_environment_reach_the_command(self, runner: CommandRunner) -> None:
         command = sh('read line; echo "$line $X"', input=b"in\n", environment={"X": "a b"})
         assert runner.run(command).stdout == "in a b\n"
 
-    def test_a_command_that_reads_no_input_is_not_an_error(self, runner: Runs) -> None:
+    def test_a_command_that_reads_no_input_is_not_an_error(self, runner: CommandRunner) -> None:
         assert runner.run(sh("exit 0", input=b"x" * 10**7)).code == 0
 
-    def test_lines_are_seen_as_they_come(self, runner: Runs) -> None:
+    def test_lines_are_seen_as_they_come(self, runner: CommandRunner) -> None:
         seen: list[str] = []
         runner.run(sh("echo a >&2; echo b >&2"), on_line=seen.append)
         assert seen == ["a", "b"]
 
-    def test_a_failed_command_is_reported_with_its_last_lines(self, runner: Runs) -> None:
+    def test_a_failed_command_is_reported_with_its_last_lines(self, runner: CommandRunner) -> None:
         with pytest.raises(CommandFailed, match="ended with code 3") as caught:
-            must(runner, sh("echo the reason >&2; exit 3"))
+            run_checked(runner, sh("echo the reason >&2; exit 3"))
         assert caught.value.details == "the reason"
 
-    def test_a_command_that_takes_too_long_is_ended_and_the_message_says_when(self, runner: Runs) -> None:
+    def test_a_command_that_takes_too_long_is_ended_and_the_message_says_when(self, runner: CommandRunner) -> None:
         mark = number()
         begun = time.monotonic()
         with pytest.raises(DeadlinePassed, match=r"not done within 0\.3 s"):
@@ -75,15 +75,15 @@ class Commands:
         assert time.monotonic() - begun < 5
         assert gone(runner, mark)
 
-    def test_the_next_command_has_its_own_answer(self, runner: Runs) -> None:
+    def test_the_next_command_has_its_own_answer(self, runner: CommandRunner) -> None:
         with pytest.raises(DeadlinePassed):
             runner.run(sh("echo late >&2; sleep 1; echo late"), deadline=Deadline.after(0.2))
         assert runner.run(sh("echo mine")).stdout == "mine\n"
 
-    def test_a_command_that_is_done_in_time_has_its_result(self, runner: Runs) -> None:
+    def test_a_command_that_is_done_in_time_has_its_result(self, runner: CommandRunner) -> None:
         assert runner.run(sh("echo done"), deadline=Deadline.after(60)).stdout == "done\n"
 
-    def test_commands_of_several_threads_do_not_wait_for_each_other(self, runner: Runs) -> None:
+    def test_commands_of_several_threads_do_not_wait_for_each_other(self, runner: CommandRunner) -> None:
         pipe = f"/tmp/{number()}"
         runner.run(sh(f"mkfifo {pipe}"))
         said: list[str] = []
@@ -97,7 +97,7 @@ class Commands:
         thread.join()
         assert said == ["word\n"]
 
-    def test_an_interruption_ends_the_command_and_goes_on(self, runner: Runs, interruption: None) -> None:
+    def test_an_interruption_ends_the_command_and_goes_on(self, runner: CommandRunner, interruption: None) -> None:
         mark = number()
 
         def ask() -> None:
@@ -115,7 +115,7 @@ class Commands:
 
     @pytest.mark.parametrize("error", [ZeroDivisionError("mine"), BrokenPipeError(32, "mine"), ValueError("mine")])
     def test_what_a_line_callback_raises_reaches_the_caller_after_the_command_was_ended(
-        self, runner: Runs, error: Exception
+        self, runner: CommandRunner, error: Exception
     ) -> None:
         mark, seen = number(), []
 
@@ -142,7 +142,9 @@ class Commands:
             ("while :; do echo word >&2; done; : {mark} ", None),
         ],
     )
-    def test_the_deadline_holds_whatever_the_command_does(self, runner: Runs, script: str, data: bytes | None) -> None:
+    def test_the_deadline_holds_whatever_the_command_does(
+        self, runner: CommandRunner, script: str, data: bytes | None
+    ) -> None:
         mark, begun = number(), time.monotonic()
         with pytest.raises(DeadlinePassed, match=r"not done within 1 s"):
             runner.run(sh(script.format(mark=mark), input=data), deadline=Deadline.after(1))
@@ -151,7 +153,7 @@ class Commands:
 
     @pytest.mark.parametrize("deadline", [None, 20.0])
     def test_a_process_that_the_command_leaves_behind_with_its_outputs_is_not_waited_for(
-        self, runner: Runs, deadline: float | None
+        self, runner: CommandRunner, deadline: float | None
     ) -> None:
         mark, begun = number(), time.monotonic()
         command = sh(f"sleep {mark} 0 & echo $!; echo done >&2; exit 3")
@@ -163,28 +165,28 @@ class Commands:
         finally:
             runner.run(sh(f"kill {result.stdout}"))
 
-    def test_a_command_that_is_ended_by_a_signal_has_that_for_its_code(self, runner: Runs) -> None:
+    def test_a_command_that_is_ended_by_a_signal_has_that_for_its_code(self, runner: CommandRunner) -> None:
         result = runner.run(sh("echo out; kill -KILL $$"))
         assert (result.code, result.stdout) == (-signal.SIGKILL, "out\n")
         with pytest.raises(CommandFailed, match="was ended by SIGTERM"):
-            must(runner, sh("kill -TERM $$"))
+            run_checked(runner, sh("kill -TERM $$"))
 
-    def test_bytes_that_are_no_text_are_replaced_and_the_last_line_needs_no_end(self, runner: Runs) -> None:
+    def test_bytes_that_are_no_text_are_replaced_and_the_last_line_needs_no_end(self, runner: CommandRunner) -> None:
         seen: list[str] = []
         result = runner.run(sh(r"printf 'a\377b'; printf 'c\377d\ne\377' >&2"), on_line=seen.append)
         assert (result.stdout, seen, result.stderr) == ("a\ufffdb", ["c\ufffdd", "e\ufffd"], "c\ufffdd\ne\ufffd")
 
-    def test_both_outputs_and_the_input_may_be_long_at_the_same_time(self, runner: Runs) -> None:
+    def test_both_outputs_and_the_input_may_be_long_at_the_same_time(self, runner: CommandRunner) -> None:
         data = b"0123456789abcde\n" * 60_000
         result = runner.run(sh("tee /dev/stderr", input=data), deadline=Deadline.after(60))
         assert (result.stdout, result.stderr + "\n") == (data.decode(), data.decode())
 
-    def test_of_a_flood_of_lines_the_last_are_kept(self, runner: Runs) -> None:
+    def test_of_a_flood_of_lines_the_last_are_kept(self, runner: CommandRunner) -> None:
         result = runner.run(sh("yes 0123456789abcde | head -n 700000 >&2; echo last >&2"), deadline=Deadline.after(60))
         assert result.stderr.endswith("\nlast")
         assert 1 << 20 < len(result.stderr) <= output.STDERR_BYTES + 1000
 
-    def test_a_line_without_end_comes_in_pieces(self, runner: Runs) -> None:
+    def test_a_line_without_end_comes_in_pieces(self, runner: CommandRunner) -> None:
         seen: list[str] = []
         runner.run(sh("yes | tr -d '\\n' | head -c 200000 >&2"), on_line=seen.append, deadline=Deadline.after(60))
         assert "".join(seen) == "y" * 200000

@@ -27,7 +27,7 @@ _ANSWER_SECONDS = 30.0
 
 # Addresses sent to Postfix's program before its answer is read. They and the answer fit into a pipe (pipe(7)), which
 # avoids a deadlock: each side would wait for the other to read.
-_AT_ONCE = 200
+_BATCH = 200
 
 
 class Accounts:
@@ -87,9 +87,9 @@ class Accounts:
         added = {address: new_password() for address in addresses}
         self._finish()
         with self._locked():
-            there = set(self.lab.definition().addresses())
+            existing = set(self.lab.definition().addresses())
             for address in addresses:
-                if address in there:
+                if address in existing:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             given = {Account(address, quota): password for address, password in added.items()}
             self._add(given, self.lab.temporary)
@@ -134,9 +134,9 @@ class Accounts:
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):
                 defined = address in self.lab.defined.addresses()
-                what = "is of the lab's definition" if defined else "is no account"
+                problem = "is of the lab's definition" if defined else "is no account"
                 raise InputError(
-                    f"{address} {what}: only accounts that were added to the running lab can be removed",
+                    f"{address} {problem}: only accounts that were added to the running lab can be removed",
                     remedy=self.lab.line("account", "list"),
                 )
             change = Change(self.lab.directory.path)
@@ -173,8 +173,8 @@ class Accounts:
 def _checked(lab: RunningLab, address: str) -> str:
     """Return the address in lower case. Raises InputError unless it can be a new account of the lab."""
     if flaw := address_flaw(address):
-        shown = f"{address[:300]!r} cannot be an account's address"
-        raise InputError(f"{shown}: it {flaw}", remedy="write it like dora@example.com")
+        problem = f"{address[:300]!r} cannot be an account's address"
+        raise InputError(f"{problem}: it {flaw}", remedy="write it like dora@example.com")
     address = address.lower()
     definition = lab.defined
     domains = [domain.name for domain in definition.domains]
@@ -207,8 +207,8 @@ class _Tables:
             self._program = self._lab.engine.stream(self._lab.one(Role.SUBMISSION).container, ["accounts"])
             self._program.settimeout(_ANSWER_SECONDS)
         try:
-            for first in range(0, len(addresses), _AT_ONCE):
-                self._exchange(self._program, f"{action} {' '.join(addresses[first : first + _AT_ONCE])}\n")
+            for first in range(0, len(addresses), _BATCH):
+                self._exchange(self._program, f"{action} {' '.join(addresses[first : first + _BATCH])}\n")
         except BaseException:
             self.close()  # a late answer must not be taken for the answer to the next request
             raise

@@ -20,34 +20,34 @@ def variables(lab: RunningLab, account: str, *, trust: bool = False) -> Variable
     With `trust`, the variables also make OpenSSL (its manual, SSL_CTX_set_default_verify_paths(3)), Go and Node (its
     manual, NODE_EXTRA_CA_CERTS) trust the lab's CA. Raises InputError if there is no such account.
     """
-    there, host = lab.endpoints, loopback_name()
-    machine, machine_password = credentials.of(lab, "relay")
+    endpoints, host = lab.endpoints, loopback_name()
+    relay_user, relay_password = credentials.of(lab, "relay")
     reader, reader_password = credentials.of(lab, account)
     authority = str(lab.ca_file)
-    found: dict[str, str | Secret] = {
+    variables: dict[str, str | Secret] = {
         "SMTP_HOST": host,
-        "SMTP_PORT": str(there["submission"].port),
-        "SMTPS_PORT": str(there["submissions"].port),
-        "SMTP_USER": machine,
-        "SMTP_PASSWORD": machine_password,
+        "SMTP_PORT": str(endpoints["submission"].port),
+        "SMTPS_PORT": str(endpoints["submissions"].port),
+        "SMTP_USER": relay_user,
+        "SMTP_PASSWORD": relay_password,
     }
     for protocol in ("imap", "pop3"):
-        found |= {
+        variables |= {
             f"{protocol.upper()}_HOST": host,
-            f"{protocol.upper()}_PORT": str(there[protocol].port),
-            f"{protocol.upper()}S_PORT": str(there[f"{protocol}s"].port),
+            f"{protocol.upper()}_PORT": str(endpoints[protocol].port),
+            f"{protocol.upper()}S_PORT": str(endpoints[f"{protocol}s"].port),
             f"{protocol.upper()}_USER": reader,
             f"{protocol.upper()}_PASSWORD": reader_password,
         }
-    found["MAIL_CA_FILE"] = authority
+    variables["MAIL_CA_FILE"] = authority
     if trust:
-        found |= {"SSL_CERT_FILE": authority, "NODE_EXTRA_CA_CERTS": authority}
-    return found
+        variables |= {"SSL_CERT_FILE": authority, "NODE_EXTRA_CA_CERTS": authority}
+    return variables
 
 
-def revealed(found: Variables) -> dict[str, str]:
+def revealed(variables: Variables) -> dict[str, str]:
     """Return the variables with their passwords in clear text."""
-    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in found.items()}
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in variables.items()}
 
 
 def _sh(name: str, value: str) -> str:
@@ -71,6 +71,6 @@ def _dotenv(name: str, value: str) -> str:
 FORMATS: Mapping[str, Callable[[str, str], str]] = {"sh": _sh, "fish": _fish, "dotenv": _dotenv}
 
 
-def written(found: Variables, form: str) -> str:
+def formatted(variables: Variables, form: str) -> str:
     """Return the variables with their passwords, one a line, in one of FORMATS. Raises InputError."""
-    return "\n".join(FORMATS[form](name, value) for name, value in revealed(found).items())
+    return "\n".join(FORMATS[form](name, value) for name, value in revealed(variables).items())

@@ -54,8 +54,8 @@ class Summary:
 
 def summaries(box: BaseMailBox, uids: str = "1:*") -> list[Summary]:
     """Return the mails with these UIDs (a set as in RFC 3501, section 9), oldest first. Raises HostError."""
-    found = [_summary(items) for items in fetched(_fetch(box, uids, _SUMMARY)) if _BODY in items]
-    return sorted(found, key=lambda summary: summary.uid)
+    mails = [_summary(items) for items in fetched(_fetch(box, uids, _SUMMARY)) if _BODY in items]
+    return sorted(mails, key=lambda summary: summary.uid)
 
 
 def message(box: BaseMailBox, uid: int | None) -> Message | None:
@@ -69,13 +69,13 @@ def message(box: BaseMailBox, uid: int | None) -> Message | None:
 def messages(box: BaseMailBox, after: int = 0) -> list[Message]:
     """Return the full mails with UIDs above `after`, oldest first. Marks none as seen. Raises HostError."""
     answer = fetched(_fetch(box, f"{after + 1}:*", "(UID INTERNALDATE BODY.PEEK[])"))
-    found = [
+    mails = [
         Message(int(items["UID"]), items["BODY[]"], _internal_date(items))
         for items in answer
         if items.get("BODY[]") is not None
     ]
     # `n:*` always includes the last mail.
-    return sorted((mail for mail in found if mail.uid > after), key=lambda mail: mail.uid)
+    return sorted((mail for mail in mails if mail.uid > after), key=lambda mail: mail.uid)
 
 
 def newest(box: BaseMailBox) -> int:
@@ -191,14 +191,14 @@ def _internal_date(items: dict[str, Any]) -> datetime:
 
 def lines(box: BaseMailBox, uid: str) -> Iterator[str]:
     """Yield a message of the selected folder by lines, fetched in pieces (RFC 3501, section 6.4.5, partial fetch)."""
-    begun, start = b"", 0
+    partial, start = b"", 0
     while True:
         _, answer = box.client.uid("FETCH", uid, f"(BODY.PEEK[]<{start}.{_PIECE}>)")
         piece = next((each[1] for each in answer if isinstance(each, tuple)), b"")
         start += len(piece)
-        *whole, begun = (begun + piece).split(b"\n")
-        yield from (line.rstrip(b"\r").decode(errors="replace") for line in whole)
+        *complete, partial = (partial + piece).split(b"\n")
+        yield from (line.rstrip(b"\r").decode(errors="replace") for line in complete)
         if len(piece) < _PIECE:
             break
-    if begun:
-        yield begun.decode(errors="replace")
+    if partial:
+        yield partial.decode(errors="replace")

@@ -13,14 +13,14 @@ from mailstack.lab.running import RunningLab
 _SECONDS = 30.0
 
 
-class Looks:
+class QueueInspector:
     """Inspects a lab's queues repeatedly, with one program in each container that is started once."""
 
     def __init__(self, lab: RunningLab) -> None:
         self._lab = lab
         self._programs: dict[str, socket.socket] = {}
 
-    def __enter__(self) -> Looks:
+    def __enter__(self) -> QueueInspector:
         return self
 
     def __exit__(
@@ -31,10 +31,10 @@ class Looks:
     def entries(self) -> list[queues.Entry]:
         """Return the queue entries of all running services. Raises HostError if none runs, CommandFailed."""
         try:
-            return self._look()
+            return self._inspect()
         except CommandFailed:
             self._close()  # a container was restarted or stopped
-            return self._look()
+            return self._inspect()
 
     def mail(self, entry: queues.Entry) -> bytes:
         """Return a mail from a queue as it was received (postcat(1)); b"" if it has left the queue."""
@@ -47,29 +47,29 @@ class Looks:
             program.close()
         self._programs = {}
 
-    def _look(self) -> list[queues.Entry]:
+    def _inspect(self) -> list[queues.Entry]:
         if not self._programs:
             script = f"while read -r _; do {queues.LIST} || break; done"
             for service, container in queues.containers(self._lab).items():
                 self._programs[service] = self._lab.engine.stream(container, ["sh", "-c", script])
                 self._programs[service].settimeout(_SECONDS)
         programs = self._programs
-        found = queues.looked(lambda service: queues.parsed(service, _listed(programs[service])), list(programs))
+        found = queues.inspect_all(lambda service: queues.parsed(service, _listing(programs[service])), list(programs))
         if len(programs) < len(queues.services(self._lab.defined)):
             self._close()  # the other containers may run again at the next inspection
         return found
 
 
-def _listed(program: socket.socket) -> str:
+def _listing(program: socket.socket) -> str:
     """Return the answer of the program in a container to one request."""
-    said = b""
+    listing = b""
     try:
         program.sendall(b"\n")
-        while not said.endswith(b"end\n"):
+        while not listing.endswith(b"end\n"):
             more = program.recv(65536)
             if not more:
                 raise CommandFailed("the queue cannot be listed any more")
-            said += more
+            listing += more
     except OSError as error:
         raise CommandFailed(f"the queue cannot be listed: {error}") from None
-    return said.decode(errors="replace").removesuffix("end\n")
+    return listing.decode(errors="replace").removesuffix("end\n")

@@ -17,7 +17,7 @@ from mailstack.model import Deadline, Json, Lab
 from mailstack.roles import Role
 
 # In the direction of mail flow: a mail that moves on during the inspection is not missed.
-_WAY = (Role.SENDER, Role.MTA, Role.SUBMISSION)
+_MAIL_FLOW = (Role.SENDER, Role.MTA, Role.SUBMISSION)
 
 # Twice: showq(8) reads one queue after the other, and misses a mail that moves back to a queue it has read. qmgr(8)
 # sets the modification time of a deferred mail's file to the time of its next delivery attempt.
@@ -26,7 +26,7 @@ LIST = (
     " && find /var/spool/postfix/deferred -ignore_readdir_race -type f -printf '%f %T@\\n' && echo end"
 )
 # A busy engine truncates one listing in many hundreds; then it is requested again.
-_LOOKS = 3
+_LIST_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ def parsed(service: str, listing: str) -> list[Entry]:
     """
     lines = [line for line in listing.splitlines() if line.strip()]
     tries = dict(line.split(" ", 1) for line in lines if not line.startswith("{"))
-    found = [_entry(service, json.loads(line), tries) for line in lines if line.startswith("{")]
-    return sorted({entry.queue_id: entry for entry in found}.values(), key=lambda entry: entry.arrived)
+    listed = [_entry(service, json.loads(line), tries) for line in lines if line.startswith("{")]
+    return sorted({entry.queue_id: entry for entry in listed}.values(), key=lambda entry: entry.arrived)
 
 
 def _entry(service: str, mail: Json, tries: Mapping[str, str]) -> Entry:
@@ -103,7 +103,7 @@ def _entry(service: str, mail: Json, tries: Mapping[str, str]) -> Entry:
 def entries(engine: Engine, container: str, service: str) -> list[Entry]:
     """Return the entries in the queues of a service's container. Raises CommandFailed, EngineError."""
     reason = ""
-    for _ in range(_LOOKS):
+    for _ in range(_LIST_TRIES):
         result = engine.execute(container, ["sh", "-c", LIST])
         listing, end, _ = result.stdout.rpartition("end\n")
         if result.code == 0 and end:
@@ -115,8 +115,10 @@ def entries(engine: Engine, container: str, service: str) -> list[Entry]:
 
 def services(lab: Lab) -> list[str]:
     """Return the services of a definition that have a queue, in the direction of mail flow."""
-    found = sorted((each for each in lab.services if each.role in _WAY), key=lambda each: _WAY.index(each.role))
-    return [service.name for service in found]
+    listed = sorted(
+        (each for each in lab.services if each.role in _MAIL_FLOW), key=lambda each: _MAIL_FLOW.index(each.role)
+    )
+    return [service.name for service in listed]
 
 
 def containers(lab: RunningLab, service: str | None = None) -> dict[str, str]:
@@ -126,23 +128,23 @@ def containers(lab: RunningLab, service: str | None = None) -> dict[str, str]:
     """
     wanted = [service] if service else services(lab.defined)
     running = {state.name: state.container for state in lab.by_role(Role.MTA) if state.state == "running"}
-    found = {name: running[name] for name in wanted if name in running}
-    return found or {name: lab.service(name).container for name in wanted[:1]}
+    matching = {name: running[name] for name in wanted if name in running}
+    return matching or {name: lab.service(name).container for name in wanted[:1]}
 
 
 def of(engine: Engine, where: Mapping[str, str]) -> list[Entry]:
     """Return the entries in the queues of several containers (service → id)."""
-    return looked(lambda service: entries(engine, where[service], service), list(where))
+    return inspect_all(lambda service: entries(engine, where[service], service), list(where))
 
 
-def looked(look: Callable[[str], list[Entry]], names: Sequence[str]) -> list[Entry]:
+def inspect_all(inspect: Callable[[str], list[Entry]], names: Sequence[str]) -> list[Entry]:
     """Return the entries that `look` finds for each service.
 
     The position of an overlay's MTA in the mail flow is unknown. With one, the other services are inspected twice.
     """
     again = reversed(names[:-1]) if len(names) > 2 else ()
-    found = [entry for name in (*names, *again) for entry in look(name)]
-    return list({(entry.service, entry.queue_id): entry for entry in found}.values())
+    listed = [entry for name in (*names, *again) for entry in inspect(name)]
+    return list({(entry.service, entry.queue_id): entry for entry in listed}.values())
 
 
 # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,19 +172,19 @@ def chosen(found: Sequence[Entry], ids: Iterable[str], listing: str = "") -> lis
 
     Raises InputError for an id that does not exist, or exists in two services.
     """
-    wanted = []
+    selected = []
     for queue_id in dict.fromkeys(ids):
         same = [entry for entry in found if entry.queue_id == queue_id]
         if not same:
-            raise InputError(f"no mail in the queue has the id {queue_id!r}", remedy=_there_are(found, listing))
+            raise InputError(f"no mail in the queue has the id {queue_id!r}", remedy=_known_ids(found, listing))
         if len(same) > 1:
             names = " and ".join(sorted(entry.service for entry in same))
             raise InputError(f"{names} have a mail {queue_id} each", remedy="name the service, too")
-        wanted += same
-    return wanted
+        selected += same
+    return selected
 
 
-def _there_are(found: Sequence[Entry], listing: str) -> str:
+def _known_ids(found: Sequence[Entry], listing: str) -> str:
     if not found:
         return "the queue is empty"
     shown = [f"{entry.queue_id} ({entry.service})" for entry in found[:20]]
@@ -194,15 +196,15 @@ def act(engine: Engine, where: Mapping[str, str], action: Action, wanted: Sequen
     """Hold, release or delete these mails, and return those that postsuper(1) changed: others have moved on."""
     done = []
     for service, container in where.items():
-        asked = [entry for entry in wanted if entry.service == service]
-        if not asked:
+        requested = [entry for entry in wanted if entry.service == service]
+        if not requested:
             continue
-        ids = "".join(f"{entry.queue_id}\n" for entry in asked)
+        ids = "".join(f"{entry.queue_id}\n" for entry in requested)
         result = engine.execute(container, ["postsuper", action.option, "-"], input=ids.encode())
         if result.code != 0:
             raise CommandFailed(f"postsuper {action.option} in {service}: {result.stderr.strip()}")
-        said = set(re.findall(rf"^postsuper: (\w+): {action.done}$", result.stderr, re.MULTILINE))
-        done += [entry for entry in asked if entry.queue_id in said]
+        changed = set(re.findall(rf"^postsuper: (\w+): {action.done}$", result.stderr, re.MULTILINE))
+        done += [entry for entry in requested if entry.queue_id in changed]
     return done
 
 
@@ -226,7 +228,7 @@ class Condition:
     """A state of the queues to wait for, and the log lines after which it may be reached."""
 
     met: Callable[[Sequence[Entry]], bool]
-    tells: re.Pattern[str]
+    log_pattern: re.Pattern[str]
 
 
 CONDITIONS = {
@@ -252,32 +254,32 @@ def wait(
     """
     with contextlib.closing(engine.follow(where, since=time.time(), deadline=deadline)) as lines:
         found = of(engine, where)
-        standing = _standing(found)
+        remaining = _remaining(found)
         while not condition.met(found):
-            heard = next(lines, None)
-            if heard is None or tells(condition, heard, standing):
+            line = next(lines, None)
+            if line is None or needs_inspection(condition, line, remaining):
                 found = of(engine, where)
-                standing = _standing(found)
-            if heard is None:
+                remaining = _remaining(found)
+            if line is None:
                 return condition.met(found), found
         return True, found
 
 
-def _standing(found: Iterable[Entry]) -> set[tuple[str, str]]:
+def _remaining(found: Iterable[Entry]) -> set[tuple[str, str]]:
     # A mail in maildrop gets another queue id when it is picked up.
     return {(entry.service, entry.queue_id) for entry in found if entry.name != "maildrop"}
 
 
-def tells(condition: Condition, heard: tuple[str, str], standing: set[tuple[str, str]]) -> bool:
+def needs_inspection(condition: Condition, line: tuple[str, str], remaining: set[tuple[str, str]]) -> bool:
     """Whether a log line (service, text) makes an inspection worthwhile.
 
-    For mails that leave the queue, only the last line does. Each mail is removed from `standing`, so that many of them
+    For mails that leave the queue, only the last line does. Each mail is removed from `remaining`, so that many of them
     do not cost an inspection each.
     """
-    found = condition.tells.search(heard[1])
-    if found is None:
+    match = condition.log_pattern.search(line[1])
+    if match is None:
         return False
-    if "id" in found.groupdict():
-        standing.discard((heard[0], found["id"]))
-        return not standing
+    if "id" in match.groupdict():
+        remaining.discard((line[0], match["id"]))
+        return not remaining
     return True

@@ -61,7 +61,7 @@ def record(lab: RunningLab, letter: sending.Letter, via: str, deadline: Deadline
         sending.check_size(lab, outgoing)
         dialogue, refused = _from_sender(lab, letter, message_id, deadline)
     else:
-        dialogue, refused = _from_here(lab, letter, outgoing, via)
+        dialogue, refused = _from_this_machine(lab, letter, outgoing, via)
     clean = lab.blotter().clean
     refused = [clean(text) for text in refused]
     if not dialogue.exchanges:
@@ -139,7 +139,9 @@ class _Heard:
         return line
 
 
-def _from_here(lab: RunningLab, letter: sending.Letter, message: Outgoing, via: str) -> tuple[Dialogue, list[str]]:
+def _from_this_machine(
+    lab: RunningLab, letter: sending.Letter, message: Outgoing, via: str
+) -> tuple[Dialogue, list[str]]:
     account = sending.owner(lab, letter.sender) if via == "submission" else ""
     tape, tls = _Tape(), None
     refused: list[str] = []
@@ -156,7 +158,7 @@ def _from_here(lab: RunningLab, letter: sending.Letter, message: Outgoing, via: 
                 session.login(account, lab.password(account).reveal())
             refused = list(_envelope_and_message(session, letter, message))
     except smtplib.SMTPResponseException as error:
-        refused.append(f"the server refused: {_said(error)}")
+        refused.append(f"the server refused: {_reply_text(error)}")
     except (smtplib.SMTPException, OSError) as error:
         refused.append(f"the dialogue broke off: {error}")
     port = {"submission": 587, "smtp": 25}[via]
@@ -169,18 +171,18 @@ def _envelope_and_message(session: _Recorded, letter: sending.Letter, message: O
     try:
         refused = hand_over(session, letter.sender, letter.recipients, message)
     except smtplib.SMTPSenderRefused as error:
-        yield f"the sender {letter.sender} was refused: {_said(error)}"
+        yield f"the sender {letter.sender} was refused: {_reply_text(error)}"
         return
     except smtplib.SMTPRecipientsRefused as error:
         refused = error.recipients
     except smtplib.SMTPDataError as error:
-        yield f"the message was refused: {_said(error)}"
+        yield f"the message was refused: {_reply_text(error)}"
         return
     for recipient, (code, text) in refused.items():
         yield f"the recipient {recipient} was refused: {code} {text.decode(errors='replace')}"
 
 
-def _said(error: smtplib.SMTPResponseException) -> str:
+def _reply_text(error: smtplib.SMTPResponseException) -> str:
     text = error.smtp_error
     return f"{error.smtp_code} {text.decode(errors='replace') if isinstance(text, bytes) else text}"
 
@@ -192,21 +194,21 @@ def _from_sender(
     lab: RunningLab, letter: sending.Letter, message_id: str, deadline: Deadline
 ) -> tuple[Dialogue, list[str]]:
     """Return the dialogue of the sender's Postfix with the provider, as stack/sender/recorder reports it."""
-    service, begun = lab.one(Role.SENDER), time.time()
+    service, started_at = lab.one(Role.SENDER), time.time()
     lines: dict[str, list[tuple[float, str, str]]] = {}  # per process: time, kind, text
     # The time limit ends the recorder even if this process cannot.
     recorder = ["recorder", str(int(deadline.remaining()) + 2)]
-    with lab.engine.stream(service.container, recorder, user="postfix") as stream, stream.makefile("rb") as heard:
+    with lab.engine.stream(service.container, recorder, user="postfix") as stream, stream.makefile("rb") as reports:
         try:
             stream.settimeout(max(deadline.remaining(), 0.001))
-            if heard.readline() != b"ready\n":
+            if reports.readline() != b"ready\n":
                 remedy = f"{lab.line('up')} brings a sender that can"
                 raise HostError("the sender cannot record", remedy=remedy)
             sending.from_sender(lab, letter, message_id, route="recorded")
-            queue_id = _queue_id(lab, service, message_id, begun - 1, deadline)
+            queue_id = _queue_id(lab, service, message_id, started_at - 1, deadline)
             while True:
                 stream.settimeout(max(deadline.remaining(), 0.001))
-                moment, process, kind, text = heard.readline().decode(errors="replace").rstrip("\n").split(" ", 3)
+                moment, process, kind, text = reports.readline().decode(errors="replace").rstrip("\n").split(" ", 3)
                 if kind != ".":
                     lines.setdefault(process, []).append((float(moment), kind, text))
                 elif queue_id in _delivered(lines.get(process, [])):
@@ -216,7 +218,7 @@ def _from_sender(
                 f"the sender's MTA had handed nothing over after {deadline.seconds:g} s",
                 remedy=lab.line("logs", service.name),
             ) from None
-    return _told(lab, letter, message_id, lines[process], deadline)
+    return _recorded_dialogue(lab, letter, message_id, lines[process], deadline)
 
 
 def _queue_id(lab: RunningLab, service: ServiceState, message_id: str, since: float, deadline: Deadline) -> str:
@@ -235,18 +237,20 @@ def _delivered(lines: list[tuple[float, str, str]]) -> set[str]:
     return {match["queue"] for _, kind, text in lines if kind == "=" and (match := _DELIVERY.match(text))}
 
 
-def _told(
+def _recorded_dialogue(
     lab: RunningLab, letter: sending.Letter, message_id: str, lines: list[tuple[float, str, str]], deadline: Deadline
 ) -> tuple[Dialogue, list[str]]:
-    begun = lines[0][0]
+    started_at = lines[0][0]
     speakers: dict[str, Speaker] = {">": "client", "<": "server"}
-    said = [Said(speakers[kind], text, (moment - begun) * 1000) for moment, kind, text in lines if kind in speakers]
+    said = [
+        Said(speakers[kind], text, (moment - started_at) * 1000) for moment, kind, text in lines if kind in speakers
+    ]
     logged = [text for _, kind, text in lines if kind == "="]
     tls = next((Tls(match["version"], match["cipher"]) for text in logged if (match := _TLS.search(text))), None)
     deliveries = [match for text in logged if (match := _DELIVERY.match(text))]
     refused = [f"{each['to']} {each['status']}: {each['reason']}" for each in deliveries if each["status"] != "sent"]
-    taken = [each["to"] for each in deliveries if each["status"] == "sent"]
-    message = _copy(lab, taken, message_id, deadline) if taken else ()
+    accepted = [each["to"] for each in deliveries if each["status"] == "sent"]
+    message = _copy(lab, accepted, message_id, deadline) if accepted else ()
     client, provider = (lab.defined.name(role) for role in (Role.SENDER, Role.SUBMISSION))
     server = lab.state.relay or f"{provider}:587"
     return annotate(said, client=client, server=server, tls=tls, message=message), refused
@@ -267,8 +271,8 @@ def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Dea
             uid = imap.wait_until_there(box, message_id, deadline)
         except DeadlinePassed:
             return unknown
-        shown, kept, begun = Shown(), list[str](), False
+        shown, kept, started = Shown(), list[str](), False
         for line in mailboxes.lines(box, uid):
-            begun = begun or line.startswith("Received: by ")
-            kept += shown.take(line) if begun else ()
+            started = started or line.startswith("Received: by ")
+            kept += shown.take(line) if started else ()
     return (*kept, *shown.end())

@@ -45,18 +45,20 @@ def answer(
 
 def recipients(to: Message, otherwise: str = "") -> list[str]:
     """Return the plain addresses of Reply-To, or of From (RFC 5322, section 3.6.2). Raises InputError if invalid."""
-    asked = to.addresses("reply-to")
-    if not asked and to.field("return-path") == "<>":
+    reply_to = to.addresses("reply-to")
+    if not reply_to and to.field("return-path") == "<>":
         raise InputError("the mail came from the null sender (<>), as bounces do: there is nobody to answer")
-    wanted = list(dict.fromkeys(asked or to.addresses("from")))
-    wrong = [address for address in wanted if not is_address(address)]
-    if wrong or not 1 <= len(wanted) <= MOST_RECIPIENTS:
-        said = f"{wrong[0][:100]!r}, which is no mail address" if wrong else f"{len(wanted) or 'no'} addresses"
+    addresses = list(dict.fromkeys(reply_to or to.addresses("from")))
+    invalid = [address for address in addresses if not is_address(address)]
+    if invalid or not 1 <= len(addresses) <= MOST_RECIPIENTS:
+        problem = (
+            f"{invalid[0][:100]!r}, which is no mail address" if invalid else f"{len(addresses) or 'no'} addresses"
+        )
         raise InputError(
-            f"the mail asks for answers to {said}" if asked else f"the mail is from {said}",
+            f"the mail asks for answers to {problem}" if reply_to else f"the mail is from {problem}",
             remedy=otherwise and f"{otherwise} writes to whom you choose",
         )
-    return wanted
+    return addresses
 
 
 def subject(of: str) -> str:
@@ -68,28 +70,28 @@ def subject(of: str) -> str:
 
 def thread(to: Message) -> dict[str, tuple[str, ...]]:
     """Return the reply's In-Reply-To and References (RFC 5322, section 3.6.4); none if the mail has no Message-ID."""
-    first = to.parts[0]
+    header = to.parts[0]
     own = to.message_id
     if not own:
         return {}
-    before = message_ids(first.value("references"))
-    if not before and len(answered := message_ids(first.value("in-reply-to"))) == 1:
-        before = answered
-    before = [each for each in dict.fromkeys(before) if each != own]
-    if len(before) >= MOST_IDS:
-        before = [before[0], *before[-MOST_IDS + 2 :]]
-    return {"In-Reply-To": (own,), "References": (*before, own)}
+    ancestors = message_ids(header.value("references"))
+    if not ancestors and len(replied_to := message_ids(header.value("in-reply-to"))) == 1:
+        ancestors = replied_to
+    ancestors = [each for each in dict.fromkeys(ancestors) if each != own]
+    if len(ancestors) >= MOST_IDS:
+        ancestors = [ancestors[0], *ancestors[-MOST_IDS + 2 :]]
+    return {"In-Reply-To": (own,), "References": (*ancestors, own)}
 
 
 def quote(to: Message) -> Iterator[str]:
     """Yield the mail's text with `> ` before each line, after a line with author and date; safe for a terminal."""
-    when = moment(to.parts[0].value("date"))
-    who = next(iter(to.addresses("from")), "somebody")
-    yield _harmless(f"On {when:%Y-%m-%d at %H:%M %z}, {who} wrote:" if when else f"{who} wrote:")
-    said = to.readable
-    for line in said[:LONGEST_QUOTE].rstrip("\n").split("\n"):
+    sent_at = moment(to.parts[0].value("date"))
+    author = next(iter(to.addresses("from")), "somebody")
+    yield _harmless(f"On {sent_at:%Y-%m-%d at %H:%M %z}, {author} wrote:" if sent_at else f"{author} wrote:")
+    text = to.readable
+    for line in text[:LONGEST_QUOTE].rstrip("\n").split("\n"):
         yield f"> {_harmless(line)}".rstrip()
-    if len(said) > LONGEST_QUOTE:
+    if len(text) > LONGEST_QUOTE:
         yield "> […]"
 
 

@@ -118,7 +118,7 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
     """
     message_id = draft.new_id(letter.sender)
     outgoing = prepared(letter, message_id)
-    begun, since = time.monotonic(), time.time() - _APART
+    started_at, since = time.monotonic(), time.time() - _APART
     if via == "sender":
         if (
             letter.attachments or outgoing.size > lab.definition().limits.message_size
@@ -131,19 +131,19 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
     if lab.state.relay == "" or via == "submission":
         ends = [destinations.of(lab.definition(), address) for address in letter.recipients]
         boxes, others = (set().union(*each) for each in zip(*ends, strict=True))
-    arrival = _Arrival(lab, message_id, sorted(boxes), begun)
+    arrival = _Arrival(lab, message_id, sorted(boxes), started_at)
     sent = Sent(lab.name, message_id, letter.sender, letter.recipients, via, arrival.seen)
     if others or not arrival.complete(Deadline.after(min(_SOON, deadline.remaining()))):
-        _judge(sent, arrival, bool(others), since, deadline)
+        _explain_missing(sent, arrival, bool(others), since, deadline)
     return sent
 
 
 class _Arrival:
     """A mail under way to some mailboxes; `seen` has the milliseconds until it was seen in each."""
 
-    def __init__(self, lab: RunningLab, message_id: str, boxes: Sequence[str], begun: float) -> None:
+    def __init__(self, lab: RunningLab, message_id: str, boxes: Sequence[str], started_at: float) -> None:
         self.lab, self.message_id, self.seen = lab, message_id, dict[str, float]()
-        self._boxes, self._begun = boxes, begun
+        self._boxes, self._started_at = boxes, started_at
         self._context = trust.tls_context(lab.ca_file)
 
     @property
@@ -157,31 +157,31 @@ class _Arrival:
             endpoint, password = self.lab.endpoints["imaps"], self.lab.password(address)
             with suppress(DeadlinePassed), imap.mailbox(endpoint, self._context, address, password) as box:
                 imap.wait_until_there(box, self.message_id, deadline)
-                self.seen[address] = (time.monotonic() - self._begun) * 1000
+                self.seen[address] = (time.monotonic() - self._started_at) * 1000
         return not self.missing
 
 
-def _judge(sent: Sent, arrival: _Arrival, others: bool, since: float, deadline: Deadline) -> None:
+def _explain_missing(sent: Sent, arrival: _Arrival, others: bool, since: float, deadline: Deadline) -> None:
     """Check the logs, then the mailboxes, for the mail. Raises NotArrived.
 
     `others`: it has recipients without a mailbox in the lab.
     """
     lab, message_id = arrival.lab, arrival.message_id
-    journey = _settled(lab, message_id, since, deadline)
-    told = journey.sentence(time.time()) if journey else "the logs do not tell what became of it"
+    journey = _settled_journey(lab, message_id, since, deadline)
+    outcome = journey.sentence(time.time()) if journey else "the logs do not tell what became of it"
     failed = journey is not None and journey.settled and not journey.arrived
     complete = arrival.complete(Deadline.after(0) if failed else deadline)
     trace = lab.line("trace", message_id)
     if failed or (complete and others and not (journey and journey.arrived)):
-        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {told}", trace=trace)
+        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {outcome}", trace=trace)
     if not complete:
         where = f"the mailbox of {arrival.missing[0]} within {deadline.seconds:g} s"
         raise NotArrived(
-            sent, f"the mail {message_id} did not reach {where}", trace=trace, details=told if journey else ""
+            sent, f"the mail {message_id} did not reach {where}", trace=trace, details=outcome if journey else ""
         )
 
 
-def _settled(lab: RunningLab, message_id: str, since: float, deadline: Deadline) -> Journey | None:
+def _settled_journey(lab: RunningLab, message_id: str, since: float, deadline: Deadline) -> Journey | None:
     """Return a mail's journey when it is settled, or its state at the deadline."""
     journey = None
     with suppress(EngineError):  # an overlay's logging driver may not support reading
@@ -213,8 +213,10 @@ def check_size(lab: RunningLab, outgoing: Outgoing) -> None:
 
     The sender would accept it, and return it after the provider's refusal. Raises CheckFailed, HostError.
     """
-    said = lab.engine.execute(lab.one(Role.SENDER).container, ["postconf", "-h", "message_size_limit"]).stdout.strip()
-    limits = {"the sender": int(said) if said.isdecimal() else 0}
+    limit_text = lab.engine.execute(
+        lab.one(Role.SENDER).container, ["postconf", "-h", "message_size_limit"]
+    ).stdout.strip()
+    limits = {"the sender": int(limit_text) if limit_text.isdecimal() else 0}
     if not lab.state.relay:
         limits[lab.defined.name(Role.SUBMISSION)] = smtp.size_limit(smtp.to(lab.endpoints["submission"]))
     for host, limit in limits.items():

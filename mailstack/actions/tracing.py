@@ -78,23 +78,23 @@ def search_lab(lab: RunningLab, query: str | None = None) -> Traced:
 
 def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = None) -> Traced:
     """Return the journeys that match `query`, or the latest; `waiting` is the contents of the queues, if known."""
-    found = collect.latest(read) if query is None else collect.search(read, query)
+    matches = collect.latest(read) if query is None else collect.search(read, query)
     # Includes a host whose log has lost the line that would identify it.
     hosts = read.spools if isinstance(read, LabLines) else ()
-    collected = collect.collect(read, found.seeds, found.refusals, hosts)
+    collected = collect.collect(read, matches.seeds, matches.refusals, hosts)
     journeys = assemble.assemble(collected, waiting, time.time())
-    return Traced(tuple(each for each in journeys if not found.name or each.goes_by(found.name)), found.more)
+    return Traced(tuple(each for each in journeys if not matches.name or each.goes_by(matches.name)), matches.more)
 
 
 def queued(lab: RunningLab) -> list[Waiting]:
     """Return the entries in the queues of the lab's MTAs that run."""
-    found, clean = [], lab.blotter().clean
+    waiting, clean = [], lab.blotter().clean
     for service in lab.by_role(Role.MTA):
         if service.state == "running":
             for entry in queues.entries(lab.engine, service.container, service.name):
                 recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
-                found.append(Waiting(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
-    return found
+                waiting.append(Waiting(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
+    return waiting
 
 
 @contextlib.contextmanager
@@ -212,14 +212,14 @@ def follow(
     containers = {service.name: service.container for service in lab.services()}
     collector = collect.Collector({query.strip("<>")} if query else set(), recent=deque(maxlen=RECENT))
     collector.hosts.update(containers)  # a message passed on to one of these is still followed
-    begins, clean = since if query else time.time(), lab.blotter().clean
-    for position, found in enumerate(lab.engine.follow(containers, since=begins, deadline=deadline)):
+    since_time, clean = since if query else time.time(), lab.blotter().clean
+    for position, found in enumerate(lab.engine.follow(containers, since=since_time, deadline=deadline)):
         if found is None:
             yield None
             return
         awaited = not query and not collector.names
-        if awaited and (begun := collect.begins(found[1])):
-            collector.names.add(begun)
+        if awaited and (message_id := collect.begins(found[1])):
+            collector.names.add(message_id)
         if collector.feed(found[0], position, clean(found[1])):
             collected = collector.collected()
         elif awaited and collector.refusals:  # refused before it had a queue id: the journey ends here
@@ -232,18 +232,18 @@ def follow(
         journey = journeys[-1]
         if journey.settled:
             # Lines of another hop may have been late; its log has them now.
-            journey = _again(lab, journey, since)
+            journey = _reread(lab, journey, since)
         yield journey
         if journey.settled:
             return
 
 
-def _again(lab: RunningLab, journey: Journey, since: float | None) -> Journey:
+def _reread(lab: RunningLab, journey: Journey, since: float | None) -> Journey:
     """Return the journey from the current logs since a moment."""
     name = journey.message_id or next((hop.queue_id for hop in journey.hops), "")
     if not name:
         return journey
     with lab_lines(lab, since) as read:
-        found = traced(read, name).journeys
+        journeys = traced(read, name).journeys
     # Lines rotated away in the meantime are only in the journey that was followed.
-    return found[-1] if found and found[-1].settled else journey
+    return journeys[-1] if journeys and journeys[-1].settled else journey

@@ -100,7 +100,7 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
         name = f"{service}-1".ljust(width) + " | "
         text = printable(clean(line.partition(" ")[2]))
         click.echo(f"{click.style(name, fg=colours[service]) if colour else name}{text}", color=colour)
-        if stdio.unread():
+        if stdio.reader_gone():
             break
 
 

@@ -60,13 +60,13 @@ def list_(engine: Engine, name: str, as_json: bool) -> None:
         return
     limit = lab.definition().limits.mailbox_quota
     rows = [
-        (address, _as_written(limit if quota is None else quota), "added" if later else "")
+        (address, _quota_text(limit if quota is None else quota), "added" if later else "")
         for address, quota, later in every
     ]
     table(("address", "holds", ""), rows, flexible=0)
 
 
-def _as_written(size: int) -> str:
+def _quota_text(size: int) -> str:
     """Format bytes as in a definition: `100M`, in units of 1024."""
     if size == UNLIMITED:
         return "any amount"

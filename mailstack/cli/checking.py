@@ -51,17 +51,17 @@ def check(
     from mailstack.checks.bench import Bench
     from mailstack.lab.running import RunningLab
 
-    begun = time.monotonic()
+    started_at = time.monotonic()
     done: list[CheckResult] = []
     with Progress(progress) as show, Bench(RunningLab(name, engine)) as bench:
 
-        def tell(result: CheckResult) -> None:
+        def record(result: CheckResult) -> None:
             done.append(result)
             show.step(f"{len(done)} of {len(wanted)} checks: {result.id}")
 
         show(f"running {len(wanted)} checks")
-        results = checks.run(bench, wanted, tell)
-    seconds = time.monotonic() - begun
+        results = checks.run(bench, wanted, record)
+    seconds = time.monotonic() - started_at
     if junit is not None:
         try:
             junit.write_text(report.as_junit(name, results, seconds), encoding="utf-8")

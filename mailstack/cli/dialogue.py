@@ -76,15 +76,15 @@ def dialogue(
     letter = sending.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     with Progress() as progress:
         progress.step(f"sending a mail via {via}")
-        found = recording.record(lab, letter, via, Deadline.after(timeout))
+        recorded = recording.record(lab, letter, via, Deadline.after(timeout))
     if svg:
-        _draw(svg, found.dialogue)
+        _draw(svg, recorded.dialogue)
     if as_json:
-        print_json(found.json())
+        print_json(recorded.json())
     else:
-        _show(found.dialogue)
-    if found.refused:
-        raise CheckFailed("; ".join(found.refused))
+        _show(recorded.dialogue)
+    if recorded.refused:
+        raise CheckFailed("; ".join(recorded.refused))
 
 
 def _draw(path: Path, dialogue: Dialogue) -> None:
@@ -96,7 +96,7 @@ def _draw(path: Path, dialogue: Dialogue) -> None:
         raise HostError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-_SAYS = {"client": ("C", "bold cyan"), "server": ("S", "bold green")}
+_SPEAKERS = {"client": ("C", "bold cyan"), "server": ("S", "bold green")}
 
 
 def _show(dialogue: Dialogue) -> None:
@@ -129,7 +129,7 @@ def _print(console: Console, exchange: Exchange) -> None:
 
     from mailstack.protocol.status_codes import extension
 
-    who, style = _SAYS[exchange.speaker]
+    speaker, style = _SPEAKERS[exchange.speaker]
     style = "bold red" if exchange.code and exchange.code >= 400 else style
     moment = "" if exchange.milliseconds is None else f"{exchange.milliseconds:.1f}"
     width = max(console.width - _INDENT, 20)
@@ -138,12 +138,12 @@ def _print(console: Console, exchange: Exchange) -> None:
         shown = printable(line)
         parts = textwrap.wrap(shown, width, drop_whitespace=False)
         for count, part in enumerate(parts or [""]):
-            text = Text.styled(f"{moment:>7} {who:>2} " if not number + count else " " * _INDENT, "dim")
+            text = Text.styled(f"{moment:>7} {speaker:>2} " if not number + count else " " * _INDENT, "dim")
             text.append(part, style=style)
             if note and not count and len(part) + len(note) + 2 <= width:
                 text.append(f"{note:>{width - len(part)}}", style="dim")
             text.rstrip()
             console.print(text, soft_wrap=True)
-    told = f"{exchange.meaning} ({exchange.source})" if exchange.source else exchange.meaning
-    for part in textwrap.wrap(printable(told), width):
+    explanation = f"{exchange.meaning} ({exchange.source})" if exchange.source else exchange.meaning
+    for part in textwrap.wrap(printable(explanation), width):
         console.print(Text(" " * _INDENT + part, style="dim italic"), soft_wrap=True)

@@ -51,9 +51,9 @@ def env(engine: Engine, name: str, account: str | None, form: str, trust: bool, 
 
     lab = RunningLab(name, engine)
     account = account or lab.definition().addresses()[0]
-    found = environment.variables(lab, account, trust=trust)
+    variables = environment.variables(lab, account, trust=trust)
     if as_json:
-        print_json({"lab": name, "account": account.lower(), "variables": environment.revealed(found)})
+        print_json({"lab": name, "account": account.lower(), "variables": environment.revealed(variables)})
     else:
         # Write a file's name byte for byte, whatever the encoding of standard output: programs open the file by it.
-        sys.stdout.buffer.write(os.fsencode(f"{environment.written(found, form)}\n"))
+        sys.stdout.buffer.write(os.fsencode(f"{environment.formatted(variables, form)}\n"))

@@ -44,14 +44,14 @@ def experiment(
     from mailstack.experiment import folder
     from mailstack.experiment.performance import perform
 
-    with Progress(progress) as show, folder.prepared(out) if out else nullcontext() as place:
-        found = perform(engine, overlays, keep, show)
-        document = found.document
-        if place:
+    with Progress(progress) as show, folder.prepared(out) if out else nullcontext() as directory:
+        outcome = perform(engine, overlays, keep, show)
+        document = outcome.document
+        if directory:
             show("writing the report")
-            folder.write(place, folder.contents(document, found.logs))
+            folder.write(directory, folder.contents(document, outcome.logs))
     if keep:
-        click.echo(f"mailstack: the lab is kept: {engine.target.line('down', lab=found.lab)} removes it", err=True)
+        click.echo(f"mailstack: the lab is kept: {engine.target.line('down', lab=outcome.lab)} removes it", err=True)
     if as_json:
         print_json(document)
     else:

@@ -74,24 +74,24 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
 
     count, codes = 0, {}
 
-    def looked_at() -> Iterator[str]:
+    def counted() -> Iterator[str]:
         nonlocal count
         for line in lines:
             count += 1
             codes.update({code.code: code for code in _codes(line)})
             yield line
 
-    found = failures.seen(looked_at())
+    seen = failures.seen(counted())
     if as_json:
-        print_json(_document(found, count, codes.values()))
+        print_json(_document(seen, count, codes.values()))
     else:
-        for each in found:
+        for each in seen:
             _show(each.fault)
-        for code in codes.values() if count == 1 or not found else ():
+        for code in codes.values() if count == 1 or not seen else ():
             _field(code.code, f"{code.text}  [{code.source}]")
-        if not found:
+        if not seen:
             click.echo(f"no failure that is known; `{hint.line('explain', '--list')}` names those that are")
-    sys.exit(0 if found else 1)
+    sys.exit(0 if seen else 1)
 
 
 def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_json: bool) -> None:
@@ -106,18 +106,18 @@ def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_js
             count += 1
             yield line
 
-    found = failures.seen(counted())
+    seen = failures.seen(counted())
     if as_json:
-        print_json(_document(found, count, (), rotated))
+        print_json(_document(seen, count, (), rotated))
         return
-    for each in found:
+    for each in seen:
         _show(each.fault)
         times = "once" if each.count == 1 else f"{each.count} times"
         when = each.first if each.count == 1 else f"first {each.first}, last {each.last}"
         _field("seen", f"{times}: {when}" if each.first else times)
         _field("line", each.example)
         click.echo()
-    known = "1 known failure" if len(found) == 1 else f"{len(found) or 'no'} known failures"
+    known = "1 known failure" if len(seen) == 1 else f"{len(seen) or 'no'} known failures"
     click.echo(f"{known} in {count} lines")
     for lost in rotated:
         click.echo(lost.sentence())
@@ -166,9 +166,9 @@ def _of_files(paths: Sequence[Path]) -> Iterator[str]:
 
 def _list(known: Iterable[KnownFailure], as_json: bool) -> None:
     if as_json:
-        print_json({"failures": [_fault(fault) for fault in known]})
+        print_json({"failures": [_failure_json(failure) for failure in known]})
         return
-    table(("id", "what it is"), [(fault.id, fault.title) for fault in known], flexible=1)
+    table(("id", "what it is"), [(failure.id, failure.title) for failure in known], flexible=1)
 
 
 def _document(found: Iterable[Seen], lines: int, codes: Iterable[Meaning], rotated: Iterable[Rotated] = ()) -> Json:
@@ -176,7 +176,7 @@ def _document(found: Iterable[Seen], lines: int, codes: Iterable[Meaning], rotat
         "lines": lines,
         "failures": [
             {
-                **_fault(each.fault),
+                **_failure_json(each.fault),
                 "count": each.count,
                 "first": each.first,
                 "last": each.last,
@@ -189,21 +189,21 @@ def _document(found: Iterable[Seen], lines: int, codes: Iterable[Meaning], rotat
     }
 
 
-def _fault(fault: KnownFailure) -> Json:
+def _failure_json(failure: KnownFailure) -> Json:
     return {
-        "id": fault.id,
-        "title": fault.title,
-        "cause": fault.cause,
-        "remedy": fault.remedy,
-        "source": fault.source,
+        "id": failure.id,
+        "title": failure.title,
+        "cause": failure.cause,
+        "remedy": failure.remedy,
+        "source": failure.source,
     }
 
 
-def _show(fault: KnownFailure) -> None:
-    click.echo(f"{fault.id}: {fault.title}")
-    _field("cause", fault.cause)
-    _field("remedy", fault.remedy)
-    _field("source", fault.source)
+def _show(failure: KnownFailure) -> None:
+    click.echo(f"{failure.id}: {failure.title}")
+    _field("cause", failure.cause)
+    _field("remedy", failure.remedy)
+    _field("source", failure.source)
 
 
 def _field(name: str, text: str) -> None:

@@ -32,7 +32,7 @@ def doctor(engine: Engine, as_json: bool) -> None:
     from mailstack.runner.local import Local
 
     findings = examination.examine(Local(), engine)
-    ready = examination.fit(findings)
+    ready = examination.is_ready(findings)
     if as_json:
         print_json({"ready": ready, "findings": [finding.json() for finding in findings]})
     else:
@@ -59,29 +59,29 @@ def provision(engine: Engine, yes: bool, progress: str) -> None:
     This works on Debian and Ubuntu, as root or with sudo. On other systems, say
     what to install. On a remote host, first show the steps and ask.
     """
-    from mailstack.host import provision as setting_up
+    from mailstack.host import provision as provisioning
     from mailstack.host.machine import Facts, machine_of
     from mailstack.runner.local import Local
 
     machine = machine_of(engine.target, Local())
     user = printable(engine.target.user)  # the user name on the host
 
-    def agree(facts: Facts, steps: list[setting_up.Step]) -> None:
+    def agree(facts: Facts, steps: list[provisioning.Step]) -> None:
         if not machine.name:
             return
         click.echo(f"On {machine.name} ({printable(facts.distribution)}), as {user}:")
         for number, step in enumerate(steps, 1):
-            click.echo(f"  {number}. {step.title}\n     {setting_up.told(step)}")
+            click.echo(f"  {number}. {step.title}\n     {provisioning.command_line(step)}")
         if not yes:
-            _asked("Do this?")
+            _confirm("Do this?")
 
     with Progress(progress) as show:
-        setting_up.provision(machine, show, agree=agree)
-    if engine.target.by_sudo:
+        provisioning.provision(machine, show, confirm=agree)
+    if engine.target.uses_sudo:
         click.echo(f"{user} is not in the group `docker` there: mailstack gets to the engine by sudo")
 
 
-def _asked(question: str) -> None:
+def _confirm(question: str) -> None:
     """Ask for confirmation on the terminal. Raises an error that ends the command unless the user agrees."""
     if not sys.stdin.isatty():
         raise InputError("nothing was done: there is no terminal to ask at", remedy="--yes does it without asking")
@@ -97,15 +97,15 @@ def version(engine: Engine, as_json: bool) -> None:
     and the digests of the images: all that is needed to reproduce a run."""
     from mailstack.runner.local import Local
 
-    found, problem = versions(engine, Local())
+    document, problem = versions(engine, Local())
     if problem:
         click.echo(f"mailstack: {problem.whole()}", err=True)
     if as_json:
-        print_json(found)
+        print_json(document)
         return
-    for service, digest in found.pop("images", {}).items():
-        found[f"image of {service}"] = digest
-    for name, value in found.items():
+    for service, digest in document.pop("images", {}).items():
+        document[f"image of {service}"] = digest
+    for name, value in document.items():
         click.echo(f"{name:<17} {value or 'none'}")
 
 
@@ -116,11 +116,11 @@ def versions(engine: Engine, runner: Runner) -> tuple[Json, MailstackError | Non
     from mailstack.engine import compose
     from mailstack.images.versions import of_images
 
-    found: Json = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
+    document: Json = {"mailstack": __version__, "python": platform.python_version(), "compose": "", "engine": ""}
     try:
-        found["compose"] = ".".join(map(str, compose.version_of(runner, compose.find(runner))))
-        found["engine"] = str(engine.version().get("Version", ""))
-        found |= of_images(engine)
+        document["compose"] = ".".join(map(str, compose.version_of(runner, compose.find(runner))))
+        document["engine"] = str(engine.version().get("Version", ""))
+        document |= of_images(engine)
     except MailstackError as error:
-        return found, error
-    return found, None
+        return document, error
+    return document, None

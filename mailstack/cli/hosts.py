@@ -30,11 +30,11 @@ COMMANDS = ("up", "down", "status", "check", "experiment", "send", "doctor", "ve
 _TIDYING_SECONDS = 60.0
 # How many lines of a failure the table shows.
 _LINES = 12
-_MOST_HOSTS = 1024**2  # characters in a file of hosts, which may be a device without an end
+_MOST_CHARACTERS = 1024**2  # characters in a file of hosts, which may be a device without an end
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class HostResult:
     """The result of the command on one host."""
 
     host: str
@@ -44,33 +44,33 @@ class Ended:
     messages: tuple[str, ...]
 
 
-def named(values: Sequence[str]) -> list[str]:
+def expand(values: Sequence[str]) -> list[str]:
     """Return the hosts given by name or line by line in a file (`@FILE`), each once. Raises InputError."""
-    found: list[str] = []
+    hosts: list[str] = []
     for value in values:
         if not value.startswith("@"):
-            found.append(value)
+            hosts.append(value)
             continue
         try:
-            with open(value[1:], encoding="utf-8", opener=_at_once) as file:
+            with open(value[1:], encoding="utf-8", opener=_open_nonblocking) as file:
                 if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
                     raise InputError(f"{value[1:]}: is a device", remedy="name a file with one host in each line")
-                lines = file.read(_MOST_HOSTS).splitlines()
+                lines = file.read(_MOST_CHARACTERS).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
             raise InputError(f"{value[1:]}: the list of hosts cannot be read: {reason}") from None
-        found += [line for line in (each.partition("#")[0].strip() for each in lines) if line]
-        if not found:
+        hosts += [line for line in (each.partition("#")[0].strip() for each in lines) if line]
+        if not hosts:
             raise InputError(f"{value[1:]}: there is no host in it", remedy="write one host in each line")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(hosts))
 
 
-def _at_once(name: str, flags: int) -> int:
+def _open_nonblocking(name: str, flags: int) -> int:
     """Open a file. Without O_NONBLOCK, opening a FIFO would block until a writer appears."""
     return os.open(name, flags | os.O_NONBLOCK)
 
 
-def called(hosts: Sequence[str]) -> dict[str, str]:
+def file_names(hosts: Sequence[str]) -> dict[str, str]:
     """Return a unique name for each host's output files."""
     names: dict[str, str] = {}
     for host in hosts:
@@ -83,7 +83,7 @@ def called(hosts: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def alone(argv: Sequence[str], host: str, name: str) -> list[str]:
+def host_argv(argv: Sequence[str], host: str, name: str) -> list[str]:
     """Return the command line for one host; `name` makes the paths of its output files unique."""
     words: list[str] = []
     given = iter(argv)
@@ -104,20 +104,20 @@ def settings(command: str, environment: Mapping[str, str], name: str) -> dict[st
     """Return the variables for one host, with unique output paths (MAILSTACK_EXPERIMENT_OUT) and without
     MAILSTACK_HOST.
     """
-    found = {"MAILSTACK_HOST": ""}
-    for option, own in _WRITTEN.items():
+    variables = {"MAILSTACK_HOST": ""}
+    for option, path_for_host in _WRITTEN.items():
         variable = _variable(command, option)
         if value := environment.get(variable):
-            found[variable] = str(own(Path(value), name))
-    return found
+            variables[variable] = str(path_for_host(Path(value), name))
+    return variables
 
 
 def reads_input(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Return whether the command reads a text from standard input, which is then read once for all hosts."""
-    return _given(argv, environment, "--body") == "-"
+    return _option_value(argv, environment, "--body") == "-"
 
 
-def _given(argv: Sequence[str], environment: Mapping[str, str], option: str) -> str:
+def _option_value(argv: Sequence[str], environment: Mapping[str, str], option: str) -> str:
     """Return the value of an option from the command line or its variable; "" if it has none."""
     values = [
         after if word == option else word.removeprefix(f"{option}=")
@@ -144,18 +144,18 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
         raise InputError(
             f"`mailstack {argv[0]}` works on one host at a time", remedy=f"on several: {', '.join(COMMANDS)}"
         )
-    names, runner = called(hosts), Local()
+    names, runner = file_names(hosts), Local()
     text = standard_input() if reads_input(argv, os.environ) else None
     _make_folder(argv)
     with Progress() as show, ThreadPoolExecutor(len(hosts)) as pool:
         show(f"{argv[0]} on {len(hosts)} hosts")
-        tasks = [pool.submit(_on, host, names[host], argv, text, runner) for host in hosts]
+        tasks = [pool.submit(_run_on, host, names[host], argv, text, runner) for host in hosts]
         try:
             results = [task.result() for task in tasks]
         except (KeyboardInterrupt, Interrupted):
             show(f"interrupting {argv[0]} on {len(hosts)} hosts")
             runner.interrupt(Deadline.after(_TIDYING_SECONDS))
-            raise Interrupted("interrupted", details="\n".join(otherwise(tasks))) from None
+            raise Interrupted("interrupted", details="\n".join(other_results(tasks))) from None
     if "--json" in argv:
         print_json(
             {
@@ -173,7 +173,7 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
         )
     else:
         rows = [
-            (each.host, "ok" if each.code == 0 else f"code {each.code}", f"{each.seconds:.1f}", told(each))
+            (each.host, "ok" if each.code == 0 else f"code {each.code}", f"{each.seconds:.1f}", summary(each))
             for each in results
         ]
         table(("host", "", "seconds", "what came of it"), rows, flexible=3)
@@ -181,7 +181,7 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
     return max(each.code for each in results)
 
 
-def otherwise(tasks: Sequence[Future[Ended]]) -> Iterator[str]:
+def other_results(tasks: Sequence[Future[HostResult]]) -> Iterator[str]:
     """Yield the results of hosts where the interruption did not end the command: it was done before, or it failed."""
     for task in tasks:
         with contextlib.suppress(Interrupted):  # it was never started
@@ -189,32 +189,32 @@ def otherwise(tasks: Sequence[Future[Ended]]) -> Iterator[str]:
             if each.code == 0:
                 yield f"{each.host}: was done before"
             elif each.code != Interrupted.exit_code:
-                yield f"{each.host}: ended with code {each.code}: {' '.join(told(each))}"
+                yield f"{each.host}: ended with code {each.code}: {' '.join(summary(each))}"
 
 
 def _make_folder(argv: Sequence[str]) -> None:
     """Create the folder in which each host has its own folder."""
-    if folder := _given(argv, os.environ, "--out"):
+    if folder := _option_value(argv, os.environ, "--out"):
         try:
             Path(folder).mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made, for a report of each host: {error.strerror}") from None
 
 
-def _on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: Local) -> Ended:
-    begun = time.monotonic()
-    words = (sys.executable, "-m", "mailstack", *alone(argv, host, name))
+def _run_on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: Local) -> HostResult:
+    started_at = time.monotonic()
+    words = (sys.executable, "-m", "mailstack", *host_argv(argv, host, name))
     # The answer is read as UTF-8, whatever the locale.
     environment = {**settings(argv[0], os.environ, name), "PYTHONIOENCODING": "utf-8"}
     command = Command(words, environment, text)
     try:
         result = runner.run(command)
     except MailstackError as error:
-        return Ended(host, error.exit_code, time.monotonic() - begun, None, tuple(error.lines()))
-    return ended(host, result, time.monotonic() - begun)
+        return HostResult(host, error.exit_code, time.monotonic() - started_at, None, tuple(error.lines()))
+    return host_result(host, result, time.monotonic() - started_at)
 
 
-def ended(host: str, result: Result, seconds: float) -> Ended:
+def host_result(host: str, result: Result, seconds: float) -> HostResult:
     """Return the result on one host. Without an answer, or after a signal, the command has failed."""
     messages = [line for line in result.stderr.splitlines() if not line.endswith(" …")]
     code, answer = result.code, None
@@ -227,10 +227,10 @@ def ended(host: str, result: Result, seconds: float) -> Ended:
         if code == 0:
             messages.append(f"mailstack: the process for {host} ended without an answer that can be read")
             code = HostError.exit_code
-    return Ended(host, code, seconds, answer, tuple(messages))
+    return HostResult(host, code, seconds, answer, tuple(messages))
 
 
-def told(each: Ended) -> tuple[str, ...]:
+def summary(each: HostResult) -> tuple[str, ...]:
     """Return the table cell for one host: the answer in a line, or the error and its remedy."""
     if each.code and each.messages:
         return abridged([re.sub(r"^mailstack: ", "", line.strip()) for line in each.messages if line.strip()])

@@ -193,9 +193,9 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
         return
     with Progress(progress) as show:
         if stale:
-            removed = removal.stale(engine, show)
+            removed = removal.remove_stale(engine, show)
         elif everything:
-            removed = removal.everything(engine, show)
+            removed = removal.remove_all(engine, show)
         else:
             removed = [name] if removal.down(engine, name, show) else []
     if as_json:
@@ -204,8 +204,8 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
         click.echo(f"removed: {', '.join(removed)}")
     else:
         click.echo("there was nothing to remove")
-        if not everything and not stale and (there := homes.on_other_engines(homes.current(engine), name)):
-            click.echo(f"mailstack: a lab “{name}” of yours is at {' and '.join(there)}", err=True)
+        if not everything and not stale and (endpoints := homes.on_other_engines(homes.current(engine), name)):
+            click.echo(f"mailstack: a lab “{name}” of yours is at {' and '.join(endpoints)}", err=True)
 
 
 @click.command()

@@ -91,7 +91,7 @@ def load(
     if as_json:
         print_json(outcome.json())
     else:
-        tell(outcome)
+        print_outcome(outcome)
     if error := verdict(outcome):
         raise error
 
@@ -103,23 +103,23 @@ def live(now: Now) -> str:
     return f"{sent} · {delivered} · {now.seconds:.0f} s"
 
 
-def tell(outcome: Outcome) -> None:
+def print_outcome(outcome: Outcome) -> None:
     """Print the outcome for people: a table, and below it everything that went wrong."""
     plan = outcome.plan
     over = f"{outcome.connected} connection{'s' if outcome.connected != 1 else ''}"
     to = f"{plan.mailboxes} mailbox{'es' if plan.mailboxes != 1 else ''}"
     click.echo(f"mails of {plan.size:,} bytes over {over} to {to}, {spoken(outcome.seconds)}\n")
     table(("", "messages", "per second", "p50", "p95", "p99", "longest"), _rows(outcome))
-    faults = list(_faults(outcome))
-    for line in ["", *faults] if faults else []:
+    problems = list(_problems(outcome))
+    for line in ["", *problems] if problems else []:
         click.echo(printable(line))
 
 
 def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
     sent = len(outcome.posted), outcome.sent_per_second, outcome.submission
     delivered = outcome.delivered, outcome.delivered_per_second, outcome.delivery
-    for what, (count, rate, percentiles) in {"sent": sent, "delivered": delivered}.items():
-        yield (what, f"{count:8,}", f"{rate:10,.1f}", *_times(percentiles))
+    for label, (count, rate, percentiles) in {"sent": sent, "delivered": delivered}.items():
+        yield (label, f"{count:8,}", f"{rate:10,.1f}", *_times(percentiles))
     counts = {
         "refused": sum(outcome.refused.values()),
         "lost": len(outcome.lost),
@@ -128,8 +128,8 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
     }
     if outcome.unseen:
         counts["not looked for"] = outcome.unseen
-    for what, number in counts.items():
-        yield (what, f"{number:8,}", "", "", "", "", "")
+    for label, number in counts.items():
+        yield (label, f"{number:8,}", "", "", "", "", "")
 
 
 def _times(percentiles: Percentiles | None) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def _times(percentiles: Percentiles | None) -> tuple[str, ...]:
     return tuple(spoken(each / 1000).rjust(7) for each in every)
 
 
-def _faults(outcome: Outcome) -> Iterator[str]:
+def _problems(outcome: Outcome) -> Iterator[str]:
     for reply, count in outcome.refused.items():
         yield f"refused {count:,} times: {reply}"
     for reason, count in outcome.waiting.items():

@@ -72,18 +72,18 @@ def _watch(lab: RunningLab, address: str, count: int | None, timeout: float | No
 
     deadline = Deadline.after(timeout) if timeout else None
     console = _console()
-    came = 0
+    arrived = 0
     with contextlib.closing(_arriving(lab, address, deadline)) as arriving:
         for summary in arriving:
-            came += 1
+            arrived += 1
             if as_json:
                 click.echo(to_json(summary.json()))
             else:
                 _show(console, summary)
-            if came == count or stdio.unread():
+            if arrived == count or stdio.reader_gone():
                 return
     if count:
-        raise DeadlinePassed(f"{came or 'none'} of {count} mails came to {address} within {timeout:g} s")
+        raise DeadlinePassed(f"{arrived or 'none'} of {count} mails came to {address} within {timeout:g} s")
 
 
 def _arriving(lab: RunningLab, address: str, deadline: Deadline | None) -> Generator[Summary]:
@@ -165,18 +165,18 @@ def read(
 
     if raw and (save or as_json):
         raise click.UsageError("--raw gives the mail alone, without --save and --json")
-    found = one_mail(RunningLab(name, engine), address, number)
+    mail = one_mail(RunningLab(name, engine), address, number)
     if raw:
-        _raw(found.raw)
+        _raw(mail.raw)
         return
-    saved = _save(found, save) if save else []
+    saved = _save(mail, save) if save else []
     if as_json:
-        document = found.json()
+        document = mail.json()
         for attachment, path in zip(document["attachments"], saved, strict=False):
             attachment["path"] = str(path.absolute())
         print_json({"lab": name, "address": address, **document})
         return
-    _print([*_lines(found), *(f"saved as {path}" for path in saved)])
+    _print([*_lines(mail), *(f"saved as {path}" for path in saved)])
 
 
 def _lines(message: Message) -> Iterator[str]:
@@ -226,8 +226,8 @@ def one_mail(lab: RunningLab, address: str, number: int | None) -> Message:
     from mailstack.actions import mailboxes
 
     with open_box(lab, address) as box:
-        found = mailboxes.message(box, number)
-    if found is None:
+        mail = mailboxes.message(box, number)
+    if mail is None:
         which = f"no mail with UID {number} is" if number else "no mail is"
         raise InputError(f"{which} in the mailbox of {address}", remedy=lab.line("inbox", address))
-    return found
+    return mail

@@ -111,7 +111,7 @@ def main() -> NoReturn:
     code = _run()
     _ignore_signals()
     if error := stdio.failure():  # after the work: a failed write is no reason to abort it
-        tell(HostError(f"standard output cannot be written to: {error.strerror}"))
+        print_error(HostError(f"standard output cannot be written to: {error.strerror}"))
         code = code or HostError.exit_code
     gc.freeze()  # the search for cycles at exit would take 10 to 20 ms
     sys.exit(code)
@@ -125,7 +125,7 @@ def _run() -> int:
     except SystemExit as end:
         code = end.code
     except Reported as error:
-        tell(error)
+        print_error(error)
         code = error.exit_code
     except click.ClickException as error:
         error.show()
@@ -134,7 +134,7 @@ def _run() -> int:
         click.echo("mailstack: interrupted", err=True)
         code = Interrupted.exit_code
     except UnicodeEncodeError as error:  # output has replacements in any encoding, but a file's name has none
-        tell(
+        print_error(
             InputError(
                 f"a file's name has characters that {error.encoding}, the encoding of this locale, does not have",
                 remedy="a locale in UTF-8 takes it: LC_ALL=C.UTF-8",
@@ -143,7 +143,7 @@ def _run() -> int:
         code = InputError.exit_code
     except OSError as error:
         # Errors that no other module has made more precise: a full disk, a file that cannot be opened, …
-        tell(HostError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
+        print_error(HostError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
         code = HostError.exit_code
     return code if isinstance(code, int) else 0
 
@@ -161,7 +161,7 @@ def _need_a_directory(argv: Sequence[str]) -> None:
         ) from None
 
 
-def tell(error: Reported) -> None:
+def print_error(error: Reported) -> None:
     """Print an error for people: the event, the log lines that explain it, and the remedy."""
     from mailstack.text.printable import printable
 

@@ -68,7 +68,7 @@ def send(
     if as_json:
         print_json(sent.json())
         return
-    _tell(sent, lab)
+    _print(sent, lab)
 
 
 @click.command()
@@ -102,17 +102,17 @@ def reply(
     from mailstack.model import Deadline
 
     lab = RunningLab(name, engine)
-    found = one_mail(lab, address, number)
+    mail = one_mail(lab, address, number)
     letter = replying.answer(
         lab.definition(),
         address,
-        found,
+        mail,
         text_of(body),
         attachments,
         quoted=not no_quote,
         otherwise=lab.line("send", "--to", "ADDRESS"),
     )
-    answered = {"uid": found.uid, "subject": letter.subject, "in_reply_to": found.message_id}
+    answered = {"uid": mail.uid, "subject": letter.subject, "in_reply_to": mail.message_id}
     try:
         sent = sending.send(lab, letter, "submission", Deadline.after(timeout))
     except sending.NotArrived as error:
@@ -122,14 +122,14 @@ def reply(
     if as_json:
         print_json({**sent.json(), **answered})
         return
-    _tell(sent, lab)
+    _print(sent, lab)
 
 
-def _tell(sent: Sent, lab: RunningLab) -> None:
+def _print(sent: Sent, lab: RunningLab) -> None:
     click.echo(f"{printable(sent.message_id)}")
     click.echo(f"from {sent.sender} via {sent.via} to {', '.join(sent.recipients)}")
     for address, milliseconds in sent.arrived.items():
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
-        way = lab.line("trace", "--last")
-        click.echo(f"handed over: none of the recipients has a mailbox in the lab; `{way}` tells its way")
+        command = lab.line("trace", "--last")
+        click.echo(f"handed over: none of the recipients has a mailbox in the lab; `{command}` tells its way")

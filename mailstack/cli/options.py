@@ -83,23 +83,23 @@ def on_target(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(host: tuple[str, ...], context: str | None, **options: Any) -> Any:
         click_context = click.get_current_context()
         launch = click_context.find_object(Launch) or Launch(tuple(sys.argv[1:]))
-        named = _named(click_context, host)
-        if len(named) > 1:
+        hosts = _hosts(click_context, host)
+        if len(hosts) > 1:
             from mailstack.cli import hosts as several
 
-            sys.exit(several.run(named, launch.argv))
-        engine = launch.engine(named[0] if named else "", context or "")
+            sys.exit(several.run(hosts, launch.argv))
+        engine = launch.engine(hosts[0] if hosts else "", context or "")
         try:
             return function(engine, **options)
         except MailstackError as error:
-            if (cause := engine.target.explained(error)) is error:
+            if (cause := engine.target.root_cause(error)) is error:
                 raise
             raise cause from None
 
     return command
 
 
-def _named(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
+def _hosts(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
     """Return the hosts over SSH that a command works on; none if the command line chooses a context instead."""
     if context.get_parameter_source("context") is ParameterSource.COMMANDLINE:
         if context.get_parameter_source("host") is ParameterSource.COMMANDLINE:
@@ -108,7 +108,7 @@ def _named(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
     if len(hosts) > 1 or any(each.startswith("@") for each in hosts):
         from mailstack.cli import hosts as several
 
-        return several.named(hosts)
+        return several.expand(hosts)
     return list(hosts)
 
 

@@ -57,7 +57,7 @@ def queue(
     from mailstack.lab.running import RunningLab
 
     lab = RunningLab(name, engine)
-    service, action, ids = understood(words, queues.services(lab.defined))
+    service, action, ids = parse_words(words, queues.services(lab.defined))
     if action == "list":
         _list(lab, service, as_json)
     elif action == "wait":
@@ -66,7 +66,7 @@ def queue(
         _act(lab, service, action, ids, everything, as_json)
 
 
-def understood(words: Sequence[str], services: Sequence[str]) -> tuple[str | None, str, list[str]]:
+def parse_words(words: Sequence[str], services: Sequence[str]) -> tuple[str | None, str, list[str]]:
     """Parse a command line into service, action and queue ids; `services` have a queue. Raises InputError."""
     rest = list(words)
     service = rest.pop(0) if rest and rest[0] in services else None
@@ -81,7 +81,7 @@ def _list(lab: RunningLab, service: str | None, as_json: bool) -> None:
     from mailstack.actions import queues
 
     where = queues.containers(lab, service)
-    _tell_unseen(lab, service, where)
+    _warn_unseen(lab, service, where)
     _show(lab, where, queues.of(lab.engine, where), as_json)
 
 
@@ -94,7 +94,7 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
         listing = lab.line("queue")
         raise InputError(f"which mails? {action} takes queue ids, or --all", remedy=f"{listing} lists them")
     where = queues.containers(lab, service)
-    _tell_unseen(lab, service, where)
+    _warn_unseen(lab, service, where)
     found = queues.of(lab.engine, where)
     wanted = queues.chosen(found, ids, lab.line("queue")) if ids else found
     if action == "flush":
@@ -106,10 +106,10 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
         queues.flush(lab.engine, where, done if ids else None)
         missed = []
     else:
-        what = queues.ACTIONS[action]
-        asked = [entry for entry in wanted if what.needs(entry)]
-        done = queues.act(lab.engine, where, what, asked)
-        missed = [entry for entry in asked if entry not in done]
+        operation = queues.ACTIONS[action]
+        requested = [entry for entry in wanted if operation.needs(entry)]
+        done = queues.act(lab.engine, where, operation, requested)
+        missed = [entry for entry in requested if entry not in done]
     if as_json:
         print_json({"lab": lab.name, "action": action, "done": _ids(done), "missed": _ids(missed)})
     else:
@@ -118,9 +118,9 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
         if not done and not missed:
             click.echo(f"no mail to {action}")
     if missed:
-        which = ", ".join(entry.queue_id for entry in missed)
+        missed_ids = ", ".join(entry.queue_id for entry in missed)
         raise CheckFailed(
-            f"it is too late to {action} {which}: no longer in the queue",
+            f"it is too late to {action} {missed_ids}: no longer in the queue",
             remedy=f"{lab.line('trace', missed[0].queue_id)} tells where it went",
         )
 
@@ -142,22 +142,22 @@ def _wait(lab: RunningLab, service: str | None, until: str, timeout: float, as_j
     from mailstack.model import Deadline
 
     deadline = Deadline.after(timeout)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     where = queues.containers(lab, service)
     if until == "empty":  # a service that does not run cannot be known to have an empty queue
         for each in _unseen(lab, service, where):
             lab.service(each)
     with Progress() as show:
-        show(f"waiting until {_HOPED[until]}")
+        show(f"waiting until {_GOALS[until]}")
         met, found = queues.wait(lab.engine, where, queues.CONDITIONS[until], deadline)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started_at
     _show(lab, where, found, as_json, until=until, met=met, seconds=round(seconds, 3))
     if not met:
-        raise DeadlinePassed(f"{_MISSED[until]} after {timeout:g} s")
+        raise DeadlinePassed(f"{_NOT_REACHED[until]} after {timeout:g} s")
 
 
-_HOPED = {"empty": "the queue is empty", "deferred": "a mail is deferred", "held": "a mail is on hold"}
-_MISSED = {"empty": "the queue is not empty", "deferred": "no mail is deferred", "held": "no mail is on hold"}
+_GOALS = {"empty": "the queue is empty", "deferred": "a mail is deferred", "held": "a mail is on hold"}
+_NOT_REACHED = {"empty": "the queue is not empty", "deferred": "no mail is deferred", "held": "no mail is on hold"}
 
 
 def _unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> list[str]:
@@ -166,7 +166,7 @@ def _unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> list
     return [each for each in queues.services(lab.defined) if service is None and each not in where]
 
 
-def _tell_unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> None:
+def _warn_unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> None:
     for each in _unseen(lab, service, where):
         click.echo(f"{each} of lab “{lab.name}” is not running: its queue is not seen", err=True)
 

@@ -134,7 +134,7 @@ def failure() -> OSError | None:
     return None if found is None or found.errno == errno.EPIPE else found
 
 
-def unread() -> bool:
+def reader_gone() -> bool:
     """Return whether standard output has failed or lost its reader. A command without an end exits then."""
     return _stdout is not None and _stdout.failure is not None
 

@@ -63,32 +63,32 @@ def trace(
         raise InputError("only a message that is on its way in a lab can be followed", remedy="leave --follow out")
     if files:
         with tracing.file_lines(files) as read:
-            found = tracing.traced(read, query)
+            traced = tracing.traced(read, query)
     elif follow:
         sys.exit(_follow(RunningLab(name, engine), query, timeout, as_json))
     else:
-        found = tracing.search_lab(RunningLab(name, engine), query)
-    if not found.journeys:
+        traced = tracing.search_lab(RunningLab(name, engine), query)
+    if not traced.journeys:
         where = "these logs" if files else f"the logs of lab “{name}”"
         raise InputError(
             f"no message in {where}" + (f" has {query!r} in its lines" if query else ""),
-            details="\n".join(each.sentence() for each in found.rotated),
+            details="\n".join(each.sentence() for each in traced.rotated),
         )
     logs = [word for file in files for word in ("--logs", str(file))]
     one = hint.line("trace", *logs, "QUEUE-ID") if files else engine.target.line("trace", "QUEUE-ID", lab=name)
-    sys.exit(_show(found, one, single=last, as_json=as_json, listed=query is None and not last))
+    sys.exit(_show(traced, one, single=last, as_json=as_json, listed=query is None and not last))
 
 
-def _show(found: Traced, one: str, *, single: bool, listed: bool, as_json: bool) -> int:
+def _show(traced: Traced, one: str, *, single: bool, listed: bool, as_json: bool) -> int:
     now = time.time()
-    journeys = found.journeys[-1:] if single else found.journeys
+    journeys = traced.journeys[-1:] if single else traced.journeys
     if as_json:
-        print_json(_document(journeys, found.more, found.rotated, now))
+        print_json(_document(journeys, traced.more, traced.rotated, now))
     elif len(journeys) == 1 and not listed:
-        _whole(journeys[0], found.rotated, now)
+        _print_journey(journeys[0], traced.rotated, now)
     else:
-        _list(journeys, found.more, now, one)
-        for each in () if listed else found.rotated:
+        _list(journeys, traced.more, now, one)
+        for each in () if listed else traced.rotated:
             click.echo(each.sentence())
     return 0 if listed or len(journeys) > 1 or journeys[0].arrived else 1
 
@@ -118,7 +118,7 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
     click.echo(f"\n{one} shows one of them, hop by hop")
 
 
-def _whole(journey: Journey, rotated: Sequence[Rotated], now: float) -> None:
+def _print_journey(journey: Journey, rotated: Sequence[Rotated], now: float) -> None:
     from mailstack.trace import described
 
     if journey.message_id:
@@ -148,10 +148,10 @@ def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: 
     deadline = Deadline.after(timeout or FOLLOW_SECONDS)
     for journey in tracing.follow(lab, query, deadline):
         if journey is None:
-            what = latest.sentence() if latest else "no message came"
+            state = latest.sentence() if latest else "no message came"
             lost = _rotated(lab) if query else ()
             raise DeadlinePassed(
-                f"after {spoken(deadline.seconds)}: {what}", details="\n".join(each.sentence() for each in lost)
+                f"after {spoken(deadline.seconds)}: {state}", details="\n".join(each.sentence() for each in lost)
             )
         latest = journey
         for event in journey.events:

@@ -49,7 +49,7 @@ def readers(changed: Collection[str], services: Collection[Service], gone: Colle
     return sorted({service.name for service in stale})
 
 
-def wanted(
+def desired(
     directory: Path,
     lab: Lab,
     *,
@@ -63,41 +63,44 @@ def wanted(
     `relay_ca` None keeps an existing file: with plain Compose, the user has written it.
     """
     relay_user, relay_password = read_relay(directory) or (f"relay-{_random.token_hex(4)}", new_password())
-    known = passwords(directory)
-    accounts = {address: known.get(address) or new_password() for address in lab.addresses()}
-    found = {
+    present = passwords(directory)
+    accounts = {address: present.get(address) or new_password() for address in lab.addresses()}
+    contents = {
         "relay": render.credentials_file(relay_user, relay_password),
         "accounts": render.accounts_file(lab, accounts),
     }
     if not (directory / "addresses").exists():
-        found["addresses"] = Secret("")
-    if not certificates_hold(directory):
-        made = fresh or pki.make(SERVER_NAMES)
-        found |= {"ca.pem": Secret(made.ca), **{f"{service}.pem": pem for service, pem in made.servers.items()}}
+        contents["addresses"] = Secret("")
+    if not certificates_valid(directory):
+        certificates = fresh or pki.make(SERVER_NAMES)
+        contents |= {
+            "ca.pem": Secret(certificates.ca),
+            **{f"{service}.pem": pem for service, pem in certificates.servers.items()},
+        }
     if outside is not None:
-        found["relay_outside"] = outside
+        contents["relay_outside"] = outside
     if lab.relay and (relay_ca is not None or not (directory / "relay_ca.pem").exists()):
-        found["relay_ca.pem"] = Secret(relay_ca or "")
-    return found | {name: Secret(text) for name, text in render.tables(lab, relay_user).items()}
+        contents["relay_ca.pem"] = Secret(relay_ca or "")
+    return contents | {name: Secret(text) for name, text in render.tables(lab, relay_user).items()}
 
 
-def put(directory: Path, texts: Mapping[str, Secret]) -> set[str]:
+def write(directory: Path, texts: Mapping[str, Secret]) -> set[str]:
     """Write files into a lab's directory; return the names of those that changed."""
     make_subdirectory(directory / "added")
     return {name for name, text in texts.items() if write_private(directory / name, text.reveal())}
 
 
-def differing(texts: Mapping[str, Secret], there: Mapping[str, Secret]) -> tuple[str, ...]:
+def differing(texts: Mapping[str, Secret], present: Mapping[str, Secret]) -> tuple[str, ...]:
     """Return the names of the files of `texts` that are missing in `there`, or have other contents there."""
-    return tuple(sorted(name for name, text in texts.items() if name not in there or there[name] != text))
+    return tuple(sorted(name for name, text in texts.items() if name not in present or present[name] != text))
 
 
-def kept(directory: Path) -> dict[str, Secret]:
+def snapshot(directory: Path) -> dict[str, Secret]:
     """Return all present files of the directory, for `put_back`; without the added accounts in `added/`."""
     return {path.name: Secret(_read(path)) for path in directory.glob("*") if path.is_file()}
 
 
-def put_back(directory: Path, before: Mapping[str, Secret]) -> set[str]:
+def restore(directory: Path, before: Mapping[str, Secret]) -> set[str]:
     """Restore the files of the directory from `before`; return the names that differed."""
     changed = set()
     for path in directory.glob("*"):
@@ -118,7 +121,7 @@ def _read(path: Path) -> str:
         raise InputError(f"{path}: is not text in UTF-8") from None
 
 
-def certificates_hold(directory: Path) -> bool:
+def certificates_valid(directory: Path) -> bool:
     """Return whether all certificates exist and are valid for at least one more day."""
     import datetime
 
@@ -207,15 +210,15 @@ def read_relay(directory: Path) -> tuple[str, Secret] | None:
 
 def blotter(directory: Path) -> Blotter:
     """Return a Blotter for the lab's secrets: passwords, also the user's for an outside relay, and private keys."""
-    found = list(passwords(directory).values())
+    secrets = list(passwords(directory).values())
     for name in ("relay", "relay_outside"):
         with contextlib.suppress(FileNotFoundError):
-            found.append(Secret(_read(directory / name).rstrip("\n").partition(":")[2]))
+            secrets.append(Secret(_read(directory / name).rstrip("\n").partition(":")[2]))
     for path in directory.glob("*.pem"):
         with contextlib.suppress(FileNotFoundError):
             keys = _PRIVATE_KEY.findall(_read(path))
-            found += [Secret(line) for key in keys for line in key.split() if len(line) >= _LEAST_OF_A_KEY]
-    return Blotter(found)
+            secrets += [Secret(line) for key in keys for line in key.split() if len(line) >= _LEAST_OF_A_KEY]
+    return Blotter(secrets)
 
 
 def blot(directory: Path, text: str) -> str:
@@ -229,9 +232,9 @@ _LEAST_OF_A_KEY = 16  # characters of a line: the last line of a key may be too 
 
 def rotate_relay(directory: Path) -> tuple[str, Secret]:
     """Write a new password of the lab's relay to `relay`, valid from the next log-in on. Raises InputError."""
-    known = read_relay(directory)
-    if known is None:
+    credentials = read_relay(directory)
+    if credentials is None:
         raise InputError(f"{directory}: there are no relay credentials to rotate")
     password = new_password()
-    write_private(directory / "relay", render.credentials_file(known[0], password).reveal())
-    return known[0], password
+    write_private(directory / "relay", render.credentials_file(credentials[0], password).reveal())
+    return credentials[0], password

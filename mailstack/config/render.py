@@ -60,11 +60,11 @@ def own_line(address: str) -> str:
 
 def passwords_of(accounts_file: str) -> dict[str, Secret]:
     """Return address → password from a passwd-file."""
-    found = {}
+    passwords = {}
     for line in accounts_file.splitlines():
         user, _, rest = line.partition(":")
-        found[_address_of(user)] = Secret(rest.removeprefix("{PLAIN}").split(":", 1)[0])
-    return found
+        passwords[_address_of(user)] = Secret(rest.removeprefix("{PLAIN}").split(":", 1)[0])
+    return passwords
 
 
 def tables(lab: Lab, relay_user: str) -> dict[str, str]:

@@ -63,13 +63,13 @@ def read_credentials(path: Path) -> Secret:
         )
     if data is None:
         raise CredentialsError(f"{path}: is longer than {_MOST_BYTES} bytes: these are no credentials", remedy=_SHAPE)
-    place, problem = _misfit(data)
+    place, problem = _find_problem(data)
     if problem:
         raise CredentialsError(f"{path}{place}: {problem}", remedy=_SHAPE)
     return Secret(data.decode().split("\n")[0].removesuffix("\r") + "\n")
 
 
-def _misfit(data: bytes) -> tuple[str, str]:
+def _find_problem(data: bytes) -> tuple[str, str]:
     """Return the place and the reason why `data` is not `user:password` in one line; ("", "") when it is."""
     try:
         text = data.decode()

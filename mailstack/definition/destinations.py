@@ -15,20 +15,20 @@ def of(lab: Lab, address: str) -> tuple[set[str], set[str]]:
     aliases = {alias.address: alias.targets for alias in lab.aliases}
     accounts = set(lab.addresses())
     catch_alls = {domain.name: domain.catch_all for domain in lab.domains if domain.catch_all}
-    found, others, waiting, seen = set(), set(), [address.lower()], set()
-    while waiting:
-        each = waiting.pop()
-        local, _, domain = each.rpartition("@")
+    receivers, others, pending, seen = set(), set(), [address.lower()], set()
+    while pending:
+        current = pending.pop()
+        local, _, domain = current.rpartition("@")
         plain = f"{local.partition('+')[0]}@{domain}"
-        if each in seen:
+        if current in seen:
             continue
-        seen.add(each)
+        seen.add(current)
         if plain in accounts:
-            found.add(plain)
+            receivers.add(plain)
         elif plain in aliases:
-            waiting.extend(aliases[plain])
+            pending.extend(aliases[plain])
         elif catch_all := catch_alls.get(domain):
-            waiting.append(catch_all)
+            pending.append(catch_all)
         else:
-            others.add(each)
-    return found, others
+            others.add(current)
+    return receivers, others

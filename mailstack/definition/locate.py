@@ -12,22 +12,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mailstack.definition.schema import Keys, Misfit
+from mailstack.definition.schema import InvalidDefinition, Keys
 from mailstack.errors import LabFileError
 
 
-def explain_misfit(misfit: Misfit, files: Sequence[Path]) -> LabFileError:
+def explain_invalid(error: InvalidDefinition, files: Sequence[Path]) -> LabFileError:
     """Return a Misfit as an error with its place."""
-    path = ".".join(str(key) for key in misfit.keys)
-    return LabFileError(f"{locate(misfit.keys, files)}: {path + ': ' if path else ''}{misfit.message}")
+    path = ".".join(str(key) for key in error.keys)
+    return LabFileError(f"{locate(error.keys, files)}: {path + ': ' if path else ''}{error.message}")
 
 
 def explain_compose(output: str, files: Sequence[Path]) -> LabFileError:
     """Return the error of Compose in plain words, with the place that it refers to."""
     if (broken := broken_yaml(files)) is not None:
         return broken
-    message = _plain(output)
-    return LabFileError(f"{_meant(message, files)}: {message}")
+    message = _simplified(output)
+    return LabFileError(f"{_referenced_place(message, files)}: {message}")
 
 
 def locate(keys: Keys, files: Sequence[Path]) -> str:
@@ -43,7 +43,7 @@ def broken_yaml(files: Sequence[Path]) -> LabFileError | None:
     for file in files:
         try:
             for node in _documents(file):
-                if problem := _misshapen(node):
+                if problem := _misuse(node):
                     return LabFileError(f"{_place(file, problem[0])}: {problem[1]}")
         except LabFileError as error:
             return error
@@ -65,17 +65,19 @@ def _documents(file: Path) -> list[Any]:
     try:
         return list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
-        problem, mark, begun = str(error.problem or error.context), error.problem_mark, error.context_mark
-        problem = next((plain for start, plain in _IN_PLAIN_WORDS.items() if problem.startswith(start)), problem)
-        if begun and mark and mark.index >= len(text.rstrip()):
+        problem, mark, opening = str(error.problem or error.context), error.problem_mark, error.context_mark
+        problem = next((plain for start, plain in _SIMPLER.items() if problem.startswith(start)), problem)
+        if opening and mark and mark.index >= len(text.rstrip()):
             # The parser noticed this at the end of the file. The mistake is where the construct begins.
-            raise LabFileError(f"{_place(file, begun)}: not valid YAML: what begins here does not end") from None
-        mark = mark or begun
-        since = f" ({error.context} from line {begun.line + 1})" if begun and mark and begun.line < mark.line else ""
+            raise LabFileError(f"{_place(file, opening)}: not valid YAML: what begins here does not end") from None
+        mark = mark or opening
+        since = (
+            f" ({error.context} from line {opening.line + 1})" if opening and mark and opening.line < mark.line else ""
+        )
         raise LabFileError(f"{_place(file, mark) if mark else file}: not valid YAML: {problem}{since}") from None
 
 
-_IN_PLAIN_WORDS = {
+_SIMPLER = {
     "found character '\\t'": "a tab cannot stand here: indent with spaces",
     "expected <block end>": "this does not fit the indentation above it",
     "mapping values are not allowed here": "a `:` cannot stand here: is the line above complete?",
@@ -102,14 +104,14 @@ def _place(file: Path, mark: Any) -> str:
     return f"{file}:{mark.line + 1}:{mark.column + 1}"
 
 
-def _misshapen(root: Any) -> tuple[Any, str] | None:
+def _misuse(root: Any) -> tuple[Any, str] | None:
     """Return the mark and a description of the first construct that YAML allows and compose files do not."""
     import yaml
 
     if not isinstance(root, yaml.MappingNode):
         return root.start_mark, "should be a mapping, as in compose files"
-    if (circle := _circle(root, ())) is not None:
-        return circle, "what stands here has itself in it"
+    if (cycle := _cycle(root, ())) is not None:
+        return cycle, "what stands here has itself in it"
     for node in _nodes(root):
         if not isinstance(node, yaml.MappingNode):
             continue
@@ -125,30 +127,30 @@ def _misshapen(root: Any) -> tuple[Any, str] | None:
     return None
 
 
-def _circle(node: Any, above: tuple[int, ...]) -> Any:
+def _cycle(node: Any, above: tuple[int, ...]) -> Any:
     """Return the mark of a node that contains itself through an alias; None when there is none."""
     if id(node) in above:
         return node.start_mark
     below = node.value if isinstance(node.value, list) else []
     for part in below:
         for child in part if isinstance(part, tuple) else (part,):
-            if isinstance(child.value, list) and (mark := _circle(child, (*above, id(node)))) is not None:
+            if isinstance(child.value, list) and (mark := _cycle(child, (*above, id(node)))) is not None:
                 return mark
     return None
 
 
 def _nodes(root: Any) -> Iterator[Any]:
     """Yield `root` and all nodes below it, each once, even when aliases make a cycle."""
-    waiting, seen = [root], set()
-    while waiting:
-        node = waiting.pop()
+    pending, seen = [root], set()
+    while pending:
+        node = pending.pop()
         if id(node) in seen:
             continue
         seen.add(id(node))
         yield node
         if isinstance(node.value, list):
             below = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
-            waiting.extend(reversed(below))
+            pending.extend(reversed(below))
 
 
 # ── by keys ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -226,14 +228,14 @@ _WRAPPINGS = (
 )
 
 
-def _plain(output: str) -> str:
+def _simplified(output: str) -> str:
     text = " ".join(line.strip() for line in output.splitlines() if line.strip())
     for pattern, plain in _WRAPPINGS:
         text = re.sub(pattern, plain, text)
     return " ".join(text.split()) or "Compose does not accept it"
 
 
-def _meant(message: str, files: Sequence[Path]) -> str:
+def _referenced_place(message: str, files: Sequence[Path]) -> str:
     """Return the place that a message of Compose refers to."""
     best, place = 0, f"{files[-1]}:1:1"
     service = ""
@@ -245,7 +247,7 @@ def _meant(message: str, files: Sequence[Path]) -> str:
     for keys in _keys_named(message):
         if (found := _deepest(keys, files))[0] > best:
             best, place = found
-    if best < 3 and (word := _word(message, files, service)):
+    if best < 3 and (word := _quoted_place(message, files, service)):
         return word
     return place
 
@@ -268,7 +270,7 @@ def _keys_named(message: str) -> Iterator[Keys]:
         yield (extra[1],)
 
 
-def _word(message: str, files: Sequence[Path], service: str) -> str:
+def _quoted_place(message: str, files: Sequence[Path], service: str) -> str:
     """Return the place in an overlay of a word that the message quotes or ends with, in its service if it names one."""
     import yaml
 

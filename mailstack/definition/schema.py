@@ -24,7 +24,7 @@ _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _SETTING = re.compile(r"[a-z0-9_]+|[a-z0-9.:]+/[a-z-]+/[a-z0-9_]+")
 
 
-class Misfit(Exception):
+class InvalidDefinition(Exception):
     """A mistake in the document: its keys, from the root, and a message with the expected value."""
 
     def __init__(self, keys: Keys, message: str) -> None:
@@ -37,7 +37,7 @@ def parse(document: Json) -> Lab:
     """Return the Lab in a resolved compose document. Raises Misfit."""
     root: Keys = (BLOCK,)
     if BLOCK not in document:
-        raise Misfit((), f"has no `{BLOCK}` block")
+        raise InvalidDefinition((), f"has no `{BLOCK}` block")
     block = _mapping(
         document[BLOCK], root, ("mailname", "domains", "accounts", "aliases", "limits", "relay", "settings")
     )
@@ -51,10 +51,12 @@ def parse(document: Json) -> Lab:
     for domain in domains:
         if domain.catch_all and domain.catch_all not in known:
             keys = (*root, "domains", domain.name, "catch_all")
-            raise Misfit(keys, f"{domain.catch_all} is neither an account nor an alias of this lab")
+            raise InvalidDefinition(keys, f"{domain.catch_all} is neither an account nor an alias of this lab")
     mailname = _domain_name(block.get("mailname", domains[0].name), (*root, "mailname"))
     if mailname not in names:
-        raise Misfit((*root, "mailname"), f"{mailname} is not one of the lab's domains ({', '.join(sorted(names))})")
+        raise InvalidDefinition(
+            (*root, "mailname"), f"{mailname} is not one of the lab's domains ({', '.join(sorted(names))})"
+        )
     return Lab(
         mailname=mailname,
         domains=domains,
@@ -69,86 +71,86 @@ def parse(document: Json) -> Lab:
 
 def services(document: Json) -> tuple[roles.Service, ...]:
     """Return the services in a resolved compose document. Raises Misfit for an unknown role."""
-    found = []
+    services_defined = []
     for name, service in (document.get("services") or {}).items():
         labels = service.get("labels") or {}
         role, given = roles.of_labels(labels), labels.get(roles.LABEL)
         if given and not role:
             message = f"{_shown(given)} is not a role; roles are {', '.join(roles.Role)}"
-            raise Misfit(("services", name, "labels", roles.LABEL), message)
-        handed = [each for kind in ("configs", "secrets") for each in service.get(kind) or ()]
-        files = tuple(each if isinstance(each, str) else each["source"] for each in handed)
-        found.append(roles.Service(name, role, files))
-    return roles.in_order(found)
+            raise InvalidDefinition(("services", name, "labels", roles.LABEL), message)
+        mounted = [each for kind in ("configs", "secrets") for each in service.get(kind) or ()]
+        files = tuple(each if isinstance(each, str) else each["source"] for each in mounted)
+        services_defined.append(roles.Service(name, role, files))
+    return roles.in_order(services_defined)
 
 
 def _domains(value: Any, keys: Keys) -> tuple[Domain, ...]:
-    found: list[Domain] = []
+    domains: list[Domain] = []
     known: set[str] = set()
     for name, options in _mapping(value, keys).items():
         here = (*keys, name)
         given = _mapping(options, here, ("catch_all",))
         target = given.get("catch_all")
         domain = Domain(_domain_name(name, here), None if target is None else _address(target, (*here, "catch_all")))
-        _refuse_twice(domain.name, known, here)
-        found.append(domain)
-    if not found:
-        raise Misfit(keys, "needs at least one domain")
-    return tuple(found)
+        _refuse_duplicate(domain.name, known, here)
+        domains.append(domain)
+    if not domains:
+        raise InvalidDefinition(keys, "needs at least one domain")
+    return tuple(domains)
 
 
 def _accounts(value: Any, keys: Keys, domains: set[str]) -> tuple[Account, ...]:
-    found: list[Account] = []
+    accounts: list[Account] = []
     known: set[str] = set()
     for name, options in _mapping(value, keys).items():
         here = (*keys, name)
         given = _mapping(options, here, ("quota",))
         address = _local_address(name, here, domains)
-        _refuse_twice(address, known, here)
-        found.append(Account(address, _size(given["quota"], (*here, "quota")) if "quota" in given else None))
-    if not found:
-        raise Misfit(keys, "needs at least one account")
-    return tuple(found)
+        _refuse_duplicate(address, known, here)
+        accounts.append(Account(address, _size(given["quota"], (*here, "quota")) if "quota" in given else None))
+    if not accounts:
+        raise InvalidDefinition(keys, "needs at least one account")
+    return tuple(accounts)
 
 
 def _aliases(value: Any, keys: Keys, domains: set[str], accounts: set[str]) -> tuple[Alias, ...]:
-    found: list[Alias] = []
+    aliases: list[Alias] = []
     known: set[str] = set()
     places: dict[str, Keys] = {}
     for name, targets in _mapping(value, keys).items():
         here = (*keys, name)
         address = _local_address(name, here, domains)
         if address in accounts:
-            raise Misfit(here, f"{address} is an account already")
-        _refuse_twice(address, known, here)
-        several = [targets] if isinstance(targets, str) else targets
-        if not isinstance(several, list) or not several:
-            raise Misfit(here, f"should be a list of addresses, not {_kind(targets)}")
-        found.append(Alias(address, tuple(_address(target, (*here, n)) for n, target in enumerate(several))))
+            raise InvalidDefinition(here, f"{address} is an account already")
+        _refuse_duplicate(address, known, here)
+        addresses = [targets] if isinstance(targets, str) else targets
+        if not isinstance(addresses, list) or not addresses:
+            raise InvalidDefinition(here, f"should be a list of addresses, not {_kind(targets)}")
+        aliases.append(Alias(address, tuple(_address(target, (*here, n)) for n, target in enumerate(addresses))))
         places[address] = here
-    for alias in found:
+    for alias in aliases:
         for number, target in enumerate(alias.targets):
             if target not in accounts and target not in places:
                 here = (*places[alias.address], number)
-                raise Misfit(here, f"{target} is neither an account nor an alias of this lab")
-    targets_of = {alias.address: alias.targets for alias in found}
-    for alias in found:
-        if (way := _way_back(alias.address, targets_of)) is not None:
-            raise Misfit(places[alias.address], f"leads back to itself: {' → '.join(way)}")
-    return tuple(found)
+                raise InvalidDefinition(here, f"{target} is neither an account nor an alias of this lab")
+    targets_of = {alias.address: alias.targets for alias in aliases}
+    for alias in aliases:
+        if (cycle := _cycle(alias.address, targets_of)) is not None:
+            raise InvalidDefinition(places[alias.address], f"leads back to itself: {' → '.join(cycle)}")
+    return tuple(aliases)
 
 
-def _way_back(address: str, targets_of: Mapping[str, Sequence[str]]) -> list[str] | None:
+def _cycle(address: str, targets_of: Mapping[str, Sequence[str]]) -> list[str] | None:
     """Return the chain of aliases from `address` back to itself; None when there is no such cycle."""
-    ways, seen = [[address]], set()
-    while ways:
-        way = ways.pop()
-        for target in targets_of.get(way[-1], ()):
+    paths, seen = [[address]], set()
+    while paths:
+        path = paths.pop()
+        for target in targets_of.get(path[-1], ()):
             if target == address:
-                return [*way, target]
+                return [*path, target]
             if target not in seen:
                 seen.add(target)
-                ways.append([*way, target])
+                paths.append([*path, target])
     return None
 
 
@@ -157,7 +159,7 @@ def _limits(value: Any, keys: Keys) -> Limits:
     sizes = {name: _size(size, (*keys, name)) for name, size in given.items()}
     limits = Limits(**sizes)
     if limits.message_size > limits.mailbox_quota:
-        raise Misfit(keys, "message_size is more than a mailbox may hold (mailbox_quota)")
+        raise InvalidDefinition(keys, "message_size is more than a mailbox may hold (mailbox_quota)")
     return limits
 
 
@@ -167,10 +169,12 @@ def _relay(value: Any, keys: Keys) -> Relay | None:
     given = _mapping(value, keys, ("host", "port"))
     host = given.get("host")
     if not isinstance(host, str) or not is_host(host):
-        raise Misfit((*keys, "host"), "should be the name or the IPv4 address of the relay")
+        raise InvalidDefinition((*keys, "host"), "should be the name or the IPv4 address of the relay")
     port = str(given.get("port", 587))
     if (number := port_number(port)) is None:
-        raise Misfit((*keys, "port"), f"should be a port number from 1 to 65535, not {_shown(given['port'])}")
+        raise InvalidDefinition(
+            (*keys, "port"), f"should be a port number from 1 to 65535, not {_shown(given['port'])}"
+        )
     return Relay(host, number)
 
 
@@ -182,14 +186,20 @@ def _settings(value: Any, keys: Keys) -> Settings:
         checked = {}
         for name, setting in _mapping(given.get(service), here).items():
             if not _SETTING.fullmatch(name):
-                raise Misfit((*here, name), "should be a Postfix setting: `name`, or `service/type/name` for master.cf")
+                raise InvalidDefinition(
+                    (*here, name), "should be a Postfix setting: `name`, or `service/type/name` for master.cf"
+                )
             checked[name] = _scalar(setting, (*here, name))
             if "/" in name and " " in checked[name]:
-                raise Misfit((*here, name), "should have no spaces: master.cf's settings take none; use commas")
+                raise InvalidDefinition(
+                    (*here, name), "should have no spaces: master.cf's settings take none; use commas"
+                )
         lines[service] = checked
     dovecot = given.get("dovecot") or ""
     if not isinstance(dovecot, str):
-        raise Misfit((*keys, "dovecot"), f"should be text in Dovecot's configuration language, not {_kind(dovecot)}")
+        raise InvalidDefinition(
+            (*keys, "dovecot"), f"should be text in Dovecot's configuration language, not {_kind(dovecot)}"
+        )
     return Settings(lines["postfix"], lines["sender"], dovecot)
 
 
@@ -210,10 +220,10 @@ def _mapping(value: Any, keys: Keys, known: Sequence[str] | None = None) -> dict
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Misfit(keys, f"should be a mapping, not {_kind(value)}")
+        raise InvalidDefinition(keys, f"should be a mapping, not {_kind(value)}")
     for key in value:
         if known is not None and key not in known:
-            raise Misfit((*keys, key), f"is not known here; known are {', '.join(known)}")
+            raise InvalidDefinition((*keys, key), f"is not known here; known are {', '.join(known)}")
     return value
 
 
@@ -223,9 +233,9 @@ def _scalar(value: Any, keys: Keys) -> str:
     if value is None:
         return ""
     if not isinstance(value, str | int | float):
-        raise Misfit(keys, f"should be one line of text, not {_kind(value)}")
+        raise InvalidDefinition(keys, f"should be one line of text, not {_kind(value)}")
     if len(str(value).splitlines()) > 1:
-        raise Misfit(keys, "should be one line of text, not several")
+        raise InvalidDefinition(keys, "should be one line of text, not several")
     return str(value)
 
 
@@ -233,7 +243,7 @@ def _size(value: Any, keys: Keys) -> int:
     fits = isinstance(value, str | int) and not isinstance(value, bool)
     size = to_bytes(str(value)) if fits else None
     if size is None:
-        raise Misfit(keys, f"should be a size from 1K to 1024G, like 10M, not {_shown(value)}")
+        raise InvalidDefinition(keys, f"should be a size from 1K to 1024G, like 10M, not {_shown(value)}")
     return size
 
 
@@ -253,7 +263,7 @@ def _domain_name(value: Any, keys: Keys) -> str:
     flaw = domain_flaw(value.lower()) if isinstance(value, str) else NO_DOMAIN
     if flaw:
         why = "" if flaw == NO_DOMAIN else f": it {flaw}"
-        raise Misfit(keys, f"should be a domain like example.com, not {_shown(value)}{why}")
+        raise InvalidDefinition(keys, f"should be a domain like example.com, not {_shown(value)}{why}")
     return str(value).lower()
 
 
@@ -261,18 +271,18 @@ def _address(value: Any, keys: Keys) -> str:
     flaw = address_flaw(value) if isinstance(value, str) else NO_ADDRESS
     if flaw:
         why = "" if flaw == NO_ADDRESS else f": it {flaw}"
-        raise Misfit(keys, f"should be an address like alice@example.com, not {_shown(value)}{why}")
+        raise InvalidDefinition(keys, f"should be an address like alice@example.com, not {_shown(value)}{why}")
     return str(value).lower()
 
 
 def _local_address(value: Any, keys: Keys, domains: set[str]) -> str:
     address = _address(value, keys)
     if (domain := address.partition("@")[2]) not in domains:
-        raise Misfit(keys, f"{domain} is not one of the lab's domains ({', '.join(sorted(domains))})")
+        raise InvalidDefinition(keys, f"{domain} is not one of the lab's domains ({', '.join(sorted(domains))})")
     return address
 
 
-def _refuse_twice(name: str, known: set[str], keys: Keys) -> None:
+def _refuse_duplicate(name: str, known: set[str], keys: Keys) -> None:
     if name in known:
-        raise Misfit(keys, "is there twice, but for upper and lower case")
+        raise InvalidDefinition(keys, "is there twice, but for upper and lower case")
     known.add(name)

@@ -41,14 +41,14 @@ def mapped(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
         except MailstackError:
             raise
         except Exception as error:
-            if (found := _of(self.target, error)) is error:
+            if (user_error := _user_error(self.target, error)) is error:
                 raise
-            raise found from None
+            raise user_error from None
 
     return inner
 
 
-def _of(target: Target, error: Exception) -> Exception:
+def _user_error(target: Target, error: Exception) -> Exception:
     """Return the error for the user, or the error itself when it does not come from the engine."""
     return errors(target).of(error) or error
 
@@ -68,7 +68,7 @@ def errors(target: Target) -> library_errors.Table:
         )
 
     def silent(error: Exception) -> HostError:
-        return target.unanswered(str(error))
+        return target.no_answer_error(str(error))
 
     return library_errors.Table(
         {
@@ -91,7 +91,7 @@ def sdk() -> Any:
 
 
 @contextlib.contextmanager
-def gone() -> Iterator[None]:
+def ignore_missing() -> Iterator[None]:
     """Ignore the engine's reply 404: the object does not exist (any more)."""
     try:
         yield
@@ -113,8 +113,8 @@ class Client:
         try:
             return sdk().APIClient(base_url=url, version="auto", timeout=60)
         except ValueError as error:  # for example, a port that is not a number
-            if (found := _of(self.target, error)) is not error:
-                raise found from None
+            if (user_error := _user_error(self.target, error)) is not error:
+                raise user_error from None
             raise EngineError(f"no Docker engine answers at {url}: {error}", remedy="see DOCKER_HOST") from None
 
     @functools.cached_property

@@ -37,27 +37,27 @@ def project_name(lab: str) -> str:
 def candidates() -> list[Path]:
     """Return the Compose binaries on this machine: Docker's plug-in first, then the one installed with mailstack."""
     home = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
-    places = [home / "cli-plugins", *map(Path, _PLUGIN_DIRECTORIES), Path(sys.executable).parent]
-    found = [place / "docker-compose" for place in places]
+    directories_searched = [home / "cli-plugins", *map(Path, _PLUGIN_DIRECTORIES), Path(sys.executable).parent]
+    binaries = [place / "docker-compose" for place in directories_searched]
     if on_path := shutil.which("docker-compose"):
-        found.append(Path(on_path))
-    return [path for path in found if os.access(path, os.X_OK)]
+        binaries.append(Path(on_path))
+    return [path for path in binaries if os.access(path, os.X_OK)]
 
 
 def version_of(runner: Runner, binary: Path) -> tuple[int, ...]:
     """Return the version of a Compose binary, or () when it prints none. Cached until the binary changes."""
-    memory = directories.root() / COMPOSE
+    cache = directories.root() / COMPOSE
     status = binary.stat()
     key = f"{binary} {status.st_size} {status.st_mtime_ns}"
-    known = json_file.read(memory)
-    if not isinstance(known.get(key), list) or not all(isinstance(number, int) for number in known[key]):
-        said = runner.run(Command((str(binary), "version", "--short"))).stdout
-        known[key] = [int(number) for number in re.findall(r"\d+", said)[:3]]
+    versions = json_file.read(cache)
+    if not isinstance(versions.get(key), list) or not all(isinstance(number, int) for number in versions[key]):
+        output = runner.run(Command((str(binary), "version", "--short"))).stdout
+        versions[key] = [int(number) for number in re.findall(r"\d+", output)[:3]]
         # Without a cache, or when it cannot be written, Compose is asked again next time.
         with contextlib.suppress(HostError):
-            if directories.read(memory.parent):
-                write_private(memory, json.dumps(known))
-    return tuple(known[key])
+            if directories.read(cache.parent):
+                write_private(cache, json.dumps(versions))
+    return tuple(versions[key])
 
 
 def find(runner: Runner) -> Path:
@@ -77,34 +77,34 @@ def find(runner: Runner) -> Path:
 
 # A line of `up`'s progress, one of many: “ Container mailstack-lab-postfix-1  Started”.
 _STEP = re.compile(r" ?(?:Container|Network|Volume) \S+ +\S")
-_MADE = re.compile(r" ?(Container|Network|Volume) (\S+) +(Creating|Created|Removed)")
+_CHANGED = re.compile(r" ?(Container|Network|Volume) (\S+) +(Creating|Created|Removed)")
 _STARTED = re.compile(r" ?Container (\S+)-1 +Started")
 
 
-def started(line: str, project: str) -> str:
+def started_service(line: str, project: str) -> str:
     """Return the service of the project that this line of `up` reports as started, or "" for any other line."""
     match = _STARTED.match(line)
     return match[1].removeprefix(f"{project}-") if match and match[1].startswith(f"{project}-") else ""
 
 
-def being_made(said: Iterable[str], before: Iterable[str] = ()) -> frozenset[str]:
+def objects_in_creation(lines: Iterable[str], before: Iterable[str] = ()) -> frozenset[str]:
     """Return the objects that Compose is creating: it has reported neither their creation nor their removal.
 
     Each is `network NAME`, and so on. `before` are the objects that were being created before the lines `said`.
     """
-    found = set(before)
-    for match in filter(None, map(_MADE.match, said)):
+    objects = set(before)
+    for match in filter(None, map(_CHANGED.match, lines)):
         thing = f"{match[1].lower()} {match[2]}"
         if match[3] == "Creating":
-            found.add(thing)
+            objects.add(thing)
         else:
-            found.discard(thing)
-    return frozenset(found)
+            objects.discard(thing)
+    return frozenset(objects)
 
 
-def complaints(said: str) -> str:
+def without_progress(output: str) -> str:
     """Return the output of `up` without its progress lines."""
-    return "\n".join(line for line in said.splitlines() if not _STEP.match(line))
+    return "\n".join(line for line in output.splitlines() if not _STEP.match(line))
 
 
 class Compose:

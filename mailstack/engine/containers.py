@@ -19,15 +19,15 @@ class Containers(Client):
         self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | Iterable[bytes] | None = None
     ) -> Result:
         """Run a program in a container to its end. Pass secret or large data by `input`."""
-        made = self._quick.exec_create(container, list(argv), user=user, stdin=input is not None)
-        stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
+        instance = self._quick.exec_create(container, list(argv), user=user, stdin=input is not None)
+        stream = self._raw(self._quick.exec_start(instance["Id"], socket=True))
         outputs: dict[int, list[bytes]] = {1: [], 2: []}
         with stream:
             if input is not None:
                 streams.feed(stream, [input] if isinstance(input, bytes) else input)
             for channel, data in streams.frames(stream):
                 outputs[channel].append(data)
-        code = self._quick.exec_inspect(made["Id"])["ExitCode"]
+        code = self._quick.exec_inspect(instance["Id"])["ExitCode"]
         return Result(
             -1 if code is None else int(code),
             b"".join(outputs[1]).decode(errors="replace"),
@@ -37,8 +37,8 @@ class Containers(Client):
     @mapped
     def stream(self, container: str, argv: Sequence[str], *, user: str = "") -> socket.socket:
         """Start a program in a container and return a socket: write its standard input, read its standard output."""
-        made = self._quick.exec_create(container, list(argv), user=user, stdin=True, stderr=False)
-        stream = self._raw(self._quick.exec_start(made["Id"], socket=True))
+        instance = self._quick.exec_create(container, list(argv), user=user, stdin=True, stderr=False)
+        stream = self._raw(self._quick.exec_start(instance["Id"], socket=True))
         return streams.plain(stream)
 
     @mapped
@@ -81,7 +81,7 @@ class Containers(Client):
     @mapped
     def listen(self, name: str, image: str, network: str, labels: dict[str, str], port: int) -> tuple[str, str]:
         """Start a container on `network` that accepts connections. Return its id and its address."""
-        made = self._api.create_container(
+        created = self._api.create_container(
             image,
             ["-c", f"exec nc -lk -p {port} </dev/null >/dev/null"],
             entrypoint=["/bin/sh"],
@@ -90,18 +90,18 @@ class Containers(Client):
             healthcheck={"test": ["NONE"]},
             host_config=self._api.create_host_config(network_mode=network, cap_drop=["ALL"]),
         )
-        self._api.start(made["Id"])
-        networks = self._api.inspect_container(made["Id"])["NetworkSettings"]["Networks"]
-        return made["Id"], str(networks[network]["IPAddress"])
+        self._api.start(created["Id"])
+        networks = self._api.inspect_container(created["Id"])["NetworkSettings"]["Networks"]
+        return created["Id"], str(networks[network]["IPAddress"])
 
     @mapped
     def published(self, containers: Sequence[str]) -> list[str]:
         """Return every published port of some containers, as ADDRESS:PORT on the host."""
-        found = []
+        addresses = []
         for container in containers:
             settings = self._quick.inspect_container(container)["NetworkSettings"]["Ports"] or {}
-            found += [f"{b['HostIp']}:{b['HostPort']}" for bindings in settings.values() for b in bindings or ()]
-        return sorted(found)
+            addresses += [f"{b['HostIp']}:{b['HostPort']}" for bindings in settings.values() for b in bindings or ()]
+        return sorted(addresses)
 
     @mapped
     def users_of(self, volume: str) -> set[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from mailstack.engine.containers import Containers
 from mailstack.engine.images import Images
 from mailstack.engine.logs import Logs
-from mailstack.engine.objects import Things
+from mailstack.engine.objects import EngineObjects
 from mailstack.target.target import LocalTarget, Target
 
 
-class Engine(Things, Images, Containers, Logs):
+class Engine(EngineObjects, Images, Containers, Logs):
     """The engine of one target.
 
     engine = Engine(target)

@@ -26,11 +26,11 @@ _REMEMBERED = 4096
 # How often a log is read at most: one that rotates meanwhile may have to be read again.
 _READS = 10
 # Interval, in seconds, between checks for a line that is newer than the last one received.
-LOOK_SECONDS = 2.0
+CHECK_SECONDS = 2.0
 # Lines that are buffered for a reader slower than the servers; the engine holds the rest.
-_HELD = 20_000
+_BUFFERED = 20_000
 
-_Heard = queue.Queue[tuple[str, str | MailstackError | None]]
+_Queue = queue.Queue[tuple[str, str | MailstackError | None]]
 
 
 class Source(Protocol):
@@ -42,13 +42,13 @@ class Source(Protocol):
     def read_log(self, container: str, since: float | None) -> Any:
         """Return the container's log since `since` (seconds of the epoch; None: all of it), without following."""
 
-    def last_of_log(self, container: str) -> bytes:
+    def last_line(self, container: str) -> bytes:
         """Return the last line of the container's log; empty when there is none."""
 
     def open_events(self, container: str) -> Any:
         """Return the events of the container's start and removal from now on."""
 
-    def runs(self, container: str) -> bool:
+    def is_running(self, container: str) -> bool:
         """Return whether a container is running."""
 
 
@@ -115,29 +115,29 @@ class Log:
 
     def _reopen(self) -> None:
         self._switch(self._source.open_events(self._container))
-        if not self._source.runs(self._container):
+        if not self._source.is_running(self._container):
             next(iter(self._open), None)
         self._switch(self._source.open_log(self._container))
 
     def _switch(self, stream: Any) -> None:
-        _hang_up(self._open)
+        _close_stream(self._open)
         self._open = stream
         if self._closed.is_set():
-            _hang_up(stream)
+            _close_stream(stream)
 
     def _watch(self) -> None:
         """Close a stream that misses lines of the log, so that it is opened again."""
         awaited, stream = b"", None
         with contextlib.suppress(MailstackError):  # the thread that reads the log gets the same error
-            while not self._closed.wait(LOOK_SECONDS):
+            while not self._closed.wait(CHECK_SECONDS):
                 if awaited > self._last and stream is self._open:
-                    _hang_up(stream)
-                stream, awaited = self._open, self._source.last_of_log(self._container)[:TIME]
+                    _close_stream(stream)
+                stream, awaited = self._open, self._source.last_line(self._container)[:TIME]
 
     def close(self) -> None:
         """Close the connection, which ends the reading of the log."""
         self._closed.set()
-        _hang_up(self._open)
+        _close_stream(self._open)
 
 
 def _failed(piece: bytes) -> bool:
@@ -155,30 +155,30 @@ def _moment(time: bytes) -> float:
     return datetime.fromisoformat(f"{time[:26].decode()}+00:00").timestamp()
 
 
-def _hang_up(stream: Any) -> None:
+def _close_stream(stream: Any) -> None:
     # The SDK's close() fails for a stream that ends at this moment.
     with contextlib.suppress(Exception):
         stream.close()
 
 
-def _listen(name: str, source: Iterable[bytes], heard: _Heard, over: threading.Event) -> None:
-    """Put the lines of a log into `heard`, then None at its end, or the error that ended it."""
-    begun = b""
+def _listen(name: str, source: Iterable[bytes], lines: _Queue, stopped: threading.Event) -> None:
+    """Put the lines of a log into `lines`, then None at its end, or the error that ended it."""
+    partial = b""
     end: MailstackError | None = None
     try:
         for data in source:
-            *whole, begun = (begun + data).split(b"\n")
-            for line in whole:
-                heard.put((name, line.decode(errors="replace")))
-                if over.is_set():
+            *complete, partial = (partial + data).split(b"\n")
+            for line in complete:
+                lines.put((name, line.decode(errors="replace")))
+                if stopped.is_set():
                     return
     except (OSError, ValueError, AttributeError):
         pass  # a connection that breaks, or is closed while it is read, ends the log like any other end
     except MailstackError as error:  # for example, the host is unreachable
         end = error
-    if begun:
-        heard.put((name, begun.decode(errors="replace")))
-    heard.put((name, end))
+    if partial:
+        lines.put((name, partial.decode(errors="replace")))
+    lines.put((name, end))
 
 
 def merged(sources: Mapping[str, Iterable[bytes]], remaining: Callable[[], float]) -> Iterator[tuple[str, str] | None]:
@@ -187,29 +187,29 @@ def merged(sources: Mapping[str, Iterable[bytes]], remaining: Callable[[], float
     `remaining` returns how many seconds are left. When none are left, None is the last item. An end without None means
     that all logs have ended. Raises the MailstackError that reading one of them raised.
     """
-    heard: _Heard = queue.Queue(_HELD)
-    over = threading.Event()
+    lines: _Queue = queue.Queue(_BUFFERED)
+    stopped = threading.Event()
     for name, source in sources.items():
-        threading.Thread(target=_listen, args=(name, source, heard, over), daemon=True).start()
-    going = set(sources)
+        threading.Thread(target=_listen, args=(name, source, lines, stopped), daemon=True).start()
+    running = set(sources)
     try:
-        while going:
+        while running:
             left = min(remaining(), threading.TIMEOUT_MAX)
             try:
                 if left <= 0:
                     raise queue.Empty
-                name, line = heard.get(timeout=left)
+                name, line = lines.get(timeout=left)
             except queue.Empty:
                 yield None
                 return
             if isinstance(line, MailstackError):
                 raise line
             if line is None:
-                going.remove(name)
+                running.remove(name)
             else:
                 yield name, line
     finally:
-        over.set()
+        stopped.set()
         with contextlib.suppress(queue.Empty):  # so that no thread waits for space in the queue
             while True:
-                heard.get_nowait()
+                lines.get_nowait()

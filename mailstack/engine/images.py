@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mailstack.engine import layers
-from mailstack.engine.client import Client, errors, gone, mapped
+from mailstack.engine.client import Client, errors, ignore_missing, mapped
 from mailstack.engine.unix_api import UnixApi
 from mailstack.engine.unix_connection import Refused, Silent
 from mailstack.errors import EngineError
@@ -40,7 +40,7 @@ class Images(Client):
 
     @mapped
     def _image(self, reference: str) -> dict[str, Any]:
-        with gone():
+        with ignore_missing():
             return dict(self._quick.inspect_image(reference))
         return {}
 
@@ -74,11 +74,11 @@ class Images(Client):
     @mapped
     def image_files(self, reference: str, paths: Sequence[str], labels: Mapping[str, str]) -> list[bytes]:
         """Return the contents of files of an image, by a temporary container with `labels`, which is never started."""
-        made = self._api.create_container(reference, ["true"], labels=dict(labels))["Id"]
+        container = self._api.create_container(reference, ["true"], labels=dict(labels))["Id"]
         try:
-            return [_file(self._api, made, path) for path in paths]
+            return [_file(self._api, container, path) for path in paths]
         finally:
-            self._api.remove_container(made, force=True, v=True)
+            self._api.remove_container(container, force=True, v=True)
 
     @mapped
     def platform(self) -> str:

@@ -52,7 +52,7 @@ class Inventory:
 
     def owners(self) -> set[str]:
         """Return the owners of the labs of this name. Objects without an owner's label are ignored."""
-        labels = [each.labels for each in self._things() if each.labels.get(LABEL_LAB) == self.lab]
+        labels = [each.labels for each in self._objects() if each.labels.get(LABEL_LAB) == self.lab]
         return {each[LABEL_OWNER] for each in labels if each.get(LABEL_OWNER)}
 
     def mounted(self, owner: str) -> set[str]:
@@ -63,12 +63,12 @@ class Inventory:
     def of(self, owner: str) -> list[str]:
         """Return the objects with this lab's and owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
         own = {LABEL_LAB: self.lab, LABEL_OWNER: owner}.items()
-        found = [each for each in self._things() if own <= each.labels.items()]
-        return [f"{type(each).__name__.lower()} {each.name}" for each in found]
+        objects = [each for each in self._objects() if own <= each.labels.items()]
+        return [f"{type(each).__name__.lower()} {each.name}" for each in objects]
 
     def service(self, name: str) -> Container | None:
         """Return the container of a service, or None."""
         return next((each for each in self.containers if each.service == name), None)
 
-    def _things(self) -> tuple[Container | Network | Volume, ...]:
+    def _objects(self) -> tuple[Container | Network | Volume, ...]:
         return (*self.containers, *self.networks, *self.volumes)

@@ -31,7 +31,7 @@ class Logs(Client):
         return bytes(self._api.logs(container, **options)).decode(errors="replace")
 
     @mapped
-    def says(self, container: str, text: str, seconds: float) -> bool:
+    def prints(self, container: str, text: str, seconds: float) -> bool:
         """Return whether the container prints a text within `seconds` or has since its last start; False at its end."""
         # Read the log from the end of the previous run. The start time would be too late: the engine takes it after the
         # start, when the container may have printed the text already.
@@ -73,7 +73,7 @@ class Logs(Client):
         return Pieces(self.target, self._api.logs(container, stream=True, follow=False, timestamps=True, since=since))
 
     @mapped
-    def last_of_log(self, container: str) -> bytes:
+    def last_line(self, container: str) -> bytes:
         """Return the last line of a container's log, with its timestamp; empty when there is none."""
         return bytes(self._api.logs(container, timestamps=True, tail=1))
 
@@ -83,7 +83,7 @@ class Logs(Client):
         return Pieces(self.target, self._api.events(filters={"container": [container], "event": ["start", "destroy"]}))
 
     @mapped
-    def runs(self, container: str) -> bool:
+    def is_running(self, container: str) -> bool:
         """Return whether a container is running."""
         return bool(self._api.inspect_container(container)["State"]["Running"])
 

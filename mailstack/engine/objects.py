@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mailstack import roles
-from mailstack.engine.client import Client, gone, mapped, sdk
+from mailstack.engine.client import Client, ignore_missing, mapped, sdk
 from mailstack.engine.inventory import Container, Inventory, Volume
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Network, ServiceState
 
 
-class Things(Client):
+class EngineObjects(Client):
     """Queries for the objects of an engine."""
 
     @mapped
@@ -33,42 +33,45 @@ class Things(Client):
     @mapped
     def services(self, project: str, name: str = "", *, role: roles.Role | None = None) -> list[ServiceState]:
         """Return a Compose project's containers in any state, one per service; optionally of one service or role."""
-        wanted = [f"com.docker.compose.project={project}", *([f"com.docker.compose.service={name}"] if name else [])]
+        labels = [f"com.docker.compose.project={project}", *([f"com.docker.compose.service={name}"] if name else [])]
         states = []
-        for summary in self._quick.containers(all=True, filters={"label": wanted}):
+        for summary in self._quick.containers(all=True, filters={"label": labels}):
             service = summary["Labels"].get("com.docker.compose.service", "")
             if not service or summary["Labels"].get("com.docker.compose.oneoff") == "True":
                 continue
-            if role and not ((its := roles.of_labels(summary["Labels"])) and its.is_a(role)):
+            if role and not ((its_role := roles.of_labels(summary["Labels"])) and its_role.is_a(role)):
                 continue
-            with gone():  # it may be removed between the two requests
+            with ignore_missing():  # it may be removed between the two requests
                 states.append(_state(service, self._quick.inspect_container(summary["Id"])))
         return sorted(states, key=lambda state: state.name)
 
     @mapped
     def labs(self, owner: str | None = None) -> dict[str, str]:
         """Return every lab with any object on this engine: name → owner. `owner` limits it to that owner's labs."""
-        found = self._labels(f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB)
-        return {labels[LABEL_LAB]: labels.get(LABEL_OWNER, "") for labels in found if labels.get(LABEL_LAB)}
+        matching = self._labels(f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB)
+        return {labels[LABEL_LAB]: labels.get(LABEL_OWNER, "") for labels in matching if labels.get(LABEL_LAB)}
 
     @mapped
     def expires(self, lab: str, owner: str) -> str | None:
         """Return when a lab expires: seconds of the epoch, or "never"; None when it has no object on this engine."""
-        found = self._labels(f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}")
-        return next((labels[LABEL_EXPIRES] for labels in found if LABEL_EXPIRES in labels), "never" if found else None)
+        matching = self._labels(f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}")
+        return next(
+            (labels[LABEL_EXPIRES] for labels in matching if LABEL_EXPIRES in labels),
+            "never" if matching else None,
+        )
 
     @mapped
     def inventory(self, lab: str) -> Inventory:
         """Return all objects with a lab's label, of any owner, or of its Compose project; and all networks."""
         filters = {"label": [f"{LABEL_LAB}={lab}"]}
-        found = {}
+        containers = {}
         for label in (*filters["label"], f"com.docker.compose.project=mailstack-{lab}"):
             for each in self._quick.containers(all=True, filters={"label": [label]}):
-                found[each["Id"]] = _container(each)
+                containers[each["Id"]] = _container(each)
         volumes = self._quick.volumes(filters=filters)["Volumes"] or []
         return Inventory(
             lab,
-            tuple(found.values()),
+            tuple(containers.values()),
             tuple(Volume(each["Name"], each["Labels"] or {}) for each in volumes),
             tuple(self.networks()),
         )
@@ -93,8 +96,8 @@ class Things(Client):
     @mapped
     def claim(self, volume: str, labels: Mapping[str, str]) -> str:
         """Create a volume unless it exists, and return its owner by its label. Of several callers, one creates it."""
-        made = self._quick.create_volume(volume, labels=dict(labels))
-        return str((made["Labels"] or {}).get(LABEL_OWNER, ""))
+        created = self._quick.create_volume(volume, labels=dict(labels))
+        return str((created["Labels"] or {}).get(LABEL_OWNER, ""))
 
     def _labels(self, *wanted: str) -> list[dict[str, str]]:
         """Return the labels of every container, network and volume that has the `wanted` labels."""
@@ -108,10 +111,10 @@ class Things(Client):
     def leftovers(self, lab: str, owner: str) -> list[str]:
         """Return the objects with this lab's and owner's labels: `container NAME`, `network NAME`, `volume NAME`."""
         wanted = {"label": [f"{LABEL_LAB}={lab}", f"{LABEL_OWNER}={owner}"]}
-        found = [f"container {c['Names'][0].lstrip('/')}" for c in self._quick.containers(all=True, filters=wanted)]
-        found += [f"network {n['Name']}" for n in self._quick.networks(filters=wanted)]
-        found += [f"volume {v['Name']}" for v in self._quick.volumes(filters=wanted)["Volumes"] or []]
-        return found
+        objects = [f"container {c['Names'][0].lstrip('/')}" for c in self._quick.containers(all=True, filters=wanted)]
+        objects += [f"network {n['Name']}" for n in self._quick.networks(filters=wanted)]
+        objects += [f"volume {v['Name']}" for v in self._quick.volumes(filters=wanted)["Volumes"] or []]
+        return objects
 
     @mapped
     def remove(self, thing: str) -> None:
@@ -122,8 +125,8 @@ class Things(Client):
                 self._api.remove_container(name, force=True, v=True)
             elif kind == "network":
                 # Disconnect other containers from the network (an application under test, for example).
-                for guest in self._api.inspect_network(name)["Containers"] or {}:
-                    self._api.disconnect_container_from_network(guest, name, force=True)
+                for container in self._api.inspect_network(name)["Containers"] or {}:
+                    self._api.disconnect_container_from_network(container, name, force=True)
                 self._api.remove_network(name)
             else:
                 self._api.remove_volume(name, force=True)

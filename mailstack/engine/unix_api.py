@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mailstack.engine.streams import shut
-from mailstack.engine.unix_connection import Refused, Silent, found, http
+from mailstack.engine.unix_connection import Refused, Silent, document_of, http
 from mailstack.engine.unix_images import UnixImages
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Filters = Mapping[str, Sequence[str]]
 
 
-class Printed:
+class OutputStream:
     """A container's output, piece by piece, until it stops."""
 
     def __init__(self, connection: HTTPConnection, sock: socket.socket, answer: HTTPResponse) -> None:
@@ -79,7 +79,7 @@ class UnixApi(UnixImages):
         """Return the engine's description of a container."""
         return dict(self._ask("GET", f"/containers/{quote(container)}/json"))
 
-    def logs(self, container: str, *, stream: bool, follow: bool, since: float) -> Printed:
+    def logs(self, container: str, *, stream: bool, follow: bool, since: float) -> OutputStream:
         """Stream the container's output since `since`, in seconds of the epoch. Only the stream is implemented."""
         assert stream
         assert follow
@@ -88,22 +88,22 @@ class UnixApi(UnixImages):
         sock.settimeout(None)  # the container may print nothing for any length of time
         try:
             with http():
-                asked = f"/containers/{quote(container)}/logs?stdout=1&stderr=1&follow=1&since={since:.6f}"
-                self._send(connection, "GET", asked, None)
+                path = f"/containers/{quote(container)}/logs?stdout=1&stderr=1&follow=1&since={since:.6f}"
+                self._send(connection, "GET", path, None)
                 answer = connection.getresponse()
             if answer.status >= 300:
-                found(answer)
+                document_of(answer)
         except BaseException:
             connection.close()
             raise
-        return Printed(connection, sock, answer)
+        return OutputStream(connection, sock, answer)
 
     def exec_create(
         self, container: str, cmd: Sequence[str], *, user: str = "", stdin: bool = False, stderr: bool = True
     ) -> dict[str, Any]:
         """Create an exec instance: a program to start in a container."""
-        wanted = {"Cmd": list(cmd), "User": user, "AttachStdin": stdin, "AttachStdout": True, "AttachStderr": stderr}
-        return dict(self._ask("POST", f"/containers/{quote(container)}/exec", wanted))
+        settings = {"Cmd": list(cmd), "User": user, "AttachStdin": stdin, "AttachStdout": True, "AttachStderr": stderr}
+        return dict(self._ask("POST", f"/containers/{quote(container)}/exec", settings))
 
     def exec_start(self, exec_id: str, *, socket: bool) -> socket.socket:
         """Start an exec instance. Return the connection with its input and output; only the socket is implemented."""

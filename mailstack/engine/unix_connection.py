@@ -48,7 +48,7 @@ class UnixConnection:
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         with contextlib.closing(self._connect()) as connection, http():
             self._send(connection, method, path, body)
-            return found(connection.getresponse())
+            return document_of(connection.getresponse())
 
     @staticmethod
     def _send(
@@ -73,9 +73,9 @@ def http() -> Iterator[None]:
         raise Silent(str(error)) from error
 
 
-def found(answer: HTTPResponse) -> Any:
+def document_of(answer: HTTPResponse) -> Any:
     """Return the document of a response. Raises Refused, Silent."""
-    document = read(answer.read())
+    document = parse_json(answer.read())
     if answer.status >= 300:
         raise Refused(
             answer.status, str(document.get("message", answer.status) if isinstance(document, dict) else document)
@@ -83,7 +83,7 @@ def found(answer: HTTPResponse) -> Any:
     return document
 
 
-def read(text: bytes) -> Any:
+def parse_json(text: bytes) -> Any:
     """Parse a JSON document. Raises Silent."""
     try:
         return json.loads(text)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 from urllib.parse import quote, urlencode
 
-from mailstack.engine.unix_connection import Refused, Silent, UnixConnection, found, http, read
+from mailstack.engine.unix_connection import Refused, Silent, UnixConnection, document_of, http, parse_json
 
 # Timeout of a load, in seconds. An engine unpacks images when it has received all of them, and is silent meanwhile.
 LOAD_SECONDS = 900.0
@@ -34,21 +34,21 @@ class UnixImages(UnixConnection):
 
     def import_image_from_file(self, filename: str, *, repository: str, tag: str, changes: Sequence[str]) -> str:
         """Create an image from the archive of a root file system. Return the engine's reply."""
-        asked = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
+        query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
         with open(filename, "rb") as file:
-            return "\n".join(map(json.dumps, self._create_image(asked, file)))
+            return "\n".join(map(json.dumps, self._create_image(query, file)))
 
-    def _create_image(self, asked: Mapping[str, Any], body: IO[bytes] | None = None) -> Iterator[dict[str, Any]]:
+    def _create_image(self, query: Mapping[str, Any], body: IO[bytes] | None = None) -> Iterator[dict[str, Any]]:
         with contextlib.closing(self._connect()) as connection, http():
             connection.sock.settimeout(LOAD_SECONDS)
             headers = {"Content-Type": "application/x-tar"}
-            connection.request("POST", f"/images/create?{urlencode(asked, doseq=True)}", body, headers)
+            connection.request("POST", f"/images/create?{urlencode(query, doseq=True)}", body, headers)
             answer = connection.getresponse()
             if answer.status >= 300:
-                found(answer)
+                document_of(answer)
             for line in answer:
                 if line.strip():
-                    yield read(line)
+                    yield parse_json(line)
 
     def save(self, names: Sequence[str]) -> Iterator[bytes]:
         """Yield an archive of images piece by piece; a layer that several images share is in it once."""
@@ -56,21 +56,21 @@ class UnixImages(UnixConnection):
             self._send(connection, "GET", f"/images/get?{urlencode({'names': names}, doseq=True)}", None)
             answer = connection.getresponse()
             if answer.status >= 300:
-                found(answer)
+                document_of(answer)
             while piece := answer.read(_PIECE):
                 yield piece
 
     def load(self, archive: Iterable[bytes]) -> None:
         """Load the images of an archive, which may be compressed. Raises what iterating over the archive raises."""
-        given = _Given(archive)
+        source = _Archive(archive)
         try:
-            self._load(given)
+            self._load(source)
         except Silent:
-            if given.error:  # raise the caller's own error unchanged
-                raise given.error from None
+            if source.error:  # raise the caller's own error unchanged
+                raise source.error from None
             raise
 
-    def _load(self, archive: _Given) -> None:
+    def _load(self, archive: _Archive) -> None:
         with contextlib.closing(self._connect()) as connection, http():
             connection.sock.settimeout(LOAD_SECONDS)
             headers = {"Content-Type": "application/x-tar"}
@@ -81,13 +81,13 @@ class UnixImages(UnixConnection):
                 raise archive.error
             answer = connection.getresponse()
             if answer.status >= 300:
-                found(answer)
+                document_of(answer)
             for line in answer.read().splitlines():
-                if line.strip() and (error := read(line).get("error")):
+                if line.strip() and (error := parse_json(line).get("error")):
                     raise Refused(answer.status, str(error))
 
 
-class _Given:
+class _Archive:
     """The caller's data, piece by piece. It keeps an error of the caller, which is not the engine's."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:

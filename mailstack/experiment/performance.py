@@ -100,7 +100,7 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
     there = homes.current(engine)  # before anything is made: where no engine answers, nothing could be removed
     scene, done, leases = None, False, Leases(there, name)
     try:
-        leases.join()
+        leases.acquire()
         guard(engine.target, there, name, Local())
         roles.prepare(engine, name)
         found: up.Report | MailstackError
@@ -122,6 +122,6 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
         with ThreadPoolExecutor() as pool:
             second = pool.submit(scene.second.remove) if scene else None
             # The lease of a lab that is kept ends as well: then no guard waits for the end of this process.
-            leases.leave(lambda: None if keep and done else down.down(engine, name, progress))
+            leases.release(lambda: None if keep and done else down.down(engine, name, progress))
             if second:
                 second.result()

@@ -25,7 +25,7 @@ class SecondLab:
         """Bring the lab up. Raises Unmet when the experiment has been interrupted."""
         with self._turn:
             expect(not self._over, "the experiment was interrupted")
-            self._leases.join()
+            self._leases.acquire()
             guard(self._target, self._home, self.name, Local())
             up(self._engine, request, lambda text: None)
         return RunningLab(self.name, self._engine)
@@ -34,4 +34,4 @@ class SecondLab:
         """Remove the lab, after a running `bring_up` has ended. Later calls of `bring_up` fail."""
         with self._turn:
             self._over = True
-            self._leases.leave(lambda: down.down(self._engine, self.name, lambda text: None))
+            self._leases.release(lambda: down.down(self._engine, self.name, lambda text: None))

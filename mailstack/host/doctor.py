@@ -48,7 +48,7 @@ def examine(runner: Runner, engine: Engine) -> list[Finding]:
         findings += [_version(info), _kernel(target, info), _disk(target, info), _base(engine), _images(engine)]
     findings += [_compose(runner), _free_ports(), _secrets()]
     if target.host:
-        findings += [_far_secrets(target), _clock(target)]
+        findings += [_remote_secrets(target), _clock(target)]
     return findings
 
 
@@ -60,9 +60,9 @@ def _engine(engine: Engine) -> dict[str, Any] | Finding:
 
 
 def _version(info: dict[str, Any]) -> Finding:
-    said = str(info.get("ServerVersion", ""))
+    version = str(info.get("ServerVersion", ""))
     remedy = f"install Docker Engine {requirements.oldest()} or newer"
-    return Finding("engine version", requirements.new_enough(said), said, remedy)
+    return Finding("engine version", requirements.new_enough(version), version, remedy)
 
 
 def _kernel(target: Target, info: dict[str, Any]) -> Finding:
@@ -96,11 +96,11 @@ def _disk(target: Target, info: dict[str, Any]) -> Finding:
 
 
 def _base(engine: Engine) -> Finding:
-    there = engine.has_image(base.BASE)
+    present = engine.has_image(base.BASE)
     otherwise = "sends the images" if engine.target.host else "makes it from Debian's packages"
-    how = "" if there else f"not there; `up` pulls it, or {otherwise}"
+    note = "" if present else f"not there; `up` pulls it, or {otherwise}"
     return Finding(
-        "base image", there, base.BASE + (f": {how}" if how else ""), engine.target.line("up"), required=False
+        "base image", present, base.BASE + (f": {note}" if note else ""), engine.target.line("up"), required=False
     )
 
 
@@ -143,13 +143,13 @@ def _secrets() -> Finding:
     )
 
 
-def _far_secrets(target: Target) -> Finding:
-    place = target.secrets_place
-    told = target.runner.run(Command(("stat", "-f", "-c", "%T", place))).stdout.strip()
+def _remote_secrets(target: Target) -> Finding:
+    directory = target.secrets_directory
+    kind = target.runner.run(Command(("stat", "-f", "-c", "%T", directory))).stdout.strip()
     return Finding(
         "secrets there",
-        told in ("tmpfs", "ramfs"),
-        f"{place} on {told or 'a file system of unknown kind'}",
+        kind in ("tmpfs", "ramfs"),
+        f"{directory} on {kind or 'a file system of unknown kind'}",
         "mount a tmpfs on /dev/shm there; elsewhere secrets would be written to a disk",
         required=False,
     )
@@ -181,6 +181,6 @@ def _file_system(directory: Path) -> str:
     return best[1]
 
 
-def fit(findings: list[Finding]) -> bool:
+def is_ready(findings: list[Finding]) -> bool:
     """Return whether a lab can be brought up."""
     return all(finding.ok for finding in findings if finding.required)

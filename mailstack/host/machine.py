@@ -12,7 +12,7 @@ from typing import Protocol
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, HostError
 from mailstack.model import Command, Result
-from mailstack.runner.local import LineSink, Runner, last_lines, must
+from mailstack.runner.local import LineSink, Runner, last_lines, run_checked
 from mailstack.target.over_ssh import SshTarget
 from mailstack.target.target import Target
 
@@ -29,7 +29,7 @@ _BINARIES = tuple(Path(place) / "dockerd" for place in ("usr/bin", "usr/sbin", "
 _ANSWER_SECONDS = 5.0  # seconds; for the answer of an engine that runs
 UNKNOWN = -1  # the exit code of a process that ended without a wait
 
-Ended = Callable[[], int | None]
+ExitCode = Callable[[], int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Facts:
     installed: bool = False
     daemon: int | None = None  # the process id of the running dockerd
     systemd: bool = False
-    debian: bool = True  # or derived from it
+    is_debian: bool = True  # or derived from it
     distribution: str = "Debian"
     root: bool = True
     sudo: bool = False  # without a password
@@ -61,10 +61,10 @@ class Machine(Protocol):
     def run(self, command: Command, on_line: LineSink | None = None) -> Result:
         """Run a command to its end."""
 
-    def start(self, command: Command, log: Path) -> Ended:
+    def start(self, command: Command, log: Path) -> ExitCode:
         """Start a process that stays. The returned function gives its exit code; None: it runs, or is not known."""
 
-    def asked(self, seconds: float) -> tuple[bool, bool]:
+    def ping(self, seconds: float) -> tuple[bool, bool]:
         """Ping the engine. Return (whether it answered, whether this user is denied)."""
 
     def daemon(self) -> int | None:
@@ -74,7 +74,7 @@ class Machine(Protocol):
         """Return the last lines of the log of an engine that mailstack started."""
 
 
-class Here:
+class LocalMachine:
     """This machine."""
 
     name = ""
@@ -87,10 +87,10 @@ class Here:
     def facts(self) -> Facts:
         """See Machine."""
         root, url = self._root, self._target.url
-        answers, denied = self.asked(_ANSWER_SECONDS) if url == LOCAL else (_answers(self._target), False)
+        answers, denied = self.ping(_ANSWER_SECONDS) if url == LOCAL else (_engine_answers(self._target), False)
         if answers:
             return Facts(url=url, answers=True)
-        release = released(_read(root / _RELEASE))
+        release = parse_os_release(_read(root / _RELEASE))
         superuser = os.geteuid() == 0
         return Facts(
             url=url,
@@ -98,7 +98,7 @@ class Here:
             installed=any((root / binary).exists() for binary in _BINARIES),
             daemon=self.daemon(),
             systemd=(root / _SYSTEMD).is_dir(),
-            debian=debian(release),
+            is_debian=is_debian(release),
             distribution=release.get("PRETTY_NAME", "this system"),
             root=superuser,
             sudo=not superuser and self._sudo(),
@@ -110,13 +110,13 @@ class Here:
         """See Machine."""
         return self._runner.run(command, on_line=on_line)
 
-    def start(self, command: Command, log: Path) -> Ended:
+    def start(self, command: Command, log: Path) -> ExitCode:
         """See Machine."""
         return self._runner.detach(command, log)
 
-    def asked(self, seconds: float) -> tuple[bool, bool]:
+    def ping(self, seconds: float) -> tuple[bool, bool]:
         """See Machine."""
-        return _asked(self._root / _SOCKET, seconds)
+        return _ping(self._root / _SOCKET, seconds)
 
     def daemon(self) -> int | None:
         """See Machine."""
@@ -156,7 +156,7 @@ cat /{_RELEASE} 2>/dev/null || :
 _START = 'log=$1; shift; setsid "$@" </dev/null >>"$log" 2>&1 & echo $!'
 
 
-class There:
+class RemoteMachine:
     """A machine over SSH. The connection also leads to its engine, when there is one."""
 
     def __init__(self, target: SshTarget) -> None:
@@ -165,7 +165,7 @@ class There:
 
     def facts(self) -> Facts:
         """See Machine. All methods raise HostError when the connection is cut."""
-        answers, denied = self.asked(_ANSWER_SECONDS)
+        answers, denied = self.ping(_ANSWER_SECONDS)
         url = f"unix://{self._target.connection.about['socket']}"
         if answers:
             return Facts(url=url, answers=True)
@@ -175,53 +175,53 @@ class There:
         """See Machine."""
         return self._target.connection.run(command, on_line=on_line)
 
-    def start(self, command: Command, log: Path) -> Ended:
+    def start(self, command: Command, log: Path) -> ExitCode:
         """See Machine."""
         words = (*(f"{name}={value}" for name, value in command.environment.items()), *command.argv)
         process = self._shell(_START, str(log), "env", *words).strip()
 
-        def ended() -> int | None:
+        def exit_code() -> int | None:
             return None if self.run(Command(("test", "-d", f"/proc/{process}"))).code == 0 else UNKNOWN
 
-        return ended
+        return exit_code
 
-    def asked(self, seconds: float) -> tuple[bool, bool]:
+    def ping(self, seconds: float) -> tuple[bool, bool]:
         """See Machine."""
         if self._target.connection.look()["way"] == "denied":
             return False, True
-        return _asked(Path(self._target.url.removeprefix("unix://")), seconds)
+        return _ping(Path(self._target.url.removeprefix("unix://")), seconds)
 
     def daemon(self) -> int | None:
         """See Machine."""
-        told = self._shell(f'{_DAEMON}echo "$process"').strip()
-        return int(told) if told.isdecimal() else None
+        output = self._shell(f'{_DAEMON}echo "$process"').strip()
+        return int(output) if output.isdecimal() else None
 
     def tail(self) -> str:
         """See Machine."""
         return last_lines(self.run(Command(("cat", f"/{_LOG}"))).stdout)
 
     def _shell(self, script: str, *words: str) -> str:
-        return must(self._target.connection, Command(("sh", "-c", script, "mailstack", *words))).stdout
+        return run_checked(self._target.connection, Command(("sh", "-c", script, "mailstack", *words))).stdout
 
 
 def machine_of(target: Target, runner: Runner) -> Machine:
     """Return the machine of a target; `runner` runs commands on this one."""
-    return There(target) if isinstance(target, SshTarget) else Here(target, runner)
+    return RemoteMachine(target) if isinstance(target, SshTarget) else LocalMachine(target, runner)
 
 
-def facts_of(told: str, url: str, *, denied: bool) -> Facts:
+def facts_of(output: str, url: str, *, denied: bool) -> Facts:
     """Parse the facts of a machine over SSH from its shell's output. Raises HostError when they are incomplete."""
-    user, daemon, installed, systemd, sudo, *rest = [*told.split("\n"), "", "", "", "", ""]
+    user, daemon, installed, systemd, sudo, *rest = [*output.split("\n"), "", "", "", "", ""]
     if not user.isdecimal():
-        raise HostError("its shell does not say what there is", details=last_lines(told))
-    release = released("\n".join(rest))
+        raise HostError("its shell does not say what there is", details=last_lines(output))
+    release = parse_os_release("\n".join(rest))
     return Facts(
         url=url,
         denied=denied,
         installed=bool(installed),
         daemon=int(daemon) if daemon.isdecimal() else None,
         systemd=bool(systemd),
-        debian=debian(release),
+        is_debian=is_debian(release),
         distribution=release.get("PRETTY_NAME", "its system"),
         root=user == "0",
         sudo=user != "0" and bool(sudo),
@@ -229,17 +229,17 @@ def facts_of(told: str, url: str, *, denied: bool) -> Facts:
     )
 
 
-def released(text: str) -> dict[str, str]:
+def parse_os_release(text: str) -> dict[str, str]:
     """Parse os-release(5)."""
     return {name: value.strip("\"'") for name, _, value in (line.partition("=") for line in text.splitlines())}
 
 
-def debian(release: dict[str, str]) -> bool:
+def is_debian(release: dict[str, str]) -> bool:
     """Return whether a distribution is Debian or derived from it."""
     return "debian" in (release.get("ID"), *release.get("ID_LIKE", "").split())
 
 
-def _asked(path: Path, seconds: float) -> tuple[bool, bool]:
+def _ping(path: Path, seconds: float) -> tuple[bool, bool]:
     """Implement Machine.asked for a socket on this machine."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(seconds)
@@ -253,7 +253,7 @@ def _asked(path: Path, seconds: float) -> tuple[bool, bool]:
             return False, False
 
 
-def _answers(target: Target) -> bool:
+def _engine_answers(target: Target) -> bool:
     try:
         Engine(target).version()
     except EngineError:

@@ -10,7 +10,7 @@ from mailstack.definition import bundled
 from mailstack.engine.engine import Engine
 from mailstack.errors import Interrupted, MailstackError
 from mailstack.host import provision
-from mailstack.host.machine import Here
+from mailstack.host.machine import LocalMachine
 from mailstack.images import build
 from mailstack.images.base import ensure_base
 from mailstack.runner.local import Local
@@ -27,20 +27,20 @@ def main() -> int:
     except KeyboardInterrupt:
         return Interrupted.exit_code
     except ImportError as error:
-        _say(f"left for later: {error}")
+        _report(f"left for later: {error}")
     except (MailstackError, OSError) as error:
-        _say(str(error))
+        _report(str(error))
     return 0
 
 
 def _prepare(engine: Engine) -> None:
     runner = Local()
-    provision.provision(Here(engine.target, runner), _say)
+    provision.provision(LocalMachine(engine.target, runner), _report)
     if not all(map(engine.has_image, bundled.images(build.content_tag(bundled.stack())).values())):
-        ensure_base(engine, runner, _say)
+        ensure_base(engine, runner, _report)
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     print(f"{line[:76]} …", file=sys.stderr, flush=True)
 
 

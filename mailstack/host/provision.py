@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError
-from mailstack.host.machine import LOCAL, UNKNOWN, Ended, Facts, Machine
+from mailstack.host.machine import LOCAL, UNKNOWN, ExitCode, Facts, Machine
 from mailstack.model import Command, Deadline, Progress
-from mailstack.runner.local import last_lines, shown
+from mailstack.runner.local import last_lines, shell_line
 from mailstack.text import hint
 
 PACKAGES = ("docker.io", "iptables")
@@ -60,7 +60,7 @@ def plan(facts: Facts) -> list[Step]:
         raise _denied()
     if facts.daemon:
         return []
-    if not facts.installed and not facts.debian:
+    if not facts.installed and not facts.is_debian:
         raise HostError(
             f"there is no Docker engine, and how to install it on {facts.distribution} is not known here",
             remedy="install the Docker engine (`dockerd`) and iptables with the system's package manager",
@@ -69,17 +69,18 @@ def plan(facts: Facts) -> list[Step]:
         steps = plan(replace(facts, root=True))
         raise HostError(
             "installing or starting the Docker engine takes root, and sudo asks for a password or is not there",
-            remedy="run as root: " + " && ".join(f"({told(step)})" if step.log else told(step) for step in steps),
+            remedy="run as root: "
+            + " && ".join(f"({command_line(step)})" if step.log else command_line(step) for step in steps),
         )
     return [*([] if facts.installed else _install(facts)), *_start(facts)]
 
 
-def told(step: Step) -> str:
+def command_line(step: Step) -> str:
     """Return a step's command as a user types it."""
     argv = step.command.argv
     if argv[:3] == _SUDO:
         argv = ("sudo", *argv[len(_SUDO) + len(_ENVIRONMENT) :])
-    return shown(Command(argv)) + (f" >> {step.log} 2>&1 &" if step.log else "")
+    return shell_line(Command(argv)) + (f" >> {step.log} 2>&1 &" if step.log else "")
 
 
 def _install(facts: Facts) -> list[Step]:
@@ -100,8 +101,8 @@ def _start(facts: Facts) -> list[Step]:
     if facts.root:
         return [start]
     # This process opens the log, so the log must belong to this user.
-    ours = _as_root(facts, "install", "-m", "0640", "-o", str(facts.user), "/dev/null", str(facts.log))
-    return [Step(f"making {facts.log}", ours), start]
+    make_log = _as_root(facts, "install", "-m", "0640", "-o", str(facts.user), "/dev/null", str(facts.log))
+    return [Step(f"making {facts.log}", make_log), start]
 
 
 def _as_root(facts: Facts, *argv: str) -> Command:
@@ -115,23 +116,23 @@ def provision(
     machine: Machine,
     progress: Progress,
     *,
-    agree: Callable[[Facts, list[Step]], None] = lambda facts, steps: None,
+    confirm: Callable[[Facts, list[Step]], None] = lambda facts, steps: None,
     seconds: float = _WAIT,
 ) -> None:
     """Make a machine's engine usable, and return when it answers.
 
-    `agree` receives the steps before they run, and raises to refuse them. Raises HostError when the engine cannot be
+    `confirm` receives the steps before they run, and raises to refuse them. Raises HostError when the engine cannot be
     made usable, with the engine's last lines if it was started here.
     """
-    with _named(machine):
+    with _naming_host(machine):
         facts = machine.facts()
         if facts.answers:
             where = f"on {machine.name}" if machine.name else f"at {facts.url}"
             progress(f"the Docker engine {where} answers: nothing to do")
             return
         if steps := plan(facts):
-            agree(facts, steps)
-        ended: Ended = _runs
+            confirm(facts, steps)
+        exit_code: ExitCode = _exit_unknown
         for step in steps:
             # A service manager other than systemd may start the engine after the installation: do not start a second
             # one.
@@ -139,18 +140,18 @@ def provision(
                 continue
             progress(step.title)
             if step.log:
-                ended = machine.start(step.command, step.log)
+                exit_code = machine.start(step.command, step.log)
             else:
-                _do(machine, step, progress)
+                _run_step(machine, step, progress)
         progress("waiting for the engine's answer")
-        if not _await(machine, ended, Deadline.after(seconds), facts):
-            provision(machine, progress, agree=agree, seconds=seconds)
+        if not _await_engine(machine, exit_code, Deadline.after(seconds), facts):
+            provision(machine, progress, confirm=confirm, seconds=seconds)
             return
         progress("the Docker engine answers")
 
 
 @contextlib.contextmanager
-def _named(machine: Machine) -> Iterator[None]:
+def _naming_host(machine: Machine) -> Iterator[None]:
     """Put another machine's name before the messages of errors."""
     try:
         yield
@@ -160,7 +161,7 @@ def _named(machine: Machine) -> Iterator[None]:
         raise
 
 
-def _do(machine: Machine, step: Step, progress: Progress) -> None:
+def _run_step(machine: Machine, step: Step, progress: Progress) -> None:
     result = machine.run(step.command)
     if result.code == 0:
         return
@@ -168,29 +169,29 @@ def _do(machine: Machine, step: Step, progress: Progress) -> None:
     if not step.may_fail:
         again = hint.line("provision", host=machine.name)
         raise CommandFailed(
-            f"{step.title} failed: `{shown(step.command)}` ended with code {result.code}",
+            f"{step.title} failed: `{shell_line(step.command)}` ended with code {result.code}",
             remedy=f"put right what it says, and run `{again}` again",
             details=lines,
         )
     progress(f"{step.title} failed, going on: {lines.rpartition(chr(10))[2]}")
 
 
-def _await(machine: Machine, ended: Ended, deadline: Deadline, facts: Facts) -> bool:
+def _await_engine(machine: Machine, exit_code: ExitCode, deadline: Deadline, facts: Facts) -> bool:
     """Wait for the engine's answer. Raises HostError at once when the engine that was started exits.
 
     Returns False when the engine that ran before has exited: it had been killed a moment earlier.
     """
-    before = False
+    denied_before = False
     while not deadline.passed():
-        answers, denied = machine.asked(deadline.remaining())
+        answers, denied = machine.ping(deadline.remaining())
         if answers:
             return True
         if facts.daemon and machine.daemon() is None:
             return False
-        if denied and before:  # the first denial may fall between the creation of the socket and its permissions
+        if denied and denied_before:  # the first denial may fall between the creation of the socket and its permissions
             raise _denied()
-        before = denied
-        code = ended()
+        denied_before = denied
+        code = exit_code()
         if code is not None and not machine.daemon():
             how = "" if code == UNKNOWN else f", with code {code}"
             raise HostError(
@@ -213,5 +214,5 @@ def _denied() -> HostError:
     )
 
 
-def _runs() -> None:
+def _exit_unknown() -> None:
     """Return None, “running”: the exit of a process that was not started here is unknown."""

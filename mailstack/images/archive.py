@@ -36,7 +36,7 @@ _UNREADABLE = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ArchivedImage:
     """One image of an archive."""
 
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ def save(engine: Engine, path: Path, progress: Progress, *, replace: bool = Fals
             remedy=f"have them made: {engine.target.line('up')}, and then {engine.target.line('down')}",
         )
     size = build.unique_bytes(engine, list(names.values()))
-    archive = transfer.compressed(_counted(engine.save(list(names.values())), size, progress, "saving"))
+    archive = transfer.compressed(_with_progress(engine.save(list(names.values())), size, progress, "saving"))
     written = _write(path, archive, replace=replace)
     return _answer(engine, path, written, tag)
 
@@ -67,16 +67,16 @@ def load(engine: Engine, path: Path, progress: Progress) -> Json:
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         progress("reading the archive")
-        _refuse_others(path, contents(path, file), tag, engine)
+        _check_images(path, contents(path, file), tag, engine)
         file.seek(0)
-        engine.load(_counted(iter(lambda: file.read(_PIECE), b""), size, progress, "loading"))
+        engine.load(_with_progress(iter(lambda: file.read(_PIECE), b""), size, progress, "loading"))
     if missing := [name for name in bundled.images(tag).values() if not engine.has_image(name)]:
         where = engine.target.where
         raise EngineError(f"the Docker engine {where} took {path}, and does not have {', '.join(missing)}")
     return _answer(engine, path, size, tag)
 
 
-def contents(path: Path, file: BufferedReader) -> list[Held]:
+def contents(path: Path, file: BufferedReader) -> list[ArchivedImage]:
     """Read an archive to its end and return its images. Raises InputError when it is incomplete."""
     try:
         compressed = file.peek(2)[:2] == b"\x1f\x8b"  # RFC 1952
@@ -84,7 +84,7 @@ def contents(path: Path, file: BufferedReader) -> list[Held]:
             names, documents = _members(stream)
             while stream.read(_PIECE):  # the padding of tar(5), and the checksum at the end of gzip
                 pass
-        return [_held(each, names, documents) for each in json.loads(documents["manifest.json"])]
+        return [_archived_image(each, names, documents) for each in json.loads(documents["manifest.json"])]
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: is no archive of images, or not the whole of one", remedy=_REMEDY) from None
     except (*_UNREADABLE, OSError) as error:
@@ -109,26 +109,26 @@ def _members(stream: BufferedIOBase) -> tuple[set[str], dict[str, bytes]]:
 _REMEDY = f"make it with `{hint.line('images', 'save', 'FILE')}`, and copy it as it is"
 
 
-def _held(entry: Any, names: set[str], documents: dict[str, bytes]) -> Held:
+def _archived_image(entry: Any, names: set[str], documents: dict[str, bytes]) -> ArchivedImage:
     """Return the image of one manifest entry. Raises KeyError when a layer that the entry names is missing."""
     if missing := set(entry["Layers"]) - names:
         raise KeyError(*missing)
     config = json.loads(documents[entry["Config"]])
-    return Held(tuple(map(str, entry["RepoTags"] or ())), str(config.get("architecture", "")))
+    return ArchivedImage(tuple(map(str, entry["RepoTags"] or ())), str(config.get("architecture", "")))
 
 
-def _refuse_others(path: Path, found: list[Held], tag: str, engine: Engine) -> None:
+def _check_images(path: Path, images: list[ArchivedImage], tag: str, engine: Engine) -> None:
     """Raise InputError when a file lacks images of this version, or has them for another architecture."""
-    processors = {name: image.processor for image in found for name in image.names}
-    wanted = bundled.images(tag).values()
-    if missing := [name for name in wanted if name not in processors]:
+    processors = {name: image.processor for image in images for name in image.names}
+    expected = bundled.images(tag).values()
+    if missing := [name for name in expected if name not in processors]:
         has = ", ".join(sorted(processors)) or "images without names"
         raise InputError(
             f"{path}: does not have {', '.join(missing)}, which this version of mailstack needs, but {has}",
             remedy=f"save them by the version that is to use them: `{hint.line('images', 'save', 'FILE')}`",
         )
     processor = engine.platform()
-    if other := {processors[name] for name in wanted} - {processor}:
+    if other := {processors[name] for name in expected} - {processor}:
         where = engine.target.where
         raise InputError(
             f"{path}: its images are for {', '.join(sorted(other))}; the engine {where} runs those for {processor}",
@@ -141,16 +141,16 @@ def _answer(engine: Engine, path: Path, size: int, tag: str) -> Json:
     return {"file": str(path), "bytes": size, "tag": tag, "images": ids}
 
 
-def _counted(pieces: Iterable[bytes], size: int, progress: Progress, doing: str) -> Iterator[bytes]:
+def _with_progress(pieces: Iterable[bytes], size: int, progress: Progress, doing: str) -> Iterator[bytes]:
     """Yield the pieces, and report the progress at each tenth."""
-    gone = shown = 0
+    done = shown = 0
     progress(f"{doing} the images: about {size // _MIB} MiB")
     for piece in pieces:
         yield piece
-        gone += len(piece)
-        if (percent := 100 * gone // max(size, 1)) >= shown + _PERCENT:
+        done += len(piece)
+        if (percent := 100 * done // max(size, 1)) >= shown + _PERCENT:
             shown = percent
-            progress(f"{doing} the images: {gone // _MIB} of about {size // _MIB} MiB")
+            progress(f"{doing} the images: {done // _MIB} of about {size // _MIB} MiB")
 
 
 @contextlib.contextmanager
@@ -169,28 +169,28 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 
 def _write(path: Path, pieces: Iterable[bytes], *, replace: bool) -> int:
     """Write a file by a temporary file beside it. Return its size in bytes. Raises InputError, HostError."""
-    _refuse_taken(path, replace=replace)
-    beside = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}"
+    _refuse_existing(path, replace=replace)
+    temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}"
     try:
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
             for piece in pieces:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
-        _refuse_taken(path, replace=replace)  # another process may have created it meanwhile
-        beside.replace(path)
+        _refuse_existing(path, replace=replace)  # another process may have created it meanwhile
+        temporary.replace(path)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}:
             raise HostError(f"{path}: cannot be written: {error.strerror}", remedy="make room there") from None
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         with contextlib.suppress(OSError, ValueError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return size
 
 
-def _refuse_taken(path: Path, *, replace: bool) -> None:
+def _refuse_existing(path: Path, *, replace: bool) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, HostError
 from mailstack.model import Command, Progress
-from mailstack.runner.local import Runner, must
+from mailstack.runner.local import Runner, run_checked
 from mailstack.storage.directories import SHARED_MEMORY
 
 BASE = "debian:trixie-slim"
@@ -24,11 +24,11 @@ _SUITE = "trixie"
 _TREE_BYTES = 1 << 30  # of which a quarter is used
 
 # Directories that dpkg excludes from the slim image, in the official one and in ours. Licences are kept.
-_LEFT_OUT = ("groff", "info", "linda", "lintian", "locale", "man")
+_EXCLUDED = ("groff", "info", "linda", "lintian", "locale", "man")
 _DPKG = (
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
-    *(f"path-exclude=/usr/share/{kind}/*" for kind in _LEFT_OUT),
+    *(f"path-exclude=/usr/share/{kind}/*" for kind in _EXCLUDED),
 )
 # Runs in the unpacked tree. As options of mmdebstrap, these settings would filter each archive by a Python program,
 # which takes longer than all other unpacking.
@@ -38,7 +38,7 @@ _SLIM = " && ".join(
         shlex.join(("printf", "%s\\n", *_DPKG)) + " > etc/dpkg/dpkg.cfg.d/docker",
         "find usr/share/doc -type f ! -name copyright -delete",
         "find usr/share/doc -type l -delete",
-        "find " + " ".join(f"usr/share/{kind}" for kind in _LEFT_OUT) + " -mindepth 1 -delete 2>/dev/null || true",
+        "find " + " ".join(f"usr/share/{kind}" for kind in _EXCLUDED) + " -mindepth 1 -delete 2>/dev/null || true",
     )
 )
 
@@ -65,11 +65,11 @@ _KEYRINGS = tuple(f"usr/share/keyrings/debian-archive-keyring.{ending}" for endi
 
 def ensure_base(engine: Engine, runner: Runner, progress: Progress, *, base: str = BASE) -> None:
     """Ensure that the engine has the base image: present, or pulled, or bootstrapped from Debian's packages."""
-    if not pulled(engine, progress, base):
+    if not has_or_pulls(engine, progress, base):
         make_base(engine, runner, progress, base=base)
 
 
-def pulled(engine: Engine, progress: Progress, base: str = BASE) -> bool:
+def has_or_pulls(engine: Engine, progress: Progress, base: str = BASE) -> bool:
     """Return whether the engine has the base image or can pull it."""
     if engine.has_image(base):
         return True
@@ -143,7 +143,7 @@ def bootstrap(runner: Runner, tools: Tools, tarball: Path, progress: Progress, *
     tarball.touch()  # created by this user, who stays its owner even if root writes it
     for command in bootstrap_commands(tools, tarball, root=as_root, room=_memory()):
         try:
-            must(runner, command, on_line=lambda line: progress(line.removeprefix("I: ")))
+            run_checked(runner, command, on_line=lambda line: progress(line.removeprefix("I: ")))
         except HostError as error:
             failures.append(error.happened())
         else:
@@ -162,10 +162,12 @@ def _memory() -> Path | None:
     A tree has thousands of files that exist for seconds.
     """
     try:
-        found = os.statvfs(SHARED_MEMORY)
+        file_system = os.statvfs(SHARED_MEMORY)
     except OSError:
         return None
-    fits = found.f_bavail * found.f_frsize >= _TREE_BYTES and not found.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
+    fits = file_system.f_bavail * file_system.f_frsize >= _TREE_BYTES and not file_system.f_flag & (
+        os.ST_NOEXEC | os.ST_RDONLY
+    )
     return SHARED_MEMORY if fits and os.access(SHARED_MEMORY, os.W_OK) and _free_memory() >= _TREE_BYTES else None
 
 
@@ -191,20 +193,20 @@ def add_settings(tarball: Path) -> None:
 def _tools(runner: Runner, directory: Path, progress: Progress) -> Tools:
     """Find mmdebstrap and Debian's keys on this host, or unpack the missing ones below `directory`."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-    found = shutil.which("mmdebstrap", path=path)
+    binary = shutil.which("mmdebstrap", path=path)
     keyring = _keyring(Path("/"))
-    if found and keyring:
-        return Tools(found, str(keyring), path)
-    wanted = [*([] if found else ["mmdebstrap"]), *([] if keyring else ["debian-archive-keyring"])]
-    progress(f"fetching {' and '.join(wanted)} (nothing is installed)")
-    tree = fetch_packages(runner, wanted, directory)
+    if binary and keyring:
+        return Tools(binary, str(keyring), path)
+    missing = [*([] if binary else ["mmdebstrap"]), *([] if keyring else ["debian-archive-keyring"])]
+    progress(f"fetching {' and '.join(missing)} (nothing is installed)")
+    tree = fetch_packages(runner, missing, directory)
     path = os.pathsep.join((str(tree / "usr/bin"), str(tree / "usr/sbin"), path))
-    found = shutil.which("mmdebstrap", path=path)
+    binary = shutil.which("mmdebstrap", path=path)
     keyring = keyring or _keyring(tree)
-    if not found or not keyring:
-        raise HostError(f"the packages {' and '.join(wanted)} did not bring what was expected", remedy=_REMEDY)
+    if not binary or not keyring:
+        raise HostError(f"the packages {' and '.join(missing)} did not bring what was expected", remedy=_REMEDY)
     modules = [*tree.glob("usr/share/perl5"), *tree.glob("usr/share/perl/*"), *tree.glob("usr/lib/*/perl*/*")]
-    return Tools(found, str(keyring), path, os.pathsep.join(str(module) for module in modules))
+    return Tools(binary, str(keyring), path, os.pathsep.join(str(module) for module in modules))
 
 
 _REMEDY = f"install mmdebstrap (`apt-get install mmdebstrap`), or `docker load` the image {BASE}"
@@ -232,9 +234,9 @@ def fetch_packages(runner: Runner, packages: Sequence[str], directory: Path) -> 
         if runner.run(Command((*apt, *download))).code != 0:
             apt = (*apt, f"-oDir::State::lists={lists}", "-oDir::Cache::pkgcache=", "-oDir::Cache::srcpkgcache=")
             runner.run(Command((*apt, "update")))  # a failing source is ignored if the next command succeeds
-            must(runner, Command((*apt, *download)))
+            run_checked(runner, Command((*apt, *download)))
         for archive in sorted(archives.glob("*.deb")):
-            must(runner, Command(("dpkg-deb", "--extract", str(archive), str(tree))))
+            run_checked(runner, Command(("dpkg-deb", "--extract", str(archive), str(tree))))
     except HostError as error:
         raise HostError(
             f"{BASE} cannot be pulled, and {' and '.join(packages)}, to make it with, cannot be fetched",

@@ -14,9 +14,9 @@ from pathlib import Path
 from mailstack.engine.engine import Engine
 from mailstack.errors import CommandFailed, HostError
 from mailstack.images import transfer
-from mailstack.images.base import BASE, ensure_base, make_base, pulled
+from mailstack.images.base import BASE, ensure_base, has_or_pulls, make_base
 from mailstack.model import Command, Progress
-from mailstack.runner.local import Runner, last_lines, shown
+from mailstack.runner.local import Runner, last_lines, shell_line
 from mailstack.text import hint
 
 # “Step 3/10 : RUN …” is the classic builder's, “#7 [postfix 3/6] RUN …” is BuildKit's.
@@ -42,52 +42,52 @@ def ensure_images(
     progress: Progress,
     *,
     base: str = BASE,
-    here: Engine | None = None,
+    own_engine: Engine | None = None,
 ) -> bool:
     """Build the images by `build` (`compose build`) unless all exist. Return whether anything was built.
 
-    `here` is this machine's engine when `engine` is on another host. An engine that cannot get the base image, or
+    `own_engine` is this machine's engine when `engine` is on another host. An engine that cannot get the base image, or
     cannot build, is sent the images if they exist here. Raises CommandFailed with the last lines of a failed build.
     """
     if all(engine.has_image(reference) for reference in references):
         return False
-    if here is not None:
-        _make_there(engine, runner, build, references, progress, base, here)
+    if own_engine is not None:
+        _ensure_remote(engine, runner, build, references, progress, base, own_engine)
     else:
         ensure_base(engine, runner, progress, base=base)
         _build(engine, runner, build, references, progress)
     return True
 
 
-def _make_there(
+def _ensure_remote(
     engine: Engine,
     runner: Runner,
     build: Command,
     references: Sequence[str],
     progress: Progress,
     base: str,
-    here: Engine,
+    own_engine: Engine,
 ) -> None:
     """Ensure that another host has the images, and send as little as possible there."""
     where = engine.target.host or "the other engine"
 
-    def sent(wanted: Sequence[str]) -> bool:
-        if not transfer.possible(here, engine, wanted):
+    def send_from_here(wanted: Sequence[str]) -> bool:
+        if not transfer.can_send(own_engine, engine, wanted):
             return False
-        transfer.send(here, engine, wanted, unique_bytes(here, wanted), progress, where)
+        transfer.send(own_engine, engine, wanted, unique_bytes(own_engine, wanted), progress, where)
         return True
 
     missing = [reference for reference in references if not engine.has_image(reference)]
-    if pulled(engine, progress, base):
+    if has_or_pulls(engine, progress, base):
         try:
             _build(engine, runner, build, references, progress)
         except CommandFailed as error:
             progress(f"they cannot be built on {where}")
-            if not sent(missing):
+            if not send_from_here(missing):
                 error.remedy = f"have them on this machine (`{hint.line('up')}`, without --host): then they are sent"
                 raise
-    elif not sent(missing):
-        if not sent([base]):
+    elif not send_from_here(missing):
+        if not send_from_here([base]):
             _same_processor(engine, where, base)
             make_base(engine, runner, progress, base=base)
         _build(engine, runner, build, references, progress)
@@ -114,11 +114,11 @@ def _build(engine: Engine, runner: Runner, build: Command, references: Sequence[
     result = runner.run(merged, on_line=on_line)
     if result.code != 0:
         raise CommandFailed(
-            f"the images could not be built: `{shown(build)}` ended with code {result.code}",
+            f"the images could not be built: `{shell_line(build)}` ended with code {result.code}",
             details=last_lines(_plain(result.stderr)),
         )
     if missing := [reference for reference in references if not engine.has_image(reference)]:
-        raise HostError(f"`{shown(build)}` did not make {', '.join(missing)}")
+        raise HostError(f"`{shell_line(build)}` did not make {', '.join(missing)}")
 
 
 def unique_bytes(engine: Engine, references: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ _PERCENT = 2
 _LEVEL, _GZIP = 1, 31
 
 
-def possible(source: Engine, target: Engine, references: Sequence[str]) -> bool:
+def can_send(source: Engine, target: Engine, references: Sequence[str]) -> bool:
     """Return whether `source` answers, and has all these images for the architecture of `target`."""
     try:
         wanted = target.platform()
@@ -32,19 +32,19 @@ def send(source: Engine, target: Engine, references: Sequence[str], size: int, p
 
     Raises HostError when one of the two fails.
     """
-    target.load(compressed(counted(source.save(references), size, progress, where)))
+    target.load(compressed(with_progress(source.save(references), size, progress, where)))
 
 
-def counted(archive: Iterable[bytes], size: int, progress: Progress, where: str) -> Iterator[bytes]:
+def with_progress(archive: Iterable[bytes], size: int, progress: Progress, where: str) -> Iterator[bytes]:
     """Yield the archive piece by piece, and report the progress."""
-    sent, told, shown = 0, time.monotonic(), 0
+    sent, reported, shown = 0, time.monotonic(), 0
     progress(f"sending the images to {where}: about {size // _MIB} MiB")
     for piece in archive:
         yield piece
         sent += len(piece)
         percent, now = 100 * sent // max(size, 1), time.monotonic()
-        if percent >= shown + _PERCENT and now >= told + _PAUSE:
-            told, shown = now, percent
+        if percent >= shown + _PERCENT and now >= reported + _PAUSE:
+            reported, shown = now, percent
             progress(f"sending the images to {where}: {sent // _MIB} of about {size // _MIB} MiB")
     progress(f"{where} unpacks the images")
 

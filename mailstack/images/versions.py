@@ -25,7 +25,7 @@ def of_images(engine: Engine) -> Json:
     """
     tag = build.content_tag(bundled.stack())
     names = bundled.images(tag)
-    found: Json = {
+    versions: Json = {
         "tag": tag,
         "images": {service: engine.image_id(name) for service, name in names.items()},
         "base": engine.image_base(names["postfix"]),
@@ -34,11 +34,11 @@ def of_images(engine: Engine) -> Json:
         "dovecot": "",
     }
     for package, (service, name) in PACKAGES.items():
-        if found["images"][service]:
+        if versions["images"][service]:
             release, status = engine.image_files(names[service], (DEBIAN, _STATUS), _labels())
-            found["debian"] = release.decode().strip()
-            found[name] = installed(status.decode(errors="replace"), package)
-    return found
+            versions["debian"] = release.decode().strip()
+            versions[name] = installed(status.decode(errors="replace"), package)
+    return versions
 
 
 def installed(status: str, package: str) -> str:

@@ -121,7 +121,7 @@ def unfinished(lab: Path) -> list[Unfinished]:
 
 def _read(path: Path, lines: Sequence[str]) -> Unfinished:
     head: dict[str, object] = {}
-    with contextlib.suppress(ValueError, IndexError):
+    with contextlib.suppress(ValueError, IndexError, TypeError):
         head = dict(json.loads(lines[0]))
     since = head.get("since")
     return Unfinished(

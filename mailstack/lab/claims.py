@@ -10,7 +10,7 @@ from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError
 from mailstack.model import LABEL_OWNER, PORTS, Deadline, Json, Network
 from mailstack.network import ports, subnets
-from mailstack.network.subnets import Taken
+from mailstack.network.subnets import SubnetInUse
 from mailstack.state import Home
 from mailstack.target.target import Target
 
@@ -19,20 +19,20 @@ CLAIMS = 2  # attempts to allocate, when another process takes ports or subnets 
 _STRAGGLER_SECONDS = 3.0
 
 
-def of_ports(target: Target, home: Home, name: str) -> dict[str, int]:
+def allocate_ports(target: Target, home: Home, name: str) -> dict[str, int]:
     """Return ports of 127.0.0.1 for a new lab that are free here and on its target. Raises HostError for too few."""
-    promised = state.promised_ports(home, name).union(target.listening())
-    numbers = ports.choose(target.seed(name), len(PORTS), promised)
+    reserved = state.reserved_ports(home, name).union(target.listening())
+    numbers = ports.choose(target.seed(name), len(PORTS), reserved)
     return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
 
 
-def of_subnets(
+def allocate_subnets(
     target: Target,
     home: Home,
     wanted: state.State,
     document: Json,
     networks: Sequence[Network],
-    kept: Mapping[str, str] | None = None,
+    current: Mapping[str, str] | None = None,
     refused: Collection[str] = (),
 ) -> dict[str, str]:
     """Return a subnet for each network of the lab whose definition sets none; subnets in `kept` are kept.
@@ -41,39 +41,39 @@ def of_subnets(
     subnet of another lab that is coming up, or one of `refused`. Raises HostError when none is left, InputError when
     the configured range is invalid.
     """
-    names = subnets.wanting(document)
+    names = subnets.networks_without_subnet(document)
     if not names:
         return {}
     own = {document["networks"][name]["name"] for name in names}
-    others = _others(target, networks, own)
+    in_use = _subnets_in_use(target, networks, own)
     for lab in state.others(home, wanted.lab):
-        others += subnets.taken(lab.subnets.values(), f"the lab {lab.lab}")
-    others += subnets.taken(refused, "somebody who was faster")
-    return subnets.choose(f"{wanted.owner} {wanted.lab}", names, others, kept, host=target.host)
+        in_use += subnets.in_use(lab.subnets.values(), f"the lab {lab.lab}")
+    in_use += subnets.in_use(refused, "somebody who was faster")
+    return subnets.choose(f"{wanted.owner} {wanted.lab}", names, in_use, current, host=target.host)
 
 
 def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
     """Create a network on a free subnet; return False when one of this name exists already. Raises HostError."""
-    others = _others(engine.target, engine.networks())
-    for left in reversed(range(CLAIMS)):
-        subnet = subnets.choose(name, [name], others, host=engine.target.host)[name]
+    in_use = _subnets_in_use(engine.target, engine.networks())
+    for tries_left in reversed(range(CLAIMS)):
+        subnet = subnets.choose(name, [name], in_use, host=engine.target.host)[name]
         try:
             return engine.make_network(name, labels, subnet)
         except EngineError:
-            if not left:
+            if not tries_left:
                 raise
-            others += subnets.taken([subnet], "somebody who was faster")
+            in_use += subnets.in_use([subnet], "somebody who was faster")
     raise AssertionError
 
 
-def _others(target: Target, networks: Sequence[Network], own: Collection[str] = ()) -> list[Taken]:
+def _subnets_in_use(target: Target, networks: Sequence[Network], own: Collection[str] = ()) -> list[SubnetInUse]:
     """Return the subnets in use: those of `networks` except `own`, and those of this host's routes."""
-    found = subnets.of_networks(each for each in networks if each.name not in own)
+    in_use = subnets.of_networks(each for each in networks if each.name not in own)
     if not target.shares_kernel:
-        return found  # the engine's machine has other routes than this one
+        return in_use  # the engine's machine has other routes than this one
     # The bridges of `own` have routes too.
-    mine = {subnet for each in networks if each.name in own for subnet in each.subnets}
-    return found + [each for each in subnets.host_routes() if str(each.subnet) not in mine]
+    own_subnets = {subnet for each in networks if each.name in own for subnet in each.subnets}
+    return in_use + [each for each in subnets.host_routes() if str(each.subnet) not in own_subnets]
 
 
 def name_volume(project: str, document: Json) -> tuple[str, dict[str, str]] | None:
@@ -107,11 +107,11 @@ def lost_ports(target: Target, wanted: state.State, document: Json, idle: Collec
 
 def lost_subnets(engine: Engine, wanted: state.State, document: Json) -> list[str]:
     """Return the lab's subnets whose networks the engine has not created."""
-    called = {document["networks"][name]["name"]: name for name in wanted.subnets}
+    keys = {document["networks"][name]["name"]: name for name in wanted.subnets}
     deadline = Deadline.after(_STRAGGLER_SECONDS)
     while True:
-        missing = set(called) - {network.name for network in engine.networks()}
+        missing = set(keys) - {network.name for network in engine.networks()}
         # Compose exits when the engine refuses one network, while the engine may still be creating another.
         if len(missing) <= 1 or deadline.passed():
-            return [wanted.subnets[called[each]] for each in sorted(missing)]
+            return [wanted.subnets[keys[each]] for each in sorted(missing)]
         time.sleep(0.02)  # the engine has no event for a network that it refuses

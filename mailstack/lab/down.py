@@ -14,9 +14,9 @@ from mailstack.engine import compose
 from mailstack.engine.engine import Engine
 from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
 from mailstack.lab import elsewhere, tools
-from mailstack.lab.leases import Leases, Watch
+from mailstack.lab.leases import Leases, UpGuard
 from mailstack.lab.remains import Remains, observe_remains, plan_down
-from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveThings
+from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveObjects
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline, Progress
 from mailstack.runner.local import last_lines
@@ -57,16 +57,17 @@ def down(
         seen = observe_remains(with_tools, directory)
         if seen.any:
             progress(f"removing lab “{name}”")
-        if others := _others(with_tools, seen):
+        if refusal := _other_owners_error(with_tools, seen):
             if seen.state is None or seen.state.owner == state.owner():
                 directory.remove()
-            raise others
-        watch = Watch(with_tools.target, directory.home, name, with_tools.runner)  # finishes the work if this is killed
+            raise refusal
+        # It finishes the work if this process is killed.
+        watch = UpGuard(with_tools.target, directory.home, name, with_tools.runner)
         try:
             with contextlib.suppress(HostError):  # go on when shared memory is full: the removal frees some
                 if seen.state:
                     directory.save(dataclasses.replace(seen.state, stays=False))
-            _carry_out(with_tools.holding(lock), directory, seen)
+            _execute(with_tools.holding(lock), directory, seen)
         finally:
             watch.dismiss()
         Leases(directory.home, name).forget()
@@ -78,8 +79,8 @@ def dry_run(engine: Engine, name: str, progress: Progress, using: Tools | None =
     state.check_name(name)
     with_tools = using or tools.of(engine, progress)
     seen = observe_remains(with_tools, with_tools.directory(name))
-    if others := _others(with_tools, seen):
-        raise others
+    if refusal := _other_owners_error(with_tools, seen):
+        raise refusal
     return plan_down(seen, state.owner())
 
 
@@ -87,14 +88,14 @@ def dry_run_several(engine: Engine, progress: Progress, *, stale: bool, using: T
     """Return the plans of `down` for all labs of this user, or only for `stale` ones."""
     with_tools = using or tools.of(engine, progress)
     plans = []
-    for name in mine(with_tools):
+    for name in own_labs(with_tools):
         if not stale or is_stale(name, with_tools):
             with contextlib.suppress(InputError):  # the name is another user's by now
                 plans.append(dry_run(engine, name, progress, with_tools))
     return plans
 
 
-def _others(with_tools: Tools, seen: Remains) -> InputError | None:
+def _other_owners_error(with_tools: Tools, seen: Remains) -> InputError | None:
     """Return the error for a lab that belongs only to other owners on this engine; None otherwise."""
     owners = seen.inventory.owners()
     if not owners or state.owner() in owners:
@@ -105,29 +106,29 @@ def _others(with_tools: Tools, seen: Remains) -> InputError | None:
     )
 
 
-def mine(with_tools: Tools) -> list[str]:
+def own_labs(with_tools: Tools) -> list[str]:
     """Return the names of this user's labs: those on the engine, and those with files in the home."""
-    found = set(with_tools.engine.labs(state.owner()))
-    here = with_tools.home
-    for name in {*here.labs(), *here.files(".lock"), *here.files(".users")}:
-        kept = LabDirectory(here, name).load()
-        if kept is None or kept.owner == state.owner():
-            found.add(name)
-    return sorted(found)
+    names = set(with_tools.engine.labs(state.owner()))
+    home = with_tools.home
+    for name in {*home.labs(), *home.files(".lock"), *home.files(".users")}:
+        record = LabDirectory(home, name).load()
+        if record is None or record.owner == state.owner():
+            names.add(name)
+    return sorted(names)
 
 
-def everything(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
+def remove_all(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
     """Remove all labs of this user; return the names of those removed."""
     with_tools = using or tools.of(engine, progress)
     removed = []
-    for name in mine(with_tools):
+    for name in own_labs(with_tools):
         with contextlib.suppress(InputError):  # the name is another user's by now
             if down(engine, name, progress, using=with_tools):
                 removed.append(name)
     return removed
 
 
-def stale(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
+def remove_stale(engine: Engine, progress: Progress, using: Tools | None = None) -> list[str]:
     """Remove the stale labs of this user on this engine; return their names.
 
     A lab is stale when it has expired; when its `up`, `down` or lease holders were killed, and its guard too; or when
@@ -135,7 +136,7 @@ def stale(engine: Engine, progress: Progress, using: Tools | None = None) -> lis
     """
     with_tools = using or tools.of(engine, progress)
     removed = []
-    for name in mine(with_tools):
+    for name in own_labs(with_tools):
         # Another command works on it, or the name is another user's by now.
         with contextlib.suppress(DeadlinePassed, InputError):
             left = functools.partial(is_stale, name, with_tools)
@@ -145,15 +146,15 @@ def stale(engine: Engine, progress: Progress, using: Tools | None = None) -> lis
 
 
 def is_stale(name: str, with_tools: Tools) -> bool:
-    """Return whether a lab is stale; see `stale`. The caller holds the lab's lock, except for a dry run."""
-    found = with_tools.directory(name).load()
+    """Return whether a lab is stale; see `remove_stale`. The caller holds the lab's lock, except for a dry run."""
+    record = with_tools.directory(name).load()
     expires = with_tools.engine.expires(name, state.owner())
-    used = Leases(with_tools.home, name).used()
+    in_use = Leases(with_tools.home, name).is_held()
     if expires is None:
-        return not used
+        return not in_use
     if expires.isdigit() and int(expires) <= time.time():
         return True
-    return used is False or (found is not None and not found.stays)
+    return in_use is False or (record is not None and not record.stays)
 
 
 def remove(with_tools: Tools, directory: LabDirectory, late: frozenset[str] = frozenset()) -> None:
@@ -162,13 +163,13 @@ def remove(with_tools: Tools, directory: LabDirectory, late: frozenset[str] = fr
     `late` names objects that may still appear: a Compose that was ended had requested them, and the engine goes on to
     create them. Raises HostError.
     """
-    _carry_out(with_tools, directory, observe_remains(with_tools, directory, late))
+    _execute(with_tools, directory, observe_remains(with_tools, directory, late))
 
 
-def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> None:
+def _execute(with_tools: Tools, directory: LabDirectory, seen: Remains) -> None:
     steps = plan_down(seen, state.owner()).steps
     binary = compose.find(with_tools.runner) if any(isinstance(step, ComposeDown) for step in steps) else None
-    deadline, said = Deadline.after(DOWN_SECONDS), ""
+    deadline, output = Deadline.after(DOWN_SECONDS), ""
     try:
         for step in steps:
             match step:
@@ -176,10 +177,10 @@ def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> Non
                     assert binary
                     project = compose.project_name(seen.name)
                     bare = compose.Compose(binary, project, (), with_tools.target.environment)
-                    said = with_tools.runner.run(bare.down(), deadline=deadline).stderr
-                case RemoveThings():
-                    late = compose.being_made(said.splitlines(), seen.late)
-                    _remove_things(with_tools, seen.name, late, deadline, said)
+                    output = with_tools.runner.run(bare.down(), deadline=deadline).stderr
+                case RemoveObjects():
+                    late = compose.objects_in_creation(output.splitlines(), seen.late)
+                    _remove_objects(with_tools, seen.name, late, deadline, output)
     finally:
         # Remove the secrets even after an error of the engine. The next `down` finds the rest by its labels.
         known = directory.load()
@@ -190,15 +191,15 @@ def _carry_out(with_tools: Tools, directory: LabDirectory, seen: Remains) -> Non
         with_tools.target.forget(directory.name, known.ports.values() if known else ())
 
 
-def _remove_things(with_tools: Tools, name: str, late: frozenset[str], deadline: Deadline, said: str) -> None:
-    """Remove objects with the lab's labels until none is left or expected; `said` is the output of Compose before."""
-    engine, coming = with_tools.engine, Deadline.after(LATE_SECONDS)
-    while (left := engine.leftovers(name, state.owner())) or (late and not coming.passed()):
+def _remove_objects(with_tools: Tools, name: str, late: frozenset[str], deadline: Deadline, output: str) -> None:
+    """Remove objects with the lab's labels until none is left or expected; `output` is the output of Compose before."""
+    engine, grace = with_tools.engine, Deadline.after(LATE_SECONDS)
+    while (left := engine.leftovers(name, state.owner())) or (late and not grace.passed()):
         late -= set(left)  # these have appeared
         if left and deadline.passed():
             raise EngineError(
                 f"lab “{name}” could not be removed whole: {', '.join(left)} is still there",
-                details=last_lines(said, 5),
+                details=last_lines(output, 5),
             )
         for thing in left:
             with contextlib.suppress(EngineError):

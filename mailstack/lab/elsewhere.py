@@ -20,7 +20,7 @@ from mailstack.target.target import Target
 _WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "files", "lab.json")
 
 
-def find(target: Target, inventory: Inventory, here: LabDirectory) -> list[Path]:
+def find(target: Target, inventory: Inventory, directory: LabDirectory) -> list[Path]:
     """Return the directories outside `here` with files of this user's lab; none unless the engine has a part of it.
 
     Containers of the lab mount them. For a lab without containers, or on another host (whose containers mount that
@@ -30,20 +30,22 @@ def find(target: Target, inventory: Inventory, here: LabDirectory) -> list[Path]
         return []
     mounted = [Path(path).parent for path in inventory.mounted(state.owner())]
     found = {path.parent for path in mounted if path.name == "files"}
-    if not here.is_made() and (target.host or not found):
-        found.update(place / here.name for place in _earlier_places(target))
+    if not directory.is_made() and (target.host or not found):
+        found.update(place / directory.name for place in _legacy_directories(target))
     return sorted(
-        path for path in found - {here.path} if _is_marked(path, here.name) or _is_unmarked(target, path, here.name)
+        path
+        for path in found - {directory.path}
+        if _is_marked(path, directory.name) or _is_unmarked(target, path, directory.name)
     )
 
 
-def remove(path: Path, here: LabDirectory) -> None:
+def remove(path: Path, directory: LabDirectory) -> None:
     """Remove one of these directories: only files that mailstack wrote, and none of a lab on another engine.
 
     The engine may be on another machine, where the same path is another directory. Cloned machines share engine IDs.
     """
     if marker := directories.read(path):
-        if (marker.endpoint, marker.engine) == (here.home.endpoint, here.home.engine):
+        if (marker.endpoint, marker.engine) == (directory.home.endpoint, directory.home.engine):
             LabDirectory(Home(path.parent.parent, marker.endpoint, marker.engine), marker.lab).remove()
         return
     for name in _WRITTEN:  # `lab.json` goes last: it identifies the directory
@@ -72,13 +74,13 @@ def _is_unmarked(target: Target, path: Path, lab: str) -> bool:
     """Return whether an earlier version, without markers, kept this user's lab in `path`, on this engine."""
     if not directories.is_own_directory(path.parent) or not directories.is_own_directory(path):
         return False
-    if (found := state.read(path / "lab.json")) is None:
+    if (record := state.read(path / "lab.json")) is None:
         return False
-    here = not found.engine or target.ends_in(found.engine)
-    return here and (found.lab, found.owner) == (lab, state.owner())
+    on_this_engine = not record.engine or target.matches_endpoint(record.engine)
+    return on_this_engine and (record.lab, record.owner) == (lab, state.owner())
 
 
-def _earlier_places(target: Target) -> list[Path]:
+def _legacy_directories(target: Target) -> list[Path]:
     """Return the directories in which earlier versions, without markers, kept labs."""
     uid = os.getuid()
     places = [Path(f"/run/user/{uid}/mailstack"), Path(f"/dev/shm/mailstack-{uid}")]
@@ -86,4 +88,4 @@ def _earlier_places(target: Target) -> list[Path]:
         places.append(Path(chosen).absolute())
     if own := os.environ.get("XDG_RUNTIME_DIR"):
         places.append(Path(own) / "mailstack")
-    return [target.below(place) for place in places]
+    return [target.legacy_directory(place) for place in places]

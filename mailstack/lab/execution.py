@@ -42,7 +42,7 @@ from mailstack.lab.steps import (
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline
 from mailstack.roles import Role
-from mailstack.runner.local import must
+from mailstack.runner.local import run_checked
 from mailstack.state import LabDirectory
 
 # How long the proof of a lab that was up, and in which nothing was started, may take before its containers are created
@@ -72,7 +72,7 @@ class Execution:
         directory: LabDirectory,
         wanted: Desired,
         seen: Observation,
-        given: RelayFiles,
+        relay_files: RelayFiles,
         patience: float,
         pool: ThreadPoolExecutor,
         stopwatch: Stopwatch,
@@ -83,14 +83,14 @@ class Execution:
         self.notes: list[str] = []
         self._tools = tools
         self._directory = directory
-        self._given = given
+        self._relay_files = relay_files
         self._pool = pool
         self._patience = patience
         self._seen = seen
         self._edited: Future[dict[str, list[str]]] | None = None  # files changed by hand; see `by_hand`
         self._stopwatch = stopwatch
         self._startup = Startup(tools, directory, wanted, seen, self.starts)
-        self._claimed: Future[str] | None = None
+        self._name_claim: Future[str] | None = None
         self._warm: Future[None] | None = None
         self._verified: Verified | None = None
 
@@ -105,7 +105,7 @@ class Execution:
         try:
             for step in steps.steps:
                 if isinstance(step, ComposeUp):
-                    self._prepared()
+                    self._before_compose()
                     if any(each.beside for each in proofs):
                         # No older server answers at the lab's ports: begin the proof while Compose runs.
                         self._begin_proof(self._patience)
@@ -143,10 +143,10 @@ class Execution:
 
     def _claim(self, step: ClaimName) -> None:
         volume = claims.name_volume(compose.project_name(self.wanted.state.lab), self.wanted.document)
-        self._claimed = self._pool.submit(self._tools.engine.claim, *volume) if volume else None
+        self._name_claim = self._pool.submit(self._tools.engine.claim, *volume) if volume else None
 
     def _write_files(self, step: WriteFiles) -> None:
-        files.put(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
+        files.write(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
         self._tools.target.hand_over(self._directory.files)
 
     def _forward_ports(self, step: ForwardPorts) -> None:
@@ -168,10 +168,10 @@ class Execution:
 
     def _settle_name(self) -> None:
         """Wait for the claim of the lab's name. Raises InputError when another owner has claimed it meanwhile."""
-        if self._claimed:
-            plan.refuse_others(self.wanted.state, {self._claimed.result()})
+        if self._name_claim:
+            plan.refuse_others(self.wanted.state, {self._name_claim.result()})
 
-    def _prepared(self) -> None:
+    def _before_compose(self) -> None:
         self._settle_name()
         self._stopwatch.done("files")
         self._tools.progress("starting the containers")
@@ -182,7 +182,7 @@ class Execution:
     def _restart(self, step: Restart) -> None:
         self._tools.progress(f"starting {', '.join(step.names)} again with the changed definition")
         self.touched = True
-        must(self._tools.runner, self._startup.compose.restart(step.names), deadline=Deadline.after(UP_SECONDS))
+        run_checked(self._tools.runner, self._startup.compose.restart(step.names), deadline=Deadline.after(UP_SECONDS))
 
     def _prove(self, step: Prove) -> None:
         self.starts.finish()
@@ -196,7 +196,7 @@ class Execution:
             self.notes.append(f"changed by hand, and kept: {by_hand.described(edited)}; `{reset}` undoes it")
         new = self._seen.state is None
         try:
-            if not self.proof.begun:
+            if not self.proof.is_running:
                 quick = not new and not edited and not self.starts.any()
                 self._begin_proof(min(_REPAIR_SECONDS, self._patience) if quick else self._patience)
             self._verified = self._proven(edited)
@@ -212,11 +212,11 @@ class Execution:
         self._stopwatch.done("ready")
 
     def _begin_proof(self, patience: float) -> None:
-        self.proof.begin(self.wanted.state, self.starts, self._startup.endings, patience)
+        self.proof.begin(self.wanted.state, self.starts, self._startup.ended_services, patience)
 
     def _proven(self, edited: Mapping[str, list[str]]) -> Verified:
         """Return the mails of the proof. The one from a sender that was changed by hand need not arrive."""
-        with self._explained():
+        with self._with_logs():
             submitted = self.proof.submitted()
             try:
                 return replace(submitted, relayed=self.proof.relayed())
@@ -239,22 +239,22 @@ class Execution:
 
         relay = self.wanted.lab.relay
         assert relay
-        assert self._given.credentials
+        assert self._relay_files.credentials
         self._tools.progress(f"logging in to {relay.host}:{relay.port}")
-        with self._explained():
+        with self._with_logs():
             sender = self._lab().one(Role.SENDER).container
-            relay_login.log_in(self._tools.engine, sender, relay, self._given.credentials)
+            relay_login.log_in(self._tools.engine, sender, relay, self._relay_files.credentials)
         self._stopwatch.done("ready")
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _with_logs(self) -> Iterator[None]:
         """Add the servers' logs to an error, without secrets: an outside relay may have repeated one."""
         try:
             yield
         except (CheckFailed, DeadlinePassed) as error:
             clean = files.blotter(self._directory.files).clean
-            error.message = clean(error.message) + self._startup.endings.told()
-            logs = self._startup.endings.logs() or self._startup.endings.all_logs()
+            error.message = clean(error.message) + self._startup.ended_services.summary()
+            logs = self._startup.ended_services.logs() or self._startup.ended_services.all_logs()
             error.details = clean("\n".join(filter(None, (error.details, logs))))
             raise
 

@@ -28,17 +28,17 @@ from mailstack.target.target import VARIABLE, Target
 # How long to wait for the lab's lock, in seconds. Another command, or a killed command's Compose, may hold it.
 _PATIENCE = 3600.0
 # How long to retry while the engine does not answer, and the first and the longest pause between tries; in seconds.
-_AWAY = 600.0
+_RETRY_SECONDS = 600.0
 _PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 # The same for an engine on another machine: this one may be without a network for a while.
-_FAR, _LONGEST_FAR = 86400.0, 30.0
+_REMOTE_RETRY_SECONDS, _LONGEST_REMOTE_PAUSE = 86400.0, 30.0
 # How often to look whether the lab still exists, where the kernel does not report changes; in seconds.
-_LOOK = 2.0
+_CHECK_SECONDS = 2.0
 
 
 def wait(directory: LabDirectory, moment: float) -> bool:
     """Wait until `moment` (epoch seconds); return False as soon as the lab is gone or another one has its name."""
-    look = math.inf
+    check_seconds = math.inf
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(FileNotFoundError):
             watched = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -47,64 +47,71 @@ def wait(directory: LabDirectory, moment: float) -> bool:
                 # Request a SIGIO when an entry of the directory is removed (fcntl(2), “File and directory change”).
                 fcntl.fcntl(watched, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
             except OSError:
-                look = _LOOK
+                check_seconds = _CHECK_SECONDS
         while True:
-            found = directory.load()
-            if found is None or found.expires != str(int(moment)):
+            record = directory.load()
+            if record is None or record.expires != str(int(moment)):
                 return False
-            left = moment - time.time()
-            if left <= 0:
+            seconds_left = moment - time.time()
+            if seconds_left <= 0:
                 return True
-            signal.sigtimedwait([signal.SIGIO], min(left, look))
+            signal.sigtimedwait([signal.SIGIO], min(seconds_left, check_seconds))
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class EngineAccess:
     """The connection to the engine of a lab."""
 
     connect: Callable[[], Target]  # connects anew each time: an earlier connection may have ended
-    far: bool = False  # on another machine
+    remote: bool = False  # on another machine
 
 
-def after_up(way: Way, there: Home, lab: str) -> None:
+def after_up(access: EngineAccess, home: Home, lab: str) -> None:
     """Act after the end of `up`: remove a lab that is not to stay now, any other when it expires."""
-    directory = LabDirectory(there, lab)
+    directory = LabDirectory(home, lab)
 
     def unfinished() -> bool:
-        found = directory.load()
-        return found is None or not found.stays
+        record = directory.load()
+        return record is None or not record.stays
 
-    if not _take_down(way, there, lab, unfinished) and (found := directory.load()) and found.expires != "never":
-        moment = found.expires
+    def expired() -> bool:
+        record = directory.load()
+        return record is not None and record.expires == moment
+
+    if _remove_with_retries(access, home, lab, unfinished):
+        return
+    if (record := directory.load()) and record.expires != "never":
+        moment = record.expires
         if wait(directory, float(moment)):
-            _take_down(way, there, lab, lambda: (now := directory.load()) is not None and now.expires == moment)
+            _remove_with_retries(access, home, lab, expired)
 
 
-def after_users(way: Way, there: Home, lab: str) -> None:
+def after_leases(access: EngineAccess, home: Home, lab: str) -> None:
     """Wait for the end of the last lease, then remove the lab."""
-    Leases(there, lab).wait(lambda: _take_down(way, there, lab, lambda: True))
+    Leases(home, lab).wait(lambda: _remove_with_retries(access, home, lab, lambda: True))
 
 
-def _take_down(way: Way, there: Home, lab: str, wanted: Callable[[], bool]) -> bool:
-    """Call `_try`, and retry while the engine or its host does not answer: it may be stopping or starting."""
-    deadline, longest = Deadline.after(_FAR if way.far else _AWAY), _LONGEST_FAR if way.far else _LONGEST_PAUSE
+def _remove_with_retries(access: EngineAccess, home: Home, lab: str, wanted: Callable[[], bool]) -> bool:
+    """Call `_remove_if`, and retry while the engine or its host does not answer: it may be stopping or starting."""
+    deadline = Deadline.after(_REMOTE_RETRY_SECONDS if access.remote else _RETRY_SECONDS)
+    longest = _LONGEST_REMOTE_PAUSE if access.remote else _LONGEST_PAUSE
     pause = _PAUSE
     while True:
-        if way.far and not there.path.is_dir():
+        if access.remote and not home.path.is_dir():
             sys.exit()  # the home is gone: no lab of that engine is left
         try:
-            engine = Engine(way.connect())
-            if homes.current(engine) != there:
+            engine = Engine(access.connect())
+            if homes.current(engine) != home:
                 return False  # another engine has replaced it, which has no part of this lab
-            return _try(engine, lab, wanted)
+            return _remove_if(engine, lab, wanted)
         except HostError as error:
-            if deadline.passed() or not (way.far or isinstance(error, EngineError)):
+            if deadline.passed() or not (access.remote or isinstance(error, EngineError)):
                 raise
         time.sleep(pause)  # there is no event for the return of an engine
         pause = min(2 * pause, longest)
 
 
-def _try(engine: Engine, lab: str, wanted: Callable[[], bool]) -> bool:
+def _remove_if(engine: Engine, lab: str, wanted: Callable[[], bool]) -> bool:
     """Remove the lab if, under its lock, it is still `wanted`; return whether there was anything to remove."""
     from mailstack.lab.down import down
 
@@ -122,11 +129,11 @@ def _try(engine: Engine, lab: str, wanted: Callable[[], bool]) -> bool:
 
 def main(kind: str, lab: str, endpoint: str, engine: str) -> None:
     """Wait, then remove the lab; retry while its engine does not answer."""
-    there = Home(directories.root(), endpoint, engine)
+    home = Home(directories.root(), endpoint, engine)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])  # taken by `wait`
     host = os.environ.get(VARIABLE, "")
-    way = Way(lambda: choose(os.environ, host=host), far=bool(host))
-    {"up": after_up, "users": after_users}[kind](way, there, lab)
+    access = EngineAccess(lambda: choose(os.environ, host=host), remote=bool(host))
+    {"up": after_up, "users": after_leases}[kind](access, home, lab)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ def known(engine: Engine) -> Home:
         return current(engine)
     except EngineError:
         endpoint = endpoint_of(engine.target.url)
-        found = [home for home in state.homes(directories.root()) if home.endpoint == endpoint]
-        if len(found) != 1:
+        candidates = [home for home in state.homes(directories.root()) if home.endpoint == endpoint]
+        if len(candidates) != 1:
             raise
-        return found[0]
+        return candidates[0]
 
 
 def directory(engine: Engine, name: str) -> LabDirectory:
@@ -44,12 +44,12 @@ def known_directory(engine: Engine, name: str) -> LabDirectory:
     try:
         return LabDirectory(known(engine), name)
     except EngineError:
-        if on_other_engines(nowhere(), name):
+        if on_other_engines(no_home(), name):
             raise
-        return LabDirectory(nowhere(), name)
+        return LabDirectory(no_home(), name)
 
 
-def nowhere() -> Home:
+def no_home() -> Home:
     """Return a home without labs, for commands that work without an engine. Raises HostError."""
     return Home(directories.root(), "", "")
 

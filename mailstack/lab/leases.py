@@ -17,7 +17,7 @@ from typing import IO, TypeVar
 
 from mailstack import state
 from mailstack.model import Command
-from mailstack.runner.local import Runner, program
+from mailstack.runner.local import Runner, module_command
 from mailstack.state import Home
 from mailstack.storage import directories, locks
 from mailstack.target.target import Target
@@ -34,8 +34,8 @@ class Leases:
         self.path = home.path / self._name
         self._fd: int | None = None
 
-    def join(self) -> None:
-        """Acquire a lease, held until `leave` or the end of this process. Waits while the lab is being removed."""
+    def acquire(self) -> None:
+        """Acquire a lease, held until `release` or the end of this process. Waits while the lab is being removed."""
         while self._fd is None:
             fd = self._home.open(self._name)
             try:
@@ -48,7 +48,7 @@ class Leases:
                 if fd >= 0:  # the lab was removed with this file: open the new one
                     os.close(fd)
 
-    def leave(self, last: Callable[[], object] = lambda: None) -> bool:
+    def release(self, last: Callable[[], object] = lambda: None) -> bool:
         """Release the lease; return True when it was the last one.
 
         In that case `last` (the removal of the lab, for example) is called first. No process can acquire a lease until
@@ -67,12 +67,12 @@ class Leases:
         return True
 
     def wait(self, last: Callable[[], object]) -> None:
-        """Act as the guard: wait until all leases are released, then call `last` as `leave` does.
+        """Act as the guard: wait until all leases are released, then call `last` as `release` does.
 
         A second guard waits for the first, and takes its place when the first is killed. Returns at once when there is
         no lease file: no process has acquired a lease, or the lab has been removed already.
         """
-        with contextlib.suppress(FileNotFoundError), self._opened() as file:
+        with contextlib.suppress(FileNotFoundError), self._open() as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             fcntl.flock(file, fcntl.LOCK_EX)
             if locks.same_file(file.fileno(), self.path):
@@ -81,24 +81,24 @@ class Leases:
 
     def guarded(self) -> bool:
         """Return whether a guard waits for the end of these leases."""
-        with contextlib.suppress(FileNotFoundError), self._opened() as file:
+        with contextlib.suppress(FileNotFoundError), self._open() as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
         return False
 
-    def used(self) -> bool | None:
+    def is_held(self) -> bool | None:
         """Return whether a process holds a lease; None when there is no lease file."""
-        return self._alone(lambda: False, busy=True)
+        return self._exclusively(lambda: False, busy=True)
 
     def forget(self) -> None:
         """Remove the lease file, unless a process holds a lease."""
-        self._alone(lambda: self._home.discard(self._name), busy=None)
+        self._exclusively(lambda: self._home.discard(self._name), busy=None)
 
-    def _alone(self, action: Callable[[], T], busy: T) -> T | None:
+    def _exclusively(self, action: Callable[[], T], busy: T) -> T | None:
         """Run `action` while no lease can be acquired; return its result, `busy` under a lease, None without a file."""
-        with contextlib.suppress(FileNotFoundError), self._opened() as file:
+        with contextlib.suppress(FileNotFoundError), self._open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -106,7 +106,7 @@ class Leases:
             return action() if locks.same_file(file.fileno(), self.path) else None
         return None
 
-    def _opened(self) -> IO[bytes]:
+    def _open(self) -> IO[bytes]:
         return open(self._home.open(self._name, make=False), "r+b")
 
     def _close(self) -> None:
@@ -121,10 +121,10 @@ def guard(target: Target, home: Home, lab: str, runner: Runner) -> None:
     The caller must hold a lease. If it is killed a moment later, the guard sees that no lease is left.
     """
     if not Leases(home, lab).guarded():
-        runner.release(_reaper(target, home, "users", lab))
+        runner.release(_guard_command(target, home, "users", lab))
 
 
-class Watch:
+class UpGuard:
     """Clean up after an `up` that is killed, from now on until `dismiss`.
 
     A shell waits for the end of a pipe whose write end only this process holds; starting it takes about 1 ms. Python
@@ -133,36 +133,36 @@ class Watch:
 
     def __init__(self, target: Target, home: Home, lab: str, runner: Runner) -> None:
         self.needed = False  # whether there is, or may be, something to remove now or later
-        waiting = _reaper(target, home, "up", lab)
-        theirs, self._mine = os.pipe()
-        shell = ("/bin/sh", "-c", 'read -r said || exec "$@"', "mailstack-watch", *waiting.argv)
+        guard_process = _guard_command(target, home, "up", lab)
+        read_end, self._write_end = os.pipe()
+        shell = ("/bin/sh", "-c", 'read -r said || exec "$@"', "mailstack-watch", *guard_process.argv)
         try:
-            runner.release(Command(shell, waiting.environment), stdin=theirs)
+            runner.release(Command(shell, guard_process.environment), stdin=read_end)
         finally:
-            os.close(theirs)
+            os.close(read_end)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> UpGuard:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Start the guard, which also waits for the lab's expiry, when that is `needed`; dismiss it otherwise."""
         if self.needed:
-            os.close(self._mine)
+            os.close(self._write_end)
         else:
             self.dismiss()
 
     def dismiss(self) -> None:
         """End the watch: there is nothing to clean up."""
         with contextlib.suppress(BrokenPipeError):  # the shell was killed
-            os.write(self._mine, b"done\n")
-        os.close(self._mine)
+            os.write(self._write_end, b"done\n")
+        os.close(self._write_end)
 
 
-def _reaper(target: Target, home: Home, kind: str, lab: str) -> Command:
+def _guard_command(target: Target, home: Home, kind: str, lab: str) -> Command:
     """Return the command that runs `mailstack.lab.guard` for this lab, with the environment that it needs."""
     environment = {
         directories.VARIABLE: str(home.root.parent),
         "MAILSTACK_OWNER": state.owner(),
         **target.environment,
     }
-    return program("mailstack.lab.guard", kind, lab, home.endpoint, home.engine, environment=environment)
+    return module_command("mailstack.lab.guard", kind, lab, home.endpoint, home.engine, environment=environment)

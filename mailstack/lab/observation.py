@@ -18,7 +18,7 @@ from mailstack.lab.resolve import read_definition, resolve
 from mailstack.lab.running import project
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline, Json, Lab
-from mailstack.runner.local import must
+from mailstack.runner.local import run_checked
 from mailstack.secret import Secret
 from mailstack.state import LabDirectory, State
 
@@ -52,12 +52,12 @@ def observe(
     directory: LabDirectory,
     wanted: State,
     before: State | None,
-    given: RelayFiles,
+    relay_files: RelayFiles,
     pool: ThreadPoolExecutor,
     *,
-    closely: bool = False,
+    in_detail: bool = False,
 ) -> Observation:
-    """Read the definition of the `wanted` lab and observe its present state; `closely`: also images and digests.
+    """Read the definition of the `wanted` lab and observe its present state; `in_detail`: also images and digests.
 
     Raises LabFileError, HostError.
     """
@@ -67,12 +67,12 @@ def observe(
     # Make certificates and query the engine while Compose reads the files. Not earlier: Python runs one thread at a
     # time. Heavy imports wait until Compose starts the containers.
     fresh = None
-    if not files.certificates_hold(directory.files):
+    if not files.certificates_valid(directory.files):
         fresh = pool.submit(pki.make, files.SERVER_NAMES)
-    asked = pool.submit(_ask, tools, directory.name)
+    inventory_query = pool.submit(_supported_inventory, tools, directory.name)
     document = resolve(tools.runner, project(tools.target, tools.runner, wanted, directory), paths)
     lab = read_definition(document, paths)
-    inventory = asked.result()
+    inventory = inventory_query.result()
     made = directory.is_made()
     seen = Observation(
         state=before,
@@ -84,21 +84,21 @@ def observe(
         document=document,
         lab=lab,
         subnets=_subnets(tools, wanted, before, document, inventory),
-        handed=files.kept(directory.files) if made else {},
-        texts=files.wanted(
+        handed=files.snapshot(directory.files) if made else {},
+        texts=files.desired(
             directory.files,
             lab,
             fresh=fresh.result() if fresh else None,
-            outside=given.credentials,
-            relay_ca=given.authorities,
+            outside=relay_files.credentials,
+            relay_ca=relay_files.authorities,
         ),
         unfinished=tuple(changes.unfinished(directory.path)) if made else (),
         host=tools.target.host,
     )
-    return _closely(tools, directory, wanted, seen) if closely else seen
+    return _with_details(tools, directory, wanted, seen) if in_detail else seen
 
 
-def _ask(tools: Tools, name: str) -> Inventory:
+def _supported_inventory(tools: Tools, name: str) -> Inventory:
     requirements.refuse_old(tools.engine)
     return tools.engine.inventory(name)
 
@@ -108,21 +108,21 @@ def _subnets(
 ) -> Mapping[str, str]:
     if inventory.owners() - {wanted.owner}:
         return {}  # another owner's lab: the plan refuses it
-    return claims.of_subnets(
+    return claims.allocate_subnets(
         tools.target, tools.home, wanted, document, inventory.networks, before.subnets if before else {}
     )
 
 
-def _closely(tools: Tools, directory: LabDirectory, wanted: State, seen: Observation) -> Observation:
+def _with_details(tools: Tools, directory: LabDirectory, wanted: State, seen: Observation) -> Observation:
     """Add missing images and the digests of the definitions, which Compose would find out itself."""
     hashes = None
     if seen.state:
-        told = must(
+        result = run_checked(
             tools.runner,
             project(tools.target, tools.runner, wanted, directory, seen.document).hashes(),
             deadline=Deadline.after(_HASH_SECONDS),
         )
-        hashes = dict(line.split(" ", 1) for line in told.stdout.splitlines())
+        hashes = dict(line.split(" ", 1) for line in result.stdout.splitlines())
     return replace(seen, missing_images=missing_images(tools, wanted), hashes=hashes)
 
 

@@ -228,7 +228,7 @@ def compose_changes(
     yield from grouped("remove containers", dict.fromkeys(surplus, "not in the definition"), surplus)
 
 
-def _missing(section: Mapping[str, Json] | None, there: set[str], *, labelled: bool = False) -> list[str]:
+def _missing(section: Mapping[str, Json] | None, present: set[str], *, labelled: bool = False) -> list[str]:
     """Return the names of the networks or volumes to create.
 
     `labelled`: only those with the lab's label, because no other volumes are observed.
@@ -236,12 +236,12 @@ def _missing(section: Mapping[str, Json] | None, there: set[str], *, labelled: b
     return [
         each["name"]
         for each in (section or {}).values()
-        if not each.get("external") and each["name"] not in there and (not labelled or LABEL_LAB in _labels(each))
+        if not each.get("external") and each["name"] not in present and (not labelled or LABEL_LAB in _labels(each))
     ]
 
 
-def _labels(thing: Json) -> Mapping[str, str]:
-    return thing.get("labels") or {}
+def _labels(section: Json) -> Mapping[str, str]:
+    return section.get("labels") or {}
 
 
 def recovery(failure: Failure, wanted: Desired) -> tuple[Step, ...]:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mailstack.lab.running import RunningLab
-from mailstack.lab.service_events import Endings, Starts
+from mailstack.lab.service_events import EndedServices, Starts
 from mailstack.lab.tools import Tools
 from mailstack.model import Countdown, Json
 from mailstack.roles import Role
@@ -34,9 +34,9 @@ class Proof:
         self._directory = directory
         self._pool = pool
         self._countdown = Countdown(0)
-        self._begun: tuple[Future[tuple[str, float]], Future[tuple[str, float] | None]] | None = None
+        self._futures: tuple[Future[tuple[str, float]], Future[tuple[str, float] | None]] | None = None
 
-    def begin(self, state: State, starts: Starts, endings: Endings, patience: float) -> None:
+    def begin(self, state: State, starts: Starts, ended: EndedServices, patience: float) -> None:
         """Begin the proof in the background; it waits for the start of the services that it needs.
 
         It may take `patience` seconds from the call of `result` on.
@@ -52,31 +52,31 @@ class Proof:
 
         def relayed() -> tuple[str, float] | None:
             if not lab.defined.relay:
-                return self._tools.relayed(lab, countdown, endings.any, started)
+                return self._tools.relayed(lab, countdown, ended.any, started)
             readiness.sender(lab, countdown, started)  # to a relay host outside only the log-in is tried
             return None
 
-        submitted = self._pool.submit(self._tools.transaction, lab, countdown, endings.any, started)
-        self._begun = submitted, self._pool.submit(relayed)
+        submitted = self._pool.submit(self._tools.transaction, lab, countdown, ended.any, started)
+        self._futures = submitted, self._pool.submit(relayed)
 
     @property
-    def begun(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the proof has begun and was not cancelled."""
-        return self._begun is not None
+        return self._futures is not None
 
     def cancel(self) -> None:
         """Cancel the proof: its threads end at their next look at the deadline."""
         self._countdown.cancel()
-        self._begun = None
+        self._futures = None
 
     def submitted(self) -> Verified:
         """Wait for the mail by submission; the time limit of both starts now. Raises CheckFailed, DeadlinePassed."""
-        assert self._begun
+        assert self._futures
         self._countdown.start()
-        return Verified(*self._begun[0].result())
+        return Verified(*self._futures[0].result())
 
     def relayed(self) -> Verified | None:
         """Wait for the mail from the sender, or for the sender alone. Raises CheckFailed, DeadlinePassed."""
-        assert self._begun
-        found = self._begun[1].result()
+        assert self._futures
+        found = self._futures[1].result()
         return Verified(*found) if found else None

@@ -37,23 +37,23 @@ def transaction(
 
     def submit() -> float:
         started(Role.SUBMISSION)
-        _until_it_answers(lab, "submission", b"QUIT\r\n", deadline, dead)
-        begun = time.monotonic()
+        _await_greeting(lab, "submission", b"QUIT\r\n", deadline, dead)
+        started_at = time.monotonic()
         smtp.submit(smtp.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
-        return begun
+        return started_at
 
     started(Role.STORE)
     # Dovecot comes before Postfix: an smtpd(8) without SASL server may exit, and master(8) starts none for a minute.
-    _until_it_answers(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
+    _await_greeting(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
     # In parallel: the first answer and the first log-in of a server take some 10 ms each.
     with ThreadPoolExecutor(1) as pool:
         submitted = pool.submit(submit)
         with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
-            begun = submitted.result()
-            found = imap.wait_for(box, message_id, deadline)
-            milliseconds = (time.monotonic() - begun) * 1000
-            if found.uid:
-                box.delete([found.uid])
+            started_at = submitted.result()
+            arrival = imap.wait_for(box, message_id, deadline)
+            milliseconds = (time.monotonic() - started_at) * 1000
+            if arrival.uid:
+                box.delete([arrival.uid])
     return message_id, milliseconds
 
 
@@ -70,9 +70,9 @@ def relayed(
     student = f"{STUDENT}@{lab.defined.mailname}"
     message = draft.new_message(sender=student, to=[recipient], subject=SUBJECT, body="This mail proves its relay.\n")
     message_id = str(message["Message-ID"])
-    _until_it_answers(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
+    _await_greeting(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
     # Its first attempt must not meet a provider that does not listen yet: Postfix would wait minutes before the next.
-    _until_it_answers(lab, "submission", b"QUIT\r\n", deadline, dead)
+    _await_greeting(lab, "submission", b"QUIT\r\n", deadline, dead)
     begun = time.monotonic()
     argv = ["sendmail", "-i", "-f", student, "--", recipient]
     result = lab.engine.execute(container, argv, user=STUDENT, input=message.as_bytes())
@@ -102,7 +102,7 @@ def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] 
     patience = Deadline.after(min(deadline.remaining(), deadline.seconds))
     try:
         container = lab.one(Role.SENDER).container
-        listens = lab.engine.says(container, "daemon started", patience.seconds)
+        listens = lab.engine.prints(container, "daemon started", patience.seconds)
     except HostError:  # it does not run, or ended between the two queries
         raise CheckFailed(f"lab “{lab.name}” did not come up") from None
     if not listens and patience.passed():
@@ -113,15 +113,13 @@ def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] 
     return container
 
 
-def _until_it_answers(
-    lab: RunningLab, name: str, farewell: bytes, deadline: Deadline, dead: Callable[[], bool]
-) -> None:
+def _await_greeting(lab: RunningLab, name: str, farewell: bytes, deadline: Deadline, dead: Callable[[], bool]) -> None:
     """Wait for a server's greeting (RFC 5321, 4.3.1; RFC 3501, 7.1).
 
     The published port accepts connections before the server does, and closes them. So the greeting is the only event
     to wait for. Raises CheckFailed, DeadlinePassed.
     """
-    look = Deadline.after(0.5)
+    next_check = Deadline.after(0.5)
     endpoint = lab.endpoints[name]
     while True:
         if deadline.passed():
@@ -130,8 +128,8 @@ def _until_it_answers(
             )
         if smtp.greets(smtp.to(endpoint), farewell):
             return
-        if look.passed():
-            look = Deadline.after(0.5)
+        if next_check.passed():
+            next_check = Deadline.after(0.5)
             if dead():
                 raise CheckFailed(f"lab “{lab.name}” did not come up")
         time.sleep(0.02)

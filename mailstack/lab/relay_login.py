@@ -31,11 +31,11 @@ def log_in(engine: Engine, sender: str, relay: Relay, credentials: Secret) -> No
     """
     user, _, password = credentials.reveal().rstrip("\n").partition(":")
     where = f"{relay.host}:{relay.port}"
-    trusted = engine.execute(sender, ["cat", _AUTHORITIES])
-    if trusted.code != 0:
-        raise CheckFailed(f"the sender has no authorities to trust: {trusted.stderr.strip()}")
+    authorities = engine.execute(sender, ["cat", _AUTHORITIES])
+    if authorities.code != 0:
+        raise CheckFailed(f"the sender has no authorities to trust: {authorities.stderr.strip()}")
     try:
-        context = trust.tls_context(ca=trusted.stdout)
+        context = trust.tls_context(ca=authorities.stdout)
         with Dialer(lambda argv: engine.stream(sender, argv)) as dialer, _session(dialer, relay, context) as session:
             session.ehlo()
             session.login(user, password)
@@ -75,13 +75,13 @@ def _session(dialer: Dialer, relay: Relay, context: ssl.SSLContext) -> smtp.Smtp
 
 def _reason(engine: Engine, sender: str, relay: Relay) -> str:
     """Return why no connection is possible, as nc reports it; "" when one is."""
-    tried = engine.execute(sender, ["nc", "-v", "-z", "-w", "5", relay.host, str(relay.port)])
-    said = tried.stderr.strip().splitlines()
-    return "" if tried.code == 0 else (said[-1] if said else "no answer within 5 s")
+    probe = engine.execute(sender, ["nc", "-v", "-z", "-w", "5", relay.host, str(relay.port)])
+    lines = probe.stderr.strip().splitlines()
+    return "" if probe.code == 0 else (lines[-1] if lines else "no answer within 5 s")
 
 
 def _blotted(error: smtplib.SMTPResponseException, password: str) -> str:
     """Return the reply in one line, without the password, which the server may have repeated."""
-    said = error.smtp_error
-    text = f"{error.smtp_code} {said.decode(errors='replace') if isinstance(said, bytes) else said}"
+    reply = error.smtp_error
+    text = f"{error.smtp_code} {reply.decode(errors='replace') if isinstance(reply, bytes) else reply}"
     return " ".join(blot(text, [Secret(password)]).split())

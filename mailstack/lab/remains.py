@@ -9,7 +9,7 @@ from mailstack import state
 from mailstack.engine import compose
 from mailstack.engine.inventory import Inventory
 from mailstack.lab import elsewhere
-from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveThings, Step
+from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveObjects, Step
 from mailstack.lab.tools import Tools
 from mailstack.state import LabDirectory, State
 
@@ -49,15 +49,15 @@ def observe_remains(tools: Tools, directory: LabDirectory, late: frozenset[str] 
 def plan_down(seen: Remains, owner: str) -> Plan:
     """Return the plan of `down`. Compose ignores owners: it is used only when every part has this owner."""
     steps: list[Step] = []
-    things = seen.inventory.of(owner)
+    objects = seen.inventory.of(owner)
     project = compose.project_name(seen.name)
     if seen.inventory.owners() == {owner}:
-        compose_things = [each for each in things if each.split(" ")[1].startswith(f"{project}_")]
+        project_objects = [each for each in objects if each.split(" ")[1].startswith(f"{project}_")]
         by_compose = {f"container {each.name}" for each in seen.inventory.containers if each.service}
-        taken = [each for each in things if each in by_compose or each in compose_things]
-        steps.append(ComposeDown("they are the lab's project", tuple(taken)))
-        things = [each for each in things if each not in taken]
-    steps.append(RemoveThings("they have the labels of the lab and its owner", tuple(things)))
+        by_project = [each for each in objects if each in by_compose or each in project_objects]
+        steps.append(ComposeDown("they are the lab's project", tuple(by_project)))
+        objects = [each for each in objects if each not in by_project]
+    steps.append(RemoveObjects("they have the labels of the lab and its owner", tuple(objects)))
     if seen.made:
         steps.append(RemoveDirectory("the lab's secrets are in it", (str(seen.path),)))
     steps += [RemoveDirectory("files of the lab are in it, too", (str(path),)) for path in seen.elsewhere]

@@ -53,8 +53,8 @@ def read_definition(document: Json, paths: Sequence[Path]) -> Lab:
     """Return the Lab in a resolved document. Raises LabFileError with the place of the mistake."""
     try:
         lab = schema.parse(document)
-    except schema.Misfit as misfit:
-        raise locate.explain_misfit(misfit, paths) from None
+    except schema.InvalidDefinition as error:
+        raise locate.explain_invalid(error, paths) from None
     _check_roles(lab, paths)
     return lab
 
@@ -67,11 +67,11 @@ def _check_roles(lab: Lab, paths: Sequence[Path]) -> None:
             continue
         name = next((name for name in names if name != standard), standard)  # of several, the one from an overlay
         keys: schema.Keys = ("services", name, "labels", LABEL)
-        wrong = f": exactly one service must have the role {role}, not {' and '.join(names) or 'none'}"
+        problem = f": exactly one service must have the role {role}, not {' and '.join(names) or 'none'}"
         if name not in [service.name for service in lab.services]:
-            keys, wrong = keys[:2], " must stay part of the lab, and out of profiles"
+            keys, problem = keys[:2], " must stay part of the lab, and out of profiles"
         path = ".".join(map(str, keys))
-        raise LabFileError(f"{locate.locate(keys, paths[1:] or paths)}: {path}{wrong}")
+        raise LabFileError(f"{locate.locate(keys, paths[1:] or paths)}: {path}{problem}")
 
 
 def _readable(path: Path) -> None:
@@ -111,15 +111,15 @@ def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> l
     wanted = _bare_state("lab", overlays)
     paths = [Path(path) for path in wanted.files]
     runner = Local()
-    nowhere = state.LabDirectory(homes.nowhere(), "lab")
-    lab = read_definition(resolve(runner, project(target, runner, wanted, nowhere), paths), paths)
+    directory_without_engine = state.LabDirectory(homes.no_home(), "lab")
+    lab = read_definition(resolve(runner, project(target, runner, wanted, directory_without_engine), paths), paths)
     try:
         directories.refuse_colon(directory.absolute())
         directories.make(directory.absolute(), Marker(directories.SECRETS, state.owner()))
     except HostError as error:
         error.remedy = "name a new directory, or an empty one of your own"
         raise
-    files.put(directory, files.wanted(directory, lab))
+    files.write(directory, files.desired(directory, lab))
     return directories.names(directory)
 
 

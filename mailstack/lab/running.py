@@ -41,19 +41,19 @@ class RunningLab:
     ) -> None:
         """Find a lab; `directory` and `state` are passed when already known. Raises InputError, EngineError."""
         self.directory = directory or homes.known_directory(engine, name)
-        found = state or self.directory.load()
-        if found is None:
+        record = state or self.directory.load()
+        if record is None:
             raise _no_lab(engine, self.directory.home, name)
-        self.state = found
+        self.state = record
         self.name = name
         self.engine = engine
         self.target = engine.target
         try:
-            self.defined: Lab = found.definition()  # without accounts added since `up`; see `definition`
-        except schema.Misfit as misfit:  # written by a version that accepted more
-            place = ".".join(map(str, misfit.keys))
+            self.defined: Lab = record.definition()  # without accounts added since `up`; see `definition`
+        except schema.InvalidDefinition as error:  # written by a version that accepted more
+            place = ".".join(map(str, error.keys))
             raise InputError(
-                f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {misfit.message}",
+                f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {error.message}",
                 remedy=f"{self.line('down')}, change the definition, then up",
             ) from None
         self.temporary = Change(self.directory.path)  # the temporary accounts of this process
@@ -80,13 +80,13 @@ class RunningLab:
 
     def password(self, address: str) -> Secret:
         """Return an account's password. Raises InputError when there is no such account."""
-        found = files.passwords(self.directory.files).get(address.lower())
-        if found is None:
+        password = files.passwords(self.directory.files).get(address.lower())
+        if password is None:
             raise InputError(
                 f"{address} is no account of lab “{self.name}”",
                 remedy="accounts: " + ", ".join(self.definition().addresses()),
             )
-        return found
+        return password
 
     def blotter(self) -> Blotter:
         """Return a Blotter that removes the lab's present secrets from texts that are shown or kept."""
@@ -110,10 +110,12 @@ class RunningLab:
 
     def one(self, role: Role) -> ServiceState:
         """Return the running service of a unique role: submission, store or sender. Raises HostError."""
-        found = self.by_role(role)
-        if len(found) > 1:
-            raise HostError(f"{' and '.join(each.name for each in found)} of lab “{self.name}” have the role {role}")
-        return self._running(found, self.defined.name(role))
+        containers = self.by_role(role)
+        if len(containers) > 1:
+            raise HostError(
+                f"{' and '.join(each.name for each in containers)} of lab “{self.name}” have the role {role}"
+            )
+        return self._running(containers, self.defined.name(role))
 
     def check_names(self, names: Iterable[str]) -> None:
         """Raise InputError unless all names are services of the lab, with or without containers."""
@@ -125,30 +127,32 @@ class RunningLab:
             remedy = f"services: {', '.join(sorted(known))}"
             raise InputError(f"lab “{self.name}” has no service {name!r}", remedy=remedy)
 
-    def _running(self, found: Sequence[ServiceState], name: str) -> ServiceState:
+    def _running(self, containers: Sequence[ServiceState], name: str) -> ServiceState:
         remedy = f"{self.line('up')} brings it back"
-        if not found:
+        if not containers:
             raise HostError(f"lab “{self.name}” has no {name}", remedy=remedy)
-        if found[0].state != "running":
-            raise HostError(f"{found[0].name} of lab “{self.name}” is not running ({found[0].state})", remedy=remedy)
-        return found[0]
+        if containers[0].state != "running":
+            raise HostError(
+                f"{containers[0].name} of lab “{self.name}” is not running ({containers[0].state})", remedy=remedy
+            )
+        return containers[0]
 
 
-def _no_lab(engine: Engine, here: state.Home, name: str) -> InputError:
-    inventory = engine.inventory(name) if here.endpoint else Inventory(name)  # the engine has answered
+def _no_lab(engine: Engine, home: state.Home, name: str) -> InputError:
+    inventory = engine.inventory(name) if home.endpoint else Inventory(name)  # the engine has answered
     if state.owner() in inventory.owners():
-        places = elsewhere.find(engine.target, inventory, state.LabDirectory(here, name))
+        places = elsewhere.find(engine.target, inventory, state.LabDirectory(home, name))
         removal = engine.target.line("down", lab=name)
         return InputError(
             f"lab “{name}” is on this engine, and its files are "
-            + (f"in {places[0]}" if places else f"not in {here.root.parent}"),
+            + (f"in {places[0]}" if places else f"not in {home.root.parent}"),
             remedy=f"set {directories.VARIABLE} as it was for its `up`; `{removal}` removes it",
         )
-    there = homes.on_other_engines(here, name)
-    known = here.labs()
+    endpoints = homes.on_other_engines(home, name)
+    known = home.labs()
     return InputError(
         f"there is no lab “{name}”"
-        + (f" at {here.endpoint}; it is at {' and '.join(there)}" if there else "")
+        + (f" at {home.endpoint}; it is at {' and '.join(endpoints)}" if endpoints else "")
         + (f"; there are: {', '.join(known)}" if known else ""),
         remedy=engine.target.line("up", lab=name),
     )

@@ -18,12 +18,12 @@ class Starts:
         self._started: set[str] = set()
         self._finished = False
         self._changed = threading.Condition()
-        self._said: list[str] = []
+        self._lines: list[str] = []
 
-    def hear(self, line: str) -> None:
+    def on_line(self, line: str) -> None:
         """Process one line of Compose's output."""
-        self._said.append(line)
-        if service := compose.started(line, self._project):
+        self._lines.append(line)
+        if service := compose.started_service(line, self._project):
             with self._changed:
                 self._started.add(service)
                 self._changed.notify_all()
@@ -38,9 +38,9 @@ class Starts:
         """Return whether Compose has started a service."""
         return bool(self._started)
 
-    def being_made(self) -> frozenset[str]:
-        """Return the objects that Compose had requested and not received when it ended; see `compose.being_made`."""
-        return compose.being_made(self._said)
+    def unfinished_objects(self) -> frozenset[str]:
+        """Return the objects that Compose had requested and not received when it ended."""
+        return compose.objects_in_creation(self._lines)
 
     def wait(self, service: str) -> None:
         """Wait until the service has been started, or Compose has ended."""
@@ -48,7 +48,7 @@ class Starts:
             self._changed.wait_for(lambda: self._finished or service in self._started)
 
 
-class Endings:
+class EndedServices:
     """The services that have ended; each call queries the engine."""
 
     def __init__(self, engine: Engine, lab: str) -> None:
@@ -63,22 +63,22 @@ class Endings:
         """Return whether a service has ended: then waiting for the lab is useless."""
         return any(service.state == "exited" for service in self.states())
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return the services that have ended, as the end of a sentence; "" when none has."""
         return "".join(f"; {service.name} ended with code {service.exit_code}" for service in self._ended())
 
     def logs(self) -> str:
         """Return the last log lines of the services that have ended."""
-        return self._last_words(self._ended(), 10)
+        return self._last_log_lines(self._ended(), 10)
 
     def all_logs(self) -> str:
         """Return the last log lines of all services."""
-        return self._last_words(self.states(), 5)
+        return self._last_log_lines(self.states(), 5)
 
     def _ended(self) -> list[ServiceState]:
         return [service for service in self.states() if service.state in ("exited", "dead")]
 
-    def _last_words(self, services: list[ServiceState], count: int) -> str:
+    def _last_log_lines(self, services: list[ServiceState], count: int) -> str:
         return "\n".join(
             f"{service.name} | {line}"
             for service in services

@@ -15,7 +15,7 @@ from mailstack.lab.observation import Observation, idle_services, observe_failur
 from mailstack.lab.plan import Desired
 from mailstack.lab.resolve import resolve
 from mailstack.lab.running import project
-from mailstack.lab.service_events import Endings, Starts
+from mailstack.lab.service_events import EndedServices, Starts
 from mailstack.lab.steps import BuildImages, ComposeUp, Move
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline, Result
@@ -37,7 +37,7 @@ class Startup:
         self._tools = tools
         self._directory = directory
         self._new = seen.state is None
-        self.endings = Endings(tools.engine, directory.name)
+        self.ended_services = EndedServices(tools.engine, directory.name)
         self._starts = starts
         self._built = False
 
@@ -46,12 +46,12 @@ class Startup:
         """Compose for the lab with its present ports and subnets."""
         return project(self._tools.target, self._tools.runner, self.wanted.state, self._directory, self.wanted.document)
 
-    def run(self, step: ComposeUp, failed: Callable[[], None]) -> None:
-        """Start the containers; call `failed` each time Compose fails. Raises HostError."""
-        result = self._up(step, heard=True)
+    def run(self, step: ComposeUp, on_failure: Callable[[], None]) -> None:
+        """Start the containers; call `on_failure` each time Compose fails. Raises HostError."""
+        result = self._up(step, report_starts=True)
         moves = 0
         while result.code != 0 and moves <= claims.CLAIMS:
-            failed()
+            on_failure()
             wanted = self.wanted
             reason = observe_failure(
                 self._tools,
@@ -82,14 +82,14 @@ class Startup:
         self._built = True
         tools = self._tools
         images.ensure_images(
-            tools.engine, tools.runner, self.compose.build(), step.names, tools.progress, here=tools.own_engine
+            tools.engine, tools.runner, self.compose.build(), step.names, tools.progress, own_engine=tools.own_engine
         )
 
-    def _up(self, step: ComposeUp, *, heard: bool = False) -> Result:
+    def _up(self, step: ComposeUp, *, report_starts: bool = False) -> Result:
         return self._tools.runner.run(
             self.compose.up(anew=step.anew),
             deadline=Deadline.after(UP_SECONDS),
-            on_line=self._starts.hear if heard else None,
+            on_line=self._starts.on_line if report_starts else None,
         )
 
     def _move(self, step: Move) -> None:
@@ -98,11 +98,11 @@ class Startup:
         tools.progress(f"somebody else was faster at {', '.join(step.names)}")
         tools.runner.run(self.compose.down(), deadline=Deadline.after(UP_SECONDS))
         tools.target.close(state.ports.values())
-        state = replace(state, ports=claims.of_ports(tools.target, tools.home, state.lab), subnets={})
+        state = replace(state, ports=claims.allocate_ports(tools.target, tools.home, state.lab), subnets={})
         paths = [Path(name) for name in state.files]
         document = resolve(tools.runner, project(tools.target, tools.runner, state, self._directory), paths)
         networks = tools.engine.networks()
-        chosen = claims.of_subnets(
+        chosen = claims.allocate_subnets(
             tools.target, tools.home, state, document, networks, refused=[each for each in step.names if "/" in each]
         )
         self.wanted = replace(self.wanted, state=replace(state, subnets=chosen), document=document)
@@ -116,10 +116,10 @@ class Startup:
         remedy = f"`{target.line('doctor')}` says what is missing"
         if not self._new and claims.lost_ports(target, state, document, idle):
             remedy = f"end what listens there, or `{target.line('down', lab=state.lab)}`: a new lab chooses others"
-        said = self.endings.logs() or last_lines(compose.complaints(result.stderr), 6)
+        logs = self.ended_services.logs() or last_lines(compose.without_progress(result.stderr), 6)
         return HostError(
-            f"lab “{state.lab}” could not be started" + self.endings.told() + taken,
-            details=files.blot(self._directory.files, said),
+            f"lab “{state.lab}” could not be started" + self.ended_services.summary() + taken,
+            details=files.blot(self._directory.files, logs),
             remedy=remedy,
         )
 

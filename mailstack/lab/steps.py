@@ -150,7 +150,7 @@ class ComposeDown(Step):
     kind = "compose down"
 
 
-class RemoveThings(Step):
+class RemoveObjects(Step):
     """Remove all objects with the labels of the lab and its owner, also those that appear meanwhile."""
 
     kind = "remove"
@@ -184,8 +184,8 @@ class Plan:
 
 def grouped(action: str, causes: Mapping[str, str], names: Sequence[str]) -> list[Row]:
     """Return the rows of one kind of change, one for each cause; names without a cause are left out."""
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name in names:
         if name in causes:
-            found.setdefault(causes[name], []).append(name)
-    return [Row(action, tuple(each), cause) for cause, each in found.items()]
+            groups.setdefault(causes[name], []).append(name)
+    return [Row(action, tuple(each), cause) for cause, each in groups.items()]

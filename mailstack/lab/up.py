@@ -18,7 +18,7 @@ from mailstack.lab import claims, plan, tools
 from mailstack.lab.changes import Change
 from mailstack.lab.down import remove
 from mailstack.lab.execution import Execution, Stopwatch
-from mailstack.lab.leases import Watch
+from mailstack.lab.leases import UpGuard
 from mailstack.lab.observation import Observation, observe
 from mailstack.lab.plan import Desired
 from mailstack.lab.proof import Verified
@@ -73,7 +73,7 @@ def up(engine: Engine, request: Request, progress: Progress, using: Tools | None
 
     Raises MailstackError.
     """
-    report = _locked_up(engine, request, progress, using, state.LOCK_SECONDS, lambda: progress(_WAITING))
+    report = _up_under_lock(engine, request, progress, using, state.LOCK_SECONDS, lambda: progress(_WAITING))
     assert report is not None
     return report
 
@@ -90,32 +90,32 @@ def ensure(
     A process that has to wait calls `meanwhile` first. Raises MailstackError.
     """
 
-    def waits() -> None:
+    def on_wait() -> None:
         progress(_WAITING)
         meanwhile()
 
     try:
-        _locked_up(engine, request, progress, using, ENSURE_SECONDS, waits, unless_up=True)
+        _up_under_lock(engine, request, progress, using, ENSURE_SECONDS, on_wait, unless_up=True)
     except MailstackError as error:
-        raise engine.target.explained(error) from None
+        raise engine.target.root_cause(error) from None
 
 
 def dry_run(engine: Engine, request: Request, progress: Progress, using: Tools | None = None) -> Plan:
     """Return the plan of `up`; change nothing. Raises the errors that `up` raises before its first change."""
     state.check_name(request.name)
     with_tools = using or tools.of(engine, progress)
-    directory, given = with_tools.directory(request.name), read_relay_files(request)
+    directory, relay_files = with_tools.directory(request.name), read_relay_files(request)
     with ThreadPoolExecutor(max_workers=3) as pool:
-        return _planned(with_tools, directory, request, given, pool, closely=True)[2]
+        return _make_plan(with_tools, directory, request, relay_files, pool, in_detail=True)[2]
 
 
-def _locked_up(
+def _up_under_lock(
     engine: Engine,
     request: Request,
     progress: Progress,
     using: Tools | None,
     patience: float,
-    waits: Callable[[], None],
+    on_wait: Callable[[], None],
     *,
     unless_up: bool = False,
 ) -> Report | None:
@@ -123,32 +123,32 @@ def _locked_up(
     state.check_name(request.name)
     with_tools = using or tools.of(engine, progress)
     directory = with_tools.directory(request.name)
-    given = read_relay_files(request)
+    relay_files = read_relay_files(request)
     with (
-        Watch(with_tools.target, directory.home, request.name, with_tools.runner) as watch,
-        directory.locked(Deadline.after(patience), waits) as lock,
+        UpGuard(with_tools.target, directory.home, request.name, with_tools.runner) as watch,
+        directory.locked(Deadline.after(patience), on_wait) as lock,
     ):
-        if unless_up and (found := directory.load()) is not None and found.stays:
+        if unless_up and (record := directory.load()) is not None and record.stays:
             return None
-        return _up(with_tools.holding(lock), directory, request, given, watch, stopwatch)
+        return _up(with_tools.holding(lock), directory, request, relay_files, watch, stopwatch)
 
 
-def _planned(
+def _make_plan(
     with_tools: Tools,
     directory: LabDirectory,
     request: Request,
-    given: RelayFiles,
+    relay_files: RelayFiles,
     pool: ThreadPoolExecutor,
     *,
-    closely: bool = False,
+    in_detail: bool = False,
 ) -> tuple[Observation, Desired, Plan]:
     before = directory.load()
-    ports = {} if before else claims.of_ports(with_tools.target, with_tools.home, request.name)
+    ports = {} if before else claims.allocate_ports(with_tools.target, with_tools.home, request.name)
     first = draft(request, before, ports, with_tools.target.url, time.time())
     with_tools.progress("reading the definition")
-    seen = observe(with_tools, directory, first, before, given, pool, closely=closely)
+    seen = observe(with_tools, directory, first, before, relay_files, pool, in_detail=in_detail)
     wanted = plan.desired(first, seen)
-    log_in = given.credentials is not None
+    log_in = relay_files.credentials is not None
     return seen, wanted, plan.plan_up(wanted, seen, log_in=log_in, reset=request.reset and before is not None)
 
 
@@ -156,15 +156,15 @@ def _up(
     with_tools: Tools,
     directory: LabDirectory,
     request: Request,
-    given: RelayFiles,
-    watch: Watch,
+    relay_files: RelayFiles,
+    watch: UpGuard,
     stopwatch: Stopwatch,
 ) -> Report:
     with ThreadPoolExecutor(max_workers=4) as pool:
-        seen, wanted, steps = _planned(with_tools, directory, request, given, pool)
+        seen, wanted, steps = _make_plan(with_tools, directory, request, relay_files, pool)
         stopwatch.done("definition")
         watch.needed = seen.state is None
-        execution = Execution(with_tools, directory, wanted, seen, given, request.patience, pool, stopwatch)
+        execution = Execution(with_tools, directory, wanted, seen, relay_files, request.patience, pool, stopwatch)
         change = Change(directory.path, "up")
         try:
             if seen.state:
@@ -181,12 +181,12 @@ def _up(
                 error.remedy = error.remedy or f"it was kept: {with_tools.target.line('logs', lab=request.name)}"
             raise
         change.end()
-        reached = execution.wanted.state
-        watch.needed = seen.state is None and reached.expires != "never"
+        final = execution.wanted.state
+        watch.needed = seen.state is None and final.expires != "never"
         return Report(
-            lab=reached.lab,
+            lab=final.lab,
             services=tuple(service.name for service in wanted.lab.services),
-            endpoints={name: Endpoint("127.0.0.1", number) for name, number in reached.ports.items()},
+            endpoints={name: Endpoint("127.0.0.1", number) for name, number in final.ports.items()},
             ca_file=directory.ca_file,
             accounts=tuple(wanted.lab.addresses()),
             verified=verified,
@@ -197,13 +197,13 @@ def _up(
         )
 
 
-def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: Watch, execution: Execution) -> bool:
+def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: UpGuard, execution: Execution) -> bool:
     """Remove a new lab that did not come up; restore a lab that was up before. Return whether that is done."""
     if seen.state is not None:
         return _go_back(with_tools, directory, seen.state, seen, touched=execution.touched)
     with_tools.progress("removing what was made")
     with contextlib.suppress(HostError):  # report the first error, not this one
-        remove(with_tools, directory, execution.starts.being_made())
+        remove(with_tools, directory, execution.starts.unfinished_objects())
         watch.needed = False
     return True
 
@@ -212,7 +212,7 @@ def _go_back(
     with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation, *, touched: bool
 ) -> bool:
     with_tools.progress("putting the lab back as it was")
-    files.put_back(directory.files, seen.handed)
+    files.restore(directory.files, seen.handed)
     with_tools.target.hand_over(directory.files)
     directory.save(before)
     if not touched:

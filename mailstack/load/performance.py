@@ -155,7 +155,7 @@ def _settle(
 
 def _emptied(lab: RunningLab, addresses: Collection[str], deadline: Deadline) -> bool:
     """Wait until no mail is queued for these addresses; False when the deadline passes first."""
-    tells = queues.CONDITIONS["empty"].tells
+    tells = queues.CONDITIONS["empty"].log_pattern
     condition = queues.Condition(lambda found: not _of(found, addresses), tells)
     try:
         return queues.wait(lab.engine, _submission(lab), condition, deadline)[0]

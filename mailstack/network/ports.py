@@ -31,10 +31,10 @@ def loopback_name() -> str:
     127.0.0.1.
     """
     try:
-        found = socket.getaddrinfo("localhost", None, socket.AF_INET, socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo("localhost", None, socket.AF_INET, socket.SOCK_STREAM)
     except OSError:
-        found = []
-    return "localhost" if any(address[4][0] == "127.0.0.1" for address in found) else "127.0.0.1"
+        addresses = []
+    return "localhost" if any(address[4][0] == "127.0.0.1" for address in addresses) else "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
@@ -52,23 +52,23 @@ def is_free(port: int) -> bool:
 
 def listening(table: Iterable[str]) -> set[int]:
     """Return the ports with a listener for 127.0.0.1, from lines of /proc/net/tcp and tcp6 (proc_pid_net(5))."""
-    found = set()
+    ports = set()
     for line in table:
         words = line.split()
         if len(words) > 3 and words[3] == _LISTEN and (local := words[1].rpartition(":"))[0] in _LOOPBACK:
-            found.add(int(local[2], 16))
-    return found
+            ports.add(int(local[2], 16))
+    return ports
 
 
 def taken(document: Json, services: Collection[str], is_free: Callable[[int], bool] = is_free) -> list[str]:
     """Return the published addresses of `services` in a resolved compose document on which a process listens."""
-    found = []
+    addresses = []
     for service in services:
         for port in document.get("services", {}).get(service, {}).get("ports", ()):
             number, host = str(port.get("published", "")), port.get("host_ip", "")
             if host in ("127.0.0.1", "", "0.0.0.0") and number.isdecimal() and not is_free(int(number)):
-                found.append(f"{host or '0.0.0.0'}:{number}")
-    return found
+                addresses.append(f"{host or '0.0.0.0'}:{number}")
+    return addresses
 
 
 def candidates(name: str) -> Iterator[int]:
@@ -78,12 +78,12 @@ def candidates(name: str) -> Iterator[int]:
         yield _FIRST + (start + step) % (_LAST - _FIRST)
 
 
-def choose(name: str, count: int, promised: Collection[int] = ()) -> list[int]:
+def choose(name: str, count: int, reserved: Collection[int] = ()) -> list[int]:
     """Return `count` free ports for the lab `name`, none of them `promised`. Raises HostError for too few."""
     free: list[int] = []
     for port in candidates(name):
         if len(free) == count:
             return free
-        if port not in promised and is_free(port):
+        if port not in reserved and is_free(port):
             free.append(port)
     raise HostError(f"fewer than {count} free ports are left from {_FIRST} to {_LAST} on 127.0.0.1")

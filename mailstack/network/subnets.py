@@ -29,7 +29,7 @@ _SHOWN = 8  # subnets in use that a message lists
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class SubnetInUse:
     """A subnet in use, and its user."""
 
     subnet: IPv4Network
@@ -38,35 +38,35 @@ class Taken:
 
 def ranges() -> list[IPv4Network]:
     """Return the ranges for subnets, in order: `MAILSTACK_SUBNETS`, else mailstack's own. Raises InputError."""
-    found = []
+    networks = []
     for text in (os.environ.get(SETTING) or _RANGES).split(","):
         try:
             network = IPv4Network(text.strip())
         except ValueError as error:
-            raise _wrong(f"{text.strip()!r}: {error}") from None
+            raise _invalid_range(f"{text.strip()!r}: {error}") from None
         if network.prefixlen > _PREFIX:
-            raise _wrong(f"{network} is too small for a network of a lab, which is a /{_PREFIX}")
-        found.append(network)
-    return found
+            raise _invalid_range(f"{network} is too small for a network of a lab, which is a /{_PREFIX}")
+        networks.append(network)
+    return networks
 
 
-def _wrong(why: str) -> InputError:
+def _invalid_range(why: str) -> InputError:
     return InputError(f"{SETTING}: {why}", remedy="write one range or more, like 10.213.0.0/16,192.168.240.0/20")
 
 
-def routes(table: str) -> list[Taken]:
+def routes(table: str) -> list[SubnetInUse]:
     """Return the routed networks in the text of /proc/net/route (proc(5): hexadecimal, in host byte order)."""
-    found = []
+    routed = []
     for line in table.splitlines()[1:]:
         device, destination, *rest = line.split()
         prefix = int(rest[5], 16).bit_count()
         if prefix >= _SHORTEST:
             address = IPv4Address(struct.pack("=L", int(destination, 16)))
-            found.append(Taken(IPv4Network((address, prefix)), f"the route through {device}"))
-    return found
+            routed.append(SubnetInUse(IPv4Network((address, prefix)), f"the route through {device}"))
+    return routed
 
 
-def host_routes() -> list[Taken]:
+def host_routes() -> list[SubnetInUse]:
     """Return the routed networks of this host; none when /proc/net/route cannot be read."""
     try:
         return routes(Path("/proc/net/route").read_text(encoding="utf-8"))
@@ -74,14 +74,14 @@ def host_routes() -> list[Taken]:
         return []
 
 
-def of_networks(networks: Iterable[Network]) -> list[Taken]:
+def of_networks(networks: Iterable[Network]) -> list[SubnetInUse]:
     """Return the subnets of an engine's networks."""
-    return [each for network in networks for each in taken(network.subnets, f"the network {network.name}")]
+    return [each for network in networks for each in in_use(network.subnets, f"the network {network.name}")]
 
 
-def taken(given: Iterable[str], by: str) -> list[Taken]:
+def in_use(given: Iterable[str], by: str) -> list[SubnetInUse]:
     """Return IPv4 subnets as in use by `by`; IPv6 subnets are skipped: they cannot overlap."""
-    return [Taken(IPv4Network(subnet, strict=False), by) for subnet in given if "." in subnet]
+    return [SubnetInUse(IPv4Network(subnet, strict=False), by) for subnet in given if "." in subnet]
 
 
 def candidates(key: str) -> Iterator[IPv4Network]:
@@ -96,8 +96,8 @@ def candidates(key: str) -> Iterator[IPv4Network]:
 def choose(
     key: str,
     names: Sequence[str],
-    others: Sequence[Taken],
-    kept: Mapping[str, str] | None = None,
+    others: Sequence[SubnetInUse],
+    current: Mapping[str, str] | None = None,
     *,
     host: str = "",
 ) -> dict[str, str]:
@@ -105,29 +105,29 @@ def choose(
 
     Raises HostError when no subnet is left, InputError for an invalid range.
     """
-    kept = kept or {}
-    had = {name: IPv4Network(kept[name]) for name in names if name in kept}
-    chosen = {name: subnet for name, subnet in had.items() if not _overlaps(subnet, others)}
+    current = current or {}
+    present = {name: IPv4Network(current[name]) for name in names if name in current}
+    chosen = {name: subnet for name, subnet in present.items() if not _overlaps(subnet, others)}
     free = (each for each in candidates(key) if not _overlaps(each, others) and each not in chosen.values())
     for name in names:
         if name not in chosen:
             if (subnet := next(free, None)) is None:
-                raise _none_left(others, host)
+                raise _exhausted(others, host)
             chosen[name] = subnet
     return {name: str(chosen[name]) for name in names}
 
 
-def _overlaps(subnet: IPv4Network, others: Iterable[Taken]) -> bool:
+def _overlaps(subnet: IPv4Network, others: Iterable[SubnetInUse]) -> bool:
     return any(subnet.overlaps(each.subnet) for each in others)
 
 
-def _none_left(others: Sequence[Taken], host: str) -> HostError:
+def _exhausted(others: Sequence[SubnetInUse], host: str) -> HostError:
     within = ranges()
-    theirs = [each for each in others if any(each.subnet.overlaps(whole) for whole in within)]
+    conflicts = [each for each in others if any(each.subnet.overlaps(whole) for whole in within)]
     # The engine's networks first: these can be removed. The route of a bridge repeats the subnet of its network.
-    theirs.sort(key=lambda each: each.by.startswith("the route"))
-    once = {each.subnet: each for each in reversed(theirs)}
-    lines = [f"{each.subnet} is taken by {each.by}" for each in reversed(once.values())]
+    conflicts.sort(key=lambda each: each.by.startswith("the route"))
+    unique = {each.subnet: each for each in reversed(conflicts)}
+    lines = [f"{each.subnet} is taken by {each.by}" for each in reversed(unique.values())]
     more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     return HostError(
         f"no subnet is free for a network of the lab in {', '.join(map(str, within))}",
@@ -137,16 +137,16 @@ def _none_left(others: Sequence[Taken], host: str) -> HostError:
     )
 
 
-def wanting(document: Json) -> list[str]:
+def networks_without_subnet(document: Json) -> list[str]:
     """Return the networks of a resolved compose document that are to be created and set no subnet."""
-    used: dict[str, None] = {}
+    attached: dict[str, None] = {}
     for service in document.get("services", {}).values():
-        used |= dict.fromkeys(service.get("networks") or {})
+        attached |= dict.fromkeys(service.get("networks") or {})
     networks = document.get("networks", {})
-    return [name for name in used if name in networks and _wants(networks[name] or {})]
+    return [name for name in attached if name in networks and _needs_subnet(networks[name] or {})]
 
 
-def _wants(network: Json) -> bool:
+def _needs_subnet(network: Json) -> bool:
     return not network.get("external") and not network.get("ipam") and network.get("driver", "bridge") == "bridge"
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from mailstack.errors import DeadlinePassed, HostError, Interrupted
 from mailstack.model import Command, Deadline, Result
-from mailstack.runner.output import LineSink, Output, shown
+from mailstack.runner.output import LineSink, Output, shell_line
 
-PIPE, NOWHERE, TO_STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
+PIPE, DEVNULL, TO_STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
 
 # Time between SIGTERM and SIGKILL, in seconds: when the child is interrupted, and when its deadline has passed.
 INTERRUPTED_SECONDS, LATE_SECONDS = 10.0, 1.0
@@ -41,24 +41,24 @@ class _Process:
     process.
     """
 
-    def __init__(self, command: Command, session: bool, **how: Any) -> None:
+    def __init__(self, command: Command, session: bool, **options: Any) -> None:
         self.ended = threading.Event()
         self.code: int | None = None  # the exit code once the process has exited; -N: by signal N
         self.popen: subprocess.Popen[bytes] | None = None
-        self.bell, self._ringer = os.pipe()  # readable once the process has exited
+        self.exit_pipe, self._exit_writer = os.pipe()  # readable once the process has exited
         self._command, self._session = command, session
-        self._how = {**how, "env": {**os.environ, **command.environment}, "start_new_session": session}
+        self._options = {**options, "env": {**os.environ, **command.environment}, "start_new_session": session}
         self._failure: Exception | None = None
         self._lock = threading.Lock()
-        self._given_up = False
-        self._born, self._closed = threading.Event(), threading.Event()
-        self._over = threading.Event()  # the thread has finished
+        self._cancelled = False
+        self._started, self._closed = threading.Event(), threading.Event()
+        self._finished = threading.Event()  # the thread has finished
 
     def start(self) -> None:
         """Start the process. Raises HostError."""
         # threading.Thread would be left inconsistent by an interruption within `start` (a KeyError).
-        _thread.start_new_thread(self._live, ())
-        self._born.wait()
+        _thread.start_new_thread(self._run, ())
+        self._started.wait()
         if isinstance(self._failure, OSError):
             raise HostError(f"{self._command.argv[0]}: cannot be run: {self._failure.strerror}") from None
         if self._failure:
@@ -68,15 +68,15 @@ class _Process:
         """Return the exit code. Raises HostError when it is not known."""
         if self.code is None:
             raise HostError(
-                f"`{shown(self._command)}`: how it ended is not known, since SIGCHLD is ignored",
+                f"`{shell_line(self._command)}`: how it ended is not known, since SIGCHLD is ignored",
                 remedy="start this process with SIGCHLD at its default: see signal(7)",
             )
         return self.code
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
         """Cancel the start, if the process has not been started yet."""
         with self._lock:
-            self._given_up = True
+            self._cancelled = True
 
     def signal(self, number: int, *, everyone: bool = False) -> None:
         """Send a signal to the process, or to `everyone` in its session, if permitted (sudo's child runs as root)."""
@@ -89,35 +89,35 @@ class _Process:
         """Close the streams and release the process, whether or not it has exited."""
         with self._lock:
             self._closed.set()
-        os.close(self.bell)
+        os.close(self.exit_pipe)
         if self.popen:
             for stream in filter(None, (self.popen.stdin, self.popen.stdout, self.popen.stderr)):
                 with contextlib.suppress(OSError):  # input that the process did not read
                     stream.close()
         if self.ended.is_set():
-            self._over.wait()
+            self._finished.wait()
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         try:
             with self._lock:
-                if not self._given_up:
-                    self.popen = subprocess.Popen(self._command.argv, **self._how)
+                if not self._cancelled:
+                    self.popen = subprocess.Popen(self._command.argv, **self._options)
         except Exception as error:  # raised in the waiting thread
             self._failure = error
-        self._born.set()
+        self._started.set()
         if self.popen:
             # Do not reap the process yet: until then its id is not reused (waitid(2)).
             with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the kernel reaps
-                how = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
-                if how:
-                    self.code = how.si_status if how.si_code == os.CLD_EXITED else -how.si_status
+                status = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
+                if status:
+                    self.code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
             self.ended.set()
             with contextlib.suppress(OSError):
-                os.write(self._ringer, b".")
+                os.write(self._exit_writer, b".")
             self._closed.wait()
             self.popen.wait()
-        os.close(self._ringer)
-        self._over.set()
+        os.close(self._exit_writer)
+        self._finished.set()
 
 
 class Child:
@@ -135,7 +135,7 @@ class Child:
         self.ended, self.signal, self.start = self._process.ended, self._process.signal, self._process.start
         self._selector = selectors.DefaultSelector()
         self._linger: Deadline | None = None
-        self._rest = memoryview(command.input or b"")
+        self._unwritten = memoryview(command.input or b"")
 
     @property
     def code(self) -> int | None:
@@ -151,15 +151,15 @@ class Child:
         try:
             self.start()
             self._listen(output)
-            self._carry(deadline)
+            self._transfer(deadline)
             if self._linger is None:
                 seconds = deadline.seconds if deadline else 0
-                raise DeadlinePassed(f"`{shown(self.command)}` was not done within {seconds:g} s")
+                raise DeadlinePassed(f"`{shell_line(self.command)}` was not done within {seconds:g} s")
             code = self._process.exit_code()
             output.finish()
             return output.result(code)
         except BaseException as error:
-            self._end(error, deadline)
+            self._end_session(error, deadline)
             raise
         finally:
             self.close()
@@ -169,7 +169,7 @@ class Child:
         try:
             self.start()
         except BaseException as error:
-            self._end(error, None)
+            self._end_session(error, None)
             raise
         finally:
             self.close()
@@ -177,7 +177,7 @@ class Child:
     def close(self) -> None:
         """Close the streams and release the process, whether or not it has exited."""
         for key in list(self._selector.get_map().values()):
-            self._drop(key.fd)
+            self._close_stream(key.fd)
         self._selector.close()
         self._process.close()
 
@@ -186,7 +186,7 @@ class Child:
     def _listen(self, output: Output) -> None:
         process, read, write = self._process.popen, selectors.EVENT_READ, selectors.EVENT_WRITE
         assert process
-        self._selector.register(self._process.bell, read, self._rang)
+        self._selector.register(self._process.exit_pipe, read, self._on_exit)
         for stream, take in ((process.stdout, output.out), (process.stderr, output.err)):
             if stream:
                 os.set_blocking(stream.fileno(), False)
@@ -195,11 +195,11 @@ class Child:
             os.set_blocking(process.stdin.fileno(), False)
             self._selector.register(process.stdin, write, self._write)
 
-    def _carry(self, deadline: Deadline | None) -> None:
+    def _transfer(self, deadline: Deadline | None) -> None:
         """Read and write until the process and its outputs have ended, or the deadline has passed."""
         while self._selector.get_map():
-            left = [each.remaining() for each in (deadline, self._linger) if each]
-            ready = self._selector.select(min([*left, _LONGEST_SELECT]))
+            limits = [each.remaining() for each in (deadline, self._linger) if each]
+            ready = self._selector.select(min([*limits, _LONGEST_SELECT]))
             late = deadline is not None and deadline.passed()
             if (late and self._linger is None) or (not ready and self._linger and self._linger.passed()):
                 return
@@ -209,12 +209,12 @@ class Child:
             if late:
                 return
 
-    def _rang(self, bell: int) -> None:
-        self._selector.unregister(bell)
+    def _on_exit(self, exit_pipe: int) -> None:
+        self._selector.unregister(exit_pipe)
         self._linger = Deadline.after(LINGER_SECONDS)
         stdin = self._process.popen and self._process.popen.stdin
         if stdin and not stdin.closed:
-            self._drop(stdin.fileno())
+            self._close_stream(stdin.fileno())
 
     def _read(self, fd: int, take: Callable[[bytes], None]) -> None:
         try:
@@ -222,7 +222,7 @@ class Child:
         except BlockingIOError:
             return
         if not data:
-            self._drop(fd)
+            self._close_stream(fd)
             return
         if self._linger:
             self._linger = Deadline.after(LINGER_SECONDS)
@@ -230,15 +230,15 @@ class Child:
 
     def _write(self, fd: int) -> None:
         try:
-            self._rest = self._rest[os.write(fd, self._rest[:_PIECE]) :]
+            self._unwritten = self._unwritten[os.write(fd, self._unwritten[:_PIECE]) :]
         except BlockingIOError:
             return
         except BrokenPipeError:
-            self._rest = self._rest[:0]  # the process does not read any more: its exit code tells why
-        if not self._rest:
-            self._drop(fd)
+            self._unwritten = self._unwritten[:0]  # the process does not read any more: its exit code tells why
+        if not self._unwritten:
+            self._close_stream(fd)
 
-    def _drop(self, fd: int) -> None:
+    def _close_stream(self, fd: int) -> None:
         """Stop reading or writing this stream, and close it."""
         with contextlib.suppress(KeyError):
             file = self._selector.unregister(fd).fileobj
@@ -246,31 +246,31 @@ class Child:
                 with contextlib.suppress(OSError):
                     file.close()  # type: ignore[attr-defined]
 
-    def _end(self, reason: BaseException, deadline: Deadline | None) -> None:
+    def _end_session(self, reason: BaseException, deadline: Deadline | None) -> None:
         """End the process and all processes of its session: SIGTERM, then SIGKILL."""
-        self._process.give_up()
+        self._process.cancel()
         try:
-            for number, seconds in ((signal.SIGTERM, _patience(reason, deadline)), (signal.SIGKILL, LATE_SECONDS)):
+            for number, seconds in ((signal.SIGTERM, _grace_seconds(reason, deadline)), (signal.SIGKILL, LATE_SECONDS)):
                 self.signal(number, everyone=True)
-                self._hear_out(Deadline.after(seconds), reason)
+                self._drain(Deadline.after(seconds), reason)
                 if not self._process.popen or (self.ended.is_set() and not self._selector.get_map()):
                     break
         finally:
             self.signal(signal.SIGKILL, everyone=True)
 
-    def _hear_out(self, deadline: Deadline, reason: BaseException) -> None:
+    def _drain(self, deadline: Deadline, reason: BaseException) -> None:
         """Wait for the process to exit, and read its last output."""
         while True:
             try:
-                self._carry(deadline)
+                self._transfer(deadline)
                 break
             except Exception as error:  # at most once: the callback is not called any more then
-                reason.add_note(f"and while `{shown(self.command)}` was being ended: {error}")
+                reason.add_note(f"and while `{shell_line(self.command)}` was being ended: {error}")
         if self._process.popen and self._linger is None:
             self.ended.wait(deadline.remaining())
 
 
-def _patience(reason: BaseException, deadline: Deadline | None) -> float:
+def _grace_seconds(reason: BaseException, deadline: Deadline | None) -> float:
     """Return the time between SIGTERM and SIGKILL, in seconds."""
     if not isinstance(reason, KeyboardInterrupt | Interrupted):
         return LATE_SECONDS

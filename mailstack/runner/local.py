@@ -15,16 +15,26 @@ from typing import Protocol
 
 from mailstack.errors import CommandFailed, HostError, Interrupted
 from mailstack.model import Command, Deadline, Result
-from mailstack.runner.child import NOWHERE, PIPE, TO_STDOUT, Child
-from mailstack.runner.output import LineSink, shown
+from mailstack.runner.child import DEVNULL, PIPE, TO_STDOUT, Child
+from mailstack.runner.output import LineSink, shell_line
 
-__all__ = ["LineSink", "Local", "Runner", "Runs", "ending", "last_lines", "must", "program", "shown"]
+__all__ = [
+    "CommandRunner",
+    "LineSink",
+    "Local",
+    "Runner",
+    "ending",
+    "last_lines",
+    "module_command",
+    "run_checked",
+    "shell_line",
+]
 
 _AGAIN_SECONDS = 1.0  # between two interrupts of the running commands
 _RELEASE_SECONDS = 30.0  # for the shell to start a process
 
 
-class Runs(Protocol):
+class CommandRunner(Protocol):
     """Runs commands: on this machine, or on a host over SSH."""
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
@@ -34,7 +44,7 @@ class Runs(Protocol):
         """
 
 
-class Runner(Runs, Protocol):
+class Runner(CommandRunner, Protocol):
     """Runs commands on this machine."""
 
     def holding(self, *descriptors: int) -> Runner:
@@ -70,7 +80,7 @@ class Local:
         Raises HostError when the command cannot be started, DeadlinePassed when it took too long and was ended,
         CommandFailed when it prints more than `output.STDOUT_BYTES`, and the exceptions of `on_line`.
         """
-        stdin = PIPE if command.input is not None else NOWHERE
+        stdin = PIPE if command.input is not None else DEVNULL
         with self._lock:
             if self._interrupted:
                 raise Interrupted("interrupted")
@@ -110,7 +120,7 @@ class Local:
         except OSError as error:
             raise HostError(f"{log}: cannot be written: {error.strerror}") from None
         with output:
-            child = Child(command, stdin=NOWHERE, stdout=output, stderr=TO_STDOUT, cwd="/")
+            child = Child(command, stdin=DEVNULL, stdout=output, stderr=TO_STDOUT, cwd="/")
             child.release()
         return lambda: child.code
 
@@ -120,9 +130,9 @@ class Local:
         argv = ("/bin/sh", "-c", 'exec 3<&0; "$@" <&3 3<&- &', "release", *command.argv)
         shell = Child(
             Command(argv, command.environment),
-            stdin=NOWHERE if stdin is None else stdin,
-            stdout=NOWHERE,
-            stderr=NOWHERE,
+            stdin=DEVNULL if stdin is None else stdin,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
             cwd="/",
         )
         code = shell.run(Deadline.after(_RELEASE_SECONDS)).code
@@ -130,12 +140,12 @@ class Local:
             raise HostError(f"{command.argv[0]}: cannot be run: the shell {ending(code)}")
 
 
-def program(module: str, *words: str, environment: Mapping[str, str]) -> Command:
+def module_command(module: str, *words: str, environment: Mapping[str, str]) -> Command:
     """Return the command that runs a module of this package, also from a checkout that is not installed."""
-    package, found = Path(__file__).parent.parent.parent, dict(environment)
+    package, variables = Path(__file__).parent.parent.parent, dict(environment)
     if package.name not in ("site-packages", "dist-packages"):
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    return Command((sys.executable, "-m", module, *words), found)
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+    return Command((sys.executable, "-m", module, *words), variables)
 
 
 def ending(code: int) -> str:
@@ -148,14 +158,14 @@ def ending(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
-def must(
-    runner: Runs, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None
+def run_checked(
+    runner: CommandRunner, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None
 ) -> Result:
     """Run `command`. Raises CommandFailed with its last lines when its exit code is not 0."""
     result = runner.run(command, deadline=deadline, on_line=on_line)
     if result.code != 0:
         raise CommandFailed(
-            f"`{shown(command)}` {ending(result.code)}", details=last_lines(result.stderr or result.stdout)
+            f"`{shell_line(command)}` {ending(result.code)}", details=last_lines(result.stderr or result.stdout)
         )
     return result
 

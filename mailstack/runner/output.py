@@ -17,7 +17,7 @@ STDOUT_BYTES, STDERR_BYTES = 64 << 20, 4 << 20
 LINE_BYTES = 1 << 16
 
 
-def shown(command: Command) -> str:
+def shell_line(command: Command) -> str:
     """Return the command as a user types it, without its environment and input."""
     import shlex
 
@@ -34,8 +34,8 @@ class Output:
         self._stdout_size = 0
         self._lines: deque[bytes] = deque()
         self._lines_size = 0
-        self._begun = b""  # an incomplete line of standard error
-        self._untold: deque[bytes] = deque()  # lines after one whose callback raised
+        self._partial = b""  # an incomplete line of standard error
+        self._pending: deque[bytes] = deque()  # lines after one whose callback raised
 
     def out(self, data: bytes) -> None:
         """Add a piece of standard output. Raises CommandFailed when there is too much of it."""
@@ -44,24 +44,24 @@ class Output:
             self._stdout.append(data)
         elif before <= STDOUT_BYTES:
             self._stdout.clear()
-            raise CommandFailed(f"`{shown(self._command)}` printed more than {STDOUT_BYTES >> 20} MiB")
+            raise CommandFailed(f"`{shell_line(self._command)}` printed more than {STDOUT_BYTES >> 20} MiB")
 
     def err(self, data: bytes) -> None:
         """Add a piece of standard error. Raises the exception of the line callback, which is not called again then."""
-        *whole, self._begun = (self._begun + data).split(b"\n")
-        self._untold += whole
-        while len(self._begun) >= LINE_BYTES:
-            self._untold.append(self._begun[:LINE_BYTES])
-            self._begun = self._begun[LINE_BYTES:]
-        while self._untold:
-            line = self._untold.popleft()
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        self._pending += lines
+        while len(self._partial) >= LINE_BYTES:
+            self._pending.append(self._partial[:LINE_BYTES])
+            self._partial = self._partial[LINE_BYTES:]
+        while self._pending:
+            line = self._pending.popleft()
             if len(line) > LINE_BYTES:
-                self._untold.appendleft(line[LINE_BYTES:])
+                self._pending.appendleft(line[LINE_BYTES:])
             self._take(line[:LINE_BYTES])
 
     def finish(self) -> None:
         """Add an incomplete line as the last line."""
-        if self._begun:
+        if self._partial:
             self.err(b"\n")
 
     def _take(self, line: bytes) -> None:

@@ -48,7 +48,7 @@ class Connection:
         ended, and the exceptions of `on_line`.
         """
         data = command.input or b""
-        asked = {
+        request = {
             "do": "run",
             "argv": list(command.argv),
             "environment": dict(command.environment),
@@ -57,34 +57,34 @@ class Connection:
             "of": deadline and float(deadline.seconds),
             "seconds": deadline and float(min(deadline.remaining(), threading.TIMEOUT_MAX)),
         }
-        told = self._ask(asked, {"code": int, "stdout": str, "stderr": str}, data, on_line, deadline)
-        return Result(told["code"], told["stdout"], told["stderr"])
+        reply = self._request(request, {"code": int, "stdout": str, "stderr": str}, data, on_line, deadline)
+        return Result(reply["code"], reply["stdout"], reply["stderr"])
 
     def look(self) -> Json:
         """Query the host's current state: see `tunnel.Tunnel`. Raises HostError when the host is unreachable."""
         before = time.time()
-        self.about = self._ask({"do": "about"}, _ABOUT)
+        self.about = self._request({"do": "about"}, _ABOUT)
         self.ahead = self.about["clock"] - (before + time.time()) / 2
         return self.about
 
     def forward(self, ports: Collection[int]) -> list[int]:
         """Forward ports of this machine to the host. Return those that are in use here. Raises HostError."""
-        return list(self._ask({"do": "forward", "ports": list(ports)}, {"taken": list})["taken"])
+        return list(self._request({"do": "forward", "ports": list(ports)}, {"taken": list})["taken"])
 
     def close(self, ports: Collection[int]) -> None:
         """Stop forwarding these ports."""
-        self._ask({"do": "close", "ports": list(ports)}, {})
+        self._request({"do": "close", "ports": list(ports)}, {})
 
-    def cut(self) -> HostError:
+    def lost(self) -> HostError:
         """Return the error for a host that is unreachable."""
         return HostError(
             f"{self.host}: the connection was cut",
             remedy=f"when it is back: {hint.line('down', '--stale', host=str(self.host))} removes what was left there",
         )
 
-    def _ask(
+    def _request(
         self,
-        asked: Json,
+        request: Json,
         shape: Mapping[str, type],
         data: bytes = b"",
         on_line: LineSink | None = None,
@@ -96,27 +96,27 @@ class Connection:
         """
         with contextlib.ExitStack() as stack:
             with self._mapped(deadline):
-                if (sock := attempt(self._directory)) is None:
-                    raise self.cut()
+                if (sock := connect(self._directory)) is None:
+                    raise self.lost()
                 stack.enter_context(sock)
-                if deadline or asked["do"] != "run":
+                if deadline or request["do"] != "run":
                     left = deadline.remaining() if deadline else SECONDS
                     sock.settimeout(min(left + ENDING_SECONDS, threading.TIMEOUT_MAX))
                 stream = stack.enter_context(sock.makefile("rwb"))
-                stream.write(json.dumps(asked).encode() + b"\n" + data)
+                stream.write(json.dumps(request).encode() + b"\n" + data)
                 stream.flush()
             while True:
                 with self._mapped(deadline):
-                    told = wire.heard(stream)
-                    if told is None:
-                        raise self.cut()
-                    if "error" in told:
-                        raise wire.error_of(told)
-                    if "line" not in told:
+                    reply = wire.receive(stream)
+                    if reply is None:
+                        raise self.lost()
+                    if "error" in reply:
+                        raise wire.error_of(reply)
+                    if "line" not in reply:
                         for name, kind in shape.items():
-                            wire.value(told, name, kind)
-                        return told
-                    line = wire.value(told, "line", str)
+                            wire.value(reply, name, kind)
+                        return reply
+                    line = wire.value(reply, "line", str)
                 if on_line:
                     on_line(line)
 
@@ -129,13 +129,13 @@ class Connection:
             if deadline:
                 raise DeadlinePassed(f"{self.host}: no answer within {deadline.seconds:g} s") from None
             raise HostError(f"{self.host}: the process that keeps the connection does not answer") from None
-        except wire.Broken as error:
-            raise unread(self.host, error) from None
+        except wire.ProtocolError as error:
+            raise unreadable_reply(self.host, error) from None
         except OSError:
-            raise self.cut() from None
+            raise self.lost() from None
 
 
-def unread(host: address.Host, error: wire.Broken) -> HostError:
+def unreadable_reply(host: address.Host, error: wire.ProtocolError) -> HostError:
     """Return the error for an answer that cannot be parsed."""
     return HostError(
         f"{host}: the process that keeps the connection gave an answer that cannot be read: {error}",
@@ -143,7 +143,7 @@ def unread(host: address.Host, error: wire.Broken) -> HostError:
     )
 
 
-def attempt(directory: Path) -> socket.socket | None:
+def connect(directory: Path) -> socket.socket | None:
     """Connect to the daemon. Return None when none listens."""
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

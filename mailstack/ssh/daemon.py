@@ -21,9 +21,9 @@ from mailstack.storage import directories
 def main(name: str) -> None:
     """Connect, report it on standard input (a socket, which also brings the user's answers), and serve."""
     with socket.socket(fileno=os.dup(0)) as starter, starter.makefile("rwb") as stream:
-        if (given := wire.heard(stream)) is None:
+        if (received := wire.receive(stream)) is None:
             return  # the process that started the daemon was killed
-        answers = {question: Secret(wire.value(given, question, str)) for question in given}
+        answers = {question: Secret(wire.value(received, question, str)) for question in received}
         host = address.parse(name)
         remote = Remote(host, answers)
         directory = directories.root() / host.key
@@ -41,14 +41,14 @@ def main(name: str) -> None:
                 tunnel.forward(list(lab.ports.values()))
         except Exception as error:  # report every error to the process that started the daemon
             with contextlib.suppress(Exception):
-                tunnel.leave()
-            said = wire.told(error)
+                tunnel.clean_up()
+            report = wire.error_document(error)
         else:
-            said = {}
-        # The process that started the daemon is its first user from now on, so `tunnel.left` is not called here.
+            report = {}
+        # The process that started the daemon is its first user from now on, so `tunnel.client_left` is not called here.
         with contextlib.suppress(OSError):  # that process was killed
-            wire.say(stream, said)
-    if not said:
+            wire.send(stream, report)
+    if not report:
         remote.wait()
     tunnel.end()
 

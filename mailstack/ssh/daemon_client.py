@@ -13,11 +13,11 @@ from pathlib import Path
 from mailstack import state
 from mailstack.errors import HostError
 from mailstack.model import Json
-from mailstack.runner.local import Local, program
+from mailstack.runner.local import Local, module_command
 from mailstack.secret import Ask, Secret
 from mailstack.ssh import address, wire
 from mailstack.ssh.address import ENGINE, LOCK
-from mailstack.ssh.connection import Connection, attempt, unread
+from mailstack.ssh.connection import Connection, connect, unreadable_reply
 from mailstack.storage import directories
 from mailstack.storage.directories import Marker
 from mailstack.storage.locks import same_file
@@ -34,13 +34,13 @@ def join(host: address.Host, directory: Path, ask: Ask) -> Connection:
             fcntl.flock(fd, fcntl.LOCK_EX)  # of several commands that start together, one starts the daemon
             if not same_file(fd, directory / LOCK):
                 continue  # the previous daemon has just exited, and removed its files
-            if (sock := attempt(directory)) is None:
+            if (sock := connect(directory)) is None:
                 try:
-                    _started(host, directory, ask)
+                    _start_with_answers(host, directory, ask)
                 except BaseException:
                     discard(directory)
                     raise
-                sock = attempt(directory)
+                sock = connect(directory)
             if sock is None:
                 raise HostError(f"{host}: the connection was cut as soon as it was there", remedy="try again")
             return Connection(host, directory, sock)
@@ -53,7 +53,7 @@ def _open_lock(directory: Path) -> int:
     root = directory.parent
     while True:
         directories.make(root, Marker(directories.ROOT))
-        with contextlib.suppress(FileNotFoundError), directories.held(root):
+        with contextlib.suppress(FileNotFoundError), directories.locked(root):
             directories.make(directory, Marker(directories.HOST))
             return directories.open_file(directory / LOCK, os.O_RDWR | os.O_CREAT)
 
@@ -68,39 +68,39 @@ def labs(directory: Path) -> list[state.State]:
 def discard(directory: Path) -> None:
     """Remove a host's directory, unless there is a lab on that host."""
     if not labs(directory):
-        with contextlib.suppress(OSError), directories.held(directory.parent):
+        with contextlib.suppress(OSError), directories.locked(directory.parent):
             directories.remove(directory)
 
 
-def _started(host: address.Host, directory: Path, ask: Ask) -> None:
+def _start_with_answers(host: address.Host, directory: Path, ask: Ask) -> None:
     answers: dict[str, Secret] = {}
     tries: Counter[str] = Counter()
-    told = _start(host, directory, answers)
-    while (question := str(told.get("question", ""))) and tries[question] < _TRIES and (answer := ask(question)):
+    reply = _start_once(host, directory, answers)
+    while (question := str(reply.get("question", ""))) and tries[question] < _TRIES and (answer := ask(question)):
         tries[question] += 1
         answers[question] = answer
-        told = _start(host, directory, answers)
-    if "error" in told:
-        raise wire.error_of(told)
+        reply = _start_once(host, directory, answers)
+    if "error" in reply:
+        raise wire.error_of(reply)
 
 
-def _start(host: address.Host, directory: Path, answers: Mapping[str, Secret]) -> Json:
+def _start_once(host: address.Host, directory: Path, answers: Mapping[str, Secret]) -> Json:
     """Start the daemon. Return its report of success or failure."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    near, far = socket.socketpair()
+    with near, far:
         environment = {directories.VARIABLE: str(directory.parent.parent)}
-        keeper = program("mailstack.ssh.daemon", str(host), environment=environment)
-        Local().release(keeper, stdin=theirs.fileno())
-        theirs.close()
+        daemon = module_command("mailstack.ssh.daemon", str(host), environment=environment)
+        Local().release(daemon, stdin=far.fileno())
+        far.close()
         revealed = {question: answer.reveal() for question, answer in answers.items()}
         try:
-            with ours.makefile("rwb") as stream:
-                wire.say(stream, revealed)
-                told = wire.heard(stream)
-        except wire.Broken as error:
-            raise unread(host, error) from None
+            with near.makefile("rwb") as stream:
+                wire.send(stream, revealed)
+                reply = wire.receive(stream)
+        except wire.ProtocolError as error:
+            raise unreadable_reply(host, error) from None
         except OSError:  # also from closing the stream, which flushes it again
-            told = None
-    if told is None:
+            reply = None
+    if reply is None:
         raise HostError(f"{host}: the process that keeps the connection ended", remedy="try again")
-    return told
+    return reply

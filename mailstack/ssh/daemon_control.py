@@ -21,54 +21,54 @@ class Control:
         self._tunnel = tunnel
 
     def __call__(self, client: socket.socket) -> None:
-        self._tunnel.joined()
+        self._tunnel.client_joined()
         try:
             with client.makefile("rwb") as stream, contextlib.suppress(OSError):  # the client has disconnected
                 try:
-                    if (asked := wire.heard(stream)) is not None:
-                        wire.say(stream, self._answer(client, stream, asked))
-                except _Gone:
+                    if (request := wire.receive(stream)) is not None:
+                        wire.send(stream, self._answer(client, stream, request))
+                except _ClientGone:
                     pass
                 except Exception as error:  # report every error to the client
-                    wire.say(stream, wire.told(error))
+                    wire.send(stream, wire.error_document(error))
         finally:
-            self._tunnel.left()
+            self._tunnel.client_left()
 
-    def _answer(self, client: socket.socket, stream: io.BufferedRWPair, asked: Json) -> Json:
-        match wire.value(asked, "do", str):
+    def _answer(self, client: socket.socket, stream: io.BufferedRWPair, request: Json) -> Json:
+        match wire.value(request, "do", str):
             case "about":
                 self._tunnel.look()
                 return self._tunnel.about
             case "run":
-                return self._run(client, stream, asked)
+                return self._run(client, stream, request)
             case "forward":
-                return {"taken": self._tunnel.forward(wire.items(asked, "ports", int))}
+                return {"taken": self._tunnel.forward(wire.items(request, "ports", int))}
             case "close":
-                self._tunnel.close(wire.items(asked, "ports", int))
+                self._tunnel.close(wire.items(request, "ports", int))
                 return {}
             case other:
-                raise wire.Broken(f"{other!r:.40} cannot be asked for")
+                raise wire.ProtocolError(f"{other!r:.40} cannot be asked for")
 
-    def _run(self, client: socket.socket, stream: io.BufferedRWPair, asked: Json) -> Json:
-        size, deadline = wire.value(asked, "input", int), None
+    def _run(self, client: socket.socket, stream: io.BufferedRWPair, request: Json) -> Json:
+        size, deadline = wire.value(request, "input", int), None
         data = stream.read(size)
         if len(data) < size:
-            raise _Gone  # the client was killed: do not use incomplete input
-        if asked.get("of") is not None:
-            seconds = wire.value(asked, "seconds", float)
-            deadline = Deadline(wire.value(asked, "of", float), time.monotonic() + seconds)
-        environment = wire.value(asked, "environment", dict)
-        command = Command(tuple(wire.items(asked, "argv", str)), environment, data or None)
+            raise _ClientGone  # the client was killed: do not use incomplete input
+        if request.get("of") is not None:
+            seconds = wire.value(request, "seconds", float)
+            deadline = Deadline(wire.value(request, "of", float), time.monotonic() + seconds)
+        environment = wire.value(request, "environment", dict)
+        command = Command(tuple(wire.items(request, "argv", str)), environment, data or None)
         channel = self._tunnel.remote.session()
         threading.Thread(target=self._watch, args=(client, channel), daemon=True).start()
 
-        def tell(line: str) -> None:
+        def send_line(line: str) -> None:
             try:
-                wire.say(stream, {"line": line})
+                wire.send(stream, {"line": line})
             except OSError:
-                raise _Gone from None
+                raise _ClientGone from None
 
-        on_line = tell if wire.value(asked, "lines", bool) else None
+        on_line = send_line if wire.value(request, "lines", bool) else None
         result = self._tunnel.remote.run(command, deadline=deadline, on_line=on_line, channel=channel)
         return {"code": result.code, "stdout": result.stdout, "stderr": result.stderr}
 
@@ -79,5 +79,5 @@ class Control:
         self._tunnel.remote.end(channel)
 
 
-class _Gone(Exception):
+class _ClientGone(Exception):
     """The client has disconnected, so there is nobody to answer."""

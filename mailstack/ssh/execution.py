@@ -28,10 +28,10 @@ _UNKNOWN = -1  # paramiko's value before an exit status is received
 _NOISE_BYTES = 1 << 16
 _BEGIN = 'printf %s "$0"; printf %s "$0" >&2; exec "$@"'
 
-_Heard = tuple[Callable[[bytes], None], bytes]
+_Chunk = tuple[Callable[[bytes], None], bytes]
 
 
-class Begin:
+class OutputStart:
     """Finds the start of a command's output by its mark; the user's login shell may print anything before it."""
 
     def __init__(self, mark: bytes, take: Callable[[bytes], None]) -> None:
@@ -54,7 +54,7 @@ class Begin:
             self._take(self._before)
 
 
-def carry(
+def run_streams(
     channel: Any, command: Command, mark: bytes, on_line: LineSink | None, late: threading.Event
 ) -> Result | None:
     """Carry the streams of a command that runs on a channel until it ends. Return None when the channel ends first.
@@ -64,21 +64,21 @@ def carry(
     `on_line`.
     """
     output = Output(command, on_line)
-    out, err = Begin(mark, output.out), Begin(mark, output.err)
-    heard: queue.Queue[_Heard] = queue.Queue(_PIECES)
-    over = threading.Event()
+    out, err = OutputStart(mark, output.out), OutputStart(mark, output.err)
+    chunks: queue.Queue[_Chunk] = queue.Queue(_PIECES)
+    stopped = threading.Event()
 
-    def tell(what: _Heard) -> None:
-        while not over.is_set():
+    def put(chunk: _Chunk) -> None:
+        while not stopped.is_set():
             with contextlib.suppress(queue.Full):
-                heard.put(what, timeout=_AGAIN_SECONDS)
+                chunks.put(chunk, timeout=_AGAIN_SECONDS)
                 return
 
     def read(receive: Callable[[int], bytes], take: Callable[[bytes], None]) -> None:
         with contextlib.suppress(OSError):
             while data := receive(_PIECE):
-                tell((take, data))
-        tell((take, b""))
+                put((take, data))
+        put((take, b""))
 
     def write() -> None:
         with contextlib.suppress(OSError):  # the command ended without reading its input: its exit code tells
@@ -88,14 +88,14 @@ def carry(
 
     def end() -> None:
         channel.status_event.wait()
-        tell((_ended, b""))
+        put((_ended, b""))
 
     for work in (lambda: read(channel.recv, out), lambda: read(channel.recv_stderr, err), write, end):
         threading.Thread(target=work, daemon=True).start()
     try:
-        _take(heard, {out, err, _ended}, late)
+        _take(chunks, {out, err, _ended}, late)
     finally:
-        over.set()
+        stopped.set()
     if late.is_set() or channel.exit_status == _UNKNOWN:
         return None
     out.finish()
@@ -108,11 +108,11 @@ def _ended(_: bytes) -> None:
     """Mark the end of the command: its exit status has been received."""
 
 
-def _take(heard: queue.Queue[_Heard], open_: set[Callable[[bytes], None]], late: threading.Event) -> None:
+def _take(chunks: queue.Queue[_Chunk], open_: set[Callable[[bytes], None]], late: threading.Event) -> None:
     """Process the queue until all streams have ended, or the command has ended and its outputs are silent."""
     while open_ and not late.is_set():
         try:
-            take, data = heard.get(timeout=None if _ended in open_ else LINGER_SECONDS)
+            take, data = chunks.get(timeout=None if _ended in open_ else LINGER_SECONDS)
         except queue.Empty:
             return
         if data:
@@ -137,12 +137,12 @@ def new_mark() -> bytes:
     return f"mailstack-{secrets.token_hex(8)}:".encode()
 
 
-def line_of(command: Command, mark: bytes) -> str:
+def login_shell_line(command: Command, mark: bytes) -> str:
     """Return the command as one line for the user's login shell, the only form in SSH (RFC 4254, section 6.5).
 
     The mark is printed first, on both outputs. The command replaces the shell with `exec`: sshd then sends signals to
     the command itself, and reports its exit status.
     """
     settings = [f"{name}={value}" for name, value in command.environment.items()]
-    begun = ("sh", "-c", _BEGIN, mark.decode(), *(("env", *settings) if settings else ()))
-    return f"exec {shlex.join((*begun, *command.argv))}"
+    prefix = ("sh", "-c", _BEGIN, mark.decode(), *(("env", *settings) if settings else ()))
+    return f"exec {shlex.join((*prefix, *command.argv))}"

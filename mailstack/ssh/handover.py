@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mailstack.errors import HostError
 from mailstack.model import Command, Deadline, Result
-from mailstack.runner.local import last_lines, must
+from mailstack.runner.local import last_lines, run_checked
 from mailstack.ssh.connection import SECONDS, Connection
 from mailstack.state import owner
 
@@ -67,10 +67,10 @@ def send(connection: Connection, files: Path, place: str, names: Collection[str]
     Raises HostError, DeadlinePassed.
     """
     if names is not None:
-        archive = some(files, names)
+        archive = archive_of(files, names)
         result = _put(connection, _UPDATE, place, archive)
     if names is None or result.code == _ABSENT:
-        archive = everything(files)
+        archive = full_archive(files)
         result = _put(connection, _TAKE, place, archive)
     if result.code == 0:
         return
@@ -88,33 +88,33 @@ def _put(connection: Connection, script: str, place: str, archive: bytes) -> Res
     return connection.run(command, deadline=Deadline.after(SECONDS))
 
 
-def everything(files: Path) -> bytes:
+def full_archive(files: Path) -> bytes:
     """Return all files of a directory as a tar archive."""
     import tarfile
 
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.add(files, ".", filter=_nobodys)
+        tar.add(files, ".", filter=_without_owner)
     return archive.getvalue()
 
 
-def some(files: Path, names: Collection[str]) -> bytes:
+def archive_of(files: Path, names: Collection[str]) -> bytes:
     """Return the files with these names as a tar archive. `.gone` in it lists the names that do not exist."""
     import tarfile
 
-    there = [name for name in names if (files / name).exists()]
-    gone = "".join(f"./{name}\n" for name in sorted(set(names) - set(there))).encode()
+    present = [name for name in names if (files / name).exists()]
+    missing = "".join(f"./{name}\n" for name in sorted(set(names) - set(present))).encode()
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name in there:
-            tar.add(files / name, f"./{name}", recursive=False, filter=_nobodys)
+        for name in present:
+            tar.add(files / name, f"./{name}", recursive=False, filter=_without_owner)
         member = tarfile.TarInfo(f"./{_GONE}")
-        member.size = len(gone)
-        tar.addfile(member, io.BytesIO(gone))
+        member.size = len(missing)
+        tar.addfile(member, io.BytesIO(missing))
     return archive.getvalue()
 
 
-def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
@@ -122,12 +122,12 @@ def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def forget(connection: Connection, lab: str) -> None:
     """Remove a lab's files from the host. Raises HostError, DeadlinePassed."""
-    away = Command(("sh", "-c", _FORGET, "mailstack", connection.place, owner(), lab))
-    must(connection, away, deadline=Deadline.after(SECONDS))
+    command = Command(("sh", "-c", _FORGET, "mailstack", connection.place, owner(), lab))
+    run_checked(connection, command, deadline=Deadline.after(SECONDS))
 
 
 def free_bytes(connection: Connection, path: str) -> int:
     """Return the free space of the host's file system with this path, in bytes. Raises HostError."""
-    told = connection.run(Command(("sh", "-c", _FREE, "df", path)), deadline=Deadline.after(SECONDS)).stdout
-    words = told.strip().rpartition("\n")[2].split()
+    output = connection.run(Command(("sh", "-c", _FREE, "df", path)), deadline=Deadline.after(SECONDS)).stdout
+    words = output.strip().rpartition("\n")[2].split()
     return int(words[3]) * 1024 if len(words) > 3 else 0

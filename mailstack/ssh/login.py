@@ -38,7 +38,7 @@ class Refused(HostError):
         self.question = question
 
 
-def enter(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
+def log_in(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
     """Return logged-in connections, each through the one before it; the last one is to the host.
 
     `answers` are the user's answers to the questions of Refused. Raises HostError; Refused when no key is accepted.
@@ -56,7 +56,7 @@ def enter(host: Host, answers: Mapping[str, Secret]) -> list[Any]:
         for hop in hops:
             one = _Hop(host, hop, str(host) if hop is last else hop.original_host, hop is last)
             with one.in_time(deadline):
-                one.enter(answers)
+                one.log_in(answers)
     return hops
 
 
@@ -68,9 +68,9 @@ def mapped(host: Host) -> Iterator[None]:
     except MailstackError:
         raise
     except Exception as error:
-        if (found := errors(host).of(error)) is None:
+        if (mapped_error := errors(host).of(error)) is None:
             raise
-        raise found from None
+        raise mapped_error from None
 
 
 def errors(host: Host) -> library_errors.Table:
@@ -127,7 +127,7 @@ class _Hop:
             if (transport := each.client.get_transport()) is not None:
                 transport.close()
 
-    def enter(self, answers: Mapping[str, Secret]) -> None:
+    def log_in(self, answers: Mapping[str, Secret]) -> None:
         """Connect and log in. Raises HostError."""
         import paramiko
 
@@ -141,16 +141,16 @@ class _Hop:
                     remedy="add it to your agent: ssh-add",
                     question=self._passphrase,
                 ) from None
-            if self._gone():
-                raise self._cut() from None
+            if self._was_cut():
+                raise self._connection_cut() from None
             kinds = getattr(error, "allowed_types", [])
             raise self._refused(answers, password="password" in kinds or not kinds) from None
         except paramiko.SSHException as error:
-            raise self._broken(error, answers) from None
+            raise self._protocol_error(error, answers) from None
         except (OSError, EOFError) as error:  # includes TimeoutError
             raise self._unreachable(error) from None
 
-    def _broken(self, error: Exception, answers: Mapping[str, Secret]) -> HostError:
+    def _protocol_error(self, error: Exception, answers: Mapping[str, Secret]) -> HostError:
         """Return the error for the user for an error of the SSH protocol."""
         import paramiko
 
@@ -169,8 +169,8 @@ class _Hop:
             )
         if "No authentication methods available" in str(error):  # neither a key nor a password to offer
             return self._refused(answers, password=True)
-        if self._gone():
-            return self._cut()
+        if self._was_cut():
+            return self._connection_cut()
         return HostError(
             f"{self._name}: no SSH with it: {error}",
             remedy="does sshd listen there? After log-ins that failed it turns away whoever comes from the same "
@@ -198,22 +198,24 @@ class _Hop:
         """Set the library's options that differ from its defaults."""
         connection = self._connection
         connection.connect_timeout = CONNECT_SECONDS
-        asked = dict(connection.connect_kwargs, banner_timeout=CONNECT_SECONDS)
-        asked["auth_timeout"] = 2 * LOGIN_SECONDS  # per key; the deadline for all keys is shorter
+        options = dict(connection.connect_kwargs, banner_timeout=CONNECT_SECONDS)
+        options["auth_timeout"] = 2 * LOGIN_SECONDS  # per key; the deadline for all keys is shorter
         # Skip files that do not exist, as ssh(1) does.
-        asked["key_filename"] = [name for name in asked.get("key_filename", []) if Path(name).expanduser().is_file()]
+        options["key_filename"] = [
+            name for name in options.get("key_filename", []) if Path(name).expanduser().is_file()
+        ]
         for word, question in (("password", self._password), ("passphrase", self._passphrase)):
             if question in answers:
-                asked[word] = answers[question].reveal()
-        connection.connect_kwargs = asked
+                options[word] = answers[question].reveal()
+        connection.connect_kwargs = options
         _verify(connection, self._name, self._host)
 
-    def _gone(self) -> bool:
+    def _was_cut(self) -> bool:
         """Return whether the connection was cut after it was open: then a failed login says nothing about the keys."""
         transport = self._connection.client.get_transport()
         return transport is not None and transport.remote_version != "" and not transport.is_active()
 
-    def _cut(self) -> HostError:
+    def _connection_cut(self) -> HostError:
         return HostError(
             f"{self._name}: the connection was cut while logging in",
             remedy="try again; where your agent has many keys, sshd gives up before the right one comes: "
@@ -253,8 +255,8 @@ def _verify(connection: Any, name: str, host: Host) -> None:
             )
 
     connection.client.set_missing_host_key_policy(Unknown())
-    said = str(connection.ssh_config.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"))
-    for each in (*_KNOWN_HOSTS, *said.split()):
+    known_hosts = str(connection.ssh_config.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"))
+    for each in (*_KNOWN_HOSTS, *known_hosts.split()):
         path = Path(each).expanduser()
         if path.is_file():
             connection.client.load_system_host_keys(str(path))

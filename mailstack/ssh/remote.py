@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mailstack.errors import DeadlinePassed, HostError
 from mailstack.model import Command, Deadline, Result
-from mailstack.runner.output import LineSink, shown
+from mailstack.runner.output import LineSink, shell_line
 from mailstack.secret import Secret
 from mailstack.ssh import execution, login
 from mailstack.ssh.address import Host
@@ -62,9 +62,9 @@ class Remote:
 
     def open(self) -> None:
         """Connect and log in. Raises HostError; Refused when none of the user's keys is accepted."""
-        self._hops = login.enter(self.host, self._answers)
+        self._hops = login.log_in(self.host, self._answers)
         self._connection = self._hops[-1]
-        _watch_line(self._hops[0].transport.sock, self._connection.transport)
+        _watch_connection(self._hops[0].transport.sock, self._connection.transport)
 
     def wait(self) -> None:
         """Wait until the connection ends for any reason."""
@@ -112,7 +112,7 @@ class Remote:
             timer.start()
         try:
             mark = self._begin(channel, command)
-            result = execution.carry(channel, command, mark, on_line, late)
+            result = execution.run_streams(channel, command, mark, on_line, late)
         except BaseException:
             self.end(channel)
             raise
@@ -120,7 +120,7 @@ class Remote:
             timer.cancel()
             channel.close()
         if late.is_set() and deadline:
-            raise DeadlinePassed(f"{self.host}: `{shown(command)}` was not done within {deadline.seconds:g} s")
+            raise DeadlinePassed(f"{self.host}: `{shell_line(command)}` was not done within {deadline.seconds:g} s")
         if result is None:
             raise HostError(f"{self.host}: the connection was cut")
         return result
@@ -128,7 +128,7 @@ class Remote:
     @_mapped
     def _begin(self, channel: Any, command: Command) -> bytes:
         mark = execution.new_mark()
-        channel.exec_command(execution.line_of(command, mark))
+        channel.exec_command(execution.login_shell_line(command, mark))
         return mark
 
     def end(self, channel: Any, seconds: float = LATE_SECONDS) -> None:
@@ -160,7 +160,7 @@ class Remote:
 
         channel, printed, errors = self.session(), bytearray(), bytearray()
         mark = self._begin(channel, command)
-        out, err = execution.Begin(mark, printed.extend), execution.Begin(mark, errors.extend)
+        out, err = execution.OutputStart(mark, printed.extend), execution.OutputStart(mark, errors.extend)
 
         def read_errors() -> None:
             with contextlib.suppress(OSError):
@@ -186,18 +186,18 @@ class Remote:
         return channel, ""
 
 
-def _watch_line(line: Any, transport: Any) -> None:
+def _watch_connection(line: Any, transport: Any) -> None:
     """Close the connection when the host does not answer, even if a jump host in between still does."""
     import threading
 
     if isinstance(line, socket.socket):  # otherwise it is a ProxyCommand's
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)  # tcp(7)
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    threading.Thread(target=_ask_for_life, args=(transport,), daemon=True).start()
-    threading.Thread(target=_listen_for_life, args=(line, transport), daemon=True).start()
+    threading.Thread(target=_send_keepalives, args=(transport,), daemon=True).start()
+    threading.Thread(target=_watch_silence, args=(line, transport), daemon=True).start()
 
 
-def _ask_for_life(transport: Any) -> None:
+def _send_keepalives(transport: Any) -> None:
     """Send keepalives as ssh_config(5), ServerAliveInterval: a host that does not know the request answers too."""
     with contextlib.suppress(OSError, EOFError):
         while transport.is_active():
@@ -205,15 +205,15 @@ def _ask_for_life(transport: Any) -> None:
             time.sleep(_KEEPALIVE_SECONDS)
 
 
-def _listen_for_life(line: Any, transport: Any) -> None:
+def _watch_silence(line: Any, transport: Any) -> None:
     while transport.is_active():
         # The host cannot answer data that has not left this machine yet. TCP times out for that.
-        if time.monotonic() - transport.heard > SILENCE_SECONDS and not _unsent(line):
+        if time.monotonic() - transport.heard > SILENCE_SECONDS and not _has_unsent_data(line):
             transport.close()
         time.sleep(1)
 
 
-def _unsent(line: Any) -> bool:
+def _has_unsent_data(line: Any) -> bool:
     """Return whether a socket has unsent or unacknowledged data (tcp(7), SIOCOUTQ)."""
     if not isinstance(line, socket.socket):
         return False

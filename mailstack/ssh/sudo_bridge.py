@@ -35,14 +35,14 @@ class Bridge:
             if self._channel is not None and not self._channel.exit_status_ready():
                 return path
             command = Command(("sudo", "-n", "perl", "-e", program(), path, engine, str(user)))
-            channel, said = self._remote.program(command, b"ready\n", _BEGIN_SECONDS)
+            channel, errors = self._remote.program(command, b"ready\n", _BEGIN_SECONDS)
             if channel is not None:
                 self._channel = channel
                 return path
         raise HostError(
             f"{self._remote.host}: what leads to its engine by sudo cannot be run",
             remedy="it takes Perl there (Debian: apt-get install perl-base); or have the user be in the group `docker`",
-            details=said,
+            details=errors,
         )
 
     def end(self) -> None:

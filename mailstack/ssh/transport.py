@@ -45,14 +45,14 @@ def kind() -> Any:
 
         def signal(self, channel: Any, name: str) -> None:
             """Send a signal (TERM, KILL) to the program on a channel (RFC 4254, section 6.9)."""
-            asked = paramiko.Message()
-            asked.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
-            asked.add_int(channel.remote_chanid)
-            asked.add_string("signal")
-            asked.add_boolean(False)  # want reply: no
-            asked.add_string(name)
+            request = paramiko.Message()
+            request.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+            request.add_int(channel.remote_chanid)
+            request.add_string("signal")
+            request.add_boolean(False)  # want reply: no
+            request.add_string(name)
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):  # the connection is closed
-                self._send_user_message(asked)
+                self._send_user_message(request)
 
         _channel_handler_table: ClassVar[dict[int, Any]] = {
             **paramiko.Transport._channel_handler_table,

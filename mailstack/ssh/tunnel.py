@@ -71,10 +71,10 @@ class Tunnel:
                 f"{self.remote.host}: its shell has not said within {_LOOK_SECONDS:g} s what there is",
                 remedy=f"what does `ssh {self.remote.host} sudo -n true` wait for?",
             ) from None
-        told, said = result.stdout.split("\n"), result.stderr or result.stdout
-        place, path, way, user, number, clock, *sockets = [*told, *[""] * 6]
+        lines, output = result.stdout.split("\n"), result.stderr or result.stdout
+        place, path, way, user, number, clock, *sockets = [*lines, *[""] * 6]
         if not (path and number.isdecimal() and clock.isdecimal()):
-            raise HostError(f"{self.remote.host}: its shell does not say what there is", details=last_lines(said))
+            raise HostError(f"{self.remote.host}: its shell does not say what there is", details=last_lines(output))
         if not place:
             raise HostError(
                 f"{self.remote.host}: there is no private directory for secrets in its shared memory (/dev/shm)",
@@ -107,12 +107,12 @@ class Tunnel:
         """Stop listening on these ports."""
         self._forwards.close(ports)
 
-    def joined(self) -> None:
+    def client_joined(self) -> None:
         """Count a command that has connected."""
         with self._lock:
             self._users += 1
 
-    def left(self) -> None:
+    def client_left(self) -> None:
         """Count a command that has disconnected. After the last one, end the connection unless there is a lab."""
         with self._lock:
             self._users -= 1
@@ -121,11 +121,11 @@ class Tunnel:
         with contextlib.suppress(FileNotFoundError), (self.directory / LOCK).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # no command can join meanwhile
             if self._users == 0 and not daemon_client.labs(self.directory):
-                self.leave()
+                self.clean_up()
                 daemon_client.discard(self.directory)
                 self.end()
 
-    def leave(self) -> None:
+    def clean_up(self) -> None:
         """Remove this connection's files from the host."""
         self._bridge.end()
         if self.about:

@@ -21,17 +21,17 @@ LINE_BYTES = 1 << 29
 _KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 
-class Broken(Exception):
+class ProtocolError(Exception):
     """A line is no JSON object, or a value in it is missing or of another type."""
 
 
-def say(stream: io.BufferedRWPair, document: Json) -> None:
+def send(stream: io.BufferedRWPair, document: Json) -> None:
     """Write one object. Raises OSError."""
     stream.write(json.dumps(document).encode() + b"\n")
     stream.flush()
 
 
-def heard(stream: io.BufferedRWPair) -> Json | None:
+def receive(stream: io.BufferedRWPair) -> Json | None:
     """Read one object. Return None when the other side has closed, even within a line. Raises Broken, OSError."""
     line = stream.readline(LINE_BYTES)
     if not line.endswith(b"\n"):
@@ -39,29 +39,29 @@ def heard(stream: io.BufferedRWPair) -> Json | None:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise Broken(str(error)) from None
+        raise ProtocolError(str(error)) from None
     if not isinstance(document, dict):
-        raise Broken(f"a {type(document).__name__}, where an object should be")
+        raise ProtocolError(f"a {type(document).__name__}, where an object should be")
     return document
 
 
 def value(document: Json, name: str, kind: type[T]) -> T:
     """Return a value of an object. Raises Broken when it is missing, or of another type."""
-    found = document.get(name)
-    if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
-        raise Broken(f"{name} is {found!r:.40}, where a {kind.__name__} should be")
-    return found
+    content = document.get(name)
+    if not isinstance(content, kind) or (isinstance(content, bool) and kind is not bool):
+        raise ProtocolError(f"{name} is {content!r:.40}, where a {kind.__name__} should be")
+    return content
 
 
 def items(document: Json, name: str, kind: type[T]) -> list[T]:
     """Return a list of values of one type. Raises Broken."""
-    found = value(document, name, list)
-    if not all(isinstance(each, kind) for each in found):
-        raise Broken(f"{name} has something else in it than {kind.__name__}")
-    return found
+    content = value(document, name, list)
+    if not all(isinstance(each, kind) for each in content):
+        raise ProtocolError(f"{name} has something else in it than {kind.__name__}")
+    return content
 
 
-def told(error: Exception) -> Json:
+def error_document(error: Exception) -> Json:
     """Return an error as an object with all of its parts."""
     if not isinstance(error, MailstackError):
         error = HostError(f"the process that keeps the connection failed: {type(error).__name__}: {error}")
@@ -80,7 +80,7 @@ def error_of(document: Json) -> MailstackError:
     """Return the error that an object describes. Raises Broken."""
     kind = _KINDS.get(value(document, "kind", str))
     if kind is None or not issubclass(kind, MailstackError):
-        raise Broken(f"there is no error of the kind {document['kind']!r:.40}")
+        raise ProtocolError(f"there is no error of the kind {document['kind']!r:.40}")
     error = kind(
         value(document, "error", str), remedy=value(document, "remedy", str), details=value(document, "details", str)
     )

@@ -78,7 +78,7 @@ def refuse_colon(directory: Path) -> None:
     """Raise HostError for a colon in the path: the engine would take the rest for a mount option."""
     if ":" in str(directory):
         raise HostError(
-            f"{directory}: has a colon in its name, where the engine can mount nothing", remedy=refusals.ANOTHER
+            f"{directory}: has a colon in its name, where the engine can mount nothing", remedy=refusals.REMEDY
         )
 
 
@@ -93,27 +93,27 @@ def make(path: Path, marker: Marker) -> None:
     An existing empty directory of this user is used. Safe to call from several processes at once, also while another
     one removes it. Raises HostError for a directory that mailstack did not create for this lab and kind.
     """
-    for left in reversed(range(_TRIES)):
+    for tries_left in reversed(range(_TRIES)):
         try:
-            found = read(path)
-            if found is None:
+            present = read(path)
+            if present is None:
                 _make_new(path, marker)
-                found = read(path)
-            if found is None and left and not os.path.lexists(path):
+                present = read(path)
+            if present is None and tries_left and not os.path.lexists(path):
                 continue  # another process has just removed it
-            if found is None or (found.kind, found.lab) != (marker.kind, marker.lab):
-                raise refusals.in_the_way(path)
+            if present is None or (present.kind, present.lab) != (marker.kind, marker.lab):
+                raise refusals.not_ours(path)
             _close_to_others(path)
             return
         except HostError as error:
-            if not left or not isinstance(error.__cause__, FileNotFoundError):
+            if not tries_left or not isinstance(error.__cause__, FileNotFoundError):
                 raise
 
 
 def read(path: Path) -> Marker | None:
     """Return the marker of a directory that mailstack made for this user; None for anything else. Follows no link."""
     try:
-        with _opened(path) as directory:
+        with _open_directory(path) as directory:
             marker = Marker(**json_file.read(MARKER, directory=directory))
     except (OSError, TypeError):
         return None
@@ -123,15 +123,15 @@ def read(path: Path) -> Marker | None:
 
 def entries(path: Path, kind: str) -> dict[str, Marker]:
     """Return the marked directories of a kind in `path`, by name."""
-    found = {name: read(path / name) for name in names(path)}
-    return {name: marker for name, marker in found.items() if marker and marker.kind == kind}
+    markers = {name: read(path / name) for name in names(path)}
+    return {name: marker for name, marker in markers.items() if marker and marker.kind == kind}
 
 
 def names(path: Path) -> list[str]:
     """Return the names in a directory of this user, without its marker; none when there is no such directory."""
     try:
-        with _opened(path) as directory:
-            return sorted(_listed(directory) - {MARKER})
+        with _open_directory(path) as directory:
+            return sorted(_names_in(directory) - {MARKER})
     except OSError:
         return []
 
@@ -144,8 +144,8 @@ def remove(path: Path) -> None:
     marker = read(path)
     if marker is None:
         return
-    with contextlib.suppress(OSError), _opened(path) as directory:
-        for name in _listed(directory) - {MARKER}:
+    with contextlib.suppress(OSError), _open_directory(path) as directory:
+        for name in _names_in(directory) - {MARKER}:
             _remove_entry(name, directory)
         os.unlink(MARKER, dir_fd=directory)
     try:
@@ -162,13 +162,13 @@ def remove_if_unused(path: Path, besides: Collection[str] = ()) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Lock a marked directory (flock(2)): no other process adds or removes directories in it meanwhile.
 
     Raises FileNotFoundError when it does not exist.
     """
     while True:
-        with _opened(path) as directory:
+        with _open_directory(path) as directory:
             fcntl.flock(directory, fcntl.LOCK_EX)
             if _is_at(directory, path):
                 yield
@@ -185,7 +185,7 @@ def open_file(path: Path, flags: int) -> int:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or status.st_nlink > 1:
         os.close(fd)
-        raise refusals.in_the_way(path)
+        raise refusals.not_ours(path)
     return fd
 
 
@@ -195,12 +195,12 @@ def make_subdirectory(path: Path) -> None:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
     except OSError as error:
-        raise refusals.cannot_be_made(path, error) from error
+        raise refusals.cannot_be_created(path, error) from error
     _close_to_others(path)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_directory(path: Path) -> Iterator[int]:
     """Open a directory of this user, not a symbolic link. Raises OSError."""
     directory = os.open(path, _DIRECTORY)
     try:
@@ -213,14 +213,14 @@ def _opened(path: Path) -> Iterator[int]:
 
 def is_own_directory(path: Path) -> bool:
     """Return whether `path` is a directory of this user, and not a symbolic link."""
-    with contextlib.suppress(OSError), _opened(path):
+    with contextlib.suppress(OSError), _open_directory(path):
         return True
     return False
 
 
-def _listed(directory: int) -> set[str]:
-    with os.scandir(directory) as found:
-        return {entry.name for entry in found}
+def _names_in(directory: int) -> set[str]:
+    with os.scandir(directory) as entries:
+        return {entry.name for entry in entries}
 
 
 def _is_at(directory: int, path: Path) -> bool:
@@ -235,13 +235,13 @@ def _make_new(path: Path, marker: Marker) -> None:
     try:
         _make_parents(path)
         if os.path.lexists(path):
-            with _opened(path) as directory:
-                if _listed(directory):
+            with _open_directory(path) as directory:
+                if _names_in(directory):
                     return
                 # Do not close a directory that is shared with others.
                 if (mode := os.fstat(directory).st_mode) & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX):
                     raise HostError(
-                        f"{path}: is shared with others (mode {stat.S_IMODE(mode):04o})", remedy=refusals.ANOTHER
+                        f"{path}: is shared with others (mode {stat.S_IMODE(mode):04o})", remedy=refusals.REMEDY
                     )
             _mark(path, marker)
             return
@@ -257,7 +257,7 @@ def _make_new(path: Path, marker: Marker) -> None:
                 new.rmdir()
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not os.path.lexists(path):
-            raise refusals.cannot_be_made(path, error) from error
+            raise refusals.cannot_be_created(path, error) from error
 
 
 def _make_parents(path: Path) -> None:
@@ -275,11 +275,11 @@ def _mark(path: Path, marker: Marker) -> None:
 def _close_to_others(path: Path) -> None:
     """Make one of mailstack's directories private to this user (0700). Raises HostError."""
     try:
-        with _opened(path) as directory:
+        with _open_directory(path) as directory:
             if os.fstat(directory).st_mode & 0o077:
                 os.fchmod(directory, 0o700)
     except OSError as error:
-        raise refusals.cannot_be_made(path, error) from error
+        raise refusals.cannot_be_created(path, error) from error
 
 
 def _remove_entry(name: str, directory: int) -> None:

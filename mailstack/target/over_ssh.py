@@ -32,7 +32,7 @@ class SshTarget(Target):
 
     connection: Connection
     socket: str  # the address of the local socket that leads to the engine
-    own: str
+    own_address: str
 
     @property
     def url(self) -> str:
@@ -40,7 +40,7 @@ class SshTarget(Target):
 
     @property
     def own_url(self) -> str:
-        return self.own
+        return self.own_address
 
     @property
     def host(self) -> str:
@@ -51,16 +51,16 @@ class SshTarget(Target):
         return str(self.connection.about["user"])
 
     @property
-    def by_sudo(self) -> bool:
+    def uses_sudo(self) -> bool:
         return bool(self.connection.about["way"] == "sudo")
 
     @property
     def description(self) -> str:
-        way = ", by sudo" if self.by_sudo else ""
+        way = ", by sudo" if self.uses_sudo else ""
         return f"{self.connection.about['socket']} on {self.host}, as {self.user}{way}"
 
     @property
-    def secrets_place(self) -> str:
+    def secrets_directory(self) -> str:
         return self.connection.place
 
     @property
@@ -74,7 +74,7 @@ class SshTarget(Target):
     def look(self) -> None:
         self.connection.look()
 
-    def explained(self, error: MailstackError) -> MailstackError:
+    def root_cause(self, error: MailstackError) -> MailstackError:
         if isinstance(error, InputError):
             return error
         try:
@@ -85,7 +85,7 @@ class SshTarget(Target):
             return gone
         return error
 
-    def unanswered(self, reason: str) -> HostError:
+    def no_answer_error(self, reason: str) -> HostError:
         if "Permission denied" in reason or self.connection.look()["way"] == "denied":
             return target.denied(self)
         return EngineError(f"no Docker engine answers {self.where}", remedy=self.line("provision"))
@@ -116,14 +116,14 @@ class SshTarget(Target):
     def free_bytes(self, path: Path) -> int:
         return handover.free_bytes(self.connection, str(path))
 
-    def ends_in(self, endpoint: str) -> bool:
+    def matches_endpoint(self, endpoint: str) -> bool:
         return endpoint.endswith(f"/{self.connection.host.key}/{ENGINE}")
 
-    def below(self, place: Path) -> Path:
+    def legacy_directory(self, place: Path) -> Path:
         return place / self.connection.host.key
 
 
-def connect(name: str, own: str, ask: Ask) -> SshTarget:
+def connect(name: str, own_address: str, ask: Ask) -> SshTarget:
     """Connect to the host `name`; `own` is the address of the engine that the user has chosen besides, if any.
 
     Raises InputError for an invalid host, HostError when it cannot be reached.
@@ -137,5 +137,5 @@ def connect(name: str, own: str, ask: Ask) -> SshTarget:
         )
     url = f"unix://{directory / ENGINE}"
     # In a process that was started for this host, `own` is the host's engine.
-    near = own.startswith("unix://") and own != url
-    return SshTarget(daemon_client.join(host, directory, ask), url, own if near else DEFAULT_URL)
+    has_own_engine = own_address.startswith("unix://") and own_address != url
+    return SshTarget(daemon_client.join(host, directory, ask), url, own_address if has_own_engine else DEFAULT_URL)

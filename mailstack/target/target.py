@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.network import ports
-from mailstack.runner.local import Local, Runs
+from mailstack.runner.local import CommandRunner, Local
 from mailstack.storage import directories, json_file
 from mailstack.text import hint
 
@@ -55,7 +55,7 @@ class Target(Protocol):
         return "this user"
 
     @property
-    def by_sudo(self) -> bool:
+    def uses_sudo(self) -> bool:
         """Whether the engine is reached by sudo, because the user is not in its group."""
         return False
 
@@ -65,7 +65,7 @@ class Target(Protocol):
         return self.url
 
     @property
-    def secrets_place(self) -> str:
+    def secrets_directory(self) -> str:
         """The directory for the labs' files on the engine's machine."""
         return str(directories.root())
 
@@ -75,7 +75,7 @@ class Target(Protocol):
         return {"DOCKER_HOST": self.url, VARIABLE: self.host}
 
     @property
-    def runner(self) -> Runs:
+    def runner(self) -> CommandRunner:
         """The runner for commands on the engine's machine, as far as it can be reached: local, or over SSH."""
         return Local()
 
@@ -102,11 +102,11 @@ class Target(Protocol):
         """Check that the target is still reachable."""
         return
 
-    def explained(self, error: MailstackError) -> MailstackError:
+    def root_cause(self, error: MailstackError) -> MailstackError:
         """Return the cause of an error: when a host is unreachable, everything fails because of that."""
         return error
 
-    def unanswered(self, reason: str) -> HostError:
+    def no_answer_error(self, reason: str) -> HostError:
         """Return the error for an engine that did not answer; `reason` is the library's message."""
         if "timed out" in reason and "connect timeout" not in reason:
             return EngineError(
@@ -159,11 +159,11 @@ class Target(Protocol):
             path = path.parent
         return shutil.disk_usage(path).free
 
-    def ends_in(self, endpoint: str) -> bool:
+    def matches_endpoint(self, endpoint: str) -> bool:
         """Return whether a recorded endpoint is this target's, in any runtime directory."""
         return endpoint.endswith(self.url)
 
-    def below(self, place: Path) -> Path:
+    def legacy_directory(self, place: Path) -> Path:
         """Return the directory of this target's labs in a runtime directory of a version without markers."""
         return place
 

@@ -29,7 +29,7 @@ class RunLab:
     def join(self) -> RunningLab:
         """Return the lab, once it is up and proven. Raises MailstackError."""
         name = self._request.name
-        self._leases.join()
+        self._leases.acquire()
         try:
             if not self._keep:  # removes the lab if this process and the other workers are killed
                 guard(self._engine.target, self._home, name, Local())
@@ -40,12 +40,12 @@ class RunLab:
             # nothing was made, or what was made is removed, no engine is asked: it may never have been there.
             made = LabDirectory(self._home, name).is_made()
             with contextlib.suppress(MailstackError):  # the first error is the one to report
-                self._leases.leave(self._remove if made else lambda: None)
+                self._leases.release(self._remove if made else lambda: None)
             raise
 
     def leave(self) -> None:
         """Give up the hold; the last worker removes the lab, unless it is to be kept. Raises MailstackError."""
-        self._leases.leave(self._remove)
+        self._leases.release(self._remove)
 
     def _remove(self) -> None:
         if not self._keep:

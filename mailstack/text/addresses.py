@@ -23,14 +23,14 @@ _LONGEST_DOMAIN = _LONGEST - 1 - _LONGEST_LOCAL
 NO_ADDRESS, NO_DOMAIN = "is no address", "is no domain"
 
 # Characters that RFC 5321 allows and a server of the lab does not accept.
-_NOWHERE = {
+_REFUSED = {
     "+": "what follows a + is a detail, not part of the name (RFC 5233; postconf(5), recipient_delimiter)",
     "/": "a directory is named after the address",
     "!": "Postfix takes it for a route, a!b for b@a, and relays no such mail (postconf(5), allow_untrusted_routing)",
     "%": "Postfix takes it for a route, a%b for a@b, and relays no such mail (postconf(5), allow_untrusted_routing)",
     "{": "IMAP takes it for the beginning of a literal (RFC 3501, section 4.3)",
 }
-_NOT_FIRST = {
+_REFUSED_FIRST = {
     "#": "a line that begins with it is a comment to Postfix and Dovecot",
     "|": "`mail` takes it for a program to pipe the mail into",
     "-": "programs take it for an option (postconf(5), allow_min_user)",
@@ -94,12 +94,12 @@ def address_flaw(address: str) -> str:
     if len(local) > _LONGEST_LOCAL:
         return f"has {len(local)} characters before the @; {_LONGEST_LOCAL} are allowed (RFC 5321, section 4.5.3.1.1)"
     for character in local:
-        if reason := _NOWHERE.get(character):
+        if reason := _REFUSED.get(character):
             return f"cannot have {character} in it: {reason}"
-    if reason := _NOT_FIRST.get(local[0]):
+    if reason := _REFUSED_FIRST.get(local[0]):
         return f"cannot begin with {local[0]}: {reason}"
-    if wrong := domain_flaw(domain.lower()):
-        return NO_ADDRESS if wrong == NO_DOMAIN else f"has a domain that {wrong}"
+    if problem := domain_flaw(domain.lower()):
+        return NO_ADDRESS if problem == NO_DOMAIN else f"has a domain that {problem}"
     return "" if is_address(address) else NO_ADDRESS
 
 

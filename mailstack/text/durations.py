@@ -14,12 +14,12 @@ def spoken(seconds: float) -> str:
     if (whole := round(seconds)) < 60:
         return f"{whole} s"
     if whole < 3600:
-        return _two(whole, 60, "min", "s")
+        return _two_units(whole, 60, "min", "s")
     if (minutes := round(seconds / 60)) < 24 * 60:
-        return _two(minutes, 60, "h", "min")
-    return _two(round(seconds / 3600), 24, "d", "h")
+        return _two_units(minutes, 60, "h", "min")
+    return _two_units(round(seconds / 3600), 24, "d", "h")
 
 
-def _two(count: int, size: int, large: str, small: str) -> str:
+def _two_units(count: int, size: int, large: str, small: str) -> str:
     many, few = divmod(count, size)
     return f"{many} {large}" + (f" {few} {small}" if few else "")

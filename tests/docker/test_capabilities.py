@@ -20,7 +20,7 @@ from mailstack.lab import readiness
 from mailstack.lab.running import RunningLab, project
 from mailstack.model import SERVICES, Deadline
 from mailstack.protocol import smtp
-from mailstack.runner.local import Local, must
+from mailstack.runner.local import Local, run_checked
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -65,7 +65,7 @@ def with_capabilities(lab: RunningLab, service: str, names: list[str], overlay: 
     # With Dovecot Postfix, too: each smtpd(8) keeps its connection to Dovecot, and answers 454 once when it is gone.
     anew = [service, *(["postfix"] if service == "dovecot" else [])]
     up = there.command("up", "-d", "--no-build", "--no-deps", "--force-recreate", "--timeout", "2", *anew)
-    must(runner, up, deadline=Deadline.after(60))
+    run_checked(runner, up, deadline=Deadline.after(60))
 
 
 def works(lab: RunningLab, service: str) -> None:

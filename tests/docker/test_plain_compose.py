@@ -173,7 +173,10 @@ def test_neither_plain_compose_nor_the_controller_takes_what_is_the_other_s(plai
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MAILSTACK_OWNER", OWNER)
             assert engines.here().labs(OWNER) == {}
-            assert (down.everything(engines.here(), lambda _: None), down.stale(engines.here(), lambda _: None)) == (
+            assert (
+                down.remove_all(engines.here(), lambda _: None),
+                down.remove_stale(engines.here(), lambda _: None),
+            ) == (
                 [],
                 [],
             )

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from mailstack.actions import queues
-from mailstack.actions.sending import ROUTE_HEADER, STUDENT
+from mailstack.actions.sending import ROUTE_HEADER
 from mailstack.checks import smuggling
 from mailstack.checks.bench import Bench
 from mailstack.lab.running import RunningLab
-from mailstack.model import Deadline
+from mailstack.model import STUDENT, Deadline
 from mailstack.protocol import smtp
 from mailstack.protocol.smtp import Smtp
 from mailstack.roles import Role

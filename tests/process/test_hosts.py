@@ -24,7 +24,7 @@ from mailstack.model import Result
 def test_hosts_are_named_one_by_one_or_by_a_file_and_each_counts_once(tmp_path: Path) -> None:
     file = tmp_path / "hosts"
     file.write_text("# the class\nbox-1\n\nssh://student@box-2:2222  # the second\n")
-    assert several.named(["box-0", f"@{file}", "box-1"]) == ["box-0", "box-1", "ssh://student@box-2:2222"]
+    assert several.expand(["box-0", f"@{file}", "box-1"]) == ["box-0", "box-1", "ssh://student@box-2:2222"]
 
 
 @pytest.mark.parametrize("text", [None, "", "# nobody\n", b"\xff\xfe"])
@@ -33,19 +33,19 @@ def test_a_file_without_hosts_is_the_users_mistake(tmp_path: Path, text: str | b
     if text is not None:
         file.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(InputError, match=str(file)):
-        several.named([f"@{file}"])
+        several.expand([f"@{file}"])
 
 
 def test_each_host_gets_the_command_line_with_itself_alone_and_a_folder_of_its_own() -> None:
     argv = ["experiment", "--host", "a", "--host=ssh://b@c:22", "--out", "report", "--json"]
-    assert several.alone(argv, "ssh://b@c:22", "b-c-22") == [
+    assert several.host_argv(argv, "ssh://b@c:22", "b-c-22") == [
         *("experiment", "--out", "report/b-c-22", "--json", "--host", "ssh://b@c:22")
     ]
-    assert several.alone(["up", "--out=x"], "a", "a") == ["up", "--out=x/a", "--json", "--host", "a"]
+    assert several.host_argv(["up", "--out=x"], "a", "a") == ["up", "--out=x/a", "--json", "--host", "a"]
 
 
 def test_each_host_has_files_of_its_own_whichever_way_they_are_named() -> None:
-    words = several.alone(["check", "--junit", "there/results.xml", "auth"], "a", "a")
+    words = several.host_argv(["check", "--junit", "there/results.xml", "auth"], "a", "a")
     assert words[:4] == ["check", "--junit", "there/results-a.xml", "auth"]
     environment = {
         "MAILSTACK_EXPERIMENT_OUT": "report",
@@ -61,7 +61,7 @@ def test_each_host_has_files_of_its_own_whichever_way_they_are_named() -> None:
 
 @given(some.lists(some.text(), unique=True))
 def test_no_two_hosts_have_the_same_files_and_none_leads_elsewhere(hosts: list[str]) -> None:
-    names = several.called(hosts)
+    names = several.file_names(hosts)
     assert len(set(names.values())) == len(hosts) == len(names)
     assert all(re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", name) for name in names.values())
 
@@ -112,15 +112,15 @@ def test_ctrl_c_ends_the_command_on_every_host(tmp_path: Path, runtime: Path) ->
 
 
 def test_an_interruption_tells_where_it_came_too_late_and_what_could_not_be_tidied_up() -> None:
-    def ended(host: str, code: int, *messages: str) -> Future[several.Ended]:
-        future: Future[several.Ended] = Future()
-        future.set_result(several.Ended(host, code, 1.0, None, messages))
+    def ended(host: str, code: int, *messages: str) -> Future[several.HostResult]:
+        future: Future[several.HostResult] = Future()
+        future.set_result(several.HostResult(host, code, 1.0, None, messages))
         return future
 
-    unborn: Future[several.Ended] = Future()
+    unborn: Future[several.HostResult] = Future()
     unborn.set_exception(Interrupted("interrupted"))
     tasks = [ended("a", 0), ended("b", 130), ended("c", 3, "mailstack: c: the connection was cut"), unborn]
-    assert list(several.otherwise(tasks)) == [
+    assert list(several.other_results(tasks)) == [
         "a: was done before",
         "c: ended with code 3: c: the connection was cut",
     ]
@@ -190,18 +190,18 @@ def test_a_host_whose_process_is_ended_by_a_signal_has_failed_and_is_named(
     ],
 )
 def test_success_is_a_code_of_0_and_an_answer(result: Result, code: int, told: str) -> None:
-    each = several.ended("h", result, 1.0)
-    assert (each.code, several.told(each)[-1]) == (code, told)
+    each = several.host_result("h", result, 1.0)
+    assert (each.code, several.summary(each)[-1]) == (code, told)
 
 
 @pytest.mark.parametrize("answer", ["7", "null", '"verified"', '{"verified": 1, "lab": []}', '{"removed": [1]}', "[]"])
 def test_an_answer_of_another_shape_is_an_answer(answer: str) -> None:
-    assert several.told(several.ended("h", Result(0, answer, ""), 1.0)) == ("done",)
+    assert several.summary(several.host_result("h", Result(0, answer, ""), 1.0)) == ("done",)
 
 
 def test_of_a_long_failure_the_table_has_what_happened_and_what_to_do() -> None:
     lines = ["mailstack: it failed", *(f"  line {number}" for number in range(50)), "  → mend it"]
-    told = several.told(several.ended("h", Result(3, "", "\n".join(lines)), 1.0))
+    told = several.summary(several.host_result("h", Result(3, "", "\n".join(lines)), 1.0))
     assert (told[0], told[1], told[-2], told[-1]) == ("it failed", "…", "line 49", "→ mend it")
     assert len(told) <= 12
 

@@ -18,7 +18,7 @@ import pytest
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError, Interrupted
 from mailstack.model import Command, Deadline
 from mailstack.runner import output
-from mailstack.runner.local import Local, shown
+from mailstack.runner.local import Local, shell_line
 from tests.runs import Commands, gone, number, sh
 
 pytestmark = pytest.mark.process
@@ -178,7 +178,7 @@ def test_a_command_that_does_not_exist_is_an_error_of_the_host() -> None:
 
 def test_what_is_shown_of_a_command_has_neither_its_environment_nor_its_input() -> None:
     command = Command(("/usr/bin/tool", "a b"), {"TOKEN": "hunter2"}, b"hunter2")
-    assert shown(command) == "tool 'a b'"
+    assert shell_line(command) == "tool 'a b'"
 
 
 def test_a_child_keeps_the_descriptors_that_it_is_to_inherit(tmp_path: Path) -> None:

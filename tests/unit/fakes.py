@@ -73,10 +73,10 @@ class FakeTarget:
     url: str = "unix:///nowhere/docker.sock"
     own_url: str = ""
     user: str = "somebody"
-    by_sudo: bool = False
+    uses_sudo: bool = False
     shares_kernel: bool = False
     clock_ahead: float = 0.0
-    secrets_place: str = "/dev/shm/fake"
+    secrets_directory: str = "/dev/shm/fake"
     runner: FakeRunner = field(default_factory=FakeRunner)
     taken: tuple[int, ...] = ()  # ports of this machine that cannot be forwarded
     busy: tuple[int, ...] = ()  # ports of the target in use
@@ -103,10 +103,10 @@ class FakeTarget:
         if self.gone:
             raise self.gone
 
-    def explained(self, error: MailstackError) -> MailstackError:
+    def root_cause(self, error: MailstackError) -> MailstackError:
         return self.gone or error
 
-    def unanswered(self, reason: str) -> HostError:
+    def no_answer_error(self, reason: str) -> HostError:
         return EngineError(f"no Docker engine answers {self.where}", details=reason)
 
     def files_of(self, files: Path) -> str:
@@ -137,10 +137,10 @@ class FakeTarget:
     def free_bytes(self, path: Path) -> int:
         return self.free
 
-    def ends_in(self, endpoint: str) -> bool:
+    def matches_endpoint(self, endpoint: str) -> bool:
         return endpoint.endswith(self.url)
 
-    def below(self, place: Path) -> Path:
+    def legacy_directory(self, place: Path) -> Path:
         return place
 
 

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from mailstack.actions.accounts import Accounts
-from mailstack.actions.queue_watch import Looks
+from mailstack.actions.queue_watch import QueueInspector
 from mailstack.config import files, render
 from mailstack.errors import InputError
 from mailstack.model import UNLIMITED, Account, Domain, Lab
@@ -20,7 +20,7 @@ LAB = Lab("example.com", (Domain("example.com"),), (Account("alice@example.com")
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    files.put(tmp_path, files.wanted(tmp_path, LAB))
+    files.write(tmp_path, files.desired(tmp_path, LAB))
     return tmp_path
 
 
@@ -44,7 +44,7 @@ def test_what_postfix_is_told_has_no_password_in_it(directory: Path) -> None:
 
 def test_added_accounts_stay_when_the_definition_is_written_again(directory: Path) -> None:
     files.add(directory, {Account("dora@example.com"): Secret("hers")})
-    files.put(directory, files.wanted(directory, LAB))
+    files.write(directory, files.desired(directory, LAB))
     assert files.added(directory) == [Account("dora@example.com")]
     assert files.passwords(directory)["dora@example.com"].reveal() == "hers"
 
@@ -91,7 +91,7 @@ def test_passwords_of_added_accounts_are_blotted_out_too(directory: Path) -> Non
 
 
 def test_every_secret_of_a_lab_is_blotted_out_the_user_s_own_and_private_keys_too(directory: Path) -> None:
-    files.put(directory, files.wanted(directory, LAB, outside=Secret("someone@example.net:my own & secret\n")))
+    files.write(directory, files.desired(directory, LAB, outside=Secret("someone@example.net:my own & secret\n")))
     relay = files.read_relay(directory)
     keys = [line for name in files.SERVER_NAMES for line in (directory / f"{name}.pem").read_text().splitlines()]
     key = keys[1 : next(n for n, line in enumerate(keys) if line.startswith("-----END"))]
@@ -105,11 +105,11 @@ def test_every_secret_of_a_lab_is_blotted_out_the_user_s_own_and_private_keys_to
 
 def test_a_change_that_is_taken_back_leaves_the_added_accounts(directory: Path) -> None:
     files.add(directory, {Account("dora@example.com"): Secret("hers")})
-    before = files.kept(directory)
+    before = files.snapshot(directory)
     (directory / "mailboxes").write_text("something else")
-    files.put_back(directory, before)
+    files.restore(directory, before)
     assert files.added(directory) == [Account("dora@example.com")]
-    assert files.kept(directory) == before
+    assert files.snapshot(directory) == before
 
 
 def test_accounts_that_others_add_and_remove_meanwhile_are_passed_over(directory: Path) -> None:
@@ -140,5 +140,5 @@ def test_a_mailbox_is_made_without_a_look_at_those_that_were_made_before(directo
         def add(self, address: str, **how: object) -> Secret:
             return Secret(address)
 
-    factory = MailboxFactory(cast(Accounts, Adding()), "test", queues=cast(Looks, None))
+    factory = MailboxFactory(cast(Accounts, Adding()), "test", queues=cast(QueueInspector, None))
     assert factory("dora").address.endswith("@example.com")

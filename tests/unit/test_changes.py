@@ -1,10 +1,11 @@
-"""Leases on temporary accounts of a lab: real processes, real locks."""
+"""The record of changes to a lab: real processes, real locks."""
 
 from __future__ import annotations
 
 import fcntl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +13,21 @@ from pathlib import Path
 import pytest
 
 from mailstack.errors import HostError
-from mailstack.lab.account_leases import AccountLease, left
+from mailstack.lab import changes
+from mailstack.lab.changes import ACCOUNTS, Change, changing, unfinished
 
 pytestmark = pytest.mark.process
 
+TWO = ("a@example.com", "b@example.com")
 ADDS = (
-    "import sys; from pathlib import Path; from mailstack.lab.account_leases import AccountLease; "
-    "lease = AccountLease(Path(sys.argv[1])); lease.note(['a@example.com', 'b@example.com']); "
+    "import sys; from pathlib import Path; from mailstack.lab.changes import Change; "
+    f"change = Change(Path(sys.argv[1])); change.note({list(TWO)}); "
 )
 
 
 @contextmanager
 def other(lab: Path, then: str = "print(flush=True)") -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process that has added two accounts and runs until it is killed."""
+    """Start a process that has noted two accounts and runs until it is killed."""
     words = [sys.executable, "-c", f"{ADDS}{then}; sys.stdin.read()", str(lab)]
     with subprocess.Popen(words, stdin=-1, stdout=-1) as process:
         assert process.stdout and process.stdout.readline() == b"\n"
@@ -32,70 +35,100 @@ def other(lab: Path, then: str = "print(flush=True)") -> Iterator[subprocess.Pop
         process.kill()
 
 
-def test_what_a_killed_process_has_added_is_left_and_is_told_once(tmp_path: Path) -> None:
+def accounts(lab: Path) -> list[tuple[str, ...]]:
+    """Return the accounts of each unfinished change."""
+    return [change.accounts for change in unfinished(lab)]
+
+
+def test_a_change_is_unfinished_once_its_process_was_killed(tmp_path: Path) -> None:
     with other(tmp_path):
-        assert list(left(tmp_path)) == []
-    assert list(left(tmp_path)) == [["a@example.com", "b@example.com"]]
-    assert list(left(tmp_path)) == []
+        assert unfinished(tmp_path) == []
+    (change,) = unfinished(tmp_path)
+    assert (change.command, change.accounts, change.servers) == (ACCOUNTS, TWO, False)
+    assert time.time() - 60 < change.since <= time.time()
 
 
-def test_what_could_not_be_removed_is_told_again(tmp_path: Path) -> None:
+def test_an_unfinished_change_stays_on_record_until_it_is_struck_out(tmp_path: Path) -> None:
     with other(tmp_path):
         pass
-    next(left(tmp_path))  # and no further: an error, say
-    assert len(list(left(tmp_path))) == 1
+    assert len(unfinished(tmp_path)) == len(unfinished(tmp_path)) == 1
+    changes.strike_out(unfinished(tmp_path))
+    assert unfinished(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "then",
-    ["lease.removed(['a@example.com', 'b@example.com']); print(flush=True)", "lease.disown(); print(flush=True)"],
-)
-def test_what_was_removed_or_is_to_stay_is_not_left(then: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("then", [f"change.removed({list(TWO)}); print(flush=True)", "change.end(); print(flush=True)"])
+def test_a_change_that_has_ended_leaves_no_record(then: str, tmp_path: Path) -> None:
     with other(tmp_path, then):
         pass
-    assert list(left(tmp_path)) == []
-    assert list((tmp_path / "guests").iterdir()) == []
+    assert unfinished(tmp_path) == []
+    assert list((tmp_path / "changes").iterdir()) == []
 
 
-def test_a_child_that_was_forked_owns_nothing(tmp_path: Path) -> None:
-    # The child is the one that speaks: by then it has let go of what it was born with.
+def test_a_forked_child_holds_no_change(tmp_path: Path) -> None:
+    # The child speaks: by then it has closed what it inherited.
     with other(tmp_path, "import os; os.fork() or print(flush=True)") as parent:
         parent.kill()
         parent.wait()
-        assert len(list(left(tmp_path))) == 1
+        assert accounts(tmp_path) == [TWO]
 
 
-def test_nobody_takes_a_guest_that_is_only_just_coming_for_one_that_was_left(
+def test_a_change_that_is_being_written_down_is_not_taken_for_an_interrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who did would wait for the lab's lock, which this one has, and this one for the other's."""
     lock = fcntl.flock
-    seen: list[list[list[str]]] = []
+    seen: list[list[tuple[str, ...]]] = []
 
     def late(fd: int, operation: int) -> None:
         if operation == fcntl.LOCK_EX and not seen:  # others look a moment before
-            seen.append(list(left(tmp_path)))
+            seen.append(accounts(tmp_path))
         lock(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    lease = AccountLease(tmp_path)
-    lease.note(["a@example.com"])
+    change = Change(tmp_path)
+    change.note(["a@example.com"])
     assert seen == [[]]
-    assert list(left(tmp_path)) == []
-    lease.removed(["a@example.com"])
-    assert list((tmp_path / "guests").iterdir()) == []
+    assert unfinished(tmp_path) == []
+    change.removed(["a@example.com"])
+    assert list((tmp_path / "changes").iterdir()) == []
 
 
-def test_one_s_own_accounts_are_not_left_as_long_as_one_lives(tmp_path: Path) -> None:
-    lease = AccountLease(tmp_path)
-    lease.note(["a@example.com"])
-    lease.removed(["b@example.com"])
-    assert list(left(tmp_path)) == []
-    lease.disown()
+def test_two_readers_see_the_same_unfinished_change(tmp_path: Path) -> None:
+    with other(tmp_path):
+        pass
+    (path,) = (tmp_path / "changes").iterdir()
+    with path.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        assert accounts(tmp_path) == [TWO]
 
 
-def test_a_lab_that_has_gone_is_not_made_again_for_its_guests(tmp_path: Path) -> None:
+def test_a_change_of_this_process_is_not_unfinished(tmp_path: Path) -> None:
+    change = Change(tmp_path)
+    change.note(["a@example.com"])
+    change.removed(["b@example.com"])
+    assert unfinished(tmp_path) == []
+    change.end()
+
+
+def test_a_removed_lab_is_not_made_again_for_a_change(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be written"):
-        AccountLease(tmp_path / "gone").note(["a@example.com"])
+        Change(tmp_path / "gone").note(["a@example.com"])
     assert list(tmp_path.iterdir()) == []
-    assert list(left(tmp_path / "gone")) == []
+    assert unfinished(tmp_path / "gone") == []
+
+
+def test_a_change_that_failed_stays_on_record_with_its_command_and_mark(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), changing(tmp_path, "check", "check-1") as change:
+        raise ZeroDivisionError
+    assert unfinished(tmp_path) == []  # as long as its process lives
+    change._close()
+    (left,) = unfinished(tmp_path)
+    assert (left.command, left.mark, left.servers) == ("check", "check-1", True)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]\n", '{"since": "soon"}\na@example.com\nb@exam'])
+def test_a_damaged_record_is_read_as_far_as_it_goes(text: str, tmp_path: Path) -> None:
+    (tmp_path / "changes").mkdir()
+    (tmp_path / "changes" / "1").write_text(text)
+    (left,) = unfinished(tmp_path)
+    assert (left.command, left.since) == ("a command", 0.0)
+    assert left.accounts == (("a@example.com",) if "since" in text else ())

@@ -45,7 +45,7 @@ def test_a_lab_whose_definition_sets_all_subnets_claims_none(world: World) -> No
     document = {"networks": {"mail": {"name": "x_mail", "ipam": {"config": [{"subnet": "10.1.2.0/27"}]}}}}
     networks = [Network("other", {}, ("10.1.2.0/27",))]
     lab = State("mine", "me", "never", "tag", (), {})
-    assert claims.of_subnets(world.tools.target, world.home, lab, document, networks) == {}
+    assert claims.allocate_subnets(world.tools.target, world.home, lab, document, networks) == {}
 
 
 @pytest.mark.parametrize(

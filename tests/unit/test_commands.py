@@ -68,7 +68,7 @@ def lab(launch: FakeLaunch) -> RunningLab:
     engine = launch.reached
     directory = homes.directory(engine, "a")
     directory.make()
-    files.put(directory.files, files.wanted(directory.files, LAB))
+    files.write(directory.files, files.desired(directory.files, LAB))
     ports = {name: 20000 + number for number, name in enumerate(PORTS)}
     directory.save(state.State("a", "me@here", "never", "tag", ("lab.yaml",), ports, document=DOCUMENT))
     engine.states["mailstack-a"] = list(SERVICES)

@@ -43,5 +43,5 @@ def test_a_host_that_is_silent_is_given_up(lone: Both, monkeypatch: pytest.Monke
         lone[1].port(1)
 
 
-def test_a_line_that_is_no_socket_has_nothing_unsent() -> None:
-    assert not remote._unsent(object())
+def test_a_line_that_is_no_socket_has_no_unsent_data() -> None:
+    assert not remote._has_unsent_data(object())

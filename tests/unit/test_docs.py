@@ -170,7 +170,7 @@ def test_each_room_of_the_package_is_in_the_architecture() -> None:
 
 def test_doctor_s_findings_carry_a_remedy_where_something_is_missing() -> None:
     finding = doctor.Finding("engine", False, "no", "do this")
-    assert not doctor.fit([finding]) and doctor.fit([doctor.Finding("images", False, "no", required=False)])
+    assert not doctor.is_ready([finding]) and doctor.is_ready([doctor.Finding("images", False, "no", required=False)])
 
 
 @pytest.mark.parametrize("variable", ["", "1"])

@@ -54,7 +54,7 @@ def test_what_is_not_composes_is_removed_by_its_labels(standing: World) -> None:
 def test_a_lab_without_a_directory_is_found_by_its_labels(standing: World) -> None:
     standing.directory.remove()
     assert [step for step, _ in plan(standing)] == ["compose down"]
-    assert down.everything(standing.tools.engine, standing.said.append, standing.tools) == [NAME]
+    assert down.remove_all(standing.tools.engine, standing.said.append, standing.tools) == [NAME]
     assert standing.api.all() == set()
 
 
@@ -66,7 +66,7 @@ def test_another_owners_lab_stays_but_an_own_directory_of_its_name_goes(standing
         with pytest.raises(InputError, match=f"the lab “{NAME}” on this engine belongs to somebody"):
             attempt(standing)
     assert standing.api.all() == WHOLE and not standing.directory.path.exists()
-    assert down.everything(standing.tools.engine, standing.said.append, standing.tools) == []
+    assert down.remove_all(standing.tools.engine, standing.said.append, standing.tools) == []
 
 
 def test_of_a_lab_that_two_owners_have_parts_of_compose_is_not_asked_and_only_ones_own_goes(standing: World) -> None:
@@ -94,16 +94,16 @@ def test_without_an_engine_nothing_is_removed(standing: World) -> None:
 
 
 def test_stale_labs_are_those_that_were_left(standing: World) -> None:
-    assert down.stale(standing.tools.engine, standing.said.append, standing.tools) == []
+    assert down.remove_stale(standing.tools.engine, standing.said.append, standing.tools) == []
     found = standing.directory.load()
     assert found
     standing.directory.save(replace(found, stays=False))
     (left,) = down.dry_run_several(standing.tools.engine, standing.said.append, stale=True, using=standing.tools)
     assert (left.lab, standing.api.all()) == (NAME, WHOLE)
-    assert down.stale(standing.tools.engine, standing.said.append, standing.tools) == [NAME]
+    assert down.remove_stale(standing.tools.engine, standing.said.append, standing.tools) == [NAME]
     assert standing.api.all() == set()
 
 
 def test_a_lab_whose_time_has_passed_is_stale(world: World) -> None:
     up.up(world.tools.engine, Request(NAME, ttl=-1), world.said.append, world.tools)
-    assert down.stale(world.tools.engine, world.said.append, world.tools) == [NAME]
+    assert down.remove_stale(world.tools.engine, world.said.append, world.tools) == [NAME]

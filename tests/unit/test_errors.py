@@ -71,9 +71,9 @@ def test_an_error_as_a_whole_has_what_was_added_to_it() -> None:
 
 
 def test_the_command_line_shows_all_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    from mailstack.cli.main import tell
+    from mailstack.cli.main import print_error
 
-    tell(whole())
+    print_error(whole())
     assert capsys.readouterr().err == f"mailstack: {TEXT}\n"
 
 
@@ -107,10 +107,10 @@ def test_a_step_of_the_experiment_that_an_error_ends_shows_all_of_it() -> None:
 
 # Where a part of an error is wanted: in a line of progress; and where something is added to it.
 PARTS = {
-    ("base.py", "pulled"),
-    ("provision.py", "_named"),
-    ("over_ssh.py", "explained"),
-    ("execution.py", "_explained"),
+    ("base.py", "has_or_pulls"),
+    ("provision.py", "_naming_host"),
+    ("over_ssh.py", "root_cause"),
+    ("execution.py", "_with_logs"),
 }
 NAMES = {name for name in vars(errors) if name in _tree()}
 

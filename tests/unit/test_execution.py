@@ -22,7 +22,7 @@ MARK = b"mailstack-1:"
 
 def after_mark(*pieces: bytes) -> bytes:
     found = bytearray()
-    begin = execution.Begin(MARK, found.extend)
+    begin = execution.OutputStart(MARK, found.extend)
     for piece in pieces:
         begin(piece)
     begin.finish()
@@ -47,7 +47,7 @@ def test_without_a_mark_what_the_shell_has_said_last_is_what_there_is() -> None:
 @pytest.mark.process
 def test_the_line_runs_the_command_after_the_mark_in_any_shell(shell: str, tmp_path: Path) -> None:
     words = ("printf", "%s|", "a b", "it's", '"', "$HOME", "`id`", "*", "\\", "-n", "")
-    line = execution.line_of(Command(words, {"X": "1 2"}), MARK)
+    line = execution.login_shell_line(Command(words, {"X": "1 2"}), MARK)
     done = subprocess.run([shell, "-c", line], capture_output=True, check=True, cwd=tmp_path)
     assert done.stdout == MARK + "|".join((*words[2:], "")).encode()
     assert done.stderr == MARK
@@ -56,7 +56,7 @@ def test_the_line_runs_the_command_after_the_mark_in_any_shell(shell: str, tmp_p
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.process
 def test_the_command_takes_the_place_of_the_shell(shell: str) -> None:
-    line = execution.line_of(Command(("sh", "-c", "kill -KILL $$")), MARK)
+    line = execution.login_shell_line(Command(("sh", "-c", "kill -KILL $$")), MARK)
     assert subprocess.run([shell, "-c", line], capture_output=True, check=False).returncode == -signal.SIGKILL
 
 

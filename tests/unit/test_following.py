@@ -124,13 +124,13 @@ class Container:
             return [*self._past[:1], FAILED]
         return list(self._past)
 
-    def last_of_log(self, container: str) -> bytes:
+    def last_line(self, container: str) -> bytes:
         return self._past[-1] if self._past else b""
 
     def open_events(self, container: str) -> Stream:
         return self._events
 
-    def runs(self, container: str) -> bool:
+    def is_running(self, container: str) -> bool:
         return self._runs
 
 
@@ -178,7 +178,7 @@ def test_what_following_leaves_out_at_its_end_is_read() -> None:
 def test_a_stream_that_falls_silent_although_there_are_newer_lines_is_opened_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(following, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(following, "CHECK_SECONDS", 0.01)
     container = Container(Stream(A, ends=False), Stream(D), past=[A])
     heard = []
     for piece in Log(container, "id", None):
@@ -232,7 +232,7 @@ def test_a_log_that_has_ended_leaves_no_thread() -> None:
 
 
 def test_a_reader_who_is_slow_has_few_lines_held_for_it_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_HELD", 10)
+    monkeypatch.setattr(following, "_BUFFERED", 10)
     given, ended = [], threading.Event()
 
     def endless() -> Iterator[bytes]:

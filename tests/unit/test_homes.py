@@ -24,7 +24,7 @@ def test_a_lab_of_an_engine_that_is_gone_is_found_by_the_endpoint(standing: Worl
 def test_without_an_engine_an_unknown_lab_is_nowhere(world: World) -> None:
     world.api.gone = True
     found = homes.known_directory(world.tools.engine, NAME)
-    assert (found.home, found.load()) == (homes.nowhere(), None)
+    assert (found.home, found.load()) == (homes.no_home(), None)
 
 
 def test_without_an_engine_a_lab_of_another_endpoint_is_not_taken_for_it(standing: World) -> None:
@@ -32,7 +32,7 @@ def test_without_an_engine_a_lab_of_another_endpoint_is_not_taken_for_it(standin
     other = Home(standing.home.root, "unix:///other.sock", "ANOTHER")
     LabDirectory(other, NAME).make()
     standing.api.gone = True
-    assert homes.on_other_engines(homes.nowhere(), NAME) == ["unix:///other.sock"]
+    assert homes.on_other_engines(homes.no_home(), NAME) == ["unix:///other.sock"]
     with pytest.raises(EngineError):
         homes.known_directory(standing.tools.engine, NAME)
 

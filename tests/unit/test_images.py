@@ -116,13 +116,13 @@ def built(engine: FakeEngine) -> FakeRunner:
 
 def test_a_host_that_can_pull_the_base_builds_though_the_images_are_here() -> None:
     engine, here = FakeEngine(registry=(BASE,)), FakeEngine("a:1")
-    assert build.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, here=here)
+    assert build.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, own_engine=here)
     assert engine.held == {BASE, "a:1"}
 
 
 def test_a_host_without_a_way_to_the_base_is_sent_the_images_that_it_lacks() -> None:
     engine, here, runner, said = FakeEngine("b:1"), FakeEngine("a:1", "b:1"), FakeRunner(), list[str]()
-    assert build.ensure_images(engine, runner, BUILD, ["a:1", "b:1"], said.append, here=here)
+    assert build.ensure_images(engine, runner, BUILD, ["a:1", "b:1"], said.append, own_engine=here)
     assert engine.held == {"a:1", "b:1"} and runner.commands == []
     assert "sending the images to the other engine: about 1 MiB" in said
 
@@ -130,20 +130,20 @@ def test_a_host_without_a_way_to_the_base_is_sent_the_images_that_it_lacks() -> 
 def test_a_host_that_cannot_build_is_sent_the_images() -> None:
     engine, here = FakeEngine(BASE), FakeEngine("a:1")
     runner = FakeRunner(lambda command: Result(100, "", "E: Unable to fetch some archives"))
-    assert build.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
+    assert build.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, own_engine=here)
     assert "a:1" in engine.held
 
 
 def test_a_build_that_fails_on_a_host_to_which_nothing_can_be_sent_says_how_it_could() -> None:
     runner = FakeRunner(lambda command: Result(100, "", "E: Unable to fetch some archives"))
     with pytest.raises(CommandFailed, match="could not be built") as caught:
-        build.ensure_images(FakeEngine(BASE), runner, BUILD, ["a:1"], lambda line: None, here=FakeEngine())
+        build.ensure_images(FakeEngine(BASE), runner, BUILD, ["a:1"], lambda line: None, own_engine=FakeEngine())
     assert "without --host" in caught.value.remedy
 
 
 def test_a_host_without_a_way_to_the_base_is_sent_that_where_the_images_are_not_here() -> None:
     engine, here = FakeEngine(), FakeEngine(BASE)
-    assert build.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, here=here)
+    assert build.ensure_images(engine, built(engine), BUILD, ["a:1"], lambda line: None, own_engine=here)
     assert engine.held == {BASE, "a:1"} and not engine.imported
 
 
@@ -159,7 +159,7 @@ def test_the_base_is_made_from_packages_where_this_machine_has_no_engine(debian_
 
     runner = FakeRunner(answer)
     here = Engine(LocalTarget("unix:///nowhere/docker.sock"))
-    assert build.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, here=here)
+    assert build.ensure_images(engine, runner, BUILD, ["a:1"], lambda line: None, own_engine=here)
     assert BASE in engine.imported
 
 
@@ -169,7 +169,7 @@ def test_images_for_another_processor_are_not_sent(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(here, "image_platform", lambda reference: "amd64")
     monkeypatch.setattr(engine, "info", lambda: {"Architecture": "riscv64"})
     with pytest.raises(HostError, match="its processor is riscv64") as caught:
-        build.ensure_images(engine, FakeRunner(), BUILD, ["a:1"], lambda line: None, here=here)
+        build.ensure_images(engine, FakeRunner(), BUILD, ["a:1"], lambda line: None, own_engine=here)
     assert platform.machine() in caught.value.message and "docker load" in caught.value.remedy
     assert engine.held == set()
 
@@ -177,7 +177,7 @@ def test_images_for_another_processor_are_not_sent(monkeypatch: pytest.MonkeyPat
 def test_how_much_has_gone_is_told_twice_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, said, pieces = iter(range(1000)), list[str](), [bytes(1 << 20)] * 100
     monkeypatch.setattr("time.monotonic", lambda: next(clock) / 10)
-    assert list(transfer.counted(pieces, 100 << 20, said.append, "far")) == pieces
+    assert list(transfer.with_progress(pieces, 100 << 20, said.append, "far")) == pieces
     assert len(said) == 2 + 100 // 5
     assert said[1] == "sending the images to far: 5 of about 100 MiB"
     assert said[-1] == "far unpacks the images"

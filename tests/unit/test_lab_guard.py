@@ -12,7 +12,7 @@ import pytest
 
 from mailstack.errors import EngineError, HostError
 from mailstack.lab import guard, tools
-from mailstack.lab.guard import Way
+from mailstack.lab.guard import EngineAccess
 from mailstack.lab.leases import Leases
 from mailstack.target.target import Target
 from tests.unit.fake_engine import engine
@@ -37,7 +37,7 @@ def change(world: World, *, stays: bool = True, expires: str = "never") -> None:
     world.directory.save(replace(found, stays=stays, expires=expires))
 
 
-def way(world: World, *happens: Callable[[], None], far: bool = False) -> Way:
+def way(world: World, *happens: Callable[[], None], far: bool = False) -> EngineAccess:
     """Return a way to the engine; `happens` are called before each connection, one after the other."""
     left = list(happens)
 
@@ -46,7 +46,7 @@ def way(world: World, *happens: Callable[[], None], far: bool = False) -> Way:
             left.pop(0)()
         return world.tools.target
 
-    return Way(connect, far)
+    return EngineAccess(connect, far)
 
 
 def up_ends(world: World, *happens: Callable[[], None], far: bool = False) -> None:
@@ -104,7 +104,7 @@ def test_an_engine_that_does_not_answer_for_a_while_is_waited_for(guarded: World
 def test_an_engine_that_does_not_answer_for_too_long_is_given_up(
     guarded: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "_AWAY", 0.0)
+    monkeypatch.setattr(guard, "_RETRY_SECONDS", 0.0)
     with pytest.raises(EngineError, match="no Docker engine answers"):
         up_ends(guarded, gone(guarded, True))
 
@@ -143,7 +143,7 @@ def test_a_lab_without_a_lock_is_removed_only_where_the_engine_still_has_a_part_
 def test_the_lab_goes_with_its_last_lease(guarded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     leases = Leases(guarded.home, NAME)
-    leases.join()
+    leases.acquire()
     leases._close()  # as the kernel does at the end of a killed process
     try:
         guard.main("users", NAME, guarded.home.endpoint, guarded.home.engine)

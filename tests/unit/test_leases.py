@@ -23,7 +23,7 @@ USERS = (
     "import pathlib, sys; from mailstack.state import Home; from mailstack.lab.leases import Leases;"
     "users = Leases(Home(pathlib.Path(sys.argv[1]), *sys.argv[2:]), 'a'); "
 )
-JOIN = f"{USERS}users.join(); "
+JOIN = f"{USERS}users.acquire(); "
 
 
 @pytest.fixture
@@ -56,17 +56,17 @@ def guard(there: Home) -> Iterator[threading.Event]:
 
 def test_the_last_to_leave_is_told_so_and_leaves_nothing(there: Home) -> None:
     first, second = Leases(there, "a"), Leases(there, "a")
-    first.join()
-    second.join()
-    assert not first.leave()
+    first.acquire()
+    second.acquire()
+    assert not first.release()
     called: list[bool] = []
-    assert second.leave(lambda: called.append(second.path.exists()))
+    assert second.release(lambda: called.append(second.path.exists()))
     assert called == [True]
     assert not there.path.exists()
 
 
 def test_who_has_not_joined_does_not_leave(there: Home) -> None:
-    assert not Leases(there, "a").leave()
+    assert not Leases(there, "a").release()
     assert not there.path.exists()
 
 
@@ -74,10 +74,10 @@ def test_who_has_not_joined_does_not_leave(there: Home) -> None:
 def test_a_killed_process_is_no_user_any_more(there: Home) -> None:
     mine = Leases(there, "a")
     with user(there) as other:
-        mine.join()
+        mine.acquire()
         other.kill()
         other.wait()
-        assert mine.leave()
+        assert mine.release()
 
 
 @pytest.mark.process
@@ -102,35 +102,35 @@ def test_the_guard_of_a_lab_that_nobody_has_joined_does_not_wait(there: Home) ->
 def test_a_guard_that_starts_after_its_user_was_killed_sees_that_nobody_is_left(there: Home) -> None:
     with user(there):
         pass
-    assert Leases(there, "a").used() is False
+    assert Leases(there, "a").is_held() is False
     with guard(there) as alone:
         assert alone.wait(10)
-    assert Leases(there, "a").used() is None
+    assert Leases(there, "a").is_held() is None
 
 
 def test_the_guard_does_nothing_when_the_last_to_leave_did_it(there: Home) -> None:
     mine = Leases(there, "a")
-    mine.join()
+    mine.acquire()
     with guard(there) as alone:
-        assert mine.leave()
+        assert mine.release()
     assert not alone.is_set()
 
 
 def test_nobody_joins_while_the_last_one_takes_the_lab_down(there: Home) -> None:
     mine, next_one = Leases(there, "a"), Leases(there, "a")
-    mine.join()
-    joining = threading.Thread(target=next_one.join)
+    mine.acquire()
+    joining = threading.Thread(target=next_one.acquire)
 
     def last() -> None:
         joining.start()
         joining.join(0.05)
         assert joining.is_alive()
 
-    assert mine.leave(last)
+    assert mine.release(last)
     joining.join(10)
     assert not joining.is_alive()
-    assert Leases(there, "a").used()
-    assert next_one.leave()
+    assert Leases(there, "a").is_held()
+    assert next_one.release()
 
 
 @pytest.mark.process

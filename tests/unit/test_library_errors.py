@@ -273,7 +273,7 @@ def test_a_configuration_of_ssh_that_cannot_be_read_is_told(
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / file).write_text(text)
     with pytest.raises(HostError, match=said):
-        login.enter(Host("box"), {})
+        login.log_in(Host("box"), {})
 
 
 def test_a_file_of_ssh_that_may_not_be_read_is_told_with_its_name(
@@ -285,4 +285,4 @@ def test_a_file_of_ssh_that_may_not_be_read_is_told_with_its_name(
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "config").touch(mode=0)
     with pytest.raises(OSError, match="config"):
-        login.enter(Host("box"), {})
+        login.log_in(Host("box"), {})

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from mailstack.definition.locate import broken_yaml, explain_compose, explain_misfit, locate
-from mailstack.definition.schema import Misfit
+from mailstack.definition.locate import broken_yaml, explain_compose, explain_invalid, locate
+from mailstack.definition.schema import InvalidDefinition
 
 BASE = """\
 x-mailstack:
@@ -74,7 +74,7 @@ def test_a_key_that_was_merged_in_is_found_where_it_was_written(base: Path) -> N
 
 
 def test_a_misfit_is_told_with_its_place_and_its_keys(base: Path) -> None:
-    error = explain_misfit(Misfit(("x-mailstack", "accounts", "alice@example.com"), "is wrong"), [base])
+    error = explain_invalid(InvalidDefinition(("x-mailstack", "accounts", "alice@example.com"), "is wrong"), [base])
     assert place(error.message) == "lab.yaml:3:5: x-mailstack.accounts.alice@example.com: is wrong"
 
 

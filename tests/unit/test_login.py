@@ -65,7 +65,7 @@ def test_a_host_that_is_silent_while_logging_in_is_given_up_once_for_all_keys_an
     monkeypatch.setattr(login, "LOGIN_SECONDS", 1)
     begun = time.monotonic()
     with pytest.raises(HostError) as caught:
-        login.enter(Host("127.0.0.1", "somebody", silent), {})
+        login.log_in(Host("127.0.0.1", "somebody", silent), {})
     assert time.monotonic() - begun < 5
     name = f"ssh://somebody@127.0.0.1:{silent}"
     assert (type(caught.value), caught.value.message) == (

@@ -35,7 +35,7 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Path
 
 def enter(host: Host, answers: Mapping[str, str] | None = None) -> int:
     """Log in, and leave. Return the number of connections."""
-    hops = login.enter(host, {question: Secret(answer) for question, answer in (answers or {}).items()})
+    hops = login.log_in(host, {question: Secret(answer) for question, answer in (answers or {}).items()})
     for hop in reversed(hops):
         hop.close()
     return len(hops)

@@ -75,6 +75,6 @@ def test_certificates_that_end_soon_are_made_anew(tmp_path: Path) -> None:
         (tmp_path / "ca.pem").write_text(made.ca)
         for service, pem in made.servers.items():
             (tmp_path / f"{service}.pem").write_text(pem.reveal())
-        assert files.certificates_hold(tmp_path) is hold
+        assert files.certificates_valid(tmp_path) is hold
     (tmp_path / "sender.pem").unlink()
-    assert not files.certificates_hold(tmp_path)
+    assert not files.certificates_valid(tmp_path)

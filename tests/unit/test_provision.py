@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mailstack.errors import CommandFailed, DeadlinePassed, HostError, InputError
-from mailstack.host.machine import LOCAL, Ended, Facts, Here, facts_of
-from mailstack.host.provision import Step, plan, provision, told
+from mailstack.host.machine import LOCAL, ExitCode, Facts, LocalMachine, facts_of
+from mailstack.host.provision import Step, command_line, plan, provision
 from mailstack.model import Command, Result
 from mailstack.runner.local import LineSink, Local
 from mailstack.target.target import LocalTarget
@@ -28,7 +28,7 @@ def commands(facts: Facts) -> list[str]:
 
 
 def test_where_an_engine_answers_there_is_nothing_to_do() -> None:
-    assert plan(Facts(answers=True, root=False, debian=False)) == []
+    assert plan(Facts(answers=True, root=False, is_debian=False)) == []
 
 
 def test_on_a_bare_debian_the_engine_is_installed_and_started() -> None:
@@ -56,12 +56,12 @@ def test_an_engine_that_is_starting_is_only_waited_for() -> None:
 
 
 def test_an_installed_engine_is_started_on_any_distribution() -> None:
-    assert commands(Facts(installed=True, debian=False, distribution="Fedora Linux 43")) == ["dockerd"]
+    assert commands(Facts(installed=True, is_debian=False, distribution="Fedora Linux 43")) == ["dockerd"]
 
 
 def test_elsewhere_than_on_debian_the_error_names_what_to_install() -> None:
     with pytest.raises(HostError, match="Fedora Linux 43") as caught:
-        plan(Facts(debian=False, distribution="Fedora Linux 43"))
+        plan(Facts(is_debian=False, distribution="Fedora Linux 43"))
     assert "iptables" in caught.value.remedy
 
 
@@ -163,7 +163,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 def test_a_running_engine_is_found_and_no_command_is_run(machine: Machine) -> None:
     machine.answer()
     runner, said = FakeRunner(), list[str]()
-    provision(Here(LocalTarget(), runner, machine.root), said.append)
+    provision(LocalMachine(LocalTarget(), runner, machine.root), said.append)
     assert runner.commands == []
     assert "nothing to do" in said[0]
 
@@ -176,7 +176,7 @@ def test_a_bare_machine_ends_with_an_engine_that_answers(machine: Machine) -> No
             return super().detach(command, log)
 
     runner = Runner()
-    provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
+    provision(LocalMachine(LocalTarget(), runner, machine.root), lambda line: None)
     assert [command.argv[2] for command in runner.commands] == ["update", "install"]
     ((command, log),) = runner.detached
     assert command.argv == ("dockerd",)
@@ -193,7 +193,7 @@ def test_a_failing_package_source_does_not_matter_when_the_installation_succeeds
         return OK
 
     said: list[str] = []
-    provision(Here(LocalTarget(), FakeRunner(answer), machine.root), said.append)
+    provision(LocalMachine(LocalTarget(), FakeRunner(answer), machine.root), said.append)
     assert any("going on: E: the source of somebody else" in line for line in said)
 
 
@@ -201,7 +201,7 @@ def test_a_failing_package_source_does_not_matter_when_the_installation_succeeds
 def test_a_failing_installation_shows_its_last_lines(machine: Machine) -> None:
     runner = FakeRunner(lambda command: Result(100, "", "E: Unable to locate package docker.io"))
     with pytest.raises(CommandFailed, match="ended with code 100") as caught:
-        provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
+        provision(LocalMachine(LocalTarget(), runner, machine.root), lambda line: None)
     assert "Unable to locate" in caught.value.details
     assert runner.detached == []
 
@@ -215,7 +215,7 @@ def test_an_engine_that_the_installation_started_is_not_started_again(machine: M
         return OK
 
     runner = FakeRunner(answer)
-    provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
+    provision(LocalMachine(LocalTarget(), runner, machine.root), lambda line: None)
     assert runner.detached == []
 
 
@@ -226,7 +226,7 @@ def test_the_record_of_a_dead_engine_does_not_count(machine: Machine) -> None:
     (machine.root / "usr/sbin/dockerd").touch()
     runner = FakeRunner(ended=lambda: 1)
     with pytest.raises(HostError, match="ended as soon as"):
-        provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
+        provision(LocalMachine(LocalTarget(), runner, machine.root), lambda line: None)
     assert len(runner.detached) == 1
 
 
@@ -235,7 +235,7 @@ def test_an_engine_that_dies_at_its_start_is_reported_at_once_with_its_log(machi
     (machine.root / "usr/sbin/dockerd").touch()
     (machine.root / "var/log/mailstack-dockerd.log").write_text("failed to start daemon: iptables not found\n")
     with pytest.raises(HostError, match="with code 1") as caught:
-        provision(Here(LocalTarget(), FakeRunner(ended=lambda: 1), machine.root), lambda line: None)
+        provision(LocalMachine(LocalTarget(), FakeRunner(ended=lambda: 1), machine.root), lambda line: None)
     assert "iptables not found" in caught.value.details
 
 
@@ -243,7 +243,7 @@ def test_an_engine_that_dies_at_its_start_is_reported_at_once_with_its_log(machi
 def test_an_engine_that_stays_silent_is_waited_for_until_the_deadline(machine: Machine) -> None:
     machine.run_dockerd()
     with pytest.raises(DeadlinePassed, match=r"within 0\.2 s"):
-        provision(Here(LocalTarget(), FakeRunner(), machine.root), lambda line: None, seconds=0.2)
+        provision(LocalMachine(LocalTarget(), FakeRunner(), machine.root), lambda line: None, seconds=0.2)
 
 
 def test_an_engine_that_was_killed_a_moment_before_is_started_again(
@@ -256,9 +256,9 @@ def test_an_engine_that_was_killed_a_moment_before_is_started_again(
         (machine.root / "var/run/docker.pid").unlink(missing_ok=True)  # it is gone while it is waited for
         return bool(runner.detached), False
 
-    monkeypatch.setattr("mailstack.host.machine._asked", asked)
+    monkeypatch.setattr("mailstack.host.machine._ping", asked)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    provision(Here(LocalTarget(), runner, machine.root), lambda line: None)
+    provision(LocalMachine(LocalTarget(), runner, machine.root), lambda line: None)
     assert [command.argv for command, _ in runner.detached] == [("dockerd",)]
 
 
@@ -269,7 +269,7 @@ def test_a_user_without_sudo_is_told_what_root_must_run(machine: Machine, monkey
 
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(HostError, match="takes root") as caught:
-        provision(Here(LocalTarget(), FakeRunner(answer), machine.root), lambda line: None)
+        provision(LocalMachine(LocalTarget(), FakeRunner(answer), machine.root), lambda line: None)
     assert "run as root: apt-get" in caught.value.remedy
 
 
@@ -278,11 +278,11 @@ def test_an_engine_that_answers_root_alone_is_told_from_one_whose_socket_is_bein
 ) -> None:
     machine.run_dockerd()
     said = iter([(False, False), (False, True), (True, False)])
-    monkeypatch.setattr("mailstack.host.machine._asked", lambda path, seconds: next(said))
-    provision(Here(LocalTarget(), FakeRunner(), machine.root), lambda line: None)
+    monkeypatch.setattr("mailstack.host.machine._ping", lambda path, seconds: next(said))
+    provision(LocalMachine(LocalTarget(), FakeRunner(), machine.root), lambda line: None)
     said = iter([(False, False), (False, True), (False, True)])
     with pytest.raises(HostError, match="may not use it"):
-        provision(Here(LocalTarget(), FakeRunner(), machine.root), lambda line: None)
+        provision(LocalMachine(LocalTarget(), FakeRunner(), machine.root), lambda line: None)
 
 
 # ── on another host ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,7 +295,7 @@ def test_the_facts_of_another_host_are_what_its_shell_tells() -> None:
         systemd=True, distribution="Ubuntu 24.04", root=False, sudo=True, user=1000
     )
     assert facts_of("0\n812\nyes\n\n\n", LOCAL, denied=True) == Facts(
-        denied=True, installed=True, daemon=812, debian=False, distribution="its system"
+        denied=True, installed=True, daemon=812, is_debian=False, distribution="its system"
     )
 
 
@@ -321,11 +321,11 @@ class Far:
         self.done.append(command.argv[-1])
         return OK
 
-    def start(self, command: Command, log: Path) -> Ended:
+    def start(self, command: Command, log: Path) -> ExitCode:
         self.done.append("start")
         return lambda: None
 
-    def asked(self, seconds: float) -> tuple[bool, bool]:
+    def ping(self, seconds: float) -> tuple[bool, bool]:
         return bool(self.done), False
 
     def daemon(self) -> int | None:
@@ -340,9 +340,9 @@ def test_what_is_to_be_done_on_another_host_is_shown_before_it_is() -> None:
 
     def agree(facts: Facts, steps: list[Step]) -> None:
         assert not far.done
-        shown.extend(map(told, steps))
+        shown.extend(map(command_line, steps))
 
-    provision(far, lambda line: None, agree=agree)
+    provision(far, lambda line: None, confirm=agree)
     assert shown[0] == "sudo apt-get -oDPkg::Lock::Timeout=120 update"
     assert shown[-1] == "sudo systemctl enable --now docker"
     assert far.done == ["update", "iptables", "docker"]
@@ -354,7 +354,7 @@ def test_what_is_not_agreed_to_is_not_done() -> None:
 
     far = Far()
     with pytest.raises(InputError):
-        provision(far, lambda line: None, agree=agree)
+        provision(far, lambda line: None, confirm=agree)
     assert far.done == []
 
 

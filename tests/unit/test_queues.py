@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from mailstack.actions import queues
 from mailstack.actions.queues import CONDITIONS, Entry, Waiting, chosen, parsed
-from mailstack.cli.queue import drawn, understood
+from mailstack.cli.queue import drawn, parse_words
 from mailstack.errors import CommandFailed, EngineError, InputError
 from mailstack.model import Deadline, Result
 
@@ -158,13 +158,13 @@ def test_an_id_that_both_services_have_is_refused_unless_one_is_named() -> None:
     ],
 )
 def test_a_command_line_is_a_service_an_action_and_ids(words: list[str], meaning: Any) -> None:
-    assert understood(words, ["sender", "postfix"]) == meaning
+    assert parse_words(words, ["sender", "postfix"]) == meaning
 
 
 @pytest.mark.parametrize("words", [["dovecot"], ["postfix", "purge"], ["list", "A"], ["wait", "A"]])
 def test_a_command_line_that_makes_no_sense_is_refused(words: list[str]) -> None:
     with pytest.raises(InputError) as refused:
-        understood(words, ["sender", "postfix"])
+        parse_words(words, ["sender", "postfix"])
     assert repr(words[-1]) in refused.value.message and refused.value.remedy
 
 

@@ -91,7 +91,7 @@ def test_a_sender_listens_when_its_log_says_so(standing: World) -> None:
 def test_a_sender_whose_log_does_not_say_so_is_given_up(
     standing: World, monkeypatch: pytest.MonkeyPatch, seconds: float, error: type[Exception], reason: str
 ) -> None:
-    monkeypatch.setattr(Engine, "says", lambda engine, container, text, seconds: False)
+    monkeypatch.setattr(Engine, "prints", lambda engine, container, text, seconds: False)
     with pytest.raises(error, match=reason):
         readiness.sender(RunningLab(NAME, standing.tools.engine), Deadline.after(seconds))
 

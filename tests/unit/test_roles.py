@@ -14,7 +14,7 @@ from mailstack import roles, state
 from mailstack.actions import queues
 from mailstack.config import files
 from mailstack.definition import bundled, schema
-from mailstack.definition.schema import BLOCK, Misfit
+from mailstack.definition.schema import BLOCK, InvalidDefinition
 from mailstack.errors import HostError, InputError, LabFileError
 from mailstack.lab import resolve
 from mailstack.lab.running import RunningLab
@@ -73,7 +73,7 @@ def test_a_service_without_labels_has_no_role(services: Any) -> None:
 
 @pytest.mark.parametrize("role", ["smtp", "MTA", "mta ", "mta,store", "\x1b[31m"])
 def test_a_role_that_is_not_known_is_refused_with_those_that_are(role: str) -> None:
-    with pytest.raises(Misfit) as misfit:
+    with pytest.raises(InvalidDefinition) as misfit:
         schema.parse(document(extra=service(role)))
     assert misfit.value.keys == ("services", "extra", "labels", LABEL)
     assert misfit.value.message == f"{role!r} is not a role; roles are submission, store, sender, mta"
@@ -233,8 +233,8 @@ def test_where_there_is_another_mta_a_mail_that_moves_back_is_not_overlooked() -
         looks.append(name)
         return [queues.Entry(name, "active", each, 0, 1, "", ()) for each in queue[name]]
 
-    assert [entry.service for entry in queues.looked(look, list(queue))] == ["sender"]
+    assert [entry.service for entry in queues.inspect_all(look, list(queue))] == ["sender"]
     assert looks == ["sender", "gateway", "postfix", "gateway", "sender"]
     looks.clear()
-    queues.looked(look, ["sender", "postfix"])
+    queues.inspect_all(look, ["sender", "postfix"])
     assert looks == ["sender", "postfix"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mailstack.definition.schema import BLOCK, Misfit, parse, port_number
+from mailstack.definition.schema import BLOCK, InvalidDefinition, parse, port_number
 from mailstack.model import Account, Alias, Domain, Lab, Relay
 
 LEAST: dict[str, Any] = {"domains": {"a.test": None}, "accounts": {"x@a.test": None}}
@@ -22,7 +22,7 @@ def lab(**more: Any) -> Lab:
 
 def misfit(**more: Any) -> tuple[str, str]:
     """Return the keys at which the block is invalid, and why."""
-    with pytest.raises(Misfit) as caught:
+    with pytest.raises(InvalidDefinition) as caught:
         lab(**more)
     assert caught.value.keys[0] == BLOCK
     return ".".join(map(str, caught.value.keys[1:])), caught.value.message
@@ -69,7 +69,7 @@ def test_the_relay_s_port_is_that_of_submission_unless_it_is_given() -> None:
 
 
 def test_a_document_without_the_block_is_refused() -> None:
-    with pytest.raises(Misfit, match="has no `x-mailstack` block") as caught:
+    with pytest.raises(InvalidDefinition, match="has no `x-mailstack` block") as caught:
         parse({"services": {}})
     assert caught.value.keys == ()
 
@@ -224,7 +224,7 @@ def test_a_size_in_bytes_is_from_1k_to_1024g(size: int) -> None:
 def test_whatever_a_size_is_it_is_taken_or_told(value: Any) -> None:
     try:
         assert lab(limits={"mailbox_quota": value, "message_size": "1K"}).limits.mailbox_quota >= 1024
-    except Misfit as error:
+    except InvalidDefinition as error:
         assert error.keys == (BLOCK, "limits", "mailbox_quota")
 
 

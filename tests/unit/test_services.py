@@ -30,21 +30,25 @@ Error response from daemon: no such image: Container of nothing"""
     ],
 )
 def test_what_compose_has_started_is_known_by_its_words(line: str, service: str) -> None:
-    assert compose.started(line, "mailstack-a") == service
+    assert compose.started_service(line, "mailstack-a") == service
 
 
 def test_of_what_compose_says_its_steps_are_no_complaints() -> None:
-    assert compose.complaints(SAID) == SAID.splitlines()[-1]
+    assert compose.without_progress(SAID) == SAID.splitlines()[-1]
 
 
 def test_what_compose_asked_for_and_was_not_given_is_known_by_its_words() -> None:
     starts = Starts("mailstack-a")
     for line in (*SAID.splitlines(), " Network mailstack-a_edge Creating ", " Volume mailstack-a_queue  Creating"):
-        starts.hear(line)
-    assert starts.being_made() == {"network mailstack-a_mail", "network mailstack-a_edge", "volume mailstack-a_queue"}
-    starts.hear(" Network mailstack-a_mail  Created ")
-    starts.hear(" Volume mailstack-a_queue  Removed")
-    assert starts.being_made() == {"network mailstack-a_edge"}
+        starts.on_line(line)
+    assert starts.unfinished_objects() == {
+        "network mailstack-a_mail",
+        "network mailstack-a_edge",
+        "volume mailstack-a_queue",
+    }
+    starts.on_line(" Network mailstack-a_mail  Created ")
+    starts.on_line(" Volume mailstack-a_queue  Removed")
+    assert starts.unfinished_objects() == {"network mailstack-a_edge"}
 
 
 def test_a_service_is_waited_for_until_it_has_been_started() -> None:
@@ -56,9 +60,9 @@ def test_a_service_is_waited_for_until_it_has_been_started() -> None:
 
     threading.Thread(target=wait, daemon=True).start()
     for line in SAID.splitlines()[:3]:
-        starts.hear(line)
+        starts.on_line(line)
     assert not waited.wait(0.02)
-    starts.hear(SAID.splitlines()[3])
+    starts.on_line(SAID.splitlines()[3])
     assert waited.wait(5)
 
 

@@ -141,5 +141,5 @@ def test_the_reaper_tries_a_host_again_until_nothing_is_known_of_it_any_more(
 
     monkeypatch.setattr(guard, "_PAUSE", 0.01)
     with pytest.raises(SystemExit):
-        guard.after_up(guard.Way(connect, far=True), there, "lab")
+        guard.after_up(guard.EngineAccess(connect, remote=True), there, "lab")
     assert asked == ["far", "far"]

@@ -135,8 +135,8 @@ def test_a_new_lab_leaves_the_ports_of_labs_on_all_engines_alone(tmp_path: Path)
     lab = LabDirectory(first, "a")
     lab.make()
     lab.save(State("a", "me@here", "never", "tag", (), {"smtp": 20123}))
-    assert state.promised_ports(second, "a") == {20123}
-    assert state.promised_ports(first, "a") == set()
+    assert state.reserved_ports(second, "a") == {20123}
+    assert state.reserved_ports(first, "a") == set()
 
 
 def test_the_files_of_a_lab_on_another_machine_s_engine_at_the_same_path_are_left_alone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from mailstack.errors import HostError, InputError
 from mailstack.lab import claims
 from mailstack.model import Network
 from mailstack.network import subnets
-from mailstack.network.subnets import Taken
+from mailstack.network.subnets import SubnetInUse
 from mailstack.state import Home, LabDirectory, State
 from mailstack.target.target import LocalTarget
 from tests.unit.homes import home
@@ -38,8 +38,8 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(subnets.SETTING, raising=False)
 
 
-def taken(*given: str) -> list[Taken]:
-    return subnets.taken(given, "somebody")
+def taken(*given: str) -> list[SubnetInUse]:
+    return subnets.in_use(given, "somebody")
 
 
 def test_every_subnet_of_every_range_is_a_candidate_once() -> None:
@@ -73,8 +73,8 @@ def test_what_a_network_has_it_keeps_unless_somebody_else_has_it_now() -> None:
 def test_the_last_free_ones_are_found_and_then_it_is_said_who_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(subnets.SETTING, "198.18.0.0/25")
     others = [
-        Taken(IPv4Network("198.18.0.0/26"), "the route through eth7"),
-        Taken(IPv4Network("198.18.0.0/26"), "the network others_default"),
+        SubnetInUse(IPv4Network("198.18.0.0/26"), "the route through eth7"),
+        SubnetInUse(IPv4Network("198.18.0.0/26"), "the network others_default"),
     ]
     assert set(subnets.choose("key", ["mail", "edge"], others).values()) == {"198.18.0.64/27", "198.18.0.96/27"}
     with pytest.raises(HostError, match=r"no subnet is free for a network of the lab in 198\.18\.0\.0/25") as caught:
@@ -130,29 +130,29 @@ WANTED = State("a", "me@here", "never", "tag", ("lab.yaml",), {})
 
 
 def test_only_networks_that_are_made_and_ask_for_nothing_get_a_subnet() -> None:
-    assert subnets.wanting(DOCUMENT) == ["mail", "edge"]
+    assert subnets.networks_without_subnet(DOCUMENT) == ["mail", "edge"]
 
 
 def test_a_lab_s_own_networks_are_not_in_its_way_and_everybody_else_s_are(here: Home) -> None:
-    first = claims.of_subnets(HERE, here, WANTED, DOCUMENT, [])
+    first = claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, [])
     own = [Network(f"mailstack-a_{name}", {}, (subnet,)) for name, subnet in first.items()]
-    assert claims.of_subnets(HERE, here, WANTED, DOCUMENT, own, first) == first
+    assert claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, own, first) == first
     others = [Network(f"other_{name}", {}, (subnet,)) for name, subnet in first.items()]
-    second = claims.of_subnets(HERE, here, WANTED, DOCUMENT, others, first)
+    second = claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, others, first)
     assert not set(second.values()) & set(first.values())
-    assert not set(claims.of_subnets(HERE, here, WANTED, DOCUMENT, [], refused=list(first.values())).values()) & set(
-        first.values()
-    )
+    assert not set(
+        claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, [], refused=list(first.values())).values()
+    ) & set(first.values())
 
 
 @pytest.mark.sockets
 def test_a_lab_that_is_just_coming_up_has_promised_its_subnets_and_ports_to_itself(here: Home) -> None:
     first, numbers = (
-        claims.of_subnets(HERE, here, WANTED, DOCUMENT, []),
-        claims.of_ports(HERE, here, "a"),
+        claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, []),
+        claims.allocate_ports(HERE, here, "a"),
     )
     other = LabDirectory(here, "b")
     other.make()
     other.save(State("b", "me@here", "never", "tag", (), numbers, first))
-    assert not set(claims.of_subnets(HERE, here, WANTED, DOCUMENT, []).values()) & set(first.values())
-    assert not set(claims.of_ports(HERE, here, "a").values()) & set(numbers.values())
+    assert not set(claims.allocate_subnets(HERE, here, WANTED, DOCUMENT, []).values()) & set(first.values())
+    assert not set(claims.allocate_ports(HERE, here, "a").values()) & set(numbers.values())

@@ -187,21 +187,21 @@ def test_a_command_line_of_a_message_names_the_host() -> None:
     ],
 )
 def test_why_an_engine_gives_no_answer_is_told_as_its_target_has_it(reason: str, target: Target, says: str) -> None:
-    assert target.unanswered(reason).message.startswith(says)
+    assert target.no_answer_error(reason).message.startswith(says)
 
 
 def test_once_a_host_has_gone_everything_fails_because_of_that() -> None:
     connection = FakeConnection()
     target, error = over_ssh(connection), EngineError("it failed", details="somehow")
-    assert target.explained(error) is error
+    assert target.root_cause(error) is error
     connection.gone = HostError("box: the connection was cut", remedy="wait")
-    cause = target.explained(error)
+    cause = target.root_cause(error)
     assert cause is connection.gone and "it failed" in cause.details
     own = InputError("a mistake")
-    assert target.explained(own) is own
+    assert target.root_cause(own) is own
     with pytest.raises(HostError, match="was cut"):
         target.look()
-    assert LocalTarget().explained(error) is error
+    assert LocalTarget().root_cause(error) is error
 
 
 def test_ports_are_those_of_this_machine_and_of_the_host() -> None:
@@ -224,9 +224,13 @@ def test_the_engine_of_another_machine_shares_no_routes() -> None:
 
 def test_an_earlier_version_s_places_and_endpoints_are_known() -> None:
     target, key = over_ssh(FakeConnection()), address.parse("ssh://tester@box:2222").key
-    assert target.below(Path("/run/x")) == Path("/run/x") / key
-    assert target.ends_in(f"unix:///elsewhere/{key}/docker.sock") and not target.ends_in("unix:///a/docker.sock")
-    assert LocalTarget("unix:///a").ends_in("unix:///a") and LocalTarget().below(Path("/x")) == Path("/x")
+    assert target.legacy_directory(Path("/run/x")) == Path("/run/x") / key
+    assert target.matches_endpoint(f"unix:///elsewhere/{key}/docker.sock") and not target.matches_endpoint(
+        "unix:///a/docker.sock"
+    )
+    assert LocalTarget("unix:///a").matches_endpoint("unix:///a") and LocalTarget().legacy_directory(
+        Path("/x")
+    ) == Path("/x")
 
 
 def test_free_space_is_that_of_the_nearest_directory_that_can_be_seen(tmp_path: Path) -> None:

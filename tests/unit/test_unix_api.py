@@ -150,20 +150,20 @@ def test_what_a_container_has_printed_since_it_last_ended_is_heard(
     """And not since its start: the engine may be late to note that, and the line have the earlier time."""
     lines = frame("postfix/postlog: starting\n") + frame("master[1]: daemon started -- version 3\n")
     engine, asked = printing(lines, ended)
-    assert engine.says("abc", "daemon started", 60)
+    assert engine.prints("abc", "daemon started", 60)
     assert since in asked[1]
 
 
 def test_a_container_that_ends_has_not_said_it(printing: Callable[[bytes], tuple[Engine, list[str]]]) -> None:
     engine, _ = printing(frame("fatal: no such file\n"))
-    assert not engine.says("abc", "daemon started", 60)
+    assert not engine.prints("abc", "daemon started", 60)
 
 
 def test_a_container_that_prints_nothing_is_not_waited_for_any_longer(
     printing: Callable[[bytes], tuple[Engine, list[str]]],
 ) -> None:
     engine, _ = printing(b"")
-    assert not engine.says("abc", "daemon started", 0.05)
+    assert not engine.prints("abc", "daemon started", 0.05)
 
 
 def test_an_engine_that_takes_connections_and_says_nothing_is_called_that(

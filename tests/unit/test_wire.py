@@ -32,21 +32,21 @@ def reading(data: bytes) -> io.BufferedRWPair:
 @given(some.binary())
 def test_whatever_comes_is_an_object_or_an_end_or_broken(data: bytes) -> None:
     try:
-        found = wire.heard(reading(data))
-    except wire.Broken:
+        found = wire.receive(reading(data))
+    except wire.ProtocolError:
         return
     assert found is None or isinstance(found, dict)
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000 + b"\n", b"7\n", b"null\n", b'"x"\n', b"{\n", b"\xff\n", b"\n"])
 def test_a_line_that_is_no_object_is_broken(line: bytes) -> None:
-    with pytest.raises(wire.Broken):
-        wire.heard(reading(line))
+    with pytest.raises(wire.ProtocolError):
+        wire.receive(reading(line))
 
 
 @pytest.mark.parametrize("cut", range(len(b'{"code": 0}')))
 def test_a_line_that_was_cut_was_not_said(cut: int) -> None:
-    assert wire.heard(reading(b'{"code": 0}'[:cut])) is None
+    assert wire.receive(reading(b'{"code": 0}'[:cut])) is None
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_line_that_was_cut_was_not_said(cut: int) -> None:
 )
 def test_a_value_of_another_type_is_broken(name: str, kind: type) -> None:
     document: Json = {"code": 1, "flag": True, "none": None, "text": "x", "list": [1]}
-    with pytest.raises(wire.Broken, match=name):
+    with pytest.raises(wire.ProtocolError, match=name):
         wire.value(document, name, kind)
 
 
@@ -63,13 +63,13 @@ def test_an_error_crosses_whole(kind: type[MailstackError]) -> None:
     error = kind("it broke", remedy="mend it", details="line 1\nline 2")
     error.add_note("the disk is full")
     error.message += ": badly"
-    found = wire.error_of(json.loads(json.dumps(wire.told(error))))
+    found = wire.error_of(json.loads(json.dumps(wire.error_document(error))))
     assert (type(found), found.whole()) == (kind, error.whole())
     assert found.whole() == "it broke: badly\n  line 1\n  line 2\n  the disk is full\n  → mend it"
 
 
 def test_a_foreign_error_crosses_with_its_name() -> None:
-    found = wire.error_of(wire.told(KeyError("x")))
+    found = wire.error_of(wire.error_document(KeyError("x")))
     assert (type(found), found.message) == (HostError, "the process that keeps the connection failed: KeyError: 'x'")
 
 
@@ -147,7 +147,7 @@ def test_an_answer_that_is_none_is_told_as_that(over: Serve, answer: bytes) -> N
 def test_an_error_of_the_other_side_is_raised_as_what_it_is(over: Serve) -> None:
     late = DeadlinePassed("too late", remedy="wait", details="why")
     with pytest.raises(DeadlinePassed) as caught:
-        over(json.dumps(wire.told(late)).encode() + b"\n").run(Command(("true",)))
+        over(json.dumps(wire.error_document(late)).encode() + b"\n").run(Command(("true",)))
     assert caught.value.whole() == late.whole()
 
 
@@ -165,7 +165,7 @@ def test_a_process_that_does_not_answer_is_not_waited_for_beyond_the_deadline(
     assert time.monotonic() - begun < 5
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError(32, "mine"), TimeoutError("mine"), wire.Broken("mine")])
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "mine"), TimeoutError("mine"), wire.ProtocolError("mine")])
 @pytest.mark.sockets
 def test_what_a_line_callback_raises_is_not_taken_for_the_connection_s(over: Serve, error: Exception) -> None:
     def refuse(line: str) -> None:
@@ -193,10 +193,10 @@ class Still(tunnel.Tunnel):
         self.ran.append(command)
         return Result(0, "", "")
 
-    def joined(self) -> None:
+    def client_joined(self) -> None:
         """Do nothing."""
 
-    def left(self) -> None:
+    def client_left(self) -> None:
         """Do nothing."""
 
 
@@ -248,5 +248,5 @@ def test_half_a_question_is_none(question: bytes) -> None:
 def test_a_question_of_another_shape_is_answered_with_an_error(question: object) -> None:
     still = Still()
     found = wire.error_of(json.loads(ask(still, json.dumps(question).encode() + b"\nabc")))
-    assert "the process that keeps the connection failed: Broken" in found.message
+    assert "the process that keeps the connection failed: ProtocolError" in found.message
     assert still.ran == []
