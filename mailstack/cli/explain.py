@@ -145,9 +145,9 @@ def _of_lab(lab: RunningLab) -> tuple[Iterator[str], list[Rotated]]:
     for service in lab.services():
         lines = lab.engine.logs(service.container, tail=_RECENT_LINES, timestamps=True).splitlines(keepends=True)
         if len(lines) < _RECENT_LINES:
-            size = rotation.written(line.encode() for line in lines)
+            size = rotation.stored_size(line.encode() for line in lines)
             limits = rotation.limits(*lab.engine.log_options(service.container))
-            cut.append(rotation.rotated(service.name, limits, size, lines))
+            cut.append(rotation.find_rotation(service.name, limits, size, lines))
         logs.append([f"{service.name} | {line.rstrip()}" for line in lines])
     return heapq.merge(*logs, key=lambda line: line.partition(" | ")[2]), [each for each in cut if each]
 

@@ -16,7 +16,7 @@ from mailstack.testing.mailbox import Mailbox, MailboxUnmet
 from mailstack.testing.received import Message
 from mailstack.text.durations import spoken
 from mailstack.text.printable import printable
-from mailstack.trace import described
+from mailstack.trace import event_text
 from mailstack.trace.journey import Journey
 
 _LINES = 10  # of each service's log and of each mail's text
@@ -119,7 +119,7 @@ def _journeys(mailbox: Mailbox) -> str:
     if found:
         before = f"{len(found) - _MOST} journeys before these\n\n" if len(found) > _MOST else ""
         return "\n\n".join([*lost, before + "\n\n".join(_journey(each, now) for each in found[-_MOST:])])
-    latest = [each for each in tracing.of_lab(mailbox.lab) if (each.begun or 0) >= mailbox.begun]
+    latest = [each for each in tracing.of_lab(mailbox.lab) if (each.started or 0) >= mailbox.begun]
     lines = [*lost, "no line is left of a mail for it" if lost else "no server has heard of a mail for it"]
     if latest:
         lines.append("other mails since the mailbox was made:")
@@ -131,10 +131,10 @@ def _journey(journey: Journey, now: float) -> str:
     known = f"<{journey.message_id}> " if journey.message_id else ""
     lines = [f"{known}from {journey.sender or '<>'}: {journey.sentence(now)}"]
     for event in journey.events:
-        lines += described.lines(event, journey)
+        lines += event_text.lines(event, journey)
     lines += [f"not in the logs: {text}" for text in journey.missing]
-    if journey.fault:
-        lines += [f"cause: {journey.fault.cause}", f"remedy: {journey.fault.remedy}"]
+    if journey.failure:
+        lines += [f"cause: {journey.failure.cause}", f"remedy: {journey.failure.remedy}"]
     return "\n".join(lines)
 
 

@@ -55,7 +55,7 @@ def load(lab: RunningLab, messages: int = MAILS, rate: float = 60.0) -> Outcome:
 
 def size_of(lab: RunningLab, service: str) -> int:
     """Return the bytes that the engine keeps of a service's log."""
-    return rotation.written([lab.engine.logs(lab.service(service).container, timestamps=True).encode()])
+    return rotation.stored_size([lab.engine.logs(lab.service(service).container, timestamps=True).encode()])
 
 
 def test_every_log_has_its_limits_which_are_those_of_the_document(labs: Labs) -> None:
