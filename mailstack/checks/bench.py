@@ -138,7 +138,7 @@ class Bench:
         """Connect to a published port from this machine. Costs a tenth of `dial`; for checks where the client's place
         is irrelevant.
         """
-        return smtp.to(self.lab.endpoints[port.name])()
+        return smtp.dial_to(self.lab.endpoints[port.name])()
 
     @cached_property
     def trusting(self) -> ssl.SSLContext:

@@ -64,7 +64,7 @@ def uids(box: BaseMailBox, message_id: str) -> list[str]:
 
 def _arrived(bench: Bench, box: BaseMailBox, address: str, accepted: Accepted, seconds: float) -> list[str]:
     try:
-        imap.wait_until_there(box, accepted.message_id, Deadline.after(seconds))
+        imap.wait_for_arrival(box, accepted.message_id, Deadline.after(seconds))
     except DeadlinePassed:
         raise Unmet(f"not in the mailbox of {address} after {seconds:g} s") from None
     settle(bench, accepted)
@@ -98,7 +98,7 @@ def found(bench: Bench, address: str, message_id: str, seconds: float) -> int:
     """Count the copies in a mailbox as soon as there is one, or after `seconds`."""
     with bench.box(address) as box:
         try:
-            imap.wait_until_there(box, message_id, Deadline.after(seconds))
+            imap.wait_for_arrival(box, message_id, Deadline.after(seconds))
         except DeadlinePassed:
             return 0
         return len(uids(box, message_id))

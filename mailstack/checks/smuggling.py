@@ -120,7 +120,7 @@ def _expect_alone(bench: Bench, taken: list[str], smuggled: dict[str, str]) -> N
     with bench.box(bench.bob) as box:
         for message_id in taken:
             with suppress(DeadlinePassed):
-                imap.wait_until_there(box, message_id, Deadline.after(TAKEN_SECONDS))
+                imap.wait_for_arrival(box, message_id, Deadline.after(TAKEN_SECONDS))
             copies = len(uids(box, message_id))
             expect(copies == 1, f"{message_id}, which was taken with 250: {copies} copies for {bench.bob}")
         for message_id, name in smuggled.items():

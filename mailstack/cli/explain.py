@@ -21,7 +21,7 @@ from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
-    from mailstack.failures import KnownFailure, Seen
+    from mailstack.failures import KnownFailure, Occurrence
     from mailstack.lab.running import RunningLab
     from mailstack.protocol.status_codes import Meaning
     from mailstack.trace.rotation import Rotated
@@ -81,12 +81,12 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
             codes.update({code.code: code for code in _codes(line)})
             yield line
 
-    found = failures.seen(looked_at())
+    found = failures.find_failures(looked_at())
     if as_json:
         print_json(_document(found, count, codes.values()))
     else:
         for each in found:
-            _show(each.fault)
+            _show(each.failure)
         for code in codes.values() if count == 1 or not found else ():
             _field(code.code, f"{code.text}  [{code.source}]")
         if not found:
@@ -106,12 +106,12 @@ def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_js
             count += 1
             yield line
 
-    found = failures.seen(counted())
+    found = failures.find_failures(counted())
     if as_json:
         print_json(_document(found, count, (), rotated))
         return
     for each in found:
-        _show(each.fault)
+        _show(each.failure)
         times = "once" if each.count == 1 else f"{each.count} times"
         when = each.first if each.count == 1 else f"first {each.first}, last {each.last}"
         _field("seen", f"{times}: {when}" if each.first else times)
@@ -171,12 +171,14 @@ def _list(known: Iterable[KnownFailure], as_json: bool) -> None:
     table(("id", "what it is"), [(fault.id, fault.title) for fault in known], flexible=1)
 
 
-def _document(found: Iterable[Seen], lines: int, codes: Iterable[Meaning], rotated: Iterable[Rotated] = ()) -> Json:
+def _document(
+    found: Iterable[Occurrence], lines: int, codes: Iterable[Meaning], rotated: Iterable[Rotated] = ()
+) -> Json:
     return {
         "lines": lines,
         "failures": [
             {
-                **_fault(each.fault),
+                **_fault(each.failure),
                 "count": each.count,
                 "first": each.first,
                 "last": each.last,

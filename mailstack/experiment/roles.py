@@ -68,7 +68,7 @@ def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
 
 def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], list[str], int, str]:
     """Return what port 587 offers (EHLO) without and with TLS, and its reply to a login."""
-    dial = smtp.to(scene.lab.endpoints["submission"])
+    dial = smtp.dial_to(scene.lab.endpoints["submission"])
     with smtp.Smtp(dial, name="localhost") as session:
         clear = session.ehlo()[1].decode().splitlines()[1:]
     with smtp.Smtp(dial, name="localhost", tls="starttls", context=scene.trusting) as session:

@@ -80,7 +80,7 @@ class Scene(Machines):
     def _wait(self, box: BaseMailBox, address: str, message_id: str) -> str:
         """Wait for a mail; return its UID. Raises Unmet with the evidence of logs and queues."""
         try:
-            return imap.wait_until_there(box, message_id, Deadline.after(ARRIVAL_SECONDS))
+            return imap.wait_for_arrival(box, message_id, Deadline.after(ARRIVAL_SECONDS))
         except DeadlinePassed:
             found = tracing.of_lab(self.lab, message_id)
         where = found[-1].sentence(time.time()) if found else "no server has seen it"

@@ -39,7 +39,9 @@ def transaction(
         started(Role.SUBMISSION)
         _until_it_answers(lab, "submission", b"QUIT\r\n", deadline, dead)
         begun = time.monotonic()
-        smtp.submit(smtp.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
+        smtp.submit(
+            smtp.dial_to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient]
+        )
         return begun
 
     started(Role.STORE)
@@ -94,7 +96,7 @@ def _until_it_answers(
             raise DeadlinePassed(
                 f"no {name} server answered at {endpoint.host}:{endpoint.port} within {deadline.seconds:g} s"
             )
-        if smtp.greets(smtp.to(endpoint), farewell):
+        if smtp.greets(smtp.dial_to(endpoint), farewell):
             return
         if look.passed():
             look = Deadline.after(0.5)

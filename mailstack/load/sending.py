@@ -55,7 +55,7 @@ class Sending:
 
     def __init__(self, lab: RunningLab, plan: Plan, mails: Mails, users: Mapping[str, Secret]) -> None:
         self._plan, self._mails, self._users = plan, mails, users
-        self._dial, self._context = smtp.to(lab.endpoints["submission"]), trust.tls_context(lab.ca_file)
+        self._dial, self._context = smtp.dial_to(lab.endpoints["submission"]), trust.tls_context(lab.ca_file)
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._next = 0
@@ -184,6 +184,5 @@ class Sending:
 def _said(error: Exception) -> tuple[int, str]:
     """Return code and text of the reply in an error of `smtplib`; 0 and the failure where there is none."""
     if isinstance(error, smtplib.SMTPResponseException):
-        text = error.smtp_error
-        return error.smtp_code, text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+        return error.smtp_code, smtp.as_text(error.smtp_error)
     return 0, f"the connection was lost: {error}"

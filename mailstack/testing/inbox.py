@@ -46,7 +46,7 @@ class Inbox:
         from mailstack.protocol import imap, trust
 
         if self._context is None or self._box is None:
-            trusting = trust.kept_context(self._lab.ca_file.read_text(encoding="utf-8"))
+            trusting = trust.cached_context(self._lab.ca_file.read_text(encoding="utf-8"))
             context = imap.mailbox(self._lab.endpoints["imaps"], trusting, self._address, Secret(self._password))
             self._box = context.__enter__()
             self._context = context

@@ -152,7 +152,7 @@ def test_who_interrupts_it_gets_what_was_measured(lab: RunningLab) -> None:
 @pytest.mark.parametrize("together", [True, False], ids=["pipelining", "one-by-one"])
 def test_after_a_refusal_the_connection_takes_the_next_mail(lab: RunningLab, together: bool) -> None:
     context = trust.tls_context(lab.ca_file)
-    dial, user = smtp.to(lab.endpoints["submission"]), "alice@example.com"
+    dial, user = smtp.dial_to(lab.endpoints["submission"]), "alice@example.com"
     with smtp.Smtp(dial, name="localhost", tls="starttls", context=context) as session:
         session.login(user, lab.password(user).reveal())
         if not together:

@@ -21,7 +21,7 @@ from mailstack.experiment.settings import SETTINGS, fits
 from mailstack.experiment.talk import misfit
 from mailstack.experiment.theory import odd_lines, parse_hops, split
 from mailstack.model import Json
-from mailstack.protocol.transcript import Dialogue, Said, annotate
+from mailstack.protocol.transcript import Dialogue, RecordedLine, annotate
 from mailstack.trace.events import Event
 from mailstack.trace.journey import Journey
 from mailstack.trace.lines import Line
@@ -149,7 +149,7 @@ S 221 2.0.0 Bye"""
 
 def _talk(text: str) -> Dialogue:
     speakers = {"C": "client", "S": "server"}
-    said = [Said(speakers[line[0]], line[2:]) for line in text.split("\n")]  # type: ignore[arg-type]
+    said = [RecordedLine(speakers[line[0]], line[2:]) for line in text.split("\n")]  # type: ignore[arg-type]
     return annotate(said, client="sender", server="postfix:587")
 
 
