@@ -219,7 +219,7 @@ def mailstack_checks(mailstack_lab: RunningLab) -> Callable[..., list[CheckResul
 
     def run(*ids: str) -> list[CheckResult]:
         with _for_people(), Bench(mailstack_lab) as bench:
-            results = checks.run(bench, checks.chosen(ids), lambda result: None)
+            results = checks.run(bench, checks.select(ids), lambda result: None)
         failed = [result for result in results if result.verdict is Verdict.FAIL]
         if failed:
             told = [f"{each.id}: {each.title}\n    {each.evidence}\n    {each.source}" for each in failed]

@@ -8,7 +8,7 @@ from itertools import islice
 
 from mailstack.actions import queues
 from mailstack.checks.judging import Unmet, expect
-from mailstack.checks.logs import ServiceLog, about
+from mailstack.checks.logs import ServiceLog, mail_lines
 from mailstack.checks.once import Once
 from mailstack.config import files
 from mailstack.errors import HostError
@@ -90,7 +90,7 @@ class Machines:
     def lines(self, service: str, message_id: str, wanted: str) -> list[str]:
         """Return the log lines of a mail in a Postfix, as soon as one contains `wanted`. Raises Unmet."""
         with closing(ServiceLog(self.engine, self.container(service))) as log:
-            lines, hit = about(log.lines(Deadline.after(ARRIVAL_SECONDS)), message_id, wanted)
+            lines, hit = mail_lines(log.lines(Deadline.after(ARRIVAL_SECONDS)), message_id, wanted)
         last = f"; its last line there: {lines[-1]}" if lines else ""
         expect(hit, f"{service} logged no “{wanted}” for {message_id} within {ARRIVAL_SECONDS:g} s{last}")
         return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mailstack.actions import queues, sending
 from mailstack.checks.judging import expect
-from mailstack.checks.listeners import listening
+from mailstack.checks.listeners import wait_until_healthy
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.machines import ARRIVAL_SECONDS
 from mailstack.experiment.scene import Scene
@@ -51,8 +51,8 @@ def queue_keeps_the_mail(scene: Scene, show: Evidence) -> None:
     finally:
         scene.engine.start(provider)
     deadline = Deadline.after(ARRIVAL_SECONDS)
-    listens = listening(scene.engine, provider, deadline.seconds)
-    expect(listens, f"the provider does not listen {deadline.seconds:g} s after its start")
+    healthy = wait_until_healthy(scene.engine, provider, deadline.seconds)
+    expect(healthy, f"the provider does not listen {deadline.seconds:g} s after its start")
     readiness.sender(scene.lab, deadline)
     queues.flush(scene.engine, {"sender": scene.container("sender")})
     scene.arrived(scene.recipient, message_id)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from mailstack.checks.judging import Unmet
-from mailstack.checks.logs import about
+from mailstack.checks.logs import mail_lines
 from mailstack.experiment.machines import parse_settings
 from mailstack.experiment.mailbox import picture
 from mailstack.experiment.models import not_kept
@@ -80,10 +80,10 @@ def test_the_lines_of_a_mail_are_found_by_its_queue_id() -> None:
         "postfix/qmgr[3]: AAAAA1: removed\n"
         "postfix/qmgr[3]: BBBBB2: removed\n"
     )
-    lines, hit = about(log.splitlines(), "<1@b>", ": removed")
+    lines, hit = mail_lines(log.splitlines(), "<1@b>", ": removed")
     assert [line.partition("]: ")[2][:6] for line in lines] == ["AAAAA1"] * 3
     assert hit == "postfix/qmgr[3]: AAAAA1: removed"
-    assert about(log.splitlines(), "<1@", "removed") == ([], "")
+    assert mail_lines(log.splitlines(), "<1@", "removed") == ([], "")
 
 
 def test_a_message_is_taken_apart_at_its_first_empty_line() -> None:
