@@ -32,13 +32,13 @@ TTL = 3600.0  # seconds
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the command line."""
     group = parser.getgroup("mailstack", "mailstack: a mail server for tests")
-    group.addoption("--mailstack-name", metavar="NAME", help="use this lab, which is up, instead of one of its own")
-    group.addoption("--mailstack-host", metavar="HOST", help="have the lab on this Docker host, over SSH")
-    group.addoption("--mailstack-keep", action="store_true", help="leave the lab of the tests as it is when they end")
+    group.addoption("--mailstack-name", metavar="NAME", help="use this running lab instead of creating one")
+    group.addoption("--mailstack-host", metavar="HOST", help="run the lab on this Docker host, over SSH")
+    group.addoption("--mailstack-keep", action="store_true", help="keep the lab after the tests")
     group.addoption(
         "--mailstack-artifacts",
         metavar="DIR",
-        help="write what a lab knows about a failed test to files in DIR/TEST/",
+        help="write the lab's evidence about a failed test to files in DIR/TEST/",
     )
 
 
@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         RunningLab(name, _engine(config))
     except MailstackError as error:
-        raise pytest.UsageError(_worded(error)) from None
+        raise pytest.UsageError(_message(error)) from None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -70,12 +70,12 @@ def pytest_runtest_makereport(
     if report.failed and call.excinfo:
         from mailstack.testing.mailbox import failed_wait
 
-        if unmet := failed_wait(call.excinfo.value):
+        if failure := failed_wait(call.excinfo.value):
             from mailstack.testing import evidence
 
             artifacts: str | None = item.config.getoption("--mailstack-artifacts")
-            folder = Path(artifacts).absolute() / evidence.folder(item.nodeid) if artifacts is not None else None
-            report.sections += evidence.told(unmet, folder)
+            directory = None if artifacts is None else Path(artifacts).absolute() / evidence.directory_name(item.nodeid)
+            report.sections += evidence.collect(failure, directory)
     return report
 
 
@@ -104,9 +104,9 @@ def mailstack_ttl() -> float:
 @pytest.fixture(scope="session")
 def mailstack_patience() -> float:
     """Return the time in seconds that a mailbox waits for a mail, where a test gives no timeout."""
-    from mailstack.testing.mailbox import PATIENCE
+    from mailstack.testing.mailbox import TIMEOUT_SECONDS
 
-    return PATIENCE
+    return TIMEOUT_SECONDS
 
 
 # ── the lab ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -122,10 +122,10 @@ def mailstack_lab(
     """Yield a running lab, proven with a mail: the run's own, shared by all workers of pytest-xdist."""
     from mailstack.lab.running import RunningLab
 
-    with _for_people():
+    with _without_traceback():
         engine = _engine(request.config)
     if mailstack_name is not None:
-        with _for_people():
+        with _without_traceback():
             lab = RunningLab(mailstack_name, engine)
         yield lab
         return
@@ -133,14 +133,14 @@ def mailstack_lab(
     from mailstack.lab.up import Request
     from mailstack.testing.run_lab import RunLab
 
-    wanted = Request(_own_name(request.config), tuple(map(Path, mailstack_overlays)), ttl=mailstack_ttl)
-    with _for_people():
-        own = RunLab(engine, wanted, keep=request.config.getoption("--mailstack-keep"))
+    lab_request = Request(_own_name(request.config), tuple(map(Path, mailstack_overlays)), ttl=mailstack_ttl)
+    with _without_traceback():
+        own = RunLab(engine, lab_request, keep=request.config.getoption("--mailstack-keep"))
         lab = own.join()
     try:
         yield lab
     finally:
-        with _for_people():
+        with _without_traceback():
             own.leave()
 
 
@@ -153,12 +153,12 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
     own = mailstack_lab.name == _own_name(request.config)
     with Accounts(mailstack_lab) as accounts:
         yield accounts
-        made = request.config.stash.get(_ADDRESSES, set())
+        addresses = request.config.stash.get(_ADDRESSES, set())
         if request.config.getoption("--mailstack-keep"):
             mailstack_lab.temporary.end()
-        elif made and not own:
+        elif addresses and not own:
             with contextlib.suppress(MailstackError):  # a test may have broken the lab
-                accounts.remove_several(sorted(made))
+                accounts.remove_several(sorted(addresses))
 
 
 @pytest.fixture(scope="session")
@@ -189,14 +189,14 @@ def mailbox_factory(
         yield factory
     finally:
         factory.close()
-        made = request.config.stash.setdefault(_ADDRESSES, set())
-        made |= {mailbox.address for mailbox in factory.made}
+        addresses = request.config.stash.setdefault(_ADDRESSES, set())
+        addresses |= {mailbox.address for mailbox in factory.mailboxes}
 
 
 @pytest.fixture
 def mailbox(mailbox_factory: MailboxFactory) -> Mailbox:
     """Return a mailbox with a fresh address and a password of its own, for this test only."""
-    with _for_people():
+    with _without_traceback():
         return mailbox_factory()
 
 
@@ -211,7 +211,7 @@ def smtp_settings(mailstack_lab: RunningLab) -> SmtpSettings:
 
     relay = files.read_relay(mailstack_lab.directory.files)
     if relay is None:
-        pytest.fail(f"lab “{mailstack_lab.name}” has no user that sends for all addresses", pytrace=False)
+        pytest.fail(f"smtp_settings: lab “{mailstack_lab.name}” has no relay user", pytrace=False)
     user, password = relay
     port = mailstack_lab.endpoints["submission"].port
     return SmtpSettings(loopback_name(), port, user, Password(password.reveal()), mailstack_lab.ca_file, starttls=True)
@@ -227,12 +227,12 @@ def mailstack_checks(mailstack_lab: RunningLab) -> Callable[..., list[CheckResul
     from mailstack.model import Verdict
 
     def run(*ids: str) -> list[CheckResult]:
-        with _for_people(), Bench(mailstack_lab) as bench:
-            results = checks.run(bench, checks.chosen(ids), lambda result: None)
+        with _without_traceback(), Bench(mailstack_lab) as bench:
+            results = checks.run(bench, checks.select(ids), lambda result: None)
         failed = [result for result in results if result.verdict is Verdict.FAIL]
         if failed:
-            told = [f"{each.id}: {each.title}\n    {each.evidence}\n    {each.source}" for each in failed]
-            raise AssertionError("\n".join([f"{len(failed)} of {len(results)} checks failed", *told]))
+            lines = [f"{each.id}: {each.title}\n    {each.evidence}\n    {each.source}" for each in failed]
+            raise AssertionError("\n".join([f"{len(failed)} of {len(results)} checks failed", *lines]))
         return results
 
     return run
@@ -265,15 +265,15 @@ def _engine(config: pytest.Config) -> Engine:
 
 
 @contextlib.contextmanager
-def _for_people() -> Iterator[None]:
+def _without_traceback() -> Iterator[None]:
     """Show mailstack's errors without a traceback."""
     from mailstack.errors import MailstackError
 
     try:
         yield
     except MailstackError as error:
-        pytest.fail(_worded(error), pytrace=False)
+        pytest.fail(_message(error), pytrace=False)
 
 
-def _worded(error: MailstackError) -> str:
+def _message(error: MailstackError) -> str:
     return f"mailstack: {error.whole()}"

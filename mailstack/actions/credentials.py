@@ -75,7 +75,7 @@ def await_password(lab: RunningLab, user: str, password: Secret, *, holds: bool 
 
 
 def _logs_in(lab: RunningLab, context: ssl.SSLContext, user: str, password: Secret) -> bool:
-    dial = smtp.to(lab.endpoints["submission"])
+    dial = smtp.dial_to(lab.endpoints["submission"])
     try:
         with smtp.Smtp(dial, name="localhost", tls="starttls", context=context) as session:
             session.login(user, password.reveal())

@@ -18,7 +18,7 @@ from mailstack.message import draft
 from mailstack.message.outgoing import Outgoing, hand_over
 from mailstack.model import Deadline, Json, ServiceState
 from mailstack.protocol import imap, smtp, trust
-from mailstack.protocol.transcript import Blotter, Dialogue, Said, Shown, Speaker, Tls, annotate
+from mailstack.protocol.transcript import Blotter, Dialogue, Excerpt, RecordedLine, Speaker, Tls, annotate
 from mailstack.roles import Role
 
 VISITOR = "visitor@elsewhere.example"  # on port 25 the lab's own addresses are refused as envelope senders (553)
@@ -80,11 +80,11 @@ class _Tape:
     """The lines of the dialogue so far, without credentials."""
 
     def __init__(self) -> None:
-        self.said: list[Said] = []
+        self.said: list[RecordedLine] = []
         self._begun, self._blotter = time.monotonic(), Blotter()
 
     def take(self, speaker: Speaker, text: str, *, message: bool = False) -> None:
-        said = Said(speaker, text, (time.monotonic() - self._begun) * 1000)
+        said = RecordedLine(speaker, text, (time.monotonic() - self._begun) * 1000)
         self.said.append(said if message else self._blotter.clean(said))
 
 
@@ -93,7 +93,7 @@ class _Recorded(smtp.Smtp):
 
     def __init__(self, tape: _Tape, dial: smtp.Dial, **options: Any) -> None:
         self._tape, self._in_message = tape, False
-        self._begun, self._shown = b"", Shown()
+        self._begun, self._shown = b"", Excerpt()
         super().__init__(dial, **options)
 
     def putcmd(self, cmd: str, args: str = "") -> None:
@@ -148,7 +148,7 @@ def _from_this_machine(
     try:
         with _Recorded(
             tape,
-            smtp.to(lab.endpoints[via]),
+            smtp.dial_to(lab.endpoints[via]),
             name="localhost",
             tls="starttls" if account else "none",
             context=trust.tls_context(lab.ca_file),
@@ -243,7 +243,9 @@ def _recorded_dialogue(
     started_at = lines[0][0]
     speakers: dict[str, Speaker] = {">": "client", "<": "server"}
     said = [
-        Said(speakers[kind], text, (moment - started_at) * 1000) for moment, kind, text in lines if kind in speakers
+        RecordedLine(speakers[kind], text, (moment - started_at) * 1000)
+        for moment, kind, text in lines
+        if kind in speakers
     ]
     logged = [text for _, kind, text in lines if kind == "="]
     tls = next((Tls(match["version"], match["cipher"]) for text in logged if (match := _TLS.search(text))), None)
@@ -268,10 +270,10 @@ def _copy(lab: RunningLab, recipients: list[str], message_id: str, deadline: Dea
     context = trust.tls_context(lab.ca_file)
     with imap.mailbox(lab.endpoints["imaps"], context, boxes[0], lab.password(boxes[0])) as box:
         try:
-            uid = imap.wait_until_there(box, message_id, deadline)
+            uid = imap.wait_for_arrival(box, message_id, deadline)
         except DeadlinePassed:
             return unknown
-        shown, kept, started = Shown(), list[str](), False
+        shown, kept, started = Excerpt(), list[str](), False
         for line in mailboxes.lines(box, uid):
             started = started or line.startswith("Received: by ")
             kept += shown.take(line) if started else ()

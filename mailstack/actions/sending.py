@@ -156,7 +156,7 @@ class _Arrival:
         for address in self.missing:
             endpoint, password = self.lab.endpoints["imaps"], self.lab.password(address)
             with suppress(DeadlinePassed), imap.mailbox(endpoint, self._context, address, password) as box:
-                imap.wait_until_there(box, self.message_id, deadline)
+                imap.wait_for_arrival(box, self.message_id, deadline)
                 self.seen[address] = (time.monotonic() - self._started_at) * 1000
         return not self.missing
 
@@ -218,7 +218,7 @@ def check_size(lab: RunningLab, outgoing: Outgoing) -> None:
     ).stdout.strip()
     limits = {"the sender": int(limit_text) if limit_text.isdecimal() else 0}
     if not lab.state.relay:
-        limits[lab.defined.name(Role.SUBMISSION)] = smtp.size_limit(smtp.to(lab.endpoints["submission"]))
+        limits[lab.defined.name(Role.SUBMISSION)] = smtp.size_limit(smtp.dial_to(lab.endpoints["submission"]))
     for host, limit in limits.items():
         if 0 < limit < outgoing.size:
             raise CheckFailed(
@@ -231,7 +231,7 @@ def _submit(lab: RunningLab, letter: Letter, message: Outgoing) -> None:
     """Submit over port 587, as the account that owns the sender's address."""
     account = owner(lab, letter.sender)
     smtp.submit(
-        smtp.to(lab.endpoints["submission"]),
+        smtp.dial_to(lab.endpoints["submission"]),
         trust.tls_context(lab.ca_file),
         account,
         lab.password(account),

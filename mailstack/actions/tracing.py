@@ -26,7 +26,7 @@ from mailstack.model import Deadline
 from mailstack.roles import Role
 from mailstack.trace import assemble, collect, rotation
 from mailstack.trace.journey import Journey
-from mailstack.trace.outcomes import Waiting
+from mailstack.trace.outcomes import QueuedMail
 
 _CHUNK = 65536  # bytes; no server logs a longer line
 _MOST_INPUT = 2 * 1024**3  # bytes of standard input that are stored, to be read more than once
@@ -76,24 +76,24 @@ def search_lab(lab: RunningLab, query: str | None = None) -> Traced:
         return dataclasses.replace(traced(read, query, queued(lab)), rotated=read.rotated)
 
 
-def traced(read: Read, query: str | None, waiting: Sequence[Waiting] | None = None) -> Traced:
+def traced(read: Read, query: str | None, waiting: Sequence[QueuedMail] | None = None) -> Traced:
     """Return the journeys that match `query`, or the latest; `waiting` is the contents of the queues, if known."""
     matches = collect.latest(read) if query is None else collect.search(read, query)
     # Includes a host whose log has lost the line that would identify it.
     hosts = read.spools if isinstance(read, LabLines) else ()
     collected = collect.collect(read, matches.seeds, matches.refusals, hosts)
     journeys = assemble.assemble(collected, waiting, time.time())
-    return Traced(tuple(each for each in journeys if not matches.name or each.goes_by(matches.name)), matches.more)
+    return Traced(tuple(each for each in journeys if not matches.name or each.is_named(matches.name)), matches.more)
 
 
-def queued(lab: RunningLab) -> list[Waiting]:
+def queued(lab: RunningLab) -> list[QueuedMail]:
     """Return the entries in the queues of the lab's MTAs that run."""
     waiting, clean = [], lab.blotter().clean
     for service in lab.by_role(Role.MTA):
         if service.state == "running":
             for entry in queues.entries(lab.engine, service.container, service.name):
                 recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
-                waiting.append(Waiting(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
+                waiting.append(QueuedMail(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
     return waiting
 
 
@@ -115,10 +115,10 @@ def _rotated(lab: RunningLab, service: str, container: str, spool: IO[bytes]) ->
     if limits is None or spool.tell() * _MOST_AROUND < (limits.files - 1) * limits.size:
         return None
     spool.seek(0)
-    size = rotation.written(iter(lambda: spool.read(_CHUNK), b""))
+    size = rotation.stored_size(iter(lambda: spool.read(_CHUNK), b""))
     spool.seek(0)
     first = list(itertools.islice(_lines(spool), 100))
-    return rotation.rotated(service, limits, size, first)
+    return rotation.find_rotation(service, limits, size, first)
 
 
 @contextlib.contextmanager
@@ -218,12 +218,12 @@ def follow(
             yield None
             return
         awaited = not query and not collector.names
-        if awaited and (message_id := collect.begins(found[1])):
-            collector.names.add(message_id)
+        if awaited and (queue_id := collect.received_id(found[1])):
+            collector.names.add(queue_id)
         if collector.feed(found[0], position, clean(found[1])):
             collected = collector.collected()
         elif awaited and collector.refusals:  # refused before it had a queue id: the journey ends here
-            collected = collect.Collected((collect.as_asked(collector.refusals[0]),))
+            collected = collect.Collected((collect.confirmed(collector.refusals[0]),))
         else:
             continue
         journeys = assemble.assemble(collected, None, time.time())

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 Function = Callable[..., str]
 
 # Checks run in parallel, since each waits for servers much more than it computes.
-SIDE_BY_SIDE = 8
+WORKERS = 8
 
 
-class Turn(Enum):
+class Concurrency(Enum):
     """When a check may run: in parallel, one at a time because it changes the sender, or alone."""
 
-    BESIDE = "beside"
+    PARALLEL = "parallel"
     SENDER = "sender"
-    ALONE = "alone"
+    EXCLUSIVE = "exclusive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +45,34 @@ class Check:
     title: str
     source: str
     function: Callable[[Bench], str]
-    turn: Turn = Turn.BESIDE
+    concurrency: Concurrency = Concurrency.PARALLEL
 
 
 class Family:
     """The checks of a family, registered by a decorator: `@family("name", "title", "source")`."""
 
-    def __init__(self, name: str, turn: Turn = Turn.BESIDE) -> None:
+    def __init__(self, name: str, concurrency: Concurrency = Concurrency.PARALLEL) -> None:
         self.name = name
         self.checks: list[Check] = []
-        self._turn = turn
+        self._concurrency = concurrency
 
     def __call__(
-        self, name: str, title: str, source: str, *, turn: Turn | None = None, **each: Sequence[object]
+        self, name: str, title: str, source: str, *, concurrency: Concurrency | None = None, **each: Sequence[object]
     ) -> Callable[[Function], Function]:
         """Add a check `FAMILY.NAME`, or one for each combination of the values of `each`.
 
-        The function gets the values as keyword arguments. Name and title may refer to them: `{port.number}`. `turn`
-        replaces the family's turn.
+        The function gets the values as keyword arguments. Name and title may refer to them: `{port.number}`.
+        `concurrency` replaces the family's.
         """
 
         def add(function: Function) -> Function:
             for values in itertools.product(*each.values()):
-                given = dict(zip(each, values, strict=True))
-                id = f"{self.name}.{name.format(**given)}".lower()
-                proof = partial(function, **given)
-                self.checks.append(Check(id, title.format(**given), source, proof, turn or self._turn))
+                parameters = dict(zip(each, values, strict=True))
+                id = f"{self.name}.{name.format(**parameters)}".lower()
+                proof = partial(function, **parameters)
+                self.checks.append(
+                    Check(id, title.format(**parameters), source, proof, concurrency or self._concurrency)
+                )
             return function
 
         return add
@@ -84,17 +86,17 @@ def all_checks() -> list[Check]:
     return [check for module in families for check in module.family.checks]
 
 
-def chosen(ids: Sequence[str]) -> list[Check]:
+def select(ids: Sequence[str]) -> list[Check]:
     """Return the checks with these ids or of these families; all without ids. Raises InputError for an unknown one."""
-    every = all_checks()
-    for wanted in ids:
-        if not any(_matches(check, wanted) for check in every):
-            raise InputError(f"there is no check {wanted!r}", remedy=f"{hint.line('check', '--list')} names them")
-    return [check for check in every if not ids or any(_matches(check, wanted) for wanted in ids)]
+    known = all_checks()
+    for id in ids:
+        if not any(_matches(check, id) for check in known):
+            raise InputError(f"unknown check {id!r}", remedy=f"{hint.line('check', '--list')} lists all checks")
+    return [check for check in known if not ids or any(_matches(check, id) for id in ids)]
 
 
-def _matches(check: Check, wanted: str) -> bool:
-    return wanted in (check.id, check.id.partition(".")[0])
+def _matches(check: Check, id: str) -> bool:
+    return id in (check.id, check.id.partition(".")[0])
 
 
 def run(bench: Bench, checks: Iterable[Check], on_result: Callable[[CheckResult], None]) -> list[CheckResult]:
@@ -102,22 +104,24 @@ def run(bench: Bench, checks: Iterable[Check], on_result: Callable[[CheckResult]
     checks = list(checks)
     results: dict[str, CheckResult] = {}
 
-    def in_turn(*several: Check) -> None:
-        for check in several:
+    def run_in_order(group: Iterable[Check]) -> None:
+        for check in group:
             results[check.id] = judge(check, bench)
             on_result(results[check.id])
 
-    beside, sender, alone = ([check for check in checks if check.turn is turn] for turn in Turn)
-    with ThreadPoolExecutor(SIDE_BY_SIDE + 1) as pool:
+    parallel, sender, exclusive = (
+        [check for check in checks if check.concurrency is concurrency] for concurrency in Concurrency
+    )
+    with ThreadPoolExecutor(WORKERS + 1) as pool:
         # The last families have the longest checks. They start first, so that nothing waits for them at the end.
-        running = [pool.submit(in_turn, *sender)] + [pool.submit(in_turn, check) for check in reversed(beside)]
+        running = [pool.submit(run_in_order, group) for group in (sender, *([check] for check in reversed(parallel)))]
         try:
-            for each in running:
-                each.result()
+            for future in running:
+                future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    in_turn(*alone)
+    run_in_order(exclusive)
     return [results[check.id] for check in checks]
 
 

@@ -56,7 +56,7 @@ class Bench:
         self._containers = {role: lab.one(role).container for role in STANDARD}
         self._count = itertools.count(1)
         self._mark = f"check-{os.urandom(6).hex()}"
-        self._opened: set[str] = set()  # accounts whose mailboxes were opened
+        self._opened_mailboxes: set[str] = set()  # accounts whose mailboxes were opened
         self._started = int(time.time())
         self._dialer = self.cleanup.enter_context(
             Dialer(lambda argv: self.engine.stream(self.container(Role.SENDER), argv))
@@ -69,7 +69,7 @@ class Bench:
         """Close connections, and remove the mails and everything else that the checks created."""
         with ThreadPoolExecutor() as pool:
             cleanup = pool.submit(self.cleanup.close)
-            list(pool.map(self._remove_mails, sorted(self._opened)))
+            list(pool.map(self._remove_mails, sorted(self._opened_mailboxes)))
             cleanup.result()
 
     # ── accounts and services ──────────────────────────────────────────────────────────────────────────────────
@@ -115,7 +115,7 @@ class Bench:
     def refuse_outside_relay(self) -> None:
         """Raise NotApplicable when the sender uses a relay host outside the lab, since its network is then open."""
         if self.lab.state.relay:
-            raise NotApplicable("the lab relays through a provider outside")
+            raise NotApplicable("the lab relays through an outside provider")
 
     def blot(self, text: str) -> str:
         """Return `text` without the lab's secrets: a server may have repeated one."""
@@ -137,22 +137,22 @@ class Bench:
         """Connect to a published port from this machine. Costs a tenth of `dial`; for checks where the client's place
         is irrelevant.
         """
-        return smtp.to(self.lab.endpoints[port.name])()
+        return smtp.dial_to(self.lab.endpoints[port.name])()
 
     @cached_property
-    def trusting(self) -> ssl.SSLContext:
+    def lab_context(self) -> ssl.SSLContext:
         """Return a TLS context that trusts the lab's CA only."""
         return trust.tls_context(self.lab.ca_file)
 
     @cached_property
-    def unknowing(self) -> ssl.SSLContext:
+    def system_context(self) -> ssl.SSLContext:
         """Return a TLS context that trusts the CAs of this machine, and not the lab's."""
         return ssl.create_default_context()
 
     def smtp(self, port: int, tls: smtp.Tls | None = None) -> Smtp:
         """Open an SMTP session with Postfix, up to the reply to EHLO; `tls` replaces the TLS mode of the port."""
         dial, tls = self.dial(self.lab.defined.name(Role.SUBMISSION), port), tls or TLS_OF[port]
-        session = Smtp(dial, name="postfix", tls=tls, context=self.trusting, helo="client.test")
+        session = Smtp(dial, name="postfix", tls=tls, context=self.lab_context, helo="client.test")
         session.ehlo()
         return session
 
@@ -164,8 +164,8 @@ class Bench:
 
     def box(self, address: str) -> AbstractContextManager[BaseMailBox]:
         """Open an account's mailbox over IMAP."""
-        self._opened.add(address)
-        return imap.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.password(address))
+        self._opened_mailboxes.add(address)
+        return imap.mailbox(self.lab.endpoints["imaps"], self.lab_context, address, self.password(address))
 
     # ── mails and logs ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -129,10 +129,10 @@ def special_use_folders_exist(bench: Bench) -> str:
 @family("quota", "the mailbox has the quota of the definition", "RFC 9208, section 4.2")
 def quota_is_as_defined(bench: Bench) -> str:
     account = bench.lab.definition().accounts[0]
-    wanted = account.quota if account.quota is not None else bench.lab.definition().limits.mailbox_quota
+    quota = account.quota if account.quota is not None else bench.lab.definition().limits.mailbox_quota
     with bench.box(account.address) as box:
         _, (_, quotas) = box.client.getquotaroot("INBOX")
     text = " ".join(q.decode() for q in quotas if isinstance(q, bytes))
     limits = [int(word.rstrip(")")) for word in text.replace("(", " ").split()[-1:] if word.rstrip(")").isdecimal()]
-    expect(limits == [wanted // 1024], f"GETQUOTAROOT says {text or 'nothing'}; the definition {wanted // 1024} KiB")
+    expect(limits == [quota // 1024], f"GETQUOTAROOT says {text or 'nothing'}; the definition {quota // 1024} KiB")
     return text

@@ -51,7 +51,7 @@ def submit(
     return Accepted(str(message["Message-ID"]), text.rpartition(" ")[2])
 
 
-def settle(bench: Bench, accepted: Accepted) -> None:
+def wait_until_dequeued(bench: Bench, accepted: Accepted) -> None:
     """Wait until Postfix has removed a mail from its queue. Reads the log, since to list the queue costs a process."""
     done = f"]: {accepted.queue_id}: removed"
     expect(any(done in line for line in bench.log(Role.SUBMISSION)), f"{accepted.queue_id} is still in Postfix's queue")
@@ -62,20 +62,20 @@ def uids(box: BaseMailBox, message_id: str) -> list[str]:
     return box.uids(f'HEADER Message-ID "{message_id}"')
 
 
-def _arrived(bench: Bench, box: BaseMailBox, address: str, accepted: Accepted, seconds: float) -> list[str]:
+def _wait_for_copies(bench: Bench, box: BaseMailBox, address: str, accepted: Accepted, seconds: float) -> list[str]:
     try:
-        imap.wait_until_there(box, accepted.message_id, Deadline.after(seconds))
+        imap.wait_for_arrival(box, accepted.message_id, Deadline.after(seconds))
     except DeadlinePassed:
         raise Unmet(f"not in the mailbox of {address} after {seconds:g} s") from None
-    settle(bench, accepted)
+    wait_until_dequeued(bench, accepted)
     box.client.noop()
     return uids(box, accepted.message_id)
 
 
-def count(bench: Bench, address: str, accepted: Accepted) -> int:
+def count_copies(bench: Bench, address: str, accepted: Accepted) -> int:
     """Count the copies in a mailbox, after the first has arrived and Postfix has removed the mail from its queue."""
     with bench.box(address) as box:
-        return len(_arrived(bench, box, address, accepted, ARRIVAL_SECONDS))
+        return len(_wait_for_copies(bench, box, address, accepted, ARRIVAL_SECONDS))
 
 
 def only_copy(
@@ -83,9 +83,9 @@ def only_copy(
 ) -> MailMessage:
     """Return the only copy in a mailbox; just its header unless `whole`. Raises Unmet for no copy and for several."""
     with bench.box(address) as box:
-        found = _arrived(bench, box, address, accepted, seconds)
-        expect(len(found) == 1, f"{len(found)} copies of {accepted.queue_id} for {address}")
-        return next(iter(box.fetch(f"UID {found[0]}", mark_seen=False, headers_only=not whole)))
+        copies = _wait_for_copies(bench, box, address, accepted, seconds)
+        expect(len(copies) == 1, f"{len(copies)} copies of {accepted.queue_id} for {address}")
+        return next(iter(box.fetch(f"UID {copies[0]}", mark_seen=False, headers_only=not whole)))
 
 
 def arrives_once(bench: Bench, address: str, accepted: Accepted) -> str:
@@ -94,17 +94,17 @@ def arrives_once(bench: Bench, address: str, accepted: Accepted) -> str:
     return f"{accepted.queue_id}: 1 copy for {address}"
 
 
-def found(bench: Bench, address: str, message_id: str, seconds: float) -> int:
+def count_arrived(bench: Bench, address: str, message_id: str, seconds: float) -> int:
     """Count the copies in a mailbox as soon as there is one, or after `seconds`."""
     with bench.box(address) as box:
         try:
-            imap.wait_until_there(box, message_id, Deadline.after(seconds))
+            imap.wait_for_arrival(box, message_id, Deadline.after(seconds))
         except DeadlinePassed:
             return 0
         return len(uids(box, message_id))
 
 
-def report(bench: Bench, address: str, message_id: str) -> str | None:
+def delivery_report(bench: Bench, address: str, message_id: str) -> str | None:
     """Return the delivery report in a mailbox about a mail (RFC 3464); None when none arrives in time."""
     deadline = Deadline.after(ARRIVAL_SECONDS)
     with bench.box(address) as box:
@@ -121,7 +121,7 @@ def report(bench: Bench, address: str, message_id: str) -> str | None:
             idle.wait(box, deadline)
 
 
-def waiting(bench: Bench, role: Role, queue_id: str) -> queues.Entry:
+def queue_entry(bench: Bench, role: Role, queue_id: str) -> queues.Entry:
     """Return a mail in the queue of the service with a role. Raises Unmet when the queue does not have it."""
     service = bench.lab.defined.name(role)
     for entry in queues.entries(bench.engine, bench.container(role), service):

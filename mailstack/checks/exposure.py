@@ -23,7 +23,7 @@ family = Family("exposure")
 
 # The TCP ports that LMTP and SASL had before they had sockets, and that Dovecot's manual uses. Dialled even if nothing
 # is listed as listening there.
-_BETWEEN_SERVERS = frozenset({24, 12345})
+_LMTP_SASL_PORTS = frozenset({24, 12345})
 _SECONDS = 1.0  # timeout for an address of this machine
 
 _TABLES = ("cat", "/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6")
@@ -33,10 +33,10 @@ _DIAL = 'while read -r address port; do nc -z -w 1 "$address" "$port" </dev/null
 
 _SOCKETS = "/run/sockets"
 
-Place = tuple[str, int]  # address, port
+SocketAddress = tuple[str, int]  # address, port
 
 
-def listeners(tables: str) -> set[Place]:
+def listeners(tables: str) -> set[SocketAddress]:
     """Return the listening TCP and UDP addresses except loopback, from the kernel's tables (proc(5), /proc/net/tcp)."""
     found = set()
     for line in tables.splitlines():
@@ -53,22 +53,22 @@ def listeners(tables: str) -> set[Place]:
     return found
 
 
-def answering(places: Iterable[Place]) -> set[Place]:
+def reachable(addresses: Iterable[SocketAddress]) -> set[SocketAddress]:
     """Return those of `places` that accept a connection from this machine."""
 
-    def dial(place: Place) -> Place | None:
-        with contextlib.suppress(OSError), socket.create_connection(place, timeout=_SECONDS):
-            return place
+    def dial(peer: SocketAddress) -> SocketAddress | None:
+        with contextlib.suppress(OSError), socket.create_connection(peer, timeout=_SECONDS):
+            return peer
         return None
 
     with ThreadPoolExecutor(8) as pool:
-        return {place for place in pool.map(dial, places) if place}
+        return {peer for peer in pool.map(dial, addresses) if peer}
 
 
-def _on_this_machine(target: Target, places: Iterable[Place]) -> set[Place]:
+def _on_this_machine(target: Target, addresses: Iterable[SocketAddress]) -> set[SocketAddress]:
     """Return the places on networks of this machine; none if the engine runs elsewhere or in a virtual machine."""
     on = [] if target.host else [route.subnet for route in subnets.host_routes()]
-    return {place for place in places if any(ipaddress.ip_address(place[0]) in subnet for subnet in on)}
+    return {peer for peer in addresses if any(ipaddress.ip_address(peer[0]) in subnet for subnet in on)}
 
 
 def _listening(bench: Bench, service: ServiceState) -> set[int]:
@@ -78,24 +78,26 @@ def _listening(bench: Bench, service: ServiceState) -> set[int]:
     return set()
 
 
-def _beside_sender(bench: Bench, places: Iterable[Place], owners: Mapping[str, ServiceState]) -> set[Place]:
+def _on_sender_networks(
+    bench: Bench, addresses: Iterable[SocketAddress], owners: Mapping[str, ServiceState]
+) -> set[SocketAddress]:
     """Return the places on the sender's own networks."""
     networks = bench.lab.one(Role.SENDER).addresses
     return {
         (address, port)
-        for address, port in places
-        if any(theirs == address and network in networks for network, theirs in owners[address].addresses.items())
+        for address, port in addresses
+        if any(own == address and network in networks for network, own in owners[address].addresses.items())
     }
 
 
-def _from_sender(bench: Bench, places: Iterable[Place]) -> set[Place]:
-    lines = "".join(f"{address} {port}\n" for address, port in sorted(places))
-    said = bench.engine.execute(bench.container(Role.SENDER), ["sh", "-c", _DIAL], input=lines.encode())
-    return {(address, int(port)) for address, _, port in (line.partition(" ") for line in said.stdout.splitlines())}
+def _reachable_from_sender(bench: Bench, addresses: Iterable[SocketAddress]) -> set[SocketAddress]:
+    lines = "".join(f"{address} {port}\n" for address, port in sorted(addresses))
+    result = bench.engine.execute(bench.container(Role.SENDER), ["sh", "-c", _DIAL], input=lines.encode())
+    return {(address, int(port)) for address, _, port in (line.partition(" ") for line in result.stdout.splitlines())}
 
 
-def _names(places: Iterable[Place], owners: Mapping[str, ServiceState]) -> str:
-    return ", ".join(f"{owners[address].name} at {address}:{port}" for address, port in sorted(places))
+def _describe(addresses: Iterable[SocketAddress], owners: Mapping[str, ServiceState]) -> str:
+    return ", ".join(f"{owners[address].name} at {address}:{port}" for address, port in sorted(addresses))
 
 
 @family(
@@ -109,20 +111,22 @@ def only_published_services_are_reached(bench: Bench) -> str:
     with ThreadPoolExecutor(8) as pool:
         listening = dict(pool.map(lambda each: (each.name, _listening(bench, each)), services))
     hidden = [f"{s.name}:{port}" for s in services for port in sorted(listening[s.name] - set(s.ports))]
-    expect(not hidden, f"listens for the network, and is not published: {', '.join(hidden)}")
+    expect(not hidden, f"listening on the network, but not published: {', '.join(hidden)}")
     dialled = {
         (address, port)
         for address, each in owners.items()
-        for port in listening[each.name] | set(each.ports) | _BETWEEN_SERVERS
+        for port in listening[each.name] | set(each.ports) | _LMTP_SASL_PORTS
     }
-    published = {place for place in dialled if place[1] in owners[place[0]].ports}
-    beside, here = _beside_sender(bench, dialled, owners), _on_this_machine(bench.lab.target, dialled)
-    from_sender, from_here = _from_sender(bench, beside), answering(here)
-    expect(from_sender & published, "the sender reaches none of the published services: its dialling proves nothing")
+    published = {peer for peer in dialled if peer[1] in owners[peer[0]].ports}
+    near_sender, local = _on_sender_networks(bench, dialled, owners), _on_this_machine(bench.lab.target, dialled)
+    from_sender, from_here = _reachable_from_sender(bench, near_sender), reachable(local)
+    expect(from_sender & published, "the sender reaches none of the published services, so nothing is proven")
     reached = from_sender | from_here
-    evidence = f"the sender reached {len(from_sender)} of {len(beside)}, this machine {len(from_here)} of {len(here)}"
-    expect(reached <= published, f"reached, and not published: {_names(reached - published, owners)}")
-    return f"{evidence} ports at {len(owners)} addresses, all of them published"
+    expect(reached <= published, f"reachable, but not published: {_describe(reached - published, owners)}")
+    counts = (
+        f"the sender reached {len(from_sender)} of {len(near_sender)}, this machine {len(from_here)} of {len(local)}"
+    )
+    return f"{counts} ports at {len(owners)} addresses, all of them published"
 
 
 @family(
@@ -137,11 +141,12 @@ def sockets_are_private(bench: Bench) -> str:
     others = sorted(
         names.get(each, each[:12]) for each in users - set(map(bench.container, (Role.SUBMISSION, Role.STORE)))
     )
-    expect(users, f"nobody mounts {volume}")
-    expect(not others, f"{volume} is mounted by {', '.join(others)}, too")
+    expect(users, f"no container mounts {volume}")
+    expect(not others, f"{volume} is also mounted by {', '.join(others)}")
     paths = (_SOCKETS, f"{_SOCKETS}/lmtp", f"{_SOCKETS}/sasl")
-    said = bench.engine.execute(bench.container(Role.STORE), ["stat", "-c", "%F %a %n", *paths])
-    evidence = ", ".join(said.stdout.splitlines()) or said.stderr.strip()
-    kinds = re.findall(r"^(\w+) \d*?(\d) ", said.stdout, re.M)
-    expect(kinds == [("directory", "0"), ("socket", "0"), ("socket", "0")], f"open to others, or not there: {evidence}")
+    result = bench.engine.execute(bench.container(Role.STORE), ["stat", "-c", "%F %a %n", *paths])
+    evidence = ", ".join(result.stdout.splitlines()) or result.stderr.strip()
+    kinds = re.findall(r"^(\w+) \d*?(\d) ", result.stdout, re.M)
+    expected = [("directory", "0"), ("socket", "0"), ("socket", "0")]
+    expect(kinds == expected, f"missing, or accessible to others: {evidence}")
     return evidence

@@ -26,7 +26,7 @@ class Mta:
         return "sender" if self.sender else str(self.port)
 
     @property
-    def place(self) -> str:
+    def label(self) -> str:
         """Return the part of a check's title that names this listener."""
         return "the sender" if self.sender else str(self.port)
 
@@ -39,16 +39,22 @@ MTAS = PROVIDER + SENDER
 def session(bench: Bench, mta: Mta) -> Smtp:
     """Open an SMTP session from the sender, up to EHLO; log in as the first account where AUTH is required."""
     if mta.sender:
-        opened = smtp.Smtp(bench.dial("127.0.0.1", mta.port), name="localhost", helo="client.test")
-        opened.ehlo()
-        return opened
+        smtp_session = smtp.Smtp(bench.dial("127.0.0.1", mta.port), name="localhost", helo="client.test")
+        smtp_session.ehlo()
+        return smtp_session
     return bench.smtp(mta.port) if mta.port == 25 else bench.logged_in(mta.port, bench.alice)
 
 
-def listening(engine: Engine, container: str, seconds: float) -> bool:
+def wait_until_healthy(engine: Engine, container: str, seconds: float) -> bool:
     """Wait until the healthcheck of a container passes; return False after `seconds`."""
     wait = "until healthcheck; do sleep 0.02; done"
     return engine.execute(container, ["timeout", f"{seconds:g}", "sh", "-c", wait]).code == 0
+
+
+def envelope_reply(session: Smtp, sender: str, recipient: str) -> tuple[int, str]:
+    """Send MAIL and RCPT in a session, and end it; return the reply that refuses, or the last one."""
+    with session:
+        return envelope(session, sender, recipient)
 
 
 def envelope(session: Smtp, sender: str, recipient: str) -> tuple[int, str]:

@@ -41,11 +41,11 @@ class ServiceLog:
         self._log.close()
 
     def _follow(self) -> None:
-        begun = b""
+        partial = b""
         # The connection may be closed during a read, and the connection to the host may be lost.
         with suppress(OSError, ValueError, AttributeError, MailstackError):
             for piece in self._log:
-                *whole, begun = (begun + piece).split(b"\n")
+                *whole, partial = (partial + piece).split(b"\n")
                 with self._more:
                     self._lines += [line.partition(b" ")[2].decode(errors="replace") for line in whole]
                     self._more.notify_all()
@@ -54,21 +54,21 @@ class ServiceLog:
             self._more.notify_all()
 
 
-def about(log: Iterable[str], message_id: str, wanted: str) -> tuple[list[str], str]:
+def mail_lines(log: Iterable[str], message_id: str, text: str) -> tuple[list[str], str]:
     """Return Postfix's lines about a mail up to one that contains `wanted`, and that line; "" if the log ends before.
 
     The lines are found by the mail's queue ids.
     """
-    named = re.compile(rf"cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}$")
+    id_line = re.compile(rf"cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}$")
     seen: list[str] = []
     lines: list[str] = []
     ids: set[str] = set()
     for line in log:
         seen.append(line)
-        if match := named.search(line):
+        if match := id_line.search(line):
             ids.add(f": {match[1]}: ")
         if any(each in line for each in ids):
             lines = [other for other in seen if any(each in other for each in ids)]
-            if hits := [each for each in lines if wanted in each]:
+            if hits := [each for each in lines if text in each]:
                 return lines, hits[0]
     return lines, ""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from mailstack.checks import Family, Turn
+from mailstack.checks import Concurrency, Family
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
-from mailstack.checks.deliveries import flush, found, waiting
+from mailstack.checks.deliveries import count_arrived, flush, queue_entry
 from mailstack.checks.judging import expect
-from mailstack.checks.listeners import listening
+from mailstack.checks.listeners import wait_until_healthy
 from mailstack.roles import Role
 
-family = Family("queue", Turn.ALONE)
+family = Family("queue", Concurrency.EXCLUSIVE)
 
 
 @family(
@@ -34,15 +34,15 @@ def mail_waits_for_dovecot(bench: Bench) -> str:
             deferred = re.compile(rf"]: {queue_id}: to=<.* status=deferred ")
             logged = any(deferred.search(line) for line in bench.log(Role.SUBMISSION))
             expect(logged, f"{queue_id} is not deferred in Postfix's queue")
-            entry = waiting(bench, Role.SUBMISSION, queue_id)
+            entry = queue_entry(bench, Role.SUBMISSION, queue_id)
         finally:
             bench.engine.start(bench.container(Role.STORE))
             # Each smtpd(8) keeps a connection to Dovecot for SASL. The old connections are dead: each would cause a
             # reply 454.
             bench.engine.signal(bench.container(Role.SUBMISSION), "SIGHUP")
-    listens = listening(bench.engine, bench.container(Role.STORE), ARRIVAL_SECONDS)
-    expect(listens, f"Dovecot does not listen {ARRIVAL_SECONDS:g} s after its start")
+    healthy = wait_until_healthy(bench.engine, bench.container(Role.STORE), ARRIVAL_SECONDS)
+    expect(healthy, f"Dovecot did not listen within {ARRIVAL_SECONDS:g} s of its start")
     flush(bench, entry)
-    copies = found(bench, bench.bob, str(message["Message-ID"]), ARRIVAL_SECONDS)
+    copies = count_arrived(bench, bench.bob, str(message["Message-ID"]), ARRIVAL_SECONDS)
     expect(copies == 1, f"after the flush: {copies} copies for {bench.bob}")
-    return f"{queue_id} waited: {entry.recipients[0].reason}; then 1 copy"
+    return f"{queue_id} was deferred: {entry.recipients[0].reason}; 1 copy after the flush"

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mailstack.actions import credentials, sending
-from mailstack.checks import Family, Turn
+from mailstack.checks import Concurrency, Family
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
-from mailstack.checks.deliveries import flush, found, waiting
+from mailstack.checks.deliveries import count_arrived, flush, queue_entry
 from mailstack.checks.judging import expect
-from mailstack.checks.logs import about
+from mailstack.checks.logs import mail_lines
 from mailstack.roles import Role
 from mailstack.secret import Secret, new_password
 
-family = Family("relay", Turn.SENDER)
+family = Family("relay", Concurrency.SENDER)
 
 
 def _relay(bench: Bench) -> tuple[str, Secret]:
@@ -27,7 +27,7 @@ def _relay(bench: Bench) -> tuple[str, Secret]:
     return bench.relay
 
 
-def _write(bench: Bench) -> str:
+def _send_mail(bench: Bench) -> str:
     """Send a mail to the first account with `mail -s` on the sender, as its user; return the Message-ID."""
     message_id = str(bench.message([bench.alice])["Message-ID"])
     letter = sending.Letter(bench.student, (bench.alice,), "CCN Lab", "This is the first mail of the lab.")
@@ -35,12 +35,10 @@ def _write(bench: Bench) -> str:
     return message_id
 
 
-def _line(bench: Bench, role: Role, message_id: str, wanted: str) -> str:
-    """Return the first line about a mail in a Postfix log that contains `wanted`. Raises Unmet."""
-    lines, hit = about(bench.log(role), message_id, wanted)
-    expect(
-        hit, f"{bench.lab.defined.name(role)} logged no “{wanted}” for {message_id}: {lines[-2:] or 'nothing at all'}"
-    )
+def _log_line(bench: Bench, role: Role, message_id: str, text: str) -> str:
+    """Return the first line about a mail in a Postfix log that contains `text`. Raises Unmet."""
+    lines, hit = mail_lines(bench.log(role), message_id, text)
+    expect(hit, f"{bench.lab.defined.name(role)} logged no “{text}” for {message_id}, only {lines[-2:]}")
     return hit
 
 
@@ -72,13 +70,13 @@ _TLS = "TLS connection established"
 )
 def mail_goes_by_the_relay(bench: Bench) -> str:
     user, _ = _relay(bench)
-    message_id = _write(bench)
-    copies = found(bench, bench.alice, message_id, ARRIVAL_SECONDS)
+    message_id = _send_mail(bench)
+    copies = count_arrived(bench, bench.alice, message_id, ARRIVAL_SECONDS)
     expect(copies == 1, f"{copies} copies for {bench.alice}")
-    client = _line(bench, Role.SUBMISSION, message_id, "sasl_username=")
+    client = _log_line(bench, Role.SUBMISSION, message_id, "sasl_username=")
     expect(f"sasl_username={user}" in client, client)
     expect(_tls_lines(bench, Role.SUBMISSION, client), f"postfix logged no TLS for {client}")
-    sent = _line(bench, Role.SENDER, message_id, "status=sent")
+    sent = _log_line(bench, Role.SENDER, message_id, "status=sent")
     verified = [line for line in _tls_lines(bench, Role.SENDER, sent) if f"Verified {_TLS}" in line]
     expect(verified, "the sender logged no verified TLS connection")
     return f"sasl_username={user}; {verified[-1].partition(': ')[2].partition(' key-exchange')[0]}"
@@ -101,14 +99,14 @@ def map_of_credentials_is_private(bench: Bench) -> str:
 def mail_without_credentials_is_refused(bench: Bench) -> str:
     _relay(bench)
     with _credentials(bench, ""):
-        message_id = _write(bench)
-        outcome = _line(bench, Role.SENDER, message_id, "status=")
+        message_id = _send_mail(bench)
+        outcome = _log_line(bench, Role.SENDER, message_id, "status=")
         expect("status=bounced" in outcome and re.search(r"said: 5\d\d", outcome), outcome)
         # The bounce for the student fails as well. Wait for it, so that it is not sent with the next credentials.
-        notice = _line(bench, Role.SENDER, message_id, "non-delivery notification: ").rpartition(" ")[2]
-        gone = any(f"]: {notice}: removed" in line for line in bench.log(Role.SENDER))
-        expect(gone, f"{notice} is still in the sender's queue")
-    expect(not found(bench, bench.alice, message_id, 0), f"{message_id} arrived all the same")
+        notice = _log_line(bench, Role.SENDER, message_id, "non-delivery notification: ").rpartition(" ")[2]
+        removed = any(f"]: {notice}: removed" in line for line in bench.log(Role.SENDER))
+        expect(removed, f"{notice} is still in the sender's queue")
+    expect(not count_arrived(bench, bench.alice, message_id, 0), f"{message_id} was delivered nevertheless")
     return outcome.partition("dsn=")[2]
 
 
@@ -120,13 +118,13 @@ def mail_without_credentials_is_refused(bench: Bench) -> str:
 def mail_with_wrong_credentials_waits(bench: Bench) -> str:
     user, _ = _relay(bench)
     with _credentials(bench, f"{user}:{new_password().reveal()}\n"):
-        message_id = _write(bench)
-        outcome = _line(bench, Role.SENDER, message_id, "status=")
+        message_id = _send_mail(bench)
+        outcome = _log_line(bench, Role.SENDER, message_id, "status=")
         expect("status=deferred" in outcome and "535" in outcome, outcome)
         match = re.search(r"\]: (\w+): to=", outcome)
-        entry = waiting(bench, Role.SENDER, match[1] if match else "")
-        expect(not found(bench, bench.alice, message_id, 0), f"{message_id} arrived all the same")
+        entry = queue_entry(bench, Role.SENDER, match[1] if match else "")
+        expect(not count_arrived(bench, bench.alice, message_id, 0), f"{message_id} was delivered nevertheless")
     flush(bench, entry)
-    copies = found(bench, bench.alice, message_id, ARRIVAL_SECONDS)
-    expect(copies == 1, f"with the right credentials again: {copies} copies for {bench.alice}")
-    return f"{outcome.partition('status=')[2]}; then 1 copy"
+    copies = count_arrived(bench, bench.alice, message_id, ARRIVAL_SECONDS)
+    expect(copies == 1, f"after the credentials were restored: {copies} copies for {bench.alice}")
+    return f"{outcome.partition('status=')[2]}; 1 copy with the right credentials"

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from email.message import EmailMessage
 from smtplib import SMTPServerDisconnected
 
-from mailstack.checks import Family, Turn
+from mailstack.checks import Concurrency, Family
 from mailstack.checks.bench import Bench
 from mailstack.checks.deliveries import uids
 from mailstack.checks.judging import Unmet, expect
@@ -29,13 +29,13 @@ ENDINGS = {
 }
 
 # Timeout in seconds for the mails of a check: half a dozen in a row, next to other labs on a small machine.
-TAKEN_SECONDS = 30.0
+ARRIVAL_SECONDS = 30.0
 
 # The command that begins the smuggled message. A server that refuses a pipelined DATA (postconf(5),
 # smtpd_forbid_unauth_pipelining) may still accept BDAT (RFC 3030), which waits for no reply.
 FOLLOW_UPS = ("DATA", "BDAT")
 
-HANGS_UP = "and the server hangs up"
+HUNG_UP = "connection closed"
 
 
 def two_in_one(
@@ -58,49 +58,49 @@ def replies(connection: Smtp) -> list[str]:
     also ends the transaction (RFC 5321, section 4.1.4), so the session can go on unless the server has hung up.
     """
     name = (connection.ehlo_resp or b"").split(b"\n")[0]
-    found: list[str] = []
+    answers: list[str] = []
     while True:
-        if len(found) == 1 and connection.sock:  # not earlier, so that no command is sent before its turn
+        if len(answers) == 1 and connection.sock:  # not earlier, so that no command is sent before its turn
             with suppress(OSError):  # a server that has hung up may have replied before
                 connection.sock.sendall(b"EHLO client.test\r\n")
         try:
             code, text = connection.getreply()
         except SMTPServerDisconnected:
-            return [*found, HANGS_UP]
-        if code == 250 and found and text.split(b"\n")[0] == name:
-            return found
-        found.append(f"{code} {text.decode(errors='replace')}")
+            return [*answers, HUNG_UP]
+        if code == 250 and answers and text.split(b"\n")[0] == name:
+            return answers
+        answers.append(f"{code} {text.decode(errors='replace')}")
 
 
 _PROMISE = (
     "{follow_up}-{mta.name}",
-    "no second mail is smuggled in behind a bare newline, by {follow_up} ({mta.place})",
+    "no second mail is smuggled in behind a bare newline, by {follow_up} ({mta.label})",
     "RFC 5321, section 4.1.1.4; postconf(5), smtpd_forbid_bare_newline_exclusions",
 )
 
 
 @family(*_PROMISE, mta=PROVIDER, follow_up=FOLLOW_UPS)
-@family(*_PROMISE, turn=Turn.SENDER, mta=SENDER, follow_up=FOLLOW_UPS)
+@family(*_PROMISE, concurrency=Concurrency.SENDER, mta=SENDER, follow_up=FOLLOW_UPS)
 def nothing_is_smuggled_in(bench: Bench, mta: Mta, follow_up: str) -> str:
     if mta.sender:
         bench.refuse_outside_relay()
-    taken, smuggled = [], {}
+    accepted, smuggled = [], {}
     with ExitStack() as sessions:
         connection = sessions.enter_context(session(bench, mta))
         for name, ending in ENDINGS.items():
             outer, inner = bench.message([bench.bob]), bench.message([bench.bob])
-            said = _send(bench, connection, mta, outer, inner, ending, follow_up)
+            answers = _send(bench, connection, mta, outer, inner, ending, follow_up)
             # One reply to the message is right, whatever it is. Any other reply answers a smuggled command. A server
             # that accepted the message hangs up only if it received more than the message.
-            hung_up = said[1:] == [HANGS_UP]
-            expect(not said[1:] or (hung_up and not said[0].startswith("250")), f"{name}: {' | '.join(said)}")
-            if said[0].startswith("250"):
-                taken.append(str(outer["Message-ID"]))
+            hung_up = answers[1:] == [HUNG_UP]
+            expect(not answers[1:] or (hung_up and not answers[0].startswith("250")), f"{name}: {' | '.join(answers)}")
+            if answers[0].startswith("250"):
+                accepted.append(str(outer["Message-ID"]))
             smuggled[str(inner["Message-ID"])] = name
             if hung_up:
                 connection = sessions.enter_context(session(bench, mta))
-    _expect_alone(bench, taken, smuggled)
-    return f"{len(smuggled)} endings: one reply each, and {len(taken)} mails in the mailbox of {bench.bob}, not more"
+    _expect_alone(bench, accepted, smuggled)
+    return f"{len(smuggled)} endings: one reply each; {len(accepted)} mails for {bench.bob}, none of them smuggled in"
 
 
 def _send(
@@ -115,14 +115,14 @@ def _send(
     return replies(connection)
 
 
-def _expect_alone(bench: Bench, taken: list[str], smuggled: dict[str, str]) -> None:
+def _expect_alone(bench: Bench, accepted: list[str], smuggled: dict[str, str]) -> None:
     """Expect each accepted message once, and no smuggled one, which the next hop may let through. Raises Unmet."""
     with bench.box(bench.bob) as box:
-        for message_id in taken:
+        for message_id in accepted:
             with suppress(DeadlinePassed):
-                imap.wait_until_there(box, message_id, Deadline.after(TAKEN_SECONDS))
+                imap.wait_for_arrival(box, message_id, Deadline.after(ARRIVAL_SECONDS))
             copies = len(uids(box, message_id))
-            expect(copies == 1, f"{message_id}, which was taken with 250: {copies} copies for {bench.bob}")
+            expect(copies == 1, f"{message_id} was accepted with 250: {copies} copies for {bench.bob}")
         for message_id, name in smuggled.items():
             if uids(box, message_id):
                 raise Unmet(f"{name}: a second mail is in the mailbox of {bench.bob}")

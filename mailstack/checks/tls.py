@@ -33,7 +33,7 @@ def _read_until(connection: socket.socket, beginning: bytes) -> None:
         line = b""
         while not line.endswith(b"\n"):  # byte by byte: the handshake reads the rest
             byte = connection.recv(1)
-            expect(byte, f"the server closed the connection before it said {beginning.decode()!r}")
+            expect(byte, f"the server closed the connection before it sent {beginning.decode()!r}")
             line += byte
         if line.startswith(beginning):
             return
@@ -53,7 +53,7 @@ def _handshake(bench: Bench, port: Port, context: ssl.SSLContext, name: str) -> 
         raise
 
 
-def _undemanding(ciphers: str = "DEFAULT", *versions: ssl.TLSVersion) -> ssl.SSLContext:
+def _lax_context(ciphers: str = "DEFAULT", *versions: ssl.TLSVersion) -> ssl.SSLContext:
     """Return a context that accepts any certificate and offers `ciphers`. `versions` are the lowest and the highest."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -69,7 +69,7 @@ def _cipher(session: ssl.SSLSocket) -> str:
     return cipher[0] if cipher else ""
 
 
-def _unverified(bench: Bench, port: Port, context: ssl.SSLContext, name: str, accepted: str) -> str:
+def _verification_error(bench: Bench, port: Port, context: ssl.SSLContext, name: str, accepted: str) -> str:
     """Return why a client rejects the certificate. Raises Unmet with `accepted` when it accepts it."""
     try:
         _handshake(bench, port, context, name).close()
@@ -78,11 +78,11 @@ def _unverified(bench: Bench, port: Port, context: ssl.SSLContext, name: str, ac
     raise Unmet(accepted)
 
 
-def _refused(bench: Bench, port: Port, context: ssl.SSLContext, agreed: Callable[[ssl.SSLSocket], str | None]) -> str:
+def _refusal(bench: Bench, port: Port, context: ssl.SSLContext, describe: Callable[[ssl.SSLSocket], str | None]) -> str:
     """Return how the server refuses the client's offer. Raises Unmet when it agrees."""
     try:
         with _handshake(bench, port, context, port.service) as session:
-            raise Unmet(f"the server agreed to {agreed(session)}")
+            raise Unmet(f"the server agreed to {describe(session)}")
     except ssl.SSLError as error:
         if error.reason and "NO_PROTOCOLS" in error.reason:
             raise NotApplicable("this machine's TLS library cannot speak TLS 1.1") from None
@@ -99,12 +99,13 @@ def _refused(bench: Bench, port: Port, context: ssl.SSLContext, agreed: Callable
 )
 def certificate_is_verified(bench: Bench, port: Port) -> str:
     try:
-        with _handshake(bench, port, bench.trusting, port.service) as session:
+        with _handshake(bench, port, bench.lab_context, port.service) as session:
             evidence = f"{session.version()} {_cipher(session)}"
     except ssl.SSLError as error:
-        raise Unmet(f"by the name {port.service}: {error}") from None
-    accepted = "the certificate was accepted for another name, another.test, too"
-    return f"{evidence}; as another.test: {_unverified(bench, port, bench.trusting, 'another.test', accepted)}"
+        raise Unmet(f"not verified for the name {port.service}: {error}") from None
+    accepted = "the certificate was also accepted for another name, another.test"
+    refusal = _verification_error(bench, port, bench.lab_context, "another.test", accepted)
+    return f"{evidence}; as another.test: {refusal}"
 
 
 @family(
@@ -115,15 +116,15 @@ def certificate_is_verified(bench: Bench, port: Port) -> str:
 )
 def certificate_needs_the_labs_ca(bench: Bench, port: Port) -> str:
     accepted = "a client that does not know the lab's CA accepted the certificate"
-    return _unverified(bench, port, bench.unknowing, port.service, accepted)
+    return _verification_error(bench, port, bench.system_context, port.service, accepted)
 
 
 @family("old-{port.name}", "{port.number} refuses TLS below 1.2", "RFC 8996; RFC 8314, section 4.1", port=PORTS)
 def old_versions_are_refused(bench: Bench, port: Port) -> str:
-    old = _undemanding("ALL:@SECLEVEL=0", ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
-    refusal = _refused(bench, port, old, ssl.SSLSocket.version)
+    old = _lax_context("ALL:@SECLEVEL=0", ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
+    refusal = _refusal(bench, port, old, ssl.SSLSocket.version)
     # A broken server refuses, too. This one agrees to a newer version.
-    with _handshake(bench, port, _undemanding(), port.service) as session:
+    with _handshake(bench, port, _lax_context(), port.service) as session:
         return f"offered TLS 1.0 and 1.1: {refusal}; offered newer: {session.version()}"
 
 
@@ -135,8 +136,8 @@ def old_versions_are_refused(bench: Bench, port: Port) -> str:
 )
 def anonymous_ciphers_are_refused(bench: Bench, port: Port) -> str:
     versions = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2  # TLS 1.3 has no anonymous ciphers
-    anonymous, named = _undemanding("aNULL:@SECLEVEL=0", *versions), _undemanding("DEFAULT", *versions)
-    refusal = _refused(bench, port, anonymous, lambda session: f"{_cipher(session)}, which proves nobody's name")
+    anonymous, named = _lax_context("aNULL:@SECLEVEL=0", *versions), _lax_context("DEFAULT", *versions)
+    refusal = _refusal(bench, port, anonymous, lambda session: f"{_cipher(session)}, which authenticates no server")
     with _handshake(bench, port, named, port.service) as session:
         return f"offered aNULL: {refusal}; offered others of TLS 1.2: {_cipher(session)}"
 
@@ -150,7 +151,7 @@ def anonymous_ciphers_are_refused(bench: Bench, port: Port) -> str:
 def certificate_is_short_lived(bench: Bench, port: Port) -> str:
     from cryptography import x509
 
-    with _handshake(bench, port, _undemanding(), port.service) as session:
+    with _handshake(bench, port, _lax_context(), port.service) as session:
         der = session.getpeercert(binary_form=True)
     certificate = x509.load_der_x509_certificate(der or b"")
     now = datetime.datetime.now(datetime.UTC)

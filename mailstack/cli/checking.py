@@ -37,7 +37,7 @@ def check(
     from mailstack import checks
     from mailstack.report import results as report
 
-    wanted = checks.chosen(ids)
+    wanted = checks.select(ids)
     if listed:
         _list(wanted, as_json)
         return

@@ -21,7 +21,7 @@ from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
-    from mailstack.failures import KnownFailure, Seen
+    from mailstack.failures import KnownFailure, Occurrence
     from mailstack.lab.running import RunningLab
     from mailstack.protocol.status_codes import Meaning
     from mailstack.trace.rotation import Rotated
@@ -81,12 +81,12 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
             codes.update({code.code: code for code in _codes(line)})
             yield line
 
-    seen = failures.seen(counted())
+    seen = failures.find_failures(counted())
     if as_json:
         print_json(_document(seen, count, codes.values()))
     else:
         for each in seen:
-            _show(each.fault)
+            _show(each.failure)
         for code in codes.values() if count == 1 or not seen else ():
             _field(code.code, f"{code.text}  [{code.source}]")
         if not seen:
@@ -106,12 +106,12 @@ def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_js
             count += 1
             yield line
 
-    seen = failures.seen(counted())
+    seen = failures.find_failures(counted())
     if as_json:
         print_json(_document(seen, count, (), rotated))
         return
     for each in seen:
-        _show(each.fault)
+        _show(each.failure)
         times = "once" if each.count == 1 else f"{each.count} times"
         when = each.first if each.count == 1 else f"first {each.first}, last {each.last}"
         _field("seen", f"{times}: {when}" if each.first else times)
@@ -145,9 +145,9 @@ def _of_lab(lab: RunningLab) -> tuple[Iterator[str], list[Rotated]]:
     for service in lab.services():
         lines = lab.engine.logs(service.container, tail=_RECENT_LINES, timestamps=True).splitlines(keepends=True)
         if len(lines) < _RECENT_LINES:
-            size = rotation.written(line.encode() for line in lines)
+            size = rotation.stored_size(line.encode() for line in lines)
             limits = rotation.limits(*lab.engine.log_options(service.container))
-            cut.append(rotation.rotated(service.name, limits, size, lines))
+            cut.append(rotation.find_rotation(service.name, limits, size, lines))
         logs.append([f"{service.name} | {line.rstrip()}" for line in lines])
     return heapq.merge(*logs, key=lambda line: line.partition(" | ")[2]), [each for each in cut if each]
 
@@ -171,12 +171,14 @@ def _list(known: Iterable[KnownFailure], as_json: bool) -> None:
     table(("id", "what it is"), [(failure.id, failure.title) for failure in known], flexible=1)
 
 
-def _document(found: Iterable[Seen], lines: int, codes: Iterable[Meaning], rotated: Iterable[Rotated] = ()) -> Json:
+def _document(
+    found: Iterable[Occurrence], lines: int, codes: Iterable[Meaning], rotated: Iterable[Rotated] = ()
+) -> Json:
     return {
         "lines": lines,
         "failures": [
             {
-                **_failure_json(each.fault),
+                **_failure_json(each.failure),
                 "count": each.count,
                 "first": each.first,
                 "last": each.last,

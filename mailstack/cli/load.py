@@ -16,7 +16,7 @@ from mailstack.text.printable import printable
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
     from mailstack.load.ledger import Outcome, Percentiles
-    from mailstack.load.performance import Now
+    from mailstack.load.performance import LoadProgress
 
 
 def per_second(text: str) -> float:
@@ -96,7 +96,7 @@ def load(
         raise error
 
 
-def live(now: Now) -> str:
+def live(now: LoadProgress) -> str:
     """Return the progress line of a running load."""
     sent = f"sent {now.sent:,} ({now.sent_per_second:,.0f}/s)"
     delivered = f"delivered {now.delivered:,} ({now.delivered_per_second:,.0f}/s)"
@@ -116,7 +116,7 @@ def print_outcome(outcome: Outcome) -> None:
 
 
 def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
-    sent = len(outcome.posted), outcome.sent_per_second, outcome.submission
+    sent = len(outcome.accepted), outcome.sent_per_second, outcome.submission
     delivered = outcome.delivered, outcome.delivered_per_second, outcome.delivery
     for label, (count, rate, percentiles) in {"sent": sent, "delivered": delivered}.items():
         yield (label, f"{count:8,}", f"{rate:10,.1f}", *_times(percentiles))
@@ -135,7 +135,7 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
 def _times(percentiles: Percentiles | None) -> tuple[str, ...]:
     if percentiles is None:
         return ("",) * 4
-    every = (percentiles.p50, percentiles.p95, percentiles.p99, percentiles.most)
+    every = (percentiles.p50, percentiles.p95, percentiles.p99, percentiles.maximum)
     return tuple(spoken(each / 1000).rjust(7) for each in every)
 
 

@@ -107,7 +107,7 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
         ids = [hop.queue_id for hop in journey.hops if not hop.notice]
         rows.append(
             (
-                _clock(journey.begun),
+                _clock(journey.started),
                 "\n".join(ids) or "–",
                 f"{journey.sender or '<>'}: {journey.sentence(now)}",
             )
@@ -119,13 +119,18 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
 
 
 def _print_journey(journey: Journey, rotated: Sequence[Rotated], now: float) -> None:
-    from mailstack.trace import described
+    from mailstack.trace import event_text
 
     if journey.message_id:
         click.echo(f"<{printable(journey.message_id)}>")
-    click.echo(f"from {printable(journey.sender or '<>')}, {_clock(journey.begun)}\n")
+    click.echo(f"from {printable(journey.sender or '<>')}, {_clock(journey.started)}\n")
     rows = [
-        (described.after(event, journey), event.service, event.queue_id, described.described(event, journey.message_id))
+        (
+            event_text.elapsed(event, journey),
+            event.service,
+            event.queue_id,
+            event_text.describe(event, journey.message_id),
+        )
         for event in journey.events
     ]
     table(("after", "service", "queue id", "what happened"), rows, flexible=3)
@@ -134,14 +139,14 @@ def _print_journey(journey: Journey, rotated: Sequence[Rotated], now: float) -> 
     for each in rotated if journey.incomplete else ():
         click.echo(each.sentence())
     click.echo(f"\n{printable(journey.sentence(now))}")
-    if journey.fault:
-        click.echo(f"  {journey.fault.cause}\n  → {journey.fault.remedy}")
+    if journey.failure:
+        click.echo(f"  {journey.failure.cause}\n  → {journey.failure.remedy}")
 
 
 def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: bool) -> int:
     from mailstack.actions import tracing
     from mailstack.model import Deadline
-    from mailstack.trace import described
+    from mailstack.trace import event_text
 
     shown: set[tuple[str, float | None, str]] = set()
     latest = None
@@ -158,7 +163,7 @@ def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: 
             line = (event.service, event.at, event.line.text)
             if line not in shown and not as_json:
                 shown.add(line)
-                for text in described.lines(event, journey):
+                for text in event_text.lines(event, journey):
                     click.echo(printable(text))
     if latest is None:
         raise InputError("the lab stopped before the message came")
@@ -166,8 +171,8 @@ def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: 
         print_json(_document([latest], False, _rotated(lab), time.time()))
     else:
         click.echo(f"\n{printable(latest.sentence(time.time()))}")
-        if latest.fault:
-            click.echo(f"  {latest.fault.cause}\n  → {latest.fault.remedy}")
+        if latest.failure:
+            click.echo(f"  {latest.failure.cause}\n  → {latest.failure.remedy}")
     return 0 if latest.arrived else 1
 
 

@@ -27,7 +27,7 @@ BODY = "This is the first mail of the lab."
     f"“This is the first mail …” | mail -s “{SUBJECT}” RECIPIENT.",
     done=f"As the user “student” on the student's machine: echo “{BODY}” | mail -s “{SUBJECT}” RECIPIENT; with a "
     "Message-ID of its own, by which the mail is found again.",
-    expected="Postfix on the student's machine takes the mail, and hands it to the provider: status=sent (250 …).",
+    expected="Postfix on the student's machine accepts the mail, and delivers it to the provider: status=sent (250 …).",
     needs=("credentials",),
 )
 def mail_is_sent(scene: Scene, show: Evidence) -> None:
@@ -37,7 +37,7 @@ def mail_is_sent(scene: Scene, show: Evidence) -> None:
     show.text("at the terminal", f"$ {shlex.join(('echo', BODY))} | {shlex.join(argv)}\n{done.stderr}")
     expect(done.code == 0 and not done.stderr.strip(), f"`mail` ended with code {done.code}: {done.stderr.strip()}")
     lines = scene.lines("sender", scene.first_mail, "status=")
-    show.text("what Postfix on the student's machine logged", "\n".join(lines))
+    show.text("the log of Postfix on the student's machine", "\n".join(lines))
     expect_sent(lines)
 
 
@@ -45,8 +45,8 @@ def mail_is_sent(scene: Scene, show: Evidence) -> None:
     "tls-and-sasl",
     "The provider saw TLS and the authenticated user",
     row="Step 3: the provider's submission service on port 587 is used with authentication and TLS.",
-    done="Read in the provider's log how the connection came that brought the first mail.",
-    expected="The connection came to submission, and was encrypted before the mail was sent; the SASL user is "
+    done="Read the provider's log lines about the connection that carried the first mail.",
+    expected="The submission service took the connection, encrypted before the mail was sent; the SASL user is "
     "the one in the map of credentials; the student's machine had verified the provider's certificate.",
     needs=("send",),
 )
@@ -55,9 +55,9 @@ def provider_sees_tls_and_sasl(scene: Scene, show: Evidence) -> None:
     journey = scene.trace(scene.first_mail)
     accepted = event(journey, "postfix", "accepted")
     sent = event(journey, "sender", "attempt")
-    show.text("what the provider logged", accepted.line.text)
+    show.text("the provider's log", accepted.line.text)
     show.table(
-        "as the provider saw it, and as the student's machine did",
+        "the connection, as logged on both sides",
         ("what", "the provider", "the student's machine"),
         [
             ("program", accepted.line.program, sent.line.program),
@@ -66,10 +66,10 @@ def provider_sees_tls_and_sasl(scene: Scene, show: Evidence) -> None:
             ("SASL user", accepted.sasl_user or "nobody", scene.relay[0]),
         ],
     )
-    expect("/submission/" in accepted.line.program, f"it did not come to submission, but to {accepted.line.program}")
+    expect("/submission/" in accepted.line.program, f"it was accepted by {accepted.line.program}, not by submission")
     expect(sent.peer.endswith(":587"), f"it was sent to {sent.peer}, not to port 587")
     expect(accepted.tls, "the provider logged no TLS for this connection")
-    expect(accepted.sasl_user, "nobody was authenticated")
+    expect(accepted.sasl_user, "no user was authenticated")
     expect(accepted.sasl_user == scene.relay[0], f"{accepted.sasl_user} was authenticated, not {scene.relay[0]}")
     expect(sent.tls.endswith(", verified"), f"the provider's certificate was not verified: {sent.tls}")
 
@@ -77,7 +77,7 @@ def provider_sees_tls_and_sasl(scene: Scene, show: Evidence) -> None:
 def event(journey: Journey, service: str, kind: str) -> Event:
     """Return the last event of a kind at a service. Raises Unmet."""
     found = [each for each in journey.events if (each.service, each.kind) == (service, kind)]
-    expect(found, f"{service} logged nothing of the kind “{kind}” for {journey.message_id}")
+    expect(found, f"{service} logged no event “{kind}” for {journey.message_id}")
     return found[-1]
 
 
@@ -85,7 +85,7 @@ def event(journey: Journey, service: str, kind: str) -> Event:
     "arrive",
     "The mail is in the recipient's mailbox",
     row=f"Step 6: the student sees the mail arrive in the recipient's mailbox, subject “{SUBJECT}”.",
-    done="Looked into the recipient's mailbox over IMAP until the mail was there.",
+    done="Watched the recipient's mailbox over IMAP until the mail arrived.",
     expected=f"Exactly one copy, from the student, with the subject “{SUBJECT}” and the text that was sent.",
     needs=("send",),
 )
@@ -101,7 +101,7 @@ def mail_arrives(scene: Scene, show: Evidence) -> None:
     show.text("the mail", plain(found.raw))
     expect(len(copies) == 1, f"{len(copies)} copies")
     expect(subject == SUBJECT, f"the subject is “{subject}”")
-    expect(sender == scene.student, f"it is from {sender}, not from {scene.student}")
+    expect(sender == scene.student, f"the sender is {sender}, not {scene.student}")
     expect(found.text.strip() == BODY, f"the text is “{found.text.strip()}”")
 
 
@@ -115,7 +115,7 @@ def plain(raw: bytes) -> str:
     "The recipient answers, and the student gets the answer",
     row="Step 6: the recipient can answer the mail.",
     done="As the recipient, submitted an answer to the first mail with the recipient's own password; "
-    "looked into the student's mailbox.",
+    "read the student's mailbox.",
     expected="One copy of the answer in the student's mailbox, which names the first mail (In-Reply-To).",
     needs=("arrive",),
 )
@@ -127,5 +127,5 @@ def recipient_answers(scene: Scene, show: Evidence) -> None:
     show.text("the answer, in the student's mailbox", plain(found.raw))
     answered, subject = found.field("in-reply-to"), found.field("subject")
     expect(len(copies) == 1, f"{len(copies)} copies")
-    expect(answered == scene.first_mail, f"it answers {answered or 'no mail'}, not the first one")
+    expect(answered == scene.first_mail, f"In-Reply-To is {answered or 'missing'}, not the first mail's Message-ID")
     expect(subject == f"Re: {SUBJECT}", f"the subject is “{subject}”")

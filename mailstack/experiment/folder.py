@@ -35,21 +35,21 @@ def prepared(path: Path) -> Iterator[Path]:
     to.
     """
     try:
-        made_here = not path.exists()
-        _refuse(path)
-        if made_here:
+        created = not path.exists()
+        _require_usable(path)
+        if created:
             path.mkdir()
-        place = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path))
-        directories.make(place, Marker(directories.REPORT))
-        place.chmod(0o755)
+        directory = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path))
+        directories.make(directory, Marker(directories.REPORT))
+        directory.chmod(0o755)
     except OSError as error:
         raise InputError(f"{path}: cannot be written to: {error.strerror}") from None
     try:
-        yield place
-        _publish(place, path)
+        yield directory
+        _publish(directory, path)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-        if made_here:
+        shutil.rmtree(directory, ignore_errors=True)
+        if created:
             with contextlib.suppress(OSError):  # not empty: it contains the report
                 path.rmdir()
 
@@ -58,7 +58,7 @@ def prepared(path: Path) -> Iterator[Path]:
 _UNFINISHED = ".writing-"
 
 
-def _refuse(path: Path) -> None:
+def _require_usable(path: Path) -> None:
     """Raise InputError for a path that must not become a report."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; name a folder for the report")
@@ -87,10 +87,10 @@ def _is_evidence(path: Path) -> bool:
     return all(_EVIDENCE.fullmatch(each.name) and each.is_file() and not each.is_symlink() for each in path.iterdir())
 
 
-def write(place: Path, files: Mapping[str, bytes]) -> None:
+def write(directory: Path, files: Mapping[str, bytes]) -> None:
     """Write files, by their paths below `place`. Raises HostError."""
     for name, data in files.items():
-        file = place / name
+        file = directory / name
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("wb") as opened:
@@ -98,18 +98,18 @@ def write(place: Path, files: Mapping[str, bytes]) -> None:
                 opened.flush()
                 os.fsync(opened.fileno())
         except OSError as error:
-            raise HostError(f"{place.parent}: the report could not be written: {error.strerror}") from None
+            raise HostError(f"{directory.parent}: the report could not be written: {error.strerror}") from None
 
 
-def _publish(place: Path, path: Path) -> None:
+def _publish(directory: Path, path: Path) -> None:
     """Replace the earlier report with the new one."""
     try:
         for name in ENTRIES:
             if (path / name).is_dir():
                 shutil.rmtree(path / name)
-            (place / name).replace(path / name)
-        for left in _unfinished(path):
-            directories.remove(path / left)
+            (directory / name).replace(path / name)
+        for leftover in _unfinished(path):
+            directories.remove(path / leftover)
     except OSError as error:
         raise HostError(f"{path}: the report could not be written: {error.strerror}") from None
 

@@ -10,8 +10,8 @@ from mailstack.experiment.step import Steps
 
 steps = Steps()
 
-WANTED = ("postfix", "sasl2-bin", "mailutils")
-BESIDES = {
+REQUIRED = ("postfix", "sasl2-bin", "mailutils")
+OTHER_PACKAGES = {
     "sender": ("postfix-lmdb", "libsasl2-modules", "ca-certificates", "openssl"),
     "postfix": ("postfix", "postfix-lmdb", "openssl"),
     "dovecot": ("dovecot-core", "dovecot-imapd", "dovecot-lmtpd", "openssl"),
@@ -20,14 +20,14 @@ BESIDES = {
 
 def packages(scene: Scene, service: str) -> dict[str, str]:
     """Return the relevant installed packages of a machine, with their versions: dpkg-query(1)."""
-    wanted = (*(WANTED if service == "sender" else ()), *BESIDES[service])
-    shape = "-f=${db:Status-Status} ${Package} ${Version}\\n"
+    names = (*(REQUIRED if service == "sender" else ()), *OTHER_PACKAGES[service])
+    output_format = "-f=${db:Status-Status} ${Package} ${Version}\\n"
 
-    def look() -> dict[str, str]:
-        lines = scene.execute(service, "dpkg-query", "-W", shape, *wanted).stdout.splitlines()
+    def query() -> dict[str, str]:
+        lines = scene.execute(service, "dpkg-query", "-W", output_format, *names).stdout.splitlines()
         return {line.split()[1]: line.split()[2] for line in lines if line.startswith("installed ")}
 
-    return scene.once(f"packages of {service}", look)
+    return scene.once(f"packages of {service}", query)
 
 
 @steps(
@@ -43,31 +43,31 @@ def lab_is_up(scene: Scene, show: Evidence) -> None:
         ("service", "image", "state", "addresses"),
         [(s.name, s.image, s.state, ", ".join(filter(None, s.addresses.values()))) for s in scene.services()],
     )
-    if isinstance(scene.came_up, MailstackError):
-        show.text("what `up` found", scene.came_up.details)
-        raise Unmet(scene.came_up.message)
-    if scene.came_up:
-        proof = scene.came_up.verified
+    if isinstance(scene.up_result, MailstackError):
+        show.text("what `up` reported", scene.up_result.details)
+        raise Unmet(scene.up_result.message)
+    if scene.up_result:
+        proof = scene.up_result.verified
         show.text(
-            f"up after {scene.came_up.seconds['total']:.1f} s, proven by this mail",
+            f"up after {scene.up_result.seconds['total']:.1f} s, proven by this mail",
             f"{proof.message_id}: in the mailbox after {proof.milliseconds:.0f} ms",
         )
-    ended = [state.name for state in scene.services() if state.state != "running"]
-    expect(not ended, f"not running: {', '.join(ended)}")
+    stopped = [state.name for state in scene.services() if state.state != "running"]
+    expect(not stopped, f"not running: {', '.join(stopped)}")
 
 
 @steps(
     "install",
     "Postfix, the SASL tools and mailutils are installed",
     row="Step 1: the student installs Postfix and the SASL tools, and mailutils.",
-    done="Asked dpkg-query on each machine of the lab what is installed there.",
+    done="Listed the installed packages of each machine of the lab with dpkg-query.",
     expected="postfix, sasl2-bin and mailutils are installed on the student's machine.",
 )
 def packages_are_installed(scene: Scene, show: Evidence) -> None:
-    found = {service: packages(scene, service) for service in BESIDES if service in scene.running}
+    found = {service: packages(scene, service) for service in OTHER_PACKAGES if service in scene.running}
     rows = [(service, name, version) for service, names in found.items() for name, version in names.items()]
     show.table("installed packages", ("machine", "package", "version"), rows)
-    missing = [name for name in WANTED if name not in found.get("sender", {})]
+    missing = [name for name in REQUIRED if name not in found.get("sender", {})]
     expect(not missing, f"not installed on the sender: {', '.join(missing)}")
 
 
@@ -75,18 +75,18 @@ def packages_are_installed(scene: Scene, show: Evidence) -> None:
     "credentials",
     "The user name and the password are in a hashed map that only root may read",
     row="Step 4: the student writes user name and password into sasl_passwd, hashes it with postmap, restarts Postfix.",
-    done="Wrote the credentials into sasl_passwd, ran postmap, and let Postfix begin anew (a reload: in the lab, "
-    "Postfix is the container's first process); then looked at the files, and asked the map for the relay.",
-    expected="The file and the map are there, mode 0600, root's, on tmpfs; the map knows the relay's user; Postfix "
-    "began anew after they were made.",
+    done="Wrote the credentials into sasl_passwd, ran postmap, and reloaded Postfix (not restarted: in the lab, it is "
+    "the container's first process); then listed the files, and queried the map for the relay.",
+    expected="The file and the map are on tmpfs, owned by root, with mode 0600; the map has the relay's user; Postfix "
+    "reloaded after they were made.",
 )
 def credentials_are_private(scene: Scene, show: Evidence) -> None:
     user, password = scene.relay
     place = scene.settings("sender")["smtp_sasl_password_maps"]
     kind, _, path = place.partition(":")
-    made = scene.execute("sender", "relay-credentials", input=f"{user}:{password.reveal()}\n".encode())
-    expect(made.code == 0, f"the map could not be made: {made.stderr.strip()}")
-    show.text("Postfix began anew", scene.reload("sender"))
+    result = scene.execute("sender", "relay-credentials", input=f"{user}:{password.reveal()}\n".encode())
+    expect(result.code == 0, f"the map could not be made: {result.stderr.strip()}")
+    show.text("Postfix reloaded", scene.reload("sender"))
     listing = scene.output("sender", "stat", "-c", "%a %U %s %n", path, f"{path}.{kind}")
     system = scene.output("sender", "stat", "-f", "-c", "%T", path).strip()
     rows = [line.split(" ", 3) for line in listing.splitlines()]
@@ -98,17 +98,17 @@ def credentials_are_private(scene: Scene, show: Evidence) -> None:
     relayhost = scene.settings("sender")["relayhost"]
     answer = scene.output("sender", "postmap", "-q", relayhost, place).strip()
     show.text(f"postmap -q {relayhost} {place}", answer)
-    expect(all((mode, owner) == ("600", "root") for mode, owner, *_ in rows), f"not root's alone: {listing}")
-    expect(system == "tmpfs", f"they are not on tmpfs, but on {system}")
-    expect(answer == f"{user}:{password.reveal()}", f"the map does not have the relay's user, but “{answer}”")
+    expect(all((mode, owner) == ("600", "root") for mode, owner, *_ in rows), f"not private to root: {listing}")
+    expect(system == "tmpfs", f"the files are on {system}, not on tmpfs")
+    expect(answer == f"{user}:{password.reveal()}", f"the map has “{answer}”, not the relay's user")
 
 
 @steps(
     "mailname",
     "An Internet Site with the system mail name",
     row="Step 2: the student configures Postfix as an “Internet Site” with the system mail name example.com.",
-    done="Asked postconf on the student's machine for its names; looked in its log from whom the first mail is, which "
-    "was sent without naming a sender.",
+    done="Read the names of the student's machine with postconf, and from its log the sender of the first mail, which "
+    "was sent without naming one.",
     expected="What comes after the @ of the machine's users (myorigin) is the lab's mail name, and the first mail is "
     "from the student there.",
     needs=("credentials",),
@@ -117,8 +117,8 @@ def mailname_is_set(scene: Scene, show: Evidence) -> None:
     settings = scene.settings("sender")
     names = ("myorigin", "myhostname", "mydestination", "inet_interfaces", "relayhost")
     show.table("the names of the machine", ("setting", "value"), [(name, settings[name]) for name in names])
-    wanted = scene.lab.definition().mailname
-    expect(settings["myorigin"] == wanted, f"the system mail name is {settings['myorigin']}, not {wanted}")
+    mailname = scene.lab.definition().mailname
+    expect(settings["myorigin"] == mailname, f"the system mail name is {settings['myorigin']}, not {mailname}")
     lines = scene.lines("sender", scene.first_mail, " from=<")
-    show.text("what Postfix on the student's machine logged", "\n".join(lines))
+    show.text("the log of Postfix on the student's machine", "\n".join(lines))
     expect(any(f" from=<{scene.student}>" in line for line in lines), f"the mail is not from {scene.student}")

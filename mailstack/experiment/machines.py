@@ -8,7 +8,7 @@ from itertools import islice
 
 from mailstack.actions import queues
 from mailstack.checks.judging import Unmet, expect
-from mailstack.checks.logs import ServiceLog, about
+from mailstack.checks.logs import ServiceLog, mail_lines
 from mailstack.checks.once import Once
 from mailstack.config import files
 from mailstack.errors import HostError
@@ -44,7 +44,7 @@ class Machines:
         if state is None:
             raise HostError(f"the lab has no {service}")
         if state.state != "running":
-            raise HostError(f"{service} does not run: it ended with code {state.exit_code}")
+            raise HostError(f"{service} is not running: it exited with code {state.exit_code}")
         return state.container
 
     @property
@@ -70,14 +70,14 @@ class Machines:
 
     def reload(self, service: str) -> str:
         """Make a Postfix read its configuration again (postfix(1), reload); return the log line that confirms it."""
-        said = "]: reload -- "
-        before = self.log(service).count(said)
+        marker = "]: reload -- "
+        before = self.log(service).count(marker)
         self.engine.signal(self.container(service), "SIGHUP")
         with closing(ServiceLog(self.engine, self.container(service))) as log:
-            lines = (line for line in log.lines(Deadline.after(ARRIVAL_SECONDS)) if said in line)
+            lines = (line for line in log.lines(Deadline.after(ARRIVAL_SECONDS)) if marker in line)
             if (line := next(islice(lines, before, None), None)) is not None:
                 return line
-        raise Unmet(f"Postfix in {service} did not begin anew within {ARRIVAL_SECONDS:g} s")
+        raise Unmet(f"Postfix in {service} did not reload within {ARRIVAL_SECONDS:g} s")
 
     def log(self, service: str) -> str:
         """Return the whole log of a service."""
@@ -87,12 +87,12 @@ class Machines:
         """Return the log of every service in any state, with the engine's timestamps."""
         return {name: self.engine.logs(state.container, timestamps=True) for name, state in self._services.items()}
 
-    def lines(self, service: str, message_id: str, wanted: str) -> list[str]:
+    def lines(self, service: str, message_id: str, text: str) -> list[str]:
         """Return the log lines of a mail in a Postfix, as soon as one contains `wanted`. Raises Unmet."""
         with closing(ServiceLog(self.engine, self.container(service))) as log:
-            lines, hit = about(log.lines(Deadline.after(ARRIVAL_SECONDS)), message_id, wanted)
+            lines, hit = mail_lines(log.lines(Deadline.after(ARRIVAL_SECONDS)), message_id, text)
         last = f"; its last line there: {lines[-1]}" if lines else ""
-        expect(hit, f"{service} logged no “{wanted}” for {message_id} within {ARRIVAL_SECONDS:g} s{last}")
+        expect(hit, f"{service} logged no “{text}” for {message_id} within {ARRIVAL_SECONDS:g} s{last}")
         return lines
 
     def queue(self, service: str) -> list[queues.Entry]:

@@ -23,7 +23,7 @@ NAME, TYPE = "letter.png", "image/png"
 
 @steps(
     "mime",
-    "MIME carries an image, byte by byte",
+    "MIME carries an image byte for byte",
     row="MIME carries what plain text cannot: attachments, images.",
     done="Made a small PNG image, and sent it as an attachment with mail on the student's machine.",
     expected=f"The mail has a part {TYPE} called {NAME}, encoded in lines of plain text; decoded, its bytes are those "
@@ -48,11 +48,11 @@ def image_is_carried(scene: Scene, show: Evidence) -> None:
     pictures = [part for part in parts if part.name == NAME]
     expect(found.field("mime-version") == "1.0", "the mail has no MIME-Version: 1.0")
     expect(parts[0].type == "text/plain", f"the mail begins with {parts[0].type}, not with its text")
-    expect(len(pictures) == 1, f"{len(pictures)} parts are called {NAME}")
+    expect(len(pictures) == 1, f"{len(pictures)} parts have the name {NAME}")
     part, arrived = pictures[0], found.content(pictures[0])
     lines = plain(found.raw[part.start : part.end]).splitlines()
     header = [f"{name}: {value}" for name, value in part.fields]
-    show.text("the part as it travelled", "\n".join([*header, "", *lines[:3], "…"]))
+    show.text("the part as it was sent", "\n".join([*header, "", *lines[:3], "…"]))
     show.table(
         "before and after",
         ("", "bytes", "SHA-256"),
@@ -64,8 +64,8 @@ def image_is_carried(scene: Scene, show: Evidence) -> None:
     show.image("the picture, as it arrived", NAME, TYPE, arrived)
     expect(part.type == TYPE, f"the part is {part.type}, not {TYPE}")
     # RFC 2045, sections 6.7 and 6.8: such lines pass every MTA.
-    expect(all(line.isascii() and len(line) <= 76 for line in lines), "it did not travel as lines of plain text")
-    expect(arrived == image, "what arrived are other bytes than those that were sent")
+    expect(all(line.isascii() and len(line) <= 76 for line in lines), "it was not encoded as lines of plain text")
+    expect(arrived == image, "the bytes that arrived are not those that were sent")
 
 
 def picture(width: int = 96, height: int = 64) -> bytes:
@@ -91,7 +91,7 @@ def picture(width: int = 96, height: int = 64) -> bytes:
     "The user agent lists the mails, and shows the selected one",
     row="Receiving: the user agent looks at the mailbox, lists the mails with a short description of each, and shows "
     "the one that the user selects, in the terminal.",
-    done="Looked at the recipient's mailbox over IMAP: listed the mails, selected the one with the subject "
+    done="Opened the recipient's mailbox over IMAP, listed the mails, selected the one with the subject "
     f"“{SUBJECT}”, and showed it.",
     expected="A list with date, sender, subject, size and first words of each mail, the first mail among them; and its "
     "text.",
@@ -109,12 +109,12 @@ def mails_are_listed_and_shown(scene: Scene, show: Evidence) -> None:
     chosen = [each for each in mails if each.message_id == scene.first_mail]
     expect(len(chosen) == 1, f"the first mail is listed {len(chosen)} times")
     expect(all(each.sender and each.subject for each in mails), "a mail is listed without its sender or its subject")
-    expect(chosen[0].subject == SUBJECT, f"the list says that its subject is “{chosen[0].subject}”")
-    expect(BODY.startswith(chosen[0].preview.strip()[:20]), f"the list says that it begins “{chosen[0].preview}”")
+    expect(chosen[0].subject == SUBJECT, f"its subject in the list is “{chosen[0].subject}”")
+    expect(BODY.startswith(chosen[0].preview.strip()[:20]), f"its first words in the list are “{chosen[0].preview}”")
     with scene.box(scene.recipient) as box:
         found = mailboxes.message(box, chosen[0].uid)
     if found is None:
-        raise Unmet("the mail that is listed cannot be read")
+        raise Unmet("the listed mail cannot be read")
     shown = found.readable.strip()
     show.text("the selected mail", f"From: {found.field('from')}\nSubject: {found.field('subject')}\n\n{shown}")
     expect(shown == BODY, f"its text is “{shown}”")

@@ -21,32 +21,30 @@ STRANGER = f"{STUDENT}@campus.example"
 
 @steps(
     "store-and-forward",
-    "Store and forward: each station keeps the mail until the next one has it",
+    "Store and forward: each hop keeps the mail until the next one has it",
     row="Store and forward: mail is kept at each station until it has been copied to the next.",
-    done="Followed the first mail through the logs of all stations, by the engine's own clock.",
-    expected="The student's Postfix removed the mail from its queue after it was told that the provider's has it in "
-    "its own, and the provider's after it was told that Dovecot has saved it.",
+    done="Followed the first mail through the logs of all hops, by the engine's own clock.",
+    expected="The student's Postfix removed the mail from its queue after the provider's had confirmed that it was "
+    "queued there, and the provider's after Dovecot had confirmed that it was saved.",
     needs=("arrive",),
 )
-def stations_store_and_forward(scene: Scene, show: Evidence) -> None:
+def hops_store_and_forward(scene: Scene, show: Evidence) -> None:
     journey = scene.keep("store-and-forward", scene.journey(scene.first_mail))
-    show.journey("the first mail, station by station", journey.json())
+    show.journey("the first mail, hop by hop", journey.json())
     hops = [hop for hop in journey.hops if not hop.notice]
     saved = [event.at for event in journey.events if event.kind == "saved"]
-    stations = [(hop.service, hop.arrived, hop.left) for hop in hops] + [
-        ("dovecot", saved[-1] if saved else None, None)
-    ]
+    rows = [(hop.service, hop.arrived, hop.left) for hop in hops] + [("dovecot", saved[-1] if saved else None, None)]
     show.table(
-        "how long each station kept it",
-        ("station", "had it from", "until"),
-        [(name, _milliseconds(journey, came), _milliseconds(journey, left)) for name, came, left in stations],
+        "how long each hop kept it",
+        ("hop", "from", "until"),
+        [(name, _milliseconds(journey, arrived), _milliseconds(journey, left)) for name, arrived, left in rows],
     )
-    expect([hop.service for hop in hops] == ["sender", "postfix"], f"the stations are {[hop.service for hop in hops]}")
-    problem = not_kept(journey)
+    expect([hop.service for hop in hops] == ["sender", "postfix"], f"the hops are {[hop.service for hop in hops]}")
+    problem = forwarding_violation(journey)
     expect(not problem, problem)
 
 
-def not_kept(journey: Journey) -> str:
+def forwarding_violation(journey: Journey) -> str:
     """Return why a mail was not stored and forwarded (`postfix still has it`); "" if it was.
 
     Each hop is judged by the order of lines in its own log: before it removes the mail, the next hop must have
@@ -57,17 +55,17 @@ def not_kept(journey: Journey) -> str:
         {each.kind: each for each in journey.events if each.service == service} for service in ("sender", "postfix")
     )
     saved = next((each for each in journey.events if each.kind == "saved"), None)
-    for name, own, there in (
+    for name, events, next_id in (
         ("sender", sender, postfix["named"].queue_id if "named" in postfix else ""),
         ("postfix", postfix, saved.session if saved else ""),
     ):
-        sent, removed = own.get("attempt"), own.get("removed")
+        sent, removed = events.get("attempt"), events.get("removed")
         if removed is None:
             return f"{name} still has it"
-        if sent is None or sent.status != "sent" or not there or there not in (sent.next_id, sent.session):
-            return f"{name} was not told that the next station has it"
+        if sent is None or sent.status != "sent" or not next_id or next_id not in (sent.next_id, sent.session):
+            return f"{name} got no confirmation from the next hop"
         if journey.events.index(sent) > journey.events.index(removed):
-            return f"{name} removed it before the next station had it"
+            return f"{name} removed it before the next hop had it"
     return ""
 
 
@@ -82,8 +80,8 @@ def _milliseconds(journey: Journey, at: float | None) -> str:
     row="End to end: the sending MTA contacts the destination's host directly.",
     done=f"Sent a mail as {STRANGER} from the student's machine straight to port 25 of the host that serves the "
     "recipient's domain, without the relay and without credentials.",
-    expected="It arrived once, over port 25, with nobody authenticated; beside it the first mail, which went by the "
-    "relay, over port 587 and authenticated.",
+    expected="It arrived once, over port 25, without authentication; for comparison, the first mail went through the "
+    "relay, over port 587, with authentication.",
     needs=("arrive",),
 )
 def sender_contacts_the_destination(scene: Scene, show: Evidence) -> None:
@@ -93,9 +91,9 @@ def sender_contacts_the_destination(scene: Scene, show: Evidence) -> None:
     expect_sent(scene.lines("sender", message_id, "status="))
     copies = scene.arrived(scene.recipient, message_id)
     journey = scene.keep("end-to-end", scene.journey(message_id))
-    show.journey("the mail, station by station", journey.json())
+    show.journey("the mail, hop by hop", journey.json())
     ways = {"end to end": journey, "store and forward": scene.journey(scene.first_mail)}
-    contacts = {model: contact(way) for model, way in ways.items()}
+    contacts = {model: first_leg(way) for model, way in ways.items()}
     show.table(
         "the two models",
         ("", *ways),
@@ -113,13 +111,13 @@ def sender_contacts_the_destination(scene: Scene, show: Evidence) -> None:
     expect(domain in served, f"the host that was contacted does not serve {domain}, but {', '.join(served)}")
     expect(len(copies) == 1, f"{len(copies)} copies")
     direct, relayed = contacts["end to end"], contacts["store and forward"]
-    expect((direct.target, direct.port) == ("postfix", 25), f"it went to {direct.target}, port {direct.port}")
+    expect((direct.target, direct.port) == ("postfix", 25), f"it went to port {direct.port} of {direct.target}")
     expect(not direct.sasl_user, f"{direct.sasl_user} was authenticated")
-    expect(relayed.port == 587 and relayed.sasl_user, "the first mail did not go by the relay, authenticated")
+    expect(relayed.port == 587 and relayed.sasl_user, "the first mail did not go through the relay with authentication")
 
 
-def contact(journey: Journey) -> Leg:
+def first_leg(journey: Journey) -> Leg:
     """Return the leg that begins at the student's Postfix. Raises Unmet when there is none."""
     found = [leg for leg in legs(journey.json()) if leg.origin == "sender"]
-    expect(found, "the student's Postfix contacted nobody")
+    expect(found, "the student's Postfix contacted no host")
     return found[0]

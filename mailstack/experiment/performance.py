@@ -18,7 +18,7 @@ from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, InputError, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
 from mailstack.experiment.facts import facts
-from mailstack.experiment.scene import LIFE_SECONDS, Scene
+from mailstack.experiment.scene import TTL_SECONDS, Scene
 from mailstack.experiment.step import Outcome, Step, run
 from mailstack.lab import down, homes, up
 from mailstack.lab.leases import Leases, guard
@@ -27,7 +27,7 @@ from mailstack.model import Json, Verdict
 from mailstack.runner.local import Local
 
 # Many times what a lab needs until it is proven; one that takes longer does not get through the steps, either.
-PATIENCE_SECONDS = 12.0
+UP_PATIENCE_SECONDS = 12.0
 
 # The steps in the experiment's order: the student's work, the theory, the roles.
 ORDER = (
@@ -56,22 +56,22 @@ class Performance:
 
 def perform(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Performance:
     """Perform the whole experiment. Raises InputError, HostError, Interrupted."""
-    begun = time.monotonic()
+    start = time.monotonic()
     started = datetime.datetime.now().astimezone()
     with _lab(engine, overlays, keep, progress) as scene:
         steps = all_steps()
         done: list[Outcome] = []
 
-        def tell(outcome: Outcome) -> None:
+        def on_outcome(outcome: Outcome) -> None:
             done.append(outcome)
             progress(f"{len(done)} of {len(steps)} {outcome.verdict}: {outcome.step.title}")
 
-        outcomes = run(scene, steps, tell)
+        outcomes = run(scene, steps, on_outcome)
         if not scene.journeys:  # the first mail got stuck: show how far it came
             with contextlib.suppress(Unmet, MailstackError):
                 scene.keep("store-and-forward", scene.trace(scene.first_mail))
         passed = sum(outcome.verdict is Verdict.PASS for outcome in outcomes)
-        found = {
+        data = {
             "verdict": str(Verdict.PASS if passed == len(outcomes) else Verdict.FAIL),
             "passed": passed,
             "failed": len(outcomes) - passed,
@@ -84,9 +84,9 @@ def perform(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Call
         }
         # The one place where secrets are taken out: servers and programs may have repeated them in any of this.
         blotter = scene.lab.blotter()
-        document: Json = blotter.document(json.loads(json.dumps(found)))
+        document: Json = blotter.document(json.loads(json.dumps(data)))
         logs = {service: blotter.clean(log) for service, log in scene.all_logs().items()}
-    document["seconds"] = round(time.monotonic() - begun, 3)
+    document["seconds"] = round(time.monotonic() - start, 3)
     return Performance(scene.lab.name, document, logs)
 
 
@@ -97,25 +97,25 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
     When `up` cannot prove it, the steps show why. When this process is killed, the guard removes it.
     """
     name = f"experiment-{secrets.token_hex(4)}"
-    there = homes.current(engine)  # before anything is made: where no engine answers, nothing could be removed
-    scene, done, leases = None, False, Leases(there, name)
+    home = homes.current(engine)  # before anything is made: where no engine answers, nothing could be removed
+    scene, done, leases = None, False, Leases(home, name)
     try:
         leases.acquire()
-        guard(engine.target, there, name, Local())
+        guard(engine.target, home, name, Local())
         roles.prepare(engine, name)
-        found: up.Report | MailstackError
+        up_result: up.Report | MailstackError
         try:
-            ttl = None if keep else LIFE_SECONDS
-            request = up.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=PATIENCE_SECONDS)
-            found = up.up(engine, request, progress)
+            ttl = None if keep else TTL_SECONDS
+            request = up.Request(name, tuple(overlays), keep=True, ttl=ttl, patience=UP_PATIENCE_SECONDS)
+            up_result = up.up(engine, request, progress)
         except (InputError, EngineError):
             raise
         except MailstackError as error:
             states = engine.services(compose.project_name(name))
             if not any(state.state == "running" for state in states):
                 raise
-            found = error
-        scene = Scene(RunningLab(name, engine), found)
+            up_result = error
+        scene = Scene(RunningLab(name, engine), up_result)
         yield scene
         done = True
     finally:

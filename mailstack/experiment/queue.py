@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mailstack.actions import queues, sending
 from mailstack.checks.judging import expect
-from mailstack.checks.listeners import listening
+from mailstack.checks.listeners import wait_until_healthy
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.machines import ARRIVAL_SECONDS
 from mailstack.experiment.scene import Scene
@@ -21,8 +21,8 @@ steps = Steps()
     "queue",
     "While the receiver is down the queue holds the mail, and delivers it once afterwards",
     row="The queue: the MTA keeps a small queue so that it can try again when the receiver is not available.",
-    done="Stopped the provider's Postfix, sent a mail, looked into the student's queue; started it again, and asked "
-    "the queue to try at once (postqueue -f).",
+    done="Stopped the provider's Postfix, sent a mail, and listed the student's queue; started it again, and flushed "
+    "the queue (postqueue -f).",
     expected="The mail is deferred in the student's queue, with its reason, and not in the mailbox; afterwards exactly "
     "one copy is in the mailbox, and the queues are empty.",
     needs=("arrive",),
@@ -44,21 +44,21 @@ def queue_keeps_the_mail(scene: Scene, show: Evidence) -> None:
         )
         expect(any("status=deferred" in line for line in lines), f"it was not deferred: {lines[-1]}")
         mine = [entry for entry in waiting if any(f": {entry.queue_id}: " in line for line in lines)]
-        expect(len(mine) == 1 and mine[0].deferred, "it is not in the queue of the deferred")
+        expect(len(mine) == 1 and mine[0].deferred, "it is not in the deferred queue")
         expect(all(each.reason for each in mine[0].recipients), "the queue gives no reason")
         with scene.box(scene.recipient) as box:
-            expect(not imap.find(box, message_id), "it is in the mailbox all the same")
+            expect(not imap.find(box, message_id), "it is in the mailbox nevertheless")
     finally:
         scene.engine.start(provider)
     deadline = Deadline.after(ARRIVAL_SECONDS)
-    listens = listening(scene.engine, provider, deadline.seconds)
-    expect(listens, f"the provider does not listen {deadline.seconds:g} s after its start")
+    healthy = wait_until_healthy(scene.engine, provider, deadline.seconds)
+    expect(healthy, f"the provider did not listen within {deadline.seconds:g} s of its start")
     readiness.sender(scene.lab, deadline)
     queues.flush(scene.engine, {"sender": scene.container("sender")})
     scene.arrived(scene.recipient, message_id)
     for service in ("sender", "postfix"):
         scene.lines(service, message_id, "removed")
-    show.text("what the student's Postfix logged", "\n".join(scene.lines("sender", message_id, "removed")))
+    show.text("the log of the student's Postfix", "\n".join(scene.lines("sender", message_id, "removed")))
     with scene.box(scene.recipient) as box:
         copies = imap.find(box, message_id)
     left = [entry.queue_id for service in ("sender", "postfix") for entry in scene.queue(service)]

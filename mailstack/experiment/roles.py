@@ -11,7 +11,7 @@ from mailstack.engine import compose
 from mailstack.engine.engine import Engine
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import event
-from mailstack.experiment.scene import LIFE_SECONDS, Scene
+from mailstack.experiment.scene import TTL_SECONDS, Scene
 from mailstack.experiment.step import Steps
 from mailstack.lab import claims, homes
 from mailstack.lab.running import RunningLab
@@ -29,10 +29,10 @@ steps = Steps()
     "The student's machine, and its provider",
     row="sender is the student's machine: its own Postfix, with the relay settings, and mail. postfix and dovecot are "
     "the provider: submission on 587 with STARTTLS and AUTH, the mailboxes, IMAP.",
-    done="Asked each machine for its first process, the sender for mail and its relay, the provider's port 587 for "
-    "what it offers in the clear and under TLS; logged in there as the relay's user, and over IMAP as the recipient.",
-    expected="Postfix on sender and postfix, Dovecot on dovecot; mail is there; 587 offers STARTTLS, AUTH only under "
-    "TLS, and accepts the user (235); the mailbox opens over IMAP.",
+    done="Read each machine's first process, the sender's version of mail and its relay, and what the provider's port "
+    "587 offers without and with TLS; logged in there as the relay's user, and over IMAP as the recipient.",
+    expected="Postfix on sender and postfix, Dovecot on dovecot; mail is installed; 587 offers STARTTLS, AUTH only "
+    "under TLS, and accepts the user (235); the mailbox opens over IMAP.",
 )
 def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
     services = ("dovecot", "postfix", "sender")
@@ -49,8 +49,8 @@ def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
     with scene.box(scene.recipient) as box:
         greeting, folders = box.client.welcome.decode(), [folder.name for folder in box.folder.list()]
     show.table(
-        "who plays whom",
-        ("machine", "is", "seen"),
+        "the roles of the machines",
+        ("machine", "role", "evidence"),
         [
             ("sender", "the student's machine", f"{agent}; relayhost = {relayhost}"),
             ("postfix", "the provider: submission", f"587: {code} {text}"),
@@ -63,15 +63,15 @@ def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
     expect(not any(line.startswith("AUTH") for line in clear), "587 offers AUTH in the clear")
     expect(any(line.startswith("AUTH") for line in under_tls), "587 does not offer AUTH under TLS")
     expect(code == 235, f"587 did not accept the relay's user: {code} {text}")
-    expect("INBOX" in folders, "there is no inbox")
+    expect("INBOX" in folders, "there is no INBOX")
 
 
 def _submission(scene: Scene, user: str, password: Secret) -> tuple[list[str], list[str], int, str]:
     """Return what port 587 offers (EHLO) without and with TLS, and its reply to a login."""
-    dial = smtp.to(scene.lab.endpoints["submission"])
+    dial = smtp.dial_to(scene.lab.endpoints["submission"])
     with smtp.Smtp(dial, name="localhost") as session:
         clear = session.ehlo()[1].decode().splitlines()[1:]
-    with smtp.Smtp(dial, name="localhost", tls="starttls", context=scene.trusting) as session:
+    with smtp.Smtp(dial, name="localhost", tls="starttls", context=scene.lab_context) as session:
         under_tls = session.ehlo()[1].decode().splitlines()[1:]
         code, text = session.login(user, password.reveal())
     return clear, under_tls, code, text.decode()
@@ -99,7 +99,7 @@ def prepare(engine: Engine, name: str) -> None:
     "the user's own.",
     done=f"Brought up a second lab with relay.yaml, whose relay is {HOST}:587 (the first lab's provider, by a network "
     "between the two) and whose credentials are the recipient's own; sent a mail from its student's machine.",
-    expected=f"Its relayhost is [{HOST}]:587; the mail came to that provider, authenticated as the user whose "
+    expected=f"Its relayhost is [{HOST}]:587; that provider accepted the mail, authenticated as the user whose "
     "credentials these are, and is in a mailbox there; the second lab's own Postfix never saw it.",
 )
 def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
@@ -114,11 +114,11 @@ def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
     sending.from_sender(customer, sending.Letter(user, (reader,), "Through the world", "Hello."), message_id)
     copies = scene.arrived(reader, message_id)
     scene.lines("postfix", message_id, ": removed")
-    came = event(scene.trace(message_id), "postfix", "accepted")
-    show.text("what the provider outside logged", came.line.text)
+    accepted = event(scene.trace(message_id), "postfix", "accepted")
+    show.text("the log of the outside provider", accepted.line.text)
     expect(relayhost == f"[{HOST}]:587", f"relayhost is {relayhost}")
-    expect("/submission/" in came.line.program, f"it came to {came.line.program}")
-    expect(came.sasl_user == user, f"{came.sasl_user or 'nobody'} was authenticated, not {user}")
+    expect("/submission/" in accepted.line.program, f"it was accepted by {accepted.line.program}, not by submission")
+    expect(accepted.sasl_user == user, f"{accepted.sasl_user or 'nobody'} was authenticated, not {user}")
     expect(message_id not in scene.engine.logs(own), "the second lab's own Postfix had the mail")
     expect(len(copies) == 1, f"{len(copies)} copies")
 
@@ -135,4 +135,4 @@ def _customer(scene: Scene, user: str) -> RunningLab:
     scene.engine.join(network, scene.container("postfix"), HOST)
     relay = Relay(HOST)
     overlays, own = (place / "world.yaml",), place / "credentials"
-    return scene.second.bring_up(Request(scene.second.name, overlays, relay, own, first.ca_file, ttl=LIFE_SECONDS))
+    return scene.second.bring_up(Request(scene.second.name, overlays, relay, own, first.ca_file, ttl=TTL_SECONDS))

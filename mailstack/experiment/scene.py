@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from imap_tools import BaseMailBox, MailMessage
 
 # After this time, a lab is removed even if this process and the guard were killed.
-LIFE_SECONDS = 900.0
+TTL_SECONDS = 900.0
 
 
 class Scene(Machines):
     """The lab's machines, the student and the recipient, and the journeys and dialogue for the document."""
 
-    def __init__(self, lab: RunningLab, came_up: Report | MailstackError | None = None) -> None:
+    def __init__(self, lab: RunningLab, up_result: Report | MailstackError | None = None) -> None:
         super().__init__(lab)
-        self.came_up = came_up  # the report of `up`, or the reason why the lab was not proven
+        self.up_result = up_result  # the report of `up`, or the reason why the lab was not proven
         self.second = SecondLab(lab)
         self.journeys: dict[str, Journey] = {}  # by model
         self.dialogue: Json = {}
@@ -62,14 +62,14 @@ class Scene(Machines):
         return journey
 
     @cached_property
-    def trusting(self) -> ssl.SSLContext:
+    def lab_context(self) -> ssl.SSLContext:
         """Return a TLS context that trusts the lab's CA only."""
         return trust.tls_context(self.lab.ca_file)
 
     def box(self, address: str) -> AbstractContextManager[BaseMailBox]:
         """Open an account's mailbox over IMAP. Raises HostError when Dovecot is not running."""
         self.container("dovecot")
-        return imap.mailbox(self.lab.endpoints["imaps"], self.trusting, address, self.lab.password(address))
+        return imap.mailbox(self.lab.endpoints["imaps"], self.lab_context, address, self.lab.password(address))
 
     def arrived(self, address: str, message_id: str) -> list[MailMessage]:
         """Return the copies of a mail in a mailbox, once there is one. Raises Unmet."""
@@ -80,7 +80,7 @@ class Scene(Machines):
     def _wait(self, box: BaseMailBox, address: str, message_id: str) -> str:
         """Wait for a mail; return its UID. Raises Unmet with the evidence of logs and queues."""
         try:
-            return imap.wait_until_there(box, message_id, Deadline.after(ARRIVAL_SECONDS))
+            return imap.wait_for_arrival(box, message_id, Deadline.after(ARRIVAL_SECONDS))
         except DeadlinePassed:
             found = tracing.of_lab(self.lab, message_id)
         where = found[-1].sentence(time.time()) if found else "no server has seen it"

@@ -16,7 +16,7 @@ from mailstack.experiment.step import Steps
 steps = Steps()
 
 # A further check on the lab, besides the value; raises Unmet.
-Look = Callable[[Scene, Evidence], None]
+SettingCheck = Callable[[Scene, Evidence], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,18 @@ class Setting:
 
     name: str
     value: str  # in the original
-    now: str  # the current name; the same if nothing has changed
+    current_name: str  # the current name; the same if nothing has changed
     pattern: str  # regular expression for the effective value
-    means: str  # the pattern in words
-    why: str  # why the two differ
-    look: Look | None = None
-    sees: str = ""  # the expectation of `look` in words
+    pattern_meaning: str  # the pattern in words
+    difference: str  # why the two differ
+    check: SettingCheck | None = None
+    check_meaning: str = ""  # the expectation of `check` in words
+
+    @property
+    def expectation(self) -> str:
+        """Return what is expected of the effective setting, as a sentence."""
+        value = f"{self.current_name} is {self.pattern_meaning}"
+        return f"{value}; {self.check_meaning}." if self.check_meaning else f"{value}."
 
 
 _SAME = "There is none."
@@ -46,12 +52,12 @@ _CHAIN = (
 
 def _authorities(scene: Scene, show: Evidence) -> None:
     """Expect Debian's CAs and the lab's own CA in the file."""
-    known = scene.output("sender", "cat", scene.settings("sender")["smtp_tls_CAfile"])
+    authorities = scene.output("sender", "cat", scene.settings("sender")["smtp_tls_CAfile"])
     own = scene.lab.ca_file.read_text(encoding="utf-8").strip()
-    count = known.count("-----BEGIN CERTIFICATE-----")
-    show.text("in the file", f"{count} certificates, the lab's CA {'is one of them' if own in known else 'is none'}")
-    expect(count > 1, "Debian's authorities are not in it")
-    expect(own in known, "the lab's CA is not in it")
+    count = authorities.count("-----BEGIN CERTIFICATE-----")
+    show.text("in the file", f"{count} certificates, {'with' if own in authorities else 'without'} the lab's CA")
+    expect(count > 1, "Debian's CAs are not in it")
+    expect(own in authorities, "the lab's CA is not in it")
 
 
 def _certificate(scene: Scene, show: Evidence) -> None:
@@ -68,7 +74,7 @@ def _pair(scene: Scene, show: Evidence) -> None:
     show.table(
         "the public halves", ("of", "key"), [("the certificate", _short(of_certificate)), ("the key", _short(of_key))]
     )
-    expect(of_certificate == of_key, "the key is not the certificate's")
+    expect(of_certificate == of_key, "the key does not belong to the certificate")
 
 
 def _short(pem: str) -> str:
@@ -82,12 +88,12 @@ def _offers_tls(scene: Scene, show: Evidence) -> None:
     expect("CONNECTION ESTABLISHED" in result.stderr, "the server on the student's machine has no TLS")
 
 
-def _cached(name: str) -> Look:
-    def look(scene: Scene, show: Evidence) -> None:
+def _cached(name: str) -> SettingCheck:
+    def check(scene: Scene, show: Evidence) -> None:
         file = f"{scene.settings('sender')[name].partition(':')[2]}.lmdb"
         show.text("the map in the data directory", scene.output("sender", "ls", "-l", file))
 
-    return look
+    return check
 
 
 SETTINGS = (
@@ -157,7 +163,7 @@ SETTINGS = (
         "smtpd_tls_security_level",
         "may|encrypt",
         "may or encrypt",
-        "Obsolete since Postfix 2.3: “may” is the “yes” of today, TLS for whoever asks for it (TLS_README).",
+        "Obsolete since Postfix 2.3: “may” is the “yes” of today, TLS for clients that ask for it (TLS_README).",
         _offers_tls,
         "the server on the machine makes TLS connections",
     ),
@@ -198,45 +204,44 @@ def warnings(scene: Scene) -> list[str]:
     original = {setting.name: setting.value for setting in SETTINGS}
     text = "".join(f"{name} = {value}\n" for name, value in original.items())
 
-    def look() -> list[str]:
+    def check() -> list[str]:
         result = scene.execute("sender", "sh", "-c", script, input=text.encode())
-        expect(result.code == 0, f"postconf does not read the original: {result.stderr.strip()}")
-        expect(
-            original.keys() <= parse_settings(result.stdout).keys(), f"postconf read something else: {result.stdout}"
-        )
+        expect(result.code == 0, f"postconf could not read the original: {result.stderr.strip()}")
+        missing = original.keys() - parse_settings(result.stdout).keys()
+        expect(not missing, f"postconf did not read {', '.join(sorted(missing))} of the original: {result.stdout}")
         return [line.partition("main.cf: ")[2] for line in result.stderr.splitlines() if "main.cf: " in line]
 
-    return scene.once("warnings", look)
+    return scene.once("warnings", check)
 
 
 def compare(setting: Setting) -> Callable[[Scene, Evidence], None]:
     """Return the function of a setting's step."""
 
-    def look(scene: Scene, show: Evidence) -> None:
-        value = scene.settings("sender").get(setting.now, "")
+    def check(scene: Scene, show: Evidence) -> None:
+        value = scene.settings("sender").get(setting.current_name, "")
         show.table(
             "side by side",
             ("", "setting", "value"),
-            [("original", setting.name, setting.value), ("in effect", setting.now, value)],
+            [("original", setting.name, setting.value), ("in effect", setting.current_name, value)],
         )
-        said = [line for line in warnings(scene) if f'"{setting.name}"' in line]
-        show.text("the difference, and why", setting.why)
-        if said:
-            show.text("what Postfix says of the original", "\n".join(said))
-        expect(fits(setting, value), f"{setting.now} is “{value}”, not {setting.means}")
-        if setting.look:
-            setting.look(scene, show)
+        lines = [line for line in warnings(scene) if f'"{setting.name}"' in line]
+        show.text("the difference, and its reason", setting.difference)
+        if lines:
+            show.text("what Postfix says about the original", "\n".join(lines))
+        expect(fits(setting, value), f"{setting.current_name} is “{value}”, not {setting.pattern_meaning}")
+        if setting.check:
+            setting.check(scene, show)
 
-    return look
+    return check
 
 
 for _setting in SETTINGS:
     steps(
         _setting.name,
-        f"{_setting.name}, beside what is in effect",
+        f"{_setting.name}, compared with the effective setting",
         row=f"Step 3: the student adds to main.cf: {_setting.name} = {_setting.value}",
-        done=f"Asked postconf on the student's machine for {_setting.now}, and for what it says of the original.",
-        expected=f"{_setting.now} is {_setting.means}{f'; {_setting.sees}' if _setting.sees else ''}.",
+        done=f"Read {_setting.current_name} with postconf on the sender, and its warnings about the original.",
+        expected=_setting.expectation,
         # The maps of TLS sessions exist after the first session.
         needs=("send",) if "session_cache" in _setting.name else (),
     )(compare(_setting))

@@ -19,7 +19,7 @@ from mailstack.model import Json, Verdict
 Function = Callable[[Scene, Evidence], None]
 
 # Steps run in parallel, since each waits for servers much more than it computes.
-SIDE_BY_SIDE = 6
+WORKERS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Outcome:
     reason: str  # why it failed, or ""
     seconds: float
     evidence: tuple[Json, ...]
-    lacks: Outcome | None = None  # the failed step that this one needs
+    blocked_by: Outcome | None = None  # the failed step that this one needs
 
     def json(self) -> Json:
         """Return the step in the format of the experiment's document."""
@@ -93,27 +93,27 @@ def run(scene: Scene, steps: Iterable[Step], on_outcome: Callable[[Outcome], Non
     steps = list(steps)
     outcomes: dict[str, Future[Outcome]] = {}
 
-    def one(step: Step) -> Outcome:
+    def run_step(step: Step) -> Outcome:
         outcome = judge(step, scene, {needed: outcomes[needed].result() for needed in step.needs})
         on_outcome(outcome)
         return outcome
 
-    pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+    pool = ThreadPoolExecutor(WORKERS)
     try:
         # A step is submitted after the steps that it needs, so that it only waits for steps that have been started.
         waiting = [step for step in steps if not step.alone]
         while waiting:
             ready = [step for step in waiting if outcomes.keys() >= set(step.needs)]
-            assert ready, f"what these need is not to be had: {[step.id for step in waiting]}"
+            assert ready, f"these steps need unknown steps: {[step.id for step in waiting]}"
             # The last steps take longest. They start first, so that nothing waits for them at the end.
             for step in reversed(ready):
-                outcomes[step.id] = pool.submit(one, step)
+                outcomes[step.id] = pool.submit(run_step, step)
                 waiting.remove(step)
         for future in list(outcomes.values()):
             future.result()
         for step in steps:
             if step.alone:
-                outcomes[step.id] = pool.submit(one, step)
+                outcomes[step.id] = pool.submit(run_step, step)
                 outcomes[step.id].result()
     finally:
         # After an interruption, pending steps never start. The running ones end when the lab is removed.
@@ -125,9 +125,9 @@ def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
     """Run one step; return its verdict, with the evidence up to its end. Raises the errors of `judging.judge`."""
     for outcome in needed.values():
         if outcome.verdict is not Verdict.PASS:
-            lacks = outcome.lacks or outcome
-            reason = f"it needs “{lacks.step.id}”, which failed: {lacks.reason}"
-            return Outcome(step, Verdict.FAIL, reason, 0.0, (), lacks)
+            blocked_by = outcome.blocked_by or outcome
+            reason = f"it needs “{blocked_by.step.id}”, which failed: {blocked_by.reason}"
+            return Outcome(step, Verdict.FAIL, reason, 0.0, (), blocked_by)
     started = time.monotonic()
     evidence = Evidence()
 

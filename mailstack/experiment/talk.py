@@ -21,9 +21,9 @@ STAGES = ("greeting", "tls", "auth", "envelope", "data", "quit")
     "dialogue",
     "The dialogue is a series of requests and numbered replies",
     row="The dialogue: a series of requests and numbered replies; a message is a header, an empty line, a body.",
-    done="Sent a mail from the student's machine, and recorded what its Postfix and the provider's said to each other.",
+    done="Sent a mail from the student's machine, and recorded the dialogue of its Postfix with the provider's.",
     expected="Greeting, STARTTLS, AUTH, envelope, message and farewell, in this order; each request has a reply, each "
-    "reply a number whose meaning is known; and no credential is to be seen.",
+    "reply a known code; and no credential is visible.",
     needs=("credentials",),
 )
 def dialogue_is_requests_and_replies(scene: Scene, show: Evidence) -> None:
@@ -31,24 +31,24 @@ def dialogue_is_requests_and_replies(scene: Scene, show: Evidence) -> None:
     found = recording.record(scene.lab, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     document = found.dialogue.json()
     shown = scene.lab.blotter().document(document)
-    show.dialogue("what the two MTAs said", shown)
+    show.dialogue("the dialogue of the two MTAs", shown)
     scene.dialogue = shown
     expect(not found.refused, f"the provider refused: {'; '.join(found.refused)}")
-    problem = misfit(found.dialogue)
+    problem = smtp_violation(found.dialogue)
     expect(not problem, problem)
-    expect(shown == document, "a credential of the lab is in it")
+    expect(shown == document, "it contains a credential of the lab")
 
 
-def misfit(dialogue: Dialogue) -> str:
+def smtp_violation(dialogue: Dialogue) -> str:
     """Return why a dialogue is not valid SMTP; "" if it is."""
     stages = list(dict.fromkeys(each.step for each in dialogue.exchanges if each.step))
     if missing := [stage for stage in STAGES if stage not in stages]:
-        return f"there is no {missing[0]} in it"
+        return f"the stage “{missing[0]}” is missing"
     if stages != list(STAGES):
-        return f"its stages come in another order: {', '.join(stages)}"
+        return f"its stages are in the wrong order: {', '.join(stages)}"
     messages = [each for each in dialogue.exchanges if each.speaker == "client" and "" in each.lines]
     if len(messages) != 1:
-        return f"{len(messages)} messages with a header, an empty line and a body are in it"
+        return f"it has {len(messages)} messages with a header, an empty line and a body"
     requests = [each for each in dialogue.exchanges if each.speaker == "client" and each is not messages[0]]
     replies = [each for each in dialogue.exchanges if each.speaker == "server"]
     # The first reply is the greeting. A client that quits need not wait for the last reply, 221 (postconf(5),
@@ -58,5 +58,5 @@ def misfit(dialogue: Dialogue) -> str:
         return f"{awaited} requests have {len(replies) - 1} replies"
     for each in replies:
         if each.code is None or not each.meaning or not each.source:
-            return f"a reply has no number that is known: {each.lines[0]}"
+            return f"a reply has an unknown code: {each.lines[0]}"
     return ""

@@ -26,7 +26,7 @@ steps = Steps()
     "parts",
     "A user agent and an MTA on each side",
     row="The parts: user agent and MTA on the sender's side, MTA and user agent on the receiver's.",
-    done="Looked for what each part did with the first mail: in the mail's own header, and in the servers' logs.",
+    done="Looked for the traces of each part in the first mail's header and in the servers' logs.",
     expected="All four took part: mail, the student's Postfix, the provider's Postfix, and a reader over IMAP.",
     needs=("arrive",),
 )
@@ -41,8 +41,8 @@ def each_part_takes_part(scene: Scene, show: Evidence) -> None:
         ("the mailbox", "Dovecot", _seen(journey, "dovecot", "saved")),
         ("user agent of the receiver", "an IMAP client", next(iter(reader), "")),
     ]
-    show.table("who took part", ("part", "played by", "seen in the log"), parts)
-    missing = [part for part, who, seen in parts if not who or not seen]
+    show.table("the parts, and their traces", ("part", "played by", "seen in the log"), parts)
+    missing = [part for part, player, seen in parts if not player or not seen]
     expect(not missing, f"not seen: {', '.join(missing)}")
     expect(f"uid={uid} " in parts[0][2], f"the mail was not handed in by the user {STUDENT}: {parts[0][2]}")
 
@@ -55,7 +55,7 @@ def _seen(journey: Journey, service: str, kind: str) -> str:
     "message",
     "A message is a header, an empty line, a body",
     row="A message is a header, an empty line, a body.",
-    done="Took the first mail from the mailbox, byte by byte.",
+    done="Took the first mail from the mailbox, byte for byte.",
     expected="Lines of the form Name: value, each ended by CR LF; then an empty line; then the text that was sent.",
     needs=("arrive",),
 )
@@ -63,19 +63,19 @@ def message_is_header_and_body(scene: Scene, show: Evidence) -> None:
     header, body = split(scene.first().raw)
     show.text("header", plain(header))
     show.text("an empty line, then the body", plain(body))
-    strange = odd_lines(header)
-    expect(not strange, f"this is no line of a header: {strange[:1]}")
+    malformed = malformed_lines(header)
+    expect(not malformed, f"not a line of a header: {malformed[:1]}")
     expect(body == f"{BODY}\r\n".encode(), f"the body is {body!r}")
 
 
 def split(raw: bytes) -> tuple[bytes, bytes]:
     """Split a message into header and body, at the first empty line (RFC 5322, section 2.1)."""
     header, empty, body = raw.partition(b"\r\n\r\n")
-    expect(empty, "there is no empty line in it")
+    expect(empty, "the mail has no empty line")
     return header + b"\r\n", body
 
 
-def odd_lines(header: bytes) -> list[str]:
+def malformed_lines(header: bytes) -> list[str]:
     """Return the lines that are neither a field nor the continuation of one (RFC 5322, section 2.2)."""
     lines = header.decode(errors="replace").removesuffix("\r\n").split("\r\n")
     return [line for line in lines if not re.match(r"[!-9;-~]+:|[ \t]+\S", line)]
@@ -119,16 +119,16 @@ def _no_comments(text: str) -> str:
 
 @steps(
     "hops",
-    "The mail passed several MTAs, and each left its mark",
+    "The mail passed several MTAs, and each added its Received field",
     row="Many hops: a mail may pass several MTAs before it reaches its mailbox.",
     done="Counted the Received fields of the delivered mail, and looked for their queue ids in the servers' logs.",
-    expected="A field of each station, in order of time: the student's Postfix, the provider's, and Dovecot; and each "
+    expected="One field for each hop, in order of time: the student's Postfix, the provider's, and Dovecot; and each "
     "MTA has logged the mail under the queue id that its field has.",
     needs=("arrive",),
 )
 def each_hop_leaves_its_mark(scene: Scene, show: Evidence) -> None:
     fields = [value for name, value in scene.first().parts[0].fields if name == "received"]
-    show.text("the Received fields, the last station's first", "\n".join(f"Received: {field}" for field in fields))
+    show.text("the Received fields, the last hop's first", "\n".join(f"Received: {field}" for field in fields))
     hops = parse_hops(fields)
     show.table(
         f"{len(hops)} hops",
@@ -139,8 +139,8 @@ def each_hop_leaves_its_mark(scene: Scene, show: Evidence) -> None:
         ],
     )
     names = [scene.settings(service)["myhostname"] for service in ("sender", "postfix")]
-    stations = [hop.by for hop in hops]
-    expect(stations == [*names, "dovecot"], f"the stations are {', '.join(stations) or 'none'}")
+    servers = [hop.by for hop in hops]
+    expect(servers == [*names, "dovecot"], f"the hops are {', '.join(servers) or 'none'}")
     moments = [hop.moment for hop in hops]
     expect(moments == sorted(moments), "the hops are not in order of time")
     logged = [hop.queue_id for hop in scene.journey(scene.first_mail).hops]

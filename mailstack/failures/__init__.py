@@ -32,17 +32,17 @@ _HARMLESS = re.compile(
 )
 
 # The time of a line: a container's or a log file's own (RFC 3339, Dovecot's), or syslog's (RFC 3164).
-_WHEN = re.compile(
+_TIMESTAMP = re.compile(
     r"(?:[\w.-]+ +\| )?"
     r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) "
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Occurrence:
     """A known failure in a log: its count, its first and last time as the log has them, and an example."""
 
-    fault: KnownFailure
+    failure: KnownFailure
     count: int
     first: str
     last: str
@@ -53,26 +53,26 @@ def recognise(text: str) -> KnownFailure | None:
     """Return the most precise known failure that a log line or a server's reply reports, or None."""
     if _HARMLESS.search(text):
         return None
-    return next((fault for fault in ALL if fault.pattern.search(text)), None)
+    return next((failure for failure in ALL if failure.pattern.search(text)), None)
 
 
-def seen(lines: Iterable[str]) -> list[Seen]:
+def find_failures(lines: Iterable[str]) -> list[Occurrence]:
     """Return each known failure in some lines once, in the order of its first line. Keeps one line of each."""
-    found: dict[str, Seen] = {}
+    found: dict[str, Occurrence] = {}
     for line in lines:
-        fault = recognise(line)
-        if fault is None:
+        failure = recognise(line)
+        if failure is None:
             continue
-        when = written(line)
-        before = found.get(fault.id)
+        when = timestamp(line)
+        before = found.get(failure.id)
         if before is None:
-            found[fault.id] = Seen(fault, 1, when, when, line.strip())
+            found[failure.id] = Occurrence(failure, 1, when, when, line.strip())
         else:
-            found[fault.id] = Seen(fault, before.count + 1, before.first, when, before.example)
+            found[failure.id] = Occurrence(failure, before.count + 1, before.first, when, before.example)
     return list(found.values())
 
 
-def written(line: str) -> str:
+def timestamp(line: str) -> str:
     """Return the time at the beginning of a line, unchanged; "" if there is none."""
-    found = _WHEN.match(line)
+    found = _TIMESTAMP.match(line)
     return found[1] if found else ""

@@ -18,6 +18,6 @@ class KnownFailure:
     pattern: re.Pattern[str]  # found in a line of Postfix's or Dovecot's log, or in a reply
 
 
-def fault(id: str, title: str, *, cause: str, remedy: str, source: str, pattern: str) -> KnownFailure:
+def known_failure(id: str, title: str, *, cause: str, remedy: str, source: str, pattern: str) -> KnownFailure:
     """Return a known failure, with its pattern compiled."""
     return KnownFailure(id, title, cause, remedy, source, re.compile(pattern))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mailstack.failures.entry import fault
+from mailstack.failures.entry import known_failure
 
 ENTRIES = (
-    fault(
+    known_failure(
         "map-missing",
         "a lookup table's file is not there",
         cause="main.cf names a table that does not exist: `postmap` was not run, or its type or path is different",
@@ -13,7 +13,7 @@ ENTRIES = (
         source="postmap(1); Postfix DATABASE_README",
         pattern=r"open (database )?\S+: No such file or directory|is unavailable\. open ",
     ),
-    fault(
+    known_failure(
         "map-stale",
         "a lookup table is older than its source",
         cause="the text file was changed, but `postmap` was not run afterwards: Postfix still uses the old entries",
@@ -21,7 +21,7 @@ ENTRIES = (
         source="postmap(1); Postfix DATABASE_README",
         pattern=r"database \S+ is older than source file",
     ),
-    fault(
+    known_failure(
         "lookup-failed",
         "a table could not be read, so the mail waits",
         cause="a lookup table or the server behind it failed; the log's warning just before this line names it",
@@ -29,7 +29,7 @@ ENTRIES = (
         source="Postfix DATABASE_README; postconf(5)",
         pattern=r"\blookup error\b|local data error while talking to|Server local data error|Temporary lookup failure",
     ),
-    fault(
+    known_failure(
         "no-space",
         "the server has too little room for mail",
         cause="the file system of its queue is full, or has less free space than queue_minfree requires",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mailstack.failures.entry import fault
+from mailstack.failures.entry import known_failure
 
 ENTRIES = (
-    fault(
+    known_failure(
         "password-not-for-applications",
         "the account's password is not accepted from applications",
         cause="the provider accepts it on its web pages only, usually because the account has a second factor",
@@ -13,7 +13,7 @@ ENTRIES = (
         source="RFC 4954, section 6 (534)",
         pattern=r"\b53[45][ -]5\.7\.9\b|[Aa]pplication-specific password",
     ),
-    fault(
+    known_failure(
         "authentication-unavailable",
         "the server cannot check passwords at the moment",
         cause="the server's Postfix does not reach the service that verifies passwords (Dovecot's auth)",
@@ -24,7 +24,7 @@ ENTRIES = (
         # The line names no user if Dovecot did not answer; with a wrong password it does.
         r"|SASL [\w-]+ authentication failed: \(reason unavailable\), sasl_username=\(unavailable\)",
     ),
-    fault(
+    known_failure(
         "no-sasl-mechanism",
         "the client has none of the SASL mechanisms that the server offers",
         cause="Cyrus SASL's plug-ins (PLAIN, LOGIN) are not installed; or they support none of the server's mechanisms",
@@ -32,7 +32,7 @@ ENTRIES = (
         source="Postfix SASL_README, “Enabling SASL authentication in the Postfix SMTP/LMTP client”",
         pattern=r"\bno mechanism available\b|No worthy mechs found",
     ),
-    fault(
+    known_failure(
         "no-common-mechanism",
         "the server offers no mechanism that the client may use on this connection",
         cause="smtp_sasl_mechanism_filter excludes all mechanisms that it offers",
@@ -40,7 +40,7 @@ ENTRIES = (
         source="postconf(5), smtp_sasl_mechanism_filter",
         pattern=r"offered no (compatible|supported) (authentication|AUTH) mechanisms|offered null AUTH mechanism list",
     ),
-    fault(
+    known_failure(
         "wrong-password",
         "the user name or the password is wrong",
         cause="the server knows no such user, or has another password for it",
@@ -49,7 +49,7 @@ ENTRIES = (
         pattern=r"\b535[ -]5\.7\.8\b|(^|\bsaid: )535[ -]|\bSASL [\w-]+ authentication failed"
         r"|\(auth failed, \d+ attempts|\[AUTHENTICATIONFAILED\]",
     ),
-    fault(
+    known_failure(
         "login-required",
         "the server takes mail only from those who have logged in",
         cause="the client gave no credentials: there are none for this server in its sasl_passwd, or AUTH is off",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mailstack.failures.entry import fault
+from mailstack.failures.entry import known_failure
 
 # Addresses that an outside provider cannot have: loopback, and RFC 1918.
 _PRIVATE = r"(?:127\.|10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.)"
 
 ENTRIES = (
-    fault(
+    known_failure(
         "mailbox-server-down",
         "the server of the mailboxes does not answer",
         cause="Dovecot's LMTP service is not running, or does not listen where Postfix looks for it",
@@ -19,7 +19,7 @@ ENTRIES = (
         r"|postfix(-\w+)?/lmtp\[\d+\]: .*(Connection refused|unable to look up host)"
         r"|postfix(-\w+)?/lmtp\[\d+\]: .*connect to \S+\[[^]]*/[^]]*\]: (No such file or directory|Permission denied)",
     ),
-    fault(
+    known_failure(
         "port-25-blocked",
         "no way out to port 25",
         cause="like most networks, this one lets only its own mail server connect to port 25 outside, against spam",
@@ -28,7 +28,7 @@ ENTRIES = (
         pattern=rf"connect to \S+\[(?!{_PRIVATE})[\da-fA-F.:]+\]:25: "
         r"(Connection timed out|Network is unreachable|No route to host)",
     ),
-    fault(
+    known_failure(
         "connection-refused",
         "nobody listens on that port",
         cause="the server is not running, listens on another port or address, or a firewall rejects the connection",
@@ -36,7 +36,7 @@ ENTRIES = (
         source="connect(2), ECONNREFUSED; postconf(5), relayhost",
         pattern=r"\bConnection refused\b",
     ),
-    fault(
+    known_failure(
         "connection-timed-out",
         "the server did not answer in time",
         cause="a firewall drops the packets, no host has the address, or the server hangs",
@@ -44,7 +44,7 @@ ENTRIES = (
         source="connect(2), ETIMEDOUT; postconf(5), smtp_connect_timeout",
         pattern=r"\bConnection timed out\b|conversation with \S+ timed out",
     ),
-    fault(
+    known_failure(
         "no-route",
         "there is no way to that network",
         cause="there is no default gateway, the network is closed, or IPv6 has no route",
@@ -52,7 +52,7 @@ ENTRIES = (
         source="connect(2), ENETUNREACH and EHOSTUNREACH; postconf(5), inet_protocols",
         pattern=r"\b(Network is unreachable|No route to host)\b",
     ),
-    fault(
+    known_failure(
         "name-not-resolved",
         "the host's or domain's name cannot be found",
         cause="it is misspelt or has no address, or the resolver does not answer",
@@ -61,7 +61,7 @@ ENTRIES = (
         pattern=r"unable to look up host \S+:|Host or domain name not found|Name service error for name="
         r"|: Domain not found\b|host or service \S+ not found",
     ),
-    fault(
+    known_failure(
         "loops-to-itself",
         "the mail would go to this very host again",
         cause="the next hop for the domain is this machine, which does not accept the domain as its own",
@@ -69,7 +69,7 @@ ENTRIES = (
         source="postconf(5), mydestination, proxy_interfaces",
         pattern=r"\bloops back to myself\b|mail forwarding loop for",
     ),
-    fault(
+    known_failure(
         "connection-lost",
         "the server hung up in the middle",
         cause="it crashed, rejects this client without a reply, or a device on the path closed the connection",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mailstack.failures.entry import fault
+from mailstack.failures.entry import known_failure
 
 ENTRIES = (
-    fault(
+    known_failure(
         "lab-closed",
         "the lab is closed: no mail leaves it",
         cause="the recipient's domain is not one of the lab's, and no mail leaves a lab",
@@ -13,7 +13,7 @@ ENTRIES = (
         source="RFC 3463, section 3.5 (X.4.4); postconf(5), default_transport",
         pattern=r"this lab is closed\b",
     ),
-    fault(
+    known_failure(
         "relay-denied",
         "the server does not relay for this client",
         cause="the recipient's domain is not the server's own, and the client has not logged in (or may not relay)",
@@ -21,7 +21,7 @@ ENTRIES = (
         source="postconf(5), smtpd_relay_restrictions",
         pattern=r"(?i:\brelay(ing)? (access )?denied\b|unable to relay\b)",
     ),
-    fault(
+    known_failure(
         "sender-not-owned",
         "this user may not send as that address",
         cause="the envelope sender does not belong to the user who logged in",
@@ -29,7 +29,7 @@ ENTRIES = (
         source="postconf(5), reject_sender_login_mismatch",
         pattern=r"Sender address rejected: not owned by user",
     ),
-    fault(
+    known_failure(
         "mailbox-unknown",
         "there is no such mailbox",
         cause="the address does not exist: it is misspelt, or missing in the server's tables",
@@ -37,7 +37,7 @@ ENTRIES = (
         source="RFC 3463, section 3.2 (X.1.1); postconf(5), smtpd_reject_unlisted_recipient",
         pattern=r"\b550[ -]5\.1\.1\b|\bUser unknown\b|\bUser doesn't exist\b|\(unknown user: ",
     ),
-    fault(
+    known_failure(
         "over-quota",
         "the mailbox is full",
         cause="with this mail it would exceed its quota",
@@ -45,7 +45,7 @@ ENTRIES = (
         source="RFC 3463, section 3.3 (X.2.2); Dovecot, “Quota”",
         pattern=r"\b[45]52[ -][45]\.2\.2\b|\b[45]\.2\.2 |\bQuota exceeded\b|(?i:\bmailbox (is )?full\b)",
     ),
-    fault(
+    known_failure(
         "too-large",
         "the mail is larger than the server takes",
         cause="it exceeds the limit that the server announces in EHLO (SIZE); attachments grow by a third in base64",
@@ -54,7 +54,7 @@ ENTRIES = (
         pattern=r"\b552[ -]5\.3\.4\b|message size \d+ exceeds size limit|Message size exceeds fixed limit"
         r"|\bmessage file too big\b|\bFile too large\b",
     ),
-    fault(
+    known_failure(
         "greylisted",
         "greylisted: come back later",
         cause="the server sees this client, sender and recipient together for the first time, and expects a retry",
@@ -62,7 +62,7 @@ ENTRIES = (
         source="RFC 6647, section 2",
         pattern=r"\b4\d\d[ -].*\b(?i:gr[ae]y-?list)",
     ),
-    fault(
+    known_failure(
         "too-many-connections",
         "too many connections at once from this client",
         cause="the client has more open connections than the server allows for one address",
@@ -71,7 +71,7 @@ ENTRIES = (
         pattern=r"(?i:too many (concurrent )?(SMTP )?connections)|Connection concurrency limit exceeded"
         r"|Maximum number of connections from user\+IP exceeded",
     ),
-    fault(
+    known_failure(
         "too-many-deliveries",
         "too many deliveries to one mailbox at the same time",
         cause="Postfix delivers to this user over more LMTP connections than Dovecot allows for one mailbox",
@@ -79,7 +79,7 @@ ENTRIES = (
         source="postconf(5), lmtp_destination_concurrency_limit; Dovecot, lmtp_user_concurrency_limit",
         pattern=r"Too many concurrent deliveries for user",
     ),
-    fault(
+    known_failure(
         "too-many-hops",
         "the mail has passed too many servers: it goes in circles",
         cause="two servers pass it to each other, because a forwarding or a transport leads back",

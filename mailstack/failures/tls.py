@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mailstack.failures.entry import fault
+from mailstack.failures.entry import known_failure
 
 ENTRIES = (
-    fault(
+    known_failure(
         "starttls-required",
         "the server wants TLS before anything else",
         cause="the client went on without STARTTLS: its smtp_tls_security_level is none",
@@ -13,7 +13,7 @@ ENTRIES = (
         source="RFC 3207, section 4; postconf(5), smtp_tls_security_level",
         pattern=r"\b530[ -]5\.7\.0 Must issue a STARTTLS|(?i:must issue a STARTTLS command)",
     ),
-    fault(
+    known_failure(
         "tls-not-offered",
         "the client wants TLS, and the server does not offer it",
         cause="the server has no TLS on this port, or a device on the path removes STARTTLS from its reply",
@@ -21,7 +21,7 @@ ENTRIES = (
         source="RFC 3207, section 6; postconf(5), smtp_tls_security_level",
         pattern=r"TLS is required, but (was not offered|host \S+ refused to start TLS)",
     ),
-    fault(
+    known_failure(
         "tls-from-the-start",
         "port 465 wants TLS from the start, not STARTTLS",
         cause="the client waits for a plaintext greeting, the server for a TLS handshake: both time out",
@@ -29,7 +29,7 @@ ENTRIES = (
         source="RFC 8314, section 3.3; postconf(5), smtp_tls_wrappermode",
         pattern=r"SMTPS wrappermode \(TCP port \d+\) requires",
     ),
-    fault(
+    known_failure(
         "certificate-issuer-unknown",
         "the certificate is by an issuer that the client does not know",
         cause="it is self-signed, issued by a private CA, or sent without its chain; or the client has no list of CAs",
@@ -38,7 +38,7 @@ ENTRIES = (
         pattern=r"certificate verification failed for \S+: (untrusted issuer|self-signed certificate)"
         r"|alert unknown ca\b|num=\d+:(self[- ]signed certificate|unable to get (local )?issuer certificate)",
     ),
-    fault(
+    known_failure(
         "certificate-expired",
         "the certificate has expired",
         cause="it was not renewed, or the server still uses the old one; or a clock is wrong",
@@ -47,7 +47,7 @@ ENTRIES = (
         pattern=r"certificate verification failed for \S+: certificate (has expired|not yet valid)"
         r"|alert certificate expired",
     ),
-    fault(
+    known_failure(
         "certificate-for-another-name",
         "the certificate is for another name",
         cause="the client knows the server by a name (or an address) that is not in its certificate",
@@ -55,7 +55,7 @@ ENTRIES = (
         source="RFC 9525, section 6; Postfix TLS_README, “Mandatory server certificate verification”",
         pattern=r"certificate verification failed for \S+: num=62:|(host ?name|IP address) mismatch",
     ),
-    fault(
+    known_failure(
         "certificate-not-verified",
         "the server's certificate does not hold, so nothing was sent",
         cause="the client insists on a valid certificate; the log's line before this one says what is wrong with it",
@@ -63,7 +63,7 @@ ENTRIES = (
         source="postconf(5), smtp_tls_security_level",
         pattern=r"Server certificate not (verified|trusted)",
     ),
-    fault(
+    known_failure(
         "tls-key-unreadable",
         "the server cannot read its own key or certificate",
         cause="the file is not there, not PEM, or its key does not belong to its certificate",
@@ -72,7 +72,7 @@ ENTRIES = (
         pattern=r"error opening chain file|error loading (certificate|private key)|cannot load \S+ key data"
         r"|\b454[ -]4\.7\.0 TLS not available|TLS not available due to local problem",
     ),
-    fault(
+    known_failure(
         "tls-handshake-failed",
         "client and server did not agree on TLS",
         cause="they have no version or cipher in common, or one of them could not go on (its log says more)",

@@ -39,7 +39,9 @@ def transaction(
         started(Role.SUBMISSION)
         _await_greeting(lab, "submission", b"QUIT\r\n", deadline, dead)
         started_at = time.monotonic()
-        smtp.submit(smtp.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
+        smtp.submit(
+            smtp.dial_to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient]
+        )
         return started_at
 
     started(Role.STORE)
@@ -126,7 +128,7 @@ def _await_greeting(lab: RunningLab, name: str, farewell: bytes, deadline: Deadl
             raise DeadlinePassed(
                 f"no {name} server answered at {endpoint.host}:{endpoint.port} within {deadline.seconds:g} s"
             )
-        if smtp.greets(smtp.to(endpoint), farewell):
+        if smtp.greets(smtp.dial_to(endpoint), farewell):
             return
         if next_check.passed():
             next_check = Deadline.after(0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,12 +24,12 @@ _SAVED = re.compile(
     rb"(?P<engine>\S+Z) (?:(?P<own>[\d-]{10} [\d:]{8}\.\d{6}) )?.*?msgid=(?P<id><[^>]+>): "
     rb"(?:saved mail to|stored mail into mailbox) "
 )
-_APART = 60.0  # seconds; time zones differ by more
+_MAX_CLOCK_DIFFERENCE = 60.0  # seconds; time zones differ by more
 # Mailboxes that are read in parallel: a reader and Dovecot keep two processors busy.
 READERS = 4
 
 
-def saved(line: bytes) -> tuple[str, float] | None:
+def parse_saved(line: bytes) -> tuple[str, float] | None:
     """Return the Message-ID and the time, in seconds of the epoch, in Dovecot's log line about a saved mail.
 
     The line begins with the engine's time, which is up to a tenth of a second later than Dovecot's on a busy machine.
@@ -36,10 +37,11 @@ def saved(line: bytes) -> tuple[str, float] | None:
     """
     if not (found := _SAVED.match(line)):
         return None
-    text = found["engine"].decode(), (found["own"] or b"").decode()
-    engine = parse(text[0] + " ").at or 0.0
-    own = parse(f"{text[1].replace(' ', 'T')}Z ").at if text[1] else None
-    return found["id"].decode(errors="replace"), engine if own is None or abs(engine - own) > _APART else own
+    at = parse(f"{found['engine'].decode()} ").at or 0.0
+    if found["own"]:
+        own = parse(f"{found['own'].decode().replace(' ', 'T')}Z ").at
+        at = own if own is not None and abs(at - own) <= _MAX_CLOCK_DIFFERENCE else at
+    return found["id"].decode(errors="replace"), at
 
 
 class Arrivals:
@@ -75,17 +77,17 @@ class Arrivals:
         with suppress(OSError, ValueError, AttributeError, EngineError):
             for piece in self._log:
                 for line in piece.split(b"\n"):
-                    if found := saved(line):
+                    if found := parse_saved(line):
                         with self._more:
                             self.saved.setdefault(*found)
                             self._more.notify_all()
 
 
-def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str, dict[str, int]], list[str]]:
+def count_copies(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[Mapping[str, Counter[str]], list[str]]:
     """Return the mails in the mailboxes (address → Message-ID → copies), and why others could not be read."""
     context = trust.tls_context(lab.ca_file)
     endpoint = lab.endpoints["imaps"]
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, Counter[str]] = {}
     failures: list[str] = []
 
     def read(user: str) -> None:
@@ -93,10 +95,7 @@ def in_mailboxes(lab: RunningLab, users: Mapping[str, Secret]) -> tuple[dict[str
             return
         try:
             with imap.mailbox(endpoint, context, user, users[user]) as box:
-                counted: dict[str, int] = {}
-                for each in mailboxes.identities(box):
-                    counted[each] = counted.get(each, 0) + 1
-                found[user] = counted
+                found[user] = Counter(mailboxes.identities(box))
         except MailstackError as error:
             failures.append(f"the mailbox of {user} could not be read: {error.whole()}")
 

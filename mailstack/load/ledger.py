@@ -12,16 +12,16 @@ from mailstack.load.plan import Plan
 from mailstack.model import Json
 
 # The most mails to name, of those that are not in their mailboxes.
-NAMED = 10
+MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
+class SentMail:
     """A mail that was sent, and its reply; times in seconds of the epoch."""
 
     message_id: str
     recipient: str
-    begun: float  # time of the MAIL command
+    started: float  # time of the MAIL command
     answered: float
     code: int  # of the decisive reply; 0 if the connection ended without one
     reply: str  # its text, or the reason why there is none
@@ -32,7 +32,7 @@ class Posted:
         return 200 <= self.code < 300
 
     @property
-    def said(self) -> str:
+    def full_reply(self) -> str:
         """The whole reply, or the reason why there is none."""
         return f"{self.code} {self.reply}" if self.code else self.reply
 
@@ -44,7 +44,7 @@ class Percentiles:
     p50: float
     p95: float
     p99: float
-    most: float
+    maximum: float
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Percentiles | None:
@@ -60,7 +60,7 @@ class Percentiles:
             "p50": round(self.p50, 1),
             "p95": round(self.p95, 1),
             "p99": round(self.p99, 1),
-            "max": round(self.most, 1),
+            "max": round(self.maximum, 1),
         }
 
 
@@ -70,7 +70,7 @@ def nearest_rank(ordered: Sequence[float], percent: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observations:
     """Observations of the mails after they had been accepted."""
 
     saved: Mapping[str, float]  # Message-ID → when Dovecot saved it, in seconds of the epoch
@@ -86,7 +86,7 @@ class Outcome:
     lab: str
     plan: Plan
     connected: int
-    posted: tuple[Posted, ...]  # accepted
+    accepted: tuple[SentMail, ...]
     refused: Mapping[str, int]  # the reply, or the reason why there is none → count
     delivered: int
     lost: tuple[str, ...]  # Message-IDs of accepted mails that were not found anywhere
@@ -113,7 +113,7 @@ class Outcome:
             "bytes": plan.size,
             "rate": plan.rate,
             "seconds": round(self.seconds, 3),
-            "messages": len(self.posted),
+            "messages": len(self.accepted),
             "delivered": self.delivered,
             "refused": sum(self.refused.values()),
             "lost": len(self.lost),
@@ -128,9 +128,11 @@ class Outcome:
             "delivery_milliseconds": self.delivery.json() if self.delivery else None,
             "refusals": [{"reply": reply, "count": count} for reply, count in self.refused.items()],
             "waits": [{"reason": reason, "count": count} for reason, count in self.waiting.items()],
-            "lost_mails": [{"message_id": each, "journey": self.journeys.get(each, "")} for each in self.lost[:NAMED]],
+            "lost_mails": [
+                {"message_id": each, "journey": self.journeys.get(each, "")} for each in self.lost[:MAX_NAMED]
+            ],
             "doubled_mails": [
-                {"message_id": each, "copies": copies} for each, copies in list(self.doubled.items())[:NAMED]
+                {"message_id": each, "copies": copies} for each, copies in list(self.doubled.items())[:MAX_NAMED]
             ],
             "processor_seconds": round(self.processor_seconds, 3),
             "interrupted": self.interrupted,
@@ -141,8 +143,8 @@ class Outcome:
 def settle(
     lab: str,
     plan: Plan,
-    posted: Iterable[Posted],
-    seen: Seen,
+    mails: Iterable[SentMail],
+    observed: Observations,
     *,
     connected: int,
     ended: float,
@@ -151,13 +153,13 @@ def settle(
     trouble: Sequence[str] = (),
 ) -> Outcome:
     """Account for every mail that was sent; `ended` is the moment of the observations, in seconds of the epoch."""
-    every = sorted(posted, key=lambda each: each.begun)
+    every = sorted(mails, key=lambda each: each.started)
     accepted = tuple(each for each in every if each.accepted)
-    fates = [_fate(each, seen) for each in accepted]
+    fates = [_fate(each, observed) for each in accepted]
     waiting = Counter(reason for fate, reason in fates if fate == "waiting")
     delivered = sum(fate == "delivered" for fate, _ in fates)
-    started = every[0].begun if every else ended
-    saved = [(each, seen.saved[each.message_id]) for each in accepted if each.message_id in seen.saved]
+    started = every[0].started if every else ended
+    saved = [(each, observed.saved[each.message_id]) for each in accepted if each.message_id in observed.saved]
     last_sent = max((each.answered for each in accepted), default=started)
     last_saved = max((moment for _, moment in saved), default=started)
     last = last_saved if saved and len(saved) == len(accepted) else ended
@@ -165,18 +167,18 @@ def settle(
         lab=lab,
         plan=plan,
         connected=connected,
-        posted=accepted,
-        refused=dict(Counter(each.said for each in every if not each.accepted).most_common()),
+        accepted=accepted,
+        refused=dict(Counter(each.full_reply for each in every if not each.accepted).most_common()),
         delivered=delivered,
         lost=tuple(each.message_id for each, (fate, _) in zip(accepted, fates, strict=True) if fate == "lost"),
-        doubled=_doubled(every, seen),
+        doubled=_doubled(every, observed),
         waiting=dict(waiting.most_common()),
         unseen=sum(fate == "unseen" for fate, _ in fates),
         seconds=max(last, last_sent) - started,
         sent_per_second=_rate(len(accepted), last_sent - started),
         delivered_per_second=_rate(delivered, last_saved - started),
-        submission=Percentiles.of(each.answered - each.begun for each in accepted),
-        delivery=Percentiles.of(max(0.0, moment - each.begun) for each, moment in saved),
+        submission=Percentiles.of(each.answered - each.started for each in accepted),
+        delivery=Percentiles.of(max(0.0, moment - each.started) for each, moment in saved),
         processor_seconds=processor_seconds,
         interrupted=interrupted,
         trouble=tuple(trouble),
@@ -187,20 +189,20 @@ def settle(
 Fate = Literal["delivered", "waiting", "unseen", "lost"]
 
 
-def _fate(mail: Posted, seen: Seen) -> tuple[Fate, str]:
+def _fate(mail: SentMail, observed: Observations) -> tuple[Fate, str]:
     """Return the fate of an accepted mail, and the reason if it waits."""
-    box = seen.copies.get(mail.recipient)
+    box = observed.copies.get(mail.recipient)
     place = queue_id(mail.reply), mail.recipient
     if box is not None and box.get(mail.message_id):
         return "delivered", ""
-    if seen.waiting and place in seen.waiting:
-        return "waiting", seen.waiting[place] or "it has not been tried yet"
-    return ("unseen" if box is None or seen.waiting is None else "lost"), ""
+    if observed.waiting and place in observed.waiting:
+        return "waiting", observed.waiting[place] or "it has not been tried yet"
+    return ("unseen" if box is None or observed.waiting is None else "lost"), ""
 
 
-def _doubled(posted: Iterable[Posted], seen: Seen) -> dict[str, int]:
+def _doubled(mails: Iterable[SentMail], observed: Observations) -> dict[str, int]:
     """Return the Message-IDs of mails that are in the mailboxes several times, with the number of copies."""
-    copies = {each.message_id: sum(box.get(each.message_id, 0) for box in seen.copies.values()) for each in posted}
+    copies = {each.message_id: sum(box.get(each.message_id, 0) for box in observed.copies.values()) for each in mails}
     return {message_id: count for message_id, count in copies.items() if count > 1}
 
 

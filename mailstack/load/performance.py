@@ -13,10 +13,10 @@ from mailstack.actions import queues, tracing
 from mailstack.actions.accounts import Accounts
 from mailstack.errors import HostError, Interrupted
 from mailstack.lab.running import RunningLab
-from mailstack.load.arrivals import Arrivals, in_mailboxes
-from mailstack.load.ledger import Outcome, Seen, settle
+from mailstack.load.arrivals import Arrivals, count_copies
+from mailstack.load.ledger import Observations, Outcome, settle
 from mailstack.load.plan import Mails, Plan
-from mailstack.load.sending import LIMITS, Sending, too_many
+from mailstack.load.sending import LIMITS, Sending, too_many_connections
 from mailstack.model import UNLIMITED, Deadline
 from mailstack.protocol.smtp import ANSWER_SECONDS
 from mailstack.roles import Role
@@ -29,13 +29,13 @@ QUIET_SECONDS = 1.0
 # The time limit for the last lines of Dovecot's log, in seconds: they were written before its mailboxes were read.
 LOG_SECONDS = 5.0
 # The time limit for mails in transmission when the load is interrupted, in seconds.
-HASTE_SECONDS = 3.0
+INTERRUPTED_SECONDS = 3.0
 # The number of lost mails to trace.
-TRACED = 3
+MAX_TRACED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Now:
+class LoadProgress:
     """The progress of a load."""
 
     seconds: float
@@ -45,14 +45,14 @@ class Now:
     delivered_per_second: float
 
 
-Live = Callable[[Now], None]
+OnProgress = Callable[[LoadProgress], None]
 
 
 def perform(
     lab: RunningLab,
     plan: Plan,
     progress: Callable[[str], None] = lambda text: None,
-    live: Live = lambda now: None,
+    on_progress: OnProgress = lambda now: None,
 ) -> Outcome:
     """Perform a load, and account for it. Ctrl-C ends it early: the outcome covers the mails sent until then.
 
@@ -62,101 +62,105 @@ def perform(
     for role in (Role.SUBMISSION, Role.STORE):
         lab.one(role)
     if plan.connections > min(LIMITS.values()):
-        _need_connections(lab, plan.connections)
+        _require_connections(lab, plan.connections)
     run, trouble = secrets.token_hex(4), list[str]()
-    with _own_accounts(lab, plan, run, trouble, progress) as users:
-        found = _performed(lab, plan, run, users, progress, live)
+    with _temporary_accounts(lab, plan, run, trouble, progress) as users:
+        found = _perform_with(lab, plan, run, users, progress, on_progress)
     return dataclasses.replace(found, trouble=(*found.trouble, *trouble))
 
 
-def _need_connections(lab: RunningLab, wanted: int) -> None:
+def _require_connections(lab: RunningLab, requested: int) -> None:
     """Raise InputError if Postfix takes fewer connections: it lets further ones wait until others have timed out."""
-    said = lab.engine.execute(lab.one(Role.SUBMISSION).container, ["postconf", *LIMITS]).stdout
-    found = [(int(value), line) for line in said.splitlines() if (value := line.rpartition(" ")[2]).isdecimal()]
-    least, setting = min(((value, line) for value, line in found if value), default=(wanted, ""))  # 0: no limit
-    if wanted > least:
-        raise too_many(wanted, least, setting)
+    output = lab.engine.execute(lab.one(Role.SUBMISSION).container, ["postconf", *LIMITS]).stdout
+    found = [(int(value), line) for line in output.splitlines() if (value := line.rpartition(" ")[2]).isdecimal()]
+    least, setting = min(((value, line) for value, line in found if value), default=(requested, ""))  # 0: no limit
+    if requested > least:
+        raise too_many_connections(requested, least, setting)
 
 
-def _performed(
+def _perform_with(
     lab: RunningLab,
     plan: Plan,
     run: str,
     users: Mapping[str, Secret],
     progress: Callable[[str], None],
-    live: Live,
+    on_progress: OnProgress,
 ) -> Outcome:
     sending = Sending(lab, plan, Mails(run, list(users), plan.size), users)
     with closing(Arrivals(lab.engine, lab.one(Role.STORE).container, time.time())) as arrivals:
-        watch = _Watch(sending, arrivals, live)
-        finished = _send(sending, watch, progress) and _settle(lab, sending, arrivals, users, watch, plan.patience)
+        report = _ProgressReporter(sending, arrivals, on_progress)
+        finished = _send(sending, report, progress) and _settle(lab, sending, arrivals, users, report, plan.patience)
         ended = time.time()
-        progress("counting what is in the mailboxes")
+        progress("counting the mails in the mailboxes")
         try:
-            seen, trouble = _look(lab, sending, arrivals, users)
+            observed, trouble = _observe(lab, sending, arrivals, users)
         except Interrupted:  # raised only once: the mails sent so far are counted
             finished = False
-            seen, trouble = _look(lab, sending, arrivals, users)
-    trouble += [f"{count} connections could not be made: {why}" for why, count in sending.failures.items()]
+            observed, trouble = _observe(lab, sending, arrivals, users)
+    trouble += [f"{count} connections could not be made: {reason}" for reason, count in sending.failures.items()]
     found = settle(
         lab.name,
         plan,
-        sending.posted,
-        seen,
+        sending.answered,
+        observed,
         connected=sending.connected,
         ended=ended,
         processor_seconds=sending.processor_seconds,
         interrupted=not finished,
         trouble=trouble,
     )
-    return dataclasses.replace(found, journeys=_journeys(lab, found.lost[:TRACED]))
+    return dataclasses.replace(found, journeys=_journeys(lab, found.lost[:MAX_TRACED]))
 
 
-def _send(sending: Sending, watch: _Watch, progress: Callable[[str], None]) -> bool:
+def _send(sending: Sending, report: _ProgressReporter, progress: Callable[[str], None]) -> bool:
     """Send all that is planned; False when that was interrupted."""
     try:
-        progress("making the connections")
+        progress("opening the connections")
         sending.connect()
         sending.start()
         while not sending.wait(TICK_SECONDS):
-            watch()
+            report()
     except Interrupted:
-        sending.stop(HASTE_SECONDS)
+        sending.stop(INTERRUPTED_SECONDS)
         return False
     except BaseException:
-        sending.stop(HASTE_SECONDS)
+        sending.stop(INTERRUPTED_SECONDS)
         raise
     sending.stop(ANSWER_SECONDS)
     return True
 
 
 def _settle(
-    lab: RunningLab, sending: Sending, arrivals: Arrivals, users: Mapping[str, Secret], watch: _Watch, patience: float
+    lab: RunningLab,
+    sending: Sending,
+    arrivals: Arrivals,
+    users: Mapping[str, Secret],
+    report: _ProgressReporter,
+    patience: float,
 ) -> bool:
     """Wait, `patience` seconds at most, until no mail is on its way; False when interrupted."""
     deadline = Deadline.after(patience)
-    accepted = [each.message_id for each in sending.posted if each.accepted]
+    accepted = [each.message_id for each in sending.answered if each.accepted]
     arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
     try:
         while not deadline.passed():
             complete = arrivals.wait_for(accepted, Deadline.after(min(TICK_SECONDS, deadline.remaining())))
-            watch()
+            report()
             if len(arrivals.saved) > arrived:
                 arrived, quiet = len(arrivals.saved), Deadline.after(QUIET_SECONDS)
             # If Postfix did not get the reply, a saved mail may still be in the queue, and be delivered again.
             if complete or quiet.passed():
                 quiet = Deadline.after(min(QUIET_SECONDS, deadline.remaining()))
-                if _emptied(lab, users, quiet):
+                if _wait_until_dequeued(lab, users, quiet):
                     break
     except Interrupted:
         return False
     return True
 
 
-def _emptied(lab: RunningLab, addresses: Collection[str], deadline: Deadline) -> bool:
+def _wait_until_dequeued(lab: RunningLab, addresses: Collection[str], deadline: Deadline) -> bool:
     """Wait until no mail is queued for these addresses; False when the deadline passes first."""
-    tells = queues.CONDITIONS["empty"].log_pattern
-    condition = queues.Condition(lambda found: not _of(found, addresses), tells)
+    condition = dataclasses.replace(queues.CONDITIONS["empty"], met=lambda found: not _involving(found, addresses))
     try:
         return queues.wait(lab.engine, _submission(lab), condition, deadline)[0]
     except HostError:  # Postfix is not running; it may run again later
@@ -164,35 +168,37 @@ def _emptied(lab: RunningLab, addresses: Collection[str], deadline: Deadline) ->
         return False
 
 
-def _look(lab: RunningLab, sending: Sending, arrivals: Arrivals, users: Mapping[str, Secret]) -> tuple[Seen, list[str]]:
+def _observe(
+    lab: RunningLab, sending: Sending, arrivals: Arrivals, users: Mapping[str, Secret]
+) -> tuple[Observations, list[str]]:
     """Observe the mails, first in the queue, then in the mailboxes; return also what could not be read."""
-    waiting, untold = _waiting(lab, users)
-    copies, unread = in_mailboxes(lab, users)
-    there = {each for box in copies.values() for each in box}
+    waiting, queue_errors = _waiting(lab, users)
+    copies, mailbox_errors = count_copies(lab, users)
+    delivered = {each for box in copies.values() for each in box}
     arrivals.wait_for(
-        (each.message_id for each in sending.posted if each.message_id in there), Deadline.after(LOG_SECONDS)
+        (each.message_id for each in sending.answered if each.message_id in delivered), Deadline.after(LOG_SECONDS)
     )
-    return Seen(dict(arrivals.saved), copies, waiting), [*untold, *unread]
+    return Observations(dict(arrivals.saved), copies, waiting), [*queue_errors, *mailbox_errors]
 
 
-class _Watch:
+class _ProgressReporter:
     """Reports the progress of a load each time it is called."""
 
-    def __init__(self, sending: Sending, arrivals: Arrivals, live: Live) -> None:
-        self._sending, self._arrivals, self._live = sending, arrivals, live
-        self._begun = self._last = time.monotonic()
+    def __init__(self, sending: Sending, arrivals: Arrivals, on_progress: OnProgress) -> None:
+        self._sending, self._arrivals, self._on_progress = sending, arrivals, on_progress
+        self._started = self._last = time.monotonic()
         self._sent = self._delivered = 0
 
     def __call__(self) -> None:
         now, sent, delivered = time.monotonic(), self._sending.sent, len(self._arrivals.saved)
         passed = max(now - self._last, 0.001)
         rates = (sent - self._sent) / passed, (delivered - self._delivered) / passed
-        self._live(Now(now - self._begun, sent, delivered, *rates))
+        self._on_progress(LoadProgress(now - self._started, sent, delivered, *rates))
         self._last, self._sent, self._delivered = now, sent, delivered
 
 
 @contextmanager
-def _own_accounts(
+def _temporary_accounts(
     lab: RunningLab, plan: Plan, run: str, trouble: list[str], progress: Callable[[str], None]
 ) -> Iterator[dict[str, Secret]]:
     """Add accounts for as long as `with` lasts; errors of their removal are appended to `trouble`."""
@@ -204,7 +210,7 @@ def _own_accounts(
             left = _queued(lab, addresses)
             queues.act(lab.engine, _submission(lab), queues.ACTIONS["delete"], left)
         except HostError as error:
-            trouble.append(f"what is left in the queue could not be removed: {error.whole()}")
+            trouble.append(f"mails left in the queue could not be removed: {error.whole()}")
         try:
             with Accounts(lab) as accounts:
                 accounts.remove_several(addresses)
@@ -231,10 +237,10 @@ def _submission(lab: RunningLab) -> dict[str, str]:
 
 def _queued(lab: RunningLab, addresses: Collection[str]) -> list[queues.Entry]:
     """Return the mails for these addresses in the provider's queue."""
-    return _of(queues.of(lab.engine, _submission(lab)), addresses)
+    return _involving(queues.of(lab.engine, _submission(lab)), addresses)
 
 
-def _of(entries: Sequence[queues.Entry], addresses: Collection[str]) -> list[queues.Entry]:
+def _involving(entries: Sequence[queues.Entry], addresses: Collection[str]) -> list[queues.Entry]:
     """Return the entries that are from or to one of these addresses."""
     own = set(addresses)
     return [entry for entry in entries if entry.sender in own or any(each.address in own for each in entry.recipients)]
@@ -245,7 +251,7 @@ def _waiting(lab: RunningLab, addresses: Collection[str]) -> tuple[dict[tuple[st
     try:
         entries = _queued(lab, addresses)
     except HostError as error:
-        return None, [f"the queue could not be looked into: {error.whole()}"]
+        return None, [f"the queue could not be read: {error.whole()}"]
     return {(entry.queue_id, each.address): each.reason for entry in entries for each in entry.recipients}, []
 
 
@@ -256,5 +262,5 @@ def _journeys(lab: RunningLab, message_ids: Sequence[str]) -> dict[str, str]:
         with tracing.lab_lines(lab) as read:
             for each in message_ids:
                 journeys = tracing.traced(read, each, ()).journeys
-                found[each] = journeys[-1].sentence() if journeys else "the logs know nothing of it"
+                found[each] = journeys[-1].sentence() if journeys else "not found in the logs"
     return found

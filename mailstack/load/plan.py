@@ -30,9 +30,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.size > LARGEST:
-            raise InputError("a mail of a load has at most 100M")
+            raise InputError("the size of a load's mails must not exceed 100M")
         if self.messages is None and self.seconds is None:
-            raise InputError("a load ends by itself: after so many messages, or seconds")
+            raise InputError("a load needs a limit: a number of messages, or a duration")
 
     def due(self, number: int) -> float:
         """Return the earliest moment of the mail with this number (from 0), in seconds from the start."""

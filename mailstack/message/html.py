@@ -120,8 +120,8 @@ class _Page:
             self._linked = []
 
     def _close_link(self) -> None:
-        said = "".join(self._linked).strip()
-        if self._link and not _NO_LINK.match(self._link) and self._link.removeprefix("mailto:") != said:
+        text = "".join(self._linked).strip()
+        if self._link and not _NO_LINK.match(self._link) and self._link.removeprefix("mailto:") != text:
             self._line.append(f" <{self._link[:LONGEST_LINK]}>")
         self._link = ""
 

@@ -77,8 +77,8 @@ class Message:
         return decoded(next((value for name, value in inner if name == "subject"), "message")) + ".eml"
 
     def _shown(self, kind: str) -> str:
-        wanted = [p for p in self.parts if not p.has_parts and not _is_file(p) and _shown_as(p) == kind]
-        texts = [mime.text(self.raw, part) for part in wanted]
+        parts = [p for p in self.parts if not p.has_parts and not _is_file(p) and _shown_as(p) == kind]
+        texts = [mime.text(self.raw, part) for part in parts]
         # The line end before a delimiter belongs to the delimiter (RFC 2046, section 5.1.1).
         return "".join(text if text.endswith("\n") or text is texts[-1] else f"{text}\n" for text in texts)
 

@@ -59,17 +59,17 @@ def header(
             break
         if boundaries and raw.startswith(b"--", at) and _is_delimiter(raw[at + 2 : min(end, at + 202)], boundaries):
             break
-        named = _FIELD.match(raw, at)
-        if named is not None:
+        name_match = _FIELD.match(raw, at)
+        if name_match is not None:
             fields += 1
             if fields <= MOST_FIELDS:
-                places.append((named[1], named.end(), end))
+                places.append((name_match[1], name_match.end(), end))
         elif raw[at : at + 1] not in {b" ", b"\t"} or not fields:
             break
         elif fields <= MOST_FIELDS:
             places[-1] = (*places[-1][:2], end)
         at = end
-    return tuple((name.decode().lower(), _unfolded(raw[begun:end][:LONGEST])) for name, begun, end in places), at
+    return tuple((name.decode().lower(), _unfolded(raw[first:last][:LONGEST])) for name, first, last in places), at
 
 
 def _unfolded(value: bytes) -> str:
@@ -99,8 +99,8 @@ def parts(raw: bytes) -> list[Part]:
         end, begin = _next(raw, at, boundaries)
         found[-1] = replace(part, end=max(at, end))
         if begin is not None:
-            around = list(boundaries.values())[-1]
-            found[around] = replace(found[around], has_parts=True)
+            enclosing = list(boundaries.values())[-1]
+            found[enclosing] = replace(found[enclosing], has_parts=True)
     return found
 
 

@@ -48,11 +48,11 @@ class Outgoing:
 
     def native(self) -> Iterator[bytes]:
         """Yield the message with Unix line ends, as sendmail(1) expects it: `native_size` bytes."""
-        held = b""
+        pending = b""
         for piece in self.pieces():
-            data = held + piece
-            held = b"\r" if data.endswith(b"\r") else b""
-            yield data.removesuffix(held).replace(b"\r\n", b"\n")
+            data = pending + piece
+            pending = b"\r" if data.endswith(b"\r") else b""
+            yield data.removesuffix(pending).replace(b"\r\n", b"\n")
 
     @property
     def native_size(self) -> int:
@@ -61,7 +61,7 @@ class Outgoing:
         return self.size - lines
 
 
-def stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def dot_stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Yield a message as sent after DATA: with dots doubled, and the final line (RFC 5321, 4.5.2)."""
     end = b"\r\n"
     for piece in pieces:
@@ -84,32 +84,32 @@ def hand_over(
     session.ehlo_or_helo_if_needed()
     options = [f"SIZE={mail.size}"] if session.has_extn("size") else []
     options += ["BODY=8BITMIME"] if session.has_extn("8bitmime") and not mail.ascii else []
-    code, said = session.mail(sender, options)
+    code, reply = session.mail(sender, options)
     if code != 250:
         _hang_up_or_reset(session, code)
-        raise smtplib.SMTPSenderRefused(code, said, sender)
+        raise smtplib.SMTPSenderRefused(code, reply, sender)
     refused = {}
     for recipient in recipients:
-        code, said = session.rcpt(recipient)
+        code, reply = session.rcpt(recipient)
         if code not in (250, 251):
-            refused[recipient] = (code, said)
+            refused[recipient] = (code, reply)
         if code == 421:
             break
     if len(refused) == len(set(recipients)) or code == 421:
         _hang_up_or_reset(session, code)
         raise smtplib.SMTPRecipientsRefused(refused)
-    code, said = session.docmd("data")
+    code, reply = session.docmd("data")
     if code == 354:
         try:
-            for piece in stuffed(mail.pieces()):
+            for piece in dot_stuffed(mail.pieces()):
                 session.send(piece)
         except CheckFailed:
             session.close()  # without the final line the server discards the message
             raise
-        code, said = session.getreply()
+        code, reply = session.getreply()
     if code != 250:
         _hang_up_or_reset(session, code)
-        raise smtplib.SMTPDataError(code, said)
+        raise smtplib.SMTPDataError(code, reply)
     return refused
 
 

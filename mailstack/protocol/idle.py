@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 # A server may end an IDLE after 30 minutes, so the client starts a new one before (RFC 2177).
 IDLE_SECONDS = 25 * 60.0
 
-_SHORTEST = 0.001  # seconds
-_GATHERED = 0.5  # seconds: NOTIFY_DELAY_MSECS
+_SHORTEST_PAUSE = 0.001  # seconds
+_NOTIFY_DELAY = 0.5  # seconds: NOTIFY_DELAY_MSECS
 _SHARE = 8
 
 
 def pause(waited: float) -> float | None:
     """Return the pause before the next NOOP after a wait of `waited` (both in seconds); None when IDLE is faster."""
     share = waited / _SHARE
-    return max(_SHORTEST, share) if share < _GATHERED else None
+    return max(_SHORTEST_PAUSE, share) if share < _NOTIFY_DELAY else None
 
 
 def refresh(box: BaseMailBox) -> None:
@@ -36,16 +36,16 @@ def refresh(box: BaseMailBox) -> None:
 
     Asks the server, unless it has reported new mails since the last call.
     """
-    if not _told(box):
+    if not _has_news(box):
         box.client.noop()
     box.client.response("EXISTS")
 
 
 def wait(box: BaseMailBox, deadline: Deadline) -> None:
     """Wait until mails have arrived since `refresh`, or the deadline has passed. May return early, never late."""
-    begun = time.monotonic()
-    while not _told(box) and not deadline.passed():
-        seconds = pause(time.monotonic() - begun)
+    started = time.monotonic()
+    while not _has_news(box) and not deadline.passed():
+        seconds = pause(time.monotonic() - started)
         if seconds is None:
             idle(box, min(deadline.remaining(), IDLE_SECONDS))
             return
@@ -60,16 +60,16 @@ def idle(box: BaseMailBox, seconds: float) -> None:
     before = client.sock.gettimeout()
     client.sock.settimeout(0)
     try:
-        heard = bool(client._get_line())  # data that came with the reply to IDLE is in the buffer
+        received = bool(client._get_line())  # data that came with the reply to IDLE is in the buffer
     except OSError:
-        heard = False
+        received = False
     finally:
         client.sock.settimeout(before)
-    if not heard:
+    if not received:
         box.idle.poll(timeout=seconds)
     box.idle.stop()  # type: ignore[no-untyped-call]
 
 
-def _told(box: BaseMailBox) -> bool:
+def _has_news(box: BaseMailBox) -> bool:
     """Whether the server has reported the number of mails, as it does when it grows (RFC 3501, section 7.3.1)."""
     return "EXISTS" in box.client.untagged_responses

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def connect(endpoint: Endpoint, context: ssl.SSLContext, seconds: float) -> BaseMailBox:
     """Connect with TLS; `seconds` is the time limit for each answer. Raises OSError, imaplib.IMAP4.error."""
-    found: BaseMailBox = _kind()(endpoint.host, endpoint.port, timeout=seconds, ssl_context=context)
+    found: BaseMailBox = _connection_class()(endpoint.host, endpoint.port, timeout=seconds, ssl_context=context)
     return found
 
 
@@ -54,7 +54,7 @@ def errors(endpoint: Endpoint, user: str) -> library_errors.Table:
 
 
 @contextmanager
-def _lost() -> Iterator[None]:
+def _abort_on_socket_error() -> Iterator[None]:
     import imaplib
 
     try:
@@ -66,7 +66,7 @@ def _lost() -> Iterator[None]:
 
 
 @functools.cache
-def _kind() -> Any:
+def _connection_class() -> Any:
     """Return the class of connections; the library is imported at the first one."""
     import imaplib
 
@@ -74,15 +74,15 @@ def _kind() -> Any:
 
     class Client(imaplib.IMAP4_SSL):
         def read(self, size: int) -> bytes:
-            with _lost():
+            with _abort_on_socket_error():
                 return super().read(size)
 
         def readline(self) -> bytes:
-            with _lost():
+            with _abort_on_socket_error():
                 return super().readline()
 
         def send(self, data: Any) -> None:
-            with _lost():
+            with _abort_on_socket_error():
                 super().send(data)
 
     class Box(MailBox):
@@ -129,11 +129,11 @@ def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:
 
 def wait_for(box: BaseMailBox, message_id: str, deadline: Deadline) -> MailMessage:
     """Return the first message with this Message-ID, as soon as it has arrived. Raises DeadlinePassed."""
-    wait_until_there(box, message_id, deadline)
+    wait_for_arrival(box, message_id, deadline)
     return find(box, message_id)[0]
 
 
-def wait_until_there(box: BaseMailBox, message_id: str, deadline: Deadline) -> str:
+def wait_for_arrival(box: BaseMailBox, message_id: str, deadline: Deadline) -> str:
     """Return the UID of the first message with this Message-ID, as soon as it has arrived. Raises DeadlinePassed."""
     from imap_tools import AND, H
 

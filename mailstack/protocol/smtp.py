@@ -27,7 +27,7 @@ Tls = Literal["none", "starttls", "implicit"]
 ANSWER_SECONDS = 30.0
 
 
-def to(endpoint: Endpoint) -> Dial:
+def dial_to(endpoint: Endpoint) -> Dial:
     """Return a Dial to an endpoint on this machine's network."""
 
     def dial() -> socket.socket:
@@ -40,9 +40,9 @@ def greets(dial: Dial, farewell: bytes) -> bool:
     """Whether a server sends a greeting; `farewell` is sent before the connection is closed."""
     try:
         with dial() as connection:
-            heard = bool(connection.recv(1024))
+            greeting = bool(connection.recv(1024))
             connection.sendall(farewell)
-            return heard
+            return greeting
     except OSError:
         return False
 
@@ -98,11 +98,11 @@ class Smtp(smtplib.SMTP):
         self.ehlo_or_helo_if_needed()
         offered = self.esmtp_features.get("auth", "").upper().split()
         if "PLAIN" in offered:
-            code, text = self.docmd("AUTH PLAIN", _base64(f"\0{user}\0{password}"))
+            code, text = self.docmd("AUTH PLAIN", base64_text(f"\0{user}\0{password}"))
         elif "LOGIN" in offered:
-            code, text = self.docmd("AUTH LOGIN", _base64(user))
+            code, text = self.docmd("AUTH LOGIN", base64_text(user))
             if code == 334:
-                code, text = self.docmd(_base64(password))
+                code, text = self.docmd(base64_text(password))
         else:
             raise smtplib.SMTPNotSupportedError("neither AUTH PLAIN nor AUTH LOGIN is offered")
         if code != 235:
@@ -147,16 +147,22 @@ class Smtp(smtplib.SMTP):
         return code, text.decode(errors="replace")
 
 
-def _base64(text: str) -> str:
+def base64_text(text: str) -> str:
+    """Return `text`, encoded as UTF-8, in Base64."""
     return base64.b64encode(text.encode()).decode()
+
+
+def as_text(reply: object) -> str:
+    """Return a server's words in an error of smtplib, imaplib or poplib, some of which have bytes."""
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
 
 
 def size_limit(dial: Dial) -> int:
     """Return the server's limit for a mail in octets, from its reply to EHLO (RFC 1870); 0 if it names none."""
     with suppress(smtplib.SMTPException, OSError), Smtp(dial, name="localhost") as session:
         session.ehlo()
-        said = session.esmtp_features.get("size", "")
-        return int(said) if said.isdecimal() else 0
+        limit = session.esmtp_features.get("size", "")
+        return int(limit) if limit.isdecimal() else 0
     return 0
 
 
@@ -189,15 +195,14 @@ def submit(
 
 
 def _refused_mail(error: Exception) -> CheckFailed:
-    said = getattr(error, "smtp_error", b"")
-    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    text = as_text(getattr(error, "smtp_error", b""))
     return CheckFailed(f"the server refused the mail: {getattr(error, 'smtp_code', '')} {text}")
 
 
 def _refused_recipients(error: Exception) -> CheckFailed:
     refused: dict[str, tuple[int, bytes]] = getattr(error, "recipients", {})
-    said_of = "; ".join(f"{code} {text.decode(errors='replace')}" for code, text in refused.values())
-    return CheckFailed(f"the server refused {', '.join(refused)}: {said_of}")
+    replies = "; ".join(f"{code} {text.decode(errors='replace')}" for code, text in refused.values())
+    return CheckFailed(f"the server refused {', '.join(refused)}: {replies}")
 
 
 SMTP_ERRORS = library_errors.Table(

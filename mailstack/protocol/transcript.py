@@ -24,7 +24,7 @@ Speaker = Literal["client", "server"]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RecordedLine:
     """One recorded line, without its line end; `milliseconds` since the recording began, if known."""
 
     speaker: Speaker
@@ -124,25 +124,25 @@ _REPLY = re.compile(r"(?P<code>[2-5]\d\d)(?P<more>[ -]|$)(?:(?P<enhanced>[245]\.
 class Blotter:
     """Replaces credentials in lines, in the order of the dialogue."""
 
-    _asked: bool = False  # the server has sent 334: the next line is a credential
-    _seen: set[str] = field(default_factory=set)
+    _challenged: bool = False  # the server has sent 334: the next line is a credential
+    _credentials: set[str] = field(default_factory=set)
 
-    def clean(self, said: Said) -> Said:
+    def clean(self, line: RecordedLine) -> RecordedLine:
         """Return the line without credentials."""
-        if said.speaker == "server":
-            self._asked = said.text.startswith("334")
-            text = said.text
-            for credential in sorted(self._seen, key=len, reverse=True):
+        if line.speaker == "server":
+            self._challenged = line.text.startswith("334")
+            text = line.text
+            for credential in sorted(self._credentials, key=len, reverse=True):
                 text = text.replace(credential, BLOT)
-            return replace(said, text=text)
-        if self._asked:
-            self._remember(said.text)
-            return replace(said, text=BLOT)
-        words = said.text.split(maxsplit=2)
+            return replace(line, text=text)
+        if self._challenged:
+            self._remember(line.text)
+            return replace(line, text=BLOT)
+        words = line.text.split(maxsplit=2)
         if len(words) == 3 and words[0].upper() == "AUTH":
             self._remember(words[2])
-            return replace(said, text=f"{words[0]} {words[1]} {BLOT}")
-        return said
+            return replace(line, text=f"{words[0]} {words[1]} {BLOT}")
+        return line
 
     def _remember(self, token: str) -> None:
         """Remember the token, and the password in a token of PLAIN (RFC 4616, section 2)."""
@@ -153,92 +153,97 @@ class Blotter:
             decoded = ""
         if decoded.count("\0") == 2:
             found.add(decoded.rpartition("\0")[2])
-        self._seen |= {each for each in found if len(each) >= 4 and each != BLOT}
+        self._credentials |= {each for each in found if len(each) >= 4 and each != BLOT}
 
 
 def annotate(
-    said: Iterable[Said], *, client: str, server: str, tls: Tls | None = None, message: Sequence[str] | None = None
+    recorded: Iterable[RecordedLine],
+    *,
+    client: str,
+    server: str,
+    tls: Tls | None = None,
+    message: Sequence[str] | None = None,
 ) -> Dialogue:
     """Return the Dialogue of recorded lines.
 
     `message`: the lines of the message, if the recording has none between the 354 and the dot.
     """
     blotter = Blotter()
-    made: list[Exchange] = []
+    exchanges: list[Exchange] = []
     waiting: deque[tuple[str, str]] = deque([("", "greeting")])  # (verb, step) of each command without a reply so far
-    lines: list[Said] = []  # of an unfinished reply, or of the message
+    lines: list[RecordedLine] = []  # of an unfinished reply, or of the message
     in_message = False
-    for each in said:
+    for each in recorded:
         if in_message and each.speaker == "client":
             if each.text != ".":
                 lines.append(each)
                 continue
-            made += _message(lines, each, message)
+            exchanges += _message(lines, each, message)
             lines, in_message = [], False
             waiting.append((".", "data"))
             continue
         if lines and in_message:  # the server did not wait for the end of the message
-            made += _message(lines, None, None)
+            exchanges += _message(lines, None, None)
             lines, in_message = [], False
         clean = blotter.clean(each)
         if each.speaker == "client":
-            made.append(_command(clean))
-            waiting.append((clean.text.partition(" ")[0].upper(), made[-1].step))
+            exchanges.append(_command(clean))
+            waiting.append((clean.text.partition(" ")[0].upper(), exchanges[-1].step))
             continue
         lines.append(clean)
         match = _REPLY.match(clean.text)
         if match and match["more"] == "-":
             continue
         verb, step = waiting.popleft() if waiting else ("?", "")
-        made.append(_reply(lines, verb, step))
-        in_message, lines = made[-1].code == 354, []
+        exchanges.append(_reply(lines, verb, step))
+        in_message, lines = exchanges[-1].code == 354, []
     if lines:
-        made += _message(lines, None, None) if in_message else [_reply(lines, "?", "")]
-    return Dialogue(client, server, tuple(made), tls)
+        exchanges += _message(lines, None, None) if in_message else [_reply(lines, "?", "")]
+    return Dialogue(client, server, tuple(exchanges), tls)
 
 
-def _command(said: Said) -> Exchange:
-    verb, _, rest = said.text.partition(" ")
+def _command(line: RecordedLine) -> Exchange:
+    verb, _, rest = line.text.partition(" ")
     meaning, source, step = _COMMANDS.get(verb.upper(), ("", "", ""))
-    if said.text == BLOT:
+    if line.text == BLOT:
         meaning, source, step = _CREDENTIALS
     elif verb.upper() == "AUTH" and rest:
         mechanism = rest.split()[0].upper()
         meaning += f", by the mechanism {mechanism}"
         source += f"; {_MECHANISMS[mechanism]}" if _MECHANISMS.get(mechanism) else ""
-    return Exchange("client", (said.text,), meaning, source, step, milliseconds=said.milliseconds)
+    return Exchange("client", (line.text,), meaning, source, step, milliseconds=line.milliseconds)
 
 
-def _reply(lines: Sequence[Said], verb: str, step: str) -> Exchange:
+def _reply(lines: Sequence[RecordedLine], verb: str, step: str) -> Exchange:
     texts, moment = tuple(line.text for line in lines), lines[-1].milliseconds
     match = _REPLY.match(texts[-1])
     if match is None:
         return Exchange("server", texts, "no reply as SMTP has it", "RFC 5321, section 4.2", step, milliseconds=moment)
-    code, precise = int(match["code"]), match["enhanced"]
-    if precise and precise[0] != match["code"][0]:  # RFC 2034, section 4: the classes must be equal
-        precise = None
+    code, enhanced_code = int(match["code"]), match["enhanced"]
+    if enhanced_code and enhanced_code[0] != match["code"][0]:  # RFC 2034, section 4: the classes must be equal
+        enhanced_code = None
     if verb in ("EHLO", "LHLO") and code == 250:
         meaning, source = "greets back, and lists its extensions", "RFC 5321, section 4.1.1.1"
-        return Exchange("server", texts, meaning, source, step, code, precise, moment)
-    meanings = [each for each in (reply(code, after=verb), enhanced(precise) if precise else None) if each]
+        return Exchange("server", texts, meaning, source, step, code, enhanced_code, moment)
+    meanings = [each for each in (reply(code, after=verb), enhanced(enhanced_code) if enhanced_code else None) if each]
     # For a success, only the additional text of the enhanced code; “about an address” adds nothing.
-    told = [each.text.removeprefix("success").removeprefix(": ") for each in meanings]
-    told = [text for text in told if text and not (code < 300 and text.startswith("about "))]
+    words = [each.text.removeprefix("success").removeprefix(": ") for each in meanings]
+    words = [text for text in words if text and not (code < 300 and text.startswith("about "))]
     sources = "; ".join(each.source for each in meanings)
-    return Exchange("server", texts, "; ".join(told), sources, step, code, precise, moment)
+    return Exchange("server", texts, "; ".join(words), sources, step, code, enhanced_code, moment)
 
 
-def _message(lines: Sequence[Said], end: Said | None, known: Sequence[str] | None) -> list[Exchange]:
+def _message(lines: Sequence[RecordedLine], end: RecordedLine | None, known: Sequence[str] | None) -> list[Exchange]:
     """Return the message and the dot that ends it, or the dot alone if the message is unknown."""
     texts = [line.text for line in lines] or list(known or ())
     moment = lines[0].milliseconds if lines else end.milliseconds if end else None
-    made = [Exchange("client", shortened(texts), *_MESSAGE, milliseconds=moment)] if texts else []
+    exchanges = [Exchange("client", shorten(texts), *_MESSAGE, milliseconds=moment)] if texts else []
     if end:
-        made.append(Exchange("client", (end.text,), *_END, milliseconds=end.milliseconds))
-    return made
+        exchanges.append(Exchange("client", (end.text,), *_END, milliseconds=end.milliseconds))
+    return exchanges
 
 
-def shortened(lines: Sequence[str]) -> tuple[str, ...]:
+def shorten(lines: Sequence[str]) -> tuple[str, ...]:
     """Return header, empty line and the first lines of the body; a line in brackets replaces the rest."""
     middle = next((number for number, line in enumerate(lines) if line == ""), len(lines))
     header, body = list(lines[:middle]), list(lines[middle:])
@@ -251,15 +256,15 @@ def _first(lines: list[str], count: int) -> list[str]:
         return lines
     rest = lines[count:]
     size = sum(len(line.encode(errors="replace")) + 2 for line in rest)
-    return [*lines[:count], _left_out(len(rest), size)]
+    return [*lines[:count], _omission(len(rest), size)]
 
 
-def _left_out(lines: int, size: int) -> str:
+def _omission(lines: int, size: int) -> str:
     return f"[… {lines} more lines, {size:,} bytes]"
 
 
-class Shown:
-    """The lines of a message that `shortened` keeps, for a message read line by line; uses bounded memory."""
+class Excerpt:
+    """The lines of a message that `shorten` keeps, for a message read line by line; uses bounded memory."""
 
     def __init__(self) -> None:
         self._body = -1  # lines of the body so far; -1 in the header
@@ -282,4 +287,4 @@ class Shown:
         """Return the replacement of the lines left out."""
         if self._lines <= 1:
             return (self._first,) * self._lines
-        return (_left_out(self._lines, self._size),)
+        return (_omission(self._lines, self._size),)

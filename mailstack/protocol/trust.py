@@ -16,6 +16,6 @@ def tls_context(ca_file: Path | None = None, ca: str | None = None) -> ssl.SSLCo
 
 
 @functools.lru_cache(maxsize=8)
-def kept_context(ca: str) -> ssl.SSLContext:
+def cached_context(ca: str) -> ssl.SSLContext:
     """Return the same context, cached for each CA. The caller must not change it."""
     return tls_context(ca=ca)

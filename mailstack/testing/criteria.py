@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from mailstack.testing.received import Message
 
 # How many messages a failure lists.
-_MOST = 10
+_MAX_LISTED = 10
 
 Text = str | re.Pattern[str]
 Predicate = Callable[["Message"], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One criterion, and the value that a mail has instead."""
+class CriterionResult:
+    """One criterion, and what a mail has instead if it does not meet it."""
 
     name: str
     met: bool
-    found: str
+    mismatch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +50,20 @@ class Criteria:
         if self.matching is not None and not callable(self.matching):
             raise InputError(f"matching should be a function of a message, not {self.matching!r}")
 
-    def judge(self, message: Message) -> list[Judged]:
+    def judge(self, message: Message) -> list[CriterionResult]:
         """Return each criterion, and whether the message meets it."""
-        judged = []
+        results = []
         if self.subject is not None:
-            found = message.subject
-            met = _searched(self.subject, found) or (
-                isinstance(self.subject, str) and self.subject.casefold() in found.casefold()
-            )
-            judged.append(Judged("subject", met, found))
-        if self.sender is not None:
-            judged.append(Judged("sender", _is(self.sender, [message.sender]), message.sender))
-        if self.to is not None:
-            judged.append(Judged("to", _is(self.to, message.recipients), ", ".join(message.recipients)))
+            met = _text_matches(self.subject, message.subject)
+            results.append(CriterionResult("subject", met, f"“{message.subject}”, not {quoted(self.subject)}"))
+        for name, wanted, addresses in (("sender", self.sender, [message.sender]), ("to", self.to, message.recipients)):
+            if wanted is not None:
+                mismatch = f"{', '.join(addresses) or 'none'}, not {quoted_address(wanted)}"
+                results.append(CriterionResult(name, _address_matches(wanted, addresses), mismatch))
         if self.matching is not None:
-            judged.append(Judged("matching", bool(self.matching(message)), "does not match"))
-        return judged
+            mismatch = f"{_function_name(self.matching)} returned a false value"
+            results.append(CriterionResult("matching", bool(self.matching(message)), mismatch))
+        return results
 
     def fits(self, message: Message) -> bool:
         """Return whether the message meets all criteria."""
@@ -73,73 +71,70 @@ class Criteria:
 
     def __str__(self) -> str:
         """Return the criteria as words after “mail”: “with the subject “Welcome” from shop@example.com”."""
-        said = []
+        clauses = []
         if self.subject is not None:
-            said.append(f"with the subject {shown(self.subject)}")
+            clauses.append(f"with the subject {quoted(self.subject)}")
         if self.sender is not None:
-            said.append(f"from {plain(self.sender)}")
+            clauses.append(f"from {quoted_address(self.sender)}")
         if self.to is not None:
-            said.append(f"to {plain(self.to)}")
+            clauses.append(f"to {quoted_address(self.to)}")
         if self.matching is not None:
-            said.append(f"matching {getattr(self.matching, '__name__', repr(self.matching))}")
-        return " ".join(said)
+            clauses.append(f"matching {_function_name(self.matching)}")
+        return " ".join(clauses)
 
-    def called(self) -> str:
+    def describe(self) -> str:
         """Return the criteria as words, with “mail” before them."""
         return f"mail {self}".rstrip()
 
 
-def nearest(criteria: Criteria, messages: Iterable[Message]) -> list[tuple[Message, list[Judged]]]:
+def nearest(criteria: Criteria, messages: Iterable[Message]) -> list[tuple[Message, list[CriterionResult]]]:
     """Return the messages that do not match, with their properties: the closest first, and of these the newest."""
-    judged = [(message, criteria.judge(message)) for message in messages]
-    missed = [(message, each) for message, each in judged if not all(one.met for one in each)]
-    return sorted(missed, key=lambda pair: (-sum(one.met for one in pair[1]), -pair[0].uid))
+    results = [(message, criteria.judge(message)) for message in messages]
+    missed = [(message, each) for message, each in results if not all(result.met for result in each)]
+    return sorted(missed, key=lambda pair: (-sum(result.met for result in pair[1]), -pair[0].uid))
 
 
-def missed(
-    criteria: Criteria, n: int, came: Sequence[Message], address: str, seconds: float, after: Message | None
+def describe_miss(
+    criteria: Criteria, n: int, received: Sequence[Message], address: str, seconds: float, after: Message | None
 ) -> str:
-    """Describe the criteria and the mails that arrived instead, the closest first. `came` has the oldest first."""
-    fitting = [message for message in came if criteria.fits(message)]
+    """Describe the criteria and the mails that arrived instead, the closest first. `received` has the oldest first."""
+    fitting = [message for message in received if criteria.fits(message)]
     later = f" after {after!r}" if after else ""
-    what = f"no {criteria.called()}" if n == 1 else f"{len(fitting)} of {n} × {criteria.called()}"
-    lines = [f"{what} came to {address} within {spoken(seconds)}{later}"]
-    lines += [f"  came: {message!r}" for message in fitting]
-    near = nearest(criteria, came)
+    what = f"no {criteria.describe()}" if n == 1 else f"{len(fitting)} of {n} × {criteria.describe()}"
+    lines = [f"{what} arrived for {address} within {spoken(seconds)}{later}"]
+    lines += [f"  matched: {message!r}" for message in fitting]
+    near = nearest(criteria, received)
     if not near:
         return "\n".join([*lines, *([] if fitting else ["the mailbox is empty"])])
-    lines.append(f"{len(near)} came instead" + (", the nearest first:" if len(near) > 1 else ":"))
-    for message, judged in near[:_MOST]:
+    lines.append(
+        "1 other mail arrived:" if len(near) == 1 else f"{len(near)} other mails arrived, closest match first:"
+    )
+    for message, results in near[:_MAX_LISTED]:
         lines.append(f"  {message!r}")
-        for each in judged:
-            wanted = getattr(criteria, each.name)
-            if each.met:
-                lines.append(f"      {each.name}: as wanted")
-            elif each.name == "matching":
-                lines.append(f"      matching: {getattr(wanted, '__name__', repr(wanted))} says no")
-            elif each.name == "subject":
-                lines.append(f"      subject: “{each.found}”, not {shown(wanted)}")
-            else:
-                lines.append(f"      {each.name}: {each.found or 'nobody'}, not {plain(wanted)}")
-    lines += [f"  … and {len(near) - _MOST} more"] if len(near) > _MOST else []
+        lines += [f"      {each.name}: {'matches' if each.met else each.mismatch}" for each in results]
+    lines += [f"  … and {len(near) - _MAX_LISTED} more"] if len(near) > _MAX_LISTED else []
     return "\n".join(lines)
 
 
-def shown(wanted: Text) -> str:
+def quoted(expected: Text) -> str:
     """Quote a text or a pattern for a sentence."""
-    return f"“{wanted}”" if isinstance(wanted, str) else f"/{wanted.pattern}/"
+    return f"“{expected}”" if isinstance(expected, str) else f"/{expected.pattern}/"
 
 
-def plain(wanted: Text) -> str:
+def quoted_address(expected: Text) -> str:
     """Format an address, or quote a pattern, for a sentence."""
-    return wanted if isinstance(wanted, str) else shown(wanted)
+    return expected if isinstance(expected, str) else quoted(expected)
 
 
-def _searched(wanted: Text, found: str) -> bool:
-    return isinstance(wanted, re.Pattern) and wanted.search(found) is not None
+def _function_name(function: Predicate) -> str:
+    return getattr(function, "__name__", repr(function))
 
 
-def _is(wanted: Text, found: Iterable[str]) -> bool:
+def _text_matches(wanted: Text, found: str) -> bool:
+    return wanted.casefold() in found.casefold() if isinstance(wanted, str) else wanted.search(found) is not None
+
+
+def _address_matches(wanted: Text, found: Iterable[str]) -> bool:
     if isinstance(wanted, str):
         return wanted.lower() in [each.lower() for each in found]
-    return any(_searched(wanted, each) for each in found)
+    return any(wanted.search(each) for each in found)

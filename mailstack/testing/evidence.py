@@ -16,11 +16,11 @@ from mailstack.testing.mailbox import Mailbox, MailboxUnmet
 from mailstack.testing.received import Message
 from mailstack.text.durations import spoken
 from mailstack.text.printable import printable
-from mailstack.trace import described
+from mailstack.trace import event_text
 from mailstack.trace.journey import Journey
 
 _LINES = 10  # of each service's log and of each mail's text
-_MOST = 5  # mails and journeys shown in full
+_MAX_SHOWN = 5  # mails and journeys shown in full
 
 
 def sections(mailbox: Mailbox) -> list[tuple[str, str]]:
@@ -30,22 +30,22 @@ def sections(mailbox: Mailbox) -> list[tuple[str, str]]:
     """
     lab = mailbox.lab
     found = [
-        (f"mailstack: the mailbox of {mailbox.address}", _told(lambda: _mails(mailbox))),
-        ("mailstack: the queues", _told(lambda: _queues(mailbox))),
-        (f"mailstack: journeys of mails for {mailbox.address}", _told(lambda: _journeys(mailbox))),
+        (f"mailstack: the mailbox of {mailbox.address}", _or_error(lambda: _mails(mailbox))),
+        ("mailstack: the queues", _or_error(lambda: _queues(mailbox))),
+        (f"mailstack: journeys of mails for {mailbox.address}", _or_error(lambda: _journeys(mailbox))),
     ]
     found += [(f"mailstack: the last lines of {name}", text) for name, text in _logs(mailbox, _LINES)]
     return [(title, _safe(mailbox, text)) for title, text in found if text] or [("mailstack", f"no lab {lab.name}")]
 
 
-def keep(mailbox: Mailbox, directory: Path, told: list[tuple[str, str]]) -> None:
+def write_files(mailbox: Mailbox, directory: Path, texts: list[tuple[str, str]]) -> None:
     """Create a directory with the same sections as files, and with complete logs, mails and journeys.
 
     Raises InputError when it cannot be written to.
     """
-    kept = [(f"{title.removeprefix('mailstack: ')}.txt", text) for title, text in told if "last lines" not in title]
+    kept = [(f"{title.removeprefix('mailstack: ')}.txt", text) for title, text in texts if "last lines" not in title]
     kept += [(f"{name}.log", _safe(mailbox, text)) for name, text in _logs(mailbox, None)]
-    kept += [(f"{message.uid}.eml", _blotted(mailbox, message.raw)) for message in mailbox.seen()]
+    kept += [(f"{message.uid}.eml", _without_secrets(mailbox, message.raw)) for message in mailbox.seen()]
     try:
         now = time.time()
         document = [journey.json(now) for journey in tracing.of_lab(mailbox.lab, mailbox.address)]
@@ -56,18 +56,16 @@ def keep(mailbox: Mailbox, directory: Path, told: list[tuple[str, str]]) -> None
     attachments.save(directory, named)
 
 
-def folder(test: str) -> str:
+def directory_name(test: str) -> str:
     """Return the name of a test's directory, by its node id."""
     return attachments.safe_name(re.sub(r"[/\\]|::", "-", test))
 
 
-def _told(tell: Callable[[], str]) -> str:
+def _or_error(read: Callable[[], str]) -> str:
     try:
-        return tell()
-    except MailstackError as error:
-        return f"it could not be read: {error.whole()}"
-    except OSError as error:
-        return f"it could not be read: {error}"
+        return read()
+    except (MailstackError, OSError) as error:
+        return f"could not be read: {error.whole() if isinstance(error, MailstackError) else error}"
 
 
 def _safe(mailbox: Mailbox, text: str) -> str:
@@ -75,15 +73,15 @@ def _safe(mailbox: Mailbox, text: str) -> str:
     return "\n".join(printable(line) for line in blotted.split("\n"))
 
 
-def _blotted(mailbox: Mailbox, raw: bytes) -> str:
+def _without_secrets(mailbox: Mailbox, raw: bytes) -> str:
     return files.blot(mailbox.lab.directory.files, raw.decode("utf-8", "surrogateescape"))
 
 
 def _mails(mailbox: Mailbox) -> str:
-    every = mailbox.seen()
-    shown = "\n\n".join(_mail(message) for message in every[-_MOST:])
-    before = f"{len(every) - _MOST} mails before these\n\n" if len(every) > _MOST else ""
-    return before + shown or "no mail has come to it"
+    messages = mailbox.seen()
+    shown = "\n\n".join(_mail(message) for message in messages[-_MAX_SHOWN:])
+    before = f"{len(messages) - _MAX_SHOWN} earlier mails are not shown\n\n" if len(messages) > _MAX_SHOWN else ""
+    return before + shown or "no mail has arrived"
 
 
 def _mail(message: Message) -> str:
@@ -96,34 +94,34 @@ def _mail(message: Message) -> str:
 def _queues(mailbox: Mailbox) -> str:
     lab = mailbox.lab
     entries = queues.of(lab.engine, queues.containers(lab))
-    mine = [each for each in entries if mailbox.address in (each.sender, *(one.address for one in each.recipients))]
+    own = [each for each in entries if mailbox.address in (each.sender, *(one.address for one in each.recipients))]
     lines = []
-    for entry in mine:
+    for entry in own:
         age = spoken(max(0.0, time.time() - entry.arrived))
-        again = "" if entry.next_try is None else f", next try in {spoken(max(0.0, entry.next_try - time.time()))}"
+        when = "" if entry.next_try is None else f", next try in {spoken(max(0.0, entry.next_try - time.time()))}"
         lines.append(
-            f"{entry.queue_id} in {entry.service}, {entry.name} for {age}{again}: from {entry.sender or '<>'} to"
+            f"{entry.queue_id} in {entry.service}, {entry.name} for {age}{when}: from {entry.sender or '<>'} to"
         )
         lines += [f"    {each.address}: {each.reason or 'not tried yet'}" for each in entry.recipients]
-    others = len(entries) - len(mine)
+    others = len(entries) - len(own)
     if others:
-        lines.append(f"{others} mail{'s' if others > 1 else ''} of others")
-    return "\n".join(lines) or "they are empty"
+        lines.append(f"{others} mail{'s' if others > 1 else ''} for other addresses")
+    return "\n".join(lines) or "no mails"
 
 
 def _journeys(mailbox: Mailbox) -> str:
     now = time.time()
     traced = tracing.search_lab(mailbox.lab, mailbox.address)
     found = traced.journeys
-    lost = [each.sentence() for each in traced.rotated if each.begins is None or each.begins > mailbox.begun]
+    lost = [each.sentence() for each in traced.rotated if each.begins is None or each.begins > mailbox.created]
     if found:
-        before = f"{len(found) - _MOST} journeys before these\n\n" if len(found) > _MOST else ""
-        return "\n\n".join([*lost, before + "\n\n".join(_journey(each, now) for each in found[-_MOST:])])
-    latest = [each for each in tracing.of_lab(mailbox.lab) if (each.begun or 0) >= mailbox.begun]
-    lines = [*lost, "no line is left of a mail for it" if lost else "no server has heard of a mail for it"]
+        before = f"{len(found) - _MAX_SHOWN} earlier journeys are not shown\n\n" if len(found) > _MAX_SHOWN else ""
+        return "\n\n".join([*lost, before + "\n\n".join(_journey(each, now) for each in found[-_MAX_SHOWN:])])
+    latest = [each for each in tracing.of_lab(mailbox.lab) if (each.started or 0) >= mailbox.created]
+    lines = [*lost, "the remaining log lines have no mail for it" if lost else "no server has logged a mail for it"]
     if latest:
-        lines.append("other mails since the mailbox was made:")
-        lines += [f"    from {each.sender or '<>'}: {each.sentence(now)}" for each in latest[-_MOST:]]
+        lines.append("other mails since the mailbox was created:")
+        lines += [f"    from {each.sender or '<>'}: {each.sentence(now)}" for each in latest[-_MAX_SHOWN:]]
     return "\n".join(lines)
 
 
@@ -131,10 +129,10 @@ def _journey(journey: Journey, now: float) -> str:
     known = f"<{journey.message_id}> " if journey.message_id else ""
     lines = [f"{known}from {journey.sender or '<>'}: {journey.sentence(now)}"]
     for event in journey.events:
-        lines += described.lines(event, journey)
+        lines += event_text.lines(event, journey)
     lines += [f"not in the logs: {text}" for text in journey.missing]
-    if journey.fault:
-        lines += [f"cause: {journey.fault.cause}", f"remedy: {journey.fault.remedy}"]
+    if journey.failure:
+        lines += [f"cause: {journey.failure.cause}", f"remedy: {journey.failure.remedy}"]
     return "\n".join(lines)
 
 
@@ -144,22 +142,22 @@ def _logs(mailbox: Mailbox, tail: int | None) -> Iterator[tuple[str, str]]:
     try:
         services = lab.services()
     except MailstackError as error:
-        yield "the services", f"they could not be found: {error.whole()}"
+        yield "the services", f"could not be listed: {error.whole()}"
         return
     for service in services:
-        text = _told(lambda each=service: lab.engine.logs(each.container, tail=tail, since=mailbox.begun))  # type: ignore[misc]
-        state = "" if service.state == "running" else f"it is not running: {service.state}\n"
-        yield service.name, state + text.rstrip("\n") or "nothing since the mailbox was made"
+        text = _or_error(lambda each=service: lab.engine.logs(each.container, tail=tail, since=mailbox.created))  # type: ignore[misc]
+        state = "" if service.state == "running" else f"not running: {service.state}\n"
+        yield service.name, state + text.rstrip("\n") or "nothing since the mailbox was created"
 
 
-def told(failure: MailboxUnmet, directory: Path | None) -> list[tuple[str, str]]:
+def collect(failure: MailboxUnmet, directory: Path | None) -> list[tuple[str, str]]:
     """Return the sections about a failed wait; write them to a directory if one is given. Never raises."""
     found: list[tuple[str, str]] = []
     try:
         found += sections(failure.mailbox)
         if directory is not None:
-            keep(failure.mailbox, directory, found)
+            write_files(failure.mailbox, directory, found)
     except Exception as error:  # report the test's own failure, not this one
         reason = error.whole() if isinstance(error, MailstackError) else error
-        found.append(("mailstack", f"what the lab knows could not be told: {type(error).__name__}: {reason}"))
+        found.append(("mailstack", f"the lab's evidence could not be collected: {type(error).__name__}: {reason}"))
     return found

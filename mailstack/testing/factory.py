@@ -6,7 +6,7 @@ import re
 import secrets as _random
 from typing import TYPE_CHECKING
 
-from mailstack.testing.mailbox import PATIENCE, Mailbox
+from mailstack.testing.mailbox import TIMEOUT_SECONDS, Mailbox
 from mailstack.testing.settings import Password
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ class MailboxFactory:
     """Creates mailboxes, each with a unique address: `mailbox_factory()`."""
 
     def __init__(
-        self, accounts: Accounts, stem: str, patience: float = PATIENCE, *, queues: QueueInspector | None = None
+        self, accounts: Accounts, stem: str, patience: float = TIMEOUT_SECONDS, *, queues: QueueInspector | None = None
     ) -> None:
         from mailstack.actions.queue_watch import QueueInspector
 
         self._accounts, self._stem, self._patience = accounts, stem, patience
         self._queues = queues or QueueInspector(accounts.lab)
-        self.made: list[Mailbox] = []
+        self.mailboxes: list[Mailbox] = []
 
     def __call__(self, name: str = "", *, domain: str | None = None, quota: int | None = None) -> Mailbox:
         """Create a mailbox. Its address begins with `name`; `quota` is its size in bytes.
@@ -37,10 +37,10 @@ class MailboxFactory:
         address = f"{stem}-{_random.token_hex(4)}@{domain}"
         password = self._accounts.add(address, quota=quota, fresh=True, temporary=True)
         mailbox = Mailbox(lab, address, Password(password.reveal()), self._queues, self._patience)
-        self.made.append(mailbox)
+        self.mailboxes.append(mailbox)
         return mailbox
 
     def close(self) -> None:
         """Close the connections of all mailboxes that were created."""
-        for mailbox in self.made:
+        for mailbox in self.mailboxes:
             mailbox.close()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mailstack.trace.journey import Journey
 
 # How many seconds a journey may go on after the mail has arrived in the mailbox.
-_SETTLED = 2.0
+_SETTLE_SECONDS = 2.0
 
 
 class Inbox:
@@ -41,13 +41,13 @@ class Inbox:
                 context.__exit__(None, None, None)
 
     @contextmanager
-    def opened(self) -> Iterator[BaseMailBox]:
+    def connected(self) -> Iterator[BaseMailBox]:
         """Yield the mailbox with its inbox selected. Raises CheckFailed, HostError."""
         from mailstack.protocol import imap, trust
 
         if self._context is None or self._box is None:
-            trusting = trust.kept_context(self._lab.ca_file.read_text(encoding="utf-8"))
-            context = imap.mailbox(self._lab.endpoints["imaps"], trusting, self._address, Secret(self._password))
+            tls_context = trust.cached_context(self._lab.ca_file.read_text(encoding="utf-8"))
+            context = imap.mailbox(self._lab.endpoints["imaps"], tls_context, self._address, Secret(self._password))
             self._box = context.__enter__()
             self._context = context
         try:
@@ -63,18 +63,18 @@ class Inbox:
         from mailstack.actions import mailboxes
         from mailstack.protocol import idle
 
-        with self.opened() as box:
+        with self.connected() as box:
             idle.refresh(box)
             return [
                 self._messages.setdefault(mail.uid, Message(mail, self._journey))
                 for mail in mailboxes.messages(box, after)
             ]
 
-    def await_news(self, deadline: Deadline) -> None:
+    def wait_for_change(self, deadline: Deadline) -> None:
         """Wait for another mail, until the deadline."""
         from mailstack.protocol import idle
 
-        with suppress(MailstackError), self.opened() as box:  # the next look raises the error
+        with suppress(MailstackError), self.connected() as box:  # the next look raises the error
             idle.wait(box, deadline)
 
     def seen(self) -> list[Message]:
@@ -83,7 +83,7 @@ class Inbox:
 
     def clear(self, messages: Sequence[Message]) -> None:
         """Delete these messages, and forget all mails seen."""
-        with self.opened() as box:
+        with self.connected() as box:
             box.delete([str(message.uid) for message in messages])
         self.cleared += self._messages.values()
         self._messages.clear()
@@ -102,12 +102,12 @@ def journey(lab: RunningLab, name: str) -> Journey:
     from mailstack.actions import tracing
 
     if not name:
-        raise AssertionError("a message that has neither a Message-ID nor been through a Postfix cannot be traced")
+        raise AssertionError("the message cannot be traced: it has neither a Message-ID nor a queue id")
     found = tracing.of_lab(lab, name)
     if found and found[-1].settled:
         return found[-1]
-    for each in tracing.follow(lab, name, Deadline.after(_SETTLED)):
+    for each in tracing.follow(lab, name, Deadline.after(_SETTLE_SECONDS)):
         found += [each] if each else []
     if not found:
-        raise AssertionError(f"the logs of lab “{lab.name}” do not know {name}")
+        raise AssertionError(f"the logs of lab “{lab.name}” do not mention {name}")
     return found[-1]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mailstack.errors import MailstackError
 from mailstack.model import Deadline
-from mailstack.testing.criteria import Criteria, Predicate, Text, missed
+from mailstack.testing.criteria import Criteria, Predicate, Text, describe_miss
 from mailstack.testing.inbox import Inbox, journey
 from mailstack.testing.received import Message
 from mailstack.testing.settings import Password, SmtpSettings
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 # Seconds. PATIENCE is the timeout for a mail, many times what a slow machine needs. QUIET is how long
 # `assert_no_message` watches.
-PATIENCE = 10.0
-QUIET = 0.5
+TIMEOUT_SECONDS = 10.0
+QUIET_SECONDS = 0.5
 
 # Seconds between looks at a mailbox that cannot be opened: the first interval, and the longest.
-_AGAIN, _AGAIN_AT_MOST = 0.005, 1.0
+_FIRST_PAUSE, _MAX_PAUSE = 0.005, 1.0
 
 
 class MailboxUnmet(AssertionError):
@@ -54,7 +54,7 @@ class Mailbox:
         self, lab: RunningLab, address: str, password: Password, queues: QueueInspector, patience: float
     ) -> None:
         self.lab, self.address, self.password = lab, address, password
-        self.begun = time.time()
+        self.created = time.time()
         self._queues, self._patience = queues, patience
         self._inbox = Inbox(lab, address, password)
 
@@ -75,7 +75,7 @@ class Mailbox:
 
     def messages(self) -> list[Message]:
         """Return the messages in the mailbox now, oldest first."""
-        with self._inbox.opened() as box:
+        with self._inbox.connected() as box:
             box.client.noop()  # fetch pending updates
         return self._inbox.new()
 
@@ -129,17 +129,17 @@ class Mailbox:
         __tracebackhide__ = True
         criteria = Criteria(subject, sender, to, matching)
         deadline = Deadline.after(self._patience if timeout is None else timeout)
-        for fitting in self._looks(criteria, after, deadline):
+        for fitting in self._poll(criteria, after, deadline):
             if len(fitting) >= n:
                 return fitting[:n]
         last = after.uid if after else 0
-        came = [message for message in self.seen() if message.uid > last]
-        raise MailboxUnmet(missed(criteria, n, came, self.address, deadline.seconds, after), self)
+        received = [message for message in self.seen() if message.uid > last]
+        raise MailboxUnmet(describe_miss(criteria, n, received, self.address, deadline.seconds, after), self)
 
     def assert_no_message(
         self,
         *,
-        within: float = QUIET,
+        within: float = QUIET_SECONDS,
         subject: Text | None = None,
         sender: Text | None = None,
         to: Text | None = None,
@@ -155,31 +155,32 @@ class Mailbox:
         criteria = Criteria(subject, sender, to, matching)
         self._expect_none(criteria, after, Deadline.after(within))
         try:
-            standing = _queued(self.lab, self.address, self._queues, criteria)
+            queued = _queued_mails(self.lab, self.address, self._queues, criteria)
         except MailstackError as error:
-            raise MailboxUnmet(f"the queues cannot be looked into: {error.whole()}", self) from None
+            raise MailboxUnmet(f"the queues cannot be read: {error.whole()}", self) from None
         # A mail that had left the queues is in the mailbox. Postfix may still be about to remove it from its queue.
         self._expect_none(criteria, after, Deadline.after(0))
-        here = {queue_id for message in [*self._inbox.cleared, *self.seen()] for queue_id in message.queue_ids}
-        told = [f"  {text}" for queue_id, text in standing if queue_id not in here]
-        if told:
-            said = f"no {criteria.called()} should come to {self.address}, but this one is on its way:"
-            raise MailboxUnmet(self.lab.blotter().clean("\n".join([said, *told])), self)
+        arrived_ids = {queue_id for message in [*self._inbox.cleared, *self.seen()] for queue_id in message.queue_ids}
+        lines = [f"  {text}" for queue_id, text in queued if queue_id not in arrived_ids]
+        if lines:
+            headline = f"expected no {criteria.describe()} for {self.address}, but this one is queued:"
+            raise MailboxUnmet(self.lab.blotter().clean("\n".join([headline, *lines])), self)
 
     def _expect_none(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> None:
         __tracebackhide__ = True
-        for fitting in self._looks(criteria, after, deadline):
+        for fitting in self._poll(criteria, after, deadline):
             if fitting:
                 raise MailboxUnmet(
-                    f"no {criteria.called()} should come to {self.address}, but this one did:\n  {fitting[0]!r}", self
+                    f"expected no {criteria.describe()} for {self.address}, but this one arrived:\n  {fitting[0]!r}",
+                    self,
                 )
 
-    def _looks(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> Iterator[list[Message]]:
+    def _poll(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> Iterator[list[Message]]:
         """Yield the matching messages at each look. The last look is after the deadline."""
         __tracebackhide__ = True
         seen = after.uid if after else 0
         fitting: list[Message] = []
-        pause = _AGAIN
+        pause = _FIRST_PAUSE
         while True:
             passed = deadline.passed()
             try:
@@ -187,21 +188,19 @@ class Mailbox:
             except MailstackError as error:
                 # For example, a server that restarts. There is no event to wait for.
                 if passed:
-                    raise MailboxUnmet(
-                        f"the mailbox of {self.address} cannot be looked into: {error.whole()}", self
-                    ) from None
+                    raise MailboxUnmet(f"the mailbox of {self.address} cannot be read: {error.whole()}", self) from None
                 time.sleep(min(deadline.remaining(), pause))
-                pause = min(pause * 1.5, _AGAIN_AT_MOST)
+                pause = min(pause * 1.5, _MAX_PAUSE)
             else:
                 seen = max([seen, *(message.uid for message in new)])
                 fitting += [message for message in new if criteria.fits(message)]
                 yield fitting
                 if passed:
                     return
-                self._inbox.await_news(deadline)
+                self._inbox.wait_for_change(deadline)
 
 
-def _queued(lab: RunningLab, address: str, queues: QueueInspector, criteria: Criteria) -> list[tuple[str, str]]:
+def _queued_mails(lab: RunningLab, address: str, queues: QueueInspector, criteria: Criteria) -> list[tuple[str, str]]:
     """Return the queued mails for a mailbox that match: the queue id, and a text with the mail, the queue and the
     reason.
 
@@ -214,13 +213,13 @@ def _queued(lab: RunningLab, address: str, queues: QueueInspector, criteria: Cri
     entries = queues.entries()
     definition = lab.definition() if entries else lab.defined  # the former grows with every test
     for entry in entries:
-        mine = [each for each in entry.recipients if address in destinations.mailboxes(definition, each.address)]
-        raw = queues.mail(entry) if mine else b""
+        own = [each for each in entry.recipients if address in destinations.mailboxes(definition, each.address)]
+        raw = queues.mail(entry) if own else b""
         mail = Message(
             message.Message(0, raw, datetime.fromtimestamp(entry.arrived, UTC)), lambda name: journey(lab, name)
         )
         if raw and criteria.fits(mail):
-            why = next((each.reason for each in mine if each.reason), "not tried yet")
+            reason = next((each.reason for each in own if each.reason), "not tried yet")
             place = f"{entry.queue_id} in {entry.service}, {entry.name}"
-            found.append((entry.queue_id, f"“{mail.subject}” from {mail.sender or '<>'}: {place}: {why}"))
+            found.append((entry.queue_id, f"“{mail.subject}” from {mail.sender or '<>'}: {place}: {reason}"))
     return found

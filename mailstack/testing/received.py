@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # A link in a text ends at a character that no URI has (RFC 3986, section 2), and before the sentence's punctuation.
 _URL = re.compile(r"https?://[^\s<>\"“”„`{}|\\^]+", re.IGNORECASE)
-_AFTER = ".,;:!?'”’"
+_TRAILING = ".,;:!?'”’"
 
 # Postfix's part of Received: “by postfix (Postfix) with ESMTPSA id 682B0170003”.
 _QUEUED = re.compile(r"\(Postfix[^)]*\)\s+(?:with \S+ )?\s*id (\w+)")
@@ -144,7 +144,7 @@ class Message:
         for link in links:
             if re.search(pattern, link):
                 return link
-        raise AssertionError(f"no link matches {_shown(pattern)} in {self!r}; {_there_are(links, 'links')}")
+        raise AssertionError(f"no link matches {_quoted(pattern)} in {self!r}; {_listing(links, 'links')}")
 
     def code(self, pattern: str | re.Pattern[str] = CODE) -> str:
         """Return the first match of the pattern in the readable text, or its first group.
@@ -154,7 +154,7 @@ class Message:
         __tracebackhide__ = True
         found = re.search(pattern, self.readable)
         if found is None:
-            raise AssertionError(f"nothing matches {_shown(pattern)} in the text of {self!r}:\n{self.readable[:2000]}")
+            raise AssertionError(f"nothing matches {_quoted(pattern)} in the text of {self!r}:\n{self.readable[:2000]}")
         return str(found[1] if found.re.groups else found[0])
 
     @property
@@ -169,16 +169,16 @@ class Message:
         Raises AssertionError when there is none.
         """
         __tracebackhide__ = True
-        every = self.attachments
-        names = [each.name for each in every]
+        attachments = self.attachments
+        names = [each.name for each in attachments]
         if name is None:
-            if len(every) == 1:
-                return every[0]
-            raise AssertionError(f"not one attachment in {self!r}; {_there_are(names, 'attachments')}")
-        for each in every:
+            if len(attachments) == 1:
+                return attachments[0]
+            raise AssertionError(f"expected exactly one attachment in {self!r}; {_listing(names, 'attachments')}")
+        for each in attachments:
             if each.name == name if isinstance(name, str) else name.search(each.name):
                 return each
-        raise AssertionError(f"no attachment is called {_shown(name)} in {self!r}; {_there_are(names, 'attachments')}")
+        raise AssertionError(f"no attachment is called {_quoted(name)} in {self!r}; {_listing(names, 'attachments')}")
 
     def journey(self) -> Journey:
         """Return its path through the servers, as `mailstack trace` shows it: status, hops, events, `json()`.
@@ -202,17 +202,17 @@ def urls(text: str) -> list[str]:
     """Return the web addresses in a text, without the punctuation around them."""
     found = []
     for each in _URL.findall(text):
-        link = each.rstrip(_AFTER)
+        link = each.rstrip(_TRAILING)
         # A bracket that was opened before the link closes after it.
         while link.endswith((")", "]")) and link.count(link[-1]) > link.count("(" if link[-1] == ")" else "["):
-            link = link[:-1].rstrip(_AFTER)
+            link = link[:-1].rstrip(_TRAILING)
         found.append(link)
     return found
 
 
-def _shown(pattern: str | re.Pattern[str]) -> str:
+def _quoted(pattern: str | re.Pattern[str]) -> str:
     return repr(pattern if isinstance(pattern, str) else pattern.pattern)
 
 
-def _there_are(found: list[str], what: str) -> str:
-    return f"there are: {', '.join(found)}" if found else f"it has no {what}"
+def _listing(found: list[str], what: str) -> str:
+    return f"its {what}: {', '.join(found)}" if found else f"it has no {what}"

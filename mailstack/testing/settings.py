@@ -42,9 +42,9 @@ class SmtpSettings:
         from mailstack.model import Endpoint
         from mailstack.protocol import smtp, trust
 
-        dial = smtp.to(Endpoint(self.host, self.port))
+        dial = smtp.dial_to(Endpoint(self.host, self.port))
         session = smtp.Smtp(
-            dial, name=self.host, tls="starttls", context=trust.kept_context(self.ca_file.read_text(encoding="utf-8"))
+            dial, name=self.host, tls="starttls", context=trust.cached_context(self.ca_file.read_text(encoding="utf-8"))
         )
         session.login(self.user, self.password)
         return session

@@ -23,11 +23,11 @@ MESSAGES = 200
 # hops).
 PASSES = 40
 # The most refusals without a queue id to remember. The newest may be replies to an MTA whose lines are in these logs.
-REFUSALS = 1000
+MAX_REFUSALS = 1000
 # The most lines of one process to keep until it logs the message that they belong to.
-BEFORE = 10
+MAX_PENDING_LINES = 10
 # The most processes whose connection is remembered until they log a delivery over it.
-PROCESSES = 4096
+MAX_PROCESSES = 4096
 
 # Names follow these words; besides, a queue id begins most lines of Postfix. A search for the words takes a tenth of
 # the time of one expression for all of them.
@@ -40,11 +40,11 @@ _MARKED = (
     (" notification: ", _ID),
     ("orig_id=", _ID),
 )
-_OPENS = re.compile(rf"{QUEUE_ID}(?=: )")
+_LEADING_ID = re.compile(rf"{QUEUE_ID}(?=: )")
 # Lines of smtp(8) and lmtp(8) about a connection, before they name its message.
 _CLIENT = re.compile(r"/(?:smtp|lmtp)\[\d+\]: ")
-_TRIED = re.compile(rf"(?:smtp|lmtp)\[\d+\]: ({QUEUE_ID}): to=<")
-_BEGINS = re.compile(rf"(?:pickup|smtpd)\[\d+\]: ({QUEUE_ID}): (?:uid=|client=)")
+_ATTEMPTED = re.compile(rf"(?:smtp|lmtp)\[\d+\]: ({QUEUE_ID}): to=<")
+_RECEIVED = re.compile(rf"(?:pickup|smtpd)\[\d+\]: ({QUEUE_ID}): (?:uid=|client=)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Raw:
     text: str
     tls: str = ""
     queue_id: str = ""  # of a line that was logged before its message had one
-    maybe: bool = False  # a refusal that was not searched for, but may belong to one of the messages
+    unconfirmed: bool = False  # a refusal that was not searched for, but may belong to one of the messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +74,19 @@ class Collector:
 
     names: set[str] = field(default_factory=set)
     kept: list[Raw] = field(default_factory=list)
-    refusals: deque[Raw] = field(default_factory=lambda: deque(maxlen=REFUSALS))
+    refusals: deque[Raw] = field(default_factory=lambda: deque(maxlen=MAX_REFUSALS))
     hosts: set[str] = field(default_factory=set)
     mailboxes: bool = False
     # Lines with other names, kept in case one of them becomes known. Has length 0 if the logs can be read again.
     recent: deque[tuple[list[str], list[Raw]]] = field(default_factory=lambda: deque(maxlen=0))
-    _secured: OrderedDict[str, str] = field(default_factory=OrderedDict)
-    _before: dict[str, deque[Raw]] = field(default_factory=dict)
+    _tls_lines: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    _pending: dict[str, deque[Raw]] = field(default_factory=dict)
 
     def feed(self, source: str, position: int, text: str) -> bool:
         """Process a line; return whether it was collected."""
         self.mailboxes = self.mailboxes or "lmtp(" in text
-        if refuses(text):
-            self.refusals.append(Raw(source, position, text, self._tls(source, text), maybe=True))
+        if is_refusal(text):
+            self.refusals.append(Raw(source, position, text, self._tls(source, text), unconfirmed=True))
             return False
         found = names(text)
         if not found:
@@ -95,13 +95,13 @@ class Collector:
         if self.names.isdisjoint(found):
             if self.recent.maxlen:
                 self.recent.append((found, self._with_context(source, position, text)))
-            elif self._before:
+            elif self._pending:
                 self._with_context(source, position, text)
             return False
         self.kept += self._with_context(source, position, text)
         if not self.names.issuperset(found):
             self.names.update(found)
-            self._look_again()
+            self._recheck_recent()
         return True
 
     def collected(self, kept: Mapping[int, Raw] | None = None) -> Collected:
@@ -109,7 +109,7 @@ class Collector:
         raws = self.kept if kept is None else [kept[position] for position in sorted(kept)]
         return Collected(tuple(raws), frozenset(self.hosts), self.mailboxes)
 
-    def _look_again(self) -> None:
+    def _recheck_recent(self) -> None:
         known = 0
         while self.recent and known < len(self.names):
             known = len(self.names)
@@ -130,35 +130,35 @@ class Collector:
             key = _process(source, text)
             self.hosts.add(source or key.strip().partition(" ")[0])
             if "]: connect from " in text:
-                self._before.pop(key, None)
-                self._secured.pop(key, None)
+                self._pending.pop(key, None)
+                self._tls_lines.pop(key, None)
                 return
-            self._secured[key] = text
-            self._secured.move_to_end(key)
-            while len(self._secured) > PROCESSES:
-                self._secured.popitem(last=False)
+            self._tls_lines[key] = text
+            self._tls_lines.move_to_end(key)
+            while len(self._tls_lines) > MAX_PROCESSES:
+                self._tls_lines.popitem(last=False)
         elif "]: NOQUEUE: " in text or _CLIENT.search(text):
             raw = Raw(source, position, text, self._tls(source, text))
-            self._before.setdefault(_process(source, text), deque(maxlen=BEFORE)).append(raw)
+            self._pending.setdefault(_process(source, text), deque(maxlen=MAX_PENDING_LINES)).append(raw)
 
     def _with_context(self, source: str, position: int, text: str) -> list[Raw]:
         """Return a line, after those that its process logged before it could name the message."""
         found: list[Raw] = []
-        key = _process(source, text) if self._before else ""
-        if key in self._before and (queue_id := begins(text) or tried(text)):
-            found = [dataclasses.replace(raw, queue_id=queue_id) for raw in self._before.pop(key)]
+        key = _process(source, text) if self._pending else ""
+        if key in self._pending and (queue_id := received_id(text) or attempted_id(text)):
+            found = [dataclasses.replace(raw, queue_id=queue_id) for raw in self._pending.pop(key)]
         return [*found, Raw(source, position, text, self._tls(source, text))]
 
     def _tls(self, source: str, text: str) -> str:
-        return self._secured.get(_process(source, text), "")
+        return self._tls_lines.get(_process(source, text), "")
 
 
 def names(text: str) -> list[str]:
     """Return the queue ids and Message-IDs in a line."""
     found = []
     start = text.find("]: ") + 3
-    if start > 2 and (opens := _OPENS.match(text, start)) and opens[0] != "NOQUEUE":
-        found.append(opens[0])
+    if start > 2 and (leading := _LEADING_ID.match(text, start)) and leading[0] != "NOQUEUE":
+        found.append(leading[0])
     for mark, name in _MARKED:
         place = text.find(mark)
         if place >= 0 and (named := name.match(text, place + len(mark))):
@@ -166,25 +166,25 @@ def names(text: str) -> list[str]:
     return found
 
 
-def refuses(text: str) -> bool:
+def is_refusal(text: str) -> bool:
     """Whether a line reports that a client was refused before its message had a queue id."""
     return "]: NOQUEUE: " in text and "reject: " in text
 
 
-def as_asked(raw: Raw) -> Raw:
+def confirmed(raw: Raw) -> Raw:
     """Return a refusal as one that was searched for."""
-    return dataclasses.replace(raw, maybe=False)
+    return dataclasses.replace(raw, unconfirmed=False)
 
 
-def begins(text: str) -> str | None:
+def received_id(text: str) -> str | None:
     """Return the queue id of a message that was received, according to the line."""
-    found = _BEGINS.search(text)
+    found = _RECEIVED.search(text)
     return found[1] if found else None
 
 
-def tried(text: str) -> str | None:
+def attempted_id(text: str) -> str | None:
     """Return the queue id of a message for which a client logged a delivery attempt."""
-    found = _TRIED.search(text)
+    found = _ATTEMPTED.search(text)
     return found[1] if found else None
 
 
@@ -212,12 +212,12 @@ def collect(
         known = collector.names
     kept = {raw.position: raw for raw in (*refusals, *collector.kept)}
     for raw in collector.refusals:
-        kept[raw.position] = as_asked(raw) if raw.position in kept else raw
+        kept[raw.position] = confirmed(raw) if raw.position in kept else raw
     return collector.collected(kept)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """The result of a search: names of messages, and refusals without a name; `more` if earlier ones were left out."""
 
     seeds: tuple[str, ...]
@@ -226,51 +226,51 @@ class Found:
     name: str = ""  # the query, if it is a name
 
 
-def search(read: Callable[[], Lines], query: str, limit: int = MESSAGES) -> Found:
+def search(read: Callable[[], Lines], query: str, limit: int = MESSAGES) -> SearchResult:
     """Find the newest messages with `query` in a line: a Message-ID, a queue id, or any text in any case."""
-    if exact := _exact(read, query):
+    if exact := _exact_match(read, query):
         return exact
     wanted = query.lower()
-    return _last(read, lambda text: wanted in text.lower(), limit)
+    return _last_matches(read, lambda text: wanted in text.lower(), limit)
 
 
-def _exact(read: Callable[[], Lines], query: str) -> Found | None:
+def _exact_match(read: Callable[[], Lines], query: str) -> SearchResult | None:
     """Find `query` as a name; None if no line has it as one."""
     name = query.strip().strip("<>")
     for _, text in read():
         if name in text and name in names(text):
-            return Found((name,), name=name)
+            return SearchResult((name,), name=name)
     return None
 
 
-def latest(read: Callable[[], Lines], limit: int = 30) -> Found:
+def latest(read: Callable[[], Lines], limit: int = 30) -> SearchResult:
     """Find the last messages that each host received."""
     per_host: dict[str, deque[str]] = {}
     refusals: deque[Raw] = deque(maxlen=limit)
     for position, (source, text) in enumerate(read()):
-        if found := begins(text):
+        if found := received_id(text):
             host = _process(source, text).rpartition(" ")[0]
             per_host.setdefault(host, deque(maxlen=limit)).append(found)
-        elif refuses(text):
+        elif is_refusal(text):
             refusals.append(Raw(source, position, text))
-    return Found(tuple(name for each in per_host.values() for name in each), tuple(refusals))
+    return SearchResult(tuple(name for each in per_host.values() for name in each), tuple(refusals))
 
 
-def _last(read: Callable[[], Lines], matches: Callable[[str], bool], limit: int) -> Found:
+def _last_matches(read: Callable[[], Lines], matches: Callable[[str], bool], limit: int) -> SearchResult:
     seeds: OrderedDict[str, None] = OrderedDict()
     refusals: deque[Raw] = deque(maxlen=limit)
     more = False
-    held: set[str] = set()  # processes with a matching line, but no queue id yet
+    unnamed: set[str] = set()  # processes with a matching line, but no queue id yet
     for position, (source, text) in enumerate(read()):
-        if held and (begun := begins(text)) and _process(source, text) in held:
-            held.remove(_process(source, text))
-            seeds[begun] = None
+        if unnamed and (queue_id := received_id(text)) and _process(source, text) in unnamed:
+            unnamed.remove(_process(source, text))
+            seeds[queue_id] = None
         if not matches(text):
             continue
-        if "]: NOQUEUE: " in text and not refuses(text):
-            held.add(_process(source, text))
+        if "]: NOQUEUE: " in text and not is_refusal(text):
+            unnamed.add(_process(source, text))
             continue
-        if refuses(text):
+        if is_refusal(text):
             more = more or len(refusals) == limit
             refusals.append(Raw(source, position, text))
         elif found := names(text):
@@ -279,4 +279,4 @@ def _last(read: Callable[[], Lines], matches: Callable[[str], bool], limit: int)
             if len(seeds) > limit:
                 seeds.popitem(last=False)
                 more = True
-    return Found(tuple(seeds), tuple(refusals), more)
+    return SearchResult(tuple(seeds), tuple(refusals), more)

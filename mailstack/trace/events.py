@@ -16,7 +16,7 @@ from mailstack.trace.lines import Line
 # A queue id: short ones are hexadecimal, long ones have no vowels (postconf(5), enable_long_queue_ids).
 QUEUE_ID = r"(?:[0-9A-F]{6,20}|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,24})"
 
-_OWNED = re.compile(rf"(?P<id>{QUEUE_ID}|NOQUEUE): (?P<rest>.*)", re.DOTALL)
+_WITH_QUEUE_ID = re.compile(rf"(?P<id>{QUEUE_ID}|NOQUEUE): (?P<rest>.*)", re.DOTALL)
 _DELIVERY = re.compile(
     r"to=<(?P<to>[^>]*)>, (?:orig_to=<(?P<original>[^>]*)>, )?relay=(?P<relay>[^,]*)"
     r"(?:, conn_use=\d+)?(?:, delay=(?P<delay>[^,]*))?(?:, delays=(?P<delays>[^,]*))?"
@@ -48,7 +48,7 @@ _REFUSED = re.compile(
 _ACTION = re.compile(r"(?P<what>hold|discard|filter|redirect|milter-hold|milter-discard): (?P<rest>.*)", re.DOTALL)
 _TO = re.compile(r" to=<([^<>]*)>")
 _ACTIONS = {"hold": "held", "milter-hold": "held", "discard": "discarded", "milter-discard": "discarded"}
-_DONE = (
+_QUEUE_CHANGES = (
     ("placed on hold", "held", "put on hold"),
     ("released from hold", "released", "released from hold"),
     ("requeued", "requeued", "put into the queue anew"),
@@ -120,28 +120,28 @@ def quoted(reason: str) -> str:
     return re.sub(r" \(in reply to [^)]*\)$", "", text)
 
 
-def of(line: Line, queue_id: str = "") -> Event | None:
+def parse_event(line: Line, queue_id: str = "") -> Event | None:
     """Return the event in a line; None if it concerns no message.
 
     `queue_id` is that of a message that had none yet when the line was logged.
     """
     if line.program == "dovecot" or "/" not in line.program:
-        return _dovecot(line)
-    if not (found := _OWNED.match(line.text)):
+        return _dovecot_event(line)
+    if not (found := _WITH_QUEUE_ID.match(line.text)):
         if not queue_id:
             return None
         program = line.program.rpartition("/")[2]
         return Event("note", line.at, line.host, program, queue_id, line.text, line)
     queue_id = queue_id if found["id"] == "NOQUEUE" else found["id"]
-    return _postfix(line, queue_id, found["rest"], line.program.rpartition("/")[2])
+    return _postfix_event(line, queue_id, found["rest"], line.program.rpartition("/")[2])
 
 
-def _postfix(line: Line, queue_id: str, rest: str, program: str) -> Event | None:
+def _postfix_event(line: Line, queue_id: str, rest: str, program: str) -> Event | None:
     def event(kind: str, what: str, **more: Any) -> Event:
         return Event(kind, line.at, line.host, program, queue_id, what, line, **more)
 
     if found := _DELIVERY.match(rest):
-        return _attempt(event, found)
+        return _attempt_event(event, found)
     if found := _REFUSED.match(rest):
         if found["what"] == "reject_warning":
             return None
@@ -159,10 +159,10 @@ def _postfix(line: Line, queue_id: str, rest: str, program: str) -> Event | None
         )
     if not queue_id:
         return None
-    return _coming_in(event, rest, program) or _handled(event, rest, program)
+    return _receipt_event(event, rest, program) or _queue_event(event, rest, program)
 
 
-def _coming_in(make: Make, rest: str, program: str) -> Event | None:
+def _receipt_event(make: Make, rest: str, program: str) -> Event | None:
     """Return the event of a line about receipt: smtpd(8), pickup(8), cleanup(8), and the first of qmgr(8)."""
     if rest.startswith("message-id="):
         message_id = rest.partition("=")[2]
@@ -171,9 +171,11 @@ def _coming_in(make: Make, rest: str, program: str) -> Event | None:
         user = _SASL.search(rest)
         return make("accepted", "accepted", peer=found["peer"], sasl_user=user["user"] if user else "")
     if found := _PICKED_UP.match(rest):
-        again = found["original"] or ""
-        what = f"taken up again, before {again}" if again else f"handed in by the user with id {found['uid']}"
-        return make("handed-in", what, sender=found["sender"], original=again)
+        original_id = found["original"] or ""
+        what = (
+            f"taken up again, before {original_id}" if original_id else f"handed in by the user with id {found['uid']}"
+        )
+        return make("handed-in", what, sender=found["sender"], original=original_id)
     if found := _QUEUED.match(rest):
         size, count = int(found["size"]), int(found["count"])
         what = f"in the active queue: {size} bytes for {count} recipient{'s' if count > 1 else ''}"
@@ -181,15 +183,15 @@ def _coming_in(make: Make, rest: str, program: str) -> Event | None:
     return None
 
 
-def _handled(make: Make, rest: str, program: str) -> Event | None:
+def _queue_event(make: Make, rest: str, program: str) -> Event | None:
     """Return the event of a line about a message in the queue: by the queue manager, by rules, by postsuper(1)."""
     if rest == "removed":
         by_hand = program == "postsuper"
         return make("deleted", "deleted by hand") if by_hand else make("removed", "done: out of the queue")
     if found := _NOTICE.match(rest):
         return make("notice", f"{found['kind']} notice to the {found['whom']}: {found['id']}", next_id=found["id"])
-    for begins, kind, what in _DONE:
-        if rest.startswith(begins):
+    for prefix, kind, what in _QUEUE_CHANGES:
+        if rest.startswith(prefix):
             return make(kind, what)
     if "status=expired" in rest:
         return make("expired", "too long in the queue: given up")
@@ -208,11 +210,11 @@ def _handled(make: Make, rest: str, program: str) -> Event | None:
     return None
 
 
-def _attempt(event: Make, found: re.Match[str]) -> Event:
+def _attempt_event(event: Make, found: re.Match[str]) -> Event:
     reason = found["reason"] or ""
     status = found["status"]
     code, enhanced = reply_of(reason)
-    following = _NEXT.search(reason)
+    next_hop = _NEXT.search(reason)
     session = _SAVED_SESSION.search(reason)
     delays = tuple(each for part in (found["delays"] or "").split("/") if (each := _seconds(part)) is not None)
     return event(
@@ -229,7 +231,7 @@ def _attempt(event: Make, found: re.Match[str]) -> Event:
         enhanced=enhanced or found["dsn"] or "",
         delay=_seconds(found["delay"] or ""),
         delays=delays if len(delays) == 4 else (),
-        next_id=(following["id"] or following["forwarded"]) if following else "",
+        next_id=(next_hop["id"] or next_hop["forwarded"]) if next_hop else "",
         session=session["session"] if session else "",
     )
 
@@ -239,7 +241,7 @@ def _seconds(text: str) -> float | None:
     return float(text) if _SECONDS.fullmatch(text) else None
 
 
-def _dovecot(line: Line) -> Event | None:
+def _dovecot_event(line: Line) -> Event | None:
     if not (found := _DELIVERED.match(line.text)):
         return None
     what = found["what"]

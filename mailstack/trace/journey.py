@@ -61,7 +61,7 @@ class Journey:
     hops: tuple[Hop, ...]
     missing: tuple[str, ...]
     unseen: tuple[str, ...]  # queue ids at the next hop about which there is no line
-    begun: float | None
+    started: float | None
 
     @property
     def status(self) -> str:
@@ -93,22 +93,22 @@ class Journey:
         return left and bool(self.outcomes) and all(outcome.status in FINAL for outcome in every)
 
     @property
-    def fault(self) -> KnownFailure | None:
+    def failure(self) -> KnownFailure | None:
         """The known failure that prevents, or prevented, its arrival: the most precise one in its log lines."""
         found = []
         for outcome in self.outcomes:
             if outcome.status not in ARRIVED:
                 notes = [e.what for e in self.events if e.kind == "note" and e.queue_id == outcome.queue_id]
-                found += [fault for text in (*notes, outcome.reply) if (fault := recognise(text))]
+                found += [failure for text in (*notes, outcome.reply) if (failure := recognise(text))]
         return min(found, key=failures.ALL.index, default=None)
 
-    def goes_by(self, name: str) -> bool:
+    def is_named(self, name: str) -> bool:
         """Whether `name` is its Message-ID or one of its queue ids."""
         return any(name in (event.queue_id, event.message_id, event.next_id) for event in self.events)
 
     def since(self, at: float | None) -> float | None:
         """Return the milliseconds from submission to a time."""
-        return None if at is None or self.begun is None else (at - self.begun) * 1000
+        return None if at is None or self.started is None else (at - self.started) * 1000
 
     def sentence(self, now: float | None = None) -> str:
         """Return the verdict in one line; `now` (seconds of the epoch) is needed for “next try in …”."""
@@ -118,13 +118,14 @@ class Journey:
             reasons: dict[tuple[str, str], list[Outcome]] = {}
             for outcome in same:
                 reasons.setdefault((outcome.service, _reason(outcome)), []).append(outcome)
-            parts += [self._said(status, service, reason, each, now) for (service, reason), each in reasons.items()]
-        if status := self._noticed():
+            parts += [self._clause(status, service, reason, each, now) for (service, reason), each in reasons.items()]
+        if status := self._notice_clause():
             parts.append(status)
         return "; ".join(parts) or "nothing is known of what became of it"
 
-    def _said(self, status: str, service: str, reason: str, same: Sequence[Outcome], now: float | None) -> str:
-        whom = _names([outcome.recipient for outcome in same if outcome.recipient])
+    def _clause(self, status: str, service: str, reason: str, same: Sequence[Outcome], now: float | None) -> str:
+        recipients = _names([outcome.recipient for outcome in same if outcome.recipient])
+        for_recipients = f" for {recipients}" if recipients else ""
         because = f": {reason}" if reason else ""
         if status == "delivered":
             times = [outcome.at for outcome in same if outcome.at is not None]
@@ -132,18 +133,16 @@ class Journey:
             hops = max(outcome.hops for outcome in same)
             over = f" over {hops} hop{'s' if hops > 1 else ''}" if hops else ""
             time_taken = f" in {spoken(took / 1000)}" if took is not None else ""
-            return f"delivered{f' to {whom}' if whom else ''}{time_taken}{over}"
+            return f"delivered{f' to {recipients}' if recipients else ''}{time_taken}{over}"
         if status == "handed-over":
-            return (
-                f"handed over to {_names(sorted({outcome.relay for outcome in same}))}{f' for {whom}' if whom else ''}"
-            )
+            return f"handed over to {_names(sorted({outcome.relay for outcome in same}))}{for_recipients}"
         if status == "waiting":
             tries = [outcome.next_try for outcome in same if outcome.next_try is not None]
             when = ""
             if tries and now is not None:
                 left = min(tries) - now
                 when = f", next try in {spoken(left)}" if left > 0 else ", next try at the next look into the queue"
-            return f"waiting in {service}{f' for {whom}' if whom else ''}{because}{when}"
+            return f"waiting in {service}{for_recipients}{because}{when}"
         words = {
             "rejected": f"refused by {service}",
             "bounced": f"bounced in {service}",
@@ -152,11 +151,11 @@ class Journey:
             "discarded": f"discarded by {service}",
             "in-progress": f"on its way in {service}",
         }[status]
-        return f"{words}{f' for {whom}' if whom else ''}{because}"
+        return f"{words}{for_recipients}{because}"
 
-    def _noticed(self) -> str:
-        told = [notice for notice in self.notices if notice.status in ARRIVED and notice.recipient]
-        return f"{_names(sorted({n.recipient for n in told}))} was told" if told else ""
+    def _notice_clause(self) -> str:
+        delivered = [notice for notice in self.notices if notice.status in ARRIVED and notice.recipient]
+        return f"{_names(sorted({n.recipient for n in delivered}))} was told" if delivered else ""
 
     def json(self, now: float | None = None) -> Json:
         """Return one of the documents of `mailstack trace --json`; docs/json.md describes it."""
@@ -165,9 +164,9 @@ class Journey:
             "from": self.sender,
             "status": self.status,
             "sentence": self.sentence(now),
-            "fault": self.fault.id if self.fault else None,
-            "remedy": self.fault.remedy if self.fault else "",
-            "submitted": _iso(self.begun),
+            "fault": self.failure.id if self.failure else None,
+            "remedy": self.failure.remedy if self.failure else "",
+            "submitted": _iso(self.started),
             "milliseconds": _rounded(self.since(self.ended)),
             "hops": [
                 {

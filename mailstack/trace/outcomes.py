@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from mailstack.trace.collect import Collected
 from mailstack.trace.events import Event
+from mailstack.trace.hops import END_KINDS, START_KINDS, HopLog
 from mailstack.trace.journey import Outcome
-from mailstack.trace.stations import BEGINS, ENDS, Station
 
 # Delivery agents for final delivery: a mailbox or a program accepts the message.
-_LAST = frozenset({"lmtp", "local", "virtual", "pipe"})
+_FINAL_AGENTS = frozenset({"lmtp", "local", "virtual", "pipe"})
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueuedMail:
     """A mail in a queue, with its recipients."""
 
     service: str
@@ -25,58 +25,60 @@ class Waiting:
     next_try: float | None = None
 
 
-def outcomes(station: Station, queued: Mapping[tuple[str, str], Waiting]) -> list[Outcome]:
+def outcomes(hop: HopLog, queued: Mapping[tuple[str, str], QueuedMail]) -> list[Outcome]:
     """Return the message's result at this hop for each recipient, except for those whose next hop has it."""
     found = []
-    attempts = station.attempts()
-    entry = queued.get((station.service, station.queue_id))
-    family = [child for child in station.children if not child.notice]
-    passed_on = {child.queue_id: child for child in family}
+    attempts = hop.attempts()
+    entry = queued.get((hop.service, hop.queue_id))
+    children = [child for child in hop.children if not child.notice]
+    next_hops = {child.queue_id: child for child in children}
     for event in attempts:
-        child = passed_on.get(event.next_id)
-        if event.status == "sent" and child is not None and _tells_of(child, event.recipient):
+        child = next_hops.get(event.next_id)
+        if event.status == "sent" and child is not None and _has_outcome_for(child, event.recipient):
             continue  # the next hop has the result
-        if event.status == "deferred" and any(child.has("handed-in") for child in passed_on.values()):
+        if event.status == "deferred" and any(child.has("handed-in") for child in next_hops.values()):
             continue  # deferred before the message was requeued
-        if event.status == "deferred" and any(each.guessed and _tells_of(each, event.recipient) for each in family):
+        if event.status == "deferred" and any(
+            each.inferred and _has_outcome_for(each, event.recipient) for each in children
+        ):
             continue  # the line of a later delivery attempt is lost: the next hop has the message
-        found.append(_outcome(station, event, child, entry))
+        found.append(_outcome(hop, event, child, entry))
     known = {address for event in attempts for address in (event.recipient, event.original)}
-    if station.parent is None or station.guessed:
-        refused = [event for event in station.events if event.kind == "refused" and event.recipient not in known]
-        found += [_told(station, event, "rejected") for event in refused]
+    if hop.parent is None or hop.inferred:
+        refused = [event for event in hop.events if event.kind == "refused" and event.recipient not in known]
+        found += [_outcome_of_line(hop, event, "rejected") for event in refused]
     # Deliveries whose own lines are lost.
     sessions = {event.session for event in attempts if event.session}
     reached = {outcome.recipient for outcome in found}
-    for event in station.saved:
+    for event in hop.saved:
         if event.kind == "saved" and event.recipient not in reached and event.session not in sessions:
-            found.append(_told(station, event, "delivered"))
+            found.append(_outcome_of_line(hop, event, "delivered"))
             reached.add(event.recipient)
     if entry is not None:
         found += [
-            _unfinished(station, address, reason, entry) for address, reason in entry.recipients if address not in known
+            _unfinished(hop, address, reason, entry) for address, reason in entry.recipients if address not in known
         ]
-    elif not found and not passed_on:
-        named = [event.recipient for event in station.events if event.kind in ("held", "discarded") and event.recipient]
-        found += [_unfinished(station, address, "", None) for address in dict.fromkeys(named or [""])]
+    elif not found and not next_hops:
+        named = [event.recipient for event in hop.events if event.kind in ("held", "discarded") and event.recipient]
+        found += [_unfinished(hop, address, "", None) for address in dict.fromkeys(named or [""])]
     return found
 
 
-def _told(station: Station, event: Event, status: str) -> Outcome:
+def _outcome_of_line(hop: HopLog, event: Event, status: str) -> Outcome:
     """Return the result in one line: a refusal, or a mailbox that has the message."""
     return Outcome(
         recipient=event.recipient,
         original=event.recipient,
         status=status,
         service=event.service,
-        queue_id=station.queue_id,
+        queue_id=hop.queue_id,
         reply=event.reply,
         at=event.at,
-        hops=_path(station) if status == "delivered" else 0,
+        hops=_path(hop) if status == "delivered" else 0,
     )
 
 
-def _tells_of(child: Station, recipient: str) -> bool:
+def _has_outcome_for(child: HopLog, recipient: str) -> bool:
     """Whether the next hop has the result for a recipient, or for all of its recipients."""
     attempts = child.attempts()
     names = {name for event in attempts for name in (event.recipient, event.original)}
@@ -85,28 +87,28 @@ def _tells_of(child: Station, recipient: str) -> bool:
     return recipient in names or complete or bool(child.children) or bool(child.saved)
 
 
-def _outcome(station: Station, event: Event, child: Station | None, entry: Waiting | None) -> Outcome:
-    status, service, at, queue_id = "in-progress", station.service, event.at, station.queue_id
+def _outcome(hop: HopLog, event: Event, child: HopLog | None, entry: QueuedMail | None) -> Outcome:
+    status, service, at, queue_id = "in-progress", hop.service, event.at, hop.queue_id
     if event.status == "sent":
         if child is not None:
             service, queue_id = child.service, child.queue_id
             status = "held" if _held(child) else "in-progress"
         elif event.program == "discard":
             status = "discarded"
-        elif event.program in _LAST or not event.peer:
+        elif event.program in _FINAL_AGENTS or not event.peer:
             status = "delivered"
-            saved = [each for each in station.saved if each.kind == "saved" and _took(each, event)]
+            saved = [each for each in hop.saved if each.kind == "saved" and _delivered_by(each, event)]
             if saved:
                 service, at = saved[-1].service, saved[-1].at
         else:
             status = "handed-over"
     elif event.status == "deferred":
         status = "waiting"
-        if station.has("deleted"):
+        if hop.has("deleted"):
             status = "deleted"
-        elif station.has("expired"):
+        elif hop.has("expired"):
             status = "bounced"
-        elif _held(station) or (entry and entry.name == "hold"):
+        elif _held(hop) or (entry and entry.name == "hold"):
             status = "held"
     elif event.status in ("bounced", "expired"):
         status = "bounced"
@@ -118,103 +120,103 @@ def _outcome(station: Station, event: Event, child: Station | None, entry: Waiti
         queue_id=queue_id,
         reply=event.reply,
         at=at,
-        hops=_path(station),
+        hops=_path(hop),
         relay=event.peer,
         next_try=entry.next_try if entry and status == "waiting" else None,
     )
 
 
-def _took(saved: Event, attempt: Event) -> bool:
+def _delivered_by(saved: Event, attempt: Event) -> bool:
     """Whether Dovecot saved what Postfix delivered: by the session id, if the reply has it, or by the recipient."""
     return saved.session == attempt.session if attempt.session else saved.recipient == attempt.recipient
 
 
-def _unfinished(station: Station, address: str, reason: str, entry: Waiting | None) -> Outcome:
+def _unfinished(hop: HopLog, address: str, reason: str, entry: QueuedMail | None) -> Outcome:
     status = "in-progress"
-    if station.has("deleted"):
+    if hop.has("deleted"):
         status = "deleted"
-    elif station.has("discarded"):
+    elif hop.has("discarded"):
         status = "discarded"
     elif entry:
         status = {"hold": "held", "deferred": "waiting"}.get(entry.name, "in-progress")
-    elif _held(station):
+    elif _held(hop):
         status = "held"
     return Outcome(
         recipient=address,
         original=address,
         status=status,
-        service=station.service,
-        queue_id=station.queue_id,
+        service=hop.service,
+        queue_id=hop.queue_id,
         reply=reason,
-        at=station.events[-1].at,
+        at=hop.events[-1].at,
         next_try=entry.next_try if entry and status == "waiting" else None,
     )
 
 
-def _held(station: Station) -> bool:
-    last = [event.kind for event in station.events if event.kind in ("held", "released", *ENDS)]
+def _held(hop: HopLog) -> bool:
+    last = [event.kind for event in hop.events if event.kind in ("held", "released", *END_KINDS)]
     return bool(last) and last[-1] == "held"
 
 
-def _path(station: Station) -> int:
+def _path(hop: HopLog) -> int:
     """Return the number of hops up to this one; a requeued message stays at its hop."""
-    return 1 + sum(not each.has("handed-in") for each in (station, *station.ancestors())[:-1])
+    return 1 + sum(not each.has("handed-in") for each in (hop, *hop.ancestors())[:-1])
 
 
-def missing(station: Station, collected: Collected) -> list[str]:
+def missing(hop: HopLog, collected: Collected) -> list[str]:
     """Return descriptions of the lines that are lost, according to the hop's own lines and the coverage of the logs."""
-    name = f"{station.service} {station.queue_id}"
-    found = [f"{name}: {what}" for what in (*_lost_before(station), *_lost_after(station, collected.mailboxes))]
-    if station.guessed and station.parent:
-        found.append(f"{station.parent.service} {station.parent.queue_id}: that it was passed on as {station.queue_id}")
-    return [*found, *(f"everything about {name}, as which it was passed on" for name in unseen(station, collected))]
+    name = f"{hop.service} {hop.queue_id}"
+    found = [f"{name}: {what}" for what in (*_missing_arrival(hop), *_missing_departure(hop, collected.mailboxes))]
+    if hop.inferred and hop.parent:
+        found.append(f"{hop.parent.service} {hop.parent.queue_id}: that it was passed on as {hop.queue_id}")
+    return [*found, *(f"everything about {name}, as which it was passed on" for name in unseen(hop, collected))]
 
 
-def unseen(station: Station, collected: Collected) -> list[str]:
+def unseen(hop: HopLog, collected: Collected) -> list[str]:
     """Return the queue ids given by next hops whose host has its logs here, but no line about the message."""
-    passed_on = {child.queue_id for child in station.children}
+    next_hops = {child.queue_id for child in hop.children}
     return [
         event.next_id
-        for event in station.events
-        if event.next_id not in ("", *passed_on) and (event.kind == "notice" or _logs(event.peer, collected.hosts))
+        for event in hop.events
+        if event.next_id not in ("", *next_hops) and (event.kind == "notice" or _logs(event.peer, collected.hosts))
     ]
 
 
-def _lost_before(station: Station) -> list[str]:
+def _missing_arrival(hop: HopLog) -> list[str]:
     """Return descriptions of the lost lines about its way into the queue."""
     found = []
-    queued = station.first("queued")
+    queued = hop.first("queued")
     # No line reports the receipt of a notice that the MTA itself made.
-    own = station.notice or (station.parent is None and queued is not None and queued.sender == "")
-    if not station.has(*BEGINS) and not own:
+    own = hop.notice or (hop.parent is None and queued is not None and queued.sender == "")
+    if not hop.has(*START_KINDS) and not own:
         found.append("how the message came in")
-    if not station.message_id:
+    if not hop.message_id:
         found.append("its Message-ID")
     # A message that cleanup(8) bounces at once, for too many hops for example, never gets into the queue.
-    tried = [event for event in station.attempts() if event.program != "cleanup"]
-    if queued is None and (tried or (station.has("removed") and not station.attempts())):
+    tried = [event for event in hop.attempts() if event.program != "cleanup"]
+    if queued is None and (tried or (hop.has("removed") and not hop.attempts())):
         found.append("its entry into the queue")
     return found
 
 
-def _lost_after(station: Station, mailboxes: bool) -> list[str]:
+def _missing_departure(hop: HopLog, mailboxes: bool) -> list[str]:
     """Return descriptions of the lost lines about its way out of the queue."""
     found = []
-    queued = station.first("queued")
-    settled = len([event for event in station.attempts() if event.status in ("sent", "bounced")])
-    if station.has("removed") and not station.has("requeued", "expired", "discarded"):
+    queued = hop.first("queued")
+    settled = len([event for event in hop.attempts() if event.status in ("sent", "bounced")])
+    if hop.has("removed") and not hop.has("requeued", "expired", "discarded"):
         if queued and settled < queued.count:
             found.append(f"what became of {queued.count - settled} of {queued.count} recipients")
         elif queued is None and not settled:
             found.append("what became of it")
-    if ((queued and settled >= queued.count) or station.has("expired")) and not station.has(*ENDS):
+    if ((queued and settled >= queued.count) or hop.has("expired")) and not hop.has(*END_KINDS):
         found.append("that it has left the queue")
-    saved = {event.session for event in station.saved}
-    for event in station.attempts() if mailboxes else ():
+    saved = {event.session for event in hop.saved}
+    for event in hop.attempts() if mailboxes else ():
         if event.session and event.status == "sent" and event.session not in saved:
             found.append(f"that it was saved for {event.recipient}")
-    returned = [event for event in station.events if event.kind == "notice" and "non-delivery" in event.what]
-    if returned and not station.has("expired") and not any(e.status == "bounced" for e in station.attempts()):
+    returned = [event for event in hop.events if event.kind == "notice" and "non-delivery" in event.what]
+    if returned and not hop.has("expired") and not any(e.status == "bounced" for e in hop.attempts()):
         found.append("why it was returned to its sender")
     return found
 

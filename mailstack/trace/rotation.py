@@ -18,7 +18,7 @@ from mailstack.trace.lines import parse
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 # Bytes that the engine writes around each line, beyond the output of `logs`:
 # {"log":"…\n","stream":"stdout","time":"…"}.
-_AROUND = 39
+_OVERHEAD = 39
 # Extra bytes of a character in JSON as Go writes it, and the share of a full log that remains if times are shortened.
 _ESCAPES = {b"<": 5, b">": 5, b"&": 5, b'"': 1, b"\\": 1}
 _FULL = 0.98
@@ -66,16 +66,16 @@ def limits(driver: str, options: Mapping[str, str]) -> Limits | None:
     return Limits(int(float(found[1]) * _UNITS[found[2]]), int(count))
 
 
-def written(chunks: Iterable[bytes]) -> int:
+def stored_size(chunks: Iterable[bytes]) -> int:
     """Return the bytes that the engine has stored for a log that it returns with times."""
     total = 0
     for chunk in chunks:
-        total += len(chunk) + _AROUND * chunk.count(b"\n")
+        total += len(chunk) + _OVERHEAD * chunk.count(b"\n")
         total += sum(more * chunk.count(character) for character, more in _ESCAPES.items())
     return total
 
 
-def rotated(service: str, allowed: Limits | None, size: int, first: Sequence[str]) -> Rotated | None:
+def find_rotation(service: str, allowed: Limits | None, size: int, first: Sequence[str]) -> Rotated | None:
     """Return the finding for a log of `size` bytes that begins with the lines `first`; None if it is complete."""
     if allowed is None or not first or size < (allowed.files - 1) * allowed.size * _FULL:
         return None

@@ -60,7 +60,7 @@ class Server:
         deadline = Deadline.after(PATIENCE)
         while True:
             with suppress(ConnectionRefusedError):
-                return smtp.Smtp(smtp.to(self.endpoint), name="localhost", tls=self.tls, context=self.context)
+                return smtp.Smtp(smtp.dial_to(self.endpoint), name="localhost", tls=self.tls, context=self.context)
             assert not deadline.passed(), f"nobody answers at {self.endpoint}"
             time.sleep(0.002)
 

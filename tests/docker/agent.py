@@ -20,7 +20,9 @@ def deliver(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
     """Submit a mail unchanged as student@example.com, and wait for it; return its UID."""
     context = trust.tls_context(lab.ca_file)
     student = "student@example.com"
-    with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
+    with smtp.Smtp(
+        smtp.dial_to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context
+    ) as session:
         session.login(student, lab.password(student).reveal())
         assert session.sendmail(student, [to], raw) == {}
     return uid(lab, to, message_id)
@@ -28,7 +30,7 @@ def deliver(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
 
 def deliver_from_nobody(lab: RunningLab, raw: bytes, to: str, message_id: str) -> int:
     """Send a mail to the MX with the null envelope sender, as for a bounce, and wait for it; return its UID."""
-    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="localhost") as session:
         assert session.sendmail("", [to], raw) == {}
     return uid(lab, to, message_id)
 

@@ -42,7 +42,7 @@ def crosses(lab: RunningLab, sender: str, recipient: str) -> None:
     """Check that a mail from one account to another arrives once."""
     context = trust.tls_context(lab.ca_file)
     message = draft.new_message(sender=sender, to=[recipient], subject="crossing", body="…")
-    smtp.submit(smtp.to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
+    smtp.submit(smtp.dial_to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient])
     with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
         imap.wait_for(box, str(message["Message-ID"]), Deadline.after(15))
         assert len(imap.find(box, str(message["Message-ID"]))) == 1
@@ -64,7 +64,7 @@ def test_an_added_account_is_its_owner_s_alone(lab: RunningLab, accounts: Accoun
     accounts.add("owned@example.com")
     with pytest.raises(CheckFailed, match="553"):
         crosses_as(lab, "alice@example.com", "owned@example.com")
-    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="postfix") as session:
+    with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="postfix") as session:
         session.ehlo()
         session.mail("owned@example.com")
         code, text = session.rcpt("alice@example.com")
@@ -77,7 +77,9 @@ def crosses_as(lab: RunningLab, user: str, sender: str) -> None:
     """Submit a mail as one user, with another user's address."""
     message = draft.new_message(sender=sender, to=[user], subject="not mine", body="…")
     context = trust.tls_context(lab.ca_file)
-    smtp.submit(smtp.to(lab.endpoints["submission"]), context, user, lab.password(user), message, [user], sender=sender)
+    smtp.submit(
+        smtp.dial_to(lab.endpoints["submission"]), context, user, lab.password(user), message, [user], sender=sender
+    )
 
 
 def test_another_password_than_its_own_is_refused(lab: RunningLab, accounts: Accounts) -> None:
@@ -106,7 +108,9 @@ def test_an_account_that_is_removed_takes_no_mail_and_no_password(lab: RunningLa
     accounts.remove("gone@example.com")
     message = draft.new_message(sender="alice@example.com", to=["gone@example.com"], subject="x", body="x")
     context = trust.tls_context(lab.ca_file)
-    with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
+    with smtp.Smtp(
+        smtp.dial_to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context
+    ) as session:
         session.login("alice@example.com", lab.password("alice@example.com").reveal())
         with pytest.raises(smtplib.SMTPRecipientsRefused, match=r"5\.1\.1"):
             session.send_message(message)

@@ -137,7 +137,7 @@ def test_each_account_submits_as_itself_to_itself(lab: RunningLab, mechanism: st
     for address in every(lab):
         mark = secrets.token_hex(8)
         with smtp.Smtp(
-            smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context
+            smtp.dial_to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context
         ) as session:
             session.ehlo()
             session.user, session.password = address, lab.password(address).reveal()
@@ -154,7 +154,7 @@ def test_each_account_submits_as_itself_to_itself(lab: RunningLab, mechanism: st
 def test_each_account_gets_mail_from_outside_with_and_without_a_detail_and_nobody_may_forge_it(lab: RunningLab) -> None:
     sent: dict[str, list[str]] = {}
     wrong = []
-    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="localhost") as session:
         session.ehlo()
         for address in every(lab):
             local, _, domain = address.partition("@")
@@ -201,7 +201,7 @@ def test_a_mail_for_each_alias_and_for_nobody_is_delivered(lab: RunningLab) -> N
     nobody = f"nobody'`s`@{CATCH_ALL.partition('@')[2]}"
     leads = {alias.address: alias.targets[0] for alias in lab.defined.aliases} | {nobody: CATCH_ALL}
     wrong = []
-    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="localhost") as session:
         for alias, target in leads.items():
             mark = secrets.token_hex(8)
             try:
@@ -228,7 +228,7 @@ def test_each_account_is_written_to_and_writes_from_the_sender_s_machine(lab: Ru
 
 
 def test_the_journey_of_a_mail_to_each_is_found_by_its_address(lab: RunningLab) -> None:
-    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="localhost") as session:
         session.sendmail("someone@outside.test", every(lab), letter("someone@outside.test", "all", "to-all"))
     assert awaited(lab, {address: ["to-all"] for address in every(lab)}) == []
     (journey,) = tracing.of_lab(lab, "to-all@test")
@@ -266,7 +266,7 @@ def test_each_added_account_is_removed_with_its_mailbox(lab: RunningLab) -> None
     assert not set(ADDED) & set(mailboxes)
     assert set(DEFINED) <= set(mailboxes)
     for first in range(0, len(ADDED), 15):  # after twenty errors Postfix hangs up (postconf(5), smtpd_hard_error_limit)
-        with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
+        with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="localhost") as session:
             session.ehlo()
             session.command("MAIL FROM:<someone@outside.test>")
             for address in ADDED[first : first + 15]:

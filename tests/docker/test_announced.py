@@ -138,7 +138,7 @@ IMAP = {
 
 
 def test_every_capability_of_imap_is_taken_at_its_word(lab: RunningLab) -> None:
-    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="localhost") as session:
         session.sendmail(STRANGER, [BOB], MESSAGE)
     context, endpoint = trust.tls_context(lab.ca_file), lab.endpoints["imaps"]
     with imap.mailbox(endpoint, context, BOB, lab.password(BOB)) as box:

@@ -44,7 +44,7 @@ def test_a_broken_lab_turns_the_checks_of_what_is_broken_red(
             for id, says in broken.red.items()
         }
         with Bench(lab) as bench:
-            results = checks.run(bench, checks.chosen([*red, *case.green]), lambda result: None)
+            results = checks.run(bench, checks.select([*red, *case.green]), lambda result: None)
     wrong = []
     for result in results:
         if result.id not in red:

@@ -64,7 +64,9 @@ def test_reveal_prints_one_secret_to_standard_output_and_to_nothing_else(labs: L
 def log_in(lab: RunningLab, user: str, password: str) -> int:
     """Return the reply to AUTH on the submission port."""
     context = trust.tls_context(lab.ca_file)
-    with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
+    with smtp.Smtp(
+        smtp.dial_to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context
+    ) as session:
         try:
             return session.login(user, password)[0]
         except smtplib.SMTPAuthenticationError as error:

@@ -47,7 +47,7 @@ def accepted(lab: RunningLab, subject: str) -> str:
     """Submit a mail from alice to bob that Postfix accepts with 250; return its Message-ID."""
     message = draft.new_message(sender="alice@example.com", to=["bob@example.com"], subject=subject, body="Keep me.\n")
     smtp.submit(
-        smtp.to(lab.endpoints["submission"]),
+        smtp.dial_to(lab.endpoints["submission"]),
         trust.tls_context(lab.ca_file),
         "alice@example.com",
         lab.password("alice@example.com"),
@@ -87,7 +87,7 @@ def eventually(met: Callable[[], bool]) -> None:
 def greets(lab: RunningLab) -> bool:
     """Return whether Postfix greets on 587: a published port accepts connections before its server does."""
     try:
-        with smtp.to(lab.endpoints["submission"])() as connection:
+        with smtp.dial_to(lab.endpoints["submission"])() as connection:
             return connection.recv(4) == b"220 "
     except OSError:
         return False
@@ -98,7 +98,7 @@ def may_log_in(lab: RunningLab) -> bool:
     context = trust.tls_context(lab.ca_file)
     try:
         with smtp.Smtp(
-            smtp.to(lab.endpoints["submission"]), name="postfix", tls="starttls", context=context
+            smtp.dial_to(lab.endpoints["submission"]), name="postfix", tls="starttls", context=context
         ) as session:
             session.login("alice@example.com", lab.password("alice@example.com").reveal())
     except (smtplib.SMTPException, MailstackError, OSError):
@@ -120,7 +120,10 @@ def test_a_mail_that_waits_in_postfix_outlives_its_sigkill_and_arrives_once(lab:
     dovecot = container(lab, "dovecot")
     # Logged in while Dovecot lives, for it is whom Postfix asks; then the mail is taken, and waits.
     with smtp.Smtp(
-        smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=trust.tls_context(lab.ca_file)
+        smtp.dial_to(lab.endpoints["submission"]),
+        name="localhost",
+        tls="starttls",
+        context=trust.tls_context(lab.ca_file),
     ) as session:
         session.login("alice@example.com", lab.password("alice@example.com").reveal())
         message = draft.new_message(sender="alice@example.com", to=["bob@example.com"], subject="Wait", body="Wait.\n")
@@ -172,7 +175,9 @@ def test_of_mails_that_are_accepted_while_everything_is_killed_none_is_lost(lab:
     taken = []
     with (
         pytest.raises((smtplib.SMTPException, OSError)),
-        smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session,
+        smtp.Smtp(
+            smtp.dial_to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context
+        ) as session,
     ):
         session.login("alice@example.com", lab.password("alice@example.com").reveal())
         for number in range(200):

@@ -51,7 +51,7 @@ ROWS = {
     "theory: MIME": {"mime"},
     "theory: receiving": {"receiving"},
     "theory: many hops": {"hops"},
-    "who plays whom": {"lab", "roles"},
+    "the roles of the machines": {"lab", "roles"},
     "with relay.yaml": {"outside"},
 }
 

@@ -129,7 +129,7 @@ REDS = (
     Red(
         "mailname", r"the system mail name is other\.test, not example\.com", _postfix("sender", myorigin="other.test")
     ),
-    Red("credentials", r"not root's alone: 644 root", _readable_map),
+    Red("credentials", r"not private to root: 644 root", _readable_map),
     Red(
         "roles",
         r"587 offers AUTH in the clear",
@@ -168,7 +168,7 @@ REDS = (
         r"smtpd_tls_chain_files is “/etc/ssl/snakeoil\.pem”",
         _postfix("sender", smtpd_tls_chain_files="/etc/ssl/snakeoil.pem"),
     ),
-    Red("smtpd_tls_key_file", r"the key is not the certificate's", _another_key),
+    Red("smtpd_tls_key_file", r"the key does not belong to the certificate", _another_key),
     Red("smtpd_use_tls", r"smtpd_tls_security_level is “none”", _postfix("sender", smtpd_tls_security_level="none")),
     Red(
         "smtpd_tls_session_cache_database",
@@ -195,7 +195,7 @@ REDS = (
     ),
     Red(
         "answer",
-        r"it answers no mail, not the first one",
+        r"In-Reply-To is missing, not the first mail's Message-ID",
         _header("postfix", "/^In-Reply-To:/ IGNORE"),
         ("send", "arrive"),
     ),
@@ -213,13 +213,13 @@ REDS = (
     ),
     Red(
         "hops",
-        r"the stations are postfix\.example\.com, dovecot",
+        r"the hops are postfix\.example\.com, dovecot",
         _header("postfix", "/^Received: by sender/ IGNORE"),
         ("send", "arrive"),
     ),
     Red(
         "store-and-forward",
-        r"postfix was not told that the next station has it",
+        r"postfix got no confirmation from the next hop",
         _postfix("postfix", virtual_transport="discard:"),
         ("send",),
     ),
@@ -232,7 +232,7 @@ REDS = (
     Red("dialogue", r"the provider refused: bob@example\.com bounced", _postfix("sender", smtp_sasl_auth_enable="no")),
     Red(
         "mime",
-        r"what arrived are other bytes",
+        r"the bytes that arrived are not those",
         _postfix("postfix", body_checks="regexp:{ {/^iVBORw0KGgo(.*)$$/ REPLACE iVBORw0KGgA$1} }"),
     ),
     Red("receiving", r"a mail is listed without its sender or its subject", _nameless_mail, ("send", "arrive")),

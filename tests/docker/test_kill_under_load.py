@@ -12,7 +12,7 @@ from mailstack.actions import queues, sending
 from mailstack.errors import MailstackError
 from mailstack.lab.running import RunningLab
 from mailstack.load.ledger import Outcome
-from mailstack.load.performance import Now, perform
+from mailstack.load.performance import LoadProgress, perform
 from mailstack.load.plan import Plan
 from mailstack.model import Deadline
 from mailstack.protocol import imap, trust
@@ -42,7 +42,7 @@ class Kill:
         self._lab, self._service, self._before = lab, service, before
         self.taken = -1  # when it happened
 
-    def __call__(self, now: Now) -> None:
+    def __call__(self, now: LoadProgress) -> None:
         if self.taken >= 0:
             with suppress(MailstackError):  # Postfix has only just been started: the next time, then
                 queues.flush(self._lab.engine, queues.containers(self._lab))
@@ -57,22 +57,22 @@ class Kill:
 def performed(lab: RunningLab, service: str, before: Callable[[], None] = lambda: None) -> Outcome:
     """Run a load in which a service is killed. All accepted mails must be in the mailboxes, and nowhere else."""
     kill = Kill(lab, service, before)
-    outcome = perform(lab, PLAN, live=kill)
+    outcome = perform(lab, PLAN, on_progress=kill)
     assert KILLED_AFTER <= kill.taken < 400, kill.taken
-    assert len(outcome.posted) >= kill.taken
+    assert len(outcome.accepted) >= kill.taken
     assert outcome.lost == () and outcome.waiting == {} and outcome.unseen == 0, outcome.json()
-    assert outcome.delivered == len(outcome.posted)
+    assert outcome.delivered == len(outcome.accepted)
     assert set(outcome.doubled.values()) <= {2} and len(outcome.doubled) <= SIDE_BY_SIDE, outcome.doubled
     return outcome
 
 
 def test_postfix_is_killed_and_no_mail_that_it_took_is_lost(lab: RunningLab) -> None:
     """Its clients' connections are gone with it: they have fewer mails taken than they wanted to send."""
-    assert KILLED_AFTER <= len(performed(lab, "postfix").posted) < 400
+    assert KILLED_AFTER <= len(performed(lab, "postfix").accepted) < 400
 
 
 def test_dovecot_is_killed_and_no_mail_is_lost_nor_refused(lab: RunningLab) -> None:
-    assert len(performed(lab, "dovecot").posted) == 400
+    assert len(performed(lab, "dovecot").accepted) == 400
 
 
 def test_the_sender_is_killed_and_the_mails_it_had_arrive_once(lab: RunningLab) -> None:
@@ -86,7 +86,7 @@ def test_the_sender_is_killed_and_the_mails_it_had_arrive_once(lab: RunningLab) 
             sending.from_sender(lab, letter, message_id)
 
     outcome = performed(lab, "sender", submit)
-    assert len(outcome.posted) == 400 and outcome.doubled == {}  # the load does not pass it
+    assert len(outcome.accepted) == 400 and outcome.doubled == {}  # the load does not pass it
     with imap.mailbox(
         lab.endpoints["imaps"], trust.tls_context(lab.ca_file), "bob@example.com", lab.password("bob@example.com")
     ) as box:

@@ -21,7 +21,7 @@ from mailstack.cli.load import verdict
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
 from mailstack.lab.running import RunningLab
 from mailstack.load.ledger import Outcome
-from mailstack.load.performance import Now, perform
+from mailstack.load.performance import LoadProgress, perform
 from mailstack.load.plan import Plan
 from mailstack.model import Deadline
 from mailstack.protocol import imap, smtp, trust
@@ -54,7 +54,7 @@ def with_mishap(lab: RunningLab, plan: Plan, *argv: str, user: str = "") -> Outc
     """Run a load; after the first mail has arrived, run a command in Dovecot's container. USER is the mailbox."""
     done: list[int] = []
 
-    def live(now: Now) -> None:
+    def live(now: LoadProgress) -> None:
         if now.delivered and not done:
             (box,) = (account.address for account in Accounts(lab).added())
             words = [word.replace("USER", box) for word in argv]
@@ -62,7 +62,7 @@ def with_mishap(lab: RunningLab, plan: Plan, *argv: str, user: str = "") -> Outc
             assert result.code == 0, result
             done.append(1)
 
-    outcome = perform(lab, plan, live=live)
+    outcome = perform(lab, plan, on_progress=live)
     assert done
     return outcome
 
@@ -97,15 +97,15 @@ def test_of_a_load_nothing_is_lost_and_nothing_is_doubled(lab: RunningLab) -> No
 
 def test_a_rate_is_kept_and_the_seconds_end_it(lab: RunningLab) -> None:
     outcome = perform(lab, Plan(seconds=1.0, rate=20.0, connections=2, mailboxes=2))
-    assert 0 < len(outcome.posted) <= 20 and verdict(outcome) is None  # without a rate: hundreds
-    assert outcome.posted[-1].begun - outcome.posted[0].begun <= 1.0
+    assert 0 < len(outcome.accepted) <= 20 and verdict(outcome) is None  # without a rate: hundreds
+    assert outcome.accepted[-1].started - outcome.accepted[0].started <= 1.0
 
 
 def test_mails_that_are_too_large_are_refused_and_counted_with_the_reply(lab: RunningLab) -> None:
     outcome = perform(lab, Plan(messages=100, size=11 * 1024**2, connections=2, mailboxes=2))
     ((reply, count),) = outcome.refused.items()
     assert reply.startswith("552 5.3.4") and count == 6  # each connection gives up after three
-    assert outcome.posted == () and isinstance(verdict(outcome), CheckFailed)
+    assert outcome.accepted == () and isinstance(verdict(outcome), CheckFailed)
 
 
 def test_a_mail_that_disappears_is_seen_to_be_lost(lab: RunningLab) -> None:
@@ -127,7 +127,7 @@ def test_connections_that_are_refused_are_told(lab: RunningLab) -> None:
         for _ in range(45):
             other = others.enter_context(socket.create_connection((submission.host, submission.port)))
             assert other.recv(100).startswith(b"220")
-        with pytest.raises(InputError, match=r"Postfix takes 5 connections of the 8 asked for: 421 4\.7\.0"):
+        with pytest.raises(InputError, match=r"Postfix accepts only 5 of the 8 requested connections: 421 4\.7\.0"):
             perform(lab, Plan(messages=60, connections=8, mailboxes=1))
 
 
@@ -152,7 +152,7 @@ def test_who_interrupts_it_gets_what_was_measured(lab: RunningLab) -> None:
 @pytest.mark.parametrize("together", [True, False], ids=["pipelining", "one-by-one"])
 def test_after_a_refusal_the_connection_takes_the_next_mail(lab: RunningLab, together: bool) -> None:
     context = trust.tls_context(lab.ca_file)
-    dial, user = smtp.to(lab.endpoints["submission"]), "alice@example.com"
+    dial, user = smtp.dial_to(lab.endpoints["submission"]), "alice@example.com"
     with smtp.Smtp(dial, name="localhost", tls="starttls", context=context) as session:
         session.login(user, lab.password(user).reveal())
         if not together:
@@ -177,7 +177,7 @@ def test_mails_that_wait_in_the_queue_are_told_with_their_reason(lab: RunningLab
     dovecot = lab.service("dovecot").container
 
     def progress(text: str) -> None:
-        if text == "making the connections":
+        if text == "opening the connections":
             assert lab.engine.execute(dovecot, ["doveadm", "service", "stop", "lmtp"]).code == 0
 
     try:

@@ -141,7 +141,11 @@ Connect = Callable[[Bench], smtp.Smtp]
 def published(name: str, tls: smtp.Tls) -> Connect:
     """Connect from this machine to a published port."""
     return lambda bench: smtp.Smtp(
-        smtp.to(bench.lab.endpoints[name]), name="localhost", tls=tls, context=bench.trusting, helo="example.com"
+        smtp.dial_to(bench.lab.endpoints[name]),
+        name="localhost",
+        tls=tls,
+        context=bench.lab_context,
+        helo="example.com",
     )
 
 

@@ -115,7 +115,7 @@ def test_decisions_are_fixtures_and_a_lab_can_be_kept(run: Run, labs: Labs) -> N
         send(smtp_settings, shop.address, "hello", sender="noreply@shop.test")
         shop.wait_for_message(sender="noreply@shop.test")
         assert {result.verdict for result in mailstack_checks("tls")} == {"pass"}
-        with pytest.raises(AssertionError, match="came to .* within 50 ms"):
+        with pytest.raises(AssertionError, match="arrived for .* within 50 ms"):
             mailbox.wait_for_message()
         pytest.fail(mailstack_lab.name)
 """

@@ -55,7 +55,7 @@ def load(lab: RunningLab, messages: int = MAILS, rate: float = 60.0) -> Outcome:
 
 def size_of(lab: RunningLab, service: str) -> int:
     """Return the bytes that the engine keeps of a service's log."""
-    return rotation.written([lab.engine.logs(lab.service(service).container, timestamps=True).encode()])
+    return rotation.stored_size([lab.engine.logs(lab.service(service).container, timestamps=True).encode()])
 
 
 def test_every_log_has_its_limits_which_are_those_of_the_document(labs: Labs) -> None:
@@ -71,7 +71,7 @@ def test_every_log_has_its_limits_which_are_those_of_the_document(labs: Labs) ->
 
 def test_a_load_that_rotates_the_logs_is_counted_to_the_last_mail_and_the_logs_stay_bounded(lab: RunningLab) -> None:
     outcome = load(lab)
-    assert (len(outcome.posted), outcome.delivered, outcome.lost, outcome.doubled) == (MAILS, MAILS, (), {})
+    assert (len(outcome.accepted), outcome.delivered, outcome.lost, outcome.doubled) == (MAILS, MAILS, (), {})
     assert outcome.trouble == ()
     for service in ("postfix", "dovecot"):
         assert SIZES[service] * (FILES - 1) * 0.98 <= size_of(lab, service) <= SIZES[service] * FILES + 1000
@@ -95,7 +95,7 @@ def test_every_line_is_followed_once_while_logs_rotate(lab: RunningLab) -> None:
     threading.Thread(target=read, daemon=True).start()
     try:
         assert begun.wait(30)
-        posted = load(lab).posted
+        posted = load(lab).accepted
         last.append(queue_id(posted[-1].reply))
         if not any(f"{last[0]}: removed" in line for line in lines):
             assert ended.wait(30)

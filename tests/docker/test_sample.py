@@ -47,4 +47,4 @@ def test_they_fail_where_the_shop_is_broken(copy: Path) -> None:
     (copy / "shop.py").write_text(source.replace("/confirm?token=", "/?token="))
     done = run(copy, "-k", "link_confirms")
     assert "1 failed" in done.stdout and done.returncode == 1, done.stdout + done.stderr
-    assert "there are: https://shop.example/?token=" in done.stdout
+    assert "its links: https://shop.example/?token=" in done.stdout

@@ -232,7 +232,7 @@ def test_what_a_server_has_repeated_is_blotted_out_of_all_that_is_shown(labs: La
         sender = lab.service("sender").container
         done = lab.engine.execute(sender, ["sh", "-c", "postconf -e defer_transports=smtp && postfix reload"])
         assert done.code == 0, done.stderr
-        with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
+        with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="localhost") as session:
             session.ehlo()
             for value in (needle.decode() for needle in search.needles if needle.isascii() and b"\0" not in needle):
                 if len(value) > 40 or set(value) & set("/+="):

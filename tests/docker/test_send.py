@@ -100,7 +100,7 @@ def test_one_that_is_taken_by_submission_and_returned_later_is_no_success(lab: R
 
 def test_an_answer_to_nobody_is_no_success(lab: RunningLab) -> None:
     message = draft.new_message(sender=OUTSIDE, to=["bob@example.com"], subject="from outside", body="Answer me.")
-    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="localhost") as session:
+    with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="localhost") as session:
         session.send_message(message, OUTSIDE, ["bob@example.com"])
     context, password = trust.tls_context(lab.ca_file), lab.password("bob@example.com")
     with imap.mailbox(lab.endpoints["imaps"], context, "bob@example.com", password) as box:

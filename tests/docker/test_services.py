@@ -148,7 +148,7 @@ def test_a_mail_in_the_gateways_queue_is_listed_tried_again_and_traced(lab: Runn
         assert [each["status"] for each in journey["recipients"]] == ["waiting"]
         assert journey["recipients"][0]["next_try"]
     deadline = Deadline.after(20)
-    while not smtp.greets(smtp.to(lab.endpoints["smtp"]), b"QUIT\r\n"):
+    while not smtp.greets(smtp.dial_to(lab.endpoints["smtp"]), b"QUIT\r\n"):
         assert not deadline.passed()
     assert len(answer("queue", "-n", lab.name, "flush")["done"]) == 1
     assert answer("queue", "-n", lab.name, "wait")["met"]

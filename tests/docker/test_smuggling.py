@@ -68,7 +68,7 @@ def on_the_sender(tls: smtp.Tls) -> Connect:
 
     def connect(bench: Bench) -> Smtp:
         dial = bench.dial("127.0.0.1", 25)
-        session = smtp.Smtp(dial, name="localhost", tls=tls, context=bench.trusting, helo="client.test")
+        session = smtp.Smtp(dial, name="localhost", tls=tls, context=bench.lab_context, helo="client.test")
         session.ehlo()
         return session
 

@@ -62,7 +62,7 @@ def start_again(lab: RunningLab, dovecot: str) -> None:
     """Start Dovecot, and make Postfix reconnect to it."""
     lab.engine.start(dovecot)
     deadline = Deadline.after(20)
-    while not smtp.greets(smtp.to(lab.endpoints["imap"]), b"a LOGOUT\r\n"):
+    while not smtp.greets(smtp.dial_to(lab.endpoints["imap"]), b"a LOGOUT\r\n"):
         assert not deadline.passed()
     lab.engine.signal(lab.service("postfix").container, "HUP")
 
@@ -163,7 +163,7 @@ def test_a_mail_that_waits_says_why_and_when_it_is_tried_again(
 def submit(lab: RunningLab, to: str) -> str:
     """Submit a mail on port 25, which needs no password and so no Dovecot; return its Message-ID without brackets."""
     message = draft.new_message(sender="visitor@elsewhere.example", to=[to], subject="traced", body="…")
-    with smtp.Smtp(smtp.to(lab.endpoints["smtp"]), name="postfix") as session:
+    with smtp.Smtp(smtp.dial_to(lab.endpoints["smtp"]), name="postfix") as session:
         assert session.send_message(message, "visitor@elsewhere.example", [to]) == {}
     return str(message["Message-ID"]).strip("<>")
 

@@ -115,7 +115,9 @@ def test_of_many_mails_at_once_none_is_overlooked(lab: RunningLab, name: str) ->
     watch = Watch("-n", name, "bob@example.com", "--json", "--count", "30", "--timeout", "30s")
     context = trust.tls_context(lab.ca_file)
     student = "student@example.com"
-    with smtp.Smtp(smtp.to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context) as session:
+    with smtp.Smtp(
+        smtp.dial_to(lab.endpoints["submission"]), name="localhost", tls="starttls", context=context
+    ) as session:
         session.login(student, lab.password(student).reveal())
         for number in range(30):
             session.send_message(written(f"<many{number}@example.com>"), student, ["bob@example.com"])

@@ -137,11 +137,11 @@ def test_a_line_is_read_in_a_time_that_grows_with_its_length(head: str, unit: st
     def seconds(size: int) -> float:
         text = head + unit * (size // len(unit))
         begun = time.process_time()
-        events.of(lines.parse(text))
+        events.parse_event(lines.parse(text))
         events.tls_of(text)
         collect.names(text)
-        collect.begins(text)
-        collect.tried(text)
+        collect.received_id(text)
+        collect.attempted_id(text)
         failures.recognise(text)
         return time.process_time() - begun
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mailstack import checks
-from mailstack.checks import Check, Turn
+from mailstack.checks import Check, Concurrency
 from mailstack.checks.judging import NotApplicable, Unmet, expect
 from mailstack.errors import CheckFailed, InputError
 from mailstack.model import CheckResult, Verdict
@@ -31,8 +31,8 @@ class Bench:
 BENCH: Any = Bench()
 
 
-def check(function: Any, name: str = "a.b", turn: Turn = Turn.BESIDE) -> Check:
-    return Check(name, "a title", "RFC 1", function, turn)
+def check(function: Any, name: str = "a.b", concurrency: Concurrency = Concurrency.PARALLEL) -> Check:
+    return Check(name, "a title", "RFC 1", function, concurrency)
 
 
 def raising(error: Exception) -> Any:
@@ -55,13 +55,13 @@ def test_every_family_of_the_issue_is_there() -> None:
 
 
 def test_checks_are_chosen_by_id_and_by_family() -> None:
-    assert [each.id for each in checks.chosen(["queue"])] == ["queue.dovecot-stopped"]
-    assert [each.id for each in checks.chosen(["auth.plain-587"])] == ["auth.plain-587"]
+    assert [each.id for each in checks.select(["queue"])] == ["queue.dovecot-stopped"]
+    assert [each.id for each in checks.select(["auth.plain-587"])] == ["auth.plain-587"]
 
 
 def test_an_unknown_check_is_refused() -> None:
-    with pytest.raises(InputError, match=r"no check 'auth\.nonsense'"):
-        checks.chosen(["auth.nonsense"])
+    with pytest.raises(InputError, match=r"unknown check 'auth\.nonsense'"):
+        checks.select(["auth.nonsense"])
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_checks_run_side_by_side_in_turn_and_alone_and_come_back_in_order() -> N
         return function
 
     wanted = [
-        check(noted("alone"), "q.1", Turn.ALONE),
-        check(noted("first"), "s.1", Turn.SENDER),
-        check(noted("second"), "s.2", Turn.SENDER),
+        check(noted("alone"), "q.1", Concurrency.EXCLUSIVE),
+        check(noted("first"), "s.1", Concurrency.SENDER),
+        check(noted("second"), "s.2", Concurrency.SENDER),
         check(beside, "b.1"),
         check(beside, "b.2"),
     ]

@@ -53,7 +53,7 @@ def journeys(log: tuple[str, ...], query: str, limit: int = collect.MESSAGES) ->
 
     found = collect.search(read, query, limit)
     every = assemble.assemble(collect.collect(read, found.seeds, found.refusals))
-    return [each for each in every if not found.name or each.goes_by(found.name)]
+    return [each for each in every if not found.name or each.is_named(found.name)]
 
 
 @cache
@@ -65,7 +65,7 @@ def everything(name: str) -> tuple[Journey, ...]:
 def the(name: str, message: dict[str, Any]) -> Journey:
     """Return the only journey of a message."""
     query = message["query"].strip("<>")
-    found = [each for each in everything(name) if each.goes_by(query)]
+    found = [each for each in everything(name) if each.is_named(query)]
     found = found or journeys(lines(name), query)  # a text
     assert len(found) == 1, [each.sentence() for each in found]
     return found[0]
@@ -109,7 +109,7 @@ def test_the_reason_of_a_failure_is_in_its_journey(name: str) -> None:
     said = [event.reply or event.what for journey in journeys for event in journey.events]
     assert fault in {found.id for text in said if (found := recognise(text))}, said
     if [outcome.status in ARRIVED for each in journeys for outcome in each.outcomes] == [False]:
-        assert journeys[0].fault is not None and journeys[0].fault.id == fault, journeys[0].fault
+        assert journeys[0].failure is not None and journeys[0].failure.id == fault, journeys[0].failure
 
 
 @pytest.mark.parametrize("name", NAMES)

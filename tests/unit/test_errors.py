@@ -78,9 +78,9 @@ def test_the_command_line_shows_all_of_an_error(capsys: pytest.CaptureFixture[st
 
 
 def test_the_plugin_shows_all_of_an_error() -> None:
-    from mailstack.plugin import _for_people
+    from mailstack.plugin import _without_traceback
 
-    with pytest.raises(pytest.fail.Exception) as caught, _for_people():
+    with pytest.raises(pytest.fail.Exception) as caught, _without_traceback():
         raise whole()
     assert caught.value.msg == f"mailstack: {TEXT}"
 

@@ -12,16 +12,16 @@ from typing import Any, cast
 import pytest
 
 from mailstack.checks.judging import Unmet
-from mailstack.checks.logs import about
+from mailstack.checks.logs import mail_lines
 from mailstack.experiment.machines import parse_settings
 from mailstack.experiment.mailbox import picture
-from mailstack.experiment.models import not_kept
+from mailstack.experiment.models import forwarding_violation
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.settings import SETTINGS, fits
-from mailstack.experiment.talk import misfit
-from mailstack.experiment.theory import odd_lines, parse_hops, split
+from mailstack.experiment.talk import smtp_violation
+from mailstack.experiment.theory import malformed_lines, parse_hops, split
 from mailstack.model import Json
-from mailstack.protocol.transcript import Dialogue, Said, annotate
+from mailstack.protocol.transcript import Dialogue, RecordedLine, annotate
 from mailstack.trace.events import Event
 from mailstack.trace.journey import Journey
 from mailstack.trace.lines import Line
@@ -80,10 +80,10 @@ def test_the_lines_of_a_mail_are_found_by_its_queue_id() -> None:
         "postfix/qmgr[3]: AAAAA1: removed\n"
         "postfix/qmgr[3]: BBBBB2: removed\n"
     )
-    lines, hit = about(log.splitlines(), "<1@b>", ": removed")
+    lines, hit = mail_lines(log.splitlines(), "<1@b>", ": removed")
     assert [line.partition("]: ")[2][:6] for line in lines] == ["AAAAA1"] * 3
     assert hit == "postfix/qmgr[3]: AAAAA1: removed"
-    assert about(log.splitlines(), "<1@", "removed") == ([], "")
+    assert mail_lines(log.splitlines(), "<1@", "removed") == ([], "")
 
 
 def test_a_message_is_taken_apart_at_its_first_empty_line() -> None:
@@ -93,10 +93,10 @@ def test_a_message_is_taken_apart_at_its_first_empty_line() -> None:
 
 
 def test_a_line_that_is_no_field_does_not_belong_in_a_header() -> None:
-    assert odd_lines(b"A: b\r\n folded\r\nX-Y:z\r\n") == []
-    assert odd_lines(b"A: b\r\nno field\r\n") == ["no field"]
-    assert odd_lines(b"A: b\nC: d\r\n") == []  # one line, for who reads CR LF
-    assert odd_lines(b"From x\r\n") == ["From x"]
+    assert malformed_lines(b"A: b\r\n folded\r\nX-Y:z\r\n") == []
+    assert malformed_lines(b"A: b\r\nno field\r\n") == ["no field"]
+    assert malformed_lines(b"A: b\nC: d\r\n") == []  # one line, for who reads CR LF
+    assert malformed_lines(b"From x\r\n") == ["From x"]
 
 
 def test_hops_are_read_from_received_fields_the_first_one_first() -> None:
@@ -149,29 +149,29 @@ S 221 2.0.0 Bye"""
 
 def _talk(text: str) -> Dialogue:
     speakers = {"C": "client", "S": "server"}
-    said = [Said(speakers[line[0]], line[2:]) for line in text.split("\n")]  # type: ignore[arg-type]
+    said = [RecordedLine(speakers[line[0]], line[2:]) for line in text.split("\n")]  # type: ignore[arg-type]
     return annotate(said, client="sender", server="postfix:587")
 
 
 def test_a_dialogue_as_smtp_has_it_is_one_also_when_nobody_waits_for_the_farewell() -> None:
-    assert misfit(_talk(TALK)) == ""
-    assert misfit(_talk(TALK.removesuffix("\nS 221 2.0.0 Bye"))) == ""
+    assert smtp_violation(_talk(TALK)) == ""
+    assert smtp_violation(_talk(TALK.removesuffix("\nS 221 2.0.0 Bye"))) == ""
 
 
 @pytest.mark.parametrize(
     ("was", "now", "says"),
     [
-        ("C STARTTLS\nS 220 2.0.0 Ready to start TLS\n", "", "there is no tls in it"),
-        ("C AUTH PLAIN AHgAeQ==\nS 235 2.7.0 Authentication successful\n", "", "there is no auth in it"),
+        ("C STARTTLS\nS 220 2.0.0 Ready to start TLS\n", "", "the stage “tls” is missing"),
+        ("C AUTH PLAIN AHgAeQ==\nS 235 2.7.0 Authentication successful\n", "", "the stage “auth” is missing"),
         ("S 250 2.1.5 Ok\n", "", "requests have"),
         ("C \nC text\n", "", "0 messages with a header, an empty line and a body"),
-        ("S 250 2.1.5 Ok", "S what", "a reply has no number that is known: what"),
-        ("C QUIT\n", "", "there is no quit in it"),
+        ("S 250 2.1.5 Ok", "S what", "a reply has an unknown code: what"),
+        ("C QUIT\n", "", "the stage “quit” is missing"),
     ],
 )
 def test_a_dialogue_that_lacks_something_is_told_what(was: str, now: str, says: str) -> None:
     assert was in TALK
-    assert says in misfit(_talk(TALK.replace(was, now)))
+    assert says in smtp_violation(_talk(TALK.replace(was, now)))
 
 
 def _event(service: str, kind: str, at: float, **more: Any) -> Event:
@@ -196,22 +196,22 @@ def _journey(*events: Event) -> Journey:
 
 
 def test_each_station_kept_a_mail_that_it_removed_after_the_next_one_had_it() -> None:
-    assert not_kept(_journey(*EVENTS)) == ""
+    assert forwarding_violation(_journey(*EVENTS)) == ""
 
 
 @pytest.mark.parametrize(
     ("events", "says"),
     [
-        ((*EVENTS[:2], EVENTS[3], EVENTS[2], *EVENTS[4:]), "sender removed it before the next station had it"),
-        ((*EVENTS[:2], replace(EVENTS[2], next_id="C3"), *EVENTS[3:]), "sender was not told"),
-        ((*EVENTS[:2], replace(EVENTS[2], status="deferred"), *EVENTS[3:]), "sender was not told"),
-        ((*EVENTS[:4], *EVENTS[5:]), "postfix was not told"),
+        ((*EVENTS[:2], EVENTS[3], EVENTS[2], *EVENTS[4:]), "sender removed it before the next hop had it"),
+        ((*EVENTS[:2], replace(EVENTS[2], next_id="C3"), *EVENTS[3:]), "sender got no confirmation"),
+        ((*EVENTS[:2], replace(EVENTS[2], status="deferred"), *EVENTS[3:]), "sender got no confirmation"),
+        ((*EVENTS[:4], *EVENTS[5:]), "postfix got no confirmation"),
         (EVENTS[:6], "postfix still has it"),
-        ((EVENTS[0], *EVENTS[2:]), "sender was not told"),
+        ((EVENTS[0], *EVENTS[2:]), "sender got no confirmation"),
     ],
 )
 def test_a_station_that_let_go_of_a_mail_is_named(events: tuple[Event, ...], says: str) -> None:
-    assert not_kept(_journey(*events)).startswith(says)
+    assert forwarding_violation(_journey(*events)).startswith(says)
 
 
 def test_the_picture_is_a_png_of_its_size() -> None:

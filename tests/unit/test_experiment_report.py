@@ -15,7 +15,7 @@ from mailstack.errors import CheckFailed, InputError
 from mailstack.experiment import folder
 from mailstack.experiment.scene import Scene
 from mailstack.model import Json
-from mailstack.protocol.transcript import Said, annotate
+from mailstack.protocol.transcript import RecordedLine, annotate
 from mailstack.secret import Secret, blot, new_password
 from mailstack.storage import directories
 
@@ -149,6 +149,10 @@ def test_where_nothing_was_shown_there_is_a_report_all_the_same() -> None:
 
 
 def test_a_transcript_says_who_said_what() -> None:
-    said = [Said("server", "220 hello"), Said("client", "QUIT"), Said("server", "221 2.0.0 Bye")]
+    said = [
+        RecordedLine("server", "220 hello"),
+        RecordedLine("client", "QUIT"),
+        RecordedLine("server", "221 2.0.0 Bye"),
+    ]
     text = folder.transcript(annotate(said, client="sender", server="postfix:587").json())
     assert text == "C: sender, S: postfix:587\n\nS: 220 hello\nC: QUIT\nS: 221 2.0.0 Bye\n"

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from mailstack.checks.exposure import answering, listeners
+from mailstack.checks.exposure import listeners, reachable
 
 TABLES = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -33,4 +33,4 @@ def test_what_accepts_a_connection_answers_and_what_refuses_it_does_not() -> Non
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         there, gone = server.getsockname(), closed.getsockname()
-        assert answering({there, gone}) == {there}
+        assert reachable({there, gone}) == {there}

@@ -150,7 +150,7 @@ def test_lmtp_that_is_not_there_is_recognised_at_an_address_and_at_a_path(reason
 @given(some.text())
 def test_recognising_never_fails(text: str) -> None:
     failures.recognise(text)
-    failures.written(text)
+    failures.timestamp(text)
 
 
 def test_every_entry_says_why_what_to_do_and_where_that_is_written() -> None:
@@ -174,8 +174,8 @@ def test_the_document_has_every_entry_and_what_it_shows_is_recognised_as_it() ->
 
 def test_each_failure_in_a_log_is_told_once_with_its_times_and_one_line() -> None:
     later = PASSWORD.replace("21:31:17", "21:40:00")
-    (seen,) = failures.seen([WELL[0], PASSWORD, *WELL, later])
-    assert (seen.fault.id, seen.count, seen.example) == ("wrong-password", 2, PASSWORD)
+    (seen,) = failures.find_failures([WELL[0], PASSWORD, *WELL, later])
+    assert (seen.failure.id, seen.count, seen.example) == ("wrong-password", 2, PASSWORD)
     assert (seen.first, seen.last) == ("Nov 23 21:31:17", "Nov 23 21:40:00")
 
 
@@ -190,7 +190,7 @@ def test_each_failure_in_a_log_is_told_once_with_its_times_and_one_line() -> Non
     ],
 )
 def test_a_line_s_time_is_told_as_it_is_written(line: str, written: str) -> None:
-    assert failures.written(line) == written
+    assert failures.timestamp(line) == written
 
 
 # ── the command ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -230,7 +230,7 @@ def test_what_is_raised_while_a_mailbox_is_open_is_not_taken_for_its_connection(
 def test_what_goes_wrong_with_a_mailbox_s_connection_is_its_own(error: OSError) -> None:
     import imaplib
 
-    kind = imap._kind()
+    kind = imap._connection_class()
     client: Any = kind._get_mailbox_client.__closure__[0].cell_contents
 
     class Broken(io.RawIOBase):

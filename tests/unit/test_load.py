@@ -14,32 +14,34 @@ from hypothesis import strategies as st
 
 from mailstack.cli.load import live, verdict
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted
-from mailstack.load.arrivals import saved
-from mailstack.load.ledger import Outcome, Percentiles, Posted, Seen, nearest_rank, queue_id, settle
-from mailstack.load.performance import Now
+from mailstack.load.arrivals import parse_saved
+from mailstack.load.ledger import Observations, Outcome, Percentiles, SentMail, nearest_rank, queue_id, settle
+from mailstack.load.performance import LoadProgress
 from mailstack.load.plan import END, LARGEST, Mails, Plan, body
 
 JSON = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 BOXES = ("a@example.com", "b@example.com")
 
 
-def posted(number: int, code: int = 250, reply: str = "", box: str = "") -> Posted:
+def posted(number: int, code: int = 250, reply: str = "", box: str = "") -> SentMail:
     """Return a mail whose submission began at second 100 + number and was answered a tenth of a second later."""
     recipient = box or BOXES[number % 2]
     words = reply or (f"2.0.0 Ok: queued as {number:010X}" if code == 250 else "5.3.4 Too large")
-    return Posted(f"<{number}@example.com>", recipient, 100.0 + number, 100.1 + number, code, words)
+    return SentMail(f"<{number}@example.com>", recipient, 100.0 + number, 100.1 + number, code, words)
 
 
-def seen(*copies: int, saved: bool = True, **more: dict[tuple[str, str], str]) -> Seen:
+def seen(*copies: int, saved: bool = True, **more: dict[tuple[str, str], str]) -> Observations:
     """Return mails by number, as often as they are in their mailbox."""
     boxes: dict[str, dict[str, int]] = {box: {} for box in BOXES}
     for number, count in enumerate(copies):
         boxes[BOXES[number % 2]][f"<{number}@example.com>"] = count
     times = {f"<{n}@example.com>": 100.3 + n for n, count in enumerate(copies) if count} if saved else {}
-    return Seen(times, boxes, more.get("waiting", {}))
+    return Observations(times, boxes, more.get("waiting", {}))
 
 
-def outcome(mails: list[Posted], what: Seen, *, interrupted: bool = False, trouble: tuple[str, ...] = ()) -> Outcome:
+def outcome(
+    mails: list[SentMail], what: Observations, *, interrupted: bool = False, trouble: tuple[str, ...] = ()
+) -> Outcome:
     return settle("lab", Plan(), mails, what, connected=8, ended=200.0, interrupted=interrupted, trouble=trouble)
 
 
@@ -68,7 +70,7 @@ def test_a_mail_that_is_there_twice_is_doubled_and_delivered() -> None:
 
 def test_copies_in_two_mailboxes_are_two() -> None:
     boxes = {BOXES[0]: {"<0@example.com>": 1}, BOXES[1]: {"<0@example.com>": 1}}
-    assert outcome([posted(0)], Seen({}, boxes)).doubled == {"<0@example.com>": 2}
+    assert outcome([posted(0)], Observations({}, boxes)).doubled == {"<0@example.com>": 2}
 
 
 def test_a_mail_in_the_queue_waits_with_its_reason_and_is_not_lost() -> None:
@@ -89,19 +91,19 @@ def test_refused_mails_are_counted_by_their_reply_and_never_lost() -> None:
     mails = [posted(0), posted(1, 552), posted(2, 552), posted(3, 0, "the connection was lost: …")]
     found = outcome(mails, seen(1, 0, 0, 0))
     assert found.refused == {"552 5.3.4 Too large": 2, "the connection was lost: …": 1}
-    assert len(found.posted) == 1 and found.lost == ()
+    assert len(found.accepted) == 1 and found.lost == ()
     assert isinstance(verdict(found), CheckFailed)
 
 
 def test_mailboxes_that_could_not_be_read_lose_nothing_but_are_told() -> None:
-    found = outcome([posted(0), posted(1)], Seen({}, {BOXES[0]: {"<0@example.com>": 1}}), trouble=("no IMAP",))
+    found = outcome([posted(0), posted(1)], Observations({}, {BOXES[0]: {"<0@example.com>": 1}}), trouble=("no IMAP",))
     assert (found.delivered, found.unseen, found.lost) == (1, 1, ())
     assert isinstance(verdict(found), HostError)
 
 
 def test_what_may_be_in_a_queue_that_could_not_be_looked_into_is_not_lost() -> None:
     boxes = {BOXES[0]: {"<0@example.com>": 1}, BOXES[1]: dict[str, int]()}
-    found = outcome([posted(0), posted(1)], Seen({}, boxes, None))
+    found = outcome([posted(0), posted(1)], Observations({}, boxes, None))
     assert (found.delivered, found.unseen, found.lost) == (1, 1, ())
 
 
@@ -139,7 +141,7 @@ def test_every_mail_is_in_one_column(fates: list[str]) -> None:
             )
         if fate == "waits":
             waiting[queue_id(each.reply), each.recipient] = ""
-    found = outcome(mails, Seen({}, copies, waiting))
+    found = outcome(mails, Observations({}, copies, waiting))
     assert found.delivered == fates.count("there") + fates.count("twice")
     assert len(found.doubled) == fates.count("twice")
     assert len(found.lost) == fates.count("lost")
@@ -160,7 +162,7 @@ def test_a_percentile_is_a_value_that_so_many_are_not_above(values: list[float],
 def test_percentiles_of_a_hundred_values_are_those_in_their_places() -> None:
     found = Percentiles.of(n / 1000 for n in range(1, 101))
     assert found is not None
-    assert [round(each, 6) for each in (found.p50, found.p95, found.p99, found.most)] == [50, 95, 99, 100]
+    assert [round(each, 6) for each in (found.p50, found.p95, found.p99, found.maximum)] == [50, 95, 99, 100]
 
 
 @given(st.integers(2, 5000))
@@ -197,7 +199,7 @@ def test_a_rate_says_when_each_mail_is_due() -> None:
 
 
 def test_a_load_has_an_end_and_a_size_that_fits_into_memory() -> None:
-    with pytest.raises(InputError, match="ends"):
+    with pytest.raises(InputError, match="needs a limit"):
         Plan(messages=None, seconds=None)
     with pytest.raises(InputError, match="100M"):
         Plan(size=LARGEST + 1)
@@ -231,9 +233,9 @@ def test_the_document_has_the_keys_that_are_written_down() -> None:
 def test_a_mail_was_saved_when_dovecot_says_so_or_else_the_engine(own: bytes, seconds: float) -> None:
     before = b"2026-11-24T00:32:25.250000123Z " + own + b"lmtp(bob@example.com)<15><BhsP>: Info: "
     begun = datetime(2026, 11, 24, 0, 32, tzinfo=UTC).timestamp()
-    found = saved(before + b"msgid=<1@example.com>: saved mail to INBOX")
+    found = parse_saved(before + b"msgid=<1@example.com>: saved mail to INBOX")
     assert found and found[0] == "<1@example.com>" and found[1] - begun == pytest.approx(seconds)
-    assert saved(before + b"msgid=<1@example.com>: save failed to INBOX: quota exceeded") is None
+    assert parse_saved(before + b"msgid=<1@example.com>: save failed to INBOX: quota exceeded") is None
 
 
 def test_the_queue_id_of_a_reply_is_found() -> None:
@@ -242,5 +244,5 @@ def test_the_queue_id_of_a_reply_is_found() -> None:
 
 
 def test_the_live_line_has_what_one_wants_to_see_and_fits_a_terminal() -> None:
-    assert live(Now(2.4, 1234, 1200, 351.3, 340.0)) == "sent 1,234 (351/s) · delivered 1,200 (340/s) · 2 s"
-    assert len(live(Now(86400.0, 99_999_999, 99_999_999, 9999.0, 9999.0))) < 78
+    assert live(LoadProgress(2.4, 1234, 1200, 351.3, 340.0)) == "sent 1,234 (351/s) · delivered 1,200 (340/s) · 2 s"
+    assert len(live(LoadProgress(86400.0, 99_999_999, 99_999_999, 9999.0, 9999.0))) < 78

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mailstack.errors import CheckFailed
 from mailstack.message import draft
-from mailstack.message.outgoing import Outgoing, stuffed
+from mailstack.message.outgoing import Outgoing, dot_stuffed
 
 
 def message(body: str = "Hello.\n") -> EmailMessage:
@@ -52,7 +52,7 @@ def test_dots_are_doubled_wherever_a_piece_ends(pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
     lines = whole.split(b"\r\n")
     expected = b"\r\n".join(b"." + line if line.startswith(b".") else line for line in lines)
-    assert b"".join(stuffed(pieces)) == expected + b".\r\n"
+    assert b"".join(dot_stuffed(pieces)) == expected + b".\r\n"
 
 
 def test_memory_does_not_grow_with_the_attachment(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_memory_does_not_grow_with_the_attachment(tmp_path: Path) -> None:
     outgoing = Outgoing(message(), [tmp_path / "large"])
     tracemalloc.start()
     try:
-        assert sum(map(len, stuffed(outgoing.pieces()))) == outgoing.size + 3
+        assert sum(map(len, dot_stuffed(outgoing.pieces()))) == outgoing.size + 3
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()

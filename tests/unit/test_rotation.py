@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mailstack.definition.bundled import compose_file
-from mailstack.trace.rotation import Limits, Rotated, limits, rotated, written
+from mailstack.trace.rotation import Limits, Rotated, find_rotation, limits, stored_size
 
 LINE = "2026-11-23T21:29:17.692174350Z Nov 23 21:29:17 postfix postfix/qmgr[9]: AA52A1680C0: removed"
 STARTED = "2026-11-23T21:29:17.692174350Z Nov 23 21:29:17 postfix postfix/master[1]: daemon started -- version 3.10.13"
@@ -47,11 +47,11 @@ def test_the_size_is_what_the_engine_writes() -> None:
         + "\n"
         for text in texts
     )
-    assert written(f"{time} {text}\n".encode() for text in texts) == len(engine.encode())
+    assert stored_size(f"{time} {text}\n".encode() for text in texts) == len(engine.encode())
 
 
 def test_a_full_log_that_begins_with_any_line_has_lost_what_was_before_it() -> None:
-    found = rotated("postfix", ALLOWED, 20_000, [LINE])
+    found = find_rotation("postfix", ALLOWED, 20_000, [LINE])
     assert found is not None
     assert found.json() == {"service": "postfix", "begins": "2026-11-23T21:29:17.692+00:00"}
     assert found.sentence().startswith("the log of postfix begins at 2026-11-2")
@@ -59,16 +59,16 @@ def test_a_full_log_that_begins_with_any_line_has_lost_what_was_before_it() -> N
 
 @pytest.mark.parametrize("line", [STARTED, DOVECOT])
 def test_a_log_that_begins_with_a_server_s_start_has_lost_nothing(line: str) -> None:
-    assert rotated("any", ALLOWED, 20_000, ["2026-11-23T21:29:17.6Z postconf: warning: a word", line]) is None
+    assert find_rotation("any", ALLOWED, 20_000, ["2026-11-23T21:29:17.6Z postconf: warning: a word", line]) is None
 
 
 @pytest.mark.parametrize(("allowed", "size"), [(ALLOWED, 19_000), (None, 10**9)])
 def test_a_log_that_has_room_or_no_limit_has_lost_nothing(allowed: Limits | None, size: int) -> None:
-    assert rotated("postfix", allowed, size, [LINE]) is None
+    assert find_rotation("postfix", allowed, size, [LINE]) is None
 
 
 def test_a_log_without_times_has_lost_its_beginning_at_no_time() -> None:
-    assert rotated("any", Limits(10, 1), 0, ["?"]) == Rotated("any", None)
+    assert find_rotation("any", Limits(10, 1), 0, ["?"]) == Rotated("any", None)
     assert Rotated("any", None).json() == {"service": "any", "begins": None}
 
 

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack.protocol.transcript import Said, Tls, annotate
+from mailstack.protocol.transcript import RecordedLine, Tls, annotate
 from mailstack.report.figures import svg
 from mailstack.report.figures.sequence import WIDTH, folded, sequence
 from tests.unit.test_transcript import SUBMISSION, said
@@ -97,12 +97,12 @@ def fits(picture: ET.Element) -> bool:
 def test_whatever_was_said_the_picture_is_well_formed_and_nothing_leaves_it(
     lines: list[tuple[str, str]], client: str, server: str
 ) -> None:
-    found = annotate([Said(who, text) for who, text in lines], client=client, server=server)  # type: ignore[arg-type]
+    found = annotate([RecordedLine(who, text) for who, text in lines], client=client, server=server)  # type: ignore[arg-type]
     assert fits(ET.fromstring(sequence(found.json())))
 
 
 def test_hostile_text_is_text() -> None:
-    found = annotate([Said("server", text) for text in HOSTILE], client="<b>", server='"&')
+    found = annotate([RecordedLine("server", text) for text in HOSTILE], client="<b>", server='"&')
     picture = sequence(found.json())
     parsed = ET.fromstring(picture)
     assert fits(parsed)

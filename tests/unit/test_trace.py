@@ -69,7 +69,7 @@ def test_the_engine_s_time_is_preferred_for_it_is_finer() -> None:
 
 @given(st.text(max_size=200), st.sampled_from(["", "Nov 23 09:08:07 h postfix/smtp[1]: 6A1B2C3D4E: ", "2026-11-23 "]))
 def test_no_line_whatever_it_says_stops_the_reading(text: str, head: str) -> None:
-    events.of(parse(head + text, now=NOW))
+    events.parse_event(parse(head + text, now=NOW))
 
 
 @given(st.lists(st.text(alphabet="abcdef0123456789<>@:,=[]() ", max_size=80), max_size=20))
@@ -201,7 +201,7 @@ access denied; from=<a@a.example> to=<b@c.example> proto=ESMTP helo=<a.example>
 """
     (journey,) = traced(log, "b@c.example")
     assert journey.sentence() == "refused by mx for b@c.example: 554 5.7.1 <b@c.example>: Relay access denied"
-    assert not journey.arrived and journey.fault
+    assert not journey.arrived and journey.failure
 
 
 def test_dovecot_s_log_alone_tells_of_the_mailbox_and_says_what_is_missing() -> None:

@@ -8,7 +8,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailstack.protocol.transcript import BLOT, BODY_LINES, Dialogue, Exchange, Said, Tls, annotate, shortened
+from mailstack.protocol.transcript import BLOT, BODY_LINES, Dialogue, Exchange, RecordedLine, Tls, annotate, shorten
 
 SUBMISSION = """\
 S 220 postfix.example.com ESMTP Postfix
@@ -38,10 +38,10 @@ C QUIT
 S 221 2.0.0 Bye"""
 
 
-def said(text: str) -> list[Said]:
+def said(text: str) -> list[RecordedLine]:
     """Return recorded lines with the prefixes `C` and `S`."""
     return [
-        Said("client" if line[0] == "C" else "server", line[2:], float(number))
+        RecordedLine("client" if line[0] == "C" else "server", line[2:], float(number))
         for number, line in enumerate(text.splitlines())
     ]
 
@@ -121,7 +121,7 @@ def test_a_message_that_was_not_recorded_is_taken_from_elsewhere() -> None:
 
 
 def test_a_long_body_is_shortened_and_the_rest_is_counted() -> None:
-    shown = shortened(["Subject: long", "", *["x" * 8] * (BODY_LINES + 50)])
+    shown = shorten(["Subject: long", "", *["x" * 8] * (BODY_LINES + 50)])
     assert shown[:3] == ("Subject: long", "", "xxxxxxxx")
     assert len(shown) == 2 + BODY_LINES + 1
     assert shown[-1] == "[… 50 more lines, 500 bytes]"

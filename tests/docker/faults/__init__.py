@@ -93,7 +93,7 @@ class Stage:
     def smtp(self, port: str = "submission", tls: smtp.Tls = "starttls") -> smtp.Smtp:
         """An SMTP session from this machine."""
         context = trust.tls_context(self.lab.ca_file)
-        return smtp.Smtp(smtp.to(self.lab.endpoints[port]), name="localhost", tls=tls, context=context)
+        return smtp.Smtp(smtp.dial_to(self.lab.endpoints[port]), name="localhost", tls=tls, context=context)
 
     def submit(self, expected: Mapping[str, str], *, sender: str = ALICE, body: str = "Hello.\n") -> Sequence[Mail]:
         """Over port 587, as `sender`."""

@@ -40,7 +40,7 @@ CASES = (
                 {
                     **for_each(
                         [f"tls.verified-{name}" for name in PROVIDER[:3]],
-                        r"^by the name postfix: .*[Hh]ostname mismatch",
+                        r"^not verified for the name postfix: .*[Hh]ostname mismatch",
                     ),
                     **for_each(
                         [f"tls.verified-{name}" for name in PROVIDER[3:]], r"accepted for another name, another\.test"
@@ -71,13 +71,13 @@ CASES = (
             ),
             Broken(
                 "LMTP and SASL are open to all who reach Dovecot's address",
-                {"exposure.ports": r"^listens for the network, and is not published: dovecot:24, dovecot:12345$"},
+                {"exposure.ports": r"^listening on the network, but not published: dovecot:24, dovecot:12345$"},
                 dovecot="service lmtp {\n inet_listener lmtp {\n port = 24\n }\n}\n"
                 "service auth {\n inet_listener sasl {\n port = 12345\n }\n}",
             ),
             Broken(
                 "the sender has the sockets of LMTP and SASL, too",
-                {"exposure.sockets": r"^mailstack-LAB_sockets is mounted by sender, too$"},
+                {"exposure.sockets": r"^mailstack-LAB_sockets is also mounted by sender$"},
                 compose={"services": {"sender": {"volumes": ["sockets:/run/sockets"]}}},
             ),
         ),
@@ -102,7 +102,7 @@ CASES = (
                 "packets live long enough for a router to pass them on",
                 for_each(
                     [f"closed.no-forwarding-{name}" for name in SERVICES],
-                    r"^a default route, and packets that live for 64",
+                    r"^there is a default route, and packets have a TTL of 64",
                 ),
                 compose=everywhere({"sysctls": {"net.ipv4.ip_default_ttl": 64}}),
             ),
@@ -113,7 +113,7 @@ CASES = (
             ),
             Broken(
                 "a port is published for everybody",
-                {"closed.loopback": r"^published elsewhere: 0\.0\.0\.0:\d+"},
+                {"closed.loopback": r"^published on other addresses: 0\.0\.0\.0:\d+"},
                 compose={"services": {"postfix": {"ports": ["0.0.0.0::25"]}}},
             ),
         ),

@@ -7,20 +7,20 @@ from mailstack.trace.events import Event
 from mailstack.trace.journey import Journey, meaning
 
 
-def described(event: Event, message_id: str = "") -> tuple[str, ...]:
+def describe(event: Event, message_id: str = "") -> tuple[str, ...]:
     """Return an event as lines: what happened, the connection, the reply and its meaning, and the delays."""
-    whom = event.recipient
+    recipient = event.recipient
     if event.original and event.kind == "attempt":
-        whom += f" (for {event.original})"
+        recipient += f" (for {event.original})"
     head = event.what
     if event.kind == "attempt":
-        head = event.what.replace("sent", f"sent to {whom}", 1)
+        head = event.what.replace("sent", f"sent to {recipient}", 1)
     elif event.kind == "accepted":
         head = f"accepted from {event.peer}"
     elif event.kind == "named" and event.message_id == message_id:
         head = "its header was read: the Message-ID is as above"
-    elif whom and whom not in head:
-        head = f"{event.what}: {whom}" if event.kind == "refused" else f"{event.what} of {whom}"
+    elif recipient and recipient not in head:
+        head = f"{event.what}: {recipient}" if event.kind == "refused" else f"{event.what} of {recipient}"
     found = [head]
     connection = [event.peer if event.kind == "attempt" else "", event.tls]
     connection += [f"as {event.sasl_user}" if event.sasl_user else ""]
@@ -28,8 +28,8 @@ def described(event: Event, message_id: str = "") -> tuple[str, ...]:
         found.append(", ".join(part for part in connection if part))
     if event.reply:
         found.append(event.reply)
-    if event.status != "sent" and (told := meaning(event)):
-        found.append(f"{event.enhanced or event.code} is: {told}")
+    if event.status != "sent" and (explanation := meaning(event)):
+        found.append(f"{event.enhanced or event.code} is: {explanation}")
     if any(event.delays):
         names = ("before the queue", "in it", "connecting", "sending")
         parts = [f"{spoken(value)} {what}" for value, what in zip(event.delays, names, strict=True) if value]
@@ -39,12 +39,12 @@ def described(event: Event, message_id: str = "") -> tuple[str, ...]:
 
 def lines(event: Event, journey: Journey) -> list[str]:
     """Return an event of a journey as lines of text: its time, service and queue id, and what happened."""
-    head, *others = described(event, journey.message_id)
-    where = f"{after(event, journey):>9}  {event.service:<8} {event.queue_id:<12} "
+    head, *others = describe(event, journey.message_id)
+    where = f"{elapsed(event, journey):>9}  {event.service:<8} {event.queue_id:<12} "
     return [where + head, *(" " * 33 + text for text in others)]
 
 
-def after(event: Event, journey: Journey) -> str:
+def elapsed(event: Event, journey: Journey) -> str:
     """Return how long after its submission a mail had an event; "" where a time is not known."""
     milliseconds = journey.since(event.at)
     return "" if milliseconds is None else f"+{spoken(milliseconds / 1000)}"

@@ -13,30 +13,30 @@ from dataclasses import dataclass, field
 from mailstack.trace.events import Event, quoted
 
 # The largest difference, in seconds, between the clocks of two hosts, and between two lines about one delivery.
-APART = 300.0
+MAX_CLOCK_SKEW = 300.0
 # The largest time, in seconds, between an MTA's line about a reply and the line of the MTA that received it.
-SOON = 5.0
+MAX_REPLY_DELAY = 5.0
 
 # The largest delay, in seconds, of a process that logs by a longer path (stack/sender/recorder).
-LATE = 1.0
+MAX_LOG_DELAY = 1.0
 
-ENDS = frozenset({"removed", "deleted", "requeued"})
-BEGINS = frozenset({"accepted", "handed-in"})
+END_KINDS = frozenset({"removed", "deleted", "requeued"})
+START_KINDS = frozenset({"accepted", "handed-in"})
 
 
 @dataclass(slots=True, eq=False)
-class Station:
+class HopLog:
     """One MTA's handling of a message."""
 
     service: str
     queue_id: str
     events: list[Event] = field(default_factory=list)
     saved: list[Event] = field(default_factory=list)  # events of Dovecot
-    told: list[Event] = field(default_factory=list)  # refusals logged by the next MTA
-    parent: Station | None = None
-    children: list[Station] = field(default_factory=list)
+    refusals: list[Event] = field(default_factory=list)  # refusals logged by the next MTA
+    parent: HopLog | None = None
+    children: list[HopLog] = field(default_factory=list)
     notice: bool = False
-    guessed: bool = False  # linked to its parent by the Message-ID, because the line with the queue id is lost
+    inferred: bool = False  # linked to its parent by the Message-ID, because the line with the queue id is lost
 
     @property
     def message_id(self) -> str:
@@ -48,7 +48,7 @@ class Station:
         return next((event.sender for event in self.events if event.sender is not None), None)
 
     @property
-    def begun(self) -> float | None:
+    def started(self) -> float | None:
         return next((event.at for event in self.events if event.at is not None), None)
 
     @property
@@ -60,12 +60,12 @@ class Station:
     def position(self) -> int:
         return self.events[0].line.position
 
-    def ancestors(self) -> Iterator[Station]:
+    def ancestors(self) -> Iterator[HopLog]:
         """Yield the hops before this one, the nearest first; a crafted log has thousands of them."""
-        station = self.parent
-        while station is not None:
-            yield station
-            station = station.parent
+        hop = self.parent
+        while hop is not None:
+            yield hop
+            hop = hop.parent
 
     @property
     def depth(self) -> int:
@@ -78,11 +78,11 @@ class Station:
         return next((event for event in self.events if event.kind == kind), None)
 
     @property
-    def of_notice(self) -> bool:
+    def carries_notice(self) -> bool:
         """Whether it carries a notice to the sender, and not the message itself."""
-        return self.notice or any(station.notice for station in self.ancestors())
+        return self.notice or any(hop.notice for hop in self.ancestors())
 
-    def family(self) -> list[Station]:
+    def family(self) -> list[HopLog]:
         """Return this hop and all that follow from it."""
         found, left = [], [self]
         while left:
@@ -102,155 +102,155 @@ class Station:
         return list(found.values())
 
 
-def stations(every: Iterable[Event]) -> list[Station]:
-    found: list[Station] = []
-    current: dict[tuple[str, str], Station] = {}
-    for event in every:
+def group_by_hop(events: Iterable[Event]) -> list[HopLog]:
+    found: list[HopLog] = []
+    current: dict[tuple[str, str], HopLog] = {}
+    for event in events:
         key = (event.service, event.queue_id)
-        station = current.get(key)
-        if station is None or _another(station, event):
-            station = Station(*key)
-            current[key] = station
-            found.append(station)
-        station.events.append(event)
+        hop = current.get(key)
+        if hop is None or _starts_new_hop(hop, event):
+            hop = HopLog(*key)
+            current[key] = hop
+            found.append(hop)
+        hop.events.append(event)
     return found
 
 
-def _another(station: Station, event: Event) -> bool:
+def _starts_new_hop(hop: HopLog, event: Event) -> bool:
     """Whether an event with the same queue id belongs to another message."""
-    if event.kind in BEGINS and station.has(*BEGINS, "named", *ENDS):
+    if event.kind in START_KINDS and hop.has(*START_KINDS, "named", *END_KINDS):
         return True
-    if event.kind == "named" and station.message_id not in ("", event.message_id):
+    if event.kind == "named" and hop.message_id not in ("", event.message_id):
         return True
-    if event.kind == "notice" or not station.has("removed", "deleted"):
+    if event.kind == "notice" or not hop.has("removed", "deleted"):
         return False
     # Lines of two processes may be out of order by a moment: a delivery attempt is never the first event of a message.
-    late = event.at is not None and station.ended is not None and 0 <= event.at - station.ended <= LATE
+    late = event.at is not None and hop.ended is not None and 0 <= event.at - hop.ended <= MAX_LOG_DELAY
     return event.kind != "attempt" or not late
 
 
-def join(stations: Sequence[Station]) -> None:
-    by_id: dict[str, list[Station]] = {}
-    for station in stations:
-        by_id.setdefault(station.queue_id, []).append(station)
-    for station in stations:
-        for event in station.events:
+def link_hops(hops: Sequence[HopLog]) -> None:
+    by_id: dict[str, list[HopLog]] = {}
+    for hop in hops:
+        by_id.setdefault(hop.queue_id, []).append(hop)
+    for hop in hops:
+        for event in hop.events:
             if event.next_id:
                 notice = event.kind == "notice"
-                child = _nearest(station, event, by_id.get(event.next_id, ()), same_host=notice)
+                child = _nearest(hop, event, by_id.get(event.next_id, ()), same_host=notice)
                 if child:
-                    _adopt(station, child, notice=notice)
+                    _link(hop, child, notice=notice)
             elif event.kind == "handed-in" and event.original:
-                before = _nearest(station, event, by_id.get(event.original, ()), same_host=True)
+                before = _nearest(hop, event, by_id.get(event.original, ()), same_host=True)
                 if before:
-                    _adopt(before, station)
-    _join_by_message(stations)
+                    _link(before, hop)
+    _link_by_message_id(hops)
 
 
-def _join_by_message(stations: Sequence[Station]) -> None:
+def _link_by_message_id(hops: Sequence[HopLog]) -> None:
     """Link hops whose “queued as” line is lost: the same Message-ID at the next host, soon after."""
-    for child in stations:
+    for child in hops:
         if child.parent or not child.message_id or child.has("handed-in"):
             continue
         candidates = [
-            station
-            for station in stations
-            if station.service != child.service
-            and station.message_id == child.message_id
-            and _close(station.begun, child.begun)
-            and (station.begun or 0) <= (child.begun or 0)
-            and all(each.notice for each in station.children)
-            and not any(event.next_id for event in station.attempts())
-            and not _descends(station, child)
-            and not station.has("refused")
+            hop
+            for hop in hops
+            if hop.service != child.service
+            and hop.message_id == child.message_id
+            and _near(hop.started, child.started)
+            and (hop.started or 0) <= (child.started or 0)
+            and all(each.notice for each in hop.children)
+            and not any(event.next_id for event in hop.attempts())
+            and not _is_within(hop, child)
+            and not hop.has("refused")
         ]
         if candidates:
-            _adopt(min(candidates, key=lambda station: (child.begun or 0) - (station.begun or 0)), child, guessed=True)
+            _link(min(candidates, key=lambda hop: (child.started or 0) - (hop.started or 0)), child, inferred=True)
 
 
-def _nearest(of: Station, event: Event, candidates: Sequence[Station], *, same_host: bool) -> Station | None:
+def _nearest(of: HopLog, event: Event, candidates: Sequence[HopLog], *, same_host: bool) -> HopLog | None:
     fitting = [
-        station
-        for station in candidates
-        if station is not of
-        and (not same_host or station.service == of.service)
-        and (same_host or "" in (of.message_id, station.message_id) or of.message_id == station.message_id)
-        and _close(event.at, station.begun)
-        and not _descends(of, station)
+        hop
+        for hop in candidates
+        if hop is not of
+        and (not same_host or hop.service == of.service)
+        and (same_host or "" in (of.message_id, hop.message_id) or of.message_id == hop.message_id)
+        and _near(event.at, hop.started)
+        and not _is_within(of, hop)
     ]
-    return min(fitting, key=lambda station: abs((event.at or 0) - (station.begun or 0)), default=None)
+    return min(fitting, key=lambda hop: abs((event.at or 0) - (hop.started or 0)), default=None)
 
 
-def _close(one: float | None, other: float | None) -> bool:
-    return one is None or other is None or abs(one - other) < APART
+def _near(one: float | None, other: float | None) -> bool:
+    return one is None or other is None or abs(one - other) < MAX_CLOCK_SKEW
 
 
-def _descends(station: Station, of: Station) -> bool:
-    return station is of or any(each is of for each in station.ancestors())
+def _is_within(hop: HopLog, of: HopLog) -> bool:
+    return hop is of or any(each is of for each in hop.ancestors())
 
 
-def _adopt(parent: Station, child: Station, *, notice: bool = False, guessed: bool = False) -> None:
+def _link(parent: HopLog, child: HopLog, *, notice: bool = False, inferred: bool = False) -> None:
     if child.parent is None and child is not parent:
-        child.parent, child.notice, child.guessed = parent, notice, guessed
+        child.parent, child.notice, child.inferred = parent, notice, inferred
         parent.children.append(child)
 
 
-def place_saved(stations: Sequence[Station], saved: Sequence[Event]) -> list[Event]:
+def assign_saved(hops: Sequence[HopLog], saved: Sequence[Event]) -> list[Event]:
     """Assign each of Dovecot's events to the hop that delivered it; return those without one."""
-    sessions = {event.session: station for station in stations for event in station.events if event.session}
-    strays = []
+    sessions = {event.session: hop for hop in hops for event in hop.events if event.session}
+    unassigned = []
     for event in saved:
-        station = sessions.get(event.session) if event.session else None
-        if station is None:
-            same = [s for s in stations if s.message_id == event.message_id and _close(s.begun, event.at)]
+        hop = sessions.get(event.session) if event.session else None
+        if hop is None:
+            same = [s for s in hops if s.message_id == event.message_id and _near(s.started, event.at)]
             # The hop that delivered to this user, or else the last one before the event: its line may be lost.
             exact = [s for s in same if any(each.recipient == event.recipient for each in s.attempts())]
-            before = [s for s in same if (s.begun or 0) <= (event.at or 0) + 1]
-            station = max(exact or before or same, key=lambda s: (s.begun or 0, s.depth), default=None)
-        if station is None:
-            strays.append(event)
+            before = [s for s in same if (s.started or 0) <= (event.at or 0) + 1]
+            hop = max(exact or before or same, key=lambda s: (s.started or 0, s.depth), default=None)
+        if hop is None:
+            unassigned.append(event)
         else:
-            station.saved.append(event)
-    return strays
+            hop.saved.append(event)
+    return unassigned
 
 
-def place_refusals(stations: Sequence[Station], refusals: Sequence[Event]) -> list[Event]:
+def assign_refusals(hops: Sequence[HopLog], refusals: Sequence[Event]) -> list[Event]:
     """Assign each refusal to the hop that received the same reply; return those without one."""
     attempts = [
-        (station, event)
-        for station in stations
-        for event in station.events
+        (hop, event)
+        for hop in hops
+        for event in hop.events
         if event.kind == "attempt" and event.status in ("deferred", "bounced")
     ]
-    strays = []
+    unassigned = []
     for refusal in refusals:
         fitting = [
-            (station, event)
-            for station, event in attempts
+            (hop, event)
+            for hop, event in attempts
             if quoted(event.reply) == refusal.reply
             and event.recipient == (refusal.recipient or event.recipient)
             and event.peer.partition("[")[0].partition(".")[0] == refusal.service.partition(".")[0]
-            and refusal.sender in (None, station.sender)
-            and _answers(event, refusal)
+            and refusal.sender in (None, hop.sender)
+            and _matches_in_time(event, refusal)
         ]
-        if len(fitting) == 1 and not _another_told(fitting[0][1], refusal, refusals):
-            fitting[0][0].told.append(refusal)
+        if len(fitting) == 1 and not _is_ambiguous(fitting[0][1], refusal, refusals):
+            fitting[0][0].refusals.append(refusal)
         else:
-            strays.append(refusal)
-    return strays
+            unassigned.append(refusal)
+    return unassigned
 
 
-def _answers(attempt: Event, refusal: Event) -> bool:
+def _matches_in_time(attempt: Event, refusal: Event) -> bool:
     """Whether a failed delivery attempt can have received this refusal: by their times, as clocks may differ."""
     after = (attempt.at or 0) - (refusal.at or 0)
-    return -1 < after < (attempt.delays[2] + attempt.delays[3] + 1 if attempt.delays else SOON)
+    return -1 < after < (attempt.delays[2] + attempt.delays[3] + 1 if attempt.delays else MAX_REPLY_DELAY)
 
 
-def _another_told(attempt: Event, refusal: Event, refusals: Sequence[Event]) -> bool:
+def _is_ambiguous(attempt: Event, refusal: Event, refusals: Sequence[Event]) -> bool:
     """Whether another client got the same reply at that time: then the refusal cannot be assigned."""
     return any(
         other is not refusal
         and (other.reply, other.recipient, other.service) == (refusal.reply, refusal.recipient, refusal.service)
-        and _answers(attempt, other)
+        and _matches_in_time(attempt, other)
         for other in refusals
     )
