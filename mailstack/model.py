@@ -200,6 +200,16 @@ class ServiceState:
     exit_code: int = 0
     role: Role | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether its processes run: it is not paused either."""
+        return self.state == "running"
+
+    @classmethod
+    def missing(cls, service: Service) -> ServiceState:
+        """Return the state of a service without a container."""
+        return ServiceState(service.name, "", "missing", "", "", {}, {}, role=service.role)
+
 
 class Deadline:
     """A time limit: its end on the monotonic clock, and its length in seconds."""

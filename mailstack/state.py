@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -224,8 +225,16 @@ class LabDirectory:
 
     def save(self, state: State) -> None:
         """Save the state, and the subnets as an overlay. Raises HostError."""
-        write_private(self.path / "lab.json", json.dumps(asdict(state)))
+        # Replaced, not rewritten: a process that is killed meanwhile leaves the old state or the new one.
+        coming = self.path / ".lab.json"
+        write_private(coming, json.dumps(asdict(state)))
+        coming.replace(self.path / "lab.json")
         write_private(self.subnets_file, json.dumps(subnets.overlay(state.subnets)))
+
+    def remove_secrets(self) -> None:
+        """Remove the files for the containers, and keep the record of the lab."""
+        if self.is_made():
+            shutil.rmtree(self.files, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove the directory with all secrets in it, and the lock file, whose lock the caller holds."""

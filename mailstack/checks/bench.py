@@ -23,6 +23,7 @@ from mailstack.checks.once import Once
 from mailstack.config import files
 from mailstack.engine.dialer import Dialer
 from mailstack.errors import MailstackError
+from mailstack.lab.changes import Change
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
 from mailstack.model import STUDENT, Deadline, Port
@@ -62,6 +63,9 @@ class Bench:
             Dialer(lambda argv: self.engine.stream(self.container(Role.SENDER), argv))
         )
 
+        self._change = Change(lab.directory.path, "check", self._mark)
+        self._change.begin()
+
     def __enter__(self) -> Bench:
         return self
 
@@ -71,6 +75,7 @@ class Bench:
             cleanup = pool.submit(self.cleanup.close)
             list(pool.map(self._remove_mails, sorted(self._opened_mailboxes)))
             cleanup.result()
+        self._change.end()
 
     # ── accounts and services ──────────────────────────────────────────────────────────────────────────────────
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, json_option, print_json, table
 from mailstack.errors import InputError
 from mailstack.model import UNLIMITED
@@ -49,9 +49,8 @@ def add(engine: Engine, name: str, address: str, quota: str | None, as_json: boo
 def list_(engine: Engine, name: str, as_json: bool) -> None:
     """List all accounts, of the definition and added."""
     from mailstack.actions.accounts import Accounts
-    from mailstack.lab.running import RunningLab
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     added = {each.address for each in Accounts(lab).added()}
     every = [(each.address, each.quota, each.address in added) for each in lab.definition().accounts]
     if as_json:

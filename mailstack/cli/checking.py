@@ -49,18 +49,22 @@ def check(
         need_writable(junit)
 
     from mailstack.checks.bench import Bench
+    from mailstack.lab import healing
     from mailstack.lab.running import RunningLab
 
     started_at = time.monotonic()
     done: list[CheckResult] = []
-    with Progress(progress) as show, Bench(RunningLab(name, engine)) as bench:
+    with Progress(progress) as show:
 
         def record(result: CheckResult) -> None:
             done.append(result)
             show.step(f"{len(done)} of {len(wanted)} checks: {result.id}")
 
-        show(f"running {len(wanted)} checks")
-        results = checks.run(bench, wanted, record)
+        lab = RunningLab(name, engine)
+        healing.finish(lab, show)
+        with Bench(lab) as bench:
+            show(f"running {len(wanted)} checks")
+            results = checks.run(bench, wanted, record)
     seconds = time.monotonic() - started_at
     if junit is not None:
         try:

@@ -1,4 +1,4 @@
-"""The commands `up`, `down`, `status` and `config`."""
+"""The commands `up`, `down` and `config`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from mailstack.cli import stdio
 from mailstack.cli.options import name_option
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, progress_option, table
 from mailstack.errors import InputError
-from mailstack.model import Endpoint, Json, Relay
+from mailstack.model import Endpoint, Relay
 from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
-    from mailstack.lab.running import RunningLab
     from mailstack.lab.up import Report
     from mailstack.target.target import Target
 
@@ -129,15 +128,16 @@ def _print_report(report: Report, target: Target) -> None:
         f"lab “{report.lab}” is up after {report.seconds['total']:.1f} s: "
         f"a mail crossed it in {report.verified.milliseconds:.0f} ms\n"
     )
-    _print_endpoints(report.endpoints)
+    print_endpoints(report.endpoints)
     click.echo()
-    _print_list("accounts", report.accounts)
+    print_list("accounts", report.accounts)
     click.echo(f"CA        {report.ca_file}")
     click.echo(f"\nnext      {target.line('send', '--to', report.accounts[0], lab=report.lab)}")
     click.echo(f"          {target.line('check', lab=report.lab)}")
 
 
-def _print_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
+def print_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
+    """Print the published ports of a lab, and how a client uses each."""
     from mailstack.network.ports import loopback_name
 
     host = loopback_name()  # for people, whose clients may compare the name with the certificate's
@@ -150,7 +150,7 @@ def _print_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
 _SHOWN = 40  # accounts shown: a lab may have ten thousand
 
 
-def _print_list(label: str, words: Sequence[str]) -> None:
+def print_list(label: str, words: Sequence[str]) -> None:
     """Print words after a label, wrapped over several lines; only the first of them if there are too many."""
     import textwrap
 
@@ -206,62 +206,6 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
         click.echo("there was nothing to remove")
         if not everything and not stale and (endpoints := homes.on_other_engines(homes.current(engine), name)):
             click.echo(f"mailstack: a lab “{name}” of yours is at {' and '.join(endpoints)}", err=True)
-
-
-@click.command()
-@name_option
-@json_option
-def status(engine: Engine, name: str, as_json: bool) -> None:
-    """Show services, addresses, ports and accounts of a lab, without passwords."""
-    from mailstack.lab.running import RunningLab
-
-    lab = RunningLab(name, engine)
-    if as_json:
-        print_json(status_document(lab))
-    else:
-        _print_status(lab)
-
-
-def status_document(lab: RunningLab) -> Json:
-    """Return the document of `mailstack status --json`."""
-    from mailstack.lab.running import endpoints_json
-
-    return {
-        "lab": lab.name,
-        "expires": lab.state.expires,
-        "services": [
-            {
-                "name": service.name,
-                "image": service.image,
-                "state": service.state,
-                "health": service.health,
-                "addresses": dict(service.addresses),
-                "ports": {str(inside): outside for inside, outside in service.ports.items()},
-            }
-            for service in lab.services()
-        ],
-        "endpoints": endpoints_json(lab.endpoints),
-        "ca_file": str(lab.ca_file),
-        "accounts": lab.definition().addresses(),
-    }
-
-
-def _print_status(lab: RunningLab) -> None:
-    import datetime
-
-    rows = [
-        (service.name, service.state, service.health or "-", ", ".join(a for a in service.addresses.values() if a))
-        for service in lab.services()
-    ]
-    table(("service", "state", "health", "addresses"), rows, flexible=3)
-    click.echo()
-    _print_endpoints(lab.endpoints)
-    click.echo(f"\nimages    mailstack/…:{lab.state.tag}")
-    _print_list("accounts", lab.definition().addresses())
-    click.echo(f"CA        {lab.ca_file}")
-    if lab.state.expires != "never":
-        moment = datetime.datetime.fromtimestamp(int(lab.state.expires)).astimezone()
-        click.echo(f"expires   {moment:%Y-%m-%d %H:%M:%S %Z}")
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli import stdio
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import columns, duration, fill, human_size, json_option, print_json, to_json
 from mailstack.errors import DeadlinePassed, InputError
 from mailstack.text.printable import printable
@@ -48,11 +48,10 @@ def inbox(
     the mailbox. `read` and `reply` accept it.
     """
     from mailstack.actions import mailboxes
-    from mailstack.lab.running import RunningLab
 
     if (count or timeout) and not watch:
         raise click.UsageError("--count and --timeout go with --watch")
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     if watch:
         _watch(lab, address, count, timeout, as_json)
         return
@@ -161,11 +160,9 @@ def read(
     that name exists or is unsafe. It overwrites nothing, and writes nothing
     outside DIR. On a terminal, control characters are shown as `?`.
     """
-    from mailstack.lab.running import RunningLab
-
     if raw and (save or as_json):
         raise click.UsageError("--raw gives the mail alone, without --save and --json")
-    mail = one_mail(RunningLab(name, engine), address, number)
+    mail = one_mail(running_lab(name, engine), address, number)
     if raw:
         _raw(mail.raw)
         return

@@ -21,7 +21,7 @@ from mailstack.errors import HostError, InputError, Interrupted, Reported
 COMMANDS = {
     "up": ("lifecycle", "Start a lab and prove it with a mail."),
     "down": ("lifecycle", "Remove a lab, or all of yours."),
-    "status": ("lifecycle", "Show services, ports and accounts."),
+    "status": ("status", "Show services, ports and accounts."),
     "check": ("checking", "Run end-to-end checks on a lab."),
     "experiment": ("experiment", "Run the whole experiment and report on it."),
     "send": ("messages", "Send a mail and wait until it arrives."),

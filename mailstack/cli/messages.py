@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.mailboxes import NUMBER, one_mail
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import attach_option, duration, json_option, print_json, text_of
 from mailstack.text.printable import printable
 
@@ -54,10 +54,9 @@ def send(
     time. The message then gives the result for each recipient.
     """
     from mailstack.actions import sending
-    from mailstack.lab.running import RunningLab
     from mailstack.model import Deadline
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     letter = sending.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     try:
         sent = sending.send(lab, letter, via, Deadline.after(timeout))
@@ -98,10 +97,9 @@ def reply(
     reply arrives.
     """
     from mailstack.actions import replying, sending
-    from mailstack.lab.running import RunningLab
     from mailstack.model import Deadline
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     mail = one_mail(lab, address, number)
     letter = replying.answer(
         lab.definition(),

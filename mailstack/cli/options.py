@@ -20,6 +20,7 @@ from mailstack.errors import InputError, MailstackError
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
+    from mailstack.lab.running import RunningLab
     from mailstack.secret import Secret
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,6 +111,17 @@ def _hosts(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
 
         return several.expand(hosts)
     return list(hosts)
+
+
+def running_lab(name: str, engine: Engine) -> RunningLab:
+    """Return a lab for a command that only reads; say what was interrupted in it. Raises InputError, EngineError."""
+    from mailstack.lab import changes
+    from mailstack.lab.running import RunningLab
+
+    lab = RunningLab(name, engine)
+    for change in changes.unfinished(lab.directory.path):
+        click.echo(f"mailstack: {change.sentence()}: {lab.line('up')} finishes or undoes it", err=True)
+    return lab
 
 
 def ask(question: str) -> Secret | None:

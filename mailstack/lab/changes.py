@@ -43,6 +43,14 @@ class Unfinished:
         """Whether the services may have been left stopped, or with other files or credentials."""
         return self.command != ACCOUNTS
 
+    def sentence(self) -> str:
+        """Return what was interrupted, and when."""
+        what = f"`mailstack {self.command}`"
+        if not self.servers:
+            named = ", ".join(self.accounts[:3]) + (", …" if len(self.accounts) > 3 else "")
+            what = f"a change of accounts ({named})" if named else "a change of accounts"
+        return f"{what} was interrupted at {time.strftime('%H:%M:%S', time.localtime(self.since))}"
+
 
 class Change:
     """A change of a lab by this process, which is on record from `begin` or `note` on until `end`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from mailstack import state
 from mailstack.engine import compose
 from mailstack.engine.engine import Engine
-from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError
+from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError, Interrupted
 from mailstack.lab import elsewhere, tools
 from mailstack.lab.leases import Leases, UpGuard
 from mailstack.lab.remains import Remains, observe_remains, plan_down
@@ -61,15 +61,20 @@ def down(
             if seen.state is None or seen.state.owner == state.owner():
                 directory.remove()
             raise refusal
-        # It finishes the work if this process is killed.
-        watch = UpGuard(with_tools.target, directory.home, name, with_tools.runner)
-        try:
+        with UpGuard(with_tools.target, directory.home, name, with_tools.runner) as watch:
+            # The guard finishes the work if this process is killed, or if the engine goes away.
+            watch.needed = True
             with contextlib.suppress(HostError):  # go on when shared memory is full: the removal frees some
                 if seen.state:
                     directory.save(dataclasses.replace(seen.state, stays=False))
-            _execute(with_tools.holding(lock), directory, seen)
-        finally:
-            watch.dismiss()
+            try:
+                _execute(with_tools.holding(lock), directory, seen)
+            except Interrupted:
+                progress("finishing the removal")
+                remove(with_tools.holding(lock), directory)
+                watch.needed = False
+                raise
+            watch.needed = False
         Leases(directory.home, name).forget()
         return seen.any
 
@@ -152,9 +157,22 @@ def is_stale(name: str, with_tools: Tools) -> bool:
     in_use = Leases(with_tools.home, name).is_held()
     if expires is None:
         return not in_use
+    if record is None and not in_use and _has_lost_its_files(name, with_tools):
+        return True
     if expires.isdigit() and int(expires) <= time.time():
         return True
     return in_use is False or (record is not None and not record.stays)
+
+
+def _has_lost_its_files(name: str, with_tools: Tools) -> bool:
+    """Return whether the engine has a lab of this user whose files are nowhere.
+
+    Only on this machine: those of a lab on another one may be on the machine that brought it up.
+    """
+    directory = with_tools.directory(name)
+    if not with_tools.target.shares_kernel or directory.is_made():
+        return False
+    return not elsewhere.find(with_tools.target, with_tools.engine.inventory(name), directory)
 
 
 def remove(with_tools: Tools, directory: LabDirectory, late: frozenset[str] = frozenset()) -> None:
@@ -170,6 +188,7 @@ def _execute(with_tools: Tools, directory: LabDirectory, seen: Remains) -> None:
     steps = plan_down(seen, state.owner()).steps
     binary = compose.find(with_tools.runner) if any(isinstance(step, ComposeDown) for step in steps) else None
     deadline, output = Deadline.after(DOWN_SECONDS), ""
+    known = directory.load()
     try:
         for step in steps:
             match step:
@@ -181,14 +200,14 @@ def _execute(with_tools: Tools, directory: LabDirectory, seen: Remains) -> None:
                 case RemoveObjects():
                     late = compose.objects_in_creation(output.splitlines(), seen.late)
                     _remove_objects(with_tools, seen.name, late, deadline, output)
-    finally:
-        # Remove the secrets even after an error of the engine. The next `down` finds the rest by its labels.
-        known = directory.load()
-        directory.remove()
-        for step in steps:
-            if isinstance(step, RemoveDirectory) and step.names != (str(directory.path),):
-                elsewhere.remove(Path(step.names[0]), directory)
-        with_tools.target.forget(directory.name, known.ports.values() if known else ())
+    except BaseException:
+        directory.remove_secrets()  # the record stays: the guard and the next `down` go on from there
+        raise
+    directory.remove()
+    for step in steps:
+        if isinstance(step, RemoveDirectory) and step.names != (str(directory.path),):
+            elsewhere.remove(Path(step.names[0]), directory)
+    with_tools.target.forget(directory.name, known.ports.values() if known else ())
 
 
 def _remove_objects(with_tools: Tools, name: str, late: frozenset[str], deadline: Deadline, output: str) -> None:

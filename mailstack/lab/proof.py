@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailstack.lab.running import RunningLab
 from mailstack.lab.service_events import EndedServices, Starts
 from mailstack.lab.tools import Tools
-from mailstack.model import Countdown, Json
+from mailstack.model import Countdown, Deadline, Json
 from mailstack.roles import Role
 from mailstack.state import LabDirectory, State
+
+PROBE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,10 @@ class Verified:
     def json(self) -> Json:
         """Return the mail as a JSON document."""
         return {"message_id": self.message_id, "milliseconds": round(self.milliseconds, 1)}
+
+    def whole_json(self) -> Json:
+        """Return both mails as a JSON document; `relayed` is null when the relay host is outside."""
+        return self.json() | {"relayed": self.relayed.json() if self.relayed else None}
 
 
 class Proof:
@@ -80,3 +86,15 @@ class Proof:
         assert self._futures
         found = self._futures[1].result()
         return Verified(*found) if found else None
+
+
+def probe(lab: RunningLab) -> Verified:
+    """Prove a running lab with both mails, without changing it. Raises CheckFailed, DeadlinePassed."""
+    from mailstack.lab import readiness
+
+    deadline, ended = Deadline.after(PROBE_SECONDS), EndedServices(lab.engine, lab.name)
+    with ThreadPoolExecutor(2) as pool:
+        submitted = pool.submit(readiness.transaction, lab, deadline, ended.any)
+        relayed = None if lab.defined.relay else pool.submit(readiness.relayed, lab, deadline, ended.any)
+        found = Verified(*submitted.result())
+        return replace(found, relayed=Verified(*relayed.result())) if relayed else found

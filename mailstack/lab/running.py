@@ -100,6 +100,12 @@ class RunningLab:
         """Return its containers, in any state."""
         return self.engine.services(compose.project_name(self.name))
 
+    def services_with_missing(self) -> list[ServiceState]:
+        """Return its services: containers in any state, and services without a container, whose state is `missing`."""
+        found = {state.name: state for state in self.services()}
+        absent = {each.name: ServiceState.missing(each) for each in self.state.services if each.name not in found}
+        return sorted((found | absent).values(), key=lambda state: state.name)
+
     def by_role(self, role: Role) -> list[ServiceState]:
         """Return its containers of a role, in any state; `mta` selects all that have a queue."""
         return self.engine.services(compose.project_name(self.name), role=role)

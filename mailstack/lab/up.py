@@ -58,10 +58,7 @@ class Report:
             "endpoints": endpoints_json(self.endpoints),
             "ca_file": str(self.ca_file),
             "accounts": list(self.accounts),
-            "verified": {
-                **self.verified.json(),
-                "relayed": self.verified.relayed.json() if self.verified.relayed else None,
-            },
+            "verified": self.verified.whole_json(),
             "seconds": {part: round(seconds, 3) for part, seconds in self.seconds.items()},
         }
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from mailstack.errors import EngineError, InputError
+from mailstack.errors import EngineError, InputError, Interrupted
 from mailstack.lab import down, up
 from mailstack.lab.up import Request
 from tests.unit.fake_engine import Thing
-from tests.unit.world import CONTAINERS, NAME, PROJECT, WHOLE, World
+from tests.unit.world import NAME, PROJECT, WHOLE, World
 
 pytestmark = pytest.mark.sockets  # free ports are looked for
 
@@ -83,7 +83,30 @@ def test_an_engine_that_goes_while_a_lab_is_removed_leaves_no_secret(standing: W
     standing.on["down"] = gone
     with pytest.raises(EngineError):
         remove(standing)
-    assert not standing.directory.path.exists() and standing.api.containers_.keys() != CONTAINERS
+    assert not standing.directory.files.exists()
+    record = standing.directory.load()
+    assert record and not record.stays  # so that the guard, `--stale` and the next `down` go on
+    standing.api.gone = False
+    assert down.remove_stale(standing.tools.engine, standing.said.append, standing.tools) == [NAME]
+    assert (standing.api.all(), standing.home.path.exists()) == (set(), False)
+
+
+def test_a_down_that_is_interrupted_is_finished_and_says_so(standing: World) -> None:
+    def interrupted() -> None:
+        standing.on.clear()
+        raise Interrupted("interrupted")
+
+    standing.on["down"] = interrupted
+    with pytest.raises(Interrupted):
+        remove(standing)
+    assert (standing.api.all(), standing.home.path.exists()) == (set(), False)
+    assert standing.said[-1] == "finishing the removal"
+
+
+def test_a_lab_whose_files_are_gone_is_stale(standing: World) -> None:
+    standing.directory.remove()
+    assert down.remove_stale(standing.tools.engine, standing.said.append, standing.tools) == [NAME]
+    assert standing.api.all() == set()
 
 
 def test_without_an_engine_nothing_is_removed(standing: World) -> None:

@@ -1,0 +1,106 @@
+"""The command `status`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from mailstack.cli.lifecycle import print_endpoints, print_list
+from mailstack.cli.options import name_option, running_lab
+from mailstack.cli.output import json_option, print_json, table
+from mailstack.model import Json
+
+if TYPE_CHECKING:
+    from mailstack.engine.engine import Engine
+    from mailstack.lab.proof import Verified
+    from mailstack.lab.running import RunningLab
+    from mailstack.model import ServiceState
+
+
+@click.command()
+@name_option
+@click.option("--probe", is_flag=True, help="Also send the two mails that prove a lab.")
+@json_option
+def status(engine: Engine, name: str, probe: bool, as_json: bool) -> None:
+    """Show services, addresses, ports and accounts of a lab, without passwords.
+
+    Exit code 1 says that a service does not run, or with --probe that a mail
+    did not arrive.
+    """
+    from mailstack.lab import by_hand, proof
+
+    lab = running_lab(name, engine)
+    services = lab.services_with_missing()
+    edited = by_hand.edited(engine, services)
+    verified = proof.probe(lab) if probe else None
+    if as_json:
+        print_json(_document(lab, services, edited, verified))
+    else:
+        _print(lab, services, edited, verified)
+    sys.exit(0 if all(service.runs for service in services) else 1)
+
+
+def _document(
+    lab: RunningLab, services: list[ServiceState], edited: Mapping[str, list[str]], verified: Verified | None
+) -> Json:
+    from mailstack.lab import changes
+    from mailstack.lab.running import endpoints_json
+
+    document: Json = {
+        "lab": lab.name,
+        "expires": lab.state.expires,
+        "services": [
+            {
+                "name": service.name,
+                "image": service.image,
+                "state": service.state,
+                "health": service.health,
+                "addresses": dict(service.addresses),
+                "ports": {str(inside): outside for inside, outside in service.ports.items()},
+                "changed_by_hand": edited.get(service.name, []),
+            }
+            for service in services
+        ],
+        "endpoints": endpoints_json(lab.endpoints),
+        "ca_file": str(lab.ca_file),
+        "accounts": lab.definition().addresses(),
+        "unfinished": [
+            {"command": change.command, "since": change.since, "accounts": list(change.accounts)}
+            for change in changes.unfinished(lab.directory.path)
+        ],
+    }
+    return document | ({"verified": verified.whole_json()} if verified else {})
+
+
+def _print(
+    lab: RunningLab, services: list[ServiceState], edited: Mapping[str, list[str]], verified: Verified | None
+) -> None:
+    import datetime
+
+    rows = [
+        (
+            service.name,
+            service.state,
+            service.health or "-",
+            service.image.removeprefix("mailstack/") or "-",
+            ", ".join(address for address in service.addresses.values() if address) or "-",
+        )
+        for service in services
+    ]
+    table(("service", "state", "health", "image", "addresses"), rows, flexible=4)
+    click.echo()
+    print_endpoints(lab.endpoints)
+    click.echo()
+    print_list("accounts", lab.definition().addresses())
+    click.echo(f"CA        {lab.ca_file}")
+    if lab.state.expires != "never":
+        moment = datetime.datetime.fromtimestamp(int(lab.state.expires)).astimezone()
+        click.echo(f"expires   {moment:%Y-%m-%d %H:%M:%S %Z}")
+    for name, paths in edited.items():
+        print_list("by hand", [f"{name}: {path}" for path in paths])
+    if verified:
+        mails = {"by submission": verified, "from the sender": verified.relayed}
+        print_list("probe", [f"{way} in {mail.milliseconds:.0f} ms" for way, mail in mails.items() if mail])
