@@ -190,7 +190,7 @@ def _legend(y: float) -> str:
 
 def words(event: Json) -> str:
     """Return a short form of an event: its kind, without the details, and the reply's codes."""
-    what = "out of the queue" if event["kind"] == "removed" else re.split(r": | [<\[(]", event["what"])[0]
+    what = re.split(r": | [<\[(]", event["what"])[0]
     codes = [str(code) for code in (event["code"], event["enhanced"]) if code]
     return svg.shorten(" ".join([what, *codes]), 38)
 
