@@ -74,7 +74,9 @@ def render(document: Json) -> str:
             comparison=compare(journeys),
             failures=failures(document["steps"]),
             conditions=[
-                (_fact_name(key), value) for key, value in document["facts"].items() if not isinstance(value, dict)
+                (_NAMES.get(key, _title(key)), value)
+                for key, value in document["facts"].items()
+                if not isinstance(value, dict)
             ],
             images=document["facts"].get("images", {}),
             css=Markup(css),  # noqa: S704  (the package's own)
@@ -194,7 +196,3 @@ def _environment() -> jinja2.Environment:
 
 def _title(name: str) -> str:
     return name.replace("-", " ").replace("_", " ").capitalize()
-
-
-def _fact_name(key: str) -> str:
-    return _NAMES.get(key, _title(key))

@@ -25,7 +25,8 @@ def topology(journeys: Mapping[str, Json]) -> str:
     """Draw the documents of one or two journeys, keyed by their names in the legend; return SVG."""
     paths = {name: legs(journey) for name, journey in journeys.items()}
     tall = 40 + _LANE * max(len(paths), 1)
-    parts = [_parts(tall, {leg.origin for path in paths.values() for leg in path} | _targets(paths))]
+    used = {service for path in paths.values() for leg in path for service in (leg.origin, leg.target)}
+    parts = [_parts(tall, used)]
     for number, path in enumerate(paths.values()):
         parts.append(_draw_path(path, number, len(paths), tall))
     legend = _TOP + tall + 44
@@ -42,10 +43,6 @@ def topology(journeys: Mapping[str, Json]) -> str:
     height = legend + 22 * len(paths) + 4
     description = " ".join(f"{name}: {_description(paths[name])} {journeys[name]['sentence']}." for name in journeys)
     return svg.figure("topology", (WIDTH, height), "The lab's services and the path of the mail", description, parts)
-
-
-def _targets(paths: Mapping[str, list[Leg]]) -> set[str]:
-    return {leg.target for path in paths.values() for leg in path}
 
 
 def _parts(tall: float, used: set[str]) -> str:
