@@ -212,7 +212,7 @@ def test_a_wait_in_vain_tells_why_the_queue_has_not_delivered_it(on_lab: Run) ->
             "*not sent to queue-*@example.com: will be retried",
             "remedy: *",
             "*- mailstack: the last lines of dovecot -*",
-            "it is not running: exited",
+            "not running: exited",
             "*- mailstack: the last lines of postfix -*",
             "*status=deferred*",
         ]
