@@ -46,7 +46,7 @@ class Bench:
     """A running lab, with everything that a check needs. Leaving `with` removes all that the checks created.
 
     >>> with Bench(RunningLab("lab")) as bench:
-    ...     results = checks.run(bench, checks.chosen(["tls"]), lambda result: None)
+    ...     results = checks.run(bench, checks.select(["tls"]), lambda result: None)
     """
 
     def __init__(self, lab: RunningLab) -> None:

@@ -113,11 +113,11 @@ def packets_are_not_forwarded(bench: Bench, service: str) -> str:
 
 # Measured by the container's own clock (proc(5), uptime), since the engine takes time to start a program there.
 _TIMED_LOOKUP = """
-read -r begun idle </proc/uptime
+read -r start idle </proc/uptime
 getent ahostsv4 outside.test
 code=$?
 read -r now idle </proc/uptime
-echo "$begun $now" | awk '{ print $2 - $1 }'
+echo "$start $now" | awk '{ print $2 - $1 }'
 exit $code
 """
 

@@ -55,7 +55,7 @@ class ServiceLog:
 
 
 def mail_lines(log: Iterable[str], message_id: str, text: str) -> tuple[list[str], str]:
-    """Return Postfix's lines about a mail up to one that contains `wanted`, and that line; "" if the log ends before.
+    """Return Postfix's lines about a mail up to one that contains `text`, and that line; "" if the log ends before.
 
     The lines are found by the mail's queue ids.
     """

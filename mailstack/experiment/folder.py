@@ -88,7 +88,7 @@ def _is_evidence(path: Path) -> bool:
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write files, by their paths below `place`. Raises HostError."""
+    """Write files, by their paths below `directory`. Raises HostError."""
     for name, data in files.items():
         file = directory / name
         try:

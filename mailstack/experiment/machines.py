@@ -88,7 +88,7 @@ class Machines:
         return {name: self.engine.logs(state.container, timestamps=True) for name, state in self._services.items()}
 
     def lines(self, service: str, message_id: str, text: str) -> list[str]:
-        """Return the log lines of a mail in a Postfix, as soon as one contains `wanted`. Raises Unmet."""
+        """Return the log lines of a mail in a Postfix, as soon as one contains `text`. Raises Unmet."""
         with closing(ServiceLog(self.engine, self.container(service))) as log:
             lines, hit = mail_lines(log.lines(Deadline.after(ARRIVAL_SECONDS)), message_id, text)
         last = f"; its last line there: {lines[-1]}" if lines else ""

@@ -44,7 +44,7 @@ def each_part_takes_part(scene: Scene, show: Evidence) -> None:
     show.table("the parts, and their traces", ("part", "played by", "seen in the log"), parts)
     missing = [part for part, player, seen in parts if not player or not seen]
     expect(not missing, f"not seen: {', '.join(missing)}")
-    expect(f"uid={uid} " in parts[0][2], f"the mail was not handed in by the user {STUDENT}: {parts[0][2]}")
+    expect(f"uid={uid} " in parts[0][2], f"the mail was not submitted by the user {STUDENT}: {parts[0][2]}")
 
 
 def _seen(journey: Journey, service: str, kind: str) -> str:

@@ -51,7 +51,7 @@ class _Connection:
 
 
 class Sending:
-    """Sends the mails of a plan; `posted` has those that were answered so far."""
+    """Sends the mails of a plan; `answered` has those that were answered so far."""
 
     def __init__(self, lab: RunningLab, plan: Plan, mails: Mails, users: Mapping[str, Secret]) -> None:
         self._plan, self._mails, self._users = plan, mails, users

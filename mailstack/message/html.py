@@ -24,8 +24,15 @@ _BLOCKS = _APART | {
     "dt",
     "figure",
     "footer",
+    "form",
+    "header",
+    "hr",
+    "li",
+    "main",
+    "nav",
+    "section",
+    "tr",
 }
-_BLOCKS |= {"footer", "form", "header", "hr", "li", "main", "nav", "section", "tr"}
 _TOKEN = re.compile(
     r"<!--.*?(?:-->|\Z)"
     r"|<(?:script|style|title|template|noframes)\b.*?(?:</(?:script|style|title|template|noframes)[^<>]*>?|\Z)"

@@ -89,19 +89,19 @@ class Dialogue:
 # verb -> meaning, source, step
 _COMMANDS = {
     "EHLO": ("greets, and asks what the server can do", "RFC 5321, section 4.1.1.1", "greeting"),
-    "HELO": ("greets, as clients did before there were extensions", "RFC 5321, section 4.1.1.1", "greeting"),
+    "HELO": ("greets, without asking for extensions", "RFC 5321, section 4.1.1.1", "greeting"),
     "LHLO": ("greets, and asks what the server can do", "RFC 2033, section 4.1", "greeting"),
     "STARTTLS": ("asks for TLS", "RFC 3207, section 4", "tls"),
-    "AUTH": ("proves who it is", "RFC 4954, section 4", "auth"),
-    "MAIL": ("opens the envelope: the sender", "RFC 5321, section 4.1.1.2", "envelope"),
-    "RCPT": ("the envelope: a recipient", "RFC 5321, section 4.1.1.3", "envelope"),
-    "DATA": ("wants to hand over the message", "RFC 5321, section 4.1.1.4", "data"),
-    "RSET": ("drops the envelope", "RFC 5321, section 4.1.1.5", "envelope"),
+    "AUTH": ("authenticates", "RFC 4954, section 4", "auth"),
+    "MAIL": ("begins the envelope: the envelope sender", "RFC 5321, section 4.1.1.2", "envelope"),
+    "RCPT": ("the envelope: an envelope recipient", "RFC 5321, section 4.1.1.3", "envelope"),
+    "DATA": ("announces the message", "RFC 5321, section 4.1.1.4", "data"),
+    "RSET": ("discards the envelope", "RFC 5321, section 4.1.1.5", "envelope"),
     "VRFY": ("asks whether there is such a user", "RFC 5321, section 4.1.1.6", ""),
     "EXPN": ("asks who is on a mailing list", "RFC 5321, section 4.1.1.7", ""),
     "HELP": ("asks for help", "RFC 5321, section 4.1.1.8", ""),
-    "NOOP": ("asks for nothing but a reply", "RFC 5321, section 4.1.1.9", ""),
-    "QUIT": ("takes its leave", "RFC 5321, section 4.1.1.10", "quit"),
+    "NOOP": ("asks for a reply only", "RFC 5321, section 4.1.1.9", ""),
+    "QUIT": ("ends the session", "RFC 5321, section 4.1.1.10", "quit"),
 }
 _MECHANISMS = {
     "PLAIN": "RFC 4616",
@@ -209,7 +209,7 @@ def _command(line: RecordedLine) -> Exchange:
         meaning, source, step = _CREDENTIALS
     elif verb.upper() == "AUTH" and rest:
         mechanism = rest.split()[0].upper()
-        meaning += f", by the mechanism {mechanism}"
+        meaning += f" with the mechanism {mechanism}"
         source += f"; {_MECHANISMS[mechanism]}" if _MECHANISMS.get(mechanism) else ""
     return Exchange("client", (line.text,), meaning, source, step, milliseconds=line.milliseconds)
 
@@ -218,12 +218,12 @@ def _reply(lines: Sequence[RecordedLine], verb: str, step: str) -> Exchange:
     texts, moment = tuple(line.text for line in lines), lines[-1].milliseconds
     match = _REPLY.match(texts[-1])
     if match is None:
-        return Exchange("server", texts, "no reply as SMTP has it", "RFC 5321, section 4.2", step, milliseconds=moment)
+        return Exchange("server", texts, "not a valid SMTP reply", "RFC 5321, section 4.2", step, milliseconds=moment)
     code, enhanced_code = int(match["code"]), match["enhanced"]
     if enhanced_code and enhanced_code[0] != match["code"][0]:  # RFC 2034, section 4: the classes must be equal
         enhanced_code = None
     if verb in ("EHLO", "LHLO") and code == 250:
-        meaning, source = "greets back, and lists its extensions", "RFC 5321, section 4.1.1.1"
+        meaning, source = "greets the client, and lists its extensions", "RFC 5321, section 4.1.1.1"
         return Exchange("server", texts, meaning, source, step, code, enhanced_code, moment)
     meanings = [each for each in (reply(code, after=verb), enhanced(enhanced_code) if enhanced_code else None) if each]
     # For a success, only the additional text of the enhanced code; “about an address” adds nothing.

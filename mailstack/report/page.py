@@ -39,8 +39,8 @@ _NAMES = {
     "engine": "Docker Engine",
     "compose": "Docker Compose",
     "host": "Host",
-    "tag": "Tag of the images",
-    "base": "Layer of their base",
+    "tag": "Image tag",
+    "base": "Base image layer",
     "debian": "Debian",
     "postfix": "Postfix",
     "dovecot": "Dovecot",
@@ -58,27 +58,29 @@ def render(document: Json) -> str:
     journeys = {_title(name): journey for name, journey in document["journeys"].items()}
     span = max((end(journey) for journey in journeys.values()), default=0.0)
     # Markup is safe here: figures escape their input.
-    way = Markup(topology(journeys))  # noqa: S704
+    topology_figure = Markup(topology(journeys))  # noqa: S704
     timelines = {name: Markup(timeline(journey, span=span)) for name, journey in journeys.items()}  # noqa: S704
-    said = Markup(sequence(document["dialogue"])) if document["dialogue"] else ""  # noqa: S704
+    dialogue_figure = Markup(sequence(document["dialogue"])) if document["dialogue"] else ""  # noqa: S704
     css = svg.colours() + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     return svg.clean(
         _environment()
         .get_template("report.html.j2")
         .render(
             document,
-            way=way,
+            topology_figure=topology_figure,
             timelines=timelines,
-            said=said,
+            dialogue_figure=dialogue_figure,
             models=journeys,
             comparison=compare(journeys),
             failures=failures(document["steps"]),
             conditions=[
-                (_named(key), value) for key, value in document["facts"].items() if not isinstance(value, dict)
+                (_NAMES.get(key, _title(key)), value)
+                for key, value in document["facts"].items()
+                if not isinstance(value, dict)
             ],
             images=document["facts"].get("images", {}),
             css=Markup(css),  # noqa: S704  (the package's own)
-            policy=policy(css, *_styles(way, said, *timelines.values())),
+            policy=policy(css, *_styles(topology_figure, dialogue_figure, *timelines.values())),
         )
     )
 
@@ -105,10 +107,10 @@ def failures(steps: list[Json]) -> list[tuple[str, list[Json]]]:
 
 def compare(journeys: Json) -> list[tuple[str, list[str]]]:
     """Compare journeys: return rows with a name and one cell for each journey."""
-    ways = [path.legs(journey) for journey in journeys.values()]
+    paths = [path.legs(journey) for journey in journeys.values()]
 
     def row(name: str, cell: Any) -> tuple[str, list[str]]:
-        return name, ["; ".join(filter(None, map(cell, way))) or "–" for way in ways]
+        return name, ["; ".join(filter(None, map(cell, legs))) or "–" for legs in paths]
 
     def kept(leg: path.Leg) -> str:
         long = f" for {svg.milliseconds(leg.kept)}" if leg.kept is not None else ""
@@ -120,7 +122,7 @@ def compare(journeys: Json) -> list[tuple[str, list[str]]]:
 
     return [
         (
-            "Stations that kept the mail",
+            "Hops that kept the mail",
             [str(sum(not hop["notice"] for hop in journey["hops"])) for journey in journeys.values()],
         ),
         row("Kept by", kept),
@@ -194,7 +196,3 @@ def _environment() -> jinja2.Environment:
 
 def _title(name: str) -> str:
     return name.replace("-", " ").replace("_", " ").capitalize()
-
-
-def _named(key: str) -> str:
-    return _NAMES.get(key, _title(key))

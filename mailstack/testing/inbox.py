@@ -74,7 +74,7 @@ class Inbox:
         """Wait for another mail, until the deadline."""
         from mailstack.protocol import idle
 
-        with suppress(MailstackError), self.connected() as box:  # the next look raises the error
+        with suppress(MailstackError), self.connected() as box:  # the next poll raises the error
             idle.wait(box, deadline)
 
     def seen(self) -> list[Message]:

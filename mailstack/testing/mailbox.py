@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mailstack.actions.queue_watch import QueueInspector
     from mailstack.lab.running import RunningLab
 
-# Seconds. PATIENCE is the timeout for a mail, many times what a slow machine needs. QUIET is how long
+# TIMEOUT_SECONDS is the default timeout for a mail, many times what a slow machine needs. QUIET_SECONDS is how long
 # `assert_no_message` watches.
 TIMEOUT_SECONDS = 10.0
 QUIET_SECONDS = 0.5
 
-# Seconds between looks at a mailbox that cannot be opened: the first interval, and the longest.
+# Seconds between attempts to read a mailbox that cannot be opened: the first interval, and the longest.
 _FIRST_PAUSE, _MAX_PAUSE = 0.005, 1.0
 
 
@@ -176,7 +176,7 @@ class Mailbox:
                 )
 
     def _poll(self, criteria: Criteria, after: Message | None, deadline: Deadline) -> Iterator[list[Message]]:
-        """Yield the matching messages at each look. The last look is after the deadline."""
+        """Yield the matching messages at each poll. The last poll is after the deadline."""
         __tracebackhide__ = True
         seen = after.uid if after else 0
         fitting: list[Message] = []

@@ -199,7 +199,7 @@ def collect(
     """Return every line of the messages that `seeds` name, and `refusals`.
 
     `hosts` are known to have their logs here. Refusals that may belong to one of the messages are included
-    (`Raw.maybe`). Each call of `read` starts from the beginning.
+    (`Raw.unconfirmed`). Each call of `read` starts from the beginning.
     """
     known = {seed.strip("<>") for seed in seeds}
     collector = Collector()

@@ -18,7 +18,7 @@ def describe(event: Event, message_id: str = "") -> tuple[str, ...]:
     elif event.kind == "accepted":
         head = f"accepted from {event.peer}"
     elif event.kind == "named" and event.message_id == message_id:
-        head = "its header was read: the Message-ID is as above"
+        head = "header read, with the Message-ID above"
     elif recipient and recipient not in head:
         head = f"{event.what}: {recipient}" if event.kind == "refused" else f"{event.what} of {recipient}"
     found = [head]

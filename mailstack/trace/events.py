@@ -51,7 +51,7 @@ _ACTIONS = {"hold": "held", "milter-hold": "held", "discard": "discarded", "milt
 _QUEUE_CHANGES = (
     ("placed on hold", "held", "put on hold"),
     ("released from hold", "released", "released from hold"),
-    ("requeued", "requeued", "put into the queue anew"),
+    ("requeued", "requeued", "requeued"),
 )
 _TLS = re.compile(
     r"(?P<trust>Verified|Trusted|Untrusted|Anonymous) TLS connection established "
@@ -173,7 +173,9 @@ def _receipt_event(make: Make, rest: str, program: str) -> Event | None:
     if found := _PICKED_UP.match(rest):
         original_id = found["original"] or ""
         what = (
-            f"taken up again, before {original_id}" if original_id else f"handed in by the user with id {found['uid']}"
+            f"requeued, previously {original_id}"
+            if original_id
+            else f"submitted locally by the user with id {found['uid']}"
         )
         return make("handed-in", what, sender=found["sender"], original=original_id)
     if found := _QUEUED.match(rest):
@@ -187,14 +189,14 @@ def _queue_event(make: Make, rest: str, program: str) -> Event | None:
     """Return the event of a line about a message in the queue: by the queue manager, by rules, by postsuper(1)."""
     if rest == "removed":
         by_hand = program == "postsuper"
-        return make("deleted", "deleted by hand") if by_hand else make("removed", "done: out of the queue")
+        return make("deleted", "deleted by hand") if by_hand else make("removed", "removed from the queue")
     if found := _NOTICE.match(rest):
         return make("notice", f"{found['kind']} notice to the {found['whom']}: {found['id']}", next_id=found["id"])
     for prefix, kind, what in _QUEUE_CHANGES:
         if rest.startswith(prefix):
             return make(kind, what)
     if "status=expired" in rest:
-        return make("expired", "too long in the queue: given up")
+        return make("expired", "expired: too long in the queue")
     if found := _ACTION.match(rest):
         text, _, envelope = found["rest"].partition("; from=<")
         to = _TO.search(envelope)
@@ -219,9 +221,7 @@ def _attempt_event(event: Make, found: re.Match[str]) -> Event:
     delays = tuple(each for part in (found["delays"] or "").split("/") if (each := _seconds(part)) is not None)
     return event(
         "attempt",
-        {"sent": "sent", "deferred": "not sent: to be tried again", "bounced": "not sent: given up"}.get(
-            status, status
-        ),
+        {"sent": "sent", "deferred": "not sent: will be retried", "bounced": "not sent: bounced"}.get(status, status),
         recipient=found["to"],
         original=found["original"] or "",
         peer="" if found["relay"] == "none" else found["relay"],

@@ -121,7 +121,7 @@ class Journey:
             parts += [self._clause(status, service, reason, each, now) for (service, reason), each in reasons.items()]
         if status := self._notice_clause():
             parts.append(status)
-        return "; ".join(parts) or "nothing is known of what became of it"
+        return "; ".join(parts) or "its outcome is unknown"
 
     def _clause(self, status: str, service: str, reason: str, same: Sequence[Outcome], now: float | None) -> str:
         recipients = _names([outcome.recipient for outcome in same if outcome.recipient])
@@ -141,7 +141,7 @@ class Journey:
             when = ""
             if tries and now is not None:
                 left = min(tries) - now
-                when = f", next try in {spoken(left)}" if left > 0 else ", next try at the next look into the queue"
+                when = f", next try in {spoken(left)}" if left > 0 else ", next try at the next queue run"
             return f"waiting in {service}{for_recipients}{because}{when}"
         words = {
             "rejected": f"refused by {service}",
@@ -155,7 +155,7 @@ class Journey:
 
     def _notice_clause(self) -> str:
         delivered = [notice for notice in self.notices if notice.status in ARRIVED and notice.recipient]
-        return f"{_names(sorted({n.recipient for n in delivered}))} was told" if delivered else ""
+        return f"{_names(sorted({n.recipient for n in delivered}))} was notified" if delivered else ""
 
     def json(self, now: float | None = None) -> Json:
         """Return one of the documents of `mailstack trace --json`; docs/json.md describes it."""

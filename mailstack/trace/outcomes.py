@@ -168,8 +168,8 @@ def missing(hop: HopLog, collected: Collected) -> list[str]:
     name = f"{hop.service} {hop.queue_id}"
     found = [f"{name}: {what}" for what in (*_missing_arrival(hop), *_missing_departure(hop, collected.mailboxes))]
     if hop.inferred and hop.parent:
-        found.append(f"{hop.parent.service} {hop.parent.queue_id}: that it was passed on as {hop.queue_id}")
-    return [*found, *(f"everything about {name}, as which it was passed on" for name in unseen(hop, collected))]
+        found.append(f"{hop.parent.service} {hop.parent.queue_id}: its delivery to the next hop, {hop.queue_id}")
+    return [*found, *(f"everything about {name}, the next hop" for name in unseen(hop, collected))]
 
 
 def unseen(hop: HopLog, collected: Collected) -> list[str]:
@@ -189,7 +189,7 @@ def _missing_arrival(hop: HopLog) -> list[str]:
     # No line reports the receipt of a notice that the MTA itself made.
     own = hop.notice or (hop.parent is None and queued is not None and queued.sender == "")
     if not hop.has(*START_KINDS) and not own:
-        found.append("how the message came in")
+        found.append("its arrival")
     if not hop.message_id:
         found.append("its Message-ID")
     # A message that cleanup(8) bounces at once, for too many hops for example, never gets into the queue.
@@ -206,18 +206,18 @@ def _missing_departure(hop: HopLog, mailboxes: bool) -> list[str]:
     settled = len([event for event in hop.attempts() if event.status in ("sent", "bounced")])
     if hop.has("removed") and not hop.has("requeued", "expired", "discarded"):
         if queued and settled < queued.count:
-            found.append(f"what became of {queued.count - settled} of {queued.count} recipients")
+            found.append(f"the outcome for {queued.count - settled} of {queued.count} recipients")
         elif queued is None and not settled:
-            found.append("what became of it")
+            found.append("its outcome")
     if ((queued and settled >= queued.count) or hop.has("expired")) and not hop.has(*END_KINDS):
-        found.append("that it has left the queue")
+        found.append("its removal from the queue")
     saved = {event.session for event in hop.saved}
     for event in hop.attempts() if mailboxes else ():
         if event.session and event.status == "sent" and event.session not in saved:
-            found.append(f"that it was saved for {event.recipient}")
+            found.append(f"its storage in the mailbox of {event.recipient}")
     returned = [event for event in hop.events if event.kind == "notice" and "non-delivery" in event.what]
     if returned and not hop.has("expired") and not any(e.status == "bounced" for e in hop.attempts()):
-        found.append("why it was returned to its sender")
+        found.append("the reason for its return to the sender")
     return found
 
 

@@ -209,10 +209,10 @@ def test_a_wait_in_vain_tells_why_the_queue_has_not_delivered_it(on_lab: Run) ->
             "    queue-*@example.com: *lmtp*",
             "*- mailstack: journeys of mails for queue-*@example.com -*",
             "<welcome@example.com> from shop@example.com: waiting in postfix for queue-*@example.com: *lmtp*",
-            "*not sent to queue-*@example.com: to be tried again",
+            "*not sent to queue-*@example.com: will be retried",
             "remedy: *",
             "*- mailstack: the last lines of dovecot -*",
-            "it is not running: exited",
+            "not running: exited",
             "*- mailstack: the last lines of postfix -*",
             "*status=deferred*",
         ]

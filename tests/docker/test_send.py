@@ -73,7 +73,7 @@ def test_a_mail_from_the_sender_that_bounces_is_no_success(
     result = run(lab, "send", "--via", "sender", "--from", STUDENT, *to(*recipients))
     assert result.returncode == 1, result.stdout
     assert [each for each in says if each not in result.stderr] == [], result.stderr
-    assert "student@example.com was told" in result.stderr
+    assert "student@example.com was notified" in result.stderr
     assert "mailstack trace" in result.stderr
 
 

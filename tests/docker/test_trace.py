@@ -188,7 +188,7 @@ def test_a_mail_to_nobody_is_traced_to_its_refusal_and_its_notice(lab: RunningLa
         assert not deadline.passed(), journey
     assert journey["status"] == "bounced" and "550 5.1.1" in journey["sentence"]
     assert journey["fault"] == "mailbox-unknown"
-    assert journey["sentence"].endswith("student@example.com was told")
+    assert journey["sentence"].endswith("student@example.com was notified")
     refused = [event for event in journey["events"] if event["kind"] == "refused"]
     assert [event["service"] for event in refused] == ["postfix"]
 
@@ -224,8 +224,12 @@ def test_followed_it_is_shown_as_it_happens_and_ends_with_the_verdict(lab: Runni
 
     lines = followed(lab, message_id, until=once)
     text = "".join(lines)
-    assert text.count("saved mail to INBOX") == text.count("handed in by the user with id") == 1
-    assert text.index("handed in by the user with id") < text.index("accepted from") < text.rindex("out of the queue")
+    assert text.count("saved mail to INBOX") == text.count("submitted locally by the user with id") == 1
+    assert (
+        text.index("submitted locally by the user with id")
+        < text.index("accepted from")
+        < text.rindex("removed from the queue")
+    )
     assert "delivered to bob@example.com in" in lines[-1]
 
 

@@ -204,7 +204,7 @@ WELL = (
     ),
     Scene(
         "requeued",
-        "deferred, then put into the queue anew (postsuper -r), then delivered",
+        "deferred, then requeued (postsuper -r), then delivered",
         _requeued,
         "mailbox-server-down",
         silent=1,

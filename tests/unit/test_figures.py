@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mailstack.model import Json
 from mailstack.report.figures import path, svg
-from mailstack.report.figures.timeline import MOST, PLOT, at, end, place, ticks, timeline
+from mailstack.report.figures.timeline import MAX_LABELLED, PLOT, end, place_labels, ticks, timeline, x_of
 from mailstack.report.figures.topology import topology
 from tests.unit.test_corpus import NAMES, everything
 
@@ -93,7 +93,7 @@ def test_events_stand_where_their_times_are(times: list[float]) -> None:
     drawn["hops"] = drawn["hops"][:1]
     drawn["events"] = [event | {"milliseconds": time} for time in times]
     span = max(end(drawn), 0.1)
-    first = at(0, span)
+    first = x_of(0, span)
     for time, x in zip(times, dots(timeline(drawn)), strict=True):
         assert x - first == pytest.approx(PLOT * time / span, abs=0.01)
 
@@ -104,7 +104,10 @@ def test_a_bar_is_as_long_as_a_station_had_the_mail() -> None:
     bars = [(float(bar.attrib["x"]), float(bar.attrib["width"])) for bar in found if bar.get("class") == "wait"]
     span = end(drawn)
     expected = [
-        (at(hop["arrived_milliseconds"], span), PLOT * (hop["left_milliseconds"] - hop["arrived_milliseconds"]) / span)
+        (
+            x_of(hop["arrived_milliseconds"], span),
+            PLOT * (hop["left_milliseconds"] - hop["arrived_milliseconds"]) / span,
+        )
         for hop in drawn["hops"]
     ]
     for bar, place_and_length in zip(bars, expected, strict=True):
@@ -123,7 +126,9 @@ def test_the_four_delays_have_the_proportions_that_postfix_logged() -> None:
 
 def test_a_longer_span_makes_two_journeys_comparable() -> None:
     short = journey("end-to-end")
-    assert max(dots(timeline(short, span=1000.0))) - at(0, 1000.0) == pytest.approx(PLOT * end(short) / 1000, abs=0.01)
+    assert max(dots(timeline(short, span=1000.0))) - x_of(0, 1000.0) == pytest.approx(
+        PLOT * end(short) / 1000, abs=0.01
+    )
 
 
 @given(
@@ -132,7 +137,7 @@ def test_a_longer_span_makes_two_journeys_comparable() -> None:
     )
 )
 def test_words_of_close_events_cover_neither_each_other_nor_each_others_lines(words: list[tuple[float, str]]) -> None:
-    placed = place(words)
+    placed = place_labels(words)
     assert [(label.x, label.words) for label in placed] == words
     for early, late in itertools.combinations(placed, 2):
         reaches = early.x + 4 + svg.width(early.words, 11.5)
@@ -144,7 +149,7 @@ def test_a_lane_with_hundreds_of_events_has_words_for_some_and_says_how_many_hav
     drawn = journey()
     drawn["events"] = [drawn["events"][0] | {"milliseconds": float(number)} for number in range(300)]
     figure = timeline(drawn)
-    assert len(dots(figure)) == 300 and f"and {300 - MOST} more events" in texts(figure)
+    assert len(dots(figure)) == 300 and f"and {300 - MAX_LABELLED} more events" in texts(figure)
 
 
 @given(st.floats(0.1, 1e9))
@@ -183,7 +188,7 @@ def test_a_mail_that_waits_is_drawn_at_the_station_where_it_waits() -> None:
     shown = texts(topology({"one": waiting}))
     assert "waits here" in shown and "in the mailbox" not in shown
     assert "in the mailbox" in texts(topology({"one": journey()}))
-    assert "still there" in texts(timeline(waiting))
+    assert "still queued" in texts(timeline(waiting))
 
 
 def test_a_journey_of_which_nothing_is_known_is_drawn_all_the_same() -> None:
@@ -214,13 +219,13 @@ def test_every_captured_journey_is_drawn_to_scale(name: str) -> None:
         ElementTree.fromstring(topology({"one": document}))
         times = [event["milliseconds"] for event in document["events"] if event["milliseconds"] is not None]
         span = max(end(document), 0.1)
-        expected = sorted(at(time, span) for time in times)
+        expected = sorted(x_of(time, span) for time in times)
         assert sorted(dots(timeline(document))) == pytest.approx(expected, abs=0.01)
 
 
 def luminance(colour: str) -> float:
     """Return the relative luminance (WCAG 2.2)."""
-    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -136,7 +136,7 @@ def test_a_dialogue_that_breaks_off_is_shown_as_far_as_it_went() -> None:
 def test_what_is_no_reply_is_said_to_be_none() -> None:
     odd = dialogue("S HTTP/1.1 400 Bad Request").exchanges[0]
     assert odd.code is None
-    assert odd.meaning == "no reply as SMTP has it"
+    assert odd.meaning == "not a valid SMTP reply"
 
 
 def test_the_document_has_everything() -> None:
@@ -199,7 +199,7 @@ def test_what_is_blotted_out_already_stays_so() -> None:
     assert dialogue(text).exchanges[1] == Exchange(
         "client",
         (f"AUTH PLAIN {BLOT}",),
-        "proves who it is, by the mechanism PLAIN",
+        "authenticates with the mechanism PLAIN",
         "RFC 4954, section 4; RFC 4616",
         "auth",
         milliseconds=1.0,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mailstack.model import Json
 
 # Names of the lab's containers on the network, in journeys of earlier versions.
-STATIONS = {"backend": "dovecot"}
+OLD_NAMES = {"backend": "dovecot"}
 
 _RELAY = re.compile(r"^(?P<host>[^\[\],:]+)(?:\[(?P<address>[^\]]*)\])?(?::(?P<port>\d+))?$")
 
@@ -36,9 +36,9 @@ def legs(journey: Json) -> list[Leg]:
     A notice to the sender is a separate mail, and left out.
     """
     hops = [hop for hop in journey["hops"] if not hop["notice"]]
-    return (
-        [*_submission(journey, hops[0]), *(leg for hop in hops for leg in _onward(journey, hops, hop))] if hops else []
-    )
+    if not hops:
+        return []
+    return [_submission_leg(journey, hops[0]), *(leg for hop in hops for leg in _onward_legs(journey, hops, hop))]
 
 
 def is_local(relay: str) -> bool:
@@ -47,7 +47,7 @@ def is_local(relay: str) -> bool:
     return bool(found and "/" in (found["address"] or ""))
 
 
-def station(relay: str) -> tuple[str, int | None]:
+def parse_relay(relay: str) -> tuple[str, int | None]:
     """Return the service and port that Postfix logs as `host[address]:port`; `none` and `local` are no service.
 
     With the path of a socket, Postfix logs its own host name; the service is Dovecot.
@@ -58,44 +58,44 @@ def station(relay: str) -> tuple[str, int | None]:
     if is_local(relay):
         return "dovecot", None
     host = found["host"].partition(".")[0]
-    return STATIONS.get(host, host), int(found["port"]) if found["port"] else None
+    return OLD_NAMES.get(host, host), int(found["port"]) if found["port"] else None
 
 
-def _submission(journey: Json, hop: Json) -> Iterator[Leg]:
-    came = _accepted(journey, hop)
-    protocol = "SMTP" if came else ""
-    yield Leg("", hop["service"], protocol, None, came.get("tls", ""), came.get("sasl_user", ""), "", "", None)
+def _submission_leg(journey: Json, hop: Json) -> Leg:
+    accepted = _accepted(journey, hop)
+    protocol = "SMTP" if accepted else ""
+    return Leg("", hop["service"], protocol, None, accepted.get("tls", ""), accepted.get("sasl_user", ""), "", "", None)
 
 
-def _onward(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
+def _onward_legs(journey: Json, hops: list[Json], hop: Json) -> Iterator[Leg]:
     """Yield a leg for each service to which a hop handed the mail, or one without a target."""
     arrived, left = hop["arrived_milliseconds"], hop["left_milliseconds"]
     kept = None if arrived is None or left is None else left - arrived
-    attempts = [event for event in _of(journey, hop) if event["kind"] == "attempt"]
-    reached = [relay for relay in hop["relays"] if station(relay)[0]]
-    if not reached or (left is None and not any(event["status"] == "sent" for event in attempts)):
+    attempts = [event for event in _events_of(journey, hop) if event["kind"] == "attempt"]
+    relays = [relay for relay in hop["relays"] if parse_relay(relay)[0]]
+    if not relays or (left is None and not any(event["status"] == "sent" for event in attempts)):
         yield Leg(hop["service"], "", "", None, "", "", "", hop["queue_id"], kept)
         return
-    for relay in reached:
-        target, port = station(relay)
+    for relay in relays:
+        target, port = parse_relay(relay)
         after = next((later for later in hops[hops.index(hop) + 1 :] if later["service"] == target), None)
-        came = _accepted(journey, after) if after else {}
-        there = [event for event in reversed(attempts) if event["peer"] == relay]
-        tls = next((event["tls"] for event in there if event["tls"]), "") or came.get("tls", "")
-        reply = next((event["reply"] for event in there if event["reply"]), "")
+        accepted = _accepted(journey, after) if after else {}
+        tries = [event for event in reversed(attempts) if event["peer"] == relay]
+        tls = next((event["tls"] for event in tries if event["tls"]), "") or accepted.get("tls", "")
+        reply = next((event["reply"] for event in tries if event["reply"]), "")
         protocol = "LMTP" if target == "dovecot" else "SMTP"
-        user = came.get("sasl_user", "")
+        user = accepted.get("sasl_user", "")
         yield Leg(hop["service"], target, protocol, port, tls, user, reply, hop["queue_id"], kept, is_local(relay))
 
 
-def _of(journey: Json, hop: Json) -> list[Json]:
+def _events_of(journey: Json, hop: Json) -> list[Json]:
     """Return the events of a hop."""
-    place = (hop["service"], hop["queue_id"])
-    return [event for event in journey["events"] if (event["service"], event["queue_id"]) == place]
+    key = (hop["service"], hop["queue_id"])
+    return [event for event in journey["events"] if (event["service"], event["queue_id"]) == key]
 
 
 def _accepted(journey: Json, hop: Json) -> Json:
     """Return the event with which a hop accepted the mail over the network; empty if it was submitted on the machine
     itself.
     """
-    return next((event for event in _of(journey, hop) if event["kind"] == "accepted"), {})
+    return next((event for event in _events_of(journey, hop) if event["kind"] == "accepted"), {})

@@ -12,11 +12,11 @@ from mailstack.model import Json
 from mailstack.report.figures import svg
 
 WIDTH = 920.0
-_CLIENT, _SERVER, _BESIDE = 84.0, 600.0, 626.0  # px: x of the lifelines and of the explanations
+_CLIENT, _SERVER, _EXPLANATION = 84.0, 600.0, 626.0  # px: x of the lifelines and of the explanations
 _SIZE, _LINE = 11.5, 16.0  # px: font size and line height
 _PAD = 12.0  # px between a lifeline and the text next to it
-_MOST = 3  # lines of a command or a reply; its <title> has the full text
-_NOTE = 26  # lines of a message
+_MAX_LINES = 3  # lines of a command or a reply; its <title> has the full text
+_MAX_MESSAGE_LINES = 26  # lines of a message
 
 _STYLE = (
     ".sequence .tls{fill:var(--f-first);opacity:.09}.sequence .auth{fill:var(--f-second);opacity:.13}"
@@ -35,7 +35,7 @@ class _Row:
 
     exchange: Json
     words: tuple[str, ...]
-    beside: tuple[tuple[str, str], ...]  # (line, classes)
+    explanation: tuple[tuple[str, str], ...]  # (line, classes)
     height: float
 
     @property
@@ -46,21 +46,21 @@ class _Row:
 
 def sequence(dialogue: Json) -> str:
     """Draw the document of a Dialogue; return SVG."""
-    rows = [_laid_out(exchange) for exchange in dialogue["exchanges"]]
+    rows = [_layout(exchange) for exchange in dialogue["exchanges"]]
     auth = [number for number, row in enumerate(rows) if row.exchange["step"] == "auth"]
     starts = [n for n, row in enumerate(rows) if row.exchange["step"] == "tls" and row.exchange["code"] == 220][:1]
     y, tls_from, auth_from = 58.0, 0.0, 0.0
     parts: list[str] = []
-    over: list[str] = []
+    auth_bands: list[str] = []
     for number, row in enumerate(rows):
         if auth[:1] == [number]:
             auth_from = y
             parts.append(_label(y, "authentication", "of-auth"))
             y += 24
-        parts.append(_drawn(row, y))
+        parts.append(_draw_row(row, y))
         y += row.height
         if auth[-1:] == [number]:
-            over += _band(auth_from, y - auth_from, "auth", inset=10)
+            auth_bands += _band(auth_from, y - auth_from, "auth", inset=10)
             y += 8
         if starts == [number]:
             tls_from = y + 4
@@ -68,11 +68,11 @@ def sequence(dialogue: Json) -> str:
             words = f"TLS from here on: {tls['version']}, {tls['cipher']}" if tls else "TLS from here on"
             parts.append(_label(tls_from, words, "of-tls"))
             y += 30
-    bands = [*(_band(tls_from, y + 4 - tls_from, "tls") if starts else ()), *over]
+    bands = [*(_band(tls_from, y + 4 - tls_from, "tls") if starts else ()), *auth_bands]
     height = y + 14
     frame = [f"<style>{_STYLE}</style>", *bands, *_lifelines(dialogue, height)]
-    title = f"What {dialogue['client']} and {dialogue['server']} said"
-    return svg.figure("sequence", (WIDTH, height), title, _told(dialogue), [*frame, *parts])
+    title = f"SMTP dialogue of {dialogue['client']} and {dialogue['server']}"
+    return svg.figure("sequence", (WIDTH, height), title, _description(dialogue), [*frame, *parts])
 
 
 def folded(content: str, room: float, size: float = _SIZE, *, words: bool = False) -> list[str]:
@@ -98,28 +98,28 @@ def _pieces(content: str, words: bool) -> Iterator[str]:
         yield word + " "
 
 
-def _laid_out(exchange: Json) -> _Row:
+def _layout(exchange: Json) -> _Row:
     room = _SERVER - _CLIENT - 2 * _PAD
     lines = [" ".join(line.split()) if exchange["code"] else line.expandtabs(4) for line in exchange["lines"]]
     words: list[str] = []
     message = exchange["from"] == "client" and len(lines) > 1
     if message:
-        words = [_first(line, room - 2 * _PAD) for line in lines[:_NOTE]]
-        words += [f"[… {len(lines) - _NOTE} more lines]"] if len(lines) > _NOTE else []
+        words = [_first(line, room - 2 * _PAD) for line in lines[:_MAX_MESSAGE_LINES]]
+        words += [f"[… {len(lines) - _MAX_MESSAGE_LINES} more lines]"] if len(lines) > _MAX_MESSAGE_LINES else []
     else:
         if len(lines) > 1:  # a reply of several lines: its first line, then the text of the others
             more = " · ".join(line[4:] for line in lines[1:])
             lines = [lines[0], more]
         for line in lines:
             words += folded(line, room, words=True)
-        if len(words) > _MOST:
-            words = [*words[: _MOST - 1], _first(words[_MOST - 1] + " …" + words[_MOST], room)]
-    wide = WIDTH - _BESIDE
-    beside = [(line, "small") for line in folded(exchange["meaning"], wide, words=True) if line]
+        if len(words) > _MAX_LINES:
+            words = [*words[: _MAX_LINES - 1], _first(words[_MAX_LINES - 1] + " …" + words[_MAX_LINES], room)]
+    wide = WIDTH - _EXPLANATION
+    explanation = [(line, "small") for line in folded(exchange["meaning"], wide, words=True) if line]
     for source in filter(None, exchange["source"].split("; ")):
-        beside += [(line, "small quiet") for line in folded(source, wide, words=True)]
+        explanation += [(line, "small quiet") for line in folded(source, wide, words=True)]
     tall = len(words) * _LINE + (38 if message else 20)
-    return _Row(exchange, tuple(words), tuple(beside), max(tall, len(beside) * _LINE + 10))
+    return _Row(exchange, tuple(words), tuple(explanation), max(tall, len(explanation) * _LINE + 10))
 
 
 def _first(line: str, room: float) -> str:
@@ -128,7 +128,7 @@ def _first(line: str, room: float) -> str:
     return line if len(kept) < 2 else folded(line, room - _SIZE)[0] + "…"
 
 
-def _drawn(row: _Row, y: float) -> str:
+def _draw_row(row: _Row, y: float) -> str:
     exchange = row.exchange
     to_server = exchange["from"] == "client"
     start = y + 4
@@ -143,8 +143,8 @@ def _drawn(row: _Row, y: float) -> str:
     if exchange["milliseconds"] is not None:
         words = svg.milliseconds(exchange["milliseconds"])
         parts.append(svg.text(_CLIENT - _PAD, start + 11, words, "small quiet", "end"))
-    for number, (line, classes) in enumerate(row.beside):
-        parts.append(_fitted(_BESIDE, start + 11 + number * _LINE, line, classes))
+    for number, (line, classes) in enumerate(row.explanation):
+        parts.append(_fitted(_EXPLANATION, start + 11 + number * _LINE, line, classes))
     refused = exchange["code"] is not None and exchange["code"] >= 400
     return svg.element("g", *parts, class_="refused" if refused else "")
 
@@ -192,10 +192,10 @@ def _lifelines(dialogue: Json, height: float) -> Iterator[str]:
         yield svg.text(left + wide / 2, 27, _first(name, wide - 16), "strong", "middle")
 
 
-def _told(dialogue: Json) -> str:
+def _description(dialogue: Json) -> str:
     """Describe the dialogue in words, for screen readers."""
-    told = [f"A dialogue in {len(dialogue['exchanges'])} exchanges."]
+    sentences = [f"A dialogue in {len(dialogue['exchanges'])} exchanges."]
     for exchange in dialogue["exchanges"]:
         first = svg.shorten(exchange["lines"][0] if exchange["lines"] else "", 120)
-        told.append(f"{dialogue[exchange['from']]}: {first} ({exchange['meaning']}).")
-    return " ".join(told)
+        sentences.append(f"{dialogue[exchange['from']]}: {first} ({exchange['meaning']}).")
+    return " ".join(sentences)

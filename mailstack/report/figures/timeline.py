@@ -15,7 +15,7 @@ from mailstack.report.figures import svg
 
 LEFT, PLOT, RIGHT = 148.0, 500.0, 272.0  # px: the names of lanes, the time scale, room for the last labels
 DELAYS = ("before the queue", "in the queue manager", "connecting", "handing over")
-MOST = 14  # labelled events in a lane; the others are dots only
+MAX_LABELLED = 14  # labelled events in a lane; the others are dots only
 _ROW, _BAR, _STRIP, _SIZE = 17.0, 16.0, 9.0, 11.5  # px
 
 
@@ -40,9 +40,10 @@ def timeline(journey: Json, *, span: float | None = None) -> str:
     y = 14.0
     drawn = []
     for lane in lanes:
-        labels = place([(at(event["milliseconds"], span), words(event)) for event in lane["events"][:MOST]])
+        labelled = lane["events"][:MAX_LABELLED]
+        labels = place_labels([(x_of(event["milliseconds"], span), words(event)) for event in labelled])
         y += (max((label.row for label in labels), default=-1) + 1) * _ROW + 12
-        drawn.append(_lane(lane, labels, y, span, len(lane["events"]) - MOST))
+        drawn.append(_lane(lane, labels, y, span, len(lane["events"]) - MAX_LABELLED))
         y += _BAR + (_STRIP + 26 if _delays(lane) else 14)
     bottom = y + 4
     parts.append(_scale(span, bottom))
@@ -57,7 +58,7 @@ def timeline(journey: Json, *, span: float | None = None) -> str:
     return svg.figure("timeline", (LEFT + PLOT + RIGHT, height), title, description, parts)
 
 
-def at(milliseconds: float, span: float) -> float:
+def x_of(milliseconds: float, span: float) -> float:
     """Return the x coordinate of a moment, in px from the left edge of the figure."""
     return LEFT + PLOT * min(max(milliseconds, 0.0), span) / span
 
@@ -69,13 +70,13 @@ def end(journey: Json) -> float:
     return max((time for time in times if time is not None), default=0.0)
 
 
-def place(placing: list[tuple[float, str]]) -> list[Label]:
+def place_labels(moments: list[tuple[float, str]]) -> list[Label]:
     """Place labels (x, words), given in order of time, so that none covers another or another's leader line.
 
     Later labels are lower, so that a reader goes down the lines as time passes.
     """
     placed: list[Label] = []
-    for x, content in reversed(placing):
+    for x, content in reversed(moments):
         reaches = x + svg.width(content, _SIZE) + 8
         row = max((label.row + 1 for label in placed if label.x <= reaches), default=0)
         placed.append(Label(x, row, content))
@@ -117,13 +118,13 @@ def _lanes(journey: Json) -> list[Json]:
     return lanes
 
 
-def _lane(lane: Json, labels: list[Label], y: float, span: float, unnamed: int) -> str:
+def _lane(lane: Json, labels: list[Label], y: float, span: float, unlabelled: int) -> str:
     """Draw a lane: name, bar, events and delays."""
     parts = [svg.text(0, y + 8, lane["service"], "strong"), svg.text(0, y + 23, lane["queue_id"], "small quiet code")]
     arrived, left = lane["arrived"], lane["left"]
     parts.append(svg.element("line", x1=LEFT, y1=y + 8, x2=LEFT + PLOT, y2=y + 8, class_="rule faint"))
     if arrived is not None:
-        x, until = at(arrived, span), at(span if left is None else left, span)
+        x, until = x_of(arrived, span), x_of(span if left is None else left, span)
         shape = {"x": x, "y": y, "width": max(until - x, 1.5), "height": _BAR, "rx": 2}
         parts.append(svg.element("rect", class_="wait", **shape))
         if left is not None:
@@ -131,15 +132,15 @@ def _lane(lane: Json, labels: list[Label], y: float, span: float, unnamed: int) 
                 svg.text(until + 10, y + 12, f"left after {svg.milliseconds(left - arrived)}", "small quiet halo")
             )
         else:
-            parts.append(svg.text(until + 10, y + 12, "still there", "small quiet halo"))
+            parts.append(svg.text(until + 10, y + 12, "still queued", "small quiet halo"))
     for label in labels:
         base = y - 6 - label.row * _ROW
         parts.append(svg.element("line", x1=label.x, y1=base - 10, x2=label.x, y2=y + 8, class_="leader"))
         parts.append(svg.text(label.x + 4, base, label.words, "small halo"))
     for event in lane["events"]:
-        parts.append(svg.element("circle", cx=at(event["milliseconds"], span), cy=y + 8, r=3.5, class_="dot"))
-    if unnamed > 0:
-        parts.append(svg.text(LEFT + PLOT + 10, y - 6, f"and {unnamed} more events", "small quiet halo"))
+        parts.append(svg.element("circle", cx=x_of(event["milliseconds"], span), cy=y + 8, r=3.5, class_="dot"))
+    if unlabelled > 0:
+        parts.append(svg.text(LEFT + PLOT + 10, y - 6, f"and {unlabelled} more events", "small quiet halo"))
     parts += _strips(lane, y + _BAR + 4, span)
     return svg.element("g", *parts)
 
@@ -153,7 +154,7 @@ def _strips(lane: Json, y: float, span: float) -> list[str]:
     events = _delays(lane)
     if not events:
         return []
-    x = start = at(lane["arrived"] or 0.0, span)
+    x = start = x_of(lane["arrived"] or 0.0, span)
     parts = []
     for number, seconds in enumerate(events[-1]["delays"]):
         until = min(x + PLOT * seconds * 1000 / span, LEFT + PLOT)
@@ -162,15 +163,15 @@ def _strips(lane: Json, y: float, span: float) -> list[str]:
             parts.append(svg.element("rect", class_=f"delay delay{number}", **box))
         x = until
     words = f"delays {svg.delays(events[-1]['delays'])}"
-    beside = x + 8 if x < LEFT + PLOT else LEFT + PLOT + 10
-    parts.append(svg.text(max(beside, start + 4), y + 9, words, "small quiet halo"))
+    label_x = x + 8 if x < LEFT + PLOT else LEFT + PLOT + 10
+    parts.append(svg.text(max(label_x, start + 4), y + 9, words, "small quiet halo"))
     return parts
 
 
 def _scale(span: float, bottom: float) -> str:
     parts = [svg.element("line", x1=LEFT, y1=bottom, x2=LEFT + PLOT, y2=bottom, class_="line")]
     for time in ticks(span):
-        x = at(time, span)
+        x = x_of(time, span)
         parts.append(svg.element("line", x1=x, y1=8, x2=x, y2=bottom + 5, class_="rule grid"))
         parts.append(svg.text(x, bottom + 19, svg.milliseconds(time) if time else "0", "small quiet", "middle"))
     parts.append(svg.text(0, bottom + 19, "since submission", "small quiet halo"))
@@ -189,7 +190,7 @@ def _legend(y: float) -> str:
 
 def words(event: Json) -> str:
     """Return a short form of an event: its kind, without the details, and the reply's codes."""
-    what = "out of the queue" if event["kind"] == "removed" else re.split(r": | [<\[(]", event["what"])[0]
+    what = re.split(r": | [<\[(]", event["what"])[0]
     codes = [str(code) for code in (event["code"], event["enhanced"]) if code]
     return svg.shorten(" ".join([what, *codes]), 38)
 

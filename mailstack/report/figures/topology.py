@@ -23,11 +23,12 @@ _CLASSES = ("first", "second")
 
 def topology(journeys: Mapping[str, Json]) -> str:
     """Draw the documents of one or two journeys, keyed by their names in the legend; return SVG."""
-    ways = {name: legs(journey) for name, journey in journeys.items()}
-    tall = 40 + _LANE * max(len(ways), 1)
-    parts = [_parts(tall, {leg.origin for way in ways.values() for leg in way} | _targets(ways))]
-    for number, way in enumerate(ways.values()):
-        parts.append(_way(way, number, len(ways), tall))
+    paths = {name: legs(journey) for name, journey in journeys.items()}
+    tall = 40 + _LANE * max(len(paths), 1)
+    used = {service for path in paths.values() for leg in path for service in (leg.origin, leg.target)}
+    parts = [_parts(tall, used)]
+    for number, path in enumerate(paths.values()):
+        parts.append(_draw_path(path, number, len(paths), tall))
     legend = _TOP + tall + 44
     for number, (name, journey) in enumerate(journeys.items()):
         y = legend + 22 * number
@@ -39,13 +40,9 @@ def topology(journeys: Mapping[str, Json]) -> str:
                 class_=_CLASSES[number % 2],
             )
         )
-    height = legend + 22 * len(ways) + 4
-    description = " ".join(f"{name}: {_told(ways[name])} {journeys[name]['sentence']}." for name in journeys)
-    return svg.figure("topology", (WIDTH, height), "The lab's parts and the mail's way", description, parts)
-
-
-def _targets(ways: Mapping[str, list[Leg]]) -> set[str]:
-    return {leg.target for way in ways.values() for leg in way}
+    height = legend + 22 * len(paths) + 4
+    description = " ".join(f"{name}: {_description(paths[name])} {journeys[name]['sentence']}." for name in journeys)
+    return svg.figure("topology", (WIDTH, height), "The lab's services and the path of the mail", description, parts)
 
 
 def _parts(tall: float, used: set[str]) -> str:
@@ -80,11 +77,11 @@ def _parts(tall: float, used: set[str]) -> str:
     )
 
 
-def _way(way: list[Leg], number: int, ways: int, tall: float) -> str:
+def _draw_path(path: list[Leg], number: int, paths: int, tall: float) -> str:
     """Draw a journey, with its legs numbered in order."""
-    y = _TOP + tall - _LANE * (ways - number) + 26
+    y = _TOP + tall - _LANE * (paths - number) + 26
     stroke, parts = _stroke(number), []
-    for count, leg in enumerate(way, start=1):
+    for count, leg in enumerate(path, start=1):
         if leg.target not in _LEFT:
             if leg.origin in _LEFT and not leg.target:
                 parts.append(_kept(leg, y, "waits here"))
@@ -114,8 +111,8 @@ def _submission(leg: Leg, number: int, stroke: str, count: int) -> str:
         x = _LEFT["sender"] + 40 + 46 * number
         return _arrow([(x, _AGENT + 28), (x, _TOP)], stroke) + _mark(x, _AGENT + 84, count)
     start, x, y = _LEFT["sender"] + _WIDE, _LEFT[leg.target] + 100 + 24 * number, _AGENT + 6 + 16 * number
-    way = _arrow([(start, y), (x, y), (x, _TOP)], stroke)
-    return way + _mark(start + 34, y, count) + _protection(leg, start + 52, y)
+    path = _arrow([(start, y), (x, y), (x, _TOP)], stroke)
+    return path + _mark(start + 34, y, count) + _protection(leg, start + 52, y)
 
 
 def _protection(leg: Leg, x: float, y: float) -> str:
@@ -162,13 +159,13 @@ def _stroke(number: int) -> str:
     return "stroke dashed" if number % 2 else "stroke"
 
 
-def _told(way: list[Leg]) -> str:
+def _description(path: list[Leg]) -> str:
     """Describe a journey in words, for screen readers."""
-    told = []
-    for leg in way:
+    steps = []
+    for leg in path:
         port = f" to port {leg.port}" if leg.port else ""
         bare = ", over a socket" if leg.local else ", without TLS"
         safe = f", {leg.tls}" if leg.tls else bare if leg.protocol else ""
         user = f", as {leg.sasl_user}" if leg.sasl_user else ""
-        told.append(f"from {leg.origin or 'the user agent'} to {leg.target or 'nowhere yet'}{port}{safe}{user}")
-    return "; ".join(told).capitalize() + "."
+        steps.append(f"from {leg.origin or 'the user agent'} to {leg.target or 'no next hop yet'}{port}{safe}{user}")
+    return "; ".join(steps).capitalize() + "."
