@@ -136,7 +136,7 @@ class Accounts:
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):
                 defined = address in self.lab.defined.addresses()
-                problem = "is of the lab's definition" if defined else "is no account"
+                problem = "is of the lab's definition" if defined else "is not an account"
                 raise InputError(
                     f"{address} {problem}: only accounts that were added to the running lab can be removed",
                     remedy=self.lab.line("account", "list"),
@@ -236,9 +236,9 @@ class _Tables:
             while not answer.endswith(b"\n"):
                 more = program.recv(4096)
                 if not more:
-                    raise HostError(f"{name} did not take the account", remedy=self._lab.line("logs", name))
+                    raise HostError(f"{name} did not accept the account", remedy=self._lab.line("logs", name))
                 answer += more
         except OSError as error:
-            raise HostError(f"{name} did not take the account: {error}") from None
+            raise HostError(f"{name} did not accept the account: {error}") from None
         if answer.decode(errors="replace") != line:
-            raise HostError(f"{name} did not take the account: {answer.decode(errors='replace').strip()}")
+            raise HostError(f"{name} did not accept the account: {answer.decode(errors='replace').strip()}")

@@ -31,7 +31,7 @@ def hand_to_sender(engine: Engine, container: str, line: str) -> None:
     """Rebuild the sender's map of relay credentials from `user:password`, passed on standard input."""
     result = engine.execute(container, ["relay-credentials"], input=line.encode())
     if result.code != 0:
-        raise HostError("the sender did not take the relay's credentials", details=result.stderr.strip())
+        raise HostError("the sender did not accept the relay's credentials", details=result.stderr.strip())
 
 
 def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:

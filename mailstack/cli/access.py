@@ -46,7 +46,7 @@ def logs(engine: Engine, name: str, follow: bool, services: tuple[str, ...], as_
     from mailstack.lab.running import RunningLab
 
     if as_json and follow:
-        raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
+        raise InputError("--json and --follow exclude each other", remedy="leave one of them out")
     lab = RunningLab(name, engine)
     lab.check_names(services)
     containers = {s.name: s.container for s in lab.services() if not services or s.name in services}
@@ -158,7 +158,7 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         print_json({"directory": str(directory.absolute()), "files": written})
         return
-    click.echo(f"{len(written)} files are in {directory.absolute()}, readable by you alone; now, for example:")
+    click.echo(f"{len(written)} files are in {directory.absolute()}, readable only by you; next, for example:")
     variable = f"MAILSTACK_SECRETS={shlex.quote(str(directory.absolute()))}"
     click.echo(f"  {variable} docker compose -f {shlex.quote(str(resolve.lab_file()))} up -d")
 
@@ -176,7 +176,7 @@ def rotate(engine: Engine, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"lab": name, "user": user})
     else:
-        click.echo(f"the relay's user {user} has another password: the new one works, the old one is refused")
+        click.echo(f"the relay's user {user} has a new password; the old one is no longer valid")
 
 
 @secrets.command("reveal")

@@ -76,7 +76,7 @@ def load(
 
     octets = to_bytes(size)
     if octets is None:
-        raise InputError(f"{size!r} is no size from 1K to 100M", remedy="write it like 2K")
+        raise InputError(f"{size!r} is not a size from 1K to 100M", remedy="write it like 2K")
     plan = Plan(
         connections=connections,
         messages=messages,
@@ -166,5 +166,5 @@ def verdict(outcome: Outcome) -> Reported | None:
         count = sum(outcome.waiting.values())
         return DeadlinePassed(f"{count:,} still under way after {outcome.plan.patience:g} s")
     if outcome.trouble or outcome.unseen:
-        return HostError("not everything could be done or looked at")
+        return HostError("a part of the load could not be sent or checked")
     return None

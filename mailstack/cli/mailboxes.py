@@ -51,7 +51,7 @@ def inbox(
     from mailstack.lab.running import RunningLab
 
     if (count or timeout) and not watch:
-        raise click.UsageError("--count and --timeout go with --watch")
+        raise click.UsageError("--count and --timeout need --watch")
     lab = RunningLab(name, engine)
     if watch:
         _watch(lab, address, count, timeout, as_json)
@@ -164,7 +164,7 @@ def read(
     from mailstack.lab.running import RunningLab
 
     if raw and (save or as_json):
-        raise click.UsageError("--raw gives the mail alone, without --save and --json")
+        raise click.UsageError("--raw excludes --save and --json")
     mail = one_mail(RunningLab(name, engine), address, number)
     if raw:
         _raw(mail.raw)

@@ -132,4 +132,4 @@ def _print(sent: Sent, lab: RunningLab) -> None:
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
         command = lab.line("trace", "--last")
-        click.echo(f"handed over: none of the recipients has a mailbox in the lab; `{command}` tells its way")
+        click.echo(f"handed over: no recipient has a mailbox in the lab; `{command}` shows its path")

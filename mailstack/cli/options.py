@@ -103,7 +103,7 @@ def _hosts(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
     """Return the hosts over SSH that a command works on; none if the command line chooses a context instead."""
     if context.get_parameter_source("context") is ParameterSource.COMMANDLINE:
         if context.get_parameter_source("host") is ParameterSource.COMMANDLINE:
-            raise InputError("--host and --context each say where the lab is", remedy="give one of them")
+            raise InputError("--host and --context exclude each other", remedy="give one of them")
         return []
     if len(hosts) > 1 or any(each.startswith("@") for each in hosts):
         from mailstack.cli import hosts as several

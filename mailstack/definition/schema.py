@@ -159,7 +159,7 @@ def _limits(value: Any, keys: Keys) -> Limits:
     sizes = {name: _size(size, (*keys, name)) for name, size in given.items()}
     limits = Limits(**sizes)
     if limits.message_size > limits.mailbox_quota:
-        raise InvalidDefinition(keys, "message_size is more than a mailbox may hold (mailbox_quota)")
+        raise InvalidDefinition(keys, "message_size is larger than mailbox_quota")
     return limits
 
 
@@ -223,7 +223,7 @@ def _mapping(value: Any, keys: Keys, known: Sequence[str] | None = None) -> dict
         raise InvalidDefinition(keys, f"should be a mapping, not {_kind(value)}")
     for key in value:
         if known is not None and key not in known:
-            raise InvalidDefinition((*keys, key), f"is not known here; known are {', '.join(known)}")
+            raise InvalidDefinition((*keys, key), f"is not allowed here; allowed are {', '.join(known)}")
     return value
 
 
@@ -284,5 +284,5 @@ def _local_address(value: Any, keys: Keys, domains: set[str]) -> str:
 
 def _refuse_duplicate(name: str, known: set[str], keys: Keys) -> None:
     if name in known:
-        raise InvalidDefinition(keys, "is there twice, but for upper and lower case")
+        raise InvalidDefinition(keys, "is a duplicate: upper and lower case are the same")
     known.add(name)

@@ -67,7 +67,7 @@ def find(runner: Runner) -> Path:
         version = version_of(runner, binary)
         if version >= OLDEST:
             return binary
-        old.append(f"{binary} is {'.'.join(map(str, version)) or 'of no version'}")
+        old.append(f"{binary} is {'.'.join(map(str, version)) or 'of unknown version'}")
     needed = ".".join(map(str, OLDEST))
     raise HostError(
         f"Docker Compose {needed} or newer is needed; " + ("; ".join(old) or "none was found"),

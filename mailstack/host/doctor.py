@@ -82,7 +82,7 @@ def _kernel(target: Target, info: dict[str, Any]) -> Finding:
         missing.append("memory limits")
     kernel = f"{info.get('KernelVersion')}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
     found = kernel + (f"; without {', '.join(missing)}" if missing else "")
-    return Finding("kernel", not missing, found, "use a kernel, or an engine, that has them")
+    return Finding("kernel", not missing, found, "use a kernel and an engine that support them")
 
 
 def _disk(target: Target, info: dict[str, Any]) -> Finding:
@@ -91,7 +91,7 @@ def _disk(target: Target, info: dict[str, Any]) -> Finding:
         "disk",
         free >= requirements.FREE_BYTES,
         f"{free / 1024**3:.1f} GiB free at {root}",
-        "docker system prune frees what is unused",
+        "free unused space: docker system prune",
     )
 
 
@@ -124,7 +124,7 @@ def _free_ports() -> Finding:
     try:
         numbers = ports.choose("lab", len(PORTS))
     except MailstackError as error:
-        return Finding("ports", False, error.happened(), "end what listens there")
+        return Finding("ports", False, error.happened(), "stop what listens there")
     return Finding("ports", True, f"127.0.0.1:{numbers[0]} and {len(numbers) - 1} more are free")
 
 

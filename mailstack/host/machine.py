@@ -213,7 +213,7 @@ def facts_of(output: str, url: str, *, denied: bool) -> Facts:
     """Parse the facts of a machine over SSH from its shell's output. Raises HostError when they are incomplete."""
     user, daemon, installed, systemd, sudo, *rest = [*output.split("\n"), "", "", "", "", ""]
     if not user.isdecimal():
-        raise HostError("its shell does not say what there is", details=last_lines(output))
+        raise HostError("its shell did not report the expected facts", details=last_lines(output))
     release = parse_os_release("\n".join(rest))
     return Facts(
         url=url,

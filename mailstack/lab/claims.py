@@ -48,7 +48,7 @@ def allocate_subnets(
     in_use = _subnets_in_use(target, networks, own)
     for lab in state.others(home, wanted.lab):
         in_use += subnets.in_use(lab.subnets.values(), f"the lab {lab.lab}")
-    in_use += subnets.in_use(refused, "somebody who was faster")
+    in_use += subnets.in_use(refused, "another process")
     return subnets.choose(f"{wanted.owner} {wanted.lab}", names, in_use, current, host=target.host)
 
 
@@ -62,7 +62,7 @@ def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
         except EngineError:
             if not tries_left:
                 raise
-            in_use += subnets.in_use([subnet], "somebody who was faster")
+            in_use += subnets.in_use([subnet], "another process")
     raise AssertionError
 
 

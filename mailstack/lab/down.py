@@ -198,7 +198,7 @@ def _remove_objects(with_tools: Tools, name: str, late: frozenset[str], deadline
         late -= set(left)  # these have appeared
         if left and deadline.passed():
             raise EngineError(
-                f"lab “{name}” could not be removed whole: {', '.join(left)} is still there",
+                f"lab “{name}” could not be removed completely: {', '.join(left)} is still there",
                 details=last_lines(output, 5),
             )
         for thing in left:

@@ -156,7 +156,7 @@ class Execution:
         self._stopwatch.done("compose")
         if self._warm:
             self._warm.result()
-        self._tools.progress("sending the mail that proves it")
+        self._tools.progress("sending the mail that proves the lab")
         if not self.proof.is_running:
             self.proof.begin(self.wanted.state, self.starts, self._startup.ended_services)
         with self._with_logs():

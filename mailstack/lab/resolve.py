@@ -78,9 +78,7 @@ def _readable(path: Path) -> None:
     try:
         # Check before opening: opening a FIFO would block until a writer appears.
         if not path.is_dir() and not path.is_file() and path.exists():
-            raise LabFileError(
-                f"{path}: should be a file", remedy="what comes through a pipe: write it to a file first"
-            )
+            raise LabFileError(f"{path}: should be a file", remedy="write the output of a pipe to a file first")
         with path.open("rb"):
             pass
     except (OSError, ValueError) as error:

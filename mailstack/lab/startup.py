@@ -71,7 +71,7 @@ class Startup:
                     case Move():
                         moves += 1
                         self._move(each)
-                        self._tools.progress("starting them again, elsewhere")
+                        self._tools.progress("starting the containers again")
                     case ComposeUp():
                         result = self._up(each)
         if result.code != 0:
@@ -95,7 +95,7 @@ class Startup:
     def _move(self, step: Move) -> None:
         """Remove the lab's containers and networks, and choose other ports and subnets."""
         tools, state = self._tools, self.wanted.state
-        tools.progress(f"somebody else was faster at {', '.join(step.names)}")
+        tools.progress(f"another process has taken {', '.join(step.names)}")
         tools.runner.run(self.compose.down(), deadline=Deadline.after(UP_SECONDS))
         tools.target.close(state.ports.values())
         state = replace(state, ports=claims.allocate_ports(tools.target, tools.home, state.lab), subnets={})
@@ -112,10 +112,10 @@ class Startup:
     def _failure(self, result: Result) -> HostError:
         target, state, document = self._tools.target, self.wanted.state, self.wanted.document
         idle = idle_services(self._tools, state, document)
-        taken = "".join(f"; {address} is taken" for address in claims.taken_ports(target, document, idle))
-        remedy = f"`{target.line('doctor')}` says what is missing"
+        taken = "".join(f"; {address} is in use" for address in claims.taken_ports(target, document, idle))
+        remedy = f"`{target.line('doctor')}` shows what is missing"
         if not self._new and claims.lost_ports(target, state, document, idle):
-            remedy = f"end what listens there, or `{target.line('down', lab=state.lab)}`: a new lab chooses others"
+            remedy = f"stop what listens there, or `{target.line('down', lab=state.lab)}`: a new lab chooses others"
         logs = self.ended_services.logs() or last_lines(compose.without_progress(result.stderr), 6)
         return HostError(
             f"lab “{state.lab}” could not be started" + self.ended_services.summary() + taken,
@@ -129,6 +129,6 @@ def forward(target: Target, wanted: State) -> None:
     if lost := target.forward(wanted.ports.values()):
         addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
         raise HostError(
-            f"{addresses} of this machine should lead to the lab, and is taken",
-            remedy=f"end what listens there, or `{target.line('down', lab=wanted.lab)}`: a new lab chooses others",
+            f"{addresses} of this machine is needed for the lab, and in use",
+            remedy=f"stop what listens there, or `{target.line('down', lab=wanted.lab)}`: a new lab chooses others",
         )

@@ -193,7 +193,7 @@ def _roll_back(
 ) -> None:
     """Remove a new lab that did not come up, with `late` objects; restore a lab that was up before."""
     if seen.state is None:
-        with_tools.progress("removing what was made")
+        with_tools.progress("removing what was created")
         with contextlib.suppress(HostError):  # report the first error, not this one
             remove(with_tools, directory, late)
             watch.needed = False
@@ -202,7 +202,7 @@ def _roll_back(
 
 
 def _restore(with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation) -> None:
-    with_tools.progress("putting the lab back as it was")
+    with_tools.progress("restoring the previous lab")
     changed = files.restore(directory.files, seen.handed)
     with_tools.target.hand_over(directory.files)
     directory.save(before)
@@ -212,4 +212,4 @@ def _restore(with_tools: Tools, directory: LabDirectory, before: state.State, se
         with_tools.runner.run(compose.restart(stale), deadline=Deadline.after(UP_SECONDS))
     if result.code != 0:
         removal = with_tools.target.line("down", lab=before.lab)
-        with_tools.progress(f"it could not be put back: {removal}, then up, makes it anew")
+        with_tools.progress(f"it could not be restored: {removal}, then up, creates it again")

@@ -120,9 +120,9 @@ class Remote:
             timer.cancel()
             channel.close()
         if late.is_set() and deadline:
-            raise DeadlinePassed(f"{self.host}: `{shell_line(command)}` was not done within {deadline.seconds:g} s")
+            raise DeadlinePassed(f"{self.host}: `{shell_line(command)}` did not finish within {deadline.seconds:g} s")
         if result is None:
-            raise HostError(f"{self.host}: the connection was cut")
+            raise HostError(f"{self.host}: the connection was lost")
         return result
 
     @_mapped

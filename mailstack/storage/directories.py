@@ -64,11 +64,11 @@ def base() -> Path:
             directory = Path(own).absolute()
         else:
             raise HostError(
-                "there is no place on tmpfs for the lab's secrets: neither /dev/shm nor XDG_RUNTIME_DIR can be written",
+                "no tmpfs for the lab's secrets: neither /dev/shm nor XDG_RUNTIME_DIR is writable",
                 remedy="set MAILSTACK_RUNTIME_DIR to a directory that only you can read",
             )
     except OSError as error:  # the working directory is gone
-        raise HostError(f"{chosen}: cannot be found: {error.strerror}", remedy="name it from the root: /…") from None
+        raise HostError(f"{chosen}: cannot be found: {error.strerror}", remedy="give an absolute path") from None
     refuse_colon(directory)
     refusals.refuse_unsafe(directory)
     return directory
@@ -77,9 +77,7 @@ def base() -> Path:
 def refuse_colon(directory: Path) -> None:
     """Raise HostError for a colon in the path: the engine would take the rest for a mount option."""
     if ":" in str(directory):
-        raise HostError(
-            f"{directory}: has a colon in its name, where the engine can mount nothing", remedy=refusals.REMEDY
-        )
+        raise HostError(f"{directory}: has a colon in its path, which the engine cannot mount", remedy=refusals.REMEDY)
 
 
 def root() -> Path:
@@ -241,7 +239,7 @@ def _make_new(path: Path, marker: Marker) -> None:
                 # Do not close a directory that is shared with others.
                 if (mode := os.fstat(directory).st_mode) & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX):
                     raise HostError(
-                        f"{path}: is shared with others (mode {stat.S_IMODE(mode):04o})", remedy=refusals.REMEDY
+                        f"{path}: is shared with other users (mode {stat.S_IMODE(mode):04o})", remedy=refusals.REMEDY
                     )
             _mark(path, marker)
             return

@@ -171,7 +171,7 @@ def test_what_cannot_be_an_account_is_said(lab: RunningLab, accounts: Accounts, 
 def test_only_what_was_added_can_be_removed(accounts: Accounts) -> None:
     with pytest.raises(InputError, match="definition"):
         accounts.remove("alice@example.com")
-    with pytest.raises(InputError, match="is no account"):
+    with pytest.raises(InputError, match="is not an account"):
         accounts.remove("nobody@example.com")
 
 
