@@ -101,8 +101,7 @@ class Accounts:
                     raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
             self.lab.account_lease.note(addresses)
             try:
-                accounts = {Account(address, quota): password for address, password in added.items()}
-                self._keep(accounts)
+                self._keep({Account(address, quota): password for address, password in added.items()})
                 self._tables.change("add", addresses)
             except BaseException:
                 self._drop(addresses)
@@ -162,13 +161,12 @@ class Accounts:
                     self.remove_several(addresses)
 
     def _keep(self, accounts: Mapping[Account, Secret]) -> None:
-        self._hand_over(files.add(self.lab.directory.files, accounts))
+        directory = self.lab.directory.files
+        self.lab.target.hand_over(directory, files.add(directory, accounts))
 
     def _drop(self, addresses: Sequence[str]) -> None:
-        self._hand_over(files.remove(self.lab.directory.files, addresses))
-
-    def _hand_over(self, names: Sequence[str]) -> None:
-        self.lab.target.hand_over(self.lab.directory.files, names)
+        directory = self.lab.directory.files
+        self.lab.target.hand_over(directory, files.remove(directory, addresses))
 
     def _locked(self) -> AbstractContextManager[int]:
         return self.lab.directory.locked(

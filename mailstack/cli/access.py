@@ -16,10 +16,10 @@ import click
 
 from mailstack.cli import stdio
 from mailstack.cli.lifecycle import overlay_option
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, json_option, print_json
 from mailstack.errors import InputError
-from mailstack.model import Command
+from mailstack.model import Command, Deadline
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
@@ -43,11 +43,10 @@ def logs(engine: Engine, name: str, follow: bool, services: tuple[str, ...], as_
 
     `status` lists the services. Each log is limited to 50 MB.
     """
-    from mailstack.lab.running import RunningLab
 
     if as_json and follow:
         raise InputError("--json and --follow exclude each other", remedy="leave one of them out")
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     lab.check_names(services)
     containers = {s.name: s.container for s in lab.services() if not services or s.name in services}
     if as_json:
@@ -80,8 +79,6 @@ def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str
 
 def _followed(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
     """Yield past lines and new ones, until the lab is removed."""
-    from mailstack.model import Deadline
-
     with contextlib.closing(lab.engine.follow(containers, deadline=Deadline.after(_FOLLOW_SECONDS))) as lines:
         yield from filter(None, lines)
 
@@ -111,10 +108,9 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")
 def shell(engine: Engine, name: str, service: str, words: tuple[str, ...]) -> None:
     """Open a shell in SERVICE, or run COMMAND there and return its exit code."""
-    from mailstack.lab.running import RunningLab
     from mailstack.runner.local import Local
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     lab.check_names([service])
     lab.service(service)
     runner = Local()
@@ -169,10 +165,9 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
 def rotate(engine: Engine, name: str, as_json: bool) -> None:
     """Change the relay user's password."""
     from mailstack.actions import credentials
-    from mailstack.lab.running import RunningLab
 
     with Progress() as show:
-        user = credentials.rotate(RunningLab(name, engine), show)
+        user = credentials.rotate(running_lab(name, engine), show)
     if as_json:
         print_json({"lab": name, "user": user})
     else:
@@ -189,9 +184,8 @@ def reveal(engine: Engine, name: str, account: str, as_json: bool) -> None:
     ACCOUNT is an address, or `relay` for the relay user.
     """
     from mailstack.actions import credentials
-    from mailstack.lab.running import RunningLab
 
-    user, password = credentials.of(RunningLab(name, engine), account)
+    user, password = credentials.of(running_lab(name, engine), account)
     if as_json:
         print_json({"lab": name, "user": user, "password": password.reveal()})
     else:

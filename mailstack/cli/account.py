@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, json_option, print_json, table
 from mailstack.errors import InputError
 from mailstack.model import UNLIMITED
@@ -29,12 +29,11 @@ def add(engine: Engine, name: str, address: str, quota: str | None, as_json: boo
     """Add ADDRESS with a new password."""
     from mailstack.actions.accounts import Accounts
     from mailstack.definition.schema import to_bytes
-    from mailstack.lab.running import RunningLab
 
     amount = None if quota is None else to_bytes(quota)
     if quota is not None and amount is None:
         raise InputError(f"{quota!r} is not a size from 1K to 1024G", remedy="write it like 5M")
-    with Progress() as show, Accounts(RunningLab(name, engine), show) as accounts:
+    with Progress() as show, Accounts(running_lab(name, engine), show) as accounts:
         accounts.add(address, quota=amount)
     if as_json:
         print_json({"lab": name, "address": address.lower(), "quota": amount})
@@ -49,9 +48,8 @@ def add(engine: Engine, name: str, address: str, quota: str | None, as_json: boo
 def list_(engine: Engine, name: str, as_json: bool) -> None:
     """List all accounts, of the definition and added."""
     from mailstack.actions.accounts import Accounts
-    from mailstack.lab.running import RunningLab
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     added = {each.address for each in Accounts(lab).added()}
     every = [(each.address, each.quota, each.address in added) for each in lab.definition().accounts]
     if as_json:
@@ -83,9 +81,8 @@ def _quota_text(size: int) -> str:
 def remove(engine: Engine, name: str, address: str, as_json: bool) -> None:
     """Remove an added ADDRESS and its mailbox."""
     from mailstack.actions.accounts import Accounts
-    from mailstack.lab.running import RunningLab
 
-    with Progress() as show, Accounts(RunningLab(name, engine), show) as accounts:
+    with Progress() as show, Accounts(running_lab(name, engine), show) as accounts:
         accounts.remove(address)
     if as_json:
         print_json({"lab": name, "address": address.lower()})

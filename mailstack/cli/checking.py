@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, json_option, need_writable, print_json, progress_option, table
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
@@ -49,11 +49,10 @@ def check(
         need_writable(junit)
 
     from mailstack.checks.bench import Bench
-    from mailstack.lab.running import RunningLab
 
     started_at = time.monotonic()
     done: list[CheckResult] = []
-    with Progress(progress) as show, Bench(RunningLab(name, engine)) as bench:
+    with Progress(progress) as show, Bench(running_lab(name, engine)) as bench:
 
         def record(result: CheckResult) -> None:
             done.append(result)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import (
     Progress,
     attach_option,
@@ -66,12 +66,11 @@ def dialogue(
     Credentials are masked. The exit code is 1 if the mail is refused.
     """
     from mailstack.actions import recording, sending
-    from mailstack.lab.running import RunningLab
     from mailstack.model import Deadline
 
     if svg:
         need_writable(svg)
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     sender = recording.VISITOR if via == "smtp" and sender is None else sender
     letter = sending.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
     with Progress() as progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -47,9 +47,8 @@ def env(engine: Engine, name: str, account: str | None, form: str, trust: bool, 
     The variables contain passwords, which are valid as long as the lab exists.
     """
     from mailstack.actions import environment
-    from mailstack.lab.running import RunningLab
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     account = account or lab.definition().addresses()[0]
     variables = environment.variables(lab, account, trust=trust)
     if as_json:

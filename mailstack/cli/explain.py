@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import columns, json_option, logs_option, print_json, table
 from mailstack.errors import InputError
 from mailstack.model import Json
@@ -63,9 +63,8 @@ def explain(
     if files:
         _explain_log(_of_files(files), as_json=as_json)
         return
-    from mailstack.lab.running import RunningLab
 
-    _explain_log(*_of_lab(RunningLab(name, engine)), as_json=as_json)
+    _explain_log(*_of_lab(running_lab(name, engine)), as_json=as_json)
 
 
 def _explain_text(lines: Iterable[str], as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli import stdio
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json, progress_option, table
 from mailstack.errors import InputError
 from mailstack.model import Endpoint, Json, Relay
@@ -210,9 +210,8 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
 @json_option
 def status(engine: Engine, name: str, as_json: bool) -> None:
     """Show services, addresses, ports and accounts of a lab, without passwords."""
-    from mailstack.lab.running import RunningLab
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     if as_json:
         print_json(status_document(lab))
     else:

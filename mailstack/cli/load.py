@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, duration, json_option, print_json, table
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted, Reported
 from mailstack.text.durations import spoken
@@ -70,7 +70,6 @@ def load(
     mail is still under way at the end.
     """
     from mailstack.definition.schema import to_bytes
-    from mailstack.lab.running import RunningLab
     from mailstack.load import performance
     from mailstack.load.plan import SECONDS, Plan
 
@@ -87,7 +86,7 @@ def load(
         patience=timeout,
     )
     with Progress() as show:
-        outcome = performance.perform(RunningLab(name, engine), plan, show.step, lambda now: show.step(live(now)))
+        outcome = performance.perform(running_lab(name, engine), plan, show.step, lambda now: show.step(live(now)))
     if as_json:
         print_json(outcome.json())
     else:

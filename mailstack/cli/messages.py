@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.mailboxes import NUMBER, one_mail
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import attach_option, duration, json_option, print_json, text_of
+from mailstack.model import Deadline, Json
 from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.actions.sending import Sent
+    from mailstack.actions.sending import Letter, Sent
     from mailstack.engine.engine import Engine
     from mailstack.lab.running import RunningLab
 
@@ -54,21 +55,10 @@ def send(
     time. The message then gives the result for each recipient.
     """
     from mailstack.actions import sending
-    from mailstack.lab.running import RunningLab
-    from mailstack.model import Deadline
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     letter = sending.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
-    try:
-        sent = sending.send(lab, letter, via, Deadline.after(timeout))
-    except sending.NotArrived as error:
-        if as_json:
-            print_json(error.sent.json())
-        raise
-    if as_json:
-        print_json(sent.json())
-        return
-    _print(sent, lab)
+    _send(lab, letter, via, Deadline.after(timeout), {} if as_json else None)
 
 
 @click.command()
@@ -97,11 +87,9 @@ def reply(
     From of the mail, over submission. Like `send`, this command waits until the
     reply arrives.
     """
-    from mailstack.actions import replying, sending
-    from mailstack.lab.running import RunningLab
-    from mailstack.model import Deadline
+    from mailstack.actions import replying
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     mail = one_mail(lab, address, number)
     letter = replying.answer(
         lab.definition(),
@@ -113,16 +101,23 @@ def reply(
         otherwise=lab.line("send", "--to", "ADDRESS"),
     )
     answered = {"uid": mail.uid, "subject": letter.subject, "in_reply_to": mail.message_id}
+    _send(lab, letter, "submission", Deadline.after(timeout), answered if as_json else None)
+
+
+def _send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, document: Json | None) -> None:
+    """Send a mail and print the result: as JSON, added to `document`, or as text without one."""
+    from mailstack.actions import sending
+
     try:
-        sent = sending.send(lab, letter, "submission", Deadline.after(timeout))
+        sent = sending.send(lab, letter, via, deadline)
     except sending.NotArrived as error:
-        if as_json:
-            print_json({**error.sent.json(), **answered})
+        if document is not None:
+            print_json({**error.sent.json(), **document})
         raise
-    if as_json:
-        print_json({**sent.json(), **answered})
-        return
-    _print(sent, lab)
+    if document is not None:
+        print_json({**sent.json(), **document})
+    else:
+        _print(sent, lab)
 
 
 def _print(sent: Sent, lab: RunningLab) -> None:

@@ -20,6 +20,7 @@ from mailstack.errors import InputError, MailstackError
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
+    from mailstack.lab.running import RunningLab
     from mailstack.secret import Secret
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,6 +111,13 @@ def _hosts(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
 
         return several.expand(hosts)
     return list(hosts)
+
+
+def running_lab(name: str, engine: Engine) -> RunningLab:
+    """Return a lab that was brought up; its module is imported only now. Raises InputError, EngineError."""
+    from mailstack.lab.running import RunningLab
+
+    return RunningLab(name, engine)
 
 
 def ask(question: str) -> Secret | None:

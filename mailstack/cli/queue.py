@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
 from mailstack.text.durations import spoken
@@ -54,9 +54,8 @@ def queue(
     The exit code of wait is 4 if the time limit passes first.
     """
     from mailstack.actions import queues
-    from mailstack.lab.running import RunningLab
 
-    lab = RunningLab(name, engine)
+    lab = running_lab(name, engine)
     service, action, ids = parse_words(words, queues.services(lab.defined))
     if action == "list":
         _list(lab, service, as_json)

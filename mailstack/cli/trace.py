@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import duration, json_option, logs_option, print_json, table
 from mailstack.errors import DeadlinePassed, InputError
+from mailstack.model import Deadline, Json
 from mailstack.text import hint
 from mailstack.text.durations import spoken
 from mailstack.text.printable import printable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mailstack.actions.tracing import Traced
     from mailstack.engine.engine import Engine
     from mailstack.lab.running import RunningLab
-    from mailstack.model import Json
     from mailstack.trace.journey import Journey
     from mailstack.trace.rotation import Rotated
 
@@ -55,7 +55,6 @@ def trace(
     The exit code is 1 if the message was not delivered.
     """
     from mailstack.actions import tracing
-    from mailstack.lab.running import RunningLab
 
     if last and query:
         raise InputError("--last and a name exclude each other", remedy=f"leave out {query!r}, or --last")
@@ -65,9 +64,9 @@ def trace(
         with tracing.file_lines(files) as read:
             traced = tracing.traced(read, query)
     elif follow:
-        sys.exit(_follow(RunningLab(name, engine), query, timeout, as_json))
+        sys.exit(_follow(running_lab(name, engine), query, timeout, as_json))
     else:
-        traced = tracing.search_lab(RunningLab(name, engine), query)
+        traced = tracing.search_lab(running_lab(name, engine), query)
     if not traced.journeys:
         where = "these logs" if files else f"the logs of lab “{name}”"
         raise InputError(
@@ -140,7 +139,6 @@ def _print_journey(journey: Journey, rotated: Sequence[Rotated], now: float) -> 
 
 def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: bool) -> int:
     from mailstack.actions import tracing
-    from mailstack.model import Deadline
     from mailstack.trace import described
 
     shown: set[tuple[str, float | None, str]] = set()

@@ -71,7 +71,6 @@ class Local:
         self._lock = threading.Lock()
 
     def holding(self, *descriptors: int) -> Local:
-        """See Runner."""
         return Local((*self._inherited, *descriptors))
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:

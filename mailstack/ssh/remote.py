@@ -10,6 +10,7 @@ import fcntl
 import functools
 import socket
 import termios
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -95,8 +96,6 @@ class Remote:
         `channel` is a `session` of the caller, which the caller may `end`. Raises HostError, DeadlinePassed,
         CommandFailed when the command prints too much, and the exceptions of `on_line`.
         """
-        import threading
-
         channel, late = channel or self.session(), threading.Event()
 
         def give_up() -> None:
@@ -156,8 +155,6 @@ class Remote:
 
         Returns when the program has printed `ready`. If it has not within `seconds`, returns None and its error output.
         """
-        import threading
-
         channel, printed, errors = self.session(), bytearray(), bytearray()
         mark = self._begin(channel, command)
         out, err = execution.OutputStart(mark, printed.extend), execution.OutputStart(mark, errors.extend)
@@ -188,8 +185,6 @@ class Remote:
 
 def _watch_connection(line: Any, transport: Any) -> None:
     """Close the connection when the host does not answer, even if a jump host in between still does."""
-    import threading
-
     if isinstance(line, socket.socket):  # otherwise it is a ProxyCommand's
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)  # tcp(7)
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

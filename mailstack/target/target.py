@@ -12,16 +12,13 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.network import ports
 from mailstack.runner.local import CommandRunner, Local
 from mailstack.storage import directories, json_file
 from mailstack.text import hint
-
-if TYPE_CHECKING:
-    pass
 
 # The environment variable that names a host over SSH when no option does.
 VARIABLE = "MAILSTACK_HOST"
