@@ -67,20 +67,7 @@ class Accounts:
         """
         address = _checked(self.lab, address)
         password = password or new_password()
-        if temporary:
-            self._remove_abandoned()
-        with self._locked():
-            # Not the whole list of accounts: it grows with every test of a suite.
-            if files.is_added(self.lab.directory.files, address) or address in self.lab.defined.addresses():
-                raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
-            if temporary:
-                self.lab.account_lease.note([address])
-            self._keep({Account(address, quota): password})
-            try:
-                self._tables.change("add", [address])
-            except BaseException:
-                self._drop([address])
-                raise
+        self._add({Account(address, quota): password}, temporary=temporary)
         if not fresh:
             credentials.await_password(self.lab, address, password)
         return password
@@ -93,20 +80,28 @@ class Accounts:
         """
         addresses = [_checked(self.lab, address) for address in addresses]
         added = {address: new_password() for address in addresses}
-        self._remove_abandoned()
+        self._add({Account(address, quota): password for address, password in added.items()}, temporary=True)
+        return added
+
+    def _add(self, accounts: Mapping[Account, Secret], *, temporary: bool) -> None:
+        addresses = [account.address for account in accounts]
+        defined = set(self.lab.defined.addresses())
+        if temporary:
+            self._remove_abandoned()
         with self._locked():
-            existing = set(self.lab.definition().addresses())
             for address in addresses:
-                if address in existing:
-                    raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
-            self.lab.account_lease.note(addresses)
+                # Not the whole list of accounts: it grows with every test of a suite.
+                if address in defined or files.is_added(self.lab.directory.files, address):
+                    raise InputError(f"{address} is already an account of lab “{self.lab.name}”")
+            if temporary:
+                self.lab.account_lease.note(addresses)
             try:
-                self._keep({Account(address, quota): password for address, password in added.items()})
+                directory = self.lab.directory.files
+                self.lab.target.hand_over(directory, files.add(directory, accounts))
                 self._tables.change("add", addresses)
             except BaseException:
                 self._drop(addresses)
                 raise
-        return added
 
     def remove_several(self, addresses: Sequence[str]) -> None:
         """Remove added accounts and their mailboxes, without waiting until their passwords become invalid.
@@ -159,10 +154,6 @@ class Accounts:
             for noted in account_leases.abandoned(self.lab.directory.path):
                 if addresses := [address for address in noted if not address_flaw(address)]:
                     self.remove_several(addresses)
-
-    def _keep(self, accounts: Mapping[Account, Secret]) -> None:
-        directory = self.lab.directory.files
-        self.lab.target.hand_over(directory, files.add(directory, accounts))
 
     def _drop(self, addresses: Sequence[str]) -> None:
         directory = self.lab.directory.files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from types import TracebackType
 
 from mailstack.actions import queues
 from mailstack.errors import CommandFailed
@@ -23,9 +22,7 @@ class QueueInspector:
     def __enter__(self) -> QueueInspector:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def entries(self) -> list[queues.Entry]:

@@ -147,6 +147,7 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
     Also write the configuration files that the containers mount. Passwords and
     certificates that already exist are kept.
     """
+    from mailstack.definition import bundled
     from mailstack.lab import resolve
     from mailstack.target import target
 
@@ -156,7 +157,7 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
         return
     click.echo(f"{len(written)} files are in {directory.absolute()}, readable only by you; next, for example:")
     variable = f"MAILSTACK_SECRETS={shlex.quote(str(directory.absolute()))}"
-    click.echo(f"  {variable} docker compose -f {shlex.quote(str(resolve.lab_file()))} up -d")
+    click.echo(f"  {variable} docker compose -f {shlex.quote(str(bundled.compose_file('lab.yaml')))} up -d")
 
 
 @secrets.command("rotate")

@@ -119,16 +119,19 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
     delivered = outcome.delivered, outcome.delivered_per_second, outcome.delivery
     for label, (count, rate, percentiles) in {"sent": sent, "delivered": delivered}.items():
         yield (label, f"{count:8,}", f"{rate:10,.1f}", *_times(percentiles))
-    counts = {
-        "refused": sum(outcome.refused.values()),
-        "lost": len(outcome.lost),
-        "doubled": len(outcome.doubled),
-        "waiting": sum(outcome.waiting.values()),
-    }
+    counts = {**_failed(outcome), "waiting": sum(outcome.waiting.values())}
     if outcome.unseen:
         counts["not looked for"] = outcome.unseen
     for label, number in counts.items():
         yield (label, f"{number:8,}", "", "", "", "", "")
+
+
+def _failed(outcome: Outcome) -> dict[str, int]:
+    return {
+        "refused": sum(outcome.refused.values()),
+        "lost": len(outcome.lost),
+        "doubled": len(outcome.doubled),
+    }
 
 
 def _times(percentiles: Percentiles | None) -> tuple[str, ...]:
@@ -154,13 +157,8 @@ def verdict(outcome: Outcome) -> Reported | None:
     """Return the error that ends the command; None if every mail that was sent arrived exactly once."""
     if outcome.interrupted:
         return Interrupted("interrupted: what was sent until then is counted")
-    wrong = {
-        "refused": sum(outcome.refused.values()),
-        "lost": len(outcome.lost),
-        "doubled": len(outcome.doubled),
-    }
-    if any(wrong.values()):
-        return CheckFailed(", ".join(f"{count:,} {what}" for what, count in wrong.items() if count))
+    if failed := [f"{count:,} {what}" for what, count in _failed(outcome).items() if count]:
+        return CheckFailed(", ".join(failed))
     if outcome.waiting:
         count = sum(outcome.waiting.values())
         return DeadlinePassed(f"{count:,} still under way after {outcome.plan.patience:g} s")

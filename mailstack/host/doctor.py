@@ -133,24 +133,22 @@ def _secrets() -> Finding:
         directory = directories.base()
     except MailstackError as error:
         return Finding("secrets", False, error.happened(), error.remedy)
-    kind = _file_system(directory)
-    return Finding(
-        "secrets",
-        kind in ("tmpfs", "ramfs"),
-        f"{directory} on {kind or 'a file system of unknown kind'}",
-        "set MAILSTACK_RUNTIME_DIR to a private directory on tmpfs; elsewhere secrets would be written to a disk",
-        required=False,
-    )
+    remedy = "set MAILSTACK_RUNTIME_DIR to a private directory on tmpfs"
+    return _on_tmpfs("secrets", str(directory), _file_system(directory), remedy)
 
 
 def _remote_secrets(target: Target) -> Finding:
     directory = target.secrets_directory
     kind = target.runner.run(Command(("stat", "-f", "-c", "%T", directory))).stdout.strip()
+    return _on_tmpfs("secrets there", directory, kind, "mount a tmpfs on /dev/shm there")
+
+
+def _on_tmpfs(name: str, directory: str, kind: str, remedy: str) -> Finding:
     return Finding(
-        "secrets there",
+        name,
         kind in ("tmpfs", "ramfs"),
         f"{directory} on {kind or 'a file system of unknown kind'}",
-        "mount a tmpfs on /dev/shm there; elsewhere secrets would be written to a disk",
+        f"{remedy}; elsewhere secrets would be written to a disk",
         required=False,
     )
 

@@ -123,14 +123,9 @@ def _with_details(tools: Tools, directory: LabDirectory, wanted: State, seen: Ob
     return replace(seen, missing_images=missing_images(tools, wanted), hashes=hashes)
 
 
-def references(wanted: State) -> tuple[str, ...]:
-    """Return the image references of a lab."""
-    return tuple(bundled.images(wanted.tag).values())
-
-
 def missing_images(tools: Tools, wanted: State) -> tuple[str, ...]:
     """Return the images of a lab that its engine does not have. Raises EngineError."""
-    return tuple(each for each in references(wanted) if not tools.engine.has_image(each))
+    return tuple(each for each in bundled.images(wanted.tag).values() if not tools.engine.has_image(each))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,6 @@ from mailstack.text import hint
 
 _NEW = "the lab is new"
 _RECORD = ("lab.json", "subnets.yaml")
-# States in which Compose starts a container, which then reads its files.
 
 
 @dataclass(frozen=True, slots=True)

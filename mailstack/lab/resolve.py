@@ -86,11 +86,6 @@ def _readable(path: Path) -> None:
         raise LabFileError(f"{path}: cannot be read: {reason}") from None
 
 
-def lab_file() -> Path:
-    """Return the path of the lab's own compose file."""
-    return bundled.compose_file("lab.yaml")
-
-
 def resolved(engine: Engine, name: str, overlays: Sequence[Path]) -> Json:
     """Return the resolved document that `up` would use: of the running lab, or of the lab with these overlays."""
     directory = homes.known_directory(engine, name)
@@ -122,5 +117,5 @@ def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> l
 
 
 def _bare_state(name: str, overlays: Sequence[Path]) -> state.State:
-    paths = [lab_file(), *(path.absolute() for path in overlays)]
+    paths = [bundled.compose_file("lab.yaml"), *(path.absolute() for path in overlays)]
     return state.State(name, state.owner(), "never", "local", tuple(str(path) for path in paths), {})

@@ -150,7 +150,7 @@ def test_many_accounts_come_and_go_at_once(lab: RunningLab, accounts: Accounts) 
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("alice@example.com", "is an account of lab"),
+        ("alice@example.com", "is already an account of lab"),
         ("team@example.com", "is an alias of lab"),
         ("dora@elsewhere.example", "in none of the lab's domains"),
         ("dora+x@example.com", "cannot be an account's address"),
