@@ -12,14 +12,14 @@ from mailstack.lab.running import RunningLab
 _SECONDS = 30.0
 
 
-class QueueInspector:
+class QueueWatch:
     """Inspects a lab's queues repeatedly, with one program in each container that is started once."""
 
     def __init__(self, lab: RunningLab) -> None:
         self._lab = lab
         self._programs: dict[str, socket.socket] = {}
 
-    def __enter__(self) -> QueueInspector:
+    def __enter__(self) -> QueueWatch:
         return self
 
     def __exit__(self, *_: object) -> None:

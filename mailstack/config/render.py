@@ -53,11 +53,6 @@ def _address_of(user: str) -> str:
     return user.replace(r"\'", "'")
 
 
-def own_line(address: str) -> str:
-    """Return the line for an added account in a Postfix table (postmap(1)): the address maps to itself."""
-    return f"{address} {address}\n"
-
-
 def passwords_of(accounts_file: str) -> dict[str, Secret]:
     """Return address → password from a passwd-file."""
     passwords = {}

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mailstack.errors import HostError
-from mailstack.storage import json_file, refusals
+from mailstack.storage import json_file, locks, refusals
 
 VARIABLE = "MAILSTACK_RUNTIME_DIR"
 MARKER = ".mailstack"
@@ -168,7 +168,7 @@ def locked(path: Path) -> Iterator[None]:
     while True:
         with _open_directory(path) as directory:
             fcntl.flock(directory, fcntl.LOCK_EX)
-            if _is_at(directory, path):
+            if locks.same_file(directory, path):
                 yield
                 return
 
@@ -219,13 +219,6 @@ def is_own_directory(path: Path) -> bool:
 def _names_in(directory: int) -> set[str]:
     with os.scandir(directory) as entries:
         return {entry.name for entry in entries}
-
-
-def _is_at(directory: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(directory), path.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def _make_new(path: Path, marker: Marker) -> None:

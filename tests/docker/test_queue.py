@@ -280,7 +280,7 @@ def test_a_log_is_followed_over_restarts_without_a_gap_and_nothing_twice(lab: Ru
 
 def test_looks_see_what_stands_in_the_queue_also_when_a_container_was_started_again(lab: RunningLab) -> None:
     where = queues.containers(lab)
-    with queue_watch.QueueInspector(lab) as looking:
+    with queue_watch.QueueWatch(lab) as looking:
         assert looking.entries() == []
         (queue_id,) = put_off(lab, "Greetings")
         found = looking.entries()
