@@ -90,7 +90,7 @@ def started_service(line: str, project: str) -> str:
 def objects_in_creation(lines: Iterable[str], before: Iterable[str] = ()) -> frozenset[str]:
     """Return the objects that Compose is creating: it has reported neither their creation nor their removal.
 
-    Each is `network NAME`, and so on. `before` are the objects that were being created before the lines `said`.
+    Each is `network NAME`, and so on. `before` are the objects that were being created before these `lines`.
     """
     objects = set(before)
     for match in filter(None, map(_CHANGED.match, lines)):

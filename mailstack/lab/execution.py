@@ -58,7 +58,7 @@ class Execution:
         self,
         tools: Tools,
         directory: LabDirectory,
-        wanted: Desired,
+        desired: Desired,
         seen: Observation,
         relay_files: RelayFiles,
         patience: float,
@@ -72,16 +72,16 @@ class Execution:
         self._relay_files = relay_files
         self._pool = pool
         self._stopwatch = stopwatch
-        self._startup = Startup(tools, directory, wanted, seen, self.starts)
+        self._startup = Startup(tools, directory, desired, seen, self.starts)
         self._name_claim: Future[str] | None = None
         self._warm: Future[None] | None = None
         self._verified: Verified | None = None
         self._sender = ""
 
     @property
-    def wanted(self) -> Desired:
+    def desired(self) -> Desired:
         """The lab, with its present ports and subnets: they change when another process takes them."""
-        return self._startup.wanted
+        return self._startup.desired
 
     def run(self, steps: Plan) -> Verified:
         """Carry out the plan; return the mail that proved the lab. Raises MailstackError, from any step."""
@@ -92,7 +92,7 @@ class Execution:
                     self._before_compose()
                     if any(each.beside for each in proofs):
                         # No older server answers at the lab's ports: begin the proof while Compose runs.
-                        self.proof.begin(self.wanted.state, self.starts, self._startup.ended_services)
+                        self.proof.begin(self.desired.state, self.starts, self._startup.ended_services)
                 self._perform(step)
         finally:
             self.starts.finish()
@@ -108,11 +108,11 @@ class Execution:
             case ClaimName():
                 self._name_claim = self._claim()
             case WriteFiles():
-                files.write(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
+                files.write(self._directory.files, {name: self.desired.texts[name] for name in step.names})
                 self._tools.target.hand_over(self._directory.files)
             case ForwardPorts():
                 self._settle_name()
-                forward(self._tools.target, self.wanted.state)
+                forward(self._tools.target, self.desired.state)
             case BuildImages():
                 self._startup.build(step)
             case ComposeUp():
@@ -126,20 +126,20 @@ class Execution:
 
     def _record(self, step: Record) -> None:
         if self._verified:  # its ports may differ from the planned ones
-            self._directory.save(replace(self.wanted.state, stays=step.state.stays))
+            self._directory.save(replace(self.desired.state, stays=step.state.stays))
         else:
             self._directory.make()
             self._directory.save(step.state)
 
     def _claim(self) -> Future[str] | None:
-        wanted = self.wanted
-        volume = claims.name_volume(compose.project_name(wanted.state.lab), wanted.document)
+        desired = self.desired
+        volume = claims.name_volume(compose.project_name(desired.state.lab), desired.document)
         return self._pool.submit(self._tools.engine.claim, *volume) if volume else None
 
     def _settle_name(self) -> None:
         """Wait for the claim of the lab's name. Raises InputError when another owner has claimed it meanwhile."""
         if self._name_claim:
-            plan.refuse_others(self.wanted.state, {self._name_claim.result()})
+            plan.refuse_others(self.desired.state, {self._name_claim.result()})
 
     def _before_compose(self) -> None:
         self._settle_name()
@@ -158,7 +158,7 @@ class Execution:
             self._warm.result()
         self._tools.progress("sending the mail that proves the lab")
         if not self.proof.is_running:
-            self.proof.begin(self.wanted.state, self.starts, self._startup.ended_services)
+            self.proof.begin(self.desired.state, self.starts, self._startup.ended_services)
         with self._with_logs():
             self._verified, self._sender = self.proof.result()
         self._stopwatch.done("ready")
@@ -166,7 +166,7 @@ class Execution:
     def _log_in(self) -> None:
         from mailstack.lab import relay_login
 
-        relay = self.wanted.lab.relay
+        relay = self.desired.lab.relay
         assert relay
         assert self._relay_files.credentials
         self._tools.progress(f"logging in to {relay.host}:{relay.port}")

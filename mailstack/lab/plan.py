@@ -48,7 +48,7 @@ class Desired:
     texts: Mapping[str, Secret]  # the files for its containers
 
 
-def desired(draft: State, seen: Observation) -> Desired:
+def desired_lab(draft: State, seen: Observation) -> Desired:
     """Return the desired lab, with its definition and subnets.
 
     Raises InputError when another owner has a lab of this name on the engine, or when the lab's files are in another
@@ -64,30 +64,30 @@ def desired(draft: State, seen: Observation) -> Desired:
     return Desired(state, seen.lab, seen.document, seen.texts)
 
 
-def refuse_others(wanted: State, owners: set[str]) -> None:
+def refuse_others(desired: State, owners: set[str]) -> None:
     """Raise InputError for another owner's lab of this name: Compose would take it for this lab and change it."""
-    if others := sorted(owners - {wanted.owner}):
+    if others := sorted(owners - {desired.owner}):
         raise InputError(
-            f"a lab “{wanted.lab}” of {', '.join(others)} is on this engine", remedy="choose another name with -n"
+            f"a lab “{desired.lab}” of {', '.join(others)} is on this engine", remedy="choose another name with -n"
         )
 
 
-def plan_up(wanted: Desired, seen: Observation, *, log_in: bool) -> Plan:
+def plan_up(desired: Desired, seen: Observation, *, log_in: bool) -> Plan:
     """Return the plan of `up`. `log_in`: try the user's credentials on the outside relay."""
-    return Plan(wanted.state.lab, (*_prepare(wanted, seen), *_start(wanted, seen), *_prove(wanted, seen, log_in)))
+    return Plan(desired.state.lab, (*_prepare(desired, seen), *_start(desired, seen), *_prove(desired, seen, log_in)))
 
 
-def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
+def _prepare(desired: Desired, seen: Observation) -> Iterator[Step]:
     """Yield the steps before the containers: directory, record, name, files, ports."""
-    new, state = seen.state is None, wanted.state
+    new, state = seen.state is None, desired.state
     if not seen.made:
         yield MakeDirectory(_NEW if new else "it is not there", (str(seen.path),))
     if new or not seen.recorded or seen.state != state:
         yield Record("written before anything is made" if new else _difference(seen.state, state), _RECORD, state)
-    volume = claims.name_volume(compose.project_name(state.lab), wanted.document)
+    volume = claims.name_volume(compose.project_name(state.lab), desired.document)
     if volume and volume[0] not in [each.name for each in seen.inventory.volumes]:
         yield ClaimName("the engine does not have it", (volume[0],))
-    names = files.differing(wanted.texts, seen.handed)
+    names = files.differing(desired.texts, seen.handed)
     if names or seen.host:
         cause = _NEW if new else "the definition asks for other ones" if names else "its host may have lost them"
         yield WriteFiles(cause, names)
@@ -110,33 +110,33 @@ def _difference(before: State | None, state: State) -> str:
     return f"{', '.join(changed)} changed"
 
 
-def _start(wanted: Desired, seen: Observation) -> Iterator[Step]:
+def _start(desired: Desired, seen: Observation) -> Iterator[Step]:
     """Yield the steps that start containers, and restart those that must read files again."""
     if seen.missing_images:
         yield BuildImages("the engine does not have them", seen.missing_images)
-    changes = tuple(compose_changes(wanted.document, seen.inventory, seen.hashes, new=seen.state is None))
+    changes = tuple(compose_changes(desired.document, seen.inventory, seen.hashes, new=seen.state is None))
     if changes or seen.hashes is None:
-        services = tuple(wanted.document["services"])
+        services = tuple(desired.document["services"])
         yield ComposeUp("Compose compares them with their definition", services, changes)
     if seen.state is not None:
-        changed = files.differing(wanted.texts, seen.handed)
+        changed = files.differing(desired.texts, seen.handed)
         # A service that Compose starts in this step reads its files anyway.
         restarted = {name for change in changes if change.step != "remove containers" for name in change.concerns}
-        if stale := [service for service in files.readers(changed, wanted.state.services) if service not in restarted]:
-            read_by = [service.files for service in wanted.state.services if service.name in stale]
+        if stale := [service for service in files.readers(changed, desired.state.services) if service not in restarted]:
+            read_by = [service.files for service in desired.state.services if service.name in stale]
             read = [name for name in changed if any(name in names for names in read_by)]
             yield Restart(f"changed: {', '.join(read)}", tuple(stale))
 
 
-def _prove(wanted: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
-    addresses = wanted.lab.addresses()
+def _prove(desired: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
+    addresses = desired.lab.addresses()
     pair = (addresses[0], addresses[-1])
     yield Prove("a mail tells whether the lab works", pair, beside=seen.state is None)
-    if log_in and wanted.lab.relay:
-        relay = wanted.lab.relay
+    if log_in and desired.lab.relay:
+        relay = desired.lab.relay
         yield LogIn("its credentials are tried before a mail needs them", (f"{relay.host}:{relay.port}",))
-    if not wanted.state.stays:
-        yield Record("proven: the lab stays when `up` ends", _RECORD, replace(wanted.state, stays=True))
+    if not desired.state.stays:
+        yield Record("proven: the lab stays when `up` ends", _RECORD, replace(desired.state, stays=True))
 
 
 def compose_changes(
@@ -187,9 +187,9 @@ def _labels(section: Json) -> Mapping[str, str]:
     return section.get("labels") or {}
 
 
-def recovery(failure: Failure, wanted: Desired) -> tuple[Step, ...]:
+def recovery(failure: Failure, desired: Desired) -> tuple[Step, ...]:
     """Return the steps after Compose could not start a lab; none when no remedy is known."""
-    services = tuple(wanted.document["services"])
+    services = tuple(desired.document["services"])
     if failure.missing_images:
         # Recreate the containers: those of the first attempt may lack a network, which Compose does not notice.
         return (

@@ -89,23 +89,23 @@ def _readable(path: Path) -> None:
 def resolved(engine: Engine, name: str, overlays: Sequence[Path]) -> Json:
     """Return the resolved document that `up` would use: of the running lab, or of the lab with these overlays."""
     directory = homes.known_directory(engine, name)
-    wanted = directory.load()
-    if wanted is None or overlays:
-        wanted = _bare_state(name, overlays)
-    paths = [Path(path) for path in wanted.files]
+    desired = directory.load()
+    if desired is None or overlays:
+        desired = _bare_state(name, overlays)
+    paths = [Path(path) for path in desired.files]
     runner = Local()
-    document = resolve(runner, project(engine.target, runner, wanted, directory), paths)
+    document = resolve(runner, project(engine.target, runner, desired, directory), paths)
     read_definition(document, paths)
     return document
 
 
 def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> list[str]:
     """Write a lab's files into a directory of the user, for plain Compose; return their names. Raises HostError."""
-    wanted = _bare_state("lab", overlays)
-    paths = [Path(path) for path in wanted.files]
+    desired = _bare_state("lab", overlays)
+    paths = [Path(path) for path in desired.files]
     runner = Local()
     directory_without_engine = state.LabDirectory(homes.no_home(), "lab")
-    lab = read_definition(resolve(runner, project(target, runner, wanted, directory_without_engine), paths), paths)
+    lab = read_definition(resolve(runner, project(target, runner, desired, directory_without_engine), paths), paths)
     try:
         directories.refuse_colon(directory.absolute())
         directories.make(directory.absolute(), Marker(directories.SECRETS, state.owner()))

@@ -146,8 +146,8 @@ def _make_plan(
     first = draft(request, before, ports, with_tools.target.url, time.time())
     with_tools.progress("reading the definition")
     seen = observe(with_tools, directory, first, before, relay_files, pool, in_detail=in_detail)
-    wanted = plan.desired(first, seen)
-    return seen, wanted, plan.plan_up(wanted, seen, log_in=relay_files.credentials is not None)
+    desired = plan.desired_lab(first, seen)
+    return seen, desired, plan.plan_up(desired, seen, log_in=relay_files.credentials is not None)
 
 
 def _up(
@@ -159,10 +159,10 @@ def _up(
     stopwatch: Stopwatch,
 ) -> Report:
     with ThreadPoolExecutor(max_workers=3) as pool:
-        seen, wanted, steps = _make_plan(with_tools, directory, request, relay_files, pool)
+        seen, desired, steps = _make_plan(with_tools, directory, request, relay_files, pool)
         stopwatch.done("definition")
         watch.needed = seen.state is None
-        execution = Execution(with_tools, directory, wanted, seen, relay_files, request.patience, pool, stopwatch)
+        execution = Execution(with_tools, directory, desired, seen, relay_files, request.patience, pool, stopwatch)
         try:
             verified = execution.run(steps)
         except BaseException as error:
@@ -174,14 +174,14 @@ def _up(
             elif isinstance(error, Reported):
                 error.remedy = error.remedy or f"it was kept: {with_tools.target.line('logs', lab=request.name)}"
             raise
-        final = execution.wanted.state
+        final = execution.desired.state
         watch.needed = seen.state is None and final.expires != "never"
         return Report(
             lab=final.lab,
-            services=tuple(service.name for service in wanted.lab.services),
+            services=tuple(service.name for service in desired.lab.services),
             endpoints={name: Endpoint("127.0.0.1", number) for name, number in final.ports.items()},
             ca_file=directory.ca_file,
-            accounts=tuple(wanted.lab.addresses()),
+            accounts=tuple(desired.lab.addresses()),
             verified=verified,
             seconds={**stopwatch.seconds, "total": sum(stopwatch.seconds.values())},
             notes=tuple(filter(None, (*notes(request, seen.state), requirements.clock(with_tools.target)))),

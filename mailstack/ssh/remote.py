@@ -203,7 +203,7 @@ def _send_keepalives(transport: Any) -> None:
 def _watch_silence(line: Any, transport: Any) -> None:
     while transport.is_active():
         # The host cannot answer data that has not left this machine yet. TCP times out for that.
-        if time.monotonic() - transport.heard > SILENCE_SECONDS and not _has_unsent_data(line):
+        if time.monotonic() - transport.last_heard > SILENCE_SECONDS and not _has_unsent_data(line):
             transport.close()
         time.sleep(1)
 
