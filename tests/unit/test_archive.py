@@ -122,7 +122,11 @@ def test_images_for_another_processor_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    for path, said in ((tmp_path, "is not a file"), (tmp_path / "fifo", "is not a file"), (tmp_path / "no", "No such")):
+    for path, said in (
+        (tmp_path, "is not a regular file"),
+        (tmp_path / "fifo", "is not a regular file"),
+        (tmp_path / "no", "No such"),
+    ):
         with pytest.raises(InputError, match=said):
             archive.load(Archiving(), path, silent)
 
