@@ -19,7 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mailstack.actions.accounts import Accounts
-    from mailstack.actions.queue_watch import QueueInspector
+    from mailstack.actions.queue_watch import QueueWatch
     from mailstack.engine.engine import Engine
     from mailstack.errors import MailstackError
     from mailstack.lab.running import RunningLab
@@ -162,11 +162,11 @@ def mailstack_accounts(request: pytest.FixtureRequest, mailstack_lab: RunningLab
 
 
 @pytest.fixture(scope="session")
-def _mailstack_queues(mailstack_lab: RunningLab) -> Iterator[QueueInspector]:
+def _mailstack_queues(mailstack_lab: RunningLab) -> Iterator[QueueWatch]:
     """Yield a watch on the lab's queues."""
-    from mailstack.actions.queue_watch import QueueInspector
+    from mailstack.actions.queue_watch import QueueWatch
 
-    with QueueInspector(mailstack_lab) as looks:
+    with QueueWatch(mailstack_lab) as looks:
         yield looks
 
 
@@ -178,7 +178,7 @@ def mailbox_factory(
     request: pytest.FixtureRequest,
     mailstack_accounts: Accounts,
     mailstack_patience: float,
-    _mailstack_queues: QueueInspector,
+    _mailstack_queues: QueueWatch,
 ) -> Iterator[MailboxFactory]:
     """Yield a factory of mailboxes, each with a fresh address and its own password: `mailbox_factory("customer")`."""
     from mailstack.testing import MailboxFactory

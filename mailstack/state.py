@@ -50,7 +50,7 @@ def check_name(name: str) -> str:
     """Return a valid lab name: it becomes part of container and network names. Raises InputError."""
     if not is_name(name):
         raise InputError(
-            f"a lab cannot be called {name!r}", remedy="use up to 30 lower-case letters, digits and dashes, like my-lab"
+            f"invalid lab name: {name!r}", remedy="use up to 30 lower-case letters, digits and dashes, like my-lab"
         )
     return name
 
@@ -63,8 +63,8 @@ def owner() -> str:
     if chosen := os.environ.get("MAILSTACK_OWNER"):
         if not _OWNER.fullmatch(chosen):
             raise InputError(
-                f"MAILSTACK_OWNER cannot be {chosen!r}",
-                remedy="use letters, digits and . _ @ + -, up to 100, like somebody@my-machine",
+                f"invalid MAILSTACK_OWNER: {chosen!r}",
+                remedy="use letters, digits and . _ @ + -, up to 100, like user@my-machine",
             )
         return chosen
     try:

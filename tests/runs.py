@@ -63,14 +63,14 @@ class Commands:
         assert seen == ["a", "b"]
 
     def test_a_failed_command_is_reported_with_its_last_lines(self, runner: CommandRunner) -> None:
-        with pytest.raises(CommandFailed, match="ended with code 3") as caught:
+        with pytest.raises(CommandFailed, match="exited with code 3") as caught:
             run_checked(runner, sh("echo the reason >&2; exit 3"))
         assert caught.value.details == "the reason"
 
     def test_a_command_that_takes_too_long_is_ended_and_the_message_says_when(self, runner: CommandRunner) -> None:
         mark = number()
         begun = time.monotonic()
-        with pytest.raises(DeadlinePassed, match=r"not done within 0\.3 s"):
+        with pytest.raises(DeadlinePassed, match=r"did not finish within 0\.3 s"):
             runner.run(sh(f"echo begun; exec sleep {mark} 0"), deadline=Deadline.after(0.3))
         assert time.monotonic() - begun < 5
         assert gone(runner, mark)
@@ -146,7 +146,7 @@ class Commands:
         self, runner: CommandRunner, script: str, data: bytes | None
     ) -> None:
         mark, begun = number(), time.monotonic()
-        with pytest.raises(DeadlinePassed, match=r"not done within 1 s"):
+        with pytest.raises(DeadlinePassed, match=r"did not finish within 1 s"):
             runner.run(sh(script.format(mark=mark), input=data), deadline=Deadline.after(1))
         assert time.monotonic() - begun < 5
         assert gone(runner, mark)
@@ -168,7 +168,7 @@ class Commands:
     def test_a_command_that_is_ended_by_a_signal_has_that_for_its_code(self, runner: CommandRunner) -> None:
         result = runner.run(sh("echo out; kill -KILL $$"))
         assert (result.code, result.stdout) == (-signal.SIGKILL, "out\n")
-        with pytest.raises(CommandFailed, match="was ended by SIGTERM"):
+        with pytest.raises(CommandFailed, match="was killed by SIGTERM"):
             run_checked(runner, sh("kill -TERM $$"))
 
     def test_bytes_that_are_no_text_are_replaced_and_the_last_line_needs_no_end(self, runner: CommandRunner) -> None:

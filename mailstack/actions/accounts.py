@@ -14,7 +14,7 @@ from mailstack import state
 from mailstack.actions import credentials
 from mailstack.config import files
 from mailstack.errors import HostError, InputError
-from mailstack.lab import healing
+from mailstack.lab import finishing, healing
 from mailstack.lab.changes import Change
 from mailstack.lab.running import RunningLab
 from mailstack.model import Account, Deadline, Progress
@@ -64,15 +64,7 @@ class Accounts:
         """
         address = _checked(self.lab, address)
         password = password or new_password()
-        self._finish()
-        change = self.lab.temporary if temporary else Change(self.lab.directory.path)
-        with self._locked():
-            # Not the whole list of accounts: it grows with every test of a suite.
-            if files.is_added(self.lab.directory.files, address) or address in self.lab.defined.addresses():
-                raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
-            self._add({Account(address, quota): password}, change)
-            if not temporary:
-                change.end()
+        self._add({Account(address, quota): password}, temporary=temporary)
         if not fresh:
             credentials.await_password(self.lab, address, password)
         return password
@@ -85,26 +77,30 @@ class Accounts:
         """
         addresses = [_checked(self.lab, address) for address in addresses]
         added = {address: new_password() for address in addresses}
-        self._finish()
-        with self._locked():
-            existing = set(self.lab.definition().addresses())
-            for address in addresses:
-                if address in existing:
-                    raise InputError(f"{address} is an account of lab “{self.lab.name}” already")
-            given = {Account(address, quota): password for address, password in added.items()}
-            self._add(given, self.lab.temporary)
+        self._add({Account(address, quota): password for address, password in added.items()}, temporary=True)
         return added
 
-    def _add(self, accounts: Mapping[Account, Secret], change: Change) -> None:
+    def _add(self, accounts: Mapping[Account, Secret], *, temporary: bool) -> None:
+        self._finish()
         addresses = [account.address for account in accounts]
-        change.note(addresses)
-        self._hand_over(files.add(self.lab.directory.files, accounts))
-        try:
-            self._tables.change("add", addresses)
-        except BaseException:
-            # They stay on record: nobody knows whether Postfix has them.
-            self._drop(addresses)
-            raise
+        defined = set(self.lab.defined.addresses())
+        change = self.lab.temporary if temporary else Change(self.lab.directory.path)
+        with self._locked():
+            for address in addresses:
+                # Not the whole list of accounts: it grows with every test of a suite.
+                if address in defined or files.is_added(self.lab.directory.files, address):
+                    raise InputError(f"{address} is already an account of lab “{self.lab.name}”")
+            change.note(addresses)
+            try:
+                directory = self.lab.directory.files
+                self.lab.target.hand_over(directory, files.add(directory, accounts))
+                self._tables.change("add", addresses)
+            except BaseException:
+                # They stay on record: Postfix may have them.
+                self._drop(addresses)
+                raise
+            if not temporary:
+                change.end()
 
     def remove_several(self, addresses: Sequence[str]) -> None:
         """Remove added accounts and their mailboxes, without waiting until their passwords become invalid.
@@ -134,7 +130,7 @@ class Accounts:
         with self._locked():
             if not files.is_added(self.lab.directory.files, address):
                 defined = address in self.lab.defined.addresses()
-                problem = "is of the lab's definition" if defined else "is no account"
+                problem = "is of the lab's definition" if defined else "is not an account"
                 raise InputError(
                     f"{address} {problem}: only accounts that were added to the running lab can be removed",
                     remedy=self.lab.line("account", "list"),
@@ -156,13 +152,11 @@ class Accounts:
         """Finish or undo, once, what interrupted commands have left."""
         if not self._finished:
             self._finished = True
-            healing.finish(self.lab, self._progress)
+            finishing.finish(self.lab, self._progress)
 
     def _drop(self, addresses: Sequence[str]) -> None:
-        self._hand_over(files.remove(self.lab.directory.files, addresses))
-
-    def _hand_over(self, names: Sequence[str]) -> None:
-        self.lab.target.hand_over(self.lab.directory.files, names)
+        directory = self.lab.directory.files
+        self.lab.target.hand_over(directory, files.remove(directory, addresses))
 
     def _locked(self) -> AbstractContextManager[int]:
         return self.lab.directory.locked(
@@ -221,9 +215,9 @@ class _Tables:
             while not answer.endswith(b"\n"):
                 more = program.recv(4096)
                 if not more:
-                    raise HostError(f"{name} did not take the account", remedy=self._lab.line("logs", name))
+                    raise HostError(f"{name} did not accept the account", remedy=self._lab.line("logs", name))
                 answer += more
         except OSError as error:
-            raise HostError(f"{name} did not take the account: {error}") from None
+            raise HostError(f"{name} did not accept the account: {error}") from None
         if answer.decode(errors="replace") != line:
-            raise HostError(f"{name} did not take the account: {answer.decode(errors='replace').strip()}")
+            raise HostError(f"{name} did not accept the account: {answer.decode(errors='replace').strip()}")

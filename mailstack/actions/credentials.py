@@ -10,7 +10,7 @@ from collections.abc import Callable
 from mailstack.config import files
 from mailstack.engine.engine import Engine
 from mailstack.errors import DeadlinePassed, HostError, InputError
-from mailstack.lab import healing
+from mailstack.lab import finishing
 from mailstack.lab.changes import changing
 from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
@@ -33,7 +33,7 @@ def hand_to_sender(engine: Engine, container: str, line: str) -> None:
     """Rebuild the sender's map of relay credentials from `user:password`, passed on standard input."""
     result = engine.execute(container, ["relay-credentials"], input=line.encode())
     if result.code != 0:
-        raise HostError("the sender did not take the relay's credentials", details=result.stderr.strip())
+        raise HostError("the sender did not accept the relay's credentials", details=result.stderr.strip())
 
 
 def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
@@ -47,7 +47,7 @@ def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
             remedy=f"change it there, then `{lab.line('up')}` with a new --relay-credentials FILE",
         )
     sender, *_ = (lab.one(role).container for role in (Role.SENDER, Role.SUBMISSION, Role.STORE))
-    healing.finish(lab, progress)
+    finishing.finish(lab, progress)
     waiting = lambda: progress("waiting for another command on this lab")  # noqa: E731
     with lab.directory.locked(Deadline.after(60), waiting), changing(lab.directory.path, "secrets rotate"):
         user, password = files.rotate_relay(lab.directory.files)

@@ -64,7 +64,7 @@ def _fish(name: str, value: str) -> str:
 def _dotenv(name: str, value: str) -> str:
     """Leave the value as it is: `docker run --env-file`, $GITHUB_ENV and GitLab's dotenv reports do not unquote."""
     if "\n" in value:
-        raise InputError(f"{name} has two lines, and this format one for each variable", remedy="--format sh")
+        raise InputError(f"{name} has several lines, which this format does not allow", remedy="--format sh")
     return f"{name}={value}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from types import TracebackType
 
 from mailstack.actions import queues
 from mailstack.errors import CommandFailed
@@ -13,19 +12,17 @@ from mailstack.lab.running import RunningLab
 _SECONDS = 30.0
 
 
-class QueueInspector:
+class QueueWatch:
     """Inspects a lab's queues repeatedly, with one program in each container that is started once."""
 
     def __init__(self, lab: RunningLab) -> None:
         self._lab = lab
         self._programs: dict[str, socket.socket] = {}
 
-    def __enter__(self) -> QueueInspector:
+    def __enter__(self) -> QueueWatch:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def entries(self) -> list[queues.Entry]:

@@ -179,7 +179,7 @@ def chosen(found: Sequence[Entry], ids: Iterable[str], listing: str = "") -> lis
             raise InputError(f"no mail in the queue has the id {queue_id!r}", remedy=_known_ids(found, listing))
         if len(same) > 1:
             names = " and ".join(sorted(entry.service for entry in same))
-            raise InputError(f"{names} have a mail {queue_id} each", remedy="name the service, too")
+            raise InputError(f"{names} have a mail {queue_id} each", remedy="give the service as well")
         selected += same
     return selected
 
@@ -189,7 +189,7 @@ def _known_ids(found: Sequence[Entry], listing: str) -> str:
         return "the queue is empty"
     shown = [f"{entry.queue_id} ({entry.service})" for entry in found[:20]]
     more = [f"and {len(found) - 20} more: `{listing}`"] if len(found) > 20 else []
-    return "there are: " + ", ".join(shown + more)
+    return "queue ids: " + ", ".join(shown + more)
 
 
 def act(engine: Engine, where: Mapping[str, str], action: Action, wanted: Sequence[Entry]) -> list[Entry]:

@@ -65,7 +65,7 @@ def record(lab: RunningLab, letter: sending.Letter, via: str, deadline: Deadline
     clean = lab.blotter().clean
     refused = [clean(text) for text in refused]
     if not dialogue.exchanges:
-        raise CheckFailed(f"nothing was said: {'; '.join(refused)}", remedy=lab.line("logs"))
+        raise CheckFailed(f"there was no SMTP dialogue: {'; '.join(refused)}", remedy=lab.line("logs"))
     dialogue = replace(
         dialogue,
         exchanges=tuple(replace(each, lines=tuple(map(clean, each.lines))) for each in dialogue.exchanges),
@@ -160,7 +160,7 @@ def _from_this_machine(
     except smtplib.SMTPResponseException as error:
         refused.append(f"the server refused: {_reply_text(error)}")
     except (smtplib.SMTPException, OSError) as error:
-        refused.append(f"the dialogue broke off: {error}")
+        refused.append(f"the SMTP dialogue was interrupted: {error}")
     port = {"submission": 587, "smtp": 25}[via]
     server = f"{lab.defined.name(Role.SUBMISSION)}:{port}"
     return annotate(tape.said, client="this machine", server=server, tls=tls), refused
@@ -202,8 +202,8 @@ def _from_sender(
         try:
             stream.settimeout(max(deadline.remaining(), 0.001))
             if reports.readline() != b"ready\n":
-                remedy = f"{lab.line('up')} brings a sender that can"
-                raise HostError("the sender cannot record", remedy=remedy)
+                remedy = f"{lab.line('up')} replaces the sender"
+                raise HostError("the sender cannot record the dialogue", remedy=remedy)
             sending.from_sender(lab, letter, message_id, route="recorded")
             queue_id = _queue_id(lab, service, message_id, started_at - 1, deadline)
             while True:
@@ -215,7 +215,7 @@ def _from_sender(
                     break
         except (TimeoutError, ValueError):
             raise DeadlinePassed(
-                f"the sender's MTA had handed nothing over after {deadline.seconds:g} s",
+                f"the sender's MTA had not handed the mail over after {deadline.seconds:g} s",
                 remedy=lab.line("logs", service.name),
             ) from None
     return _recorded_dialogue(lab, letter, message_id, lines[process], deadline)

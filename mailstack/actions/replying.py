@@ -47,16 +47,16 @@ def recipients(to: Message, otherwise: str = "") -> list[str]:
     """Return the plain addresses of Reply-To, or of From (RFC 5322, section 3.6.2). Raises InputError if invalid."""
     reply_to = to.addresses("reply-to")
     if not reply_to and to.field("return-path") == "<>":
-        raise InputError("the mail came from the null sender (<>), as bounces do: there is nobody to answer")
+        raise InputError("the mail came from the null sender (<>), as bounces do: there is no address to reply to")
     addresses = list(dict.fromkeys(reply_to or to.addresses("from")))
     invalid = [address for address in addresses if not is_address(address)]
     if invalid or not 1 <= len(addresses) <= MOST_RECIPIENTS:
         problem = (
-            f"{invalid[0][:100]!r}, which is no mail address" if invalid else f"{len(addresses) or 'no'} addresses"
+            f"{invalid[0][:100]!r}, which is not a mail address" if invalid else f"{len(addresses) or 'no'} addresses"
         )
         raise InputError(
-            f"the mail asks for answers to {problem}" if reply_to else f"the mail is from {problem}",
-            remedy=otherwise and f"{otherwise} writes to whom you choose",
+            f"the mail asks for replies to {problem}" if reply_to else f"the mail is from {problem}",
+            remedy=otherwise and f"{otherwise} sends a new mail",
         )
     return addresses
 

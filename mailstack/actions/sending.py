@@ -75,7 +75,7 @@ class NotArrived(CheckFailed):
 
     def __init__(self, sent: Sent, message: str, *, trace: str = "", details: str = "") -> None:
         """Set the result and the message; `trace` is the command line that traces the mail."""
-        remedy = f"{trace} tells where it is, and why" if trace else ""
+        remedy = f"{trace} shows where it is, and why" if trace else ""
         super().__init__(message, remedy=remedy, details=details)
         self.sent = sent
 
@@ -168,12 +168,12 @@ def _explain_missing(sent: Sent, arrival: _Arrival, others: bool, since: float, 
     """
     lab, message_id = arrival.lab, arrival.message_id
     journey = _settled_journey(lab, message_id, since, deadline)
-    outcome = journey.sentence(time.time()) if journey else "the logs do not tell what became of it"
+    outcome = journey.sentence(time.time()) if journey else "the logs do not show its result"
     failed = journey is not None and journey.settled and not journey.arrived
     complete = arrival.complete(Deadline.after(0) if failed else deadline)
     trace = lab.line("trace", message_id)
     if failed or (complete and others and not (journey and journey.arrived)):
-        raise NotArrived(sent, f"the mail {message_id} has not reached everybody: {outcome}", trace=trace)
+        raise NotArrived(sent, f"the mail {message_id} has not reached all recipients: {outcome}", trace=trace)
     if not complete:
         where = f"the mailbox of {arrival.missing[0]} within {deadline.seconds:g} s"
         raise NotArrived(

@@ -168,7 +168,7 @@ def _opened(path: Path) -> IO[bytes]:
             file.close()
             raise InputError(
                 f"{path}: cannot be read: it should be a file",
-                remedy="what comes through a pipe is read with `--logs -`, from standard input",
+                remedy="use `--logs -` to read from a pipe",
             )
         return cast(IO[bytes], gzip.open(file)) if path.suffix == ".gz" else file
     except (OSError, ValueError) as error:  # ValueError: a zero byte in its name

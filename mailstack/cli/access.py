@@ -19,7 +19,7 @@ from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, json_option, print_json
 from mailstack.errors import InputError
-from mailstack.model import Command
+from mailstack.model import Command, Deadline
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
@@ -43,8 +43,9 @@ def logs(engine: Engine, name: str, follow: bool, services: tuple[str, ...], as_
 
     `status` lists the services. Each log is limited to 50 MB.
     """
+
     if as_json and follow:
-        raise InputError("--json gives one document, and --follow has no end", remedy="leave one of them out")
+        raise InputError("--json and --follow exclude each other", remedy="leave one of them out")
     lab = running_lab(name, engine)
     lab.check_names(services)
     containers = {s.name: s.container for s in lab.services() if not services or s.name in services}
@@ -78,8 +79,6 @@ def _past(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str
 
 def _followed(lab: RunningLab, containers: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
     """Yield past lines and new ones, until the lab is removed."""
-    from mailstack.model import Deadline
-
     with contextlib.closing(lab.engine.follow(containers, deadline=Deadline.after(_FOLLOW_SECONDS))) as lines:
         yield from filter(None, lines)
 
@@ -148,6 +147,7 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
     Also write the configuration files that the containers mount. Passwords and
     certificates that already exist are kept.
     """
+    from mailstack.definition import bundled
     from mailstack.lab import resolve
     from mailstack.target import target
 
@@ -155,9 +155,9 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         print_json({"directory": str(directory.absolute()), "files": written})
         return
-    click.echo(f"{len(written)} files are in {directory.absolute()}, readable by you alone; now, for example:")
+    click.echo(f"{len(written)} files are in {directory.absolute()}, readable only by you; next, for example:")
     variable = f"MAILSTACK_SECRETS={shlex.quote(str(directory.absolute()))}"
-    click.echo(f"  {variable} docker compose -f {shlex.quote(str(resolve.lab_file()))} up -d")
+    click.echo(f"  {variable} docker compose -f {shlex.quote(str(bundled.compose_file('lab.yaml')))} up -d")
 
 
 @secrets.command("rotate")
@@ -166,14 +166,13 @@ def init(directory: Path, overlays: tuple[Path, ...], as_json: bool) -> None:
 def rotate(engine: Engine, name: str, as_json: bool) -> None:
     """Change the relay user's password."""
     from mailstack.actions import credentials
-    from mailstack.lab.running import RunningLab
 
     with Progress() as show:
-        user = credentials.rotate(RunningLab(name, engine), show)
+        user = credentials.rotate(running_lab(name, engine), show)
     if as_json:
         print_json({"lab": name, "user": user})
     else:
-        click.echo(f"the relay's user {user} has another password: the new one works, the old one is refused")
+        click.echo(f"the relay's user {user} has a new password; the old one is no longer valid")
 
 
 @secrets.command("reveal")

@@ -29,12 +29,11 @@ def add(engine: Engine, name: str, address: str, quota: str | None, as_json: boo
     """Add ADDRESS with a new password."""
     from mailstack.actions.accounts import Accounts
     from mailstack.definition.schema import to_bytes
-    from mailstack.lab.running import RunningLab
 
     amount = None if quota is None else to_bytes(quota)
     if quota is not None and amount is None:
-        raise InputError(f"{quota!r} is no size from 1K to 1024G", remedy="write it like 5M")
-    with Progress() as show, Accounts(RunningLab(name, engine), show) as accounts:
+        raise InputError(f"{quota!r} is not a size from 1K to 1024G", remedy="write it like 5M")
+    with Progress() as show, Accounts(running_lab(name, engine), show) as accounts:
         accounts.add(address, quota=amount)
     if as_json:
         print_json({"lab": name, "address": address.lower(), "quota": amount})
@@ -62,13 +61,13 @@ def list_(engine: Engine, name: str, as_json: bool) -> None:
         (address, _quota_text(limit if quota is None else quota), "added" if later else "")
         for address, quota, later in every
     ]
-    table(("address", "holds", ""), rows, flexible=0)
+    table(("address", "quota", ""), rows, flexible=0)
 
 
 def _quota_text(size: int) -> str:
     """Format bytes as in a definition: `100M`, in units of 1024."""
     if size == UNLIMITED:
-        return "any amount"
+        return "unlimited"
     for unit, each in (("G", 1024**3), ("M", 1024**2), ("K", 1024)):
         if size % each == 0:
             return f"{size // each}{unit}"
@@ -82,11 +81,10 @@ def _quota_text(size: int) -> str:
 def remove(engine: Engine, name: str, address: str, as_json: bool) -> None:
     """Remove an added ADDRESS and its mailbox."""
     from mailstack.actions.accounts import Accounts
-    from mailstack.lab.running import RunningLab
 
-    with Progress() as show, Accounts(RunningLab(name, engine), show) as accounts:
+    with Progress() as show, Accounts(running_lab(name, engine), show) as accounts:
         accounts.remove(address)
     if as_json:
         print_json({"lab": name, "address": address.lower()})
     else:
-        click.echo(f"{address.lower()} is no account of lab “{name}” any more")
+        click.echo(f"{address.lower()} is not an account of lab “{name}” any more")

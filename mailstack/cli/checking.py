@@ -49,7 +49,7 @@ def check(
         need_writable(junit)
 
     from mailstack.checks.bench import Bench
-    from mailstack.lab import healing
+    from mailstack.lab import finishing
     from mailstack.lab.running import RunningLab
 
     started_at = time.monotonic()
@@ -61,7 +61,7 @@ def check(
             show.step(f"{len(done)} of {len(wanted)} checks: {result.id}")
 
         lab = RunningLab(name, engine)
-        healing.finish(lab, show)
+        finishing.finish(lab, show)
         with Bench(lab) as bench:
             show(f"running {len(wanted)} checks")
             results = checks.run(bench, wanted, record)

@@ -53,7 +53,7 @@ def explain(
     from mailstack import failures
 
     if len([given for given in (text, files, listed) if given]) > 1:
-        raise InputError("TEXT, --logs and --list are three questions", remedy="ask one at a time")
+        raise InputError("TEXT, --logs and --list exclude each other", remedy="give one of them")
     if listed:
         _list(failures.ALL, as_json)
         return
@@ -63,6 +63,7 @@ def explain(
     if files:
         _explain_log(_of_files(files), as_json=as_json)
         return
+
     _explain_log(*_of_lab(running_lab(name, engine)), as_json=as_json)
 
 
@@ -88,7 +89,7 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
         for code in codes.values() if count == 1 or not seen else ():
             _field(code.code, f"{code.text}  [{code.source}]")
         if not seen:
-            click.echo(f"no failure that is known; `{hint.line('explain', '--list')}` names those that are")
+            click.echo(f"no known failure; `{hint.line('explain', '--list')}` lists all")
     sys.exit(0 if seen else 1)
 
 
@@ -166,7 +167,7 @@ def _list(known: Iterable[KnownFailure], as_json: bool) -> None:
     if as_json:
         print_json({"failures": [_failure_json(failure) for failure in known]})
         return
-    table(("id", "what it is"), [(failure.id, failure.title) for failure in known], flexible=1)
+    table(("id", "description"), [(failure.id, failure.title) for failure in known], flexible=1)
 
 
 def _document(

@@ -43,7 +43,7 @@ def doctor(engine: Engine, as_json: bool) -> None:
 def _print_findings(findings: list[Finding]) -> None:
     words = {True: "ok", False: "missing"}
     rows = [(f.name, words[f.ok] if f.required or f.ok else "later", f.found) for f in findings]
-    table(("thing", "", "found"), rows, flexible=2)
+    table(("check", "", "found"), rows, flexible=2)
     for finding in findings:
         if not finding.ok and finding.remedy:
             click.echo(f"\n{finding.name} → {finding.remedy}")
@@ -78,13 +78,15 @@ def provision(engine: Engine, yes: bool, progress: str) -> None:
     with Progress(progress) as show:
         provisioning.provision(machine, show, confirm=agree)
     if engine.target.uses_sudo:
-        click.echo(f"{user} is not in the group `docker` there: mailstack gets to the engine by sudo")
+        click.echo(f"{user} is not in the group `docker` there: mailstack uses sudo to reach the engine")
 
 
 def _confirm(question: str) -> None:
     """Ask for confirmation on the terminal. Raises an error that ends the command unless the user agrees."""
     if not sys.stdin.isatty():
-        raise InputError("nothing was done: there is no terminal to ask at", remedy="--yes does it without asking")
+        raise InputError(
+            "nothing was done: there is no terminal for the confirmation", remedy="--yes skips the confirmation"
+        )
     if not click.confirm(question):
         raise Interrupted("nothing was done")
 

@@ -176,7 +176,7 @@ def run(hosts: Sequence[str], argv: Sequence[str]) -> int:
             (each.host, "ok" if each.code == 0 else f"code {each.code}", f"{each.seconds:.1f}", summary(each))
             for each in results
         ]
-        table(("host", "", "seconds", "what came of it"), rows, flexible=3)
+        table(("host", "", "seconds", "result"), rows, flexible=3)
         click.echo(f"\n{sum(not each.code for each in results)} of {len(results)} hosts: {argv[0]} is done")
     return max(each.code for each in results)
 
@@ -187,9 +187,9 @@ def other_results(tasks: Sequence[Future[HostResult]]) -> Iterator[str]:
         with contextlib.suppress(Interrupted):  # it was never started
             each = task.result()
             if each.code == 0:
-                yield f"{each.host}: was done before"
+                yield f"{each.host}: had finished before"
             elif each.code != Interrupted.exit_code:
-                yield f"{each.host}: ended with code {each.code}: {' '.join(summary(each))}"
+                yield f"{each.host}: exited with code {each.code}: {' '.join(summary(each))}"
 
 
 def _make_folder(argv: Sequence[str]) -> None:
@@ -198,7 +198,7 @@ def _make_folder(argv: Sequence[str]) -> None:
         try:
             Path(folder).mkdir(exist_ok=True)
         except OSError as error:
-            raise InputError(f"{folder}: cannot be made, for a report of each host: {error.strerror}") from None
+            raise InputError(f"{folder}: cannot be created for the reports of the hosts: {error.strerror}") from None
 
 
 def _run_on(host: str, name: str, argv: Sequence[str], text: bytes | None, runner: Local) -> HostResult:
@@ -225,7 +225,7 @@ def host_result(host: str, result: Result, seconds: float) -> HostResult:
         answer = json.loads(result.stdout)
     except (ValueError, RecursionError):
         if code == 0:
-            messages.append(f"mailstack: the process for {host} ended without an answer that can be read")
+            messages.append(f"mailstack: the process for {host} exited without a readable answer")
             code = HostError.exit_code
     return HostResult(host, code, seconds, answer, tuple(messages))
 
@@ -241,7 +241,7 @@ def summary(each: HostResult) -> tuple[str, ...]:
         if "passed" in each.answer:
             return (f"{each.answer['passed']} passed, {each.answer['failed']} failed",)
         if "removed" in each.answer:
-            return (", ".join(each.answer["removed"]) or "there was nothing to remove",)
+            return (", ".join(each.answer["removed"]) or "nothing to remove",)
     return ("see its --json" if each.code else "done",)
 
 

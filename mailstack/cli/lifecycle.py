@@ -100,7 +100,7 @@ def up(
     from mailstack.lab import up as lab
 
     if relay is None and (relay_credentials or relay_ca):
-        raise InputError("--relay-credentials and --relay-ca are for a relay outside", remedy="add --relay HOST:PORT")
+        raise InputError("--relay-credentials and --relay-ca need --relay", remedy="add --relay HOST:PORT")
     if relay is not None and relay_credentials is None:
         raise InputError(
             f"the relay {relay.host}:{relay.port} needs credentials", remedy="add --relay-credentials FILE"
@@ -203,7 +203,7 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
     elif removed:
         click.echo(f"removed: {', '.join(removed)}")
     else:
-        click.echo("there was nothing to remove")
+        click.echo("nothing to remove")
         if not everything and not stale and (endpoints := homes.on_other_engines(homes.current(engine), name)):
             click.echo(f"mailstack: a lab “{name}” of yours is at {' and '.join(endpoints)}", err=True)
 

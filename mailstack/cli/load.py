@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.options import name_option
+from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, duration, json_option, print_json, table
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, InputError, Interrupted, Reported
 from mailstack.text.durations import spoken
@@ -70,13 +70,12 @@ def load(
     mail is still under way at the end.
     """
     from mailstack.definition.schema import to_bytes
-    from mailstack.lab.running import RunningLab
     from mailstack.load import performance
     from mailstack.load.plan import SECONDS, Plan
 
     octets = to_bytes(size)
     if octets is None:
-        raise InputError(f"{size!r} is no size from 1K to 100M", remedy="write it like 2K")
+        raise InputError(f"{size!r} is not a size from 1K to 100M", remedy="write it like 2K")
     plan = Plan(
         connections=connections,
         messages=messages,
@@ -87,7 +86,7 @@ def load(
         patience=timeout,
     )
     with Progress() as show:
-        outcome = performance.perform(RunningLab(name, engine), plan, show.step, lambda now: show.step(live(now)))
+        outcome = performance.perform(running_lab(name, engine), plan, show.step, lambda now: show.step(live(now)))
     if as_json:
         print_json(outcome.json())
     else:
@@ -120,16 +119,19 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
     delivered = outcome.delivered, outcome.delivered_per_second, outcome.delivery
     for label, (count, rate, percentiles) in {"sent": sent, "delivered": delivered}.items():
         yield (label, f"{count:8,}", f"{rate:10,.1f}", *_times(percentiles))
-    counts = {
-        "refused": sum(outcome.refused.values()),
-        "lost": len(outcome.lost),
-        "doubled": len(outcome.doubled),
-        "waiting": sum(outcome.waiting.values()),
-    }
+    counts = {**_failed(outcome), "waiting": sum(outcome.waiting.values())}
     if outcome.unseen:
         counts["not looked for"] = outcome.unseen
     for label, number in counts.items():
         yield (label, f"{number:8,}", "", "", "", "", "")
+
+
+def _failed(outcome: Outcome) -> dict[str, int]:
+    return {
+        "refused": sum(outcome.refused.values()),
+        "lost": len(outcome.lost),
+        "doubled": len(outcome.doubled),
+    }
 
 
 def _times(percentiles: Percentiles | None) -> tuple[str, ...]:
@@ -155,16 +157,11 @@ def verdict(outcome: Outcome) -> Reported | None:
     """Return the error that ends the command; None if every mail that was sent arrived exactly once."""
     if outcome.interrupted:
         return Interrupted("interrupted: what was sent until then is counted")
-    wrong = {
-        "refused": sum(outcome.refused.values()),
-        "lost": len(outcome.lost),
-        "doubled": len(outcome.doubled),
-    }
-    if any(wrong.values()):
-        return CheckFailed(", ".join(f"{count:,} {what}" for what, count in wrong.items() if count))
+    if failed := [f"{count:,} {what}" for what, count in _failed(outcome).items() if count]:
+        return CheckFailed(", ".join(failed))
     if outcome.waiting:
         count = sum(outcome.waiting.values())
         return DeadlinePassed(f"{count:,} still under way after {outcome.plan.patience:g} s")
     if outcome.trouble or outcome.unseen:
-        return HostError("not everything could be done or looked at")
+        return HostError("a part of the load could not be sent or checked")
     return None

@@ -15,6 +15,7 @@ from mailstack.cli import stdio
 from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import columns, duration, fill, human_size, json_option, print_json, to_json
 from mailstack.errors import DeadlinePassed, InputError
+from mailstack.model import Deadline
 from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
     from mailstack.lab.running import RunningLab
     from mailstack.message.message import Message
-    from mailstack.model import Deadline
 
 NUMBER = click.IntRange(1, 2**32 - 1)  # a UID: RFC 3501, section 2.3.1.1
 
@@ -50,7 +50,7 @@ def inbox(
     from mailstack.actions import mailboxes
 
     if (count or timeout) and not watch:
-        raise click.UsageError("--count and --timeout go with --watch")
+        raise click.UsageError("--count and --timeout need --watch")
     lab = running_lab(name, engine)
     if watch:
         _watch(lab, address, count, timeout, as_json)
@@ -67,8 +67,6 @@ def inbox(
 
 def _watch(lab: RunningLab, address: str, count: int | None, timeout: float | None, as_json: bool) -> None:
     """Print each mail as it arrives."""
-    from mailstack.model import Deadline
-
     deadline = Deadline.after(timeout) if timeout else None
     console = _console()
     arrived = 0
@@ -160,8 +158,9 @@ def read(
     that name exists or is unsafe. It overwrites nothing, and writes nothing
     outside DIR. On a terminal, control characters are shown as `?`.
     """
+
     if raw and (save or as_json):
-        raise click.UsageError("--raw gives the mail alone, without --save and --json")
+        raise click.UsageError("--raw excludes --save and --json")
     mail = one_mail(running_lab(name, engine), address, number)
     if raw:
         _raw(mail.raw)

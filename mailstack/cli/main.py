@@ -89,7 +89,7 @@ def cli() -> None:
 _SIGNALS = {
     signal.SIGHUP: "the terminal was closed (SIGHUP)",
     signal.SIGINT: "interrupted",
-    signal.SIGTERM: "asked to end (SIGTERM)",
+    signal.SIGTERM: "terminated (SIGTERM)",
 }
 
 

@@ -10,10 +10,11 @@ import click
 from mailstack.cli.mailboxes import NUMBER, one_mail
 from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import attach_option, duration, json_option, print_json, text_of
+from mailstack.model import Deadline, Json
 from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
-    from mailstack.actions.sending import Sent
+    from mailstack.actions.sending import Letter, Sent
     from mailstack.engine.engine import Engine
     from mailstack.lab.running import RunningLab
 
@@ -54,20 +55,10 @@ def send(
     time. The message then gives the result for each recipient.
     """
     from mailstack.actions import sending
-    from mailstack.model import Deadline
 
     lab = running_lab(name, engine)
     letter = sending.letter(lab.definition(), sender, recipients, subject, text_of(body), attachments)
-    try:
-        sent = sending.send(lab, letter, via, Deadline.after(timeout))
-    except sending.NotArrived as error:
-        if as_json:
-            print_json(error.sent.json())
-        raise
-    if as_json:
-        print_json(sent.json())
-        return
-    _print(sent, lab)
+    _send(lab, letter, via, Deadline.after(timeout), {} if as_json else None)
 
 
 @click.command()
@@ -96,8 +87,7 @@ def reply(
     From of the mail, over submission. Like `send`, this command waits until the
     reply arrives.
     """
-    from mailstack.actions import replying, sending
-    from mailstack.model import Deadline
+    from mailstack.actions import replying
 
     lab = running_lab(name, engine)
     mail = one_mail(lab, address, number)
@@ -111,16 +101,23 @@ def reply(
         otherwise=lab.line("send", "--to", "ADDRESS"),
     )
     answered = {"uid": mail.uid, "subject": letter.subject, "in_reply_to": mail.message_id}
+    _send(lab, letter, "submission", Deadline.after(timeout), answered if as_json else None)
+
+
+def _send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, document: Json | None) -> None:
+    """Send a mail and print the result: as JSON, added to `document`, or as text without one."""
+    from mailstack.actions import sending
+
     try:
-        sent = sending.send(lab, letter, "submission", Deadline.after(timeout))
+        sent = sending.send(lab, letter, via, deadline)
     except sending.NotArrived as error:
-        if as_json:
-            print_json({**error.sent.json(), **answered})
+        if document is not None:
+            print_json({**error.sent.json(), **document})
         raise
-    if as_json:
-        print_json({**sent.json(), **answered})
-        return
-    _print(sent, lab)
+    if document is not None:
+        print_json({**sent.json(), **document})
+    else:
+        _print(sent, lab)
 
 
 def _print(sent: Sent, lab: RunningLab) -> None:
@@ -130,4 +127,4 @@ def _print(sent: Sent, lab: RunningLab) -> None:
         click.echo(f"in the mailbox of {address} after {milliseconds:.0f} ms")
     if not sent.arrived:
         command = lab.line("trace", "--last")
-        click.echo(f"handed over: none of the recipients has a mailbox in the lab; `{command}` tells its way")
+        click.echo(f"handed over: no recipient has a mailbox in the lab; `{command}` shows its path")

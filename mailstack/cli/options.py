@@ -104,7 +104,7 @@ def _hosts(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
     """Return the hosts over SSH that a command works on; none if the command line chooses a context instead."""
     if context.get_parameter_source("context") is ParameterSource.COMMANDLINE:
         if context.get_parameter_source("host") is ParameterSource.COMMANDLINE:
-            raise InputError("--host and --context each say where the lab is", remedy="give one of them")
+            raise InputError("--host and --context exclude each other", remedy="give one of them")
         return []
     if len(hosts) > 1 or any(each.startswith("@") for each in hosts):
         from mailstack.cli import hosts as several
@@ -119,7 +119,7 @@ def running_lab(name: str, engine: Engine) -> RunningLab:
     from mailstack.lab.running import RunningLab
 
     lab = RunningLab(name, engine)
-    for change in changes.unfinished(lab.directory.path):
+    for change in changes.unfinished(lab.directory.path, proofs=False):
         click.echo(f"mailstack: {change.sentence()}: {lab.line('up')} finishes or undoes it", err=True)
     return lab
 

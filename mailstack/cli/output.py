@@ -9,9 +9,9 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -19,46 +19,39 @@ from mailstack.cli import stdio
 from mailstack.errors import InputError
 from mailstack.text.printable import printable
 
-F = TypeVar("F", bound=Callable[..., Any])
+# Print the answer as one document.
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def json_option(function: F) -> F:
-    """Add `--json`: print the answer as one document."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+# How progress is shown on standard error.
+progress_option = click.option(
+    "--progress",
+    type=click.Choice(["auto", "tty", "plain", "quiet"]),
+    default="auto",
+    help="Style of the progress.",
+)
 
 
-def progress_option(function: F) -> F:
-    """`--progress STYLE`: how progress is shown on standard error."""
-    return click.option(
-        "--progress",
-        type=click.Choice(["auto", "tty", "plain", "quiet"]),
-        default="auto",
-        help="Style of the progress.",
-    )(function)
+# Files to attach to a mail.
+attach_option = click.option(
+    "--attach",
+    "attachments",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File to attach. Repeatable.",
+)
 
 
-def attach_option(function: F) -> F:
-    """Add `--attach FILE`: files to attach to a mail."""
-    return click.option(
-        "--attach",
-        "attachments",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="File to attach. Repeatable.",
-    )(function)
-
-
-def logs_option(function: F) -> F:
-    """Add `--logs FILE`: logs to read from files."""
-    return click.option(
-        "--logs",
-        "files",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Log file of any Postfix or Dovecot to read, also .gz; - reads standard input. Repeatable.",
-    )(function)
+# Logs to read from files.
+logs_option = click.option(
+    "--logs",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Log file of any Postfix or Dovecot to read, also .gz; - reads standard input. Repeatable.",
+)
 
 
 def print_json(document: Any) -> None:

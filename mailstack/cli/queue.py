@@ -88,10 +88,10 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
     from mailstack.actions import queues
 
     if ids and everything:
-        raise InputError("--all is all mails: name no queue ids beside it")
+        raise InputError("--all and queue ids exclude each other")
     if not ids and not everything and action != "flush":
         listing = lab.line("queue")
-        raise InputError(f"which mails? {action} takes queue ids, or --all", remedy=f"{listing} lists them")
+        raise InputError(f"{action} needs queue ids, or --all", remedy=f"{listing} lists them")
     where = queues.containers(lab, service)
     _warn_unseen(lab, service, where)
     found = queues.of(lab.engine, where)
@@ -100,7 +100,7 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
         held = [entry.queue_id for entry in wanted if entry.name == "hold"]
         if ids and held:
             release = lab.line("queue", "release", held[0])
-            raise InputError(f"{held[0]} is on hold, and not tried", remedy=release)
+            raise InputError(f"{held[0]} is on hold: no delivery is attempted", remedy=release)
         done = [entry for entry in wanted if entry.name != "hold"]
         queues.flush(lab.engine, where, done if ids else None)
         missed = []
@@ -120,12 +120,12 @@ def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], ever
         missed_ids = ", ".join(entry.queue_id for entry in missed)
         raise CheckFailed(
             f"it is too late to {action} {missed_ids}: no longer in the queue",
-            remedy=f"{lab.line('trace', missed[0].queue_id)} tells where it went",
+            remedy=f"{lab.line('trace', missed[0].queue_id)} shows where it went",
         )
 
 
 _DONE = {
-    "flush": "is tried now",
+    "flush": "is tried again now",
     "hold": "is on hold",
     "release": "is no longer on hold; `flush` tries it now",
     "delete": "is deleted",
@@ -167,7 +167,7 @@ def _unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> list
 
 def _warn_unseen(lab: RunningLab, service: str | None, where: dict[str, str]) -> None:
     for each in _unseen(lab, service, where):
-        click.echo(f"{each} of lab “{lab.name}” is not running: its queue is not seen", err=True)
+        click.echo(f"{each} of lab “{lab.name}” is not running: its queue is not included", err=True)
 
 
 def _show(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_json: bool, **more: object) -> None:

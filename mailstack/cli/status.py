@@ -69,7 +69,7 @@ def _document(
         "accounts": lab.definition().addresses(),
         "unfinished": [
             {"command": change.command, "since": change.since, "accounts": list(change.accounts)}
-            for change in changes.unfinished(lab.directory.path)
+            for change in changes.unfinished(lab.directory.path, proofs=False)
         ],
     }
     return document | ({"verified": verified.whole_json()} if verified else {})

@@ -13,6 +13,7 @@ import click
 from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import duration, json_option, logs_option, print_json, table
 from mailstack.errors import DeadlinePassed, InputError
+from mailstack.model import Deadline, Json
 from mailstack.text import hint
 from mailstack.text.durations import spoken
 from mailstack.text.printable import printable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mailstack.actions.tracing import Traced
     from mailstack.engine.engine import Engine
     from mailstack.lab.running import RunningLab
-    from mailstack.model import Json
     from mailstack.trace.journey import Journey
     from mailstack.trace.rotation import Rotated
 
@@ -57,7 +57,7 @@ def trace(
     from mailstack.actions import tracing
 
     if last and query:
-        raise InputError("--last is a message of its own", remedy=f"leave out {query!r}, or --last")
+        raise InputError("--last and a name exclude each other", remedy=f"leave out {query!r}, or --last")
     if follow and (files or last):
         raise InputError("only a message that is on its way in a lab can be followed", remedy="leave --follow out")
     if files:
@@ -111,9 +111,9 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
                 f"{journey.sender or '<>'}: {journey.sentence(now)}",
             )
         )
-    table(("came in", "queue ids", "what became of it"), [_lines(row) for row in rows], flexible=2)
+    table(("received", "queue ids", "result"), [_lines(row) for row in rows], flexible=2)
     if more:
-        click.echo("… and others before them")
+        click.echo("… and earlier ones")
     click.echo(f"\n{one} shows one of them, hop by hop")
 
 
@@ -144,7 +144,6 @@ def _print_journey(journey: Journey, rotated: Sequence[Rotated], now: float) -> 
 
 def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: bool) -> int:
     from mailstack.actions import tracing
-    from mailstack.model import Deadline
     from mailstack.trace import event_text
 
     shown: set[tuple[str, float | None, str]] = set()
@@ -152,7 +151,7 @@ def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: 
     deadline = Deadline.after(timeout or FOLLOW_SECONDS)
     for journey in tracing.follow(lab, query, deadline):
         if journey is None:
-            state = latest.sentence() if latest else "no message came"
+            state = latest.sentence() if latest else "no message arrived"
             lost = _rotated(lab) if query else ()
             raise DeadlinePassed(
                 f"after {spoken(deadline.seconds)}: {state}", details="\n".join(each.sentence() for each in lost)
@@ -165,7 +164,7 @@ def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: 
                 for text in event_text.lines(event, journey):
                     click.echo(printable(text))
     if latest is None:
-        raise InputError("the lab stopped before the message came")
+        raise InputError("the lab stopped before the message arrived")
     if as_json:
         print_json(_document([latest], False, _rotated(lab), time.time()))
     else:

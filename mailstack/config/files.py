@@ -178,7 +178,8 @@ def add(directory: Path, accounts: Mapping[Account, Secret]) -> list[str]:
         write_private(_added_path(directory, account.address), render.account_line(account, password).reveal())
     table = directory / "addresses"
     names = [account.address for account in accounts]
-    write_private(table, _without(_read(table), names) + "".join(map(render.own_line, names)))
+    # In a table of Postfix (postmap(1)), an added account maps to itself.
+    write_private(table, _without(_read(table), names) + "".join(f"{name} {name}\n" for name in names))
     return [table.name, *(f"added/{name}" for name in names)]
 
 

@@ -53,11 +53,6 @@ def _address_of(user: str) -> str:
     return user.replace(r"\'", "'")
 
 
-def own_line(address: str) -> str:
-    """Return the line for an added account in a Postfix table (postmap(1)): the address maps to itself."""
-    return f"{address} {address}\n"
-
-
 def passwords_of(accounts_file: str) -> dict[str, Secret]:
     """Return address → password from a passwd-file."""
     passwords = {}
@@ -72,8 +67,10 @@ def tables(lab: Lab, relay_user: str) -> dict[str, str]:
     return {
         "postfix.cf": _postfix(lab, relay_user),
         "sender.cf": _sender(lab),
-        "dovecot.conf": _dovecot(lab),
-        "mailboxes": _mailboxes(lab),
+        # Dovecot's limits, followed by the overlay's lines, which override them.
+        "dovecot.conf": f"quota_storage_size = {lab.limits.mailbox_quota}B\n{lab.settings.dovecot}\n",
+        # virtual_mailbox_maps: the addresses that exist.
+        "mailboxes": "".join(f"{address} exists\n" for address in lab.addresses()),
         "aliases": _aliases(lab),
         "owners": _owners(lab, relay_user),
     }
@@ -110,16 +107,6 @@ def _sender(lab: Lab) -> str:
     if lab.relay and lab.relay.port == 465:
         own["smtp_tls_wrappermode"] = "yes"  # RFC 8314, section 3.3: TLS from the start
     return _settings(own, lab.settings.sender)
-
-
-def _dovecot(lab: Lab) -> str:
-    """Return Dovecot's limits, followed by the overlay's lines, which override them."""
-    return f"quota_storage_size = {lab.limits.mailbox_quota}B\n{lab.settings.dovecot}\n"
-
-
-def _mailboxes(lab: Lab) -> str:
-    """Return virtual_mailbox_maps: the addresses that exist."""
-    return "".join(f"{address} exists\n" for address in lab.addresses())
 
 
 def _aliases(lab: Lab) -> str:

@@ -17,24 +17,24 @@ def read_authorities(path: Path) -> str:
     import ssl
 
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: the relay's CA should be a file", remedy=_PEM)
+        raise InputError(f"{path}: the relay's CA must be a file", remedy=_PEM)
     try:
         text = path.read_text(encoding="utf-8")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=text)
     except FileNotFoundError:
-        raise InputError(f"{path}: the file with the relay's CA is not there") from None
+        raise InputError(f"{path}: the file with the relay's CA does not exist") from None
     except (ssl.SSLError, ValueError):  # ValueError: an empty file, or one that is not text
-        raise InputError(f"{path}: there is no certificate in it", remedy=_PEM) from None
+        raise InputError(f"{path}: contains no certificate", remedy=_PEM) from None
     except OSError as error:
         raise InputError(f"{path}: the relay's CA cannot be read: {error.strerror}") from None
     if not context.cert_store_stats()["x509_ca"]:
-        raise InputError(f"{path}: the certificate in it is no authority's", remedy=_PEM)
+        raise InputError(f"{path}: the certificate in it is not a CA's", remedy=_PEM)
     # Only the certificates: anything else in the file, such as a key, is not copied.
     return "".join(f"{certificate}\n" for certificate in _CERTIFICATE.findall(text))
 
 
-_PEM = "it should have the CA's certificate in it, as PEM: -----BEGIN CERTIFICATE-----"
+_PEM = "it must contain the CA's certificate as PEM: -----BEGIN CERTIFICATE-----"
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -46,15 +46,15 @@ def read_credentials(path: Path) -> Secret:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise CredentialsError(f"{path}: the relay's credentials should be a file", remedy=_SHAPE)
+            raise CredentialsError(f"{path}: the relay's credentials must be a file", remedy=_SHAPE)
         data = path.read_bytes() if status.st_size <= _MOST_BYTES else None
     except FileNotFoundError:
-        raise CredentialsError(f"{path}: the file with the relay's credentials is not there", remedy=_SHAPE) from None
+        raise CredentialsError(f"{path}: the file with the relay's credentials does not exist", remedy=_SHAPE) from None
     except OSError as error:
         raise CredentialsError(f"{path}: the relay's credentials cannot be read: {error.strerror}") from None
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise CredentialsError(
-            f"{path}: others than its owner may read the relay's credentials (mode {status.st_mode & 0o777:04o})",
+            f"{path}: other users can read the relay's credentials (mode {status.st_mode & 0o777:04o})",
             remedy=f"chmod 600 {path}",
         )
     if status.st_uid not in (os.getuid(), 0):
@@ -62,7 +62,7 @@ def read_credentials(path: Path) -> Secret:
             f"{path}: the relay's credentials belong to another user", remedy=f"chown it, then chmod 600 {path}"
         )
     if data is None:
-        raise CredentialsError(f"{path}: is longer than {_MOST_BYTES} bytes: these are no credentials", remedy=_SHAPE)
+        raise CredentialsError(f"{path}: is longer than {_MOST_BYTES} bytes: these are not credentials", remedy=_SHAPE)
     place, problem = _find_problem(data)
     if problem:
         raise CredentialsError(f"{path}{place}: {problem}", remedy=_SHAPE)

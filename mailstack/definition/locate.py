@@ -60,7 +60,7 @@ def _documents(file: Path) -> list[Any]:
     if (unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text)) is not None:
         raise LabFileError(
             f"{file}:{_line_and_column(text[: unprintable.start()])}: "
-            f"not valid YAML: the character U+{ord(unprintable.group()):04X} cannot stand in it"
+            f"not valid YAML: the character U+{ord(unprintable.group()):04X} is not allowed in it"
         )
     try:
         return list(yaml.compose_all(text, Loader=yaml.SafeLoader))
@@ -69,7 +69,7 @@ def _documents(file: Path) -> list[Any]:
         problem = next((plain for start, plain in _SIMPLER.items() if problem.startswith(start)), problem)
         if opening and mark and mark.index >= len(text.rstrip()):
             # The parser noticed this at the end of the file. The mistake is where the construct begins.
-            raise LabFileError(f"{_place(file, opening)}: not valid YAML: what begins here does not end") from None
+            raise LabFileError(f"{_place(file, opening)}: not valid YAML: what starts here is never closed") from None
         mark = mark or opening
         since = (
             f" ({error.context} from line {opening.line + 1})" if opening and mark and opening.line < mark.line else ""
@@ -78,9 +78,9 @@ def _documents(file: Path) -> list[Any]:
 
 
 _SIMPLER = {
-    "found character '\\t'": "a tab cannot stand here: indent with spaces",
-    "expected <block end>": "this does not fit the indentation above it",
-    "mapping values are not allowed here": "a `:` cannot stand here: is the line above complete?",
+    "found character '\\t'": "tabs are not allowed here: indent with spaces",
+    "expected <block end>": "the indentation does not match the lines above",
+    "mapping values are not allowed here": "a `:` is not allowed here: is the line above complete?",
 }
 
 
@@ -92,7 +92,7 @@ def _text(file: Path) -> str:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode("utf-16" if wide else "utf-8", errors="replace")
-        raise LabFileError(f"{file}:{_line_and_column(before)}: not valid YAML: this is not text in UTF-8") from None
+        raise LabFileError(f"{file}:{_line_and_column(before)}: not valid YAML: not text in UTF-8") from None
 
 
 def _line_and_column(before: str) -> str:
@@ -111,19 +111,19 @@ def _misuse(root: Any) -> tuple[Any, str] | None:
     if not isinstance(root, yaml.MappingNode):
         return root.start_mark, "should be a mapping, as in compose files"
     if (cycle := _cycle(root, ())) is not None:
-        return cycle, "what stands here has itself in it"
+        return cycle, "an alias here contains itself"
     for node in _nodes(root):
         if not isinstance(node, yaml.MappingNode):
             continue
         seen: dict[str, int] = {}
         for name, value in node.value:
             if not isinstance(name, yaml.ScalarNode):
-                return name.start_mark, "a key should be a word, not a list or a mapping"
+                return name.start_mark, "a key must be a scalar, not a list or a mapping"
             if name.value in seen:
                 return name.start_mark, f"{name.value} is here twice; it is in line {seen[name.value]} already"
             seen[name.value] = name.start_mark.line + 1
             if name.value == "<<" and isinstance(value, yaml.ScalarNode):
-                return value.start_mark, "what is merged with << should be a mapping"
+                return value.start_mark, "the value of << must be a mapping"
     return None
 
 
@@ -219,9 +219,9 @@ _WRAPPINGS = (
     (r'strconv\.\w+: parsing ("[^"]*"): .*', r"\1 is not a number"),
     (r": invalid compose project", ""),
     (r"cannot override ([\w.@-]+)$", r"\1 should be of the kind that the lab's own file has there"),
-    (r"unexpected type \[\]interface \{\}", "a list cannot stand here"),
-    (r"unexpected type map\[string\]interface \{\}", "a mapping cannot stand here"),
-    (r" false schema", " is not known here"),
+    (r"unexpected type \[\]interface \{\}", "a list is not allowed here"),
+    (r"unexpected type map\[string\]interface \{\}", "a mapping is not allowed here"),
+    (r" false schema", " is not allowed here"),
     (r"must be a (array|object)", r"must be an \1"),
     (r"must be a null", "must be text or a list"),
     (r"'([\w-]+)\[([^\]]*)\]", r"'\1.\2"),

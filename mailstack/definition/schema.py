@@ -7,7 +7,7 @@ mistake; locate.py finds their place in the original files.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mailstack import roles
@@ -85,44 +85,41 @@ def services(document: Json) -> tuple[roles.Service, ...]:
 
 
 def _domains(value: Any, keys: Keys) -> tuple[Domain, ...]:
-    domains: list[Domain] = []
-    known: set[str] = set()
+    domains: dict[str, Domain] = {}
     for name, options in _mapping(value, keys).items():
         here = (*keys, name)
         given = _mapping(options, here, ("catch_all",))
         target = given.get("catch_all")
         domain = Domain(_domain_name(name, here), None if target is None else _address(target, (*here, "catch_all")))
-        _refuse_duplicate(domain.name, known, here)
-        domains.append(domain)
+        _refuse_duplicate(domain.name, domains, here)
+        domains[domain.name] = domain
     if not domains:
         raise InvalidDefinition(keys, "needs at least one domain")
-    return tuple(domains)
+    return tuple(domains.values())
 
 
 def _accounts(value: Any, keys: Keys, domains: set[str]) -> tuple[Account, ...]:
-    accounts: list[Account] = []
-    known: set[str] = set()
+    accounts: dict[str, Account] = {}
     for name, options in _mapping(value, keys).items():
         here = (*keys, name)
         given = _mapping(options, here, ("quota",))
         address = _local_address(name, here, domains)
-        _refuse_duplicate(address, known, here)
-        accounts.append(Account(address, _size(given["quota"], (*here, "quota")) if "quota" in given else None))
+        _refuse_duplicate(address, accounts, here)
+        accounts[address] = Account(address, _size(given["quota"], (*here, "quota")) if "quota" in given else None)
     if not accounts:
         raise InvalidDefinition(keys, "needs at least one account")
-    return tuple(accounts)
+    return tuple(accounts.values())
 
 
 def _aliases(value: Any, keys: Keys, domains: set[str], accounts: set[str]) -> tuple[Alias, ...]:
     aliases: list[Alias] = []
-    known: set[str] = set()
     places: dict[str, Keys] = {}
     for name, targets in _mapping(value, keys).items():
         here = (*keys, name)
         address = _local_address(name, here, domains)
         if address in accounts:
             raise InvalidDefinition(here, f"{address} is an account already")
-        _refuse_duplicate(address, known, here)
+        _refuse_duplicate(address, places, here)
         addresses = [targets] if isinstance(targets, str) else targets
         if not isinstance(addresses, list) or not addresses:
             raise InvalidDefinition(here, f"should be a list of addresses, not {_kind(targets)}")
@@ -159,7 +156,7 @@ def _limits(value: Any, keys: Keys) -> Limits:
     sizes = {name: _size(size, (*keys, name)) for name, size in given.items()}
     limits = Limits(**sizes)
     if limits.message_size > limits.mailbox_quota:
-        raise InvalidDefinition(keys, "message_size is more than a mailbox may hold (mailbox_quota)")
+        raise InvalidDefinition(keys, "message_size is larger than mailbox_quota")
     return limits
 
 
@@ -223,7 +220,7 @@ def _mapping(value: Any, keys: Keys, known: Sequence[str] | None = None) -> dict
         raise InvalidDefinition(keys, f"should be a mapping, not {_kind(value)}")
     for key in value:
         if known is not None and key not in known:
-            raise InvalidDefinition((*keys, key), f"is not known here; known are {', '.join(known)}")
+            raise InvalidDefinition((*keys, key), f"is not allowed here; allowed are {', '.join(known)}")
     return value
 
 
@@ -282,7 +279,6 @@ def _local_address(value: Any, keys: Keys, domains: set[str]) -> str:
     return address
 
 
-def _refuse_duplicate(name: str, known: set[str], keys: Keys) -> None:
+def _refuse_duplicate(name: str, known: Collection[str], keys: Keys) -> None:
     if name in known:
-        raise InvalidDefinition(keys, "is there twice, but for upper and lower case")
-    known.add(name)
+        raise InvalidDefinition(keys, "is a duplicate: upper and lower case are the same")

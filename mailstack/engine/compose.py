@@ -67,7 +67,7 @@ def find(runner: Runner) -> Path:
         version = version_of(runner, binary)
         if version >= OLDEST:
             return binary
-        old.append(f"{binary} is {'.'.join(map(str, version)) or 'of no version'}")
+        old.append(f"{binary} is {'.'.join(map(str, version)) or 'of unknown version'}")
     needed = ".".join(map(str, OLDEST))
     raise HostError(
         f"Docker Compose {needed} or newer is needed; " + ("; ".join(old) or "none was found"),
@@ -90,7 +90,7 @@ def started_service(line: str, project: str) -> str:
 def objects_in_creation(lines: Iterable[str], before: Iterable[str] = ()) -> frozenset[str]:
     """Return the objects that Compose is creating: it has reported neither their creation nor their removal.
 
-    Each is `network NAME`, and so on. `before` are the objects that were being created before the lines `said`.
+    Each is `network NAME`, and so on. `before` are the objects that were being created before these `lines`.
     """
     objects = set(before)
     for match in filter(None, map(_CHANGED.match, lines)):

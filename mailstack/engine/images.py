@@ -62,7 +62,7 @@ class Images(Client):
             str(tarball), repository=repository, tag=tag or "latest", changes=['CMD ["bash"]']
         )
         if '"error"' in str(answer):
-            raise EngineError(f"{reference}: the engine did not take the image: {answer}")
+            raise EngineError(f"{reference}: the engine did not accept the image: {answer}")
 
     @mapped
     def image_layers(self, reference: str) -> list[tuple[str, int]]:
@@ -91,7 +91,7 @@ class Images(Client):
         try:
             yield from api.save(references) if isinstance(api, UnixApi) else _saved(self.target, api, references)
         except (Refused, Silent) as error:
-            raise EngineError(f"the Docker engine {self.target.where} does not give the images: {error}") from None
+            raise EngineError(f"the Docker engine {self.target.where} cannot export the images: {error}") from None
 
     def load(self, archive: Iterable[bytes]) -> None:
         """Load the images of an archive, which may be compressed. Raises HostError."""
@@ -101,8 +101,8 @@ class Images(Client):
         except (Refused, Silent) as error:
             self.target.look()  # raises the error for a host that is unreachable
             raise EngineError(
-                f"the Docker engine {self.target.where} does not take the images: {error}",
-                remedy=f"`{self.target.line('doctor')}` says how much room its disk has",
+                f"the Docker engine {self.target.where} cannot load the images: {error}",
+                remedy=f"`{self.target.line('doctor')}` shows how much space its disk has",
             ) from None
 
 

@@ -114,5 +114,5 @@ def _written(into: IO[bytes]) -> Iterator[None]:
         name = into.name if isinstance(into.name, str) else f"a file in {tempfile.gettempdir()}"
         raise HostError(
             f"{name}: the logs cannot be written there: {error.strerror}",
-            remedy="make room there, or name another directory by TMPDIR",
+            remedy="free some space there, or name another directory by TMPDIR",
         ) from None

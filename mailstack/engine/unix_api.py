@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mailstack.engine.streams import shut
-from mailstack.engine.unix_connection import Refused, Silent, document_of, http
+from mailstack.engine.unix_connection import Refused, Silent, http, response
 from mailstack.engine.unix_images import UnixImages
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ class UnixApi(UnixImages):
             with http():
                 path = f"/containers/{quote(container)}/logs?stdout=1&stderr=1&follow=1&since={since:.6f}"
                 self._send(connection, "GET", path, None)
-                answer = connection.getresponse()
-            if answer.status >= 300:
-                document_of(answer)
+                answer = response(connection)
         except BaseException:
             connection.close()
             raise

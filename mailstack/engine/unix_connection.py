@@ -73,6 +73,14 @@ def http() -> Iterator[None]:
         raise Silent(str(error)) from error
 
 
+def response(connection: HTTPConnection) -> HTTPResponse:
+    """Return the response to a request. Raises Refused, Silent."""
+    answer = connection.getresponse()
+    if answer.status >= 300:
+        document_of(answer)
+    return answer
+
+
 def document_of(answer: HTTPResponse) -> Any:
     """Return the document of a response. Raises Refused, Silent."""
     document = parse_json(answer.read())

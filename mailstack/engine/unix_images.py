@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 from urllib.parse import quote, urlencode
 
-from mailstack.engine.unix_connection import Refused, Silent, UnixConnection, document_of, http, parse_json
+from mailstack.engine.unix_connection import Refused, Silent, UnixConnection, http, parse_json, response
 
 # Timeout of a load, in seconds. An engine unpacks images when it has received all of them, and is silent meanwhile.
 LOAD_SECONDS = 900.0
@@ -43,10 +43,7 @@ class UnixImages(UnixConnection):
             connection.sock.settimeout(LOAD_SECONDS)
             headers = {"Content-Type": "application/x-tar"}
             connection.request("POST", f"/images/create?{urlencode(query, doseq=True)}", body, headers)
-            answer = connection.getresponse()
-            if answer.status >= 300:
-                document_of(answer)
-            for line in answer:
+            for line in response(connection):
                 if line.strip():
                     yield parse_json(line)
 
@@ -54,9 +51,7 @@ class UnixImages(UnixConnection):
         """Yield an archive of images piece by piece; a layer that several images share is in it once."""
         with contextlib.closing(self._connect()) as connection, http():
             self._send(connection, "GET", f"/images/get?{urlencode({'names': names}, doseq=True)}", None)
-            answer = connection.getresponse()
-            if answer.status >= 300:
-                document_of(answer)
+            answer = response(connection)
             while piece := answer.read(_PIECE):
                 yield piece
 
@@ -79,9 +74,7 @@ class UnixImages(UnixConnection):
                 connection.request("POST", "/images/load?quiet=1", archive, headers, encode_chunked=True)
             if archive.error:
                 raise archive.error
-            answer = connection.getresponse()
-            if answer.status >= 300:
-                document_of(answer)
+            answer = response(connection)
             for line in answer.read().splitlines():
                 if line.strip() and (error := parse_json(line).get("error")):
                     raise Refused(answer.status, str(error))

@@ -82,7 +82,7 @@ def _kernel(target: Target, info: dict[str, Any]) -> Finding:
         missing.append("memory limits")
     kernel = f"{info.get('KernelVersion')}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
     found = kernel + (f"; without {', '.join(missing)}" if missing else "")
-    return Finding("kernel", not missing, found, "use a kernel, or an engine, that has them")
+    return Finding("kernel", not missing, found, "use a kernel and an engine that support them")
 
 
 def _disk(target: Target, info: dict[str, Any]) -> Finding:
@@ -91,7 +91,7 @@ def _disk(target: Target, info: dict[str, Any]) -> Finding:
         "disk",
         free >= requirements.FREE_BYTES,
         f"{free / 1024**3:.1f} GiB free at {root}",
-        "docker system prune frees what is unused",
+        "free unused space: docker system prune",
     )
 
 
@@ -124,7 +124,7 @@ def _free_ports() -> Finding:
     try:
         numbers = ports.choose("lab", len(PORTS))
     except MailstackError as error:
-        return Finding("ports", False, error.happened(), "end what listens there")
+        return Finding("ports", False, error.happened(), "stop what listens there")
     return Finding("ports", True, f"127.0.0.1:{numbers[0]} and {len(numbers) - 1} more are free")
 
 
@@ -133,24 +133,22 @@ def _secrets() -> Finding:
         directory = directories.base()
     except MailstackError as error:
         return Finding("secrets", False, error.happened(), error.remedy)
-    kind = _file_system(directory)
-    return Finding(
-        "secrets",
-        kind in ("tmpfs", "ramfs"),
-        f"{directory} on {kind or 'a file system of unknown kind'}",
-        "set MAILSTACK_RUNTIME_DIR to a private directory on tmpfs; elsewhere secrets would be written to a disk",
-        required=False,
-    )
+    remedy = "set MAILSTACK_RUNTIME_DIR to a private directory on tmpfs"
+    return _on_tmpfs("secrets", str(directory), _file_system(directory), remedy)
 
 
 def _remote_secrets(target: Target) -> Finding:
     directory = target.secrets_directory
     kind = target.runner.run(Command(("stat", "-f", "-c", "%T", directory))).stdout.strip()
+    return _on_tmpfs("secrets there", directory, kind, "mount a tmpfs on /dev/shm there")
+
+
+def _on_tmpfs(name: str, directory: str, kind: str, remedy: str) -> Finding:
     return Finding(
-        "secrets there",
+        name,
         kind in ("tmpfs", "ramfs"),
         f"{directory} on {kind or 'a file system of unknown kind'}",
-        "mount a tmpfs on /dev/shm there; elsewhere secrets would be written to a disk",
+        f"{remedy}; elsewhere secrets would be written to a disk",
         required=False,
     )
 

@@ -85,7 +85,6 @@ class LocalMachine:
         self._root = root
 
     def facts(self) -> Facts:
-        """See Machine."""
         root, url = self._root, self._target.url
         answers, denied = self.ping(_ANSWER_SECONDS) if url == LOCAL else (_engine_answers(self._target), False)
         if answers:
@@ -107,19 +106,15 @@ class LocalMachine:
         )
 
     def run(self, command: Command, on_line: LineSink | None = None) -> Result:
-        """See Machine."""
         return self._runner.run(command, on_line=on_line)
 
     def start(self, command: Command, log: Path) -> ExitCode:
-        """See Machine."""
         return self._runner.detach(command, log)
 
     def ping(self, seconds: float) -> tuple[bool, bool]:
-        """See Machine."""
         return _ping(self._root / _SOCKET, seconds)
 
     def daemon(self) -> int | None:
-        """See Machine."""
         try:
             process = int((self._root / _PROCESS_ID).read_text(encoding="utf-8"))
             name = (self._root / "proc" / str(process) / "comm").read_text(encoding="utf-8").strip()
@@ -128,7 +123,6 @@ class LocalMachine:
         return process if name == "dockerd" else None
 
     def tail(self) -> str:
-        """See Machine."""
         return last_lines(_read(self._root / _LOG))
 
     def _sudo(self) -> bool:
@@ -172,11 +166,9 @@ class RemoteMachine:
         return facts_of(self._shell(_FACTS), url, denied=denied)
 
     def run(self, command: Command, on_line: LineSink | None = None) -> Result:
-        """See Machine."""
         return self._target.connection.run(command, on_line=on_line)
 
     def start(self, command: Command, log: Path) -> ExitCode:
-        """See Machine."""
         words = (*(f"{name}={value}" for name, value in command.environment.items()), *command.argv)
         process = self._shell(_START, str(log), "env", *words).strip()
 
@@ -186,18 +178,15 @@ class RemoteMachine:
         return exit_code
 
     def ping(self, seconds: float) -> tuple[bool, bool]:
-        """See Machine."""
         if self._target.connection.look()["way"] == "denied":
             return False, True
         return _ping(Path(self._target.url.removeprefix("unix://")), seconds)
 
     def daemon(self) -> int | None:
-        """See Machine."""
         output = self._shell(f'{_DAEMON}echo "$process"').strip()
         return int(output) if output.isdecimal() else None
 
     def tail(self) -> str:
-        """See Machine."""
         return last_lines(self.run(Command(("cat", f"/{_LOG}"))).stdout)
 
     def _shell(self, script: str, *words: str) -> str:
@@ -213,7 +202,7 @@ def facts_of(output: str, url: str, *, denied: bool) -> Facts:
     """Parse the facts of a machine over SSH from its shell's output. Raises HostError when they are incomplete."""
     user, daemon, installed, systemd, sudo, *rest = [*output.split("\n"), "", "", "", "", ""]
     if not user.isdecimal():
-        raise HostError("its shell does not say what there is", details=last_lines(output))
+        raise HostError("its shell did not report the expected facts", details=last_lines(output))
     release = parse_os_release("\n".join(rest))
     return Facts(
         url=url,

@@ -27,7 +27,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return Interrupted.exit_code
     except ImportError as error:
-        _report(f"left for later: {error}")
+        _report(f"postponed: {error}")
     except (MailstackError, OSError) as error:
         _report(str(error))
     return 0

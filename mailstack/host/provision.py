@@ -53,7 +53,7 @@ def plan(facts: Facts) -> list[Step]:
         return []
     if facts.url != LOCAL:
         raise HostError(
-            f"no Docker engine answers at {facts.url}, and only a machine's own can be set up",
+            f"no Docker engine answers at {facts.url}, and only a machine's own engine can be set up",
             remedy="start that one; or unset DOCKER_HOST and DOCKER_CONTEXT, and choose `docker context use default`",
         )
     if facts.denied and (facts.daemon or facts.systemd):
@@ -62,13 +62,13 @@ def plan(facts: Facts) -> list[Step]:
         return []
     if not facts.installed and not facts.is_debian:
         raise HostError(
-            f"there is no Docker engine, and how to install it on {facts.distribution} is not known here",
+            f"there is no Docker engine, and mailstack cannot install one on {facts.distribution}",
             remedy="install the Docker engine (`dockerd`) and iptables with the system's package manager",
         )
     if not facts.root and not facts.sudo:
         steps = plan(replace(facts, root=True))
         raise HostError(
-            "installing or starting the Docker engine takes root, and sudo asks for a password or is not there",
+            "installing or starting the Docker engine needs root, and sudo asks for a password or is not installed",
             remedy="run as root: "
             + " && ".join(f"({command_line(step)})" if step.log else command_line(step) for step in steps),
         )
@@ -169,11 +169,11 @@ def _run_step(machine: Machine, step: Step, progress: Progress) -> None:
     if not step.may_fail:
         again = hint.line("provision", host=machine.name)
         raise CommandFailed(
-            f"{step.title} failed: `{shell_line(step.command)}` ended with code {result.code}",
-            remedy=f"put right what it says, and run `{again}` again",
+            f"{step.title} failed: `{shell_line(step.command)}` exited with code {result.code}",
+            remedy=f"fix the reported problem, and run `{again}` again",
             details=lines,
         )
-    progress(f"{step.title} failed, going on: {lines.rpartition(chr(10))[2]}")
+    progress(f"{step.title} failed, continuing: {lines.rpartition(chr(10))[2]}")
 
 
 def _await_engine(machine: Machine, exit_code: ExitCode, deadline: Deadline, facts: Facts) -> bool:
@@ -195,7 +195,7 @@ def _await_engine(machine: Machine, exit_code: ExitCode, deadline: Deadline, fac
         if code is not None and not machine.daemon():
             how = "" if code == UNKNOWN else f", with code {code}"
             raise HostError(
-                f"the Docker engine ended as soon as it was started{how}",
+                f"the Docker engine exited right after its start{how}",
                 remedy=f"its log is {facts.log}",
                 details=machine.tail(),
             )
@@ -209,7 +209,7 @@ def _await_engine(machine: Machine, exit_code: ExitCode, deadline: Deadline, fac
 
 def _denied() -> HostError:
     return HostError(
-        "the Docker engine runs, and this user may not use it",
+        "the Docker engine is running, but this user has no permission to use it",
         remedy='run `sudo usermod -aG docker "$USER"` and log in again, or run this command with sudo',
     )
 

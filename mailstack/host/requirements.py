@@ -35,7 +35,8 @@ def refuse_old(engine: Engine) -> None:
     version = str(engine.version().get("Version", ""))
     if not new_enough(version):
         raise EngineError(
-            f"the Docker engine {engine.target.where} is {version or 'of no version'}: {oldest()} or newer is needed",
+            f"the Docker engine {engine.target.where} is {version or 'of unknown version'}: "
+            f"{oldest()} or newer is needed",
             remedy=f"install Docker Engine {oldest()} or newer there, or choose another host",
         )
 

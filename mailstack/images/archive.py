@@ -53,7 +53,7 @@ def save(engine: Engine, path: Path, progress: Progress, *, replace: bool = Fals
     if missing := [name for name in names.values() if not engine.has_image(name)]:
         raise HostError(
             f"the Docker engine {engine.target.where} does not have {', '.join(missing)}",
-            remedy=f"have them made: {engine.target.line('up')}, and then {engine.target.line('down')}",
+            remedy=f"build them: {engine.target.line('up')}, and then {engine.target.line('down')}",
         )
     size = build.unique_bytes(engine, list(names.values()))
     archive = transfer.compressed(_with_progress(engine.save(list(names.values())), size, progress, "saving"))
@@ -86,11 +86,11 @@ def contents(path: Path, file: BufferedReader) -> list[ArchivedImage]:
                 pass
         return [_archived_image(each, names, documents) for each in json.loads(documents["manifest.json"])]
     except (KeyError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{path}: is no archive of images, or not the whole of one", remedy=_REMEDY) from None
+        raise InputError(f"{path}: is not an image archive, or is incomplete", remedy=_REMEDY) from None
     except (*_UNREADABLE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-        raise InputError(f"{path}: is no archive of images, or not the whole of one: {error}", remedy=_REMEDY) from None
+        raise InputError(f"{path}: is not an image archive, or is incomplete: {error}", remedy=_REMEDY) from None
 
 
 def _members(stream: BufferedIOBase) -> tuple[set[str], dict[str, bytes]]:
@@ -106,7 +106,7 @@ def _members(stream: BufferedIOBase) -> tuple[set[str], dict[str, bytes]]:
     return names, documents
 
 
-_REMEDY = f"make it with `{hint.line('images', 'save', 'FILE')}`, and copy it as it is"
+_REMEDY = f"make it with `{hint.line('images', 'save', 'FILE')}`, and copy it unchanged"
 
 
 def _archived_image(entry: Any, names: set[str], documents: dict[str, bytes]) -> ArchivedImage:
@@ -125,7 +125,7 @@ def _check_images(path: Path, images: list[ArchivedImage], tag: str, engine: Eng
         has = ", ".join(sorted(processors)) or "images without names"
         raise InputError(
             f"{path}: does not have {', '.join(missing)}, which this version of mailstack needs, but {has}",
-            remedy=f"save them by the version that is to use them: `{hint.line('images', 'save', 'FILE')}`",
+            remedy=f"save them with the version that will use them: `{hint.line('images', 'save', 'FILE')}`",
         )
     processor = engine.platform()
     if other := {processors[name] for name in expected} - {processor}:
@@ -162,7 +162,7 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError(f"{path}: is not a file")
+        raise InputError(f"{path}: is not a regular file")
     with open(descriptor, "rb") as file:
         yield file
 
@@ -182,7 +182,7 @@ def _write(path: Path, pieces: Iterable[bytes], *, replace: bool) -> int:
         temporary.replace(path)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}:
-            raise HostError(f"{path}: cannot be written: {error.strerror}", remedy="make room there") from None
+            raise HostError(f"{path}: cannot be written: {error.strerror}", remedy="free some space there") from None
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -198,6 +198,6 @@ def _refuse_existing(path: Path, *, replace: bool) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(mode):
-        raise InputError(f"{path}: is there, and is not a file")
+        raise InputError(f"{path}: exists, and is not a regular file")
     if not replace:
         raise InputError(f"{path}: is there already", remedy="--force replaces it")

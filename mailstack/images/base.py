@@ -149,7 +149,7 @@ def bootstrap(runner: Runner, tools: Tools, tarball: Path, progress: Progress, *
         else:
             return
     raise HostError(
-        f"{BASE} can neither be pulled nor be made from Debian's packages by mmdebstrap",
+        f"{BASE} can neither be pulled nor built from Debian's packages by mmdebstrap",
         remedy=f"see below; or bring the image from elsewhere with `docker save {BASE}` and `docker load`"
         + ("" if as_root else "; or let mmdebstrap work without root (apt-get install uidmap), or use sudo"),
         details="\n".join(failures),
@@ -204,7 +204,7 @@ def _tools(runner: Runner, directory: Path, progress: Progress) -> Tools:
     binary = shutil.which("mmdebstrap", path=path)
     keyring = keyring or _keyring(tree)
     if not binary or not keyring:
-        raise HostError(f"the packages {' and '.join(missing)} did not bring what was expected", remedy=_REMEDY)
+        raise HostError(f"the packages {' and '.join(missing)} do not contain what was expected", remedy=_REMEDY)
     modules = [*tree.glob("usr/share/perl5"), *tree.glob("usr/share/perl/*"), *tree.glob("usr/lib/*/perl*/*")]
     return Tools(binary, str(keyring), path, os.pathsep.join(str(module) for module in modules))
 

@@ -84,7 +84,7 @@ def _ensure_remote(
         except CommandFailed as error:
             progress(f"they cannot be built on {where}")
             if not send_from_here(missing):
-                error.remedy = f"have them on this machine (`{hint.line('up')}`, without --host): then they are sent"
+                error.remedy = f"build them on this machine (`{hint.line('up')}`, without --host): they are then sent"
                 raise
     elif not send_from_here(missing):
         if not send_from_here([base]):
@@ -114,7 +114,7 @@ def _build(engine: Engine, runner: Runner, build: Command, references: Sequence[
     result = runner.run(merged, on_line=on_line)
     if result.code != 0:
         raise CommandFailed(
-            f"the images could not be built: `{shell_line(build)}` ended with code {result.code}",
+            f"the images could not be built: `{shell_line(build)}` exited with code {result.code}",
             details=last_lines(_plain(result.stderr)),
         )
     if missing := [reference for reference in references if not engine.has_image(reference)]:

@@ -23,6 +23,8 @@ from pathlib import Path
 from mailstack.errors import HostError
 
 ACCOUNTS = "accounts"  # the command of a change that concerns only the accounts it names
+PROOF = "proof"  # that of mails that prove a lab: they are in mailboxes until they have been read
+PROOF_MARK = "proof-of-lab"  # a part of their Message-IDs
 
 _DIRECTORY = "changes"
 _COMING = ".coming"
@@ -41,7 +43,7 @@ class Unfinished:
     @property
     def servers(self) -> bool:
         """Whether the services may have been left stopped, or with other files or credentials."""
-        return self.command != ACCOUNTS
+        return self.command not in (ACCOUNTS, PROOF)
 
     def sentence(self) -> str:
         """Return what was interrupted, and when."""
@@ -114,8 +116,8 @@ def changing(lab: Path, command: str, mark: str = "") -> Iterator[Change]:
     change.end()
 
 
-def unfinished(lab: Path) -> list[Unfinished]:
-    """Return the changes of a lab that were interrupted, the oldest first."""
+def unfinished(lab: Path, *, proofs: bool = True) -> list[Unfinished]:
+    """Return the changes of a lab that were interrupted, the oldest first; optionally without mere proofs."""
     found = []
     for path in (lab / _DIRECTORY).glob("*"):
         if path.suffix == _COMING:
@@ -124,7 +126,7 @@ def unfinished(lab: Path) -> list[Unfinished]:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two readers do not take each other for the writer
             # The last line may be cut off. Nothing had been changed for it.
             found.append(_read(path, file.read().decode(errors="replace").split("\n")[:-1]))
-    return sorted(found, key=lambda each: each.since)
+    return sorted((each for each in found if proofs or each.command != PROOF), key=lambda each: each.since)
 
 
 def _read(path: Path, lines: Sequence[str]) -> Unfinished:

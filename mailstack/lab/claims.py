@@ -29,7 +29,7 @@ def allocate_ports(target: Target, home: Home, name: str) -> dict[str, int]:
 def allocate_subnets(
     target: Target,
     home: Home,
-    wanted: state.State,
+    desired: state.State,
     document: Json,
     networks: Sequence[Network],
     current: Mapping[str, str] | None = None,
@@ -46,10 +46,10 @@ def allocate_subnets(
         return {}
     own = {document["networks"][name]["name"] for name in names}
     in_use = _subnets_in_use(target, networks, own)
-    for lab in state.others(home, wanted.lab):
+    for lab in state.others(home, desired.lab):
         in_use += subnets.in_use(lab.subnets.values(), f"the lab {lab.lab}")
-    in_use += subnets.in_use(refused, "somebody who was faster")
-    return subnets.choose(f"{wanted.owner} {wanted.lab}", names, in_use, current, host=target.host)
+    in_use += subnets.in_use(refused, "another process")
+    return subnets.choose(f"{desired.owner} {desired.lab}", names, in_use, current, host=target.host)
 
 
 def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
@@ -62,7 +62,7 @@ def make_network(engine: Engine, name: str, labels: dict[str, str]) -> bool:
         except EngineError:
             if not tries_left:
                 raise
-            in_use += subnets.in_use([subnet], "somebody who was faster")
+            in_use += subnets.in_use([subnet], "another process")
     raise AssertionError
 
 
@@ -99,19 +99,19 @@ def taken_ports(target: Target, document: Json, idle: Collection[str]) -> list[s
     return ports.taken(document, idle, target.port_test())
 
 
-def lost_ports(target: Target, wanted: state.State, document: Json, idle: Collection[str]) -> list[str]:
+def lost_ports(target: Target, desired: state.State, document: Json, idle: Collection[str]) -> list[str]:
     """Return the lab's own ports on which a process listens although their services are `idle`. Raises HostError."""
-    claimed = set(wanted.ports.values())
+    claimed = set(desired.ports.values())
     return [each for each in taken_ports(target, document, idle) if int(each.rpartition(":")[2]) in claimed]
 
 
-def lost_subnets(engine: Engine, wanted: state.State, document: Json) -> list[str]:
+def lost_subnets(engine: Engine, desired: state.State, document: Json) -> list[str]:
     """Return the lab's subnets whose networks the engine has not created."""
-    keys = {document["networks"][name]["name"]: name for name in wanted.subnets}
+    keys = {document["networks"][name]["name"]: name for name in desired.subnets}
     deadline = Deadline.after(_STRAGGLER_SECONDS)
     while True:
         missing = set(keys) - {network.name for network in engine.networks()}
         # Compose exits when the engine refuses one network, while the engine may still be creating another.
         if len(missing) <= 1 or deadline.passed():
-            return [wanted.subnets[keys[each]] for each in sorted(missing)]
+            return [desired.subnets[keys[each]] for each in sorted(missing)]
         time.sleep(0.02)  # the engine has no event for a network that it refuses

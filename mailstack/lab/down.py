@@ -34,7 +34,7 @@ def down(
     name: str,
     progress: Progress,
     *,
-    wanted: Callable[[], bool] = lambda: True,
+    condition: Callable[[], bool] = lambda: True,
     patience: float = LOCK_SECONDS,
     make_lock: bool = True,
     using: Tools | None = None,
@@ -42,7 +42,7 @@ def down(
     """Remove a lab of this user with everything in it; return whether there was anything to remove.
 
     Works from labels alone: also for a lab whose controller was killed, or whose directory is gone. Waits `patience`
-    seconds for the lab's lock, then calls `wanted`, and removes nothing when that returns False. Raises
+    seconds for the lab's lock, then calls `condition`, and removes nothing when that returns False. Raises
     FileNotFoundError without `make_lock` when there is no lock file: then no command has worked on the lab. Raises
     InputError when the lab is another owner's, DeadlinePassed, HostError.
     """
@@ -52,7 +52,7 @@ def down(
     with directory.locked(
         Deadline.after(patience), lambda: progress(f"waiting for another command on lab “{name}”"), make=make_lock
     ) as lock:
-        if not wanted():
+        if not condition():
             return False
         seen = observe_remains(with_tools, directory)
         if seen.any:
@@ -145,7 +145,7 @@ def remove_stale(engine: Engine, progress: Progress, using: Tools | None = None)
         # Another command works on it, or the name is another user's by now.
         with contextlib.suppress(DeadlinePassed, InputError):
             left = functools.partial(is_stale, name, with_tools)
-            if down(engine, name, progress, wanted=left, patience=0, using=with_tools):
+            if down(engine, name, progress, condition=left, patience=0, using=with_tools):
                 removed.append(name)
     return removed
 
@@ -217,7 +217,7 @@ def _remove_objects(with_tools: Tools, name: str, late: frozenset[str], deadline
         late -= set(left)  # these have appeared
         if left and deadline.passed():
             raise EngineError(
-                f"lab “{name}” could not be removed whole: {', '.join(left)} is still there",
+                f"lab “{name}” could not be removed completely: {', '.join(left)} is still there",
                 details=last_lines(output, 5),
             )
         for thing in left:

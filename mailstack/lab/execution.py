@@ -70,7 +70,7 @@ class Execution:
         self,
         tools: Tools,
         directory: LabDirectory,
-        wanted: Desired,
+        desired: Desired,
         seen: Observation,
         relay_files: RelayFiles,
         patience: float,
@@ -89,15 +89,15 @@ class Execution:
         self._seen = seen
         self._edited: Future[dict[str, list[str]]] | None = None  # files changed by hand; see `by_hand`
         self._stopwatch = stopwatch
-        self._startup = Startup(tools, directory, wanted, seen, self.starts)
+        self._startup = Startup(tools, directory, desired, seen, self.starts)
         self._name_claim: Future[str] | None = None
         self._warm: Future[None] | None = None
         self._verified: Verified | None = None
 
     @property
-    def wanted(self) -> Desired:
+    def desired(self) -> Desired:
         """The lab, with its present ports and subnets: they change when another process takes them."""
-        return self._startup.wanted
+        return self._startup.desired
 
     def run(self, steps: Plan) -> Verified:
         """Carry out the plan; return the mail that proved the lab. Raises MailstackError, from any step."""
@@ -136,22 +136,22 @@ class Execution:
 
     def _record(self, step: Record) -> None:
         if self._verified:  # its ports may differ from the planned ones
-            self._directory.save(replace(self.wanted.state, stays=step.state.stays))
+            self._directory.save(replace(self.desired.state, stays=step.state.stays))
         else:
             self._directory.make()
             self._directory.save(step.state)
 
     def _claim(self, step: ClaimName) -> None:
-        volume = claims.name_volume(compose.project_name(self.wanted.state.lab), self.wanted.document)
+        volume = claims.name_volume(compose.project_name(self.desired.state.lab), self.desired.document)
         self._name_claim = self._pool.submit(self._tools.engine.claim, *volume) if volume else None
 
     def _write_files(self, step: WriteFiles) -> None:
-        files.write(self._directory.files, {name: self.wanted.texts[name] for name in step.names})
+        files.write(self._directory.files, {name: self.desired.texts[name] for name in step.names})
         self._tools.target.hand_over(self._directory.files)
 
     def _forward_ports(self, step: ForwardPorts) -> None:
         self._settle_name()
-        forward(self._tools.target, self.wanted.state)
+        forward(self._tools.target, self.desired.state)
 
     def _unpause(self, step: Unpause) -> None:
         for container in step.names:
@@ -169,7 +169,7 @@ class Execution:
     def _settle_name(self) -> None:
         """Wait for the claim of the lab's name. Raises InputError when another owner has claimed it meanwhile."""
         if self._name_claim:
-            plan.refuse_others(self.wanted.state, {self._name_claim.result()})
+            plan.refuse_others(self.desired.state, {self._name_claim.result()})
 
     def _before_compose(self) -> None:
         self._settle_name()
@@ -192,7 +192,7 @@ class Execution:
         self._tools.progress("sending the mails that prove it")
         edited = self._edited.result() if self._edited else {}
         if edited:
-            reset = self._tools.target.line("up", "--reset", lab=self.wanted.state.lab)
+            reset = self._tools.target.line("up", "--reset", lab=self.desired.state.lab)
             self.notes.append(f"changed by hand, and kept: {by_hand.described(edited)}; `{reset}` undoes it")
         new = self._seen.state is None
         try:
@@ -205,14 +205,14 @@ class Execution:
                 raise
             self._tools.progress(f"creating the containers anew: {error.message}")
             self.proof.cancel()
-            services = tuple(self.wanted.document["services"])
+            services = tuple(self.desired.document["services"])
             self._startup.run(ComposeUp(error.message, services, anew=True), self.proof.cancel)
             self._begin_proof(self._patience)
             self._verified = self._proven({})
         self._stopwatch.done("ready")
 
     def _begin_proof(self, patience: float) -> None:
-        self.proof.begin(self.wanted.state, self.starts, self._startup.ended_services, patience)
+        self.proof.begin(self.desired.state, self.starts, self._startup.ended_services, patience)
 
     def _proven(self, edited: Mapping[str, list[str]]) -> Verified:
         """Return the mails of the proof. The one from a sender that was changed by hand need not arrive."""
@@ -221,7 +221,7 @@ class Execution:
             try:
                 return replace(submitted, relayed=self.proof.relayed())
             except (CheckFailed, DeadlinePassed) as error:
-                if self.wanted.lab.name(Role.SENDER) not in edited:
+                if self.desired.lab.name(Role.SENDER) not in edited:
                     raise
                 self.notes.append(f"not proven: {error.message}")
                 return submitted
@@ -231,13 +231,13 @@ class Execution:
         self._tools.target.hand_over(self._directory.files, healing.drop_accounts(self._directory, addresses))
 
     def _lab(self) -> RunningLab:
-        state = self.wanted.state
+        state = self.desired.state
         return RunningLab(state.lab, self._tools.engine, directory=self._directory, state=state)
 
     def _log_in(self, step: LogIn) -> None:
         from mailstack.lab import relay_login
 
-        relay = self.wanted.lab.relay
+        relay = self.desired.lab.relay
         assert relay
         assert self._relay_files.credentials
         self._tools.progress(f"logging in to {relay.host}:{relay.port}")

@@ -91,7 +91,7 @@ def after_leases(access: EngineAccess, home: Home, lab: str) -> None:
     Leases(home, lab).wait(lambda: _remove_with_retries(access, home, lab, lambda: True))
 
 
-def _remove_with_retries(access: EngineAccess, home: Home, lab: str, wanted: Callable[[], bool]) -> bool:
+def _remove_with_retries(access: EngineAccess, home: Home, lab: str, condition: Callable[[], bool]) -> bool:
     """Call `_remove_if`, and retry while the engine or its host does not answer: it may be stopping or starting."""
     deadline = Deadline.after(_REMOTE_RETRY_SECONDS if access.remote else _RETRY_SECONDS)
     longest = _LONGEST_REMOTE_PAUSE if access.remote else _LONGEST_PAUSE
@@ -103,7 +103,7 @@ def _remove_with_retries(access: EngineAccess, home: Home, lab: str, wanted: Cal
             engine = Engine(access.connect())
             if homes.current(engine) != home:
                 return False  # another engine has replaced it, which has no part of this lab
-            return _remove_if(engine, lab, wanted)
+            return _remove_if(engine, lab, condition)
         except HostError as error:
             if deadline.passed() or not (access.remote or isinstance(error, EngineError)):
                 raise
@@ -111,20 +111,20 @@ def _remove_with_retries(access: EngineAccess, home: Home, lab: str, wanted: Cal
         pause = min(2 * pause, longest)
 
 
-def _remove_if(engine: Engine, lab: str, wanted: Callable[[], bool]) -> bool:
-    """Remove the lab if, under its lock, it is still `wanted`; return whether there was anything to remove."""
+def _remove_if(engine: Engine, lab: str, condition: Callable[[], bool]) -> bool:
+    """Remove the lab if, under its lock, `condition` holds; return whether there was anything to remove."""
     from mailstack.lab.down import down
 
     def quiet(_: str) -> None:
         """Ignore progress: a guard has no terminal."""
 
     try:
-        return down(engine, lab, quiet, wanted=wanted, patience=_PATIENCE, make_lock=False)
+        return down(engine, lab, quiet, condition=condition, patience=_PATIENCE, make_lock=False)
     except FileNotFoundError:
         # The command that removed the lock has removed the lab too, unless the engine failed.
         if owner() not in engine.owners(lab):
             return False
-        return down(engine, lab, quiet, wanted=wanted, patience=_PATIENCE)
+        return down(engine, lab, quiet, condition=condition, patience=_PATIENCE)
 
 
 def main(kind: str, lab: str, endpoint: str, engine: str) -> None:

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
-from mailstack import state
 from mailstack.config import files
 from mailstack.engine import compose
-from mailstack.errors import HostError, MailstackError
+from mailstack.errors import HostError
 from mailstack.lab import changes
 from mailstack.lab.changes import Unfinished
 from mailstack.lab.running import RunningLab
-from mailstack.model import Deadline, Progress
 from mailstack.roles import Role
 from mailstack.state import LabDirectory
 from mailstack.text.addresses import address_flaw
 
 # Dovecot's directories for an account: its mail_home and its mail_volatile_path.
 _MAIL_DIRECTORIES = ("/srv/mail", "/tmp/locks")
-
-
-def finish(lab: RunningLab, progress: Progress) -> None:
-    """Finish or undo what was interrupted, before another command changes the lab. Does not hold the lab's lock.
-
-    Raises what `up` raises when servers are concerned: it restarts them. Errors about accounts alone are ignored, since
-    they do not concern this command.
-    """
-    left = changes.unfinished(lab.directory.path)
-    if any(change.servers for change in left):
-        from mailstack.lab import up
-
-        up.up(lab.engine, up.Request.of(lab.state), progress)
-    elif left:
-        waiting = lambda: progress("waiting for another command on this lab")  # noqa: E731
-        with contextlib.suppress(MailstackError), lab.directory.locked(Deadline.after(state.LOCK_SECONDS), waiting):
-            left = changes.unfinished(lab.directory.path)
-            lab.target.hand_over(lab.directory.files, drop_accounts(lab.directory, accounts_of(lab, left)))
-            clean_up(lab, left)
 
 
 def accounts_of(lab: RunningLab, left: Sequence[Unfinished]) -> list[str]:

@@ -50,27 +50,27 @@ class Observation:
 def observe(
     tools: Tools,
     directory: LabDirectory,
-    wanted: State,
+    desired: State,
     before: State | None,
     relay_files: RelayFiles,
     pool: ThreadPoolExecutor,
     *,
     in_detail: bool = False,
 ) -> Observation:
-    """Read the definition of the `wanted` lab and observe its present state; `in_detail`: also images and digests.
+    """Read the definition of the `desired` lab and observe its present state; `in_detail`: also images and digests.
 
     Raises LabFileError, HostError.
     """
     from mailstack.config import pki
 
-    paths = [Path(name) for name in wanted.files]
+    paths = [Path(name) for name in desired.files]
     # Make certificates and query the engine while Compose reads the files. Not earlier: Python runs one thread at a
     # time. Heavy imports wait until Compose starts the containers.
     fresh = None
     if not files.certificates_valid(directory.files):
         fresh = pool.submit(pki.make, files.SERVER_NAMES)
     inventory_query = pool.submit(_supported_inventory, tools, directory.name)
-    document = resolve(tools.runner, project(tools.target, tools.runner, wanted, directory), paths)
+    document = resolve(tools.runner, project(tools.target, tools.runner, desired, directory), paths)
     lab = read_definition(document, paths)
     inventory = inventory_query.result()
     made = directory.is_made()
@@ -83,7 +83,7 @@ def observe(
         elsewhere=tuple(elsewhere.find(tools.target, inventory, directory)) if before is None else (),
         document=document,
         lab=lab,
-        subnets=_subnets(tools, wanted, before, document, inventory),
+        subnets=_subnets(tools, desired, before, document, inventory),
         handed=files.snapshot(directory.files) if made else {},
         texts=files.desired(
             directory.files,
@@ -95,7 +95,7 @@ def observe(
         unfinished=tuple(changes.unfinished(directory.path)) if made else (),
         host=tools.target.host,
     )
-    return _with_details(tools, directory, wanted, seen) if in_detail else seen
+    return _with_details(tools, directory, desired, seen) if in_detail else seen
 
 
 def _supported_inventory(tools: Tools, name: str) -> Inventory:
@@ -104,36 +104,31 @@ def _supported_inventory(tools: Tools, name: str) -> Inventory:
 
 
 def _subnets(
-    tools: Tools, wanted: State, before: State | None, document: Json, inventory: Inventory
+    tools: Tools, desired: State, before: State | None, document: Json, inventory: Inventory
 ) -> Mapping[str, str]:
-    if inventory.owners() - {wanted.owner}:
+    if inventory.owners() - {desired.owner}:
         return {}  # another owner's lab: the plan refuses it
     return claims.allocate_subnets(
-        tools.target, tools.home, wanted, document, inventory.networks, before.subnets if before else {}
+        tools.target, tools.home, desired, document, inventory.networks, before.subnets if before else {}
     )
 
 
-def _with_details(tools: Tools, directory: LabDirectory, wanted: State, seen: Observation) -> Observation:
+def _with_details(tools: Tools, directory: LabDirectory, desired: State, seen: Observation) -> Observation:
     """Add missing images and the digests of the definitions, which Compose would find out itself."""
     hashes = None
     if seen.state:
         result = run_checked(
             tools.runner,
-            project(tools.target, tools.runner, wanted, directory, seen.document).hashes(),
+            project(tools.target, tools.runner, desired, directory, seen.document).hashes(),
             deadline=Deadline.after(_HASH_SECONDS),
         )
         hashes = dict(line.split(" ", 1) for line in result.stdout.splitlines())
-    return replace(seen, missing_images=missing_images(tools, wanted), hashes=hashes)
+    return replace(seen, missing_images=missing_images(tools, desired), hashes=hashes)
 
 
-def references(wanted: State) -> tuple[str, ...]:
-    """Return the image references of a lab."""
-    return tuple(bundled.images(wanted.tag).values())
-
-
-def missing_images(tools: Tools, wanted: State) -> tuple[str, ...]:
+def missing_images(tools: Tools, desired: State) -> tuple[str, ...]:
     """Return the images of a lab that its engine does not have. Raises EngineError."""
-    return tuple(each for each in references(wanted) if not tools.engine.has_image(each))
+    return tuple(each for each in bundled.images(desired.tag).values() if not tools.engine.has_image(each))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +141,23 @@ class Failure:
     lost_subnets: tuple[str, ...] = ()  # subnets of the lab that the engine did not give it
 
 
-def observe_failure(tools: Tools, wanted: State, document: Json, *, new: bool, images: bool) -> Failure:
+def observe_failure(tools: Tools, desired: State, document: Json, *, new: bool, images: bool) -> Failure:
     """Find the reason why Compose failed: missing `images` first; for a `new` lab also the disk, ports and subnets."""
-    if images and (missing := missing_images(tools, wanted)):
+    if images and (missing := missing_images(tools, desired)):
         return Failure(missing_images=missing)
     if not new:  # a lab that is up keeps its ports and subnets
         return Failure()
     if requirements.disk_is_full(tools.engine):
         return Failure(disk_full=True)
-    idle = idle_services(tools, wanted, document)
+    idle = idle_services(tools, desired, document)
     return Failure(
-        lost_ports=tuple(claims.lost_ports(tools.target, wanted, document, idle)),
-        lost_subnets=tuple(claims.lost_subnets(tools.engine, wanted, document)),
+        lost_ports=tuple(claims.lost_ports(tools.target, desired, document, idle)),
+        lost_subnets=tuple(claims.lost_subnets(tools.engine, desired, document)),
     )
 
 
-def idle_services(tools: Tools, wanted: State, document: Json) -> list[str]:
+def idle_services(tools: Tools, desired: State, document: Json) -> list[str]:
     """Return the services of a lab that do not run. Raises EngineError."""
-    inventory = tools.engine.inventory(wanted.lab)
+    inventory = tools.engine.inventory(desired.lab)
     running = {each.service for each in inventory.containers if each.state == "running"}
     return sorted(set(document["services"]) - running)

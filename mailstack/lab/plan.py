@@ -41,7 +41,6 @@ from mailstack.text import hint
 
 _NEW = "the lab is new"
 _RECORD = ("lab.json", "subnets.yaml")
-# States in which Compose starts a container, which then reads its files.
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Desired:
     texts: Mapping[str, Secret]  # the files for its containers
 
 
-def desired(draft: State, seen: Observation) -> Desired:
+def desired_lab(draft: State, seen: Observation) -> Desired:
     """Return the desired lab, with its definition and subnets.
 
     Raises InputError when another owner has a lab of this name on the engine, or when the lab's files are in another
@@ -70,34 +69,33 @@ def desired(draft: State, seen: Observation) -> Desired:
     return Desired(state, seen.lab, seen.document, seen.texts)
 
 
-def refuse_others(wanted: State, owners: set[str]) -> None:
+def refuse_others(desired: State, owners: set[str]) -> None:
     """Raise InputError for another owner's lab of this name: Compose would take it for this lab and change it."""
-    if others := sorted(owners - {wanted.owner}):
+    if others := sorted(owners - {desired.owner}):
         raise InputError(
-            f"a lab “{wanted.lab}” of {', '.join(others)} is on this engine", remedy="choose another name with -n"
+            f"a lab “{desired.lab}” of {', '.join(others)} is on this engine", remedy="choose another name with -n"
         )
 
 
-def plan_up(wanted: Desired, seen: Observation, *, log_in: bool, reset: bool = False) -> Plan:
+def plan_up(desired: Desired, seen: Observation, *, log_in: bool, reset: bool = False) -> Plan:
     """Return the plan of `up`. `log_in`: try the user's credentials on the outside relay. `reset`: see Request."""
-    return Plan(
-        wanted.state.lab, (*_prepare(wanted, seen), *_start(wanted, seen, reset=reset), *_prove(wanted, seen, log_in))
-    )
+    start = _start(desired, seen, reset=reset)
+    return Plan(desired.state.lab, (*_prepare(desired, seen), *start, *_prove(desired, seen, log_in)))
 
 
-def _prepare(wanted: Desired, seen: Observation) -> Iterator[Step]:
+def _prepare(desired: Desired, seen: Observation) -> Iterator[Step]:
     """Yield the steps before the containers: directory, record, name, files, ports."""
-    new, state = seen.state is None, wanted.state
+    new, state = seen.state is None, desired.state
     if not seen.made:
         yield MakeDirectory(_NEW if new else "it is not there", (str(seen.path),))
     if new or not seen.recorded or seen.state != state:
         yield Record("written before anything is made" if new else _difference(seen.state, state), _RECORD, state)
-    volume = claims.name_volume(compose.project_name(state.lab), wanted.document)
+    volume = claims.name_volume(compose.project_name(state.lab), desired.document)
     if volume and volume[0] not in [each.name for each in seen.inventory.volumes]:
         yield ClaimName("the engine does not have it", (volume[0],))
     if seen.unfinished:
         yield UndoChanges("they were interrupted", _commands(seen))
-    names = files.differing(wanted.texts, seen.handed)
+    names = files.differing(desired.texts, seen.handed)
     if names or seen.host:
         cause = _NEW if new else "the definition asks for other ones" if names else "its host may have lost them"
         yield WriteFiles(cause, names)
@@ -124,7 +122,7 @@ def _commands(seen: Observation) -> tuple[str, ...]:
     return tuple(dict.fromkeys(change.command for change in seen.unfinished))
 
 
-def _start(wanted: Desired, seen: Observation, *, reset: bool) -> Iterator[Step]:
+def _start(desired: Desired, seen: Observation, *, reset: bool) -> Iterator[Step]:
     """Yield the steps that start containers, and restart those that must read files again."""
     if seen.missing_images:
         yield BuildImages("the engine does not have them", seen.missing_images)
@@ -133,17 +131,17 @@ def _start(wanted: Desired, seen: Observation, *, reset: bool) -> Iterator[Step]
     # As it is when the paused ones run again.
     running = (replace(each, state=RUNNING) if each.name in paused else each for each in seen.inventory.containers)
     inventory = replace(seen.inventory, containers=tuple(running))
-    if cut_off := _cut_off(wanted.document, inventory):
+    if cut_off := _cut_off(desired.document, inventory):
         yield RemoveContainers("they are not connected to their networks", tuple(each.name for each in cut_off))
         kept = tuple(each for each in inventory.containers if each not in cut_off)
         inventory = replace(inventory, containers=kept)
-    changes = tuple(compose_changes(wanted.document, inventory, seen.hashes, new=seen.state is None))
+    changes = tuple(compose_changes(desired.document, inventory, seen.hashes, new=seen.state is None))
     if changes or reset or seen.hashes is None:
-        services = tuple(wanted.document["services"])
+        services = tuple(desired.document["services"])
         cause = "--reset creates them anew" if reset else "Compose compares them with their definition"
         yield ComposeUp(cause, services, changes, anew=reset)
     if seen.state is not None and not reset:
-        yield from _restarts(wanted, seen, changes)
+        yield from _restarts(desired, seen, changes)
 
 
 def _cut_off(document: Json, inventory: Inventory) -> list[Container]:
@@ -163,18 +161,18 @@ def _cut_off(document: Json, inventory: Inventory) -> list[Container]:
     return found
 
 
-def _restarts(wanted: Desired, seen: Observation, changes: Sequence[Row]) -> Iterator[Restart]:
+def _restarts(desired: Desired, seen: Observation, changes: Sequence[Row]) -> Iterator[Restart]:
     """Yield the restart of services whose files changed, whose server left, or that an interrupted command touched."""
     # A service that Compose starts in this step reads its files anyway.
     made = {name for change in changes if change.step != "remove containers" for name in change.concerns}
-    services = wanted.state.services
-    changed = files.differing(wanted.texts, seen.handed)
+    services = desired.state.services
+    changed = files.differing(desired.texts, seen.handed)
     stale = set(files.readers(changed, services, gone={name for name in changed if name not in seen.handed})) - made
     read = [name for name in changed if any(name in each.files for each in services if each.name in stale)]
     causes = [f"changed: {', '.join(read)}"] if stale else []
-    if made.intersection(wanted.lab.names(Role.STORE)) and not made.issuperset(wanted.lab.names(Role.SUBMISSION)):
+    if made.intersection(desired.lab.names(Role.STORE)) and not made.issuperset(desired.lab.names(Role.SUBMISSION)):
         # A process of Postfix that asked for SASL while Dovecot was away has none until it is restarted.
-        stale.update(wanted.lab.names(Role.SUBMISSION))
+        stale.update(desired.lab.names(Role.SUBMISSION))
         causes.append("Dovecot was away")
     if any(change.servers for change in seen.unfinished):
         stale.update(service.name for service in services)
@@ -183,17 +181,17 @@ def _restarts(wanted: Desired, seen: Observation, changes: Sequence[Row]) -> Ite
         yield Restart("; ".join(causes), tuple(sorted(stale)))
 
 
-def _prove(wanted: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
-    addresses = wanted.lab.addresses()
+def _prove(desired: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
+    addresses = desired.lab.addresses()
     pair = (addresses[0], addresses[-1])
     yield Prove("a mail tells whether the lab works", pair, beside=seen.state is None)
     if seen.unfinished:
         yield CleanUp("interrupted commands have left it", _commands(seen))
-    if log_in and wanted.lab.relay:
-        relay = wanted.lab.relay
+    if log_in and desired.lab.relay:
+        relay = desired.lab.relay
         yield LogIn("its credentials are tried before a mail needs them", (f"{relay.host}:{relay.port}",))
-    if not wanted.state.stays:
-        yield Record("proven: the lab stays when `up` ends", _RECORD, replace(wanted.state, stays=True))
+    if not desired.state.stays:
+        yield Record("proven: the lab stays when `up` ends", _RECORD, replace(desired.state, stays=True))
 
 
 def compose_changes(
@@ -244,9 +242,9 @@ def _labels(section: Json) -> Mapping[str, str]:
     return section.get("labels") or {}
 
 
-def recovery(failure: Failure, wanted: Desired) -> tuple[Step, ...]:
+def recovery(failure: Failure, desired: Desired) -> tuple[Step, ...]:
     """Return the steps after Compose could not start a lab; none when no remedy is known."""
-    services = tuple(wanted.document["services"])
+    services = tuple(desired.document["services"])
     if failure.missing_images:
         # Recreate the containers: those of the first attempt may lack a network, which Compose does not notice.
         return (

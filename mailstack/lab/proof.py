@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from mailstack.lab.changes import PROOF, PROOF_MARK, changing
 from mailstack.lab.running import RunningLab
 from mailstack.lab.service_events import EndedServices, Starts
 from mailstack.lab.tools import Tools
@@ -93,7 +94,7 @@ def probe(lab: RunningLab) -> Verified:
     from mailstack.lab import readiness
 
     deadline, ended = Deadline.after(PROBE_SECONDS), EndedServices(lab.engine, lab.name)
-    with ThreadPoolExecutor(2) as pool:
+    with changing(lab.directory.path, PROOF, PROOF_MARK), ThreadPoolExecutor(2) as pool:
         submitted = pool.submit(readiness.transaction, lab, deadline, ended.any)
         relayed = None if lab.defined.relay else pool.submit(readiness.relayed, lab, deadline, ended.any)
         found = Verified(*submitted.result())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
 
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
+from mailstack.lab.changes import PROOF_MARK
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
 from mailstack.model import STUDENT, Deadline
@@ -32,7 +34,7 @@ def transaction(
     addresses = lab.definition().addresses()
     sender, recipient = addresses[0], addresses[-1]
     context = trust.tls_context(lab.ca_file)
-    message = draft.new_message(sender=sender, to=[recipient], subject=SUBJECT, body="This mail proves it.\n")
+    message = _message(sender, recipient)
     message_id = str(message["Message-ID"])
 
     def submit() -> float:
@@ -70,7 +72,7 @@ def relayed(
     started(Role.STORE)
     recipient = lab.definition().addresses()[-1]
     student = f"{STUDENT}@{lab.defined.mailname}"
-    message = draft.new_message(sender=student, to=[recipient], subject=SUBJECT, body="This mail proves its relay.\n")
+    message = _message(student, recipient)
     message_id = str(message["Message-ID"])
     _await_greeting(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
     # Its first attempt must not meet a provider that does not listen yet: Postfix would wait minutes before the next.
@@ -113,6 +115,11 @@ def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] 
         raise CheckFailed(f"lab “{lab.name}” did not come up")
     started(Role.SUBMISSION)
     return container
+
+
+def _message(sender: str, recipient: str) -> EmailMessage:
+    body = "This mail proves it.\n"
+    return draft.new_message(sender=sender, to=[recipient], subject=SUBJECT, body=body, mark=PROOF_MARK)
 
 
 def _await_greeting(lab: RunningLab, name: str, farewell: bytes, deadline: Deadline, dead: Callable[[], bool]) -> None:

@@ -33,7 +33,7 @@ def log_in(engine: Engine, sender: str, relay: Relay, credentials: Secret) -> No
     where = f"{relay.host}:{relay.port}"
     authorities = engine.execute(sender, ["cat", _AUTHORITIES])
     if authorities.code != 0:
-        raise CheckFailed(f"the sender has no authorities to trust: {authorities.stderr.strip()}")
+        raise CheckFailed(f"the sender has no CA certificates: {authorities.stderr.strip()}")
     try:
         context = trust.tls_context(ca=authorities.stdout)
         with Dialer(lambda argv: engine.stream(sender, argv)) as dialer, _session(dialer, relay, context) as session:
@@ -46,7 +46,7 @@ def log_in(engine: Engine, sender: str, relay: Relay, credentials: Secret) -> No
         ) from None
     except smtplib.SMTPNotSupportedError:
         raise CheckFailed(
-            f"the relay {where} offers no TLS, or no way to log in after it", remedy="nothing secret was sent to it"
+            f"the relay {where} offers no TLS, or no authentication after it", remedy="no credentials were sent to it"
         ) from None
     except smtplib.SMTPResponseException as error:
         reply = _blotted(error, password)
@@ -54,7 +54,7 @@ def log_in(engine: Engine, sender: str, relay: Relay, credentials: Secret) -> No
         if isinstance(error, smtplib.SMTPAuthenticationError) and error.smtp_code >= 500:
             raise CredentialsError(
                 f"the relay {where} refused the credentials: {reply}",
-                remedy="see its user and password; some providers want a password made for this application",
+                remedy="check the user and the password; some providers require an application password",
             ) from None
         raise CheckFailed(f"the relay {where} did not let the sender log in: {reply}") from None
     except (smtplib.SMTPException, OSError) as error:

@@ -85,4 +85,4 @@ def notes(request: Request, before: state.State | None) -> tuple[str, ...]:
     """Return notes for the user on options without effect."""
     if request.ttl is None or before is None:
         return ()
-    return ("the lab keeps the expiry it was made with: --ttl counts when a lab is made",)
+    return ("--ttl is ignored: an existing lab keeps its expiry",)

@@ -78,9 +78,7 @@ def _readable(path: Path) -> None:
     try:
         # Check before opening: opening a FIFO would block until a writer appears.
         if not path.is_dir() and not path.is_file() and path.exists():
-            raise LabFileError(
-                f"{path}: should be a file", remedy="what comes through a pipe: write it to a file first"
-            )
+            raise LabFileError(f"{path}: should be a file", remedy="write the output of a pipe to a file first")
         with path.open("rb"):
             pass
     except (OSError, ValueError) as error:
@@ -88,31 +86,26 @@ def _readable(path: Path) -> None:
         raise LabFileError(f"{path}: cannot be read: {reason}") from None
 
 
-def lab_file() -> Path:
-    """Return the path of the lab's own compose file."""
-    return bundled.compose_file("lab.yaml")
-
-
 def resolved(engine: Engine, name: str, overlays: Sequence[Path]) -> Json:
     """Return the resolved document that `up` would use: of the running lab, or of the lab with these overlays."""
     directory = homes.known_directory(engine, name)
-    wanted = directory.load()
-    if wanted is None or overlays:
-        wanted = _bare_state(name, overlays)
-    paths = [Path(path) for path in wanted.files]
+    desired = directory.load()
+    if desired is None or overlays:
+        desired = _bare_state(name, overlays)
+    paths = [Path(path) for path in desired.files]
     runner = Local()
-    document = resolve(runner, project(engine.target, runner, wanted, directory), paths)
+    document = resolve(runner, project(engine.target, runner, desired, directory), paths)
     read_definition(document, paths)
     return document
 
 
 def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> list[str]:
     """Write a lab's files into a directory of the user, for plain Compose; return their names. Raises HostError."""
-    wanted = _bare_state("lab", overlays)
-    paths = [Path(path) for path in wanted.files]
+    desired = _bare_state("lab", overlays)
+    paths = [Path(path) for path in desired.files]
     runner = Local()
     directory_without_engine = state.LabDirectory(homes.no_home(), "lab")
-    lab = read_definition(resolve(runner, project(target, runner, wanted, directory_without_engine), paths), paths)
+    lab = read_definition(resolve(runner, project(target, runner, desired, directory_without_engine), paths), paths)
     try:
         directories.refuse_colon(directory.absolute())
         directories.make(directory.absolute(), Marker(directories.SECRETS, state.owner()))
@@ -124,5 +117,5 @@ def init_secrets(target: Target, directory: Path, overlays: Sequence[Path]) -> l
 
 
 def _bare_state(name: str, overlays: Sequence[Path]) -> state.State:
-    paths = [lab_file(), *(path.absolute() for path in overlays)]
+    paths = [bundled.compose_file("lab.yaml"), *(path.absolute() for path in overlays)]
     return state.State(name, state.owner(), "never", "local", tuple(str(path) for path in paths), {})

@@ -53,7 +53,7 @@ class RunningLab:
         except schema.InvalidDefinition as error:  # written by a version that accepted more
             place = ".".join(map(str, error.keys))
             raise InputError(
-                f"lab “{name}” was brought up with a definition that is not taken any more: {place}: {error.message}",
+                f"lab “{name}” was brought up with a definition that is no longer accepted: {place}: {error.message}",
                 remedy=f"{self.line('down')}, change the definition, then up",
             ) from None
         self.temporary = Change(self.directory.path)  # the temporary accounts of this process
@@ -83,7 +83,7 @@ class RunningLab:
         password = files.passwords(self.directory.files).get(address.lower())
         if password is None:
             raise InputError(
-                f"{address} is no account of lab “{self.name}”",
+                f"{address} is not an account of lab “{self.name}”",
                 remedy="accounts: " + ", ".join(self.definition().addresses()),
             )
         return password
@@ -134,7 +134,7 @@ class RunningLab:
             raise InputError(f"lab “{self.name}” has no service {name!r}", remedy=remedy)
 
     def _running(self, containers: Sequence[ServiceState], name: str) -> ServiceState:
-        remedy = f"{self.line('up')} brings it back"
+        remedy = f"{self.line('up')} starts it again"
         if not containers:
             raise HostError(f"lab “{self.name}” has no {name}", remedy=remedy)
         if containers[0].state != "running":
@@ -159,7 +159,7 @@ def _no_lab(engine: Engine, home: state.Home, name: str) -> InputError:
     return InputError(
         f"there is no lab “{name}”"
         + (f" at {home.endpoint}; it is at {' and '.join(endpoints)}" if endpoints else "")
-        + (f"; there are: {', '.join(known)}" if known else ""),
+        + (f"; existing labs: {', '.join(known)}" if known else ""),
         remedy=engine.target.line("up", lab=name),
     )
 

@@ -65,7 +65,7 @@ class EndedServices:
 
     def summary(self) -> str:
         """Return the services that have ended, as the end of a sentence; "" when none has."""
-        return "".join(f"; {service.name} ended with code {service.exit_code}" for service in self._ended())
+        return "".join(f"; {service.name} exited with code {service.exit_code}" for service in self._ended())
 
     def logs(self) -> str:
         """Return the last log lines of the services that have ended."""

@@ -28,12 +28,12 @@ UP_SECONDS = 120.0
 
 
 class Startup:
-    """The start of one lab; `wanted` is the lab with its final ports and subnets."""
+    """The start of one lab; `desired` is the lab with its final ports and subnets."""
 
     def __init__(
-        self, tools: Tools, directory: LabDirectory, wanted: Desired, seen: Observation, starts: Starts
+        self, tools: Tools, directory: LabDirectory, desired: Desired, seen: Observation, starts: Starts
     ) -> None:
-        self.wanted = wanted
+        self.desired = desired
         self._tools = tools
         self._directory = directory
         self._new = seen.state is None
@@ -44,7 +44,9 @@ class Startup:
     @property
     def compose(self) -> compose.Compose:
         """Compose for the lab with its present ports and subnets."""
-        return project(self._tools.target, self._tools.runner, self.wanted.state, self._directory, self.wanted.document)
+        return project(
+            self._tools.target, self._tools.runner, self.desired.state, self._directory, self.desired.document
+        )
 
     def run(self, step: ComposeUp, on_failure: Callable[[], None]) -> None:
         """Start the containers; call `on_failure` each time Compose fails. Raises HostError."""
@@ -52,15 +54,15 @@ class Startup:
         moves = 0
         while result.code != 0 and moves <= claims.CLAIMS:
             on_failure()
-            wanted = self.wanted
+            desired = self.desired
             reason = observe_failure(
                 self._tools,
-                wanted.state,
-                wanted.document,
+                desired.state,
+                desired.document,
                 new=self._new and moves < claims.CLAIMS,
                 images=not self._built and not moves,
             )
-            steps = plan.recovery(reason, wanted)
+            steps = plan.recovery(reason, desired)
             if not steps:
                 break
             for each in steps:
@@ -71,7 +73,7 @@ class Startup:
                     case Move():
                         moves += 1
                         self._move(each)
-                        self._tools.progress("starting them again, elsewhere")
+                        self._tools.progress("starting the containers again")
                     case ComposeUp():
                         result = self._up(each)
         if result.code != 0:
@@ -94,8 +96,8 @@ class Startup:
 
     def _move(self, step: Move) -> None:
         """Remove the lab's containers and networks, and choose other ports and subnets."""
-        tools, state = self._tools, self.wanted.state
-        tools.progress(f"somebody else was faster at {', '.join(step.names)}")
+        tools, state = self._tools, self.desired.state
+        tools.progress(f"another process has taken {', '.join(step.names)}")
         tools.runner.run(self.compose.down(), deadline=Deadline.after(UP_SECONDS))
         tools.target.close(state.ports.values())
         state = replace(state, ports=claims.allocate_ports(tools.target, tools.home, state.lab), subnets={})
@@ -105,17 +107,17 @@ class Startup:
         chosen = claims.allocate_subnets(
             tools.target, tools.home, state, document, networks, refused=[each for each in step.names if "/" in each]
         )
-        self.wanted = replace(self.wanted, state=replace(state, subnets=chosen), document=document)
-        self._directory.save(self.wanted.state)
-        forward(tools.target, self.wanted.state)
+        self.desired = replace(self.desired, state=replace(state, subnets=chosen), document=document)
+        self._directory.save(self.desired.state)
+        forward(tools.target, self.desired.state)
 
     def _failure(self, result: Result) -> HostError:
-        target, state, document = self._tools.target, self.wanted.state, self.wanted.document
+        target, state, document = self._tools.target, self.desired.state, self.desired.document
         idle = idle_services(self._tools, state, document)
-        taken = "".join(f"; {address} is taken" for address in claims.taken_ports(target, document, idle))
-        remedy = f"`{target.line('doctor')}` says what is missing"
+        taken = "".join(f"; {address} is in use" for address in claims.taken_ports(target, document, idle))
+        remedy = f"`{target.line('doctor')}` shows what is missing"
         if not self._new and claims.lost_ports(target, state, document, idle):
-            remedy = f"end what listens there, or `{target.line('down', lab=state.lab)}`: a new lab chooses others"
+            remedy = f"stop what listens there, or `{target.line('down', lab=state.lab)}`: a new lab chooses others"
         logs = self.ended_services.logs() or last_lines(compose.without_progress(result.stderr), 6)
         return HostError(
             f"lab “{state.lab}” could not be started" + self.ended_services.summary() + taken,
@@ -124,11 +126,11 @@ class Startup:
         )
 
 
-def forward(target: Target, wanted: State) -> None:
+def forward(target: Target, desired: State) -> None:
     """Forward the lab's ports to its host, when it is on another one. Raises HostError when a port is in use."""
-    if lost := target.forward(wanted.ports.values()):
+    if lost := target.forward(desired.ports.values()):
         addresses = ", ".join(f"127.0.0.1:{port}" for port in lost)
         raise HostError(
-            f"{addresses} of this machine should lead to the lab, and is taken",
-            remedy=f"end what listens there, or `{target.line('down', lab=wanted.lab)}`: a new lab chooses others",
+            f"{addresses} of this machine is needed for the lab, and in use",
+            remedy=f"stop what listens there, or `{target.line('down', lab=desired.lab)}`: a new lab chooses others",
         )

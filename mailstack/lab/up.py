@@ -15,7 +15,7 @@ from mailstack.engine.engine import Engine
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError, MailstackError, Reported
 from mailstack.host import requirements
 from mailstack.lab import claims, plan, tools
-from mailstack.lab.changes import Change
+from mailstack.lab.changes import PROOF, PROOF_MARK, Change
 from mailstack.lab.down import remove
 from mailstack.lab.execution import Execution, Stopwatch
 from mailstack.lab.leases import UpGuard
@@ -144,9 +144,9 @@ def _make_plan(
     first = draft(request, before, ports, with_tools.target.url, time.time())
     with_tools.progress("reading the definition")
     seen = observe(with_tools, directory, first, before, relay_files, pool, in_detail=in_detail)
-    wanted = plan.desired(first, seen)
+    desired = plan.desired_lab(first, seen)
     log_in = relay_files.credentials is not None
-    return seen, wanted, plan.plan_up(wanted, seen, log_in=log_in, reset=request.reset and before is not None)
+    return seen, desired, plan.plan_up(desired, seen, log_in=log_in, reset=request.reset and before is not None)
 
 
 def _up(
@@ -158,11 +158,11 @@ def _up(
     stopwatch: Stopwatch,
 ) -> Report:
     with ThreadPoolExecutor(max_workers=4) as pool:
-        seen, wanted, steps = _make_plan(with_tools, directory, request, relay_files, pool)
+        seen, desired, steps = _make_plan(with_tools, directory, request, relay_files, pool)
         stopwatch.done("definition")
         watch.needed = seen.state is None
-        execution = Execution(with_tools, directory, wanted, seen, relay_files, request.patience, pool, stopwatch)
-        change = Change(directory.path, "up")
+        execution = Execution(with_tools, directory, desired, seen, relay_files, request.patience, pool, stopwatch)
+        change = Change(directory.path, "up", PROOF_MARK)
         try:
             if seen.state:
                 change.begin()
@@ -172,20 +172,22 @@ def _up(
             if isinstance(error, HostError | DeadlinePassed | CheckFailed):
                 error.message += requirements.short_of_disk(with_tools.engine)
             if not request.keep:
-                if _undo(with_tools, directory, seen, watch, execution):
+                if _roll_back(with_tools, directory, seen, watch, execution):
                     change.end()
+                    if seen.state:
+                        Change(directory.path, PROOF, PROOF_MARK).begin()  # its mails may still arrive
             elif isinstance(error, Reported):
                 error.remedy = error.remedy or f"it was kept: {with_tools.target.line('logs', lab=request.name)}"
             raise
         change.end()
-        final = execution.wanted.state
+        final = execution.desired.state
         watch.needed = seen.state is None and final.expires != "never"
         return Report(
             lab=final.lab,
-            services=tuple(service.name for service in wanted.lab.services),
+            services=tuple(service.name for service in desired.lab.services),
             endpoints={name: Endpoint("127.0.0.1", number) for name, number in final.ports.items()},
             ca_file=directory.ca_file,
-            accounts=tuple(wanted.lab.addresses()),
+            accounts=tuple(desired.lab.addresses()),
             verified=verified,
             seconds={**stopwatch.seconds, "total": sum(stopwatch.seconds.values())},
             notes=tuple(
@@ -194,21 +196,23 @@ def _up(
         )
 
 
-def _undo(with_tools: Tools, directory: LabDirectory, seen: Observation, watch: UpGuard, execution: Execution) -> bool:
+def _roll_back(
+    with_tools: Tools, directory: LabDirectory, seen: Observation, watch: UpGuard, execution: Execution
+) -> bool:
     """Remove a new lab that did not come up; restore a lab that was up before. Return whether that is done."""
     if seen.state is not None:
-        return _go_back(with_tools, directory, seen.state, seen, touched=execution.touched)
-    with_tools.progress("removing what was made")
+        return _restore(with_tools, directory, seen.state, seen, touched=execution.touched)
+    with_tools.progress("removing what was created")
     with contextlib.suppress(HostError):  # report the first error, not this one
         remove(with_tools, directory, execution.starts.unfinished_objects())
         watch.needed = False
     return True
 
 
-def _go_back(
+def _restore(
     with_tools: Tools, directory: LabDirectory, before: state.State, seen: Observation, *, touched: bool
 ) -> bool:
-    with_tools.progress("putting the lab back as it was")
+    with_tools.progress("restoring the previous lab")
     files.restore(directory.files, seen.handed)
     with_tools.target.hand_over(directory.files)
     directory.save(before)
@@ -219,5 +223,5 @@ def _go_back(
     result = with_tools.runner.run(compose.up(anew=True), deadline=Deadline.after(UP_SECONDS))
     if result.code != 0:
         removal = with_tools.target.line("down", lab=before.lab)
-        with_tools.progress(f"it could not be put back: {removal}, then up, makes it anew")
+        with_tools.progress(f"it could not be restored: {removal}, then up, creates it again")
     return result.code == 0

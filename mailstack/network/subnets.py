@@ -127,13 +127,13 @@ def _exhausted(others: Sequence[SubnetInUse], host: str) -> HostError:
     # The engine's networks first: these can be removed. The route of a bridge repeats the subnet of its network.
     conflicts.sort(key=lambda each: each.by.startswith("the route"))
     unique = {each.subnet: each for each in reversed(conflicts)}
-    lines = [f"{each.subnet} is taken by {each.by}" for each in reversed(unique.values())]
+    lines = [f"{each.subnet} is used by {each.by}" for each in reversed(unique.values())]
     more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     return HostError(
-        f"no subnet is free for a network of the lab in {', '.join(map(str, within))}",
+        f"no free subnet for a network of the lab in {', '.join(map(str, within))}",
         details="\n".join([*lines[:_SHOWN], *more]),
-        remedy=f"{hint.line('down', '--stale', host=host)} removes what labs have left; "
-        f"{SETTING}=10.200.0.0/16, say, is another range",
+        remedy=f"{hint.line('down', '--stale', host=host)} removes leftovers of labs; "
+        f"{SETTING}=10.200.0.0/16, for example, sets another range",
     )
 
 

@@ -68,7 +68,7 @@ class _Process:
         """Return the exit code. Raises HostError when it is not known."""
         if self.code is None:
             raise HostError(
-                f"`{shell_line(self._command)}`: how it ended is not known, since SIGCHLD is ignored",
+                f"`{shell_line(self._command)}`: its exit code is unknown, because SIGCHLD is ignored",
                 remedy="start this process with SIGCHLD at its default: see signal(7)",
             )
         return self.code
@@ -154,7 +154,7 @@ class Child:
             self._transfer(deadline)
             if self._linger is None:
                 seconds = deadline.seconds if deadline else 0
-                raise DeadlinePassed(f"`{shell_line(self.command)}` was not done within {seconds:g} s")
+                raise DeadlinePassed(f"`{shell_line(self.command)}` did not finish within {seconds:g} s")
             code = self._process.exit_code()
             output.finish()
             return output.result(code)

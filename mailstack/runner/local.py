@@ -71,7 +71,6 @@ class Local:
         self._lock = threading.Lock()
 
     def holding(self, *descriptors: int) -> Local:
-        """See Runner."""
         return Local((*self._inherited, *descriptors))
 
     def run(self, command: Command, *, deadline: Deadline | None = None, on_line: LineSink | None = None) -> Result:
@@ -151,11 +150,11 @@ def module_command(module: str, *words: str, environment: Mapping[str, str]) -> 
 def ending(code: int) -> str:
     """Return a phrase for how a command ended: its exit code, or the signal that ended it."""
     if code >= 0:
-        return f"ended with code {code}"
+        return f"exited with code {code}"
     try:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
-        return f"was ended by signal {-code}"
+        return f"was killed by signal {-code}"
 
 
 def run_checked(

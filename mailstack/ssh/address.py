@@ -56,5 +56,5 @@ def parse(text: str) -> Host:
         or (at and not _USER.fullmatch(user))
         or (colon and not 0 < port < 65536)
     ):
-        raise InputError(f"{text[:300]!r} is no host", remedy=_FORM)
+        raise InputError(f"{text[:300]!r} is not a host", remedy=_FORM)
     return Host(machine.strip("[]"), user or None, port or None)

@@ -78,8 +78,8 @@ class Connection:
     def lost(self) -> HostError:
         """Return the error for a host that is unreachable."""
         return HostError(
-            f"{self.host}: the connection was cut",
-            remedy=f"when it is back: {hint.line('down', '--stale', host=str(self.host))} removes what was left there",
+            f"{self.host}: the connection was lost",
+            remedy=f"when it is reachable: {hint.line('down', '--stale', host=str(self.host))} removes leftovers there",
         )
 
     def _request(
@@ -128,7 +128,7 @@ class Connection:
         except TimeoutError:
             if deadline:
                 raise DeadlinePassed(f"{self.host}: no answer within {deadline.seconds:g} s") from None
-            raise HostError(f"{self.host}: the process that keeps the connection does not answer") from None
+            raise HostError(f"{self.host}: the daemon that keeps the connection does not answer") from None
         except wire.ProtocolError as error:
             raise unreadable_reply(self.host, error) from None
         except OSError:
@@ -138,8 +138,8 @@ class Connection:
 def unreadable_reply(host: address.Host, error: wire.ProtocolError) -> HostError:
     """Return the error for an answer that cannot be parsed."""
     return HostError(
-        f"{host}: the process that keeps the connection gave an answer that cannot be read: {error}",
-        remedy="is it another version's? It ends with the last command and the last lab on that host",
+        f"{host}: the daemon that keeps the connection sent an unreadable answer: {error}",
+        remedy="it may be of another version; it exits with the last command and the last lab on that host",
     )
 
 

@@ -42,7 +42,7 @@ def join(host: address.Host, directory: Path, ask: Ask) -> Connection:
                     raise
                 sock = connect(directory)
             if sock is None:
-                raise HostError(f"{host}: the connection was cut as soon as it was there", remedy="try again")
+                raise HostError(f"{host}: the connection was lost right after it was opened", remedy="try again")
             return Connection(host, directory, sock)
         finally:
             os.close(fd)
@@ -102,5 +102,5 @@ def _start_once(host: address.Host, directory: Path, answers: Mapping[str, Secre
         except OSError:  # also from closing the stream, which flushes it again
             reply = None
     if reply is None:
-        raise HostError(f"{host}: the process that keeps the connection ended", remedy="try again")
+        raise HostError(f"{host}: the daemon that keeps the connection exited", remedy="try again")
     return reply

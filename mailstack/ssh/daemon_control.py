@@ -47,7 +47,7 @@ class Control:
                 self._tunnel.close(wire.items(request, "ports", int))
                 return {}
             case other:
-                raise wire.ProtocolError(f"{other!r:.40} cannot be asked for")
+                raise wire.ProtocolError(f"{other!r:.40} is not a known request")
 
     def _run(self, client: socket.socket, stream: io.BufferedRWPair, request: Json) -> Json:
         size, deadline = wire.value(request, "input", int), None
@@ -80,4 +80,4 @@ class Control:
 
 
 class _ClientGone(Exception):
-    """The client has disconnected, so there is nobody to answer."""
+    """The client has disconnected, so there is no address to reply to."""

@@ -24,7 +24,7 @@ umask 077
 lab=${1%/files}
 mkdir -p "${lab%/*}"
 if ! mkdir "$lab" 2>/dev/null && ! [ -f "$lab/.mailstack" ] && [ -n "$(ls -A "$lab")" ]; then
-  echo "$lab: was not made by mailstack" >&2
+  echo "$lab: was not created by mailstack" >&2
   exit 1
 fi
 : >> "$lab/.mailstack"
@@ -78,7 +78,7 @@ def send(connection: Connection, files: Path, place: str, names: Collection[str]
     full = f": its shared memory is full, {free // 1024} KiB are free and {size // 1024} are needed"
     raise HostError(
         f"{connection.host}: the lab's files cannot be put into {connection.place}" + (full if free < size else ""),
-        remedy="make room there: `df /dev/shm` shows how much there is",
+        remedy="free some space there: see `df /dev/shm`",
         details=last_lines(result.stderr, 3),
     )
 

@@ -77,7 +77,7 @@ def errors(host: Host) -> library_errors.Table:
     """Return the table that maps the libraries' errors to errors for the user."""
 
     def broken(error: Exception) -> HostError:
-        reason = getattr(error, "strerror", None) or str(error) or "the connection was cut"
+        reason = getattr(error, "strerror", None) or str(error) or "the connection was lost"
         return HostError(f"{host}: {reason}")
 
     def settings(error: Exception) -> HostError:
@@ -115,8 +115,8 @@ class _Hop:
             if not late.is_set():
                 raise
             raise HostError(
-                f"{self._name}: silent while logging in, and given up after {deadline.seconds:g} s",
-                remedy=f"see what `ssh {self._host}` waits for: it, or what it asks about its users, may be down",
+                f"{self._name}: no answer while logging in, after {deadline.seconds:g} s",
+                remedy=f"see what `ssh {self._host}` waits for: the host, or its directory of users, may be down",
             ) from None
         finally:
             timer.cancel()
@@ -157,13 +157,13 @@ class _Hop:
         if isinstance(error, paramiko.BadHostKeyException):
             known, shown = fingerprint(error.expected_key), fingerprint(error.key)
             return HostError(
-                f"{self._name}: its key has changed: known is {known}, shown was {shown}",
-                remedy="somebody may be in between. Where you know that the key is new: "
+                f"{self._name}: its host key has changed: known is {known}, offered was {shown}",
+                remedy="this may be an attack from in between. If you know that the key is new: "
                 f"ssh-keygen -R {_known_name(error.hostname, self._connection.port)}, then connect once with ssh",
             )
         if self._passphrase in answers:  # which does not decrypt the key
             return Refused(
-                f"{self._name}: this is not the passphrase of the key for it",
+                f"{self._name}: wrong passphrase for the key",
                 remedy="add the key to your agent: ssh-add",
                 question=self._passphrase,
             )
@@ -172,8 +172,8 @@ class _Hop:
         if self._was_cut():
             return self._connection_cut()
         return HostError(
-            f"{self._name}: no SSH with it: {error}",
-            remedy="does sshd listen there? After log-ins that failed it turns away whoever comes from the same "
+            f"{self._name}: SSH failed: {error}",
+            remedy="does sshd listen there? After failed log-ins it refuses connections from the same "
             "address (PerSourcePenalties in sshd_config(5)): then try again in a minute",
         )
 
@@ -185,10 +185,10 @@ class _Hop:
         if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
             where = f"{self._connection.host}:{self._connection.port}"
             reason = next(iter(error.errors.values())).strerror
-            return HostError(f"{self._name}: nothing can be reached at {where}: {reason}", remedy=remedy)
+            return HostError(f"{self._name}: cannot connect to {where}: {reason}", remedy=remedy)
         if isinstance(error, socket.gaierror):
             return HostError(
-                f"{self._name}: there is no machine of that name: {error.strerror}",
+                f"{self._name}: the host name cannot be resolved: {error.strerror}",
                 remedy="write ssh://user@machine, or a Host of ~/.ssh/config",
             )
         reason = getattr(error, "strerror", None) or str(error) or "it does not answer"
@@ -211,22 +211,22 @@ class _Hop:
         _verify(connection, self._name, self._host)
 
     def _was_cut(self) -> bool:
-        """Return whether the connection was cut after it was open: then a failed login says nothing about the keys."""
+        """Return whether the connection was lost after it was open: then a failed login says nothing about the keys."""
         transport = self._connection.client.get_transport()
         return transport is not None and transport.remote_version != "" and not transport.is_active()
 
     def _connection_cut(self) -> HostError:
         return HostError(
-            f"{self._name}: the connection was cut while logging in",
+            f"{self._name}: the connection was lost while logging in",
             remedy="try again; where your agent has many keys, sshd gives up before the right one comes: "
             "name its file in ~/.ssh/config by IdentityFile, then it comes first",
         )
 
     def _refused(self, answers: Mapping[str, Secret], *, password: bool) -> Refused:
-        how = " with this password" if self._password in answers else ": none of your keys will do"
+        how = " with this password" if self._password in answers else ": none of your keys was accepted"
         return Refused(
             f"{self._name}: {self._connection.user} is refused{how}",
-            remedy=f"see whether `ssh {self._host}` works: the keys in your agent and in ~/.ssh/config are taken",
+            remedy=f"see whether `ssh {self._host}` works: the keys in your agent and in ~/.ssh/config are used",
             question=self._password if password else "",
         )
 
@@ -249,8 +249,8 @@ def _verify(connection: Any, name: str, host: Host) -> None:
 
         def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
             raise HostError(
-                f"{name}: its key is not known: {fingerprint(key)}",
-                remedy="compare it with what the machine's owner says, and connect once with "
+                f"{name}: its host key is unknown: {fingerprint(key)}",
+                remedy="compare it with the one from the machine's administrator, and connect once with "
                 f"`ssh {host}`: that adds it to ~/.ssh/known_hosts",
             )
 

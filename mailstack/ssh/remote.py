@@ -10,6 +10,7 @@ import fcntl
 import functools
 import socket
 import termios
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -95,8 +96,6 @@ class Remote:
         `channel` is a `session` of the caller, which the caller may `end`. Raises HostError, DeadlinePassed,
         CommandFailed when the command prints too much, and the exceptions of `on_line`.
         """
-        import threading
-
         channel, late = channel or self.session(), threading.Event()
 
         def give_up() -> None:
@@ -120,9 +119,9 @@ class Remote:
             timer.cancel()
             channel.close()
         if late.is_set() and deadline:
-            raise DeadlinePassed(f"{self.host}: `{shell_line(command)}` was not done within {deadline.seconds:g} s")
+            raise DeadlinePassed(f"{self.host}: `{shell_line(command)}` did not finish within {deadline.seconds:g} s")
         if result is None:
-            raise HostError(f"{self.host}: the connection was cut")
+            raise HostError(f"{self.host}: the connection was lost")
         return result
 
     @_mapped
@@ -156,8 +155,6 @@ class Remote:
 
         Returns when the program has printed `ready`. If it has not within `seconds`, returns None and its error output.
         """
-        import threading
-
         channel, printed, errors = self.session(), bytearray(), bytearray()
         mark = self._begin(channel, command)
         out, err = execution.OutputStart(mark, printed.extend), execution.OutputStart(mark, errors.extend)
@@ -188,8 +185,6 @@ class Remote:
 
 def _watch_connection(line: Any, transport: Any) -> None:
     """Close the connection when the host does not answer, even if a jump host in between still does."""
-    import threading
-
     if isinstance(line, socket.socket):  # otherwise it is a ProxyCommand's
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)  # tcp(7)
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -208,7 +203,7 @@ def _send_keepalives(transport: Any) -> None:
 def _watch_silence(line: Any, transport: Any) -> None:
     while transport.is_active():
         # The host cannot answer data that has not left this machine yet. TCP times out for that.
-        if time.monotonic() - transport.heard > SILENCE_SECONDS and not _has_unsent_data(line):
+        if time.monotonic() - transport.last_heard > SILENCE_SECONDS and not _has_unsent_data(line):
             transport.close()
         time.sleep(1)
 

@@ -40,8 +40,8 @@ class Bridge:
                 self._channel = channel
                 return path
         raise HostError(
-            f"{self._remote.host}: what leads to its engine by sudo cannot be run",
-            remedy="it takes Perl there (Debian: apt-get install perl-base); or have the user be in the group `docker`",
+            f"{self._remote.host}: the bridge to its engine by sudo cannot be started",
+            remedy="it needs Perl there (Debian: apt-get install perl-base); or add the user to the group `docker`",
             details=errors,
         )
 

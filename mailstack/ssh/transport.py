@@ -24,12 +24,12 @@ def kind() -> Any:
     class Transport(paramiko.Transport):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.heard = time.monotonic()  # when the host last sent anything
+            self.last_heard = time.monotonic()  # when the host last sent anything
             read = self.packetizer.read_message
 
             def read_message() -> Any:
                 message = read()
-                self.heard = time.monotonic()
+                self.last_heard = time.monotonic()
                 return message
 
             self.packetizer.read_message = read_message

@@ -68,17 +68,19 @@ class Tunnel:
             result = self.remote.run(Command(("sh", "-c", _ABOUT)), deadline=Deadline.after(_LOOK_SECONDS))
         except DeadlinePassed:
             raise DeadlinePassed(
-                f"{self.remote.host}: its shell has not said within {_LOOK_SECONDS:g} s what there is",
+                f"{self.remote.host}: its shell did not answer within {_LOOK_SECONDS:g} s",
                 remedy=f"what does `ssh {self.remote.host} sudo -n true` wait for?",
             ) from None
         lines, output = result.stdout.split("\n"), result.stderr or result.stdout
         place, path, way, user, number, clock, *sockets = [*lines, *[""] * 6]
         if not (path and number.isdecimal() and clock.isdecimal()):
-            raise HostError(f"{self.remote.host}: its shell does not say what there is", details=last_lines(output))
+            raise HostError(
+                f"{self.remote.host}: its shell did not report the expected facts", details=last_lines(output)
+            )
         if not place:
             raise HostError(
                 f"{self.remote.host}: there is no private directory for secrets in its shared memory (/dev/shm)",
-                remedy="on that machine: is /dev/shm there, and no mailstack-… in it somebody else's?",
+                remedy="on that machine: does /dev/shm exist, and does no mailstack-… in it belong to another user?",
             )
         self.about = {
             "place": place,

@@ -64,7 +64,7 @@ def items(document: Json, name: str, kind: type[T]) -> list[T]:
 def error_document(error: Exception) -> Json:
     """Return an error as an object with all of its parts."""
     if not isinstance(error, MailstackError):
-        error = HostError(f"the process that keeps the connection failed: {type(error).__name__}: {error}")
+        error = HostError(f"the daemon that keeps the connection failed: {type(error).__name__}: {error}")
     kinds = (kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind)
     return {
         "error": error.message,

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mailstack.errors import HostError
-from mailstack.storage import json_file, refusals
+from mailstack.storage import json_file, locks, refusals
 
 VARIABLE = "MAILSTACK_RUNTIME_DIR"
 MARKER = ".mailstack"
@@ -64,11 +64,11 @@ def base() -> Path:
             directory = Path(own).absolute()
         else:
             raise HostError(
-                "there is no place on tmpfs for the lab's secrets: neither /dev/shm nor XDG_RUNTIME_DIR can be written",
+                "no tmpfs for the lab's secrets: neither /dev/shm nor XDG_RUNTIME_DIR is writable",
                 remedy="set MAILSTACK_RUNTIME_DIR to a directory that only you can read",
             )
     except OSError as error:  # the working directory is gone
-        raise HostError(f"{chosen}: cannot be found: {error.strerror}", remedy="name it from the root: /…") from None
+        raise HostError(f"{chosen}: cannot be found: {error.strerror}", remedy="give an absolute path") from None
     refuse_colon(directory)
     refusals.refuse_unsafe(directory)
     return directory
@@ -77,9 +77,7 @@ def base() -> Path:
 def refuse_colon(directory: Path) -> None:
     """Raise HostError for a colon in the path: the engine would take the rest for a mount option."""
     if ":" in str(directory):
-        raise HostError(
-            f"{directory}: has a colon in its name, where the engine can mount nothing", remedy=refusals.REMEDY
-        )
+        raise HostError(f"{directory}: has a colon in its path, which the engine cannot mount", remedy=refusals.REMEDY)
 
 
 def root() -> Path:
@@ -170,7 +168,7 @@ def locked(path: Path) -> Iterator[None]:
     while True:
         with _open_directory(path) as directory:
             fcntl.flock(directory, fcntl.LOCK_EX)
-            if _is_at(directory, path):
+            if locks.same_file(directory, path):
                 yield
                 return
 
@@ -223,13 +221,6 @@ def _names_in(directory: int) -> set[str]:
         return {entry.name for entry in entries}
 
 
-def _is_at(directory: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(directory), path.lstat())
-    except FileNotFoundError:
-        return False
-
-
 def _make_new(path: Path, marker: Marker) -> None:
     """Create `path` with this marker, or mark an existing empty directory of this user. Raises HostError."""
     try:
@@ -241,7 +232,7 @@ def _make_new(path: Path, marker: Marker) -> None:
                 # Do not close a directory that is shared with others.
                 if (mode := os.fstat(directory).st_mode) & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX):
                     raise HostError(
-                        f"{path}: is shared with others (mode {stat.S_IMODE(mode):04o})", remedy=refusals.REMEDY
+                        f"{path}: is shared with other users (mode {stat.S_IMODE(mode):04o})", remedy=refusals.REMEDY
                     )
             _mark(path, marker)
             return

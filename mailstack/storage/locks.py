@@ -41,8 +41,8 @@ def acquire(fd: int, what: str, deadline: Deadline, on_wait: Callable[[], None])
 
 
 def same_file(fd: int, path: Path) -> bool:
-    """Return whether an open file is still the one at `path`."""
+    """Return whether an open file or directory is still the one at `path`, which is no symbolic link."""
     try:
-        return os.path.samestat(os.fstat(fd), path.stat())
+        return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False

@@ -22,14 +22,14 @@ def refuse_unsafe(directory: Path) -> None:
         except OSError as error:
             raise cannot_be_created(directory, error) from None
         if stat.S_ISLNK(status.st_mode) and (place == directory or status.st_uid not in own):
-            raise HostError(f"{place}: is a symbolic link", remedy="name the directory that it leads to")
+            raise HostError(f"{place}: is a symbolic link", remedy="give the directory that it points to")
     if not stat.S_ISDIR(status.st_mode):
         raise HostError(f"{directory}: is not a directory", remedy=REMEDY)
     if status.st_uid not in own:
         raise HostError(f"{directory}: belongs to another user", remedy=REMEDY)
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         raise HostError(
-            f"{directory}: every user may rename and remove what is in it (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"{directory}: other users can rename and remove files in it (mode {stat.S_IMODE(status.st_mode):04o})",
             remedy=f"chmod o-w {directory}, or {REMEDY}",
         )
 
@@ -38,10 +38,10 @@ def cannot_be_created(path: Path, error: OSError) -> HostError:
     """Return the error for a directory that the system refuses to create or to open."""
     if path.is_symlink():
         return HostError(f"{path}: is a symbolic link", remedy=f"remove it, or {REMEDY}")
-    problem = "cannot be used" if os.path.lexists(path) else "cannot be made"
+    problem = "cannot be used" if os.path.lexists(path) else "cannot be created"
     return HostError(f"{path}: {problem}: {error.strerror}", remedy=REMEDY)
 
 
 def not_ours(path: Path) -> HostError:
     """Return the error for a file or directory of somebody else at a path that mailstack needs."""
-    return HostError(f"{path}: is in the way: it was not made by mailstack", remedy=f"move it away, or {REMEDY}")
+    return HostError(f"{path}: exists, and was not created by mailstack", remedy=f"move it away, or {REMEDY}")

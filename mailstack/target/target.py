@@ -12,16 +12,13 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from mailstack.errors import EngineError, HostError, MailstackError
 from mailstack.network import ports
 from mailstack.runner.local import CommandRunner, Local
 from mailstack.storage import directories, json_file
 from mailstack.text import hint
-
-if TYPE_CHECKING:
-    pass
 
 # The environment variable that names a host over SSH when no option does.
 VARIABLE = "MAILSTACK_HOST"
@@ -110,14 +107,14 @@ class Target(Protocol):
         """Return the error for an engine that did not answer; `reason` is the library's message."""
         if "timed out" in reason and "connect timeout" not in reason:
             return EngineError(
-                f"the Docker engine {self.where} takes connections, and does not answer",
-                remedy="see its log, or start it again",
+                f"the Docker engine {self.where} accepts connections, but does not answer",
+                remedy="see its log, or restart it",
             )
         if "Permission denied" in reason:
             return denied(self)
         return EngineError(
             f"no Docker engine answers {self.where}",
-            remedy=f"start it, or run `{self.line('provision')}`; `{self.line('doctor')}` says what else is missing",
+            remedy=f"start it, or run `{self.line('provision')}`; `{self.line('doctor')}` shows what else is missing",
         )
 
     def files_of(self, files: Path) -> str:
@@ -171,7 +168,7 @@ class Target(Protocol):
 def denied(target: Target) -> EngineError:
     """Return the error for a user who may not use the engine."""
     return EngineError(
-        f"{target.user} may not use the Docker engine {target.where}",
+        f"{target.user} has no permission to use the Docker engine {target.where}",
         remedy="add the user to the group `docker` and log in again, or use sudo",
     )
 

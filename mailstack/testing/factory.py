@@ -11,19 +11,19 @@ from mailstack.testing.settings import Password
 
 if TYPE_CHECKING:
     from mailstack.actions.accounts import Accounts
-    from mailstack.actions.queue_watch import QueueInspector
+    from mailstack.actions.queue_watch import QueueWatch
 
 
 class MailboxFactory:
     """Creates mailboxes, each with a unique address: `mailbox_factory()`."""
 
     def __init__(
-        self, accounts: Accounts, stem: str, patience: float = TIMEOUT_SECONDS, *, queues: QueueInspector | None = None
+        self, accounts: Accounts, stem: str, patience: float = TIMEOUT_SECONDS, *, queues: QueueWatch | None = None
     ) -> None:
-        from mailstack.actions.queue_watch import QueueInspector
+        from mailstack.actions.queue_watch import QueueWatch
 
         self._accounts, self._stem, self._patience = accounts, stem, patience
-        self._queues = queues or QueueInspector(accounts.lab)
+        self._queues = queues or QueueWatch(accounts.lab)
         self.mailboxes: list[Mailbox] = []
 
     def __call__(self, name: str = "", *, domain: str | None = None, quota: int | None = None) -> Mailbox:

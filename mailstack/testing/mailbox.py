@@ -15,7 +15,7 @@ from mailstack.testing.received import Message
 from mailstack.testing.settings import Password, SmtpSettings
 
 if TYPE_CHECKING:
-    from mailstack.actions.queue_watch import QueueInspector
+    from mailstack.actions.queue_watch import QueueWatch
     from mailstack.lab.running import RunningLab
 
 # TIMEOUT_SECONDS is the default timeout for a mail, many times what a slow machine needs. QUIET_SECONDS is how long
@@ -50,9 +50,7 @@ def failed_wait(error: BaseException) -> MailboxUnmet | None:
 class Mailbox:
     """An account of the lab and the mails that arrive for it. It has one IMAP connection, opened when first needed."""
 
-    def __init__(
-        self, lab: RunningLab, address: str, password: Password, queues: QueueInspector, patience: float
-    ) -> None:
+    def __init__(self, lab: RunningLab, address: str, password: Password, queues: QueueWatch, patience: float) -> None:
         self.lab, self.address, self.password = lab, address, password
         self.created = time.time()
         self._queues, self._patience = queues, patience
@@ -200,7 +198,7 @@ class Mailbox:
                 self._inbox.wait_for_change(deadline)
 
 
-def _queued_mails(lab: RunningLab, address: str, queues: QueueInspector, criteria: Criteria) -> list[tuple[str, str]]:
+def _queued_mails(lab: RunningLab, address: str, queues: QueueWatch, criteria: Criteria) -> list[tuple[str, str]]:
     """Return the queued mails for a mailbox that match: the queue id, and a text with the mail, the queue and the
     reason.
 

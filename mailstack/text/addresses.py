@@ -20,7 +20,7 @@ _LONGEST = 254  # octets of a whole address; RFC 5321, section 4.5.3.1.3, withou
 # Octets of a lab's domain: 64 octets before the @ still fit, and `postfix.` before the domain is a valid host name.
 _LONGEST_DOMAIN = _LONGEST - 1 - _LONGEST_LOCAL
 
-NO_ADDRESS, NO_DOMAIN = "is no address", "is no domain"
+NO_ADDRESS, NO_DOMAIN = "is not an address", "is not a domain"
 
 # Characters that RFC 5321 allows and a server of the lab does not accept.
 _REFUSED = {
@@ -71,7 +71,7 @@ def is_address(text: str) -> bool:
 def domain_flaw(name: str) -> str:
     """Return why `name`, in lower case, cannot be a domain of a lab; "" when it can."""
     if not name.isascii():
-        return f"has characters beyond ASCII in it{_in_ascii(name)}"
+        return f"contains non-ASCII characters{_in_ascii(name)}"
     if not is_domain(name):
         return NO_DOMAIN
     if len(name) > _LONGEST_DOMAIN:
@@ -90,7 +90,7 @@ def address_flaw(address: str) -> str:
     if local.startswith('"'):
         return "has a quoted local part, which the lab's servers do not take for a user's name"
     if not local.isascii():
-        return "has characters beyond ASCII before the @, which takes SMTPUTF8 (RFC 6531): Dovecot's LMTP has none"
+        return "has non-ASCII characters before the @, which Dovecot's LMTP does not support (SMTPUTF8, RFC 6531)"
     if len(local) > _LONGEST_LOCAL:
         return f"has {len(local)} characters before the @; {_LONGEST_LOCAL} are allowed (RFC 5321, section 4.5.3.1.1)"
     for character in local:

@@ -137,7 +137,7 @@ def run(argv: Sequence[str | Path], environment: Mapping[str, str] | None = None
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     result = subprocess.run(argv, env=variables, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        sys.exit(f"{argv[0]} ended with code {result.returncode}\n{result.stderr[-2000:]}")
+        sys.exit(f"{argv[0]} exited with code {result.returncode}\n{result.stderr[-2000:]}")
     return result.stdout
 
 

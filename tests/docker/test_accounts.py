@@ -154,7 +154,7 @@ def test_many_accounts_come_and_go_at_once(lab: RunningLab, accounts: Accounts) 
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("alice@example.com", "is an account of lab"),
+        ("alice@example.com", "is already an account of lab"),
         ("team@example.com", "is an alias of lab"),
         ("dora@elsewhere.example", "in none of the lab's domains"),
         ("dora+x@example.com", "cannot be an account's address"),
@@ -175,7 +175,7 @@ def test_what_cannot_be_an_account_is_said(lab: RunningLab, accounts: Accounts, 
 def test_only_what_was_added_can_be_removed(accounts: Accounts) -> None:
     with pytest.raises(InputError, match="definition"):
         accounts.remove("alice@example.com")
-    with pytest.raises(InputError, match="is no account"):
+    with pytest.raises(InputError, match="is not an account"):
         accounts.remove("nobody@example.com")
 
 

@@ -81,9 +81,9 @@ def test_a_lab_of_the_version_before_markers_is_taken_down_if_the_engine_knows_i
     outcome = run(["down", "--stale"])
     assert outcome.code == 0
     if known:
-        assert outcome.out == "there was nothing to remove\n", "it never expires"
+        assert outcome.out == "nothing to remove\n", "it never expires"
         assert run(["down", "--all"]).out == f"removed: {NAME}\n"
         assert traces.all() == {"thesis", "thesis/chapter"}
     else:
-        assert run(["down", "--all"]).out == "there was nothing to remove\n"
+        assert run(["down", "--all"]).out == "nothing to remove\n"
         assert snapshot(traces.directory) == before

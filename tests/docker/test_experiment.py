@@ -185,7 +185,7 @@ def test_a_second_report_takes_the_place_of_the_first_and_of_nothing_else(traces
     ("environment", "overlay", "code", "says"),
     [
         ({"DOCKER_HOST": "unix:///nowhere"}, "x-mailstack: {}", 3, "no Docker engine answers"),
-        ({}, "x-mailstack: {colour: red}", 2, "x-mailstack.colour: is not known here"),
+        ({}, "x-mailstack: {colour: red}", 2, "x-mailstack.colour: is not allowed here"),
     ],
     ids=["no engine", "a wrong overlay"],
 )
@@ -222,7 +222,7 @@ def test_with_dovecot_broken_it_exits_with_1_and_names_the_rows_that_failed_and_
     failed = {step["id"]: step["reason"] for step in document["steps"] if step["verdict"] == "fail"}
     assert set(failed) == {step.id for step in all_steps()} - WITHOUT_DOVECOT
     assert (document["verdict"], document["failed"]) == ("fail", len(failed))
-    assert "dovecot ended with code" in failed["lab"]
+    assert "dovecot exited with code" in failed["lab"]
     assert all(failed.values())
     assert "no_such_setting" in (tmp_path / "report" / "evidence" / "dovecot.log").read_text()
     page = (tmp_path / "report" / "index.html").read_text()
@@ -283,6 +283,6 @@ def test_a_lab_that_is_kept_is_guarded_by_nobody(traces: Traces) -> None:
     try:
         assert until(lambda: not traces.processes(), 2)
         assert sum(thing.startswith(f"container /mailstack-{name[1]}-") for thing in traces.engine()) == 3
-        assert run(["down", "--stale"]).out == "there was nothing to remove\n"
+        assert run(["down", "--stale"]).out == "nothing to remove\n"
     finally:
         assert run(["down", "-n", name[1]]).code == 0

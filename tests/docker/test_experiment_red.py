@@ -137,7 +137,7 @@ REDS = (
     ),
     Red(
         "outside",
-        r"the relay smtp\.provider\.test:587 offers no TLS, or no way to log in",
+        r"the relay smtp\.provider\.test:587 offers no TLS, or no authentication",
         _postfix("postfix", submission__inet__smtpd_sasl_auth_enable="no"),
     ),
     Red("relayhost", r"relayhost is “\[other\]:587”", _postfix("sender", relayhost="[other]:587")),

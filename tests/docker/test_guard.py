@@ -157,7 +157,7 @@ def test_a_failed_up_that_is_killed_as_it_tidies_up_leaves_nothing(traces: Trace
     argv = (MAILSTACK, "up", "-n", NAME, "-f", str(overlay))
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        assert any("removing what was made" in line for line in process.stderr)
+        assert any("removing what was created" in line for line in process.stderr)
         process.kill()
     _gone(traces)
 

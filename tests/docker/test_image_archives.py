@@ -98,7 +98,7 @@ def test_half_a_file_is_refused_and_changes_nothing(saved: Path, tmp_path: Path)
     half = tmp_path / "half"
     half.write_bytes(saved.read_bytes()[: saved.stat().st_size // 2])
     said = command("images", "load", half, code=2).stderr
-    assert f"{half}: is no archive of images, or not the whole of one" in said
+    assert f"{half}: is not an image archive, or is incomplete" in said
 
 
 def test_a_file_that_is_not_there_and_one_that_is_in_the_way(saved: Path, tmp_path: Path) -> None:

@@ -167,9 +167,7 @@ def _interrupt(number: signal.Signals, at: str, later: float, *options: str, aga
         ("sending the mail", 0),
     ],
 )
-@pytest.mark.parametrize(
-    ("number", "says"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "asked to end (SIGTERM)")]
-)
+@pytest.mark.parametrize(("number", "says"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated (SIGTERM)")])
 def test_an_interrupted_up_ends_with_130_and_leaves_nothing(
     number: signal.Signals, says: str, at: str, later: float, nothing_before: Traces
 ) -> None:
@@ -180,7 +178,7 @@ def test_an_interrupted_up_ends_with_130_and_leaves_nothing(
 
 
 def test_who_presses_ctrl_c_again_does_not_stop_the_tidying_up(nothing_before: Traces) -> None:
-    outcome = _interrupt(signal.SIGINT, "starting the containers", 0.2, again="removing what was made")
+    outcome = _interrupt(signal.SIGINT, "starting the containers", 0.2, again="removing what was created")
     assert (outcome.code, outcome.messages) == (130, ["mailstack: interrupted"])
     assert nothing_before.all() == set()
 
@@ -210,7 +208,7 @@ def test_a_failing_up_says_which_service_failed_with_its_last_lines_and_leaves_n
 ) -> None:
     outcome = run(["up", "-n", FAILING, "-f", broken])
     assert (outcome.code, len(outcome.messages), outcome.out) == (1, 1, "")
-    assert "; dovecot ended with code " in outcome.messages[0]
+    assert "; dovecot exited with code " in outcome.messages[0]
     assert [line for line in outcome.err.splitlines() if line.startswith("  dovecot | ") and "no_such_setting" in line]
     assert nothing_before.all() == set()
 
@@ -285,7 +283,7 @@ def _still_as_it_was(standing: Any) -> None:
 def test_an_up_that_fails_at_a_server_leaves_the_lab_as_it_was(standing: Any, broken: str) -> None:
     outcome = run(["up", "-n", STANDING, "-f", broken])
     assert (outcome.code, len(outcome.messages), outcome.out) == (1, 1, "")
-    assert "; dovecot ended with code " in outcome.messages[0]
+    assert "; dovecot exited with code " in outcome.messages[0]
     _still_as_it_was(standing)
 
 
@@ -299,7 +297,7 @@ def test_an_up_that_fails_at_the_engine_leaves_the_lab_as_it_was(standing: Any, 
         )
         outcome = run(["up", "-n", STANDING, "-f", str(overlay)])
     assert (outcome.code, len(outcome.messages), outcome.out) == (3, 1, "")
-    assert f"127.0.0.1:{port} is taken" in outcome.messages[0]
+    assert f"127.0.0.1:{port} is in use" in outcome.messages[0]
     _still_as_it_was(standing)
 
 
@@ -318,7 +316,7 @@ def test_an_up_that_is_interrupted_leaves_the_lab_as_it_was(standing: Any, tmp_p
 
 def test_down_of_a_lab_that_is_not_there_is_done(nothing_before: Traces) -> None:
     outcome = run(["down", "-n", "absent"])
-    assert (outcome.code, outcome.out, outcome.err) == (0, "there was nothing to remove\n", "")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "nothing to remove\n", "")
     assert run(["down", "--all"]).code == 0
     assert nothing_before.all() == set()
 

@@ -100,7 +100,7 @@ someone@#3221225985
 someone@3221225985
 someone@[::ffff:192.0.2.1]
 x@[x:y]
-# what is no address, or hardly
+# what is not an address, or hardly
 someone @outside.test
 <someone@outside.test>
 someone@outside.test (alice@example.com)

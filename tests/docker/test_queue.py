@@ -193,7 +193,7 @@ def test_an_id_that_is_not_there_is_refused_with_those_that_are(lab: RunningLab)
     (queue_id,) = put_off(lab, "Stays")
     for action, wanted in (("hold", "ABCDEF012"), ("release", "../x"), ("delete", "ALL"), ("flush", "-")):
         told = failing("queue", "-n", lab.name, action, wanted, code=2)
-        assert repr(wanted) in told and f"there are: {queue_id} (postfix)" in told
+        assert repr(wanted) in told and f"queue ids: {queue_id} (postfix)" in told
     assert [entry.name for entry in standing(lab).values()] == ["deferred"]
 
 
@@ -280,7 +280,7 @@ def test_a_log_is_followed_over_restarts_without_a_gap_and_nothing_twice(lab: Ru
 
 def test_looks_see_what_stands_in_the_queue_also_when_a_container_was_started_again(lab: RunningLab) -> None:
     where = queues.containers(lab)
-    with queue_watch.QueueInspector(lab) as looking:
+    with queue_watch.QueueWatch(lab) as looking:
         assert looking.entries() == []
         (queue_id,) = put_off(lab, "Greetings")
         found = looking.entries()
@@ -320,7 +320,7 @@ def test_with_postfix_stopped_mails_wait_in_the_sender_and_leave_it_when_it_is_b
     for words in (["postfix"], ["postfix", "flush"], ["postfix", "wait"], ["wait"]):
         told = failing("queue", "-n", lab.name, *words, code=3)
         assert "postfix of lab" in told and "not running" in told and "mailstack up" in told, words
-    assert "its queue is not seen" in failing("queue", "-n", lab.name, code=0)
+    assert "its queue is not included" in failing("queue", "-n", lab.name, code=0)
     with dovecot(lab):
         mailstack("queue", "-n", lab.name, "sender", "flush")
         mailstack("queue", "-n", lab.name, "wait")

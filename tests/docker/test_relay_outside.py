@@ -221,7 +221,7 @@ def test_a_certificate_for_another_name_is_refused(provider: Provider, customer:
     [
         (Relay(HOST, 2525), "refused"),
         (Relay("nobody.provider.test"), "resol|not known|no address|lookup"),
-        (Relay(HOST, 25), "offers no TLS, or no way to log in"),
+        (Relay(HOST, 25), "offers no TLS, or no authentication"),
     ],
     ids=["nobody listens", "no such name", "no AUTH"],
 )
@@ -247,7 +247,7 @@ MISTAKES = {
     "empty": ("", 0o600, "is empty"),
     "malformed": ("no colon in it\n", 0o600, "do not have the form user:password"),
     "two lines": ("a:b\nc:d\n", 0o600, "should be one line"),
-    "world-readable": ("user:canary-4711\n", 0o644, "others than its owner may read"),
+    "world-readable": ("user:canary-4711\n", 0o644, "other users can read"),
 }
 
 

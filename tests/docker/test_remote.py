@@ -338,7 +338,7 @@ def test_a_port_that_is_taken_on_the_host_is_not_chosen_also_when_somebody_was_f
     machine.container.exec_run(["perl", "-e", FASTER, place, str(ports[1])], detach=True)
     try:
         up = mailstack(machine, "up", "-n", "faster")
-        assert f"somebody else was faster at 127.0.0.1:{ports[1]}" in up.stderr
+        assert f"another process has taken 127.0.0.1:{ports[1]}" in up.stderr
         assert not set(ports[:2]) & {
             each["port"] for each in answer(machine, "status", "-n", "faster")["endpoints"].values()
         }

@@ -46,7 +46,7 @@ def test_a_full_disk_is_told() -> None:
         with filled(small, "/var/lib/docker"):
             said = mailstack(small, "up", "-n", "full", code=3).stderr
             assert "the disk is full: /var/lib/docker on tester\n" in said
-            assert "faster" not in said
+            assert "another process" not in said
             assert left(small) == []
         mailstack(small, "up", "-n", "full")
         mailstack(small, "down", "-n", "full")
@@ -115,7 +115,7 @@ def test_a_clock_that_differs_is_told_by_doctor_and_up(machine: nested.Machine) 
 def test_a_shell_that_says_nothing_is_not_waited_for_for_ever(machine: nested.Machine) -> None:
     with clock(machine, "exec sleep 1000"):
         said = mailstack(machine, "up", code=4).stderr
-    assert "tester: its shell has not said within 10 s what there is" in said
+    assert "tester: its shell did not answer within 10 s" in said
     assert left(machine) == []
 
 
@@ -126,8 +126,8 @@ def test_a_port_of_this_machine_that_is_taken_is_told(machine: nested.Machine) -
         machine.run("pkill", "-KILL", "-f", "^sshd-session")  # with the connection go its ports here
         with listening(port):
             said = mailstack(machine, "up", "-n", "taken", code=3).stderr
-        assert f"127.0.0.1:{port} of this machine should lead to the lab, and is taken" in said
-        assert "end what listens there" in said
+        assert f"127.0.0.1:{port} of this machine is needed for the lab, and in use" in said
+        assert "stop what listens there" in said
         mailstack(machine, "send", "-n", "taken")
     finally:
         mailstack(machine, "down", "-n", "taken")
@@ -151,7 +151,7 @@ def listening(port: int) -> Iterator[None]:
 
 def test_a_user_who_may_not_use_the_engine_is_told(machine: nested.Machine) -> None:
     said = mailstack(machine, "up", host="stranger", code=3).stderr
-    assert "stranger may not use the Docker engine on stranger" in said
+    assert "stranger has no permission to use the Docker engine on stranger" in said
     assert left(machine) == []
 
 
@@ -185,14 +185,14 @@ def test_a_machine_without_perl_is_told_where_the_engine_is_reached_by_sudo(mach
         said = mailstack(machine, "up", host="sudoer", code=3).stderr
     finally:
         machine.run("mv", "/usr/bin/away", "/usr/bin/perl")
-    assert said.startswith("mailstack: sudoer: what leads to its engine by sudo cannot be run\n")
-    assert "perl: command not found" in said and "it takes Perl there" in said
+    assert said.startswith("mailstack: sudoer: the bridge to its engine by sudo cannot be started\n")
+    assert "perl: command not found" in said and "it needs Perl there" in said
     assert left(machine) == []
 
 
 def test_a_machine_that_does_not_answer_is_told(machine: nested.Machine) -> None:
     said = mailstack(machine, "up", host="ssh://tester@127.0.0.1:1", code=3).stderr
-    assert "nothing can be reached at 127.0.0.1:1: Connection refused" in said
+    assert "cannot connect to 127.0.0.1:1: Connection refused" in said
 
 
 def test_a_lab_expires_also_when_the_connection_was_cut_meanwhile(machine: nested.Machine) -> None:
@@ -234,7 +234,7 @@ def test_a_connection_that_is_cut_is_told_by_what_looks_or_judges(
                 assert line and process.poll() is None
             machine.run("pkill", "-KILL", "-f", "^sshd-session")
             _, said = process.communicate(timeout=60)
-        assert (process.returncode, "mailstack: tester: the connection was cut" in said) == (3, True), said
+        assert (process.returncode, "mailstack: tester: the connection was lost" in said) == (3, True), said
     finally:
         mailstack(machine, "down", "--all")
     assert left(machine) == []
@@ -259,6 +259,6 @@ def test_a_host_that_says_nothing_any_more_is_given_up_though_its_kernel_still_a
         finally:
             machine.run("pkill", "-KILL", "-f", "^sshd-session")
     assert (process.returncode, seconds < 15) == (3, True), (seconds, said)
-    assert "mailstack: tester: the connection was cut" in said
+    assert "mailstack: tester: the connection was lost" in said
     mailstack(machine, "down", "-n", "silent")
     assert left(machine) == []

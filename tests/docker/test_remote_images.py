@@ -99,7 +99,7 @@ def test_who_interrupts_while_images_are_sent_leaves_nothing(empty: nested.Machi
 def test_a_disk_that_is_full_there_is_told_with_the_host_s_name(for_remote: None) -> None:
     with nested.machine(state.owner(), image=nested.REMOTE, tmpfs={"/var/lib/docker": "size=60m"}) as small:
         said = mailstack(small, "up", "-n", "sent", code=3).stderr.split("mailstack: ")[1]
-        assert said.startswith("the Docker engine on tester does not take the images: ")
+        assert said.startswith("the Docker engine on tester cannot load the images: ")
         assert "no space left on device" in said
         assert "mailstack doctor --host tester" in said
         assert held(small) == []

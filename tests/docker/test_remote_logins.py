@@ -79,7 +79,7 @@ def test_a_host_whose_key_is_not_known_is_refused_with_its_fingerprint(machine: 
         said = mailstack(machine, "up", code=3).stderr
     finally:
         known.write_text(kept)
-    assert "its key is not known: SHA256:" in said
+    assert "its host key is unknown: SHA256:" in said
     assert "~/.ssh/known_hosts" in said
     assert left(machine) == []
 
@@ -94,7 +94,7 @@ def test_a_host_whose_key_has_changed_is_refused_with_both_fingerprints(machine:
         said = mailstack(machine, "up", code=3).stderr
     finally:
         known.write_text(kept)
-    assert "its key has changed" in said
+    assert "its host key has changed" in said
     assert said.count("SHA256:") == 2
     assert "ssh-keygen -R" in said
     assert left(machine) == []
@@ -140,19 +140,19 @@ def test_a_lab_comes_up_behind_a_hop(machine: nested.Machine, tmp_path: Path) ->
 def test_a_hop_whose_key_is_not_known_is_refused_by_name(machine: nested.Machine, tmp_path: Path) -> None:
     there = at(machine, tmp_path, jump(machine), "127.0.0.1")
     said = mailstack(there, "version", host="inner", code=3).stderr
-    assert "inner (on the way, hop): its key is not known: SHA256:" in said
+    assert "inner (on the way, hop): its host key is unknown: SHA256:" in said
 
 
 def test_a_host_behind_a_hop_whose_key_is_not_known_is_refused(machine: nested.Machine, tmp_path: Path) -> None:
     there = at(machine, tmp_path, jump(machine), outside(machine))
     said = mailstack(there, "version", host="inner", code=3).stderr
-    assert "mailstack: inner: its key is not known: SHA256:" in said
+    assert "mailstack: inner: its host key is unknown: SHA256:" in said
 
 
 def test_a_hop_that_refuses_is_named(machine: nested.Machine, tmp_path: Path) -> None:
     there = at(machine, tmp_path, jump(machine, hop="IdentitiesOnly yes"), outside(machine), "127.0.0.1")
     said = mailstack(there, "version", host="inner", code=3).stderr
-    assert "inner (on the way, hop): stranger is refused: none of your keys will do" in said
+    assert "inner (on the way, hop): stranger is refused: none of your keys was accepted" in said
 
 
 # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +196,7 @@ def test_an_agent_without_a_key_for_it_does_not_help(
     with agent(tmp_path / "agent") as path:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
         said = mailstack(there, "version", host="far", code=3).stderr
-    assert "far: tester is refused: none of your keys will do" in said
+    assert "far: tester is refused: none of your keys was accepted" in said
 
 
 def test_an_agent_with_too_many_keys_is_told(
@@ -207,7 +207,7 @@ def test_an_agent_with_too_many_keys_is_told(
     with agent(tmp_path / "agent", *keys_in(tmp_path, 8)) as path:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
         said = mailstack(there, "version", host="far", code=3).stderr
-    assert "far: the connection was cut while logging in" in said
+    assert "far: the connection was lost while logging in" in said
     assert "by IdentityFile, then it comes first" in said
 
 
@@ -276,7 +276,7 @@ def test_a_password_is_asked_for_and_is_nowhere_but_there(keyless: nested.Machin
         assert code == 0, said
         assert said.count("password for far: ") == 1 and password not in said
         assert holding(password) == []
-        assert holding(str(keyless.home))  # which the process that keeps the connection has in its environment
+        assert holding(str(keyless.home))  # which the daemon that keeps the connection has in its environment
         mailstack(keyless, "send", "-n", "typed", host="far")  # the connection is there: nobody is asked
     finally:
         mailstack(keyless, "down", "-n", "typed", host="far")
@@ -296,7 +296,7 @@ def test_a_wrong_password_is_asked_for_three_times_and_refused_in_the_end(
 
 def test_a_password_is_not_asked_for_where_there_is_no_terminal(keyless: nested.Machine) -> None:
     said = mailstack(keyless, "version", host="far", code=3).stderr
-    assert "far: tester is refused: none of your keys will do" in said
+    assert "far: tester is refused: none of your keys was accepted" in said
 
 
 def test_each_hop_is_given_its_own_password(machine: nested.Machine, tmp_path: Path, password: str) -> None:
@@ -321,7 +321,7 @@ def test_who_is_turned_away_after_log_ins_that_failed_is_told_so(
     finally:
         machine.run("sh", "-c", "kill $(cat /run/strict.pid)")
     assert code == 3
-    assert "far: no SSH with it: " in said and "try again in a minute" in " ".join(said.split())
+    assert "far: SSH failed: " in said and "try again in a minute" in " ".join(said.split())
 
 
 def holding(text: str) -> list[str]:

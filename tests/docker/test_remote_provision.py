@@ -48,7 +48,7 @@ def test_what_it_would_do_is_shown_and_not_done_where_nobody_can_be_asked(bare: 
     assert f"On {user} (Debian GNU/Linux 13 (trixie)), as {user}:" in done.stdout
     assert f"     {sudo}apt-get -oDPkg::Lock::Timeout=120 install -y --no-install-recommends docker.io" in done.stdout
     assert f"     {sudo}dockerd >> /var/log/mailstack-dockerd.log 2>&1 &\n" in done.stdout
-    assert "--yes does it without asking" in done.stderr
+    assert "--yes skips the confirmation" in done.stderr
     assert not installed(bare)
 
 
@@ -92,7 +92,7 @@ def _until(wanted: bytes, terminal: IO[bytes]) -> bytes:
 
 def test_who_may_not_install_is_told_what_root_has_to_do(bare: nested.Machine) -> None:
     said = mailstack(bare, "provision", "--yes", host="stranger", code=3).stderr
-    assert said.startswith("mailstack: stranger: installing or starting the Docker engine takes root")
+    assert said.startswith("mailstack: stranger: installing or starting the Docker engine needs root")
     assert "run as root: apt-get" in said
 
 
@@ -102,7 +102,7 @@ def test_an_engine_is_installed_and_a_lab_comes_up_on_it(for_remote: None) -> No
         # What is wrong there is told with the engine's own words; put right, only what is left to do is done.
         machine.run("sh", "-c", "cd /etc/docker; cp daemon.json right; echo '{' > daemon.json")
         failed = mailstack(machine, "provision", "--yes", host="sudoer", code=3)
-        assert "mailstack: sudoer: the Docker engine ended as soon as it was started" in failed.stderr
+        assert "mailstack: sudoer: the Docker engine exited right after its start" in failed.stderr
         assert "unable to configure the Docker daemon with file /etc/docker/daemon.json" in failed.stderr
         machine.run("mv", "/etc/docker/right", "/etc/docker/daemon.json")
 
@@ -111,7 +111,7 @@ def test_an_engine_is_installed_and_a_lab_comes_up_on_it(for_remote: None) -> No
             "making /var/log/mailstack-dockerd.log",
             "starting the engine in the background",
         ]
-        assert "sudoer is not in the group `docker` there: mailstack gets to the engine by sudo" in done.stdout
+        assert "sudoer is not in the group `docker` there: mailstack uses sudo to reach the engine" in done.stdout
         assert "nothing to do" in mailstack(machine, "provision", host="sudoer").stderr
 
         new = dataclasses.replace(machine, engine=nested.answering(machine.container, machine.socket))

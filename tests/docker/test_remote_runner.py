@@ -37,5 +37,5 @@ def test_what_is_said_may_name_the_kind_of_channel_that_leads_to_a_socket(runner
 
 
 def test_a_command_that_takes_too_long_is_told_with_its_host(runner: CommandRunner) -> None:
-    with pytest.raises(DeadlinePassed, match=r"^tester: `sleep 60` was not done within 0\.1 s$"):
+    with pytest.raises(DeadlinePassed, match=r"^tester: `sleep 60` did not finish within 0\.1 s$"):
         runner.run(Command(("sleep", "60")), deadline=Deadline.after(0.1))

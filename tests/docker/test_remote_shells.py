@@ -67,7 +67,7 @@ def test_what_a_login_shell_says_is_not_taken_for_what_a_command_prints(machine:
 def test_a_login_shell_that_runs_nothing_is_told_with_its_words(machine: nested.Machine) -> None:
     with talking(machine, "tester", "echo This account is closed >&2; exit 1"):
         said = mailstack(machine, "up", code=3).stderr
-    assert "tester: its shell does not say what there is\n  This account is closed\n" in said
+    assert "tester: its shell did not report the expected facts\n  This account is closed\n" in said
     assert left(machine) == []
 
 

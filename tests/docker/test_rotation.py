@@ -175,7 +175,7 @@ def test_a_log_is_followed_from_its_past_on_while_it_rotates(lab: RunningLab) ->
 
 def test_the_report_of_a_failed_test_says_where_a_log_begins(lab: RunningLab) -> None:
     address = "alice@example.com"
-    with queue_watch.QueueInspector(lab) as looking:
+    with queue_watch.QueueWatch(lab) as looking:
         mailbox = Mailbox(lab, address, Password(lab.password(address).reveal()), looking, 1.0)
 
         def report() -> str:

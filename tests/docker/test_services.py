@@ -141,7 +141,7 @@ def test_a_mail_in_the_gateways_queue_is_listed_tried_again_and_traced(lab: Runn
             [("gateway", "active")],
         )
         seen = subprocess.run([MAILSTACK, "queue", "-n", lab.name], capture_output=True, text=True, check=True)
-        assert f"postfix of lab “{lab.name}” is not running: its queue is not seen" in seen.stderr
+        assert f"postfix of lab “{lab.name}” is not running: its queue is not included" in seen.stderr
         assert "gateway" in seen.stdout
         journey = answer("trace", "-n", lab.name, message_id, code=1)["journeys"][-1]
         assert [(hop["service"]) for hop in journey["hops"]] == ["gateway"]

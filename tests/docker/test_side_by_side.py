@@ -80,8 +80,8 @@ def test_where_no_subnet_is_left_the_command_says_who_has_them(traces: Traces, m
     there = traces.all()
     second = run(["up", "-n", "second"])
     assert second.code == 3
-    assert second.messages == [f"mailstack: no subnet is free for a network of the lab in {whole}"]
-    assert "is taken by the network mailstack-first_mail" in second.err
+    assert second.messages == [f"mailstack: no free subnet for a network of the lab in {whole}"]
+    assert "is used by the network mailstack-first_mail" in second.err
     assert "mailstack down --stale" in second.err and subnets.SETTING in second.err
     assert not second.rest and traces.all() == there
     assert run(["down", "-n", "first"]).code == 0
@@ -140,7 +140,7 @@ def test_what_is_taken_after_it_was_chosen_is_chosen_again(somebody: Somebody, l
         report = lab.up(engines.here(), lab.Request(name), progress)
         running = RunningLab(name, engines.here())
     assert wanted[0] and (wanted[0].ports, wanted[0].subnets) != (running.state.ports, running.state.subnets)
-    assert [line for line in said if line.startswith("somebody else was faster at ")]
+    assert [line for line in said if line.startswith("another process has taken ")]
     assert networks(name) == running.state.subnets and len(running.state.subnets) == 2
     assert {each: endpoint.port for each, endpoint in report.endpoints.items()} == running.state.ports
     for service in ("postfix", "dovecot"):
@@ -157,7 +157,7 @@ def test_somebody_who_is_faster_each_time_is_named_and_nothing_is_left(traces: T
                 faster.append(line)
                 stack.enter_context(_port("lab"))
 
-        with pytest.raises(HostError, match=r"could not be started; 127\.0\.0\.1:\d+ is taken$"):
+        with pytest.raises(HostError, match=r"could not be started; 127\.0\.0\.1:\d+ is in use$"):
             lab.up(engines.here(), lab.Request("lab"), progress)
     assert len(faster) == 3
     assert traces.all() == set()
@@ -168,7 +168,7 @@ def test_a_lab_that_is_up_keeps_its_ports_and_says_which_is_taken(labs: Labs) ->
         taken = running.state.ports["imaps"]
         running.engine.stop(running.service("dovecot").container, seconds=1)
         with socket.create_server(("127.0.0.1", taken)):
-            with pytest.raises(HostError, match=rf"could not be started; .*127\.0\.0\.1:{taken} is taken$") as caught:
+            with pytest.raises(HostError, match=rf"could not be started; .*127\.0\.0\.1:{taken} is in use$") as caught:
                 labs.up(running.name)
             assert "a new lab chooses others" in caught.value.remedy
         assert labs.up(running.name).state.ports == running.state.ports

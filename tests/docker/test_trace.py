@@ -242,7 +242,7 @@ def test_a_follower_s_deadline_is_said(lab: RunningLab) -> None:
     result = subprocess.run(
         [MAILSTACK, "trace", "-n", lab.name, "--follow", "--timeout", "1s"], capture_output=True, text=True, check=False
     )
-    assert result.returncode == 4 and "no message came" in result.stderr
+    assert result.returncode == 4 and "no message arrived" in result.stderr
 
 
 def test_the_logs_of_a_lab_as_files_tell_the_same(lab: RunningLab, tmp_path: Path, trace: Callable[..., Any]) -> None:
@@ -270,7 +270,7 @@ def test_the_latest_messages_are_listed_in_eighty_columns(lab: RunningLab) -> No
     ("words", "code", "says"),
     [
         (["no such thing"], 2, "no message in the logs of lab"),
-        (["--last", "x"], 2, "--last is a message of its own"),
+        (["--last", "x"], 2, "--last and a name exclude each other"),
         (["--follow", "--last"], 2, "can be followed"),
         (["--logs", "/nonexistent"], 2, "/nonexistent: cannot be read"),
         (["--logs", "/"], 2, "cannot be read"),

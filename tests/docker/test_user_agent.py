@@ -156,7 +156,7 @@ def test_nothing_is_asked_while_nothing_comes(lab: RunningLab, name: str) -> Non
 
 
 def test_count_and_timeout_need_a_watch(name: str) -> None:
-    assert "go with --watch" in refused("inbox", "-n", name, "bob@example.com", "--count", "1", code=2)
+    assert "need --watch" in refused("inbox", "-n", name, "bob@example.com", "--count", "1", code=2)
 
 
 # ── read ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +196,7 @@ def test_a_place_that_cannot_be_saved_to_is_told(name: str, tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     says = refused("read", "-n", name, "bob@example.com", "--save", str(tmp_path / "file"), code=2)
     assert f"{tmp_path}/file: no directory to save to" in says
-    assert "--raw gives the mail alone" in refused("read", "-n", name, "bob@example.com", "--raw", "--json", code=2)
+    assert "--raw excludes" in refused("read", "-n", name, "bob@example.com", "--raw", "--json", code=2)
 
 
 # ── reply ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -238,7 +238,7 @@ def test_who_cannot_be_answered_is_told(lab: RunningLab, name: str) -> None:
     raw = written("<odd@example.com>").as_bytes().replace(b"To: bob", b"Reply-To: -oQ/tmp, <x\x1b[2J@y>\nTo: bob")
     number = str(deliver(lab, raw, "bob@example.com", "<odd@example.com>"))
     says = refused("reply", "-n", name, "bob@example.com", number, "--body", "x", code=2)
-    assert "'-oQ/tmp', which is no mail address" in says and "\x1b" not in says
+    assert "'-oQ/tmp', which is not a mail address" in says and "\x1b" not in says
     raw = written("<bounce@example.com>", From="MAILER-DAEMON@mx.example.net").as_bytes()
     number = str(deliver_from_nobody(lab, raw, "bob@example.com", "<bounce@example.com>"))
     assert "null sender" in refused("reply", "-n", name, "bob@example.com", number, "--body", "x", code=2)

@@ -119,10 +119,10 @@ def test_an_interruption_tells_where_it_came_too_late_and_what_could_not_be_tidi
 
     unborn: Future[several.HostResult] = Future()
     unborn.set_exception(Interrupted("interrupted"))
-    tasks = [ended("a", 0), ended("b", 130), ended("c", 3, "mailstack: c: the connection was cut"), unborn]
+    tasks = [ended("a", 0), ended("b", 130), ended("c", 3, "mailstack: c: the connection was lost"), unborn]
     assert list(several.other_results(tasks)) == [
-        "a: was done before",
-        "c: ended with code 3: c: the connection was cut",
+        "a: had finished before",
+        "c: exited with code 3: c: the connection was lost",
     ]
 
 
@@ -134,7 +134,7 @@ def test_the_folder_of_the_reports_is_made_and_one_that_cannot_be_is_the_users_m
     nobody = ("ssh://a@127.0.0.1:1", "ssh://b@127.0.0.1:1")
     assert several.run(nobody, ["experiment", "--out", str(tmp_path / "report")]) == 3
     assert (tmp_path / "report").is_dir()
-    with pytest.raises(InputError, match="cannot be made, for a report of each host"):
+    with pytest.raises(InputError, match="cannot be created for the reports of the hosts"):
         several.run(nobody, ["experiment", "--out", str(tmp_path / "nowhere" / "report")])
 
 
@@ -143,7 +143,7 @@ def children(process: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGKILL, 3, "was ended by SIGKILL"), (signal.SIGTERM, 130, "asked to end")]
+    ("number", "code", "said"), [(signal.SIGKILL, 3, "was killed by SIGKILL"), (signal.SIGTERM, 130, "terminated")]
 )
 @pytest.mark.process
 @pytest.mark.sockets
@@ -177,14 +177,14 @@ def test_a_host_whose_process_is_ended_by_a_signal_has_failed_and_is_named(
 @pytest.mark.parametrize(
     ("result", "code", "told"),
     [
-        (Result(0, '{"lab": "a"', ""), 3, "the process for h ended without an answer that can be read"),
-        (Result(0, "", "building …"), 3, "the process for h ended without an answer that can be read"),
-        (Result(0, "[" * 100_000, ""), 3, "the process for h ended without an answer that can be read"),
-        (Result(-9, '{"lab": "a"}', ""), 3, "the process for h was ended by SIGKILL"),
-        (Result(-11, "", "Fatal Python error"), 3, "the process for h was ended by SIGSEGV"),
-        (Result(-2, "", ""), 130, "the process for h was ended by SIGINT"),
-        (Result(-15, "", ""), 130, "the process for h was ended by SIGTERM"),
-        (Result(-99, "", ""), 3, "the process for h was ended by signal 99"),
+        (Result(0, '{"lab": "a"', ""), 3, "the process for h exited without a readable answer"),
+        (Result(0, "", "building …"), 3, "the process for h exited without a readable answer"),
+        (Result(0, "[" * 100_000, ""), 3, "the process for h exited without a readable answer"),
+        (Result(-9, '{"lab": "a"}', ""), 3, "the process for h was killed by SIGKILL"),
+        (Result(-11, "", "Fatal Python error"), 3, "the process for h was killed by SIGSEGV"),
+        (Result(-2, "", ""), 130, "the process for h was killed by SIGINT"),
+        (Result(-15, "", ""), 130, "the process for h was killed by SIGTERM"),
+        (Result(-99, "", ""), 3, "the process for h was killed by signal 99"),
         (Result(4, "", "mailstack: too late"), 4, "too late"),
         (Result(1, '{"passed": 3, "failed": 1}', ""), 1, "3 passed, 1 failed"),
     ],

@@ -151,7 +151,7 @@ except HostError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    assert done.stdout == "`false`: how it ended is not known, since SIGCHLD is ignored\n"
+    assert done.stdout == "`false`: its exit code is unknown, because SIGCHLD is ignored\n"
 
 
 def test_the_command_hears_of_its_children_whoever_starts_it() -> None:

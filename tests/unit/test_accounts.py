@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from mailstack.actions.accounts import Accounts
-from mailstack.actions.queue_watch import QueueInspector
+from mailstack.actions.queue_watch import QueueWatch
 from mailstack.config import files, render
 from mailstack.errors import InputError
 from mailstack.model import UNLIMITED, Account, Domain, Lab
@@ -140,5 +140,5 @@ def test_a_mailbox_is_made_without_a_look_at_those_that_were_made_before(directo
         def add(self, address: str, **how: object) -> Secret:
             return Secret(address)
 
-    factory = MailboxFactory(cast(Accounts, Adding()), "test", queues=cast(QueueInspector, None))
+    factory = MailboxFactory(cast(Accounts, Adding()), "test", queues=cast(QueueWatch, None))
     assert factory("dora").address.endswith("@example.com")

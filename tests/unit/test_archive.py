@@ -81,7 +81,7 @@ def test_half_an_archive_is_refused_wherever_it_ends(tmp_path: Path) -> None:
         for end in (0, 1, 5, 700, len(whole) // 2, len(whole) - 9000, len(whole) - 4000, len(whole) - 1):
             path.write_bytes(whole[:end])
             engine = Archiving()
-            with pytest.raises(InputError, match="is no archive of images, or not the whole of one"):
+            with pytest.raises(InputError, match="is not an image archive, or is incomplete"):
                 archive.load(engine, path, silent)
             assert not engine.held
 
@@ -103,7 +103,7 @@ def test_half_an_archive_is_refused_wherever_it_ends(tmp_path: Path) -> None:
 )
 def test_what_is_no_archive_of_images_is_refused(tmp_path: Path, damaged: bytes) -> None:
     (tmp_path / "file").write_bytes(damaged)
-    with pytest.raises(InputError, match="is no archive of images") as caught:
+    with pytest.raises(InputError, match="is not an image archive") as caught:
         archive.load(Archiving(), tmp_path / "file", silent)
     assert "images save" in caught.value.remedy
 
@@ -122,7 +122,11 @@ def test_images_for_another_processor_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    for path, said in ((tmp_path, "is not a file"), (tmp_path / "fifo", "is not a file"), (tmp_path / "no", "No such")):
+    for path, said in (
+        (tmp_path, "is not a regular file"),
+        (tmp_path / "fifo", "is not a regular file"),
+        (tmp_path / "no", "No such"),
+    ):
         with pytest.raises(InputError, match=said):
             archive.load(Archiving(), path, silent)
 
@@ -145,7 +149,7 @@ def test_a_file_that_is_there_is_replaced_only_where_that_was_said(tmp_path: Pat
     assert path.read_text() == "mine"
     archive.save(Archiving(*NAMES), path, silent, replace=True)
     assert path.read_bytes()[:2] == b"\x1f\x8b"
-    with pytest.raises(InputError, match="is not a file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         archive.save(Archiving(*NAMES), tmp_path, silent, replace=True)
 
 

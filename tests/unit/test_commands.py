@@ -167,7 +167,7 @@ def test_a_lab_that_is_not_there_is_told_with_the_host_to_bring_it_up_on(launch:
 
 
 def test_whatever_fails_once_the_host_has_gone_fails_for_that(lab: RunningLab) -> None:
-    gone = HostError("box: the connection was cut")
+    gone = HostError("box: the connection was lost")
     engine = FakeEngine(FakeTarget(gone=gone), silent=EngineError("no answer"))
     with pytest.raises(MailstackError) as caught:
         cli.main(["status", "-n", "a"], obj=FakeLaunch(reached=engine), standalone_mode=False)

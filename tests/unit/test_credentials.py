@@ -68,7 +68,7 @@ def test_a_user_and_a_password_in_one_line_are_taken(data: bytes, line: str, wri
         (b"me:sec\0ret", ":1:7: the relay's credentials have the character U+0000 in them"),
         (b"me:sec\rret", ":1:7: the relay's credentials have the character U+000D in them"),
         (b"me:secret\n\xff", ":2:1: the relay's credentials are not text in UTF-8"),
-        (b"x" * 5000, ": is longer than 4096 bytes: these are no credentials"),
+        (b"x" * 5000, ": is longer than 4096 bytes: these are not credentials"),
     ],
 )
 def test_what_does_not_fit_is_told_with_its_place(data: bytes, said: str, write: Callable[..., Path]) -> None:
@@ -90,8 +90,8 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     for path in (pipe, tmp_path, Path("/dev/null")):
-        assert problem(path) == ": the relay's credentials should be a file"
-    assert problem(tmp_path / "missing") == ": the file with the relay's credentials is not there"
+        assert problem(path) == ": the relay's credentials must be a file"
+    assert problem(tmp_path / "missing") == ": the file with the relay's credentials does not exist"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -29,7 +29,7 @@ def lone(tmp_path: Path) -> Iterator[Both]:
 def test_a_command_whose_connection_is_cut_is_an_error(lone: Both) -> None:
     server, box = lone
     command = Command(("sh", "-c", "echo begun >&2; exec sleep 5"))
-    with pytest.raises(HostError, match="the connection was cut"):
+    with pytest.raises(HostError, match="the connection was lost"):
         box.run(command, on_line=lambda line: server.drop())
     box.wait()
     with pytest.raises(HostError, match="SSH session not active"):

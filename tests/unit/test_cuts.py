@@ -6,7 +6,7 @@ import pytest
 
 from tests.docker.cuts import Cut
 
-TOLD = "tester: the connection was cut\n  → when it is back: mailstack down --host tester\n"
+TOLD = "tester: the connection was lost\n  → when it is reachable: mailstack down --host tester\n"
 
 
 @pytest.mark.parametrize(

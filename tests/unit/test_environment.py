@@ -43,7 +43,7 @@ def test_a_file_of_variables_has_them_as_they_are() -> None:
 
 
 def test_a_value_of_two_lines_fits_no_file_of_variables() -> None:
-    with pytest.raises(InputError, match="LINES has two lines"):
+    with pytest.raises(InputError, match="LINES has several lines"):
         environment.formatted(VALUES, "dotenv")
 
 

@@ -210,7 +210,7 @@ def test_a_known_text_is_explained_and_ends_with_0() -> None:
 def test_an_unknown_text_ends_with_1_and_its_codes_are_told() -> None:
     result = explain("452 4.5.3 Too many recipients")
     assert result.exit_code == 1
-    assert "no failure that is known" in result.output
+    assert "no known failure" in result.output
     assert "too little storage" in result.output and "too many recipients" in result.output
 
 

@@ -254,9 +254,9 @@ def test_a_reader_who_is_slow_has_few_lines_held_for_it_and_leaves_no_thread(mon
 def test_a_host_that_goes_while_its_logs_are_followed_is_told_and_not_waited_for() -> None:
     def cut() -> Iterator[bytes]:
         yield b"2026-01-01T00:00:00.000000000Z a line\n"
-        raise HostError("far: the connection was cut")
+        raise HostError("far: the connection was lost")
 
     lines = following.merged({"postfix": cut()}, lambda: 60.0)
     assert next(lines) == ("postfix", "2026-01-01T00:00:00.000000000Z a line")
-    with pytest.raises(HostError, match="the connection was cut"):
+    with pytest.raises(HostError, match="the connection was lost"):
         next(lines)

@@ -111,7 +111,7 @@ def test_an_engine_that_does_not_answer_for_too_long_is_given_up(
 
 def test_an_error_of_this_machine_is_no_reason_to_wait(guarded: World) -> None:
     def fails() -> None:
-        raise HostError("there is no place on tmpfs")
+        raise HostError("no tmpfs")
 
     with pytest.raises(HostError, match="tmpfs"):
         up_ends(guarded, fails)

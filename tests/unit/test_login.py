@@ -70,6 +70,6 @@ def test_a_host_that_is_silent_while_logging_in_is_given_up_once_for_all_keys_an
     name = f"ssh://somebody@127.0.0.1:{silent}"
     assert (type(caught.value), caught.value.message) == (
         HostError,
-        f"{name}: silent while logging in, and given up after 1 s",
+        f"{name}: no answer while logging in, after 1 s",
     )
     assert f"`ssh {name}`" in caught.value.remedy

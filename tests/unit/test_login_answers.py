@@ -68,7 +68,7 @@ def test_without_a_key_that_will_do_the_password_is_asked_for_where_it_may_help(
     assert isinstance(error, login.Refused) and error.question == ""
     server.password = "right"
     error = refused(server.host)
-    assert "none of your keys will do" in error.message
+    assert "none of your keys was accepted" in error.message
     assert isinstance(error, login.Refused) and error.question == question
     assert "is refused with this password" in refused(server.host, {question: "wrong"}).message
     assert enter(server.host, {question: "right"}) == 1
@@ -85,7 +85,7 @@ def test_the_passphrase_of_an_encrypted_key_is_asked_for(server: Server, ssh: Pa
     (ssh / "config").write_text(f"Host *\n  IdentityFile {own}\n")
     server.keys = {paramiko.Ed25519Key.from_private_key_file(str(own), "right").get_base64()}
     question = f"passphrase of the key for {server.host}"
-    for answers, says in (({}, "the key for it is encrypted"), ({question: "wrong"}, "this is not the passphrase")):
+    for answers, says in (({}, "the key for it is encrypted"), ({question: "wrong"}, "wrong passphrase")):
         error = refused(server.host, answers)
         assert says in error.message
         assert isinstance(error, login.Refused) and error.question == question
@@ -94,7 +94,7 @@ def test_the_passphrase_of_an_encrypted_key_is_asked_for(server: Server, ssh: Pa
 
 def test_a_key_that_is_not_known_is_told_by_its_fingerprint(server: Server, ssh: Path) -> None:
     (ssh / "known_hosts").write_text("")
-    assert f"its key is not known: {login.fingerprint(server.key)}" in refused(server.host).message
+    assert f"its host key is unknown: {login.fingerprint(server.key)}" in refused(server.host).message
 
 
 def test_a_key_that_has_changed_is_told_with_the_one_that_is_known(server: Server, ssh: Path, tmp_path: Path) -> None:
@@ -102,19 +102,19 @@ def test_a_key_that_has_changed_is_told_with_the_one_that_is_known(server: Serve
     (ssh / "known_hosts").write_text(server.known.replace(server.key.get_base64(), other.get_base64()))
     error = refused(server.host)
     shown = (login.fingerprint(other), login.fingerprint(server.key))
-    assert "its key has changed: known is {}, shown was {}".format(*shown) in error.message
+    assert "its host key has changed: known is {}, offered was {}".format(*shown) in error.message
     assert f"ssh-keygen -R '[127.0.0.1]:{server.port}'" in error.remedy or f"[127.0.0.1]:{server.port}" in error.remedy
 
 
 def test_a_connection_that_is_cut_while_logging_in_says_nothing_of_the_keys(server: Server, ssh: Path) -> None:
     server.cuts = True
-    assert "the connection was cut while logging in" in refused(server.host).message
+    assert "the connection was lost while logging in" in refused(server.host).message
 
 
 def test_a_port_at_which_nothing_listens_is_told(server: Server, ssh: Path) -> None:
     port = free_port()
     error = refused(Host("127.0.0.1", "tester", port))
-    assert f"nothing can be reached at 127.0.0.1:{port}: Connection refused" in error.message
+    assert f"cannot connect to 127.0.0.1:{port}: Connection refused" in error.message
 
 
 def test_a_server_of_another_protocol_is_told(server: Server, ssh: Path) -> None:
@@ -127,13 +127,13 @@ def test_a_server_of_another_protocol_is_told(server: Server, ssh: Path) -> None
                 stream.read()
 
         server.start(answer)
-        assert "no SSH with it" in refused(Host("127.0.0.1", "tester", listener.getsockname()[1])).message
+        assert "SSH failed" in refused(Host("127.0.0.1", "tester", listener.getsockname()[1])).message
 
 
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (socket.gaierror(-2, "Name or service not known"), "there is no machine of that name: Name or service"),
+        (socket.gaierror(-2, "Name or service not known"), "the host name cannot be resolved: Name or service"),
         (TimeoutError(), "it does not answer"),
         (OSError(113, "No route to host"), "No route to host"),
     ],
@@ -157,5 +157,5 @@ def test_a_configuration_that_cannot_be_read_is_told(server: Server, ssh: Path, 
 def test_errors_of_the_program_itself_pass_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), login.mapped(Host("box")):
         raise ZeroDivisionError
-    with pytest.raises(HostError, match="box: the connection was cut"), login.mapped(Host("box")):
+    with pytest.raises(HostError, match="box: the connection was lost"), login.mapped(Host("box")):
         raise EOFError

@@ -55,7 +55,7 @@ def test_a_host_on_the_command_line_wins_over_a_context_in_the_environment(home:
 
 def test_a_host_and_a_context_on_one_command_line_are_the_users_mistake(home: Path) -> None:
     code, said = told(home, "version", "--host", NOBODY, "--context", "near")
-    assert (code, said.splitlines()[0]) == (2, "mailstack: --host and --context each say where the lab is")
+    assert (code, said.splitlines()[0]) == (2, "mailstack: --host and --context exclude each other")
     assert "give one of them" in said
 
 

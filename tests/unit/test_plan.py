@@ -65,7 +65,7 @@ UP = Observation(
 
 def steps(seen: Observation, draft: State = STATE, *, log_in: bool = False) -> list[str]:
     """Return a line for each step of an `up`."""
-    made = plan.plan_up(plan.desired(draft, seen), seen, log_in=log_in)
+    made = plan.plan_up(plan.desired_lab(draft, seen), seen, log_in=log_in)
     return [f"{row.step}: {', '.join(row.concerns)} ({row.cause})" for row in made.rows()]
 
 

@@ -133,7 +133,7 @@ def test_what_is_no_id_in_the_queue_is_refused_with_those_that_are(wanted: str) 
     with pytest.raises(InputError) as refused:
         chosen([entry("A"), entry("B", service="sender")], [wanted])
     assert repr(wanted) in refused.value.message
-    assert refused.value.remedy == "there are: A (postfix), B (sender)"
+    assert refused.value.remedy == "queue ids: A (postfix), B (sender)"
 
 
 def test_of_many_ids_some_are_named() -> None:

@@ -134,4 +134,4 @@ def test_a_relay_that_cannot_be_reached_is_told_with_the_reason(relay: MailServe
 
 
 def test_a_sender_without_authorities_connects_to_nothing() -> None:
-    assert str(refused(code=1)) == "the sender has no authorities to trust: cat: no such file"
+    assert str(refused(code=1)) == "the sender has no CA certificates: cat: no such file"

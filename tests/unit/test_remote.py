@@ -75,7 +75,7 @@ def test_an_error_of_the_line_callback_ends_the_command(connection: Both, box: R
 
 
 def test_a_command_that_is_late_is_ended(connection: Both, box: Remote) -> None:
-    with pytest.raises(DeadlinePassed, match=r"`sleep 5` was not done within 0\.2 s"):
+    with pytest.raises(DeadlinePassed, match=r"`sleep 5` did not finish within 0\.2 s"):
         box.run(Command(("sleep", "5")), deadline=Deadline.after(0.2))
     assert connection[0].runs[-1].process.wait(SECONDS) == -15
 
@@ -249,6 +249,6 @@ def test_an_engine_is_reached_by_sudo_over_one_program(connection: Both, box: Re
 
 @pytest.mark.usefixtures("sudo")
 def test_a_bridge_that_cannot_be_run_is_told_with_its_errors(connection: Both, box: Remote, runtime: Path) -> None:
-    with pytest.raises(HostError, match="by sudo cannot be run") as caught:
+    with pytest.raises(HostError, match="by sudo cannot be started") as caught:
         Bridge(box).socket(str(runtime / "not" / "there"), "/nowhere", 0)
     assert caught.value.details

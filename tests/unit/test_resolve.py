@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mailstack.definition import bundled
 from mailstack.engine.compose import Compose
 from mailstack.errors import HostError, LabFileError
 from mailstack.lab import resolve
@@ -35,7 +36,7 @@ def test_a_definition_is_resolved_without_an_engine(ours: World, tmp_path: Path)
     ours.compose.block["domains"]["example.com"] = {"catch_all": "alice@example.com"}
     document = resolve.resolved(ours.tools.engine, NAME, [file])
     assert document["x-mailstack"] == ours.compose.block
-    assert f"-f {resolve.lab_file()} -f {file}" in ours.runner.lines[-1]
+    assert f"-f {bundled.compose_file('lab.yaml')} -f {file}" in ours.runner.lines[-1]
     assert not ours.home.path.exists()
 
 
@@ -82,7 +83,7 @@ def test_a_service_in_a_profile_is_missed(ours: World, tmp_path: Path) -> None:
     document = ours.compose.document(_ENVIRONMENT)
     del document["services"]["sender"]
     with pytest.raises(LabFileError, match=r"services\.sender must stay part of the lab, and out of profiles"):
-        resolve.read_definition(document, [resolve.lab_file(), file])
+        resolve.read_definition(document, [bundled.compose_file("lab.yaml"), file])
 
 
 def test_files_that_cannot_be_read_are_refused_before_compose_runs(ours: World, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_document_without_the_block_is_refused() -> None:
 @pytest.mark.parametrize(
     ("more", "place", "says"),
     [
-        ({"colour": "red"}, "colour", "is not known here; known are mailname, domains"),
+        ({"colour": "red"}, "colour", "is not allowed here; allowed are mailname, domains"),
         ({"domains": None}, "domains", "needs at least one domain"),
         ({"accounts": {}}, "accounts", "needs at least one account"),
         ({"domains": ["a.test"]}, "domains", "should be a mapping, not a list"),
@@ -89,7 +89,7 @@ def test_a_document_without_the_block_is_refused() -> None:
         ({"aliases": {"all@a.test": None}}, "aliases.all@a.test", "should be a list of addresses, not nothing"),
         ({"aliases": {"all@a.test": ["x@a.test", 5]}}, "aliases.all@a.test.1", "should be an address"),
         ({"aliases": {"all@a.test": ["x@a.test", "y@a.test"]}}, "aliases.all@a.test.1", "y@a.test is neither"),
-        ({"limits": {"message_size": "2M", "mailbox_quota": "1M"}}, "limits", "more than a mailbox may hold"),
+        ({"limits": {"message_size": "2M", "mailbox_quota": "1M"}}, "limits", "larger than mailbox_quota"),
         ({"relay": {}}, "relay.host", "should be the name or the IPv4 address"),
         ({"relay": {"host": "a.test", "port": True}}, "relay.port", "not True"),
         ({"settings": {"postfix": {"Soft Bounce": "yes"}}}, "settings.postfix.Soft Bounce", "a Postfix setting"),
@@ -165,8 +165,8 @@ PLACES: dict[str, tuple[Callable[[str], dict[str, Any]], Callable[[str], str]]] 
         *[(f"{c}x", f"cannot begin with {c}") for c in "#-|"],
         *[(local, "should be an address like alice@example.com") for local in ("a:b", "..", ".a", "a.", "a b", "a\nb")],
         ("l" * 65, "has 65 characters before the @; 64 are allowed"),
-        ("gr\xfcn", "has characters beyond ASCII before the @"),
-        ("\u212a", "has characters beyond ASCII before the @"),
+        ("gr\xfcn", "has non-ASCII characters before the @"),
+        ("\u212a", "has non-ASCII characters before the @"),
         ('"a b"', "has a quoted local part"),
     ],
 )

@@ -154,9 +154,9 @@ def test_a_question_is_not_asked_for_ever(join: Join, server: Server, directory:
 @pytest.mark.parametrize(
     ("report", "says"),
     [
-        (b"", "the process that keeps the connection ended"),
-        (b"nonsense\n", "an answer that cannot be read"),
-        (b"{}\n", "the connection was cut as soon as it was there"),
+        (b"", "the daemon that keeps the connection exited"),
+        (b"nonsense\n", "an unreadable answer"),
+        (b"{}\n", "the connection was lost right after it was opened"),
     ],
 )
 def test_a_report_that_is_none_is_an_error(
@@ -177,7 +177,7 @@ def test_a_report_that_is_none_is_an_error(
 
 def test_a_process_that_ends_at_once_is_an_error(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon_client, "Local", lambda: SimpleNamespace(release=lambda command, stdin: None))
-    with pytest.raises(HostError, match="the process that keeps the connection ended"):
+    with pytest.raises(HostError, match="the daemon that keeps the connection exited"):
         join()
 
 
@@ -195,7 +195,7 @@ def test_a_daemon_whose_starter_was_killed_ends(daemons: Daemons, server: Server
 
 def test_a_host_whose_shell_says_nothing_is_an_error(join: Join, server: Server) -> None:
     server.line = "echo This account is closed >&2; exit 1"
-    with pytest.raises(HostError, match="its shell does not say what there is") as caught:
+    with pytest.raises(HostError, match="its shell did not report the expected facts") as caught:
         join()
     assert caught.value.details == "This account is closed"
 
@@ -209,7 +209,7 @@ def test_a_host_without_a_private_directory_is_an_error(join: Join, runtime: Pat
 def test_a_host_whose_shell_waits_is_an_error(join: Join, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tunnel, "_LOOK_SECONDS", 0.2)
     server.line = "exec sleep 5"
-    with pytest.raises(DeadlinePassed, match=r"its shell has not said within 0\.2 s what there is"):
+    with pytest.raises(DeadlinePassed, match=r"its shell did not answer within 0\.2 s"):
         join()
 
 
@@ -230,5 +230,5 @@ def test_a_daemon_ends_with_its_connection_and_leaves_the_directory_to_the_next_
     server.drop()
     daemons.ended()
     assert directory.is_dir() and not (directory / CONTROL).exists() and not (directory / ENGINE).exists()
-    with pytest.raises(HostError, match="the connection was cut"):
+    with pytest.raises(HostError, match="the connection was lost"):
         found.run(Command(("true",)))

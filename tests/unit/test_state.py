@@ -26,7 +26,7 @@ def directory(tmp_path: Path) -> LabDirectory:
 
 @pytest.mark.parametrize("name", ["", "-a", "A", "a_b", "a" * 31, "a/b", "..", "a b", "ä"])
 def test_a_name_that_cannot_be_a_lab_s_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="cannot be called"):
+    with pytest.raises(InputError, match="invalid lab name"):
         check_name(name)
 
 

@@ -58,7 +58,7 @@ def test_an_empty_directory_is_taken_and_one_that_others_share_is_not(tmp_path: 
         shared = tmp_path / f"{mode:o}"
         shared.mkdir()
         shared.chmod(mode)
-        with pytest.raises(HostError, match="is shared with others"):
+        with pytest.raises(HostError, match="is shared with other users"):
             directories.make(shared, Marker(ROOT))
         assert shared.stat().st_mode & 0o7777 == mode and list(shared.iterdir()) == []
 

@@ -77,9 +77,9 @@ def test_the_last_free_ones_are_found_and_then_it_is_said_who_has_them(monkeypat
         SubnetInUse(IPv4Network("198.18.0.0/26"), "the network others_default"),
     ]
     assert set(subnets.choose("key", ["mail", "edge"], others).values()) == {"198.18.0.64/27", "198.18.0.96/27"}
-    with pytest.raises(HostError, match=r"no subnet is free for a network of the lab in 198\.18\.0\.0/25") as caught:
+    with pytest.raises(HostError, match=r"no free subnet for a network of the lab in 198\.18\.0\.0/25") as caught:
         subnets.choose("key", ["mail", "edge", "outside"], others)
-    assert caught.value.details == "198.18.0.0/26 is taken by the network others_default"
+    assert caught.value.details == "198.18.0.0/26 is used by the network others_default"
     assert "mailstack down --stale" in caught.value.remedy and subnets.SETTING in caught.value.remedy
 
 

@@ -177,13 +177,25 @@ def test_a_command_line_of_a_message_names_the_host() -> None:
     ("reason", "target", "says"),
     [
         ("refused", LocalTarget("unix:///a"), "no Docker engine answers at unix:///a"),
-        ("Read timed out", LocalTarget("tcp://a:1"), "the Docker engine at tcp://a:1 takes connections, and does not"),
+        (
+            "Read timed out",
+            LocalTarget("tcp://a:1"),
+            "the Docker engine at tcp://a:1 accepts connections, but does not",
+        ),
         ("connect timeout, timed out", LocalTarget("tcp://a:1"), "no Docker engine answers at tcp://a:1"),
-        ("Permission denied", LocalTarget("unix:///a"), "this user may not use the Docker engine at unix:///a"),
+        (
+            "Permission denied",
+            LocalTarget("unix:///a"),
+            "this user has no permission to use the Docker engine at unix:///a",
+        ),
         ("refused", over_ssh(FakeConnection()), "no Docker engine answers on ssh://tester@box:2222"),
         ("timed out", over_ssh(FakeConnection()), "no Docker engine answers on ssh://tester@box:2222"),
-        ("x", over_ssh(FakeConnection(way="denied")), "tester may not use the Docker engine on ssh://tester@box:2222"),
-        ("Permission denied", over_ssh(FakeConnection()), "tester may not use the Docker engine on ssh"),
+        (
+            "x",
+            over_ssh(FakeConnection(way="denied")),
+            "tester has no permission to use the Docker engine on ssh://tester@box:2222",
+        ),
+        ("Permission denied", over_ssh(FakeConnection()), "tester has no permission to use the Docker engine on ssh"),
     ],
 )
 def test_why_an_engine_gives_no_answer_is_told_as_its_target_has_it(reason: str, target: Target, says: str) -> None:
@@ -194,12 +206,12 @@ def test_once_a_host_has_gone_everything_fails_because_of_that() -> None:
     connection = FakeConnection()
     target, error = over_ssh(connection), EngineError("it failed", details="somehow")
     assert target.root_cause(error) is error
-    connection.gone = HostError("box: the connection was cut", remedy="wait")
+    connection.gone = HostError("box: the connection was lost", remedy="wait")
     cause = target.root_cause(error)
     assert cause is connection.gone and "it failed" in cause.details
     own = InputError("a mistake")
     assert target.root_cause(own) is own
-    with pytest.raises(HostError, match="was cut"):
+    with pytest.raises(HostError, match="was lost"):
         target.look()
     assert LocalTarget().root_cause(error) is error
 

@@ -173,5 +173,5 @@ def test_an_engine_that_takes_connections_and_says_nothing_is_called_that(
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "s"))
         silent.listen()
-        with pytest.raises(EngineError, match="takes connections, and does not answer"):
+        with pytest.raises(EngineError, match="accepts connections, but does not answer"):
             Engine(LocalTarget(f"unix://{tmp_path / 's'}")).version()

@@ -68,7 +68,7 @@ def test_a_lab_that_is_not_to_stay_for_ever_says_when_it_goes(world: World) -> N
     found = world.directory.load()
     assert found and found.expires.isdigit()
     again = world.up(Request(NAME, ttl=60))
-    assert again.notes == ("the lab keeps the expiry it was made with: --ttl counts when a lab is made",)
+    assert again.notes == ("--ttl is ignored: an existing lab keeps its expiry",)
     assert world.directory.load() == found
 
 
@@ -234,9 +234,8 @@ def test_a_port_that_was_lost_makes_a_new_lab_choose_others(
     world.compose.failures = [listening]
     report = world.up()
     assert world.verbs() == ["config", "up", "down", "config", "up"]
-    assert [line for line in world.said if "faster" in line or "elsewhere" in line][
-        1
-    ] == "starting them again, elsewhere"
+    moved = next(line for line in world.said if line.startswith("another process has taken"))
+    assert world.said[world.said.index(moved) :].count("starting the containers again") == 1
     found = world.directory.load()
     assert found and found.stays and found.ports == {name: each.port for name, each in report.endpoints.items()}
     assert world.proved[-1] == found.ports and world.api.all() == WHOLE
@@ -246,7 +245,7 @@ def test_a_port_that_is_lost_each_time_is_named_and_nothing_is_left(
     world: World, listening: Callable[[dict[str, Any]], str]
 ) -> None:
     world.compose.failures = [listening] * 4
-    with pytest.raises(HostError, match=r"could not be started; 127\.0\.0\.1:\d+ is taken$"):
+    with pytest.raises(HostError, match=r"could not be started; 127\.0\.0\.1:\d+ is in use$"):
         world.up()
     assert world.verbs().count("up") == 3
     assert (world.api.all(), world.home.path.exists()) == (set(), False)
@@ -256,7 +255,7 @@ def test_a_lab_that_is_up_keeps_its_ports(standing: World, listening: Callable[[
     standing.api.containers_[f"{PROJECT}-dovecot-1"].state = "exited"
     before = standing.directory.load()
     standing.compose.failures = [listening]
-    with pytest.raises(HostError, match=r"dovecot ended with code 1; 127\.0\.0\.1:\d+ is taken$") as caught:
+    with pytest.raises(HostError, match=r"dovecot exited with code 1; 127\.0\.0\.1:\d+ is in use$") as caught:
         standing.up()
     assert "a new lab chooses others" in caught.value.remedy
     assert standing.directory.load() == before
@@ -277,7 +276,7 @@ def test_a_subnet_that_the_engine_refuses_makes_a_new_lab_choose_another(world: 
     found = world.directory.load()
     assert found and found.subnets["mail"] not in refused
     assert world.api.networks_[f"{PROJECT}_mail"].subnet == found.subnets["mail"]
-    assert f"somebody else was faster at {refused[0]}" in world.said
+    assert f"another process has taken {refused[0]}" in world.said
 
 
 # ── engines ────────────────────────────────────────────────────────────────────────────────────────────────────────

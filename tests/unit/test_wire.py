@@ -70,7 +70,7 @@ def test_an_error_crosses_whole(kind: type[MailstackError]) -> None:
 
 def test_a_foreign_error_crosses_with_its_name() -> None:
     found = wire.error_of(wire.error_document(KeyError("x")))
-    assert (type(found), found.message) == (HostError, "the process that keeps the connection failed: KeyError: 'x'")
+    assert (type(found), found.message) == (HostError, "the daemon that keeps the connection failed: KeyError: 'x'")
 
 
 # ── the command's side ───────────────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +118,7 @@ def over(tmp_path: Path) -> Iterator[Serve]:
 def test_a_process_that_is_killed_in_the_middle_of_its_answer_is_a_connection_that_was_cut(
     over: Serve, answer: bytes
 ) -> None:
-    with pytest.raises(HostError, match="box: the connection was cut"):
+    with pytest.raises(HostError, match="box: the connection was lost"):
         over(answer).run(Command(("true",)))
 
 
@@ -139,7 +139,7 @@ def test_a_process_that_is_killed_in_the_middle_of_its_answer_is_a_connection_th
 )
 @pytest.mark.sockets
 def test_an_answer_that_is_none_is_told_as_that(over: Serve, answer: bytes) -> None:
-    with pytest.raises(HostError, match=r"box: .* an answer that cannot be read"):
+    with pytest.raises(HostError, match=r"box: .* an unreadable answer"):
         over(answer).run(Command(("true",)), on_line=print)
 
 
@@ -160,7 +160,7 @@ def test_a_process_that_does_not_answer_is_not_waited_for_beyond_the_deadline(
     begun, silent = time.monotonic(), over(None)
     with pytest.raises(DeadlinePassed):
         silent.run(Command(("true",)), deadline=Deadline.after(0.1))
-    with pytest.raises(HostError, match="box: the process that keeps the connection does not answer"):
+    with pytest.raises(HostError, match="box: the daemon that keeps the connection does not answer"):
         silent.forward([1])
     assert time.monotonic() - begun < 5
 
@@ -248,5 +248,5 @@ def test_half_a_question_is_none(question: bytes) -> None:
 def test_a_question_of_another_shape_is_answered_with_an_error(question: object) -> None:
     still = Still()
     found = wire.error_of(json.loads(ask(still, json.dumps(question).encode() + b"\nabc")))
-    assert "the process that keeps the connection failed: ProtocolError" in found.message
+    assert "the daemon that keeps the connection failed: ProtocolError" in found.message
     assert still.ran == []

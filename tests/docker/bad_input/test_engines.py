@@ -112,7 +112,7 @@ def test_a_port_that_is_taken_is_named(service: str, wrong: Callable[..., Outcom
         network = "    networks: {edge: {}}\n" if service == "sender" else ""
         overlay.write_text(f"services:\n  {service}:\n    ports: ['127.0.0.1:{port}:25']\n{network}")
         outcome = wrong(*UP, "-f", str(overlay), code=3)
-    assert f"127.0.0.1:{port} is taken" in outcome.messages[0]
+    assert f"127.0.0.1:{port} is in use" in outcome.messages[0]
 
 
 REFUSED = [

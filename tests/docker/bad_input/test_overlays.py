@@ -48,10 +48,10 @@ def test_a_mistake_in_an_overlay_is_told_with_its_line_and_column(
             "x-mailstack:\n  mailname: example.net\n".encode("utf-16"), "2:3", "not one of the lab's", id="UTF-16"
         ),
         pytest.param(
-            b"\xef\xbb\xbfx-mailstack:\n  colour: red\n", "2:3", "colour: is not known here", id="a byte order mark"
+            b"\xef\xbb\xbfx-mailstack:\n  colour: red\n", "2:3", "colour: is not allowed here", id="a byte order mark"
         ),
-        pytest.param(b"x-mailstack:\r\n  colour: red\r\n", "2:3", "colour: is not known here", id="lines of Windows"),
-        pytest.param(b"x-mailstack:\r  colour: red\r", "2:3", "colour: is not known here", id="lines of an old Mac"),
+        pytest.param(b"x-mailstack:\r\n  colour: red\r\n", "2:3", "colour: is not allowed here", id="lines of Windows"),
+        pytest.param(b"x-mailstack:\r  colour: red\r", "2:3", "colour: is not allowed here", id="lines of an old Mac"),
         pytest.param(b"x-mailstack: " + b"[" * 5000, "1:1", "nested too deeply", id="5000 brackets"),
         pytest.param(
             b"x-mailstack:\n  limits: {message_size: " + b"9" * 5000 + b"}\n",

@@ -37,12 +37,14 @@ SECRET = "hunter2-hunter2"  # stands in most of the files, and in no message
 GOOD = f"me:{SECRET}\n".encode()
 
 CREDENTIALS = [
-    pytest.param(lambda path: None, ": the file with the relay's credentials is not there", id="missing"),
-    pytest.param(lambda path: path.symlink_to("x"), ": the file with the relay's credentials is not there", id="link"),
+    pytest.param(lambda path: None, ": the file with the relay's credentials does not exist", id="missing"),
+    pytest.param(
+        lambda path: path.symlink_to("x"), ": the file with the relay's credentials does not exist", id="link"
+    ),
     pytest.param(lambda path: path.symlink_to(path), "cannot be read: Too many levels", id="a link to itself"),
-    pytest.param(lambda path: path.mkdir(mode=0o700), "should be a file", id="a directory"),
-    pytest.param(lambda path: os.mkfifo(path, 0o600), "should be a file", id="a pipe"),
-    pytest.param(lambda path: path.symlink_to("/dev/null"), "should be a file", id="a device"),
+    pytest.param(lambda path: path.mkdir(mode=0o700), "must be a file", id="a directory"),
+    pytest.param(lambda path: os.mkfifo(path, 0o600), "must be a file", id="a pipe"),
+    pytest.param(lambda path: path.symlink_to("/dev/null"), "must be a file", id="a device"),
     pytest.param(_write(b""), "is empty", id="empty"),
     pytest.param(_write(b"\n"), "is empty", id="an empty line"),
     pytest.param(_write(b" \t\n\n  \n"), "is empty", id="blank lines"),
@@ -106,11 +108,11 @@ def test_credentials_of_another_user_are_refused(traces: Traces, tmp_path: Path)
     ("prepare", "says"),
     [
         pytest.param(lambda path: None, "is not there", id="missing"),
-        pytest.param(lambda path: path.mkdir(), "should be a file", id="a directory"),
-        pytest.param(os.mkfifo, "should be a file", id="a pipe"),
-        pytest.param(_write(b""), "there is no certificate in it", id="empty"),
-        pytest.param(_write(b"not a certificate\n"), "there is no certificate in it", id="text"),
-        pytest.param(_write(b"\xff\xfe\0"), "there is no certificate in it", id="binary"),
+        pytest.param(lambda path: path.mkdir(), "must be a file", id="a directory"),
+        pytest.param(os.mkfifo, "must be a file", id="a pipe"),
+        pytest.param(_write(b""), "contains no certificate", id="empty"),
+        pytest.param(_write(b"not a certificate\n"), "contains no certificate", id="text"),
+        pytest.param(_write(b"\xff\xfe\0"), "contains no certificate", id="binary"),
         pytest.param(
             _write(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "", id="a broken certificate"
         ),
