@@ -47,7 +47,7 @@ class Unfinished:
 
     def sentence(self) -> str:
         """Return what was interrupted, and when."""
-        what = f"`mailstack {self.command}`"
+        what = f"“{self.command}”"
         if not self.servers:
             named = ", ".join(self.accounts[:3]) + (", …" if len(self.accounts) > 3 else "")
             what = f"a change of accounts ({named})" if named else "a change of accounts"

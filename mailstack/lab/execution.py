@@ -200,13 +200,13 @@ class Execution:
                 quick = not new and not edited and not self.starts.any()
                 self._begin_proof(min(_REPAIR_SECONDS, self._patience) if quick else self._patience)
             self._verified = self._proven(edited)
-        except (CheckFailed, DeadlinePassed) as error:
+        except (CheckFailed, DeadlinePassed):
             if new or edited or requirements.disk_is_full(self._tools.engine):
                 raise
-            self._tools.progress(f"creating the containers anew: {error.message}")
+            self._tools.progress("the lab does not answer as it should: creating its containers anew")
             self.proof.cancel()
             services = tuple(self.desired.document["services"])
-            self._startup.run(ComposeUp(error.message, services, anew=True), self.proof.cancel)
+            self._startup.run(ComposeUp("the lab did not answer as it should", services, anew=True), self.proof.cancel)
             self._begin_proof(self._patience)
             self._verified = self._proven({})
         self._stopwatch.done("ready")
@@ -223,7 +223,7 @@ class Execution:
             except (CheckFailed, DeadlinePassed) as error:
                 if self.desired.lab.name(Role.SENDER) not in edited:
                     raise
-                self.notes.append(f"not proven: {error.message}")
+                self.notes.append(f"not proven: {error.whole()}")
                 return submitted
 
     def _undo_changes(self, step: UndoChanges) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,12 @@ class FakeEngine(Engine):
         self._answers()
         found = [state for state in self.states.get(project, []) if name in ("", state.name)]
         return [state for state in found if role is None or (state.role and state.role.is_a(role))]
+
+    def execute(
+        self, container: str, argv: Sequence[str], *, user: str = "", input: bytes | Iterable[bytes] | None = None
+    ) -> Result:
+        self._answers()
+        return Result(0, "", "")
 
     def logs(self, container: str, **_: Any) -> str:
         self._answers()

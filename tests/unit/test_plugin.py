@@ -20,6 +20,7 @@ from mailstack.lab import tools
 from mailstack.lab.up import Request
 from mailstack.model import Result
 from mailstack.testing import run_lab
+from tests.unit.fake_engine import MemoryApi
 from tests.unit.fakes import OK
 from tests.unit.mail_server import serving
 from tests.unit.world import NAME, WHOLE, World
@@ -75,12 +76,12 @@ def containers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             stack.callback(near.close)
             return near
 
-        def execute(engine: Engine, container: str, argv: Sequence[str], **_: object) -> Result:
+        def execute(api: MemoryApi, container: str, argv: Sequence[str], **_: object) -> Result:
             ran.append(" ".join(argv))
             return OK
 
         monkeypatch.setattr(Engine, "stream", stream)
-        monkeypatch.setattr(Engine, "execute", execute)
+        monkeypatch.setattr(MemoryApi, "execute", execute)
         yield ran
 
 
