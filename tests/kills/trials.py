@@ -21,7 +21,7 @@ from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run, until
 from tests.docker.suites import PLUGIN
 from tests.kills import state
 
-LAB = "matrix"
+LAB = f"matrix-{secrets.token_hex(3)}"  # another run may be at work on the same engine
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COMMANDS = (
     *("up new", "up", "up -f", "up -f back", "down", "account add", "account remove", "secrets rotate"),
