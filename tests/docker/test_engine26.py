@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +11,13 @@ from pathlib import Path
 import pytest
 
 from mailstack import state
-from mailstack.definition import bundled
-from mailstack.images import base, build
-from mailstack.model import SERVICES
-from mailstack.runner.local import Local
 from tests import engines
 from tests.docker import nested
 from tests.docker.bad import run
 from tests.docker.conftest import Labs
 from tests.docker.hostile_places import snapshot
+from tests.docker.nested.installed import installed
+from tests.kills.engine import engine_trials
 
 pytestmark = [pytest.mark.docker, pytest.mark.engine26]
 
@@ -28,24 +27,7 @@ def machine(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ne
     """Yield a machine with the wheel of this checkout, and the images of the host."""
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
-    dist = tmp_path_factory.mktemp("dist")
-    nested.wheels(dist)
-    base.ensure_base(engines.here(), Local(), lambda _: None)
-    nested.build()
-    with labs.one("for-nested"):  # the images are there after that
-        pass
-    with nested.machine(state.owner(), dist) as made:
-        tag = build.content_tag(bundled.stack())
-        made.load([f"mailstack/{service}:{tag}" for service in SERVICES])
-        made.run(
-            "/opt/mailstack/bin/pip",
-            "install",
-            "--quiet",
-            "--no-index",
-            "--find-links",
-            str(dist),
-            "mailstack[compose]",
-        )
+    with installed(labs, tmp_path_factory.mktemp("dist")) as made:
         yield made
 
 
@@ -60,6 +42,14 @@ def test_a_lab_comes_up_passes_every_check_and_goes_on_engine_26(machine: nested
     assert machine.engine.containers.list(all=True) == []
     assert machine.engine.volumes.list() == []
     assert {network.name for network in machine.engine.networks.list()} == {"bridge", "host", "none"}
+
+
+def test_an_engine_that_is_killed_under_up_or_down_leaves_nothing_that_the_next_command_does_not_heal(
+    machine: nested.Machine,
+) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    assert [str(trial) for trial in engine_trials(machine, 3, seed) if trial.wrong] == []
 
 
 def test_a_command_on_one_engine_neither_sees_nor_touches_the_labs_on_another(

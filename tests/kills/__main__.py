@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
-from tests.kills.trials import trials
+from tests.docker.conftest import own
+from tests.docker.nested.installed import installed
+from tests.kills.engine import EngineTrial, engine_trials
+from tests.kills.trials import Trial, trials
 
 
 def main() -> int:
@@ -15,15 +21,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kills", description="Kill commands at random moments.")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="the same seed makes the same trials")
     parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--engine", type=int, default=0, help="so many more, by killing a nested engine")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
-    done = []
-    for trial in trials(given.trials, given.seed):
+    done: list[Trial | EngineTrial] = []
+    for trial in _every(given.trials, given.engine, given.seed):
         done.append(trial)
         print(trial, flush=True)
     bad = Counter(trial.command for trial in done if trial.wrong)
     print(f"{len(done)} trials, {bad.total()} bad{': ' if bad else ''}{dict(bad) if bad else ''}")
     return 1 if bad else 0
+
+
+def _every(count: int, engine: int, seed: int) -> Iterator[Trial | EngineTrial]:
+    yield from trials(count, seed)
+    if engine:
+        with own() as labs, tempfile.TemporaryDirectory(prefix="wheels-") as dist:
+            with installed(labs, Path(dist)) as machine:
+                yield from engine_trials(machine, engine, seed)
 
 
 if __name__ == "__main__":
