@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
 import tempfile
@@ -33,12 +34,17 @@ def main() -> int:
     return 1 if bad else 0
 
 
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="wheels-") as directory:
+        yield Path(directory)
+
+
 def _every(count: int, engine: int, seed: int) -> Iterator[Trial | EngineTrial]:
     yield from trials(count, seed)
     if engine:
-        with own() as labs, tempfile.TemporaryDirectory(prefix="wheels-") as dist:
-            with installed(labs, Path(dist)) as machine:
-                yield from engine_trials(machine, engine, seed)
+        with own() as labs, _directory() as dist, installed(labs, dist) as machine:
+            yield from engine_trials(machine, engine, seed)
 
 
 if __name__ == "__main__":
