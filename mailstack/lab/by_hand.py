@@ -6,9 +6,9 @@ Such changes are deliberate. They hold until the container is created or started
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from mailstack.engine.engine import Engine
-from mailstack.engine.inventory import RUNNING
 from mailstack.errors import EngineError
 from mailstack.model import ServiceState
 from mailstack.roles import Role
@@ -23,16 +23,17 @@ _FIND = (
 
 def edited(engine: Engine, services: list[ServiceState]) -> dict[str, list[str]]:
     """Return service → files changed by hand, for each MTA that runs and has some."""
-    found = {}
-    for service in services:
-        if service.state == RUNNING and service.role and service.role.is_a(Role.MTA):
-            try:
-                result = engine.execute(service.container, ["sh", "-c", _FIND])
-            except EngineError:  # it ends at this moment
-                continue
-            if files := result.stdout.split("\n")[:-1]:
-                found[service.name] = files
-    return found
+    mtas = [service for service in services if service.runs and service.role and service.role.is_a(Role.MTA)]
+
+    def files(service: ServiceState) -> list[str]:
+        try:
+            return engine.execute(service.container, ["sh", "-c", _FIND]).stdout.split("\n")[:-1]
+        except EngineError:  # it ends at this moment
+            return []
+
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip((service.name for service in mtas), pool.map(files, mtas), strict=True))
+    return {name: paths for name, paths in found.items() if paths}
 
 
 def described(changed: Mapping[str, list[str]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from mailstack.host import requirements
 from mailstack.lab.changes import PROOF, PROOF_MARK, changing
 from mailstack.lab.running import RunningLab
 from mailstack.lab.service_events import EndedServices, Starts
@@ -57,13 +58,16 @@ class Proof:
             for name in lab.defined.names(role):
                 starts.wait(name)
 
+        def in_vain() -> bool:
+            return ended.any() or requirements.disk_is_full(self._tools.engine)
+
         def relayed() -> tuple[str, float] | None:
             if not lab.defined.relay:
-                return self._tools.relayed(lab, countdown, ended.any, started)
+                return self._tools.relayed(lab, countdown, in_vain, started)
             readiness.sender(lab, countdown, started)  # to a relay host outside only the log-in is tried
             return None
 
-        submitted = self._pool.submit(self._tools.transaction, lab, countdown, ended.any, started)
+        submitted = self._pool.submit(self._tools.transaction, lab, countdown, in_vain, started)
         self._futures = submitted, self._pool.submit(relayed)
 
     @property

@@ -17,6 +17,8 @@ from mailstack.roles import Role
 
 SUBJECT = "mailstack: is this lab ready?"
 
+_CHECK_SECONDS = 1.0  # how often a wait asks whether it is in vain
+
 
 def transaction(
     lab: RunningLab,
@@ -49,16 +51,7 @@ def transaction(
     started(Role.STORE)
     # Dovecot comes before Postfix: an smtpd(8) without SASL server may exit, and master(8) starts none for a minute.
     _await_greeting(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
-    # In parallel: the first answer and the first log-in of a server take some 10 ms each.
-    with ThreadPoolExecutor(1) as pool:
-        submitted = pool.submit(submit)
-        with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
-            started_at = submitted.result()
-            arrival = imap.wait_for(box, message_id, deadline)
-            milliseconds = (time.monotonic() - started_at) * 1000
-            if arrival.uid:
-                box.delete([arrival.uid])
-    return message_id, milliseconds
+    return message_id, _deliver(lab, recipient, message_id, submit, deadline, dead)
 
 
 def relayed(
@@ -77,22 +70,52 @@ def relayed(
     _await_greeting(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
     # Its first attempt must not meet a provider that does not listen yet: Postfix would wait minutes before the next.
     _await_greeting(lab, "submission", b"QUIT\r\n", deadline, dead)
-    begun = time.monotonic()
-    argv = ["sendmail", "-i", "-f", student, "--", recipient]
-    result = lab.engine.execute(container, argv, user=STUDENT, input=message.as_bytes())
-    if result.code != 0:
-        raise CheckFailed(f"sendmail on the sender failed: {result.stderr.strip() or f'code {result.code}'}")
+
+    def submit() -> float:
+        started_at = time.monotonic()
+        argv = ["sendmail", "-i", "-f", student, "--", recipient]
+        result = lab.engine.execute(container, argv, user=STUDENT, input=message.as_bytes())
+        if result.code != 0:
+            raise CheckFailed(f"sendmail on the sender failed: {result.stderr.strip() or f'code {result.code}'}")
+        return started_at
+
+    try:
+        return message_id, _deliver(lab, recipient, message_id, submit, deadline, dead)
+    except DeadlinePassed:
+        text = f"a mail from the sender by its relay host did not arrive within {deadline.seconds:g} s"
+        raise DeadlinePassed(text) from None
+
+
+def _deliver(
+    lab: RunningLab,
+    recipient: str,
+    message_id: str,
+    submit: Callable[[], float],
+    deadline: Deadline,
+    dead: Callable[[], bool],
+) -> float:
+    """Submit a mail, read it from its mailbox and delete it; return the milliseconds. `submit` returns its start."""
     context = trust.tls_context(lab.ca_file)
-    with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
-        try:
-            found = imap.wait_for(box, message_id, deadline)
-        except DeadlinePassed:
-            seconds = f"{deadline.seconds:g} s"
-            raise DeadlinePassed(f"a mail from the sender by its relay host did not arrive within {seconds}") from None
-        milliseconds = (time.monotonic() - begun) * 1000
-        if found.uid:
-            box.delete([found.uid])
-    return message_id, milliseconds
+    # In parallel: the first answer and the first log-in of a server take some 10 ms each.
+    with ThreadPoolExecutor(1) as pool:
+        submitted = pool.submit(submit)
+        with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
+            started_at = submitted.result()
+            while True:
+                try:
+                    arrival = imap.wait_for(box, message_id, Deadline.after(min(_CHECK_SECONDS, deadline.remaining())))
+                    break
+                except DeadlinePassed:
+                    if dead():
+                        raise CheckFailed(f"lab “{lab.name}” did not come up") from None
+                    if deadline.passed():
+                        raise DeadlinePassed(
+                            f"the mail {message_id} was not in the mailbox after {deadline.seconds:g} s"
+                        ) from None
+            milliseconds = (time.monotonic() - started_at) * 1000
+            if arrival.uid:
+                box.delete([arrival.uid])
+    return milliseconds
 
 
 def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] = lambda role: None) -> str:

@@ -53,8 +53,17 @@ def nothing_is_left(lab: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
-def test_a_run_that_is_killed_leaves_nothing(pytester: pytest.Pytester, workers: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("workers", "before"),
+    [
+        ([], []),
+        (["-n", "2"], []),
+        # As by a script's `&`, nohup(1) or cron(8): execnet ends workers by SIGINT.
+        (["-n", "2"], ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]),
+    ],
+    ids=["alone", "workers", "workers, with SIGINT ignored"],
+)
+def test_a_run_that_is_killed_leaves_nothing(pytester: pytest.Pytester, workers: list[str], before: list[str]) -> None:
     pytester.makepyfile(
         """
         import pathlib, threading, pytest
@@ -66,7 +75,7 @@ def test_a_run_that_is_killed_leaves_nothing(pytester: pytest.Pytester, workers:
             threading.Event().wait()
         """
     )
-    words = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", *workers]
+    words = [*before, sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", *workers]
     process = subprocess.Popen(words, cwd=pytester.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         ready, deadline = pytester.path / "ready", Deadline.after(60)

@@ -49,6 +49,12 @@ def test_a_full_disk_is_told() -> None:
             assert "another process" not in said
             assert left(small) == []
         mailstack(small, "up", "-n", "full")
+        with filled(small, "/var/lib/docker"):
+            started_at = time.monotonic()
+            said = mailstack(small, "up", "-n", "full", code=1).stderr
+            assert "the disk is full: /var/lib/docker on tester\n" in said
+            assert time.monotonic() - started_at < 20  # not the patience of a proof; here over SSH, and beside others
+        mailstack(small, "up", "-n", "full")
         mailstack(small, "down", "-n", "full")
         assert left(small) == []
 
