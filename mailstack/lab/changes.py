@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack.errors import HostError
+from mailstack.storage import directories, refusals
 
 ACCOUNTS = "accounts"  # the command of a change that concerns only the accounts it names
 PROOF = "proof"  # that of mails that prove a lab: they are in mailboxes until they have been read
@@ -70,6 +71,8 @@ class Change:
             return
         # Lock the file before it gets its final name: another process would take an unlocked one for interrupted.
         coming = self._path.with_suffix(_COMING)
+        if self._directory.is_symlink():
+            raise refusals.not_ours(self._directory)
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)  # no parents: a removed lab stays removed
             self._fd = os.open(coming, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -119,28 +122,24 @@ def changing(lab: Path, command: str, mark: str = "") -> Iterator[Change]:
 def unfinished(lab: Path, *, proofs: bool = True) -> list[Unfinished]:
     """Return the changes of a lab that were interrupted, the oldest first; optionally without mere proofs."""
     found = []
-    for path in (lab / _DIRECTORY).glob("*"):
-        if path.suffix == _COMING:
-            continue  # nothing had been changed yet
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+    directory = lab / _DIRECTORY
+    # Whatever else is in a user's directory is none of ours. Nothing had been changed for a file that was `coming`.
+    for path in () if directory.is_symlink() else directory.glob("[0-9a-f]" * 16):
+        with contextlib.suppress(OSError), open(directories.open_file(path, os.O_RDONLY), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two readers do not take each other for the writer
             # The last line may be cut off. Nothing had been changed for it.
-            found.append(_read(path, file.read().decode(errors="replace").split("\n")[:-1]))
+            if change := _read(path, file.read().decode(errors="replace").split("\n")[:-1]):
+                found.append(change)
     return sorted((each for each in found if proofs or each.command != PROOF), key=lambda each: each.since)
 
 
-def _read(path: Path, lines: Sequence[str]) -> Unfinished:
-    head: dict[str, object] = {}
-    with contextlib.suppress(ValueError, IndexError, TypeError):
-        head = dict(json.loads(lines[0]))
-    since = head.get("since")
-    return Unfinished(
-        path,
-        str(head.get("command", "a command")),
-        since if isinstance(since, float) else 0.0,
-        str(head.get("mark", "")),
-        tuple(line for line in lines[1:] if line),
-    )
+def _read(path: Path, lines: Sequence[str]) -> Unfinished | None:
+    """Return the change that a file describes, or None for any other file."""
+    try:
+        head = json.loads(lines[0])
+        return Unfinished(path, str(head["command"]), float(head["since"]), str(head["mark"]), tuple(lines[1:]))
+    except (ValueError, IndexError, TypeError, KeyError):
+        return None
 
 
 def strike_out(changes: Sequence[Unfinished]) -> None:

@@ -17,7 +17,7 @@ from mailstack.state import Home, LabDirectory
 from mailstack.storage import directories
 from mailstack.target.target import Target
 
-_WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "files", "lab.json")
+_WRITTEN = ("credentials", "world.yaml", "subnets.yaml", "guests", "changes", "files", "lab.json")
 
 
 def find(target: Target, inventory: Inventory, directory: LabDirectory) -> list[Path]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 from mailstack.config import files
 from mailstack.engine import compose
-from mailstack.errors import CheckFailed, DeadlinePassed
-from mailstack.host import requirements
 from mailstack.lab import by_hand, claims, healing, plan
 from mailstack.lab.observation import Observation
 from mailstack.lab.plan import Desired
 from mailstack.lab.proof import Proof, Verified
+from mailstack.lab.proving import Proving
 from mailstack.lab.request import RelayFiles
 from mailstack.lab.running import RunningLab
 from mailstack.lab.service_events import Starts
@@ -78,18 +76,15 @@ class Execution:
         stopwatch: Stopwatch,
     ) -> None:
         self.starts = Starts(compose.project_name(directory.name))
-        self.proof = Proof(tools, directory, pool)
         self.touched = False  # whether a container may differ from what it was before
-        self.notes: list[str] = []
         self._tools = tools
         self._directory = directory
         self._relay_files = relay_files
         self._pool = pool
-        self._patience = patience
         self._seen = seen
-        self._edited: Future[dict[str, list[str]]] | None = None  # files changed by hand; see `by_hand`
         self._stopwatch = stopwatch
         self._startup = Startup(tools, directory, desired, seen, self.starts)
+        self.proving = Proving(self._startup, Proof(tools, directory, pool), new=seen.state is None, patience=patience)
         self._name_claim: Future[str] | None = None
         self._warm: Future[None] | None = None
         self._verified: Verified | None = None
@@ -108,7 +103,7 @@ class Execution:
                     self._before_compose()
                     if any(each.beside for each in proofs):
                         # No older server answers at the lab's ports: begin the proof while Compose runs.
-                        self._begin_proof(self._patience)
+                        self.proving.begin()
                 self._perform(step)
         finally:
             self.starts.finish()
@@ -163,8 +158,9 @@ class Execution:
             self._tools.engine.remove(f"container {container}")
 
     def _compose_up(self, step: ComposeUp) -> None:
-        self.touched = True
-        self._startup.run(step, self.proof.cancel)
+        before, self.touched = self.touched, True
+        self._startup.run(step, self.proving.cancel)
+        self.touched = before or self.starts.any()
 
     def _settle_name(self) -> None:
         """Wait for the claim of the lab's name. Raises InputError when another owner has claimed it meanwhile."""
@@ -177,7 +173,7 @@ class Execution:
         self._tools.progress("starting the containers")
         self._warm = self._pool.submit(_warm_up)
         if self._seen.state:
-            self._edited = self._pool.submit(lambda: by_hand.edited(self._tools.engine, self._lab().services()))
+            self.proving.edited = self._pool.submit(lambda: by_hand.edited(self._tools.engine, self._lab().services()))
 
     def _restart(self, step: Restart) -> None:
         self._tools.progress(f"starting {', '.join(step.names)} again with the changed definition")
@@ -189,42 +185,8 @@ class Execution:
         self._stopwatch.done("compose")
         if self._warm:
             self._warm.result()
-        self._tools.progress("sending the mails that prove it")
-        edited = self._edited.result() if self._edited else {}
-        if edited:
-            reset = self._tools.target.line("up", "--reset", lab=self.desired.state.lab)
-            self.notes.append(f"changed by hand, and kept: {by_hand.described(edited)}; `{reset}` undoes it")
-        new = self._seen.state is None
-        try:
-            if not self.proof.is_running:
-                quick = not new and not edited and not self.starts.any()
-                self._begin_proof(min(_REPAIR_SECONDS, self._patience) if quick else self._patience)
-            self._verified = self._proven(edited)
-        except (CheckFailed, DeadlinePassed):
-            if new or edited or requirements.disk_is_full(self._tools.engine):
-                raise
-            self._tools.progress("the lab does not answer as it should: creating its containers anew")
-            self.proof.cancel()
-            services = tuple(self.desired.document["services"])
-            self._startup.run(ComposeUp("the lab did not answer as it should", services, anew=True), self.proof.cancel)
-            self._begin_proof(self._patience)
-            self._verified = self._proven({})
+        self._verified = self.proving.prove(self._lab())
         self._stopwatch.done("ready")
-
-    def _begin_proof(self, patience: float) -> None:
-        self.proof.begin(self.desired.state, self.starts, self._startup.ended_services, patience)
-
-    def _proven(self, edited: Mapping[str, list[str]]) -> Verified:
-        """Return the mails of the proof. The one from a sender that was changed by hand need not arrive."""
-        with self._with_logs():
-            submitted = self.proof.submitted()
-            try:
-                return replace(submitted, relayed=self.proof.relayed())
-            except (CheckFailed, DeadlinePassed) as error:
-                if self.desired.lab.name(Role.SENDER) not in edited:
-                    raise
-                self.notes.append(f"not proven: {error.whole()}")
-                return submitted
 
     def _undo_changes(self, step: UndoChanges) -> None:
         addresses = healing.accounts_of(self._lab(), self._seen.unfinished)
@@ -241,22 +203,10 @@ class Execution:
         assert relay
         assert self._relay_files.credentials
         self._tools.progress(f"logging in to {relay.host}:{relay.port}")
-        with self._with_logs():
+        with self.proving.with_logs():
             sender = self._lab().one(Role.SENDER).container
             relay_login.log_in(self._tools.engine, sender, relay, self._relay_files.credentials)
         self._stopwatch.done("ready")
-
-    @contextlib.contextmanager
-    def _with_logs(self) -> Iterator[None]:
-        """Add the servers' logs to an error, without secrets: an outside relay may have repeated one."""
-        try:
-            yield
-        except (CheckFailed, DeadlinePassed) as error:
-            clean = files.blotter(self._directory.files).clean
-            error.message = clean(error.message) + self._startup.ended_services.summary()
-            logs = self._startup.ended_services.logs() or self._startup.ended_services.all_logs()
-            error.details = clean("\n".join(filter(None, (error.details, logs))))
-            raise
 
 
 def _warm_up() -> None:

@@ -34,19 +34,17 @@ class Startup:
         self, tools: Tools, directory: LabDirectory, desired: Desired, seen: Observation, starts: Starts
     ) -> None:
         self.desired = desired
-        self._tools = tools
-        self._directory = directory
+        self.tools = tools
+        self.directory = directory
         self._new = seen.state is None
         self.ended_services = EndedServices(tools.engine, directory.name)
-        self._starts = starts
+        self.starts = starts
         self._built = False
 
     @property
     def compose(self) -> compose.Compose:
         """Compose for the lab with its present ports and subnets."""
-        return project(
-            self._tools.target, self._tools.runner, self.desired.state, self._directory, self.desired.document
-        )
+        return project(self.tools.target, self.tools.runner, self.desired.state, self.directory, self.desired.document)
 
     def run(self, step: ComposeUp, on_failure: Callable[[], None]) -> None:
         """Start the containers; call `on_failure` each time Compose fails. Raises HostError."""
@@ -56,7 +54,7 @@ class Startup:
             on_failure()
             desired = self.desired
             reason = observe_failure(
-                self._tools,
+                self.tools,
                 desired.state,
                 desired.document,
                 new=self._new and moves < claims.CLAIMS,
@@ -69,11 +67,11 @@ class Startup:
                 match each:
                     case BuildImages():
                         self.build(each)
-                        self._tools.progress("starting the containers")
+                        self.tools.progress("starting the containers")
                     case Move():
                         moves += 1
                         self._move(each)
-                        self._tools.progress("starting the containers again")
+                        self.tools.progress("starting the containers again")
                     case ComposeUp():
                         result = self._up(each)
         if result.code != 0:
@@ -82,38 +80,38 @@ class Startup:
     def build(self, step: BuildImages) -> None:
         """Build the images or send them, so that the engine has them. Raises HostError."""
         self._built = True
-        tools = self._tools
+        tools = self.tools
         images.ensure_images(
             tools.engine, tools.runner, self.compose.build(), step.names, tools.progress, own_engine=tools.own_engine
         )
 
     def _up(self, step: ComposeUp, *, report_starts: bool = False) -> Result:
-        return self._tools.runner.run(
+        return self.tools.runner.run(
             self.compose.up(anew=step.anew),
             deadline=Deadline.after(UP_SECONDS),
-            on_line=self._starts.on_line if report_starts else None,
+            on_line=self.starts.on_line if report_starts else None,
         )
 
     def _move(self, step: Move) -> None:
         """Remove the lab's containers and networks, and choose other ports and subnets."""
-        tools, state = self._tools, self.desired.state
+        tools, state = self.tools, self.desired.state
         tools.progress(f"another process has taken {', '.join(step.names)}")
         tools.runner.run(self.compose.down(), deadline=Deadline.after(UP_SECONDS))
         tools.target.close(state.ports.values())
         state = replace(state, ports=claims.allocate_ports(tools.target, tools.home, state.lab), subnets={})
         paths = [Path(name) for name in state.files]
-        document = resolve(tools.runner, project(tools.target, tools.runner, state, self._directory), paths)
+        document = resolve(tools.runner, project(tools.target, tools.runner, state, self.directory), paths)
         networks = tools.engine.networks()
         chosen = claims.allocate_subnets(
             tools.target, tools.home, state, document, networks, refused=[each for each in step.names if "/" in each]
         )
         self.desired = replace(self.desired, state=replace(state, subnets=chosen), document=document)
-        self._directory.save(self.desired.state)
+        self.directory.save(self.desired.state)
         forward(tools.target, self.desired.state)
 
     def _failure(self, result: Result) -> HostError:
-        target, state, document = self._tools.target, self.desired.state, self.desired.document
-        idle = idle_services(self._tools, state, document)
+        target, state, document = self.tools.target, self.desired.state, self.desired.document
+        idle = idle_services(self.tools, state, document)
         taken = "".join(f"; {address} is in use" for address in claims.taken_ports(target, document, idle))
         remedy = f"`{target.line('doctor')}` shows what is missing"
         if not self._new and claims.lost_ports(target, state, document, idle):
@@ -121,7 +119,7 @@ class Startup:
         logs = self.ended_services.logs() or last_lines(compose.without_progress(result.stderr), 6)
         return HostError(
             f"lab “{state.lab}” could not be started" + self.ended_services.summary() + taken,
-            details=files.blot(self._directory.files, logs),
+            details=files.blot(self.directory.files, logs),
             remedy=remedy,
         )
 

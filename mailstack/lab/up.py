@@ -168,7 +168,7 @@ def _up(
                 change.begin()
             verified = execution.run(steps)
         except BaseException as error:
-            execution.proof.cancel()
+            execution.proving.cancel()
             if isinstance(error, HostError | DeadlinePassed | CheckFailed):
                 error.message += requirements.short_of_disk(with_tools.engine)
             if not request.keep:
@@ -181,6 +181,7 @@ def _up(
             raise
         change.end()
         final = execution.desired.state
+        remarks = (*notes(request, seen.state), *execution.proving.notes, requirements.clock(with_tools.target))
         watch.needed = seen.state is None and final.expires != "never"
         return Report(
             lab=final.lab,
@@ -190,9 +191,7 @@ def _up(
             accounts=tuple(desired.lab.addresses()),
             verified=verified,
             seconds={**stopwatch.seconds, "total": sum(stopwatch.seconds.values())},
-            notes=tuple(
-                filter(None, (*notes(request, seen.state), *execution.notes, requirements.clock(with_tools.target)))
-            ),
+            notes=tuple(filter(None, remarks)),
         )
 
 

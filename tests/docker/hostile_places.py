@@ -180,10 +180,10 @@ def _read_only(world: World) -> Path:
     return world.folder("named", 0o555)
 
 
-def _guests(world: World, path: Path) -> None:
+def _links(world: World, path: Path) -> None:
     world.marked(str(path.relative_to(world.top)), "lab", lab=LAB, owner=os.environ["MAILSTACK_OWNER"])
     world.link(str((path / "files").relative_to(world.top)), world.top / "home")
-    world.link(str((path / "guests").relative_to(world.top)), world.top / "home")
+    world.link(str((path / "changes").relative_to(world.top)), world.top / "home")
     world.link(str((path / "lab.json").relative_to(world.top)), world.top / "home/lab.json")
     world.own.update(path.iterdir())
 
@@ -220,7 +220,7 @@ SITUATIONS = (
     Situation("a file with something in it as another lab's lock", _inside("other.lock", _file), works=True),
     Situation("a link as the users' file", _inside(f"{LAB}.users", _to_file), LOOKS),
     Situation("a file with something in it as the users' file", _inside(f"{LAB}.users", _file), LOOKS),
-    Situation("links in the lab's directory", _inside(LAB, _guests), DOWNS),
+    Situation("links in the lab's directory", _inside(LAB, _links), DOWNS),
     Situation("another user's directory", lambda world: world.folder("others", 0o755, SOMEBODY)),
     Situation("a directory that all may write to", lambda world: world.folder("open", 0o777)),
     Situation("a file", lambda world: world.thesis("home") / "chapter-1.tex"),

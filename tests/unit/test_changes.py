@@ -125,10 +125,30 @@ def test_a_change_that_failed_stays_on_record_with_its_command_and_mark(tmp_path
     assert (left.command, left.mark, left.servers) == ("check", "check-1", True)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]\n", '{"since": "soon"}\na@example.com\nb@exam'])
-def test_a_damaged_record_is_read_as_far_as_it_goes(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[1]\n", '{"since": 1}\n', "a thesis\n"])
+def test_a_file_that_is_no_record_is_left_alone(text: str, tmp_path: Path) -> None:
     (tmp_path / "changes").mkdir()
-    (tmp_path / "changes" / "1").write_text(text)
-    (left,) = unfinished(tmp_path)
-    assert (left.command, left.since) == ("a command", 0.0)
-    assert left.accounts == (("a@example.com",) if "since" in text else ())
+    path = tmp_path / "changes" / "0123456789abcdef"
+    path.write_text(text)
+    assert unfinished(tmp_path) == []
+    assert path.read_text() == text
+
+
+def test_a_record_whose_last_line_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    with other(tmp_path):
+        pass
+    (path,) = (tmp_path / "changes").iterdir()
+    path.write_text(path.read_text()[:-5])
+    assert accounts(tmp_path) == [TWO[:1]]
+
+
+def test_a_link_in_the_place_of_the_record_is_not_followed(tmp_path: Path) -> None:
+    for name in ("home", "lab"):
+        (tmp_path / name).mkdir()
+    with other(tmp_path / "home"):
+        pass
+    (tmp_path / "lab" / "changes").symlink_to(tmp_path / "home" / "changes")
+    assert unfinished(tmp_path / "lab") == []
+    with pytest.raises(HostError):
+        Change(tmp_path / "lab").begin()
+    assert len(unfinished(tmp_path / "home")) == 1

@@ -110,7 +110,7 @@ PARTS = {
     ("base.py", "has_or_pulls"),
     ("provision.py", "_naming_host"),
     ("over_ssh.py", "root_cause"),
-    ("execution.py", "_with_logs"),
+    ("proving.py", "with_logs"),
 }
 NAMES = {name for name in vars(errors) if name in _tree()}
 

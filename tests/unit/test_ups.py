@@ -37,7 +37,7 @@ def test_a_new_lab_is_made_and_proven(world: World) -> None:
     found = world.directory.load()
     assert found and found.stays and found.subnets.keys() == {"mail", "edge"}
     assert (world.directory.files / "accounts").stat().st_mode & 0o777 == 0o600
-    assert world.said == ["reading the definition", "starting the containers", "sending the mails that prove it"]
+    assert world.said == ["reading the definition", "starting the containers", "sending the mails that prove the lab"]
 
 
 def test_the_plan_of_a_new_lab_says_all_that_up_makes_and_makes_nothing(world: World) -> None:

@@ -1,0 +1,90 @@
+"""Prove a lab that Compose has started; create its containers anew when a lab that was up does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+
+from mailstack.config import files
+from mailstack.errors import CheckFailed, DeadlinePassed
+from mailstack.host import requirements
+from mailstack.lab import by_hand
+from mailstack.lab.proof import Proof, Verified
+from mailstack.lab.running import RunningLab
+from mailstack.lab.startup import Startup
+from mailstack.lab.steps import ComposeUp
+from mailstack.roles import Role
+
+# How long the proof of a lab that was up, and in which nothing was started, may take before its containers are created
+# anew, in seconds. It takes a twentieth of it.
+_REPAIR_SECONDS = 4.0
+
+
+class Proving:
+    """The proof of an `up`, and the repair when it fails."""
+
+    def __init__(self, startup: Startup, proof: Proof, *, new: bool, patience: float) -> None:
+        """`new`: the lab was not up before. `patience`: seconds that a proof may take."""
+        self.notes: list[str] = []
+        self.edited: Future[dict[str, list[str]]] | None = None  # files changed by hand; see `by_hand`
+        self._startup = startup
+        self._proof = proof
+        self._new = new
+        self._patience = patience
+
+    def begin(self, patience: float | None = None) -> None:
+        """Begin the proof in the background."""
+        startup = self._startup
+        self._proof.begin(startup.desired.state, startup.starts, startup.ended_services, patience or self._patience)
+
+    def cancel(self) -> None:
+        """Cancel the proof."""
+        self._proof.cancel()
+
+    def prove(self, lab: RunningLab) -> Verified:
+        """Return the mails that prove the lab. Raises CheckFailed, DeadlinePassed; HostError from a repair."""
+        tools = self._startup.tools
+        tools.progress("sending the mails that prove the lab")
+        edited = self.edited.result() if self.edited else {}
+        if edited:
+            reset = lab.line("up", "--reset")
+            self.notes.append(f"changed by hand, and kept: {by_hand.described(edited)}; `{reset}` undoes it")
+        if not self._proof.is_running:
+            quick = not (self._new or edited or self._startup.starts.any())
+            self.begin(min(_REPAIR_SECONDS, self._patience) if quick else None)
+        try:
+            return self._result(edited)
+        except (CheckFailed, DeadlinePassed):
+            if self._new or edited or requirements.disk_is_full(tools.engine):
+                raise
+        tools.progress("the lab does not answer as it should: creating its containers anew")
+        self.cancel()
+        services = tuple(self._startup.desired.document["services"])
+        self._startup.run(ComposeUp("the lab did not answer as it should", services, anew=True), self.cancel)
+        self.begin()
+        return self._result({})
+
+    def _result(self, edited: Mapping[str, list[str]]) -> Verified:
+        """Return the mails of the proof. The one from a sender that was changed by hand need not arrive."""
+        with self.with_logs():
+            submitted = self._proof.submitted()
+            try:
+                return replace(submitted, relayed=self._proof.relayed())
+            except (CheckFailed, DeadlinePassed) as error:
+                if self._startup.desired.lab.name(Role.SENDER) not in edited:
+                    raise
+                self.notes.append(f"not proven: {error.whole()}")
+                return submitted
+
+    @contextlib.contextmanager
+    def with_logs(self) -> Iterator[None]:
+        """Add the servers' logs to an error, without secrets: an outside relay may have repeated one."""
+        try:
+            yield
+        except (CheckFailed, DeadlinePassed) as error:
+            clean, ended = files.blotter(self._startup.directory.files).clean, self._startup.ended_services
+            error.message = clean(error.message) + ended.summary()
+            error.details = clean("\n".join(filter(None, (error.details, ended.logs() or ended.all_logs()))))
+            raise
