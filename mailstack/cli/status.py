@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def status(engine: Engine, name: str, probe: bool, as_json: bool) -> None:
     """Show services, addresses, ports and accounts of a lab, without passwords.
 
-    Exit code 1 says that a service does not run, or with --probe that a mail
-    did not arrive.
+    The exit code is 1 if a service is not running. If a mail of --probe fails,
+    only the error is printed: exit code 1, or 4 after ten seconds.
     """
     from mailstack.lab import by_hand, proof
 

@@ -45,8 +45,8 @@ from mailstack.roles import Role
 from mailstack.runner.local import run_checked
 from mailstack.state import LabDirectory
 
-# How long the proof of a lab that was up, and in which nothing was started, may take before its containers are created
-# anew, in seconds. It takes a twentieth of it.
+# Time limit, in seconds, for the proof of a running lab in which no container was started. After it, all containers are
+# created anew. On a lab that works, the proof takes a twentieth of it.
 _REPAIR_SECONDS = 4.0
 
 
@@ -100,7 +100,7 @@ class Execution:
         return self._startup.desired
 
     def run(self, steps: Plan) -> Verified:
-        """Carry out the plan; return the mail that proved the lab. Raises MailstackError, from any step."""
+        """Carry out the plan; return the mails that proved the lab. Raises MailstackError, from any step."""
         proofs = [step for step in steps.steps if isinstance(step, Prove)]
         try:
             for step in steps.steps:
@@ -215,7 +215,7 @@ class Execution:
         self.proof.begin(self.desired.state, self.starts, self._startup.ended_services, patience)
 
     def _proven(self, edited: Mapping[str, list[str]]) -> Verified:
-        """Return the mails of the proof. The one from a sender that was changed by hand need not arrive."""
+        """Return the mails of the proof. A sender that was changed by hand need not relay: then only a note says so."""
         with self._with_logs():
             submitted = self.proof.submitted()
             try:

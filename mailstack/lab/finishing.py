@@ -12,10 +12,10 @@ from mailstack.model import Deadline, Progress
 
 
 def finish(lab: RunningLab, progress: Progress) -> None:
-    """Finish or undo what was interrupted, before another command changes the lab. Does not hold the lab's lock.
+    """Finish or undo interrupted changes, before another command changes the lab. The caller must not hold its lock.
 
-    Raises what `up` raises when servers are concerned: it restarts them. Errors about accounts alone are ignored, since
-    they do not concern this command.
+    A change that concerned servers needs an `up`, which restarts them: raises what `up` raises. For accounts and
+    proofs, errors are ignored: the next command tries again.
     """
     left = changes.unfinished(lab.directory.path)
     if any(change.servers for change in left):

@@ -1,4 +1,4 @@
-"""Readiness as a transaction: submit a mail with authentication, then read it over IMAP."""
+"""Readiness as a transaction: send a mail, by submission or from the sender, then read it over IMAP."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def transaction(
 def relayed(
     lab: RunningLab, deadline: Deadline, dead: Callable[[], bool], started: Callable[[Role], None] = lambda role: None
 ) -> tuple[str, float]:
-    """Send a mail from the sender's user through its relay host; as `transaction`, and returns the same.
+    """Send a mail from the sender's user through the provider in the lab; read and delete it.
 
-    The provider in the lab is the relay host. Nothing is sent to one outside: see `relay_login`.
+    Parameters, result and errors are those of `transaction`. Not for a relay host outside: see `relay_login`.
     """
     container = sender(lab, deadline, started)
     started(Role.STORE)
@@ -75,9 +75,9 @@ def relayed(
     message = _message(student, recipient)
     message_id = str(message["Message-ID"])
     _await_greeting(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
-    # Its first attempt must not meet a provider that does not listen yet: Postfix would wait minutes before the next.
+    # The provider must listen at the first delivery attempt: the sender waits half a minute before the next one.
     _await_greeting(lab, "submission", b"QUIT\r\n", deadline, dead)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     argv = ["sendmail", "-i", "-f", student, "--", recipient]
     result = lab.engine.execute(container, argv, user=STUDENT, input=message.as_bytes())
     if result.code != 0:
@@ -89,7 +89,7 @@ def relayed(
         except DeadlinePassed:
             seconds = f"{deadline.seconds:g} s"
             raise DeadlinePassed(f"a mail from the sender by its relay host did not arrive within {seconds}") from None
-        milliseconds = (time.monotonic() - begun) * 1000
+        milliseconds = (time.monotonic() - started_at) * 1000
         if found.uid:
             box.delete([found.uid])
     return message_id, milliseconds
