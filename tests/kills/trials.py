@@ -150,8 +150,7 @@ def _trial(here: World, command: str, number: signal.Signals, moment: float, *, 
     before = state.accounts(LAB) if command != "up new" else set()
     ended = _end(here.words(command, address), number, moment * whole, here.suite.parent)
     started_at = time.monotonic()
-    gone = command in ("down", "up new") and then_down
-    wrong = _after_down(here) if gone or then_down else _after_up(here, command, address, before)
+    wrong = _after_down(here) if then_down else _after_up(here, command, address, before)
     return Trial(command, number, moment, ended, time.monotonic() - started_at, tuple(wrong))
 
 
