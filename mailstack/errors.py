@@ -22,7 +22,7 @@ from typing import ClassVar
 
 
 class Reported(BaseException):
-    """What ends a command: its message says what happened and where, in one sentence; `remedy`, if any, what to do."""
+    """An error that ends a command. Its message says what happened and where; `remedy`, if any, says what to do."""
 
     exit_code: ClassVar[int] = 1
 

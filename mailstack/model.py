@@ -202,7 +202,7 @@ class ServiceState:
 
     @property
     def runs(self) -> bool:
-        """Whether its processes run: it is not paused either."""
+        """Whether it is running: neither stopped nor paused."""
         return self.state == "running"
 
     @classmethod

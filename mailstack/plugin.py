@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check that the lab of `--mailstack-name` is up."""
     if hasattr(config, "workerinput"):
-        # When its controller is killed, execnet ends a worker by SIGINT, which a shell's background jobs ignore.
+        # When its controller is killed, execnet ends a worker with SIGINT, which background jobs of a shell ignore.
         if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return

@@ -3,6 +3,7 @@
 <home>/<lab>/lab.json       how the lab was brought up
 <home>/<lab>/subnets.yaml   its networks' subnets, a compose file
 <home>/<lab>/files/         the files for its containers: secrets and tables
+<home>/<lab>/changes/       changes in progress; see `lab/changes`
 <home>/<lab>.lock           locked by the command that works on the lab, and by its child processes
 <home>/<lab>.users          see `lab/leases`
 
@@ -225,10 +226,10 @@ class LabDirectory:
 
     def save(self, state: State) -> None:
         """Save the state, and the subnets as an overlay. Raises HostError."""
-        # Replaced, not rewritten: a process that is killed meanwhile leaves the old state or the new one.
-        coming = self.path / ".lab.json"
-        write_private(coming, json.dumps(asdict(state)))
-        coming.replace(self.path / "lab.json")
+        # Replace the file in one step: a process that is killed leaves the old state or the new one.
+        temporary = self.path / ".lab.json"
+        write_private(temporary, json.dumps(asdict(state)))
+        temporary.replace(self.path / "lab.json")
         write_private(self.subnets_file, json.dumps(subnets.overlay(state.subnets)))
 
     def remove_secrets(self) -> None:

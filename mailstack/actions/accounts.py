@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 
-from mailstack import state
 from mailstack.actions import credentials
 from mailstack.config import files
 from mailstack.errors import HostError, InputError
 from mailstack.lab import finishing, healing
 from mailstack.lab.changes import Change
 from mailstack.lab.running import RunningLab
-from mailstack.model import Account, Deadline, Progress
+from mailstack.model import Account, Progress
 from mailstack.roles import Role
 from mailstack.secret import Secret, new_password
 from mailstack.text.addresses import address_flaw
@@ -85,7 +83,7 @@ class Accounts:
         addresses = [account.address for account in accounts]
         defined = set(self.lab.defined.addresses())
         change = self.lab.temporary if temporary else Change(self.lab.directory.path)
-        with self._locked():
+        with self.lab.locked(self._progress):
             for address in addresses:
                 # Not the whole list of accounts: it grows with every test of a suite.
                 if address in defined or files.is_added(self.lab.directory.files, address):
@@ -110,7 +108,7 @@ class Accounts:
         """
         defined = set(self.lab.defined.addresses())
         addresses = [address for address in addresses if address not in defined]
-        with self._locked():
+        with self.lab.locked(self._progress):
             self._drop(addresses)
             try:
                 self._tables.change("remove", addresses)
@@ -127,7 +125,7 @@ class Accounts:
             raise InputError(f"{address[:300]!r} {flaw}", remedy=self.lab.line("account", "list"))
         address = address.lower()
         self._finish()
-        with self._locked():
+        with self.lab.locked(self._progress):
             if not files.is_added(self.lab.directory.files, address):
                 defined = address in self.lab.defined.addresses()
                 problem = "is of the lab's definition" if defined else "is not an account"
@@ -157,11 +155,6 @@ class Accounts:
     def _drop(self, addresses: Sequence[str]) -> None:
         directory = self.lab.directory.files
         self.lab.target.hand_over(directory, files.remove(directory, addresses))
-
-    def _locked(self) -> AbstractContextManager[int]:
-        return self.lab.directory.locked(
-            Deadline.after(state.LOCK_SECONDS), lambda: self._progress("waiting for another command on this lab")
-        )
 
 
 def _checked(lab: RunningLab, address: str) -> str:

@@ -46,10 +46,9 @@ def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
             f"lab “{lab.name}” relays through {lab.state.relay}, outside: its password is changed there",
             remedy=f"change it there, then `{lab.line('up')}` with a new --relay-credentials FILE",
         )
-    sender, *_ = (lab.one(role).container for role in (Role.SENDER, Role.SUBMISSION, Role.STORE))
     finishing.finish(lab, progress)
-    waiting = lambda: progress("waiting for another command on this lab")  # noqa: E731
-    with lab.directory.locked(Deadline.after(60), waiting), changing(lab.directory.path, "secrets rotate"):
+    sender, *_ = (lab.one(role).container for role in (Role.SENDER, Role.SUBMISSION, Role.STORE))
+    with lab.locked(progress), changing(lab.directory.path, "secrets rotate"):
         user, password = files.rotate_relay(lab.directory.files)
         lab.target.hand_over(lab.directory.files, ["relay"])
         await_password(lab, user, password)

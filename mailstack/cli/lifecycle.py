@@ -172,8 +172,8 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
 
     --all removes all your labs, also those whose `up` was killed. --stale
     removes labs whose --ttl has passed, whose `up`, `down` or last lease holder
-    was killed, or of which only files are left. Neither removes the labs of other
-    owners.
+    was killed, and those of which only the files, or only the containers, are
+    left. Neither removes the labs of other owners.
     """
     from mailstack.lab import down as removal
     from mailstack.lab import homes

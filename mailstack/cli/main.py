@@ -19,7 +19,7 @@ from mailstack.errors import HostError, InputError, Interrupted, Reported
 
 # command -> (module, summary for `mailstack --help`)
 COMMANDS = {
-    "up": ("lifecycle", "Start a lab and prove it with a mail."),
+    "up": ("lifecycle", "Start or repair a lab, and prove it with two mails."),
     "down": ("lifecycle", "Remove a lab, or all of yours."),
     "status": ("status", "Show services, ports and accounts."),
     "check": ("checking", "Run end-to-end checks on a lab."),

@@ -114,7 +114,7 @@ def _hosts(context: click.Context, hosts: tuple[str, ...]) -> list[str]:
 
 
 def running_lab(name: str, engine: Engine) -> RunningLab:
-    """Return a lab for a command that only reads; say what was interrupted in it. Raises InputError, EngineError."""
+    """Return a lab, and print a note for each change that was interrupted in it. Raises InputError, EngineError."""
     from mailstack.lab import changes
     from mailstack.lab.running import RunningLab
 

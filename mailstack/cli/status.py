@@ -11,6 +11,7 @@ import click
 from mailstack.cli.lifecycle import print_endpoints, print_list
 from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import json_option, print_json, table
+from mailstack.errors import CheckFailed, DeadlinePassed
 from mailstack.model import Json
 
 if TYPE_CHECKING:
@@ -27,29 +28,35 @@ if TYPE_CHECKING:
 def status(engine: Engine, name: str, probe: bool, as_json: bool) -> None:
     """Show services, addresses, ports and accounts of a lab, without passwords.
 
-    Exit code 1 says that a service does not run, or with --probe that a mail
-    did not arrive.
+    The exit code is 1 if a service is not running. If a mail of --probe fails,
+    only the error is printed: exit code 1, or 4 after ten seconds.
     """
     from mailstack.lab import by_hand, proof
 
     lab = running_lab(name, engine)
     services = lab.services_with_missing()
     edited = by_hand.edited(engine, services)
-    verified = proof.probe(lab) if probe else None
+    verified, unproven = None, None
+    if probe:
+        try:
+            verified = proof.probe(lab)
+        except (CheckFailed, DeadlinePassed) as error:
+            unproven = error
     if as_json:
-        print_json(_document(lab, services, edited, verified))
+        document = _document(lab, services, edited)
+        print_json(document | ({"verified": verified.whole_json() if verified else None} if probe else {}))
     else:
         _print(lab, services, edited, verified)
+    if unproven:
+        raise unproven
     sys.exit(0 if all(service.runs for service in services) else 1)
 
 
-def _document(
-    lab: RunningLab, services: list[ServiceState], edited: Mapping[str, list[str]], verified: Verified | None
-) -> Json:
+def _document(lab: RunningLab, services: list[ServiceState], edited: Mapping[str, list[str]]) -> Json:
     from mailstack.lab import changes
     from mailstack.lab.running import endpoints_json
 
-    document: Json = {
+    return {
         "lab": lab.name,
         "expires": lab.state.expires,
         "services": [
@@ -72,7 +79,6 @@ def _document(
             for change in changes.unfinished(lab.directory.path, proofs=False)
         ],
     }
-    return document | ({"verified": verified.whole_json()} if verified else {})
 
 
 def _print(

@@ -1,6 +1,6 @@
-"""Find what was changed by hand inside the containers of a lab: configuration that is newer than its container's start.
+"""Find Postfix's configuration that was changed by hand in a lab: files newer than the start of their container.
 
-Such changes are deliberate. They hold until the container is created or started again; `up --reset` undoes them.
+Such changes are deliberate. They last until the container is restarted or created anew; `up --reset` undoes them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from mailstack.errors import EngineError
 from mailstack.model import ServiceState
 from mailstack.roles import Role
 
-# The entrypoints of Postfix's containers make the first file when the configuration is complete. The table of added
-# accounts is changed by `mailstack account`.
+# The entrypoints of Postfix's containers create /run/started when the configuration is complete. `mailstack account`
+# changes the table of added accounts.
 _FIND = (
     "[ ! -e /run/started ] || "
     "find /etc/postfix /run/relay -type f -newer /run/started ! -name 'added.lmdb' 2>/dev/null | sort"

@@ -1,10 +1,10 @@
-"""The record of the changes to a running lab: each is written down before it begins, and struck out after it has ended.
+"""The record of changes to a running lab: a file for each, made before the change begins and removed after it ends.
 
 <lab's directory>/changes/<token>   flock(2), exclusive: held while the process lives that makes the change
     first line: what is changed, as JSON; then the addresses of the accounts concerned, one a line
 
-A process that is killed strikes nothing out, but the kernel releases its lock. So an unlocked file is a change that
-was interrupted. `up` finishes or undoes it, and so does the next command that changes the lab.
+The file of a killed process remains, and the kernel releases its lock. So an unlocked file is a change that was
+interrupted. `up` finishes or undoes it, and so does the next command that changes the lab.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mailstack.errors import HostError
 from mailstack.storage import directories, refusals
 
 ACCOUNTS = "accounts"  # the command of a change that concerns only the accounts it names
-PROOF = "proof"  # that of mails that prove a lab: they are in mailboxes until they have been read
+PROOF = "proof"  # the command of the mails that prove a lab: they stay in mailboxes until they have been read
 PROOF_MARK = "proof-of-lab"  # a part of their Message-IDs
 
 _DIRECTORY = "changes"
-_COMING = ".coming"
+_TEMPORARY = ".temporary"  # suffix of a file that is not locked yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Unfinished:
     """A change that was interrupted."""
 
     path: Path
-    command: str  # as it was typed, without `mailstack`; or ACCOUNTS
+    command: str  # its name, like `secrets rotate`; or ACCOUNTS, PROOF
     since: float  # seconds of the epoch
     mark: str = ""  # a part of the Message-ID of each mail that the command sent to itself
     accounts: tuple[str, ...] = ()  # accounts that it was adding or removing
@@ -47,7 +47,7 @@ class Unfinished:
         return self.command not in (ACCOUNTS, PROOF)
 
     def sentence(self) -> str:
-        """Return what was interrupted, and when."""
+        """Return a sentence that names the change and the time of its start."""
         what = f"“{self.command}”"
         if not self.servers:
             named = ", ".join(self.accounts[:3]) + (", …" if len(self.accounts) > 3 else "")
@@ -56,7 +56,7 @@ class Unfinished:
 
 
 class Change:
-    """A change of a lab by this process, which is on record from `begin` or `note` on until `end`."""
+    """A change of a lab by this process; on record from `begin` or `note` until `end`."""
 
     def __init__(self, lab: Path, command: str = ACCOUNTS, mark: str = "") -> None:
         self._directory = lab / _DIRECTORY
@@ -66,29 +66,32 @@ class Change:
         self._accounts: set[str] = set()
 
     def begin(self) -> None:
-        """Write the change down. Raises HostError when that is impossible."""
+        """Put the change on record. Safe to call twice. Raises HostError when that is impossible."""
         if self._fd is not None:
             return
         # Lock the file before it gets its final name: another process would take an unlocked one for interrupted.
-        coming = self._path.with_suffix(_COMING)
+        temporary = self._path.with_suffix(_TEMPORARY)
         if self._directory.is_symlink():
             raise refusals.not_ours(self._directory)
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)  # no parents: a removed lab stays removed
-            self._fd = os.open(coming, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             os.register_at_fork(after_in_child=self._close)  # a child may outlive this process
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             os.write(self._fd, json.dumps({**self._head, "since": time.time()}).encode() + b"\n")
-            coming.rename(self._path)
+            temporary.rename(self._path)
         except OSError as error:
             self._close()
             raise HostError(f"{self._directory}: cannot be written: {error.strerror}") from None
 
     def note(self, addresses: Sequence[str]) -> None:
-        """Write down accounts before they are added or removed. Raises HostError when that is impossible."""
+        """Record accounts before they are added or removed. Raises HostError when that is impossible."""
         self.begin()
         assert self._fd is not None
-        os.write(self._fd, "".join(f"{address}\n" for address in addresses).encode())
+        try:
+            os.write(self._fd, "".join(f"{address}\n" for address in addresses).encode())
+        except OSError as error:
+            raise HostError(f"{self._path}: cannot be written: {error.strerror}") from None
         self._accounts.update(addresses)
 
     def removed(self, addresses: Sequence[str]) -> None:
@@ -98,7 +101,7 @@ class Change:
             self.end()
 
     def end(self) -> None:
-        """Strike the change out. Its accounts stay: nothing removes them later."""
+        """Remove the change from the record. Its accounts stay: nothing removes them later. Safe to call twice."""
         if self._fd is not None:
             self._path.unlink(missing_ok=True)
             self._accounts.clear()
@@ -112,7 +115,7 @@ class Change:
 
 @contextmanager
 def changing(lab: Path, command: str, mark: str = "") -> Iterator[Change]:
-    """Have a change on record within `with`; it stays there, as unfinished, when an exception leaves `with`."""
+    """Keep a change on record within `with`. After an exception it stays there, and counts as interrupted later."""
     change = Change(lab, command, mark)
     change.begin()
     yield change
@@ -120,10 +123,10 @@ def changing(lab: Path, command: str, mark: str = "") -> Iterator[Change]:
 
 
 def unfinished(lab: Path, *, proofs: bool = True) -> list[Unfinished]:
-    """Return the changes of a lab that were interrupted, the oldest first; optionally without mere proofs."""
+    """Return the interrupted changes of a lab, the oldest first; with `proofs=False` without proofs (PROOF)."""
     found = []
     directory = lab / _DIRECTORY
-    # Whatever else is in a user's directory is none of ours. Nothing had been changed for a file that was `coming`.
+    # Whatever else is in a user's directory is none of ours. Nothing had been changed for one that is `temporary`.
     for path in () if directory.is_symlink() else directory.glob("[0-9a-f]" * 16):
         with contextlib.suppress(OSError), open(directories.open_file(path, os.O_RDONLY), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two readers do not take each other for the writer
@@ -143,6 +146,6 @@ def _read(path: Path, lines: Sequence[str]) -> Unfinished | None:
 
 
 def strike_out(changes: Sequence[Unfinished]) -> None:
-    """Remove changes from the record, after they were finished or undone."""
+    """Remove interrupted changes from the record, after they were finished or undone."""
     for change in changes:
         change.path.unlink(missing_ok=True)

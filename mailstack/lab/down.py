@@ -41,7 +41,8 @@ def down(
 ) -> bool:
     """Remove a lab of this user with everything in it; return whether there was anything to remove.
 
-    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone. Waits `patience`
+    Works from labels alone: also for a lab whose controller was killed, or whose directory is gone. When a signal
+    interrupts it, it finishes the removal and then raises Interrupted. Waits `patience`
     seconds for the lab's lock, then calls `condition`, and removes nothing when that returns False. Raises
     FileNotFoundError without `make_lock` when there is no lock file: then no command has worked on the lab. Raises
     InputError when the lab is another owner's, DeadlinePassed, HostError.
@@ -62,7 +63,7 @@ def down(
                 directory.remove()
             raise refusal
         with UpGuard(with_tools.target, directory.home, name, with_tools.runner) as watch:
-            # The guard finishes the work if this process is killed, or if the engine goes away.
+            # The guard finishes the removal if this process is killed, or if the engine goes away.
             watch.needed = True
             with contextlib.suppress(HostError):  # go on when shared memory is full: the removal frees some
                 if seen.state:
@@ -137,7 +138,7 @@ def remove_stale(engine: Engine, progress: Progress, using: Tools | None = None)
     """Remove the stale labs of this user on this engine; return their names.
 
     A lab is stale when it has expired; when its `up`, `down` or lease holders were killed, and its guard too; or when
-    it has files and nothing on the engine. A lab on which another command works is skipped.
+    only its files, or only its objects on the engine, are left. A lab on which another command works is skipped.
     """
     with_tools = using or tools.of(engine, progress)
     removed = []
@@ -165,14 +166,16 @@ def is_stale(name: str, with_tools: Tools) -> bool:
 
 
 def _has_lost_its_files(name: str, with_tools: Tools) -> bool:
-    """Return whether the engine has a lab of this user whose files are nowhere.
+    """Return whether the files of this user's lab are nowhere, although the engine has the lab.
 
-    Only on this machine: those of a lab on another one may be on the machine that brought it up.
+    Only for this machine's engine: the files of a lab on another host may be on the machine that brought it up.
     """
     directory = with_tools.directory(name)
     if not with_tools.target.shares_kernel or directory.is_made():
         return False
-    return not elsewhere.find(with_tools.target, with_tools.engine.inventory(name), directory)
+    inventory = with_tools.engine.inventory(name)
+    # Its containers say where its files were.
+    return bool(inventory.containers) and not elsewhere.find(with_tools.target, inventory, directory)
 
 
 def remove(with_tools: Tools, directory: LabDirectory, late: frozenset[str] = frozenset()) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mailstack.config import files
 from mailstack.engine import compose
-from mailstack.lab import by_hand, claims, healing, plan
+from mailstack.lab import claims, healing, plan
 from mailstack.lab.observation import Observation
 from mailstack.lab.plan import Desired
 from mailstack.lab.proof import Proof, Verified
@@ -43,8 +43,8 @@ from mailstack.roles import Role
 from mailstack.runner.local import run_checked
 from mailstack.state import LabDirectory
 
-# How long the proof of a lab that was up, and in which nothing was started, may take before its containers are created
-# anew, in seconds. It takes a twentieth of it.
+# Time limit, in seconds, for the proof of a running lab in which no container was started. After it, all containers are
+# created anew. On a lab that works, the proof takes a twentieth of it.
 _REPAIR_SECONDS = 4.0
 
 
@@ -95,7 +95,7 @@ class Execution:
         return self._startup.desired
 
     def run(self, steps: Plan) -> Verified:
-        """Carry out the plan; return the mail that proved the lab. Raises MailstackError, from any step."""
+        """Carry out the plan; return the mails that proved the lab. Raises MailstackError, from any step."""
         proofs = [step for step in steps.steps if isinstance(step, Prove)]
         try:
             for step in steps.steps:
@@ -172,8 +172,6 @@ class Execution:
         self._stopwatch.done("files")
         self._tools.progress("starting the containers")
         self._warm = self._pool.submit(_warm_up)
-        if self._seen.state:
-            self.proving.edited = self._pool.submit(lambda: by_hand.edited(self._tools.engine, self._lab().services()))
 
     def _restart(self, step: Restart) -> None:
         self._tools.progress(f"starting {', '.join(step.names)} again with the changed definition")
@@ -185,7 +183,7 @@ class Execution:
         self._stopwatch.done("compose")
         if self._warm:
             self._warm.result()
-        self._verified = self.proving.prove(self._lab())
+        self._verified = self.proving.prove(self._lab(), self._pool)
         self._stopwatch.done("ready")
 
     def _undo_changes(self, step: UndoChanges) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 
-from mailstack import state
 from mailstack.errors import MailstackError
 from mailstack.lab import changes, healing
 from mailstack.lab.running import RunningLab
-from mailstack.model import Deadline, Progress
+from mailstack.model import Progress
 
 
 def finish(lab: RunningLab, progress: Progress) -> None:
-    """Finish or undo what was interrupted, before another command changes the lab. Does not hold the lab's lock.
+    """Finish or undo interrupted changes, before another command changes the lab. The caller must not hold its lock.
 
-    Raises what `up` raises when servers are concerned: it restarts them. Errors about accounts alone are ignored, since
-    they do not concern this command.
+    A change that concerned servers needs an `up`, which restarts them: raises what `up` raises. For accounts and
+    proofs, errors are ignored: the next command tries again.
     """
     left = changes.unfinished(lab.directory.path)
     if any(change.servers for change in left):
@@ -23,8 +22,7 @@ def finish(lab: RunningLab, progress: Progress) -> None:
 
         up.up(lab.engine, up.Request.of(lab.state), progress)
     elif left:
-        waiting = lambda: progress("waiting for another command on this lab")  # noqa: E731
-        with contextlib.suppress(MailstackError), lab.directory.locked(Deadline.after(state.LOCK_SECONDS), waiting):
+        with contextlib.suppress(MailstackError), lab.locked(progress):
             left = changes.unfinished(lab.directory.path)
             dropped = healing.drop_accounts(lab.directory, healing.accounts_of(lab, left))
             lab.target.hand_over(lab.directory.files, dropped)

@@ -1,4 +1,4 @@
-"""Finish or undo changes of a lab that were interrupted: what killed commands have left in it and in its mailboxes."""
+"""Remove what interrupted commands left in a lab: half-added accounts, mails of their own, containers outside it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from mailstack.state import LabDirectory
 from mailstack.text.addresses import address_flaw
 
 # Dovecot's directories for an account: its mail_home and its mail_volatile_path.
+_MOST_MAILBOXES = 50  # that are searched for mails of a command to itself: it uses the first accounts, and the last
+
 _MAIL_DIRECTORIES = ("/srv/mail", "/tmp/locks")
 
 
 def accounts_of(lab: RunningLab, left: Sequence[Unfinished]) -> list[str]:
-    """Return the accounts that were being added or removed, and are no accounts of the definition."""
+    """Return the accounts that interrupted commands were adding or removing, except those of the definition."""
     defined = set(lab.defined.addresses())
     named = {address for change in left for address in change.accounts}
     return sorted(address for address in named - defined if not address_flaw(address))
@@ -31,7 +33,7 @@ def drop_accounts(directory: LabDirectory, addresses: Sequence[str]) -> list[str
 
 
 def clean_up(lab: RunningLab, left: Sequence[Unfinished]) -> None:
-    """Remove what interrupted commands have left in a lab that runs, and strike them out. Raises HostError."""
+    """Remove what interrupted commands left in a running lab, and their records. Raises MailstackError."""
     if addresses := accounts_of(lab, left):
         words = "".join(f"remove {address}\n" for address in addresses)
         result = lab.engine.execute(lab.one(Role.SUBMISSION).container, ["accounts"], input=words.encode())
@@ -57,21 +59,22 @@ def empty_mailboxes(lab: RunningLab, addresses: Sequence[str]) -> None:
 
 
 def remove_mails(lab: RunningLab, mark: str) -> None:
-    """Remove the mails whose Message-ID contains `mark`, from all mailboxes. Raises MailstackError."""
+    """Remove the mails whose Message-ID contains `mark` from the mailboxes that commands use. Raises MailstackError."""
     from mailstack.protocol import imap, trust
 
     context = trust.tls_context(lab.ca_file)
-    for address in lab.definition().addresses():
+    addresses = lab.defined.addresses()
+    for address in dict.fromkeys((*addresses[:_MOST_MAILBOXES], addresses[-1])):
         with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
             box.delete(box.uids(f'HEADER Message-ID "{mark}"'))
 
 
 def outside_name(lab: str) -> str:
-    """Return the name of the container and the network outside a lab, by which checks try to leave it."""
+    """Return the name of the container and of the network outside a lab that a check tries to reach from it."""
     return f"{compose.project_name(lab)}-outside"
 
 
 def outside_objects(lab: RunningLab) -> list[str]:
-    """Return the container and the network outside the lab that a check has left, the container first."""
+    """Return the container and the network outside the lab that a check left, the container first."""
     name = outside_name(lab.name)
     return [thing for thing in lab.engine.leftovers(lab.name, lab.state.owner) if thing.split(" ", 1)[1] == name]

@@ -128,7 +128,7 @@ def _start(desired: Desired, seen: Observation, *, reset: bool) -> Iterator[Step
         yield BuildImages("the engine does not have them", seen.missing_images)
     if paused := tuple(each.name for each in seen.inventory.containers if each.service and each.state == PAUSED):
         yield Unpause("Compose does not start a paused container", paused)
-    # As it is when the paused ones run again.
+    # The inventory after Unpause.
     running = (replace(each, state=RUNNING) if each.name in paused else each for each in seen.inventory.containers)
     inventory = replace(seen.inventory, containers=tuple(running))
     if cut_off := _cut_off(desired.document, inventory):
@@ -138,25 +138,26 @@ def _start(desired: Desired, seen: Observation, *, reset: bool) -> Iterator[Step
     changes = tuple(compose_changes(desired.document, inventory, seen.hashes, new=seen.state is None))
     if changes or reset or seen.hashes is None:
         services = tuple(desired.document["services"])
-        cause = "--reset creates them anew" if reset else "Compose compares them with their definition"
-        yield ComposeUp(cause, services, changes, anew=reset)
+        if reset:
+            changes = (Row("recreate containers", services, "--reset"),)
+        yield ComposeUp("Compose compares them with their definition", services, changes, anew=reset)
     if seen.state is not None and not reset:
         yield from _restarts(desired, seen, changes)
 
 
 def _cut_off(document: Json, inventory: Inventory) -> list[Container]:
-    """Return the containers that lack a network of their service, or are on one that was removed since."""
+    """Return the containers without one of their service's networks, or on one that was removed and made again."""
     present = {network.name: network.id for network in inventory.networks}
 
     def connected(container: Container, network: str) -> bool:
-        # A container that was never started has no id of a network yet.
+        # A container that was never started has no network id yet.
         return network in present and container.networks.get(network) in ("", present[network])
 
     found = []
     for name, service in document["services"].items():
-        wanted = [document["networks"][key]["name"] for key in service.get("networks") or ()]
+        required = [document["networks"][key]["name"] for key in service.get("networks") or ()]
         container = inventory.service(name)
-        if container and not all(connected(container, each) for each in wanted):
+        if container and not all(connected(container, each) for each in required):
             found.append(container)
     return found
 
@@ -171,7 +172,7 @@ def _restarts(desired: Desired, seen: Observation, changes: Sequence[Row]) -> It
     read = [name for name in changed if any(name in each.files for each in services if each.name in stale)]
     causes = [f"changed: {', '.join(read)}"] if stale else []
     if made.intersection(desired.lab.names(Role.STORE)) and not made.issuperset(desired.lab.names(Role.SUBMISSION)):
-        # A process of Postfix that asked for SASL while Dovecot was away has none until it is restarted.
+        # A process of Postfix that started while Dovecot was away has no SASL mechanisms until it is restarted.
         stale.update(desired.lab.names(Role.SUBMISSION))
         causes.append("Dovecot was away")
     if any(change.servers for change in seen.unfinished):

@@ -1,4 +1,4 @@
-"""Prove a lab, in threads beside other work: a mail by submission, and one from the sender through its relay host."""
+"""Prove a lab with two mails, in threads: one by submission, one from the sender through its relay host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The mail that proved the lab, and the one that proved its relay host; none is sent to a relay host outside."""
+    """The mail by submission, and the one from the sender. No mail is sent to a relay host outside."""
 
     message_id: str
     milliseconds: float
@@ -30,12 +30,12 @@ class Verified:
         return {"message_id": self.message_id, "milliseconds": round(self.milliseconds, 1)}
 
     def whole_json(self) -> Json:
-        """Return both mails as a JSON document; `relayed` is null when the relay host is outside."""
+        """Return both mails as a JSON document; see docs/json.md."""
         return self.json() | {"relayed": self.relayed.json() if self.relayed else None}
 
 
 class Proof:
-    """One proof. It can begin before the services start, be cancelled, and begin again."""
+    """The proof of a lab. It can begin before the services start, be cancelled, and begin again."""
 
     def __init__(self, tools: Tools, directory: LabDirectory, pool: ThreadPoolExecutor) -> None:
         self._tools = tools
@@ -47,7 +47,7 @@ class Proof:
     def begin(self, state: State, starts: Starts, ended: EndedServices, patience: float) -> None:
         """Begin the proof in the background; it waits for the start of the services that it needs.
 
-        It may take `patience` seconds from the call of `result` on.
+        Its time limit, `patience` in seconds, starts with the call of `submitted`.
         """
         from mailstack.lab import readiness
 

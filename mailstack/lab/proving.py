@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from mailstack.config import files
@@ -19,7 +19,7 @@ from mailstack.roles import Role
 
 # How long the proof of a lab that was up, and in which nothing was started, may take before its containers are created
 # anew, in seconds. It takes a twentieth of it.
-_REPAIR_SECONDS = 4.0
+_REPAIR_SECONDS = 6.0
 
 
 class Proving:
@@ -28,7 +28,6 @@ class Proving:
     def __init__(self, startup: Startup, proof: Proof, *, new: bool, patience: float) -> None:
         """`new`: the lab was not up before. `patience`: seconds that a proof may take."""
         self.notes: list[str] = []
-        self.edited: Future[dict[str, list[str]]] | None = None  # files changed by hand; see `by_hand`
         self._startup = startup
         self._proof = proof
         self._new = new
@@ -43,37 +42,45 @@ class Proving:
         """Cancel the proof."""
         self._proof.cancel()
 
-    def prove(self, lab: RunningLab) -> Verified:
+    def prove(self, lab: RunningLab, pool: ThreadPoolExecutor) -> Verified:
         """Return the mails that prove the lab. Raises CheckFailed, DeadlinePassed; HostError from a repair."""
         tools = self._startup.tools
         tools.progress("sending the mails that prove the lab")
-        edited = self.edited.result() if self.edited else {}
-        if edited:
-            reset = lab.line("up", "--reset")
-            self.notes.append(f"changed by hand, and kept: {by_hand.described(edited)}; `{reset}` undoes it")
+        # Beside the proof, and not before: a container that was started meanwhile has lost what was changed in it.
+        look_up = pool.submit(self._changed_by_hand, lab)
         if not self._proof.is_running:
-            quick = not (self._new or edited or self._startup.starts.any())
+            quick = not (self._new or self._startup.starts.any())
             self.begin(min(_REPAIR_SECONDS, self._patience) if quick else None)
         try:
-            return self._result(edited)
+            return self._result(look_up)
         except (CheckFailed, DeadlinePassed):
-            if self._new or edited or requirements.disk_is_full(tools.engine):
+            if self._new or look_up.result() or requirements.disk_is_full(tools.engine):
                 raise
         tools.progress("the lab does not answer as it should: creating its containers anew")
         self.cancel()
         services = tuple(self._startup.desired.document["services"])
         self._startup.run(ComposeUp("the lab did not answer as it should", services, anew=True), self.cancel)
         self.begin()
-        return self._result({})
+        return self._result(pool.submit(dict))
 
-    def _result(self, edited: Mapping[str, list[str]]) -> Verified:
+    def _changed_by_hand(self, lab: RunningLab) -> dict[str, list[str]]:
+        """Return the files changed by hand of a lab that was up, and note them; see `by_hand`."""
+        edited = {} if self._new else by_hand.edited(lab.engine, lab.services())
+        if edited:
+            reset = lab.line("up", "--reset")
+            self.notes.append(f"changed by hand, and kept: {by_hand.described(edited)}; `{reset}` undoes it")
+        return edited
+
+    def _result(self, edited: Future[dict[str, list[str]]]) -> Verified:
         """Return the mails of the proof. The one from a sender that was changed by hand need not arrive."""
         with self.with_logs():
             submitted = self._proof.submitted()
             try:
-                return replace(submitted, relayed=self._proof.relayed())
+                verified = replace(submitted, relayed=self._proof.relayed())
+                edited.result()
+                return verified
             except (CheckFailed, DeadlinePassed) as error:
-                if self._startup.desired.lab.name(Role.SENDER) not in edited:
+                if self._startup.desired.lab.name(Role.SENDER) not in edited.result():
                     raise
                 self.notes.append(f"not proven: {error.whole()}")
                 return submitted

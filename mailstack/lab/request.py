@@ -29,12 +29,12 @@ class Request:
     keep: bool = False
     ttl: float | None = None  # seconds
     patience: float = READY_SECONDS  # seconds that the mails that prove the lab may take
-    reset: bool = False  # create all containers anew, without what was changed in them by hand
-    again: bool = False  # as it is: with the files that it has for its relay host
+    reset: bool = False  # create all containers anew, which undoes changes by hand
+    again: bool = False  # keep the lab's present files for an outside relay
 
     @classmethod
     def of(cls, lab: state.State) -> Request:
-        """Return the request that brings a lab up again as it is."""
+        """Return the request that brings a lab up again with its present definition."""
         own = {str(bundled.compose_file(name)) for name in _BUNDLED}
         host, _, port = lab.relay.rpartition(":")
         relay = Relay(host, int(port)) if lab.relay else None
@@ -46,7 +46,7 @@ class RelayFiles:
     """The contents of the user's files for an outside relay: credentials, and certificate authorities to trust."""
 
     credentials: Secret | None = None
-    authorities: str | None = ""  # None: those that the lab has
+    authorities: str | None = ""  # None: keep the present ones
 
 
 def read_relay_files(request: Request) -> RelayFiles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mailstack import state
@@ -15,7 +16,7 @@ from mailstack.engine.inventory import Inventory
 from mailstack.errors import HostError, InputError
 from mailstack.lab import elsewhere, homes
 from mailstack.lab.changes import Change
-from mailstack.model import PORTS, Endpoint, Json, Lab, ServiceState
+from mailstack.model import PORTS, Deadline, Endpoint, Json, Lab, Progress, ServiceState
 from mailstack.roles import Role
 from mailstack.runner.local import Runner
 from mailstack.secret import Blotter, Secret
@@ -87,6 +88,11 @@ class RunningLab:
                 remedy="accounts: " + ", ".join(self.definition().addresses()),
             )
         return password
+
+    def locked(self, progress: Progress) -> AbstractContextManager[int]:
+        """Hold the lab's lock; say so when another command holds it. Raises DeadlinePassed, HostError."""
+        deadline = Deadline.after(state.LOCK_SECONDS)
+        return self.directory.locked(deadline, lambda: progress("waiting for another command on this lab"))
 
     def blotter(self) -> Blotter:
         """Return a Blotter that removes the lab's present secrets from texts that are shown or kept."""

@@ -66,25 +66,25 @@ class WriteFiles(Step):
 
 
 class UndoChanges(Step):
-    """Remove the accounts of interrupted commands from the files; what else they left is removed by CleanUp."""
+    """Remove half-added accounts from the files, before services start. CleanUp removes the rest in the running lab."""
 
     kind = "undo interrupted changes"
 
 
 class Unpause(Step):
-    """Let paused containers run again: Compose does not."""
+    """Unpause containers, since Compose does not."""
 
     kind = "unpause containers"
 
 
 class RemoveContainers(Step):
-    """Remove containers that Compose would take as they are, so that it creates them anew."""
+    """Remove containers that have lost a network, which Compose does not notice, so that it creates them anew."""
 
     kind = "remove containers"
 
 
 class CleanUp(Step):
-    """Remove what interrupted commands have left in the running lab, and strike them out of the record."""
+    """Remove what interrupted commands left in the running lab, and their records."""
 
     kind = "clean up"
 
@@ -132,7 +132,7 @@ class Restart(Step):
 
 @dataclass(frozen=True)
 class Prove(Step):
-    """Submit a mail with authentication, and read it over IMAP."""
+    """Prove the lab with two mails, by submission and from the sender; see `readiness`."""
 
     kind = "prove"
     beside: bool  # begin while Compose starts the containers

@@ -64,7 +64,7 @@ class Report:
 
 
 def up(engine: Engine, request: Request, progress: Progress, using: Tools | None = None) -> Report:
-    """Bring a lab up to its definition and prove it with a mail; roll back when that fails, unless `request.keep`.
+    """Bring a lab up to its definition and prove it with two mails; roll back on failure, unless `request.keep`.
 
         lab.up(engine, lab.Request("mine"), print).endpoints["imaps"].port
 
@@ -198,7 +198,7 @@ def _up(
 def _roll_back(
     with_tools: Tools, directory: LabDirectory, seen: Observation, watch: UpGuard, execution: Execution
 ) -> bool:
-    """Remove a new lab that did not come up; restore a lab that was up before. Return whether that is done."""
+    """Remove a new lab that did not come up; restore a lab that was up before. Return whether that succeeded."""
     if seen.state is not None:
         return _restore(with_tools, directory, seen.state, seen, touched=execution.touched)
     with_tools.progress("removing what was created")
@@ -217,7 +217,7 @@ def _restore(
     directory.save(before)
     if not touched:
         return True
-    # New containers: the engine may still be stopping those that the Compose that was ended had asked it to stop.
+    # Create containers anew: the engine may still be stopping old ones for the Compose that was ended.
     compose = project(with_tools.target, with_tools.runner, before, directory)
     result = with_tools.runner.run(compose.up(anew=True), deadline=Deadline.after(UP_SECONDS))
     if result.code != 0:

@@ -1,4 +1,4 @@
-"""One `up` repairs a lab whatever was done to its containers, networks, images and files; what it cannot, it says."""
+"""One `up` repairs a lab whose containers, networks, volumes or files were damaged, or says why it cannot."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ from tests.kills.trials import Trial, trials
 
 
 def main() -> int:
-    """Show each trial and the sum."""
+    """Run the trials; print each one, and their number."""
     parser = argparse.ArgumentParser(prog="python -m tests.kills", description="Kill commands at random moments.")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="the same seed makes the same trials")
-    parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--engine", type=int, default=0, help="so many more, by killing a nested engine")
+    parser.add_argument("--trials", type=int, default=30, help="trials that end a command by a signal")
+    parser.add_argument("--engine", type=int, default=0, help="further trials that kill a nested engine")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
     done: list[Trial | EngineTrial] = []
@@ -43,7 +43,11 @@ def _directory() -> Iterator[Path]:
 def _every(count: int, engine: int, seed: int) -> Iterator[Trial | EngineTrial]:
     yield from trials(count, seed)
     if engine:
-        with own() as labs, _directory() as dist, installed(labs, dist) as machine:
+        with (
+            own() as labs,
+            tempfile.TemporaryDirectory(prefix="wheels-") as dist,
+            installed(labs, Path(dist)) as machine,
+        ):
             yield from engine_trials(machine, engine, seed)
 
 

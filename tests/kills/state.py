@@ -1,4 +1,4 @@
-"""What must hold of a lab after a trial: it is proven, each account is wholly there or wholly not, nothing is left."""
+"""Verify a lab after a trial: it is proven, each account exists completely or not at all, and nothing is left."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def remains(lab: RunningLab, traces: Traces) -> list[str]:
 
 
 def halves(lab: RunningLab, address: str) -> list[str]:
-    """Return how an account is only half there."""
+    """Return the facts about an account that exists only in part."""
     listed = files.is_added(lab.directory.files, address)
     facts = {"listed": listed, "takes mail": _takes_mail(lab, address), "has a mailbox": _has_mailbox(lab, address)}
     if listed:

@@ -1,4 +1,4 @@
-"""The commands of the kill matrix, the signals, and how one trial goes."""
+"""The trials of the kill matrix: its commands and signals, and one trial of a command."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Trial:
     signal: signal.Signals
     moment: float  # as a part of the time that the command takes
     ended: str  # whether it was done before the signal, and its exit code
-    seconds: float  # of the `up` or `down` that put things right
+    seconds: float  # of the `up` or `down` after it
     wrong: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -130,7 +130,7 @@ def _good(outcome: Outcome) -> None:
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
-    """Yield a world of its own; nothing is left of it."""
+    """Yield a world of its own; remove it afterwards."""
     with alone("matrix") as traces, tempfile.TemporaryDirectory(prefix="matrix-") as place:
         yield World(traces, Path(place))
 
@@ -150,8 +150,9 @@ def _trial(here: World, command: str, number: signal.Signals, moment: float, *, 
     before = state.accounts(LAB) if command != "up new" else set()
     ended = _end(here.words(command, address), number, moment * whole, here.suite.parent)
     started_at = time.monotonic()
-    gone = command in ("down", "up new") and then_down
-    wrong = _after_down(here) if gone or then_down else _after_up(here, command, address, before)
+    wrong = _after_down(here) if then_down else _after_up(here, command, address, before)
+    if ended == "HANGS":
+        wrong.append(f"it did not end within {SECONDS:g} s")
     return Trial(command, number, moment, ended, time.monotonic() - started_at, tuple(wrong))
 
 

@@ -24,7 +24,7 @@ LONGEST_SECONDS = 1.5  # of a pause, and of a disconnect
 
 
 class Disturbance:
-    """Called with the progress of a load: kills, pauses or disconnects a container, and restores it a while later."""
+    """Kill, pause or disconnect a container, and restore it a while later; called with the progress of a load."""
 
     def __init__(self, lab: RunningLab, chance: random.Random) -> None:
         self._chance = chance
@@ -43,12 +43,12 @@ class Disturbance:
             self._begin()
 
     def end(self) -> None:
-        """Restore what is disturbed, and have the queues tried again."""
+        """Restore the disturbed container, and flush the queues."""
         if self._restore:
             self._restore()
             self._restore = None
         self._next = time.monotonic() + REST_SECONDS
-        with suppress(MailstackError):  # Postfix was only just started: the next time, then
+        with suppress(MailstackError):  # Postfix has just been started; flushed after the next disturbance
             queues.flush(self._lab.engine, queues.containers(self._lab))
 
     def _begin(self) -> None:
