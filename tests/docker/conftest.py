@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mailstack.errors import CheckFailed, DeadlinePassed
 from mailstack.images import base
 from mailstack.lab import down
 from mailstack.lab import up as lab
@@ -44,8 +45,15 @@ class Labs:
         self._names.append(name)
 
     def up(self, name: str, overlays: Sequence[Path] = ()) -> RunningLab:
-        """Bring a lab up, proven with a mail."""
+        """Bring a lab up, proven with two mails."""
         lab.up(engines.here(), lab.Request(name, tuple(overlays)), _quiet)
+        return RunningLab(name, engines.here())
+
+    def up_unproven(self, name: str, overlays: Sequence[Path] = ()) -> RunningLab:
+        """Bring a lab up whose definition does not let it be proven, as with --keep."""
+        request = lab.Request(name, tuple(overlays), keep=True, patience=2)
+        with pytest.raises((CheckFailed, DeadlinePassed)):
+            lab.up(engines.here(), request, _quiet)
         return RunningLab(name, engines.here())
 
     def down(self, name: str) -> None:

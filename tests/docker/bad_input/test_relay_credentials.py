@@ -107,7 +107,7 @@ def test_credentials_of_another_user_are_refused(traces: Traces, tmp_path: Path)
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
-        pytest.param(lambda path: None, "is not there", id="missing"),
+        pytest.param(lambda path: None, "does not exist", id="missing"),
         pytest.param(lambda path: path.mkdir(), "must be a file", id="a directory"),
         pytest.param(os.mkfifo, "must be a file", id="a pipe"),
         pytest.param(_write(b""), "contains no certificate", id="empty"),
