@@ -227,9 +227,12 @@ class LabDirectory:
     def save(self, state: State) -> None:
         """Save the state, and the subnets as an overlay. Raises HostError."""
         # Replace the file in one step: a process that is killed leaves the old state or the new one.
-        temporary = self.path / ".lab.json"
+        temporary, path = self.path / ".lab.json", self.path / "lab.json"
         write_private(temporary, json.dumps(asdict(state)))
-        temporary.replace(self.path / "lab.json")
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            raise HostError(f"{path}: cannot be written: {error.strerror}") from None
         write_private(self.subnets_file, json.dumps(subnets.overlay(state.subnets)))
 
     def remove_secrets(self) -> None:

@@ -205,7 +205,7 @@ def documented_account() -> object:
 def test_a_quota_that_is_none_is_said(lab: RunningLab) -> None:
     words = [MAILSTACK, "account", "add", "-n", lab.name, "quota@example.com", "--quota", "much"]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert result.returncode == 2 and "no size" in result.stderr
+    assert result.returncode == 2 and "is not a size" in result.stderr
 
 
 def test_no_password_is_in_a_log_or_an_argument(lab: RunningLab, accounts: Accounts) -> None:
