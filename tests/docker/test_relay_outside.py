@@ -243,7 +243,7 @@ def test_the_relays_submissions_port_is_asked_under_tls_from_the_start(provider:
 
 
 MISTAKES = {
-    "missing": (None, 0o600, "is not there"),
+    "missing": (None, 0o600, "does not exist"),
     "empty": ("", 0o600, "is empty"),
     "malformed": ("no colon in it\n", 0o600, "do not have the form user:password"),
     "two lines": ("a:b\nc:d\n", 0o600, "should be one line"),
