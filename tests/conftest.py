@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from tests.engine_used import EngineUsed
 from tests.guard import Guard
+from tests.order import LongestFirst
 
 # How long one example takes says more of the machine, and what else it does, than of the code.
 settings.register_profile("any machine", deadline=None)
@@ -28,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(Guard(), "guard")
+    config.pluginmanager.register(LongestFirst(str(Path(__file__).parent)), "longest_first")
     if config.getoption("require_engine") and not hasattr(config, "workerinput"):  # once, where xdist collects
         config.pluginmanager.register(EngineUsed(), "engine_used")
 
