@@ -11,6 +11,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 export PIP_CONSTRAINT := $(CURDIR)/requirements-dev.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/requirements-dev.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Some images of Python set it, for the sake of their size: each process would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --quiet --no-input
 # Two files of tests at a time: much of a lab's time is waiting for its engine. They start in the order of tests/order.py.
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
