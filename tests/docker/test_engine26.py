@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailstack import state
-from mailstack.definition import bundled
-from mailstack.images import base, build
-from mailstack.model import SERVICES
+from mailstack.images import base
 from mailstack.runner.local import Local
 from tests import engines
 from tests.docker import nested
@@ -24,7 +22,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.engine26]
 
 
 @pytest.fixture(scope="module")
-def machine(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[nested.Machine]:
+def machine(images: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[nested.Machine]:
     """Yield a machine with the wheel of this checkout, and the images of the host."""
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
@@ -32,11 +30,8 @@ def machine(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ne
     nested.wheels(dist)
     base.ensure_base(engines.here(), Local(), lambda _: None)
     nested.build()
-    with labs.one("for-nested"):  # the images are there after that
-        pass
     with nested.machine(state.owner(), dist) as made:
-        tag = build.content_tag(bundled.stack())
-        made.load([f"mailstack/{service}:{tag}" for service in SERVICES])
+        made.load(images)
         made.run(
             "/opt/mailstack/bin/pip",
             "install",
