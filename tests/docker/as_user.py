@@ -19,10 +19,13 @@ SECONDS = 180
 # Reads a case per line, and answers it with a line. Each case has a process of its own, in which its commands run one
 # after the other, as `mailstack` would run them.
 SERVER = """
-import contextlib, importlib, io, json, os, signal, sys
+import contextlib, importlib, io, json, os, pkgutil, signal, sys
+import docker, rich.console, rich.table, rich.text, yaml
+import mailstack
 from mailstack.cli import main as cli
-for module, _ in cli.COMMANDS.values():
-    importlib.import_module(f"mailstack.cli.{module}")
+for module in pkgutil.walk_packages(mailstack.__path__, "mailstack."):
+    if "plugin" not in module.name and "__main__" not in module.name:
+        importlib.import_module(module.name)
 
 def run(directory, environment, seconds, commands):
     signal.alarm(seconds)
