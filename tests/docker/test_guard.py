@@ -39,7 +39,7 @@ from mailstack.runner.local import Local
 from mailstack.target import target
 engine = Engine(target.local(os.environ))
 there = homes.current(engine)
-Leases(there, "{NAME}").join()
+Leases(there, "{NAME}").acquire()
 guard(engine.target, there, "{NAME}", Local())
 print(flush=True)
 sys.stdin.read()
