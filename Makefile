@@ -11,9 +11,11 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 export PIP_CONSTRAINT := $(CURDIR)/requirements-dev.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/requirements-dev.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Some images of Python set it, for the sake of their size: each process would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --quiet --no-input
-# Two files of tests at a time: much of a lab's time is waiting for its engine.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Two files of tests at a time: much of a lab's time is waiting for its engine. They start in the order of tests/order.py.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14

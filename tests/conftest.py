@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 from tests.engine_used import EngineUsed
 from tests.guard import Guard
+from tests.order import LongestFirst
 
 # How long one example takes says more of the machine, and what else it does, than of the code.
 settings.register_profile("any machine", deadline=None)
@@ -24,10 +26,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have SIGINT mean something: a shell's background job is started with it ignored, and so is all that it starts."""
+    """Have SIGINT mean something, and compile the modules once.
+
+    A shell's background job is started with SIGINT ignored, and so is all that it starts. Some images of Python forbid
+    it to keep bytecode, for the sake of their size: then each of the thousands of commands would compile mailstack.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.pluginmanager.register(Guard(), "guard")
+    config.pluginmanager.register(LongestFirst(str(Path(__file__).parent)), "longest_first")
     if config.getoption("require_engine") and not hasattr(config, "workerinput"):  # once, where xdist collects
         config.pluginmanager.register(EngineUsed(), "engine_used")
 

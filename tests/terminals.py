@@ -22,13 +22,13 @@ LOCALES = {
 ENCODINGS = {name: name.partition(",")[0] for name in LOCALES}
 
 _MAIN = """
-import base64, contextlib, json, os, pty, sys, tempfile
+import base64, contextlib, json, os, pty, sys, tempfile, termios
 import click
 from mailstack import __main__
 from mailstack.cli import main, stdio
 if len(json.loads(sys.argv[2])) > 5:  # what most commands import, once and not in each child
     import concurrent.futures, email.message, hashlib, imaplib, smtplib, ssl, subprocess, xml.etree.ElementTree
-    import rich.console, rich.table, rich.text, yaml
+    import docker, rich.console, rich.table, rich.text, yaml
     for name in main.COMMANDS:
         main.cli.get_command(click.Context(main.cli), name)
 answers = []
@@ -39,6 +39,8 @@ for argv in json.loads(sys.argv[2]):
         if not sys.argv[1]:
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
+        elif int(sys.argv[1]):
+            termios.tcsetwinsize(1, (24, int(sys.argv[1])))
         sys.argv = ["mailstack", *(os.fsdecode(word.encode()) for word in argv)]
         __main__.main()
     if terminal is not None:
@@ -66,11 +68,16 @@ class Answer:
     err: bytes
 
 
-def answers(argvs: Sequence[Sequence[str]], environment: Mapping[str, str], *, terminal: bool = False) -> list[Answer]:
-    """Run commands, each in a process of its own, in an environment; on a terminal, `out` is all that it shows."""
+def answers(
+    argvs: Sequence[Sequence[str]], environment: Mapping[str, str], *, terminal: bool = False, width: int = 0
+) -> list[Answer]:
+    """Run commands, each in a process of its own, in an environment; on a terminal, `out` is all that it shows.
+
+    A terminal has `width` columns, or does not say how many it has.
+    """
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHON"))}
     done = subprocess.run(
-        [sys.executable, "-c", _MAIN, "1" if terminal else "", json.dumps(argvs)],
+        [sys.executable, "-c", _MAIN, str(width) if terminal else "", json.dumps(argvs)],
         env={**bare, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,

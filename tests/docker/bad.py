@@ -22,6 +22,8 @@ from mailstack.cli import main
 from mailstack.model import Deadline
 
 MAILSTACK = str(Path(sys.executable).parent / "mailstack")
+# An overlay that Compose accepts and Dovecot does not.
+BROKEN = "x-mailstack:\n  settings:\n    dovecot: |\n      no_such_setting = yes\n"
 OVERLAYS = Path(__file__).parent.parent / "data" / "overlays"
 
 
@@ -75,6 +77,17 @@ def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, stdin
     return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+def read_up_to(says: str, process: subprocess.Popen[str]) -> str:
+    """Return what a process writes to standard error, up to the line that contains `says`."""
+    assert process.stderr
+    said = ""
+    while says not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    return said
+
+
 class Traces:
     """Everything that exists of an owner's labs: on the engine, and in the runtime directory."""
 
@@ -107,6 +120,18 @@ class Traces:
         """Return the traces on the engine and in the runtime directory."""
         return self.engine() | self.files()
 
+    def remove(self) -> None:
+        """Remove all labs of the owner, where anything is left of one."""
+        if self.all():
+            environment = {"MAILSTACK_OWNER": self.owner, "MAILSTACK_RUNTIME_DIR": str(self.directory)}
+            run(["down", "--all"], environment)
+
+    def containers(self) -> dict[str, str]:
+        """Return the id of each container with its start time."""
+        names = [thing.partition("/")[2] for thing in self.engine() if thing.startswith("container ")]
+        found = [self._api.inspect_container(name) for name in sorted(names)]
+        return {each["Id"]: each["State"]["StartedAt"] for each in found}
+
     def processes(self) -> dict[int, str]:
         """Return the owner's running processes by process id, for example a Compose whose `up` was killed."""
         found = {}
@@ -117,13 +142,16 @@ class Traces:
         return found
 
 
-def until(done: Callable[[], bool], seconds: float = 15.0) -> bool:
-    """Poll until `done` is true, at most `seconds`; return whether it is. For changes that send no event."""
+def until(done: Callable[[], bool], seconds: float = 15.0, *, every: float = 0.1) -> bool:
+    """Poll until `done` is true, at most `seconds`; return whether it is. For changes that send no event.
+
+    To ask the engine keeps it from what is waited for: `every` is shorter only where the moment matters.
+    """
     deadline = Deadline.after(seconds)
     while not done():
         if deadline.passed():
             return False
-        time.sleep(0.02)
+        time.sleep(every)
     return True
 
 
@@ -141,7 +169,7 @@ def alone(stem: str) -> Iterator[Traces]:
         try:
             yield Traces(owner, directory)
         finally:
-            run(["down", "--all"])
+            Traces(owner, directory).remove()
             shutil.rmtree(directory)
 
 

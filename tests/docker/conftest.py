@@ -10,13 +10,16 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import docker
 import pytest
 
+from mailstack.definition import bundled
 from mailstack.errors import CheckFailed, DeadlinePassed
-from mailstack.images import base
+from mailstack.images import base, build
 from mailstack.lab import down
 from mailstack.lab import up as lab
 from mailstack.lab.running import RunningLab
+from mailstack.model import SERVICES
 from mailstack.runner.local import Local
 from tests import engines
 from tests.docker import nested
@@ -111,14 +114,28 @@ def labs() -> Iterator[Labs]:
 
 
 @pytest.fixture(scope="session")
-def for_remote(labs: Labs) -> None:
+def images(labs: Labs) -> list[str]:
+    """Return the images of this checkout."""
+    return built_images(labs)
+
+
+def built_images(labs: Labs) -> list[str]:
+    """Return the images of this checkout. Where the engine lacks one, a lab has all of them built."""
+    tag = build.content_tag(bundled.stack())
+    references = [f"mailstack/{service}:{tag}" for service in SERVICES]
+    if not set(references) <= {name for image in docker.from_env().images.list() for name in image.tags}:
+        with labs.one("images"):
+            pass
+    return references
+
+
+@pytest.fixture(scope="session")
+def for_remote(images: list[str]) -> None:
     """Build the parts of machines for SSH tests, and the images to send to them. Skip unless run as root."""
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
     base.ensure_base(engines.here(), Local(), _quiet)
     nested.build(nested.REMOTE)
-    with labs.one("for-remote"):  # the images are there after that
-        pass
 
 
 @pytest.fixture(scope="module")

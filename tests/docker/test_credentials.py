@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,15 +51,20 @@ def file_system_of(path: Path) -> str:
 # ── reveal and rotate ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_reveal_prints_one_secret_to_standard_output_and_to_nothing_else(labs: Labs) -> None:
-    with labs.one("reveal") as lab:
-        search = Search()
-        search.of(lab)
-        done = command("secrets", "reveal", "alice@example.com", "-n", lab.name)
-        assert done.stdout.decode() == lab.password("alice@example.com").reveal() + "\n"
-        assert done.stderr == b""
-        done = command("secrets", "reveal", "relay", "-n", lab.name, "--json")
-        assert search.in_places({"stdout": done.stdout, "stderr": done.stderr}) == ["relay in stdout"]
+@pytest.fixture(scope="module")
+def lab(labs: Labs) -> Iterator[RunningLab]:
+    with labs.one("credentials") as running:
+        yield running
+
+
+def test_reveal_prints_one_secret_to_standard_output_and_to_nothing_else(lab: RunningLab) -> None:
+    search = Search()
+    search.of(lab)
+    done = command("secrets", "reveal", "alice@example.com", "-n", lab.name)
+    assert done.stdout.decode() == lab.password("alice@example.com").reveal() + "\n"
+    assert done.stderr == b""
+    done = command("secrets", "reveal", "relay", "-n", lab.name, "--json")
+    assert search.in_places({"stdout": done.stdout, "stderr": done.stderr}) == ["relay in stdout"]
 
 
 def log_in(lab: RunningLab, user: str, password: str) -> int:
@@ -73,37 +79,33 @@ def log_in(lab: RunningLab, user: str, password: str) -> int:
             return error.smtp_code
 
 
-def test_a_rotated_relay_password_holds_at_once_and_the_old_one_is_refused_with_535(labs: Labs) -> None:
-    with labs.one("rotate") as lab:
-        before = containers(lab)
-        relay = files.read_relay(lab.directory.files)
-        assert relay
-        user, old = relay[0], relay[1].reveal()
-        assert log_in(lab, user, old) == 235
-        # Several times within a second: Dovecot tells a changed file by its time, in whole seconds.
-        for _ in range(4):
-            assert credentials.rotate(lab, _quiet) == user
-            now = files.read_relay(lab.directory.files)
-            assert now
-            new = now[1].reveal()
-            assert new != old
-            assert (log_in(lab, user, old), log_in(lab, user, new)) == (535, 235)
-            old = new
-        assert command("secrets", "rotate", "-n", lab.name).returncode == 0
-        assert log_in(lab, user, old) == 535
-        letter = sending.letter(lab.definition(), "student@example.com", ["alice@example.com"], "After", "Rotated.", [])
-        sent = sending.send(lab, letter, "sender", Deadline.after(SECONDS))
-        assert list(sent.arrived) == ["alice@example.com"]
-        assert containers(lab) == before
-        assert {service.state for service in lab.services()} == {"running"}
+def test_a_rotated_relay_password_holds_at_once_and_the_old_one_is_refused_with_535(lab: RunningLab) -> None:
+    before = containers(lab)
+    relay = files.read_relay(lab.directory.files)
+    assert relay
+    user, old = relay[0], relay[1].reveal()
+    assert log_in(lab, user, old) == 235
+    # Several times within a second: Dovecot tells a changed file by its time, in whole seconds.
+    for _ in range(4):
+        assert credentials.rotate(lab, _quiet) == user
+        now = files.read_relay(lab.directory.files)
+        assert now
+        new = now[1].reveal()
+        assert new != old
+        assert (log_in(lab, user, old), log_in(lab, user, new)) == (535, 235)
+        old = new
+    assert command("secrets", "rotate", "-n", lab.name).returncode == 0
+    assert log_in(lab, user, old) == 535
+    letter = sending.letter(lab.definition(), "student@example.com", ["alice@example.com"], "After", "Rotated.", [])
+    sent = sending.send(lab, letter, "sender", Deadline.after(SECONDS))
+    assert list(sent.arrived) == ["alice@example.com"]
+    assert containers(lab) == before
+    assert {service.state for service in lab.services()} == {"running"}
 
 
-def test_mails_leave_the_sender_between_and_after_rotations_without_a_pause(labs: Labs) -> None:
-    with labs.one("rotate") as lab:
-        for number in range(4):
-            letter = sending.letter(
-                lab.definition(), "student@example.com", ["bob@example.com"], f"{number}", "Text.", []
-            )
-            # Less than the thirty seconds after which a refused mail is tried again: none was.
-            assert sending.send(lab, letter, "sender", Deadline.after(10)).arrived
-            credentials.rotate(lab, _quiet)
+def test_mails_leave_the_sender_between_and_after_rotations_without_a_pause(lab: RunningLab) -> None:
+    for number in range(4):
+        letter = sending.letter(lab.definition(), "student@example.com", ["bob@example.com"], f"{number}", "Text.", [])
+        # Less than the thirty seconds after which a refused mail is tried again: none was.
+        assert sending.send(lab, letter, "sender", Deadline.after(10)).arrived
+        credentials.rotate(lab, _quiet)

@@ -2,97 +2,56 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import functools
 import os
 import secrets
 import shutil
 import stat
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from mailstack.lab import homes
 from tests import engines
-from tests.docker import hostile_places
+from tests.docker import as_user, hostile_places
+from tests.docker.as_user import USER, User
 from tests.docker.hostile_places import SECRETS, SITUATIONS, Situation, World, snapshot
 
 pytestmark = pytest.mark.docker
 
-ROOT = Path(__file__).parents[2]
-USER = 61234  # nobody has to know this number
 
-# Runs one command after the other, each as `mailstack` would, and tells what came of it.
-RUN = """
-import contextlib, io, json, os, sys
-from mailstack.cli import main as cli
-told = []
-for argv in json.loads(sys.argv[1]):
-    sys.argv = ["mailstack", *argv]
-    err = io.StringIO()
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            cli.main()
-        except SystemExit as end:
-            told.append((end.code, err.getvalue()))
-print(json.dumps(told))
-"""
+@pytest.fixture(scope="module")
+def users() -> Iterator[Callable[[int], User]]:
+    """Yield a function that returns the user with a number; each is started once."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def start(uid: int) -> User:
+            return stack.enter_context(as_user.user(uid))
+
+        yield start
 
 
-def _python(uid: int) -> str:
-    """Return a Python that a user can run, with the packages of this one."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        found = subprocess.run(
-            [python, "-c", "import click, yaml"], user=uid, cwd="/", env=_paths(), capture_output=True, check=False
-        ) if _may_run(python, uid) else None  # fmt: skip
-        if found and found.returncode == 0:
-            return python
-    pytest.skip("an ordinary user can run no Python here that has what mailstack needs")
+Run = Callable[[Path | str, Sequence[Sequence[str]]], list[tuple[int, str]]]
 
 
-def _may_run(python: str, uid: int) -> bool:
-    try:
-        return subprocess.run([python, "-c", ""], user=uid, cwd="/", capture_output=True, check=False).returncode == 0
-    except PermissionError:
-        return False
+@pytest.fixture
+def run(world: World, users: Callable[[int], User]) -> Run:
+    """Return a function that runs commands as the world's user, and returns exit code and messages of each."""
 
+    def run(named: Path | str, commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
+        environment = {
+            "HOME": "/nonexistent",
+            "LOGNAME": "somebody",
+            "MAILSTACK_RUNTIME_DIR": str(named),
+            "MAILSTACK_OWNER": os.environ["MAILSTACK_OWNER"],
+        }
+        return users(world.uid).run(world.top, environment, commands)
 
-def _paths() -> dict[str, str]:
-    packages = [path for path in sys.path if path.endswith("site-packages")]
-    return {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *packages]),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-
-
-def run(world: World, named: Path | str, commands: tuple[tuple[str, ...], ...]) -> list[tuple[int, str]]:
-    """Run commands as the world's user; return exit code and messages of each."""
-    environment = {
-        **_paths(),
-        "HOME": "/nonexistent",
-        "LOGNAME": "somebody",
-        "MAILSTACK_RUNTIME_DIR": str(named),
-        "MAILSTACK_OWNER": os.environ["MAILSTACK_OWNER"],
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    done = subprocess.run(
-        [_python(world.uid) if world.uid else sys.executable, "-c", RUN, json.dumps(commands)],
-        check=False,
-        cwd=world.top,
-        env=environment,
-        user=world.uid,
-        group=0 if world.uid == 0 else USER,
-        extra_groups=[Path("/var/run/docker.sock").stat().st_gid],
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return [(code, said) for code, said in json.loads(done.stdout)]
+    return run
 
 
 @pytest.fixture(params=[0, USER], ids=["root", "user"])
@@ -113,10 +72,10 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.name)
-def test_no_foreign_file_is_changed(world: World, situation: Situation) -> None:
+def test_no_foreign_file_is_changed(world: World, run: Run, situation: Situation) -> None:
     named = situation.prepare(world)
     before = snapshot(world.top)
-    ended = run(world, named, situation.commands)
+    ended = run(named, situation.commands)
     after = snapshot(world.top)
     foreign = {path: about for path, about in before.items() if Path(path) not in world.own}
     assert {path: about for path, about in after.items() if path in foreign} == foreign
@@ -133,10 +92,10 @@ def test_no_foreign_file_is_changed(world: World, situation: Situation) -> None:
 
 
 @pytest.mark.parametrize("place", SECRETS, ids=lambda each: each.name)
-def test_secrets_are_written_to_a_directory_of_their_own_alone(world: World, place: Situation) -> None:
+def test_secrets_are_written_to_a_directory_of_their_own_alone(world: World, run: Run, place: Situation) -> None:
     named = place.prepare(world)
     before = snapshot(world.top)
-    ended = run(world, world.top / "runtime", (("secrets", "init", str(named)),) * 2)
+    ended = run(world.top / "runtime", (("secrets", "init", str(named)),) * 2)
     after = snapshot(world.top)
     if place.works:
         assert [code for code, _ in ended] == [0, 0], ended
@@ -147,17 +106,17 @@ def test_secrets_are_written_to_a_directory_of_their_own_alone(world: World, pla
         assert after == before
 
 
-def test_accounts_are_not_added_through_a_link(world: World) -> None:
+def test_accounts_are_not_added_through_a_link(world: World, run: Run) -> None:
     world.thesis("home")
     named = world.folder("named")
     name = hostile_places.LAB
-    ((code, said),) = run(world, named, (("up", "-n", name),))
+    ((code, said),) = run(named, (("up", "-n", name),))
     assert code == 0, said
     added = named / world.root / world.home / name / "files" / "added"
     added.rmdir()
     added.symlink_to(world.top / "home")
     before = snapshot(world.top / "home")
-    ended = run(world, named, (("account", "add", "-n", name, "zoe@example.com"), ("down", "-n", name)))
+    ended = run(named, (("account", "add", "-n", name, "zoe@example.com"), ("down", "-n", name)))
     assert ended[0][0] == 3 and ended[1][0] == 0, ended
     assert snapshot(world.top / "home") == before
     assert list(named.iterdir()) == []

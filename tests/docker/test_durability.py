@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import smtplib
 import time
 from collections.abc import Callable, Iterator
@@ -30,11 +31,21 @@ def _quiet(_: str) -> None:
     pass
 
 
-@pytest.fixture
-def lab(labs: Labs) -> Iterator[RunningLab]:
-    """Return a lab for one test only."""
+@pytest.fixture(scope="module")
+def shared(labs: Labs) -> Iterator[RunningLab]:
     with labs.one("durable") as running:
         yield running
+
+
+@pytest.fixture
+def lab(shared: RunningLab) -> RunningLab:
+    """Return the lab that the tests share, up again in whatever state the test before has left it."""
+    return up_again(shared) if any(each.state != "running" for each in shared.services()) else shared
+
+
+def new_id() -> str:
+    """Return a Message-ID that no other mail has."""
+    return email.utils.make_msgid(domain="example.com")
 
 
 def up_again(lab: RunningLab) -> RunningLab:
@@ -138,7 +149,7 @@ def test_a_mail_that_waits_in_postfix_outlives_its_sigkill_and_arrives_once(lab:
 
 def test_a_mail_that_waits_in_the_sender_outlives_its_sigkill_and_arrives_once(lab: RunningLab) -> None:
     container(lab, "postfix").kill("SIGKILL")
-    message_id = "<waits-in-the-sender@example.com>"
+    message_id = new_id()
     letter = sending.letter(lab.definition(), "student@example.com", ["bob@example.com"], "Wait", "Wait.", [])
     sending.from_sender(lab, letter, message_id)
     deadline = Deadline.after(ARRIVAL_SECONDS)
@@ -206,8 +217,9 @@ def test_docker_restart_keeps_mails_and_the_lab_works_on(lab: RunningLab, servic
     assert arrived_once(up_again(lab), message_id)
     letter = sending.letter(lab.definition(), "student@example.com", ["bob@example.com"], "After", "After.", [])
     # An idle smtpd that knew the Dovecot of before answers 454 once: then the mail waits for its next turn.
-    sending.from_sender(lab, letter, "<after-the-restart@example.com>")
-    assert arrived_once(lab, "<after-the-restart@example.com>")
+    message_id = new_id()
+    sending.from_sender(lab, letter, message_id)
+    assert arrived_once(lab, message_id)
 
 
 def test_sockets_that_a_sigkill_left_behind_are_replaced_and_mail_goes_on(lab: RunningLab) -> None:

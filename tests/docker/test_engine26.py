@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.docker, pytest.mark.engine26]
 
 
 @pytest.fixture(scope="module")
-def machine(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[nested.Machine]:
+def machine(images: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[nested.Machine]:
     """Yield a machine with the wheel of this checkout, and the images of the host."""
     if os.geteuid() != 0:
         pytest.skip("a nested engine needs root on this host")
-    with installed(labs, tmp_path_factory.mktemp("dist")) as made:
+    with installed(images, tmp_path_factory.mktemp("dist")) as made:
         yield made
 
 

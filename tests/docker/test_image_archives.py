@@ -17,7 +17,6 @@ from mailstack.definition import bundled
 from mailstack.images import build
 from mailstack.model import LABEL_LAB, SERVICES
 from tests.docker import nested
-from tests.docker.conftest import Labs
 from tests.docker.remote import answer, left, mailstack
 
 pytestmark = pytest.mark.docker
@@ -41,10 +40,8 @@ def command(*words: str | Path, code: int = 0, **environment: str) -> subprocess
 
 
 @pytest.fixture(scope="module")
-def saved(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(images: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file with the images of this version."""
-    with labs.one("archive"):  # the images are there after that
-        pass
     path = tmp_path_factory.mktemp("archive") / "images.tar.gz"
     done = command("images", "save", path, "--json")
     found = json.loads(done.stdout)

@@ -1,20 +1,16 @@
-"""An `up` that is killed, interrupted, fails or is repeated: what is left of it, and of the lab that existed before."""
+"""An `up` that is killed, interrupted or fails: what is left of it, and of the labs that existed before."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import secrets
 import signal
-import smtplib
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
@@ -24,7 +20,7 @@ from mailstack.lab import homes, tools
 from mailstack.lab.down import remove
 from mailstack.model import Deadline
 from tests import engines
-from tests.docker.bad import MAILSTACK, Outcome, Traces, alone, run
+from tests.docker.bad import BROKEN, MAILSTACK, Outcome, Traces, alone, read_up_to, run
 
 pytestmark = pytest.mark.docker
 
@@ -32,29 +28,26 @@ pytestmark = pytest.mark.docker
 MOMENTS = [random.Random(number).random() for number in range(10)]
 
 # The names of this run's labs: another run may be at work on the same engine.
-OTHERS, WARM, KILLED, CUT, FAILING, STANDING = (
-    f"{stem}-{secrets.token_hex(3)}" for stem in ("others", "warm", "killed", "cut", "failing", "standing")
+OTHERS, WARM, KILLED, CUT, FAILING = (
+    f"{stem}-{secrets.token_hex(3)}" for stem in ("others", "warm", "killed", "cut", "failing")
 )
 
-BROKEN = "x-mailstack:\n  settings:\n    dovecot: |\n      no_such_setting = yes\n"
+# A lab's containers with their start times, and everything that exists of it.
+State = tuple[dict[str, str], set[str]]
 
 
 @pytest.fixture(scope="module")
-def others() -> Iterator[Callable[[], str]]:
+def others() -> Iterator[Callable[[], State]]:
     """Yield a function that returns the state of another owner's lab on this engine; it must always be the same."""
     with alone("others") as traces:
         assert run(["up", "-n", OTHERS]).code == 0
         environment = {"MAILSTACK_RUNTIME_DIR": str(traces.directory), "MAILSTACK_OWNER": traces.owner}
-
-        def state() -> str:
-            assert run(["status", "-n", OTHERS], environment).code == 0
-            return str(_containers(traces))
-
-        yield state
+        yield lambda: (traces.containers(), traces.all())
+        assert run(["status", "-n", OTHERS], environment).code == 0
 
 
 @pytest.fixture(scope="module")
-def traces(others: Callable[[], str]) -> Iterator[Traces]:
+def traces(others: Callable[[], State]) -> Iterator[Traces]:
     """Yield an owner and a runtime directory for this module."""
     with alone("cut") as found:
         yield found
@@ -74,28 +67,10 @@ def seconds(traces: Traces) -> float:
 @pytest.fixture
 def nothing_before(traces: Traces) -> Iterator[Traces]:
     """Check that a test starts with nothing and leaves nothing."""
-    run(["down", "--all"])
+    traces.remove()
     assert traces.all() == set()
     yield traces
-    run(["down", "--all"])
-
-
-def _containers(traces: Traces) -> dict[str, str]:
-    """Return each container with its start time."""
-    names = [thing.split("/")[1] for thing in traces.engine() if thing.startswith("container")]
-    found = subprocess.run(
-        ("docker", "inspect", "-f", "{{.Id}} {{.State.StartedAt}}", *sorted(names)),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return dict(line.split() for line in found.stdout.splitlines())
-
-
-def _answer(*argv: str) -> Any:
-    outcome = run([*argv, "--json"])
-    assert outcome.code == 0, outcome
-    return json.loads(outcome.out)
+    traces.remove()
 
 
 # ── killed ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -103,7 +78,7 @@ def _answer(*argv: str) -> Any:
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=[f"{moment:.0%}" for moment in MOMENTS])
 def test_after_a_kill_at_any_moment_down_all_leaves_nothing_but_others_labs(
-    moment: float, seconds: float, nothing_before: Traces, others: Callable[[], str]
+    moment: float, seconds: float, nothing_before: Traces, others: Callable[[], State]
 ) -> None:
     before = others()
     with subprocess.Popen((MAILSTACK, "up", "-n", KILLED), stderr=subprocess.PIPE) as process:
@@ -126,29 +101,18 @@ def test_after_a_kill_at_any_moment_down_all_leaves_nothing_but_others_labs(
 # ── interrupted ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _until(says: str, process: subprocess.Popen[str]) -> str:
-    """Return the output of a process up to the line that contains `says`."""
-    assert process.stderr
-    said = ""
-    while says not in said:
-        line = process.stderr.readline()
-        assert line, said
-        said += line
-    return said
-
-
 def _interrupt(number: signal.Signals, at: str, later: float, *options: str, again: str = "") -> Outcome:
     """Signal an `up` `later` seconds after it prints `at`, and again after it prints `again`."""
     with subprocess.Popen(
         (MAILSTACK, "up", "-n", CUT, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        said = _until(at, process)
+        said = read_up_to(at, process)
         if later:
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(later)
         process.send_signal(number)
         if again:
-            said += _until(again, process)
+            said += read_up_to(again, process)
             for other in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
                 process.send_signal(other)
                 with contextlib.suppress(subprocess.TimeoutExpired):  # it may have tidied up by then
@@ -187,7 +151,7 @@ def test_what_is_to_be_kept_is_kept_when_up_is_interrupted(nothing_before: Trace
     outcome = _interrupt(signal.SIGINT, "sending the mail", 0, "--keep")
     assert (outcome.code, outcome.messages) == (130, ["mailstack: interrupted"])
     assert "it was kept" in outcome.err
-    assert len(_containers(nothing_before)) == 3
+    assert len(nothing_before.containers()) == 3
     assert run(["down", "-n", CUT]).code == 0
     assert nothing_before.all() == set()
 
@@ -217,101 +181,13 @@ def test_a_failing_up_keeps_what_it_made_when_asked_to(broken: str, nothing_befo
     outcome = run(["up", "-n", FAILING, "--keep", "-f", broken])
     assert (outcome.code, len(outcome.messages)) == (1, 1)
     assert "it was kept: mailstack logs -n failing" in outcome.err
-    assert len(_containers(nothing_before)) == 3
+    assert len(nothing_before.containers()) == 3
     assert "no_such_setting" in run(["logs", "-n", FAILING, "dovecot"]).out
     assert run(["down", "-n", FAILING]).code == 0
     assert nothing_before.all() == set()
 
 
-# ── again ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def standing(nothing_before: Traces) -> Any:
-    """Return the answer of `up` for a running lab with a mail to bob in it."""
-    answer = _answer("up", "-n", STANDING)
-    _answer("send", "-n", STANDING, "--to", "bob@example.com", "--subject", "from before")
-    return answer
-
-
-def _subjects(address: str) -> list[str]:
-    return [mail["subject"] for mail in _answer("inbox", "-n", STANDING, address)["mails"]]
-
-
-def test_up_on_a_lab_that_is_up_is_quick_and_changes_nothing(standing: Any, seconds: float, traces: Traces) -> None:
-    before = _containers(traces)
-    begun = time.monotonic()
-    again = _answer("up", "-n", STANDING)
-    assert time.monotonic() - begun < seconds
-    assert again["endpoints"] == standing["endpoints"]
-    assert _containers(traces) == before
-    assert _subjects("bob@example.com") == ["from before"]
-
-
-def test_a_changed_definition_takes_effect_and_loses_no_mail(standing: Any, tmp_path: Path) -> None:
-    overlay = tmp_path / "more.yaml"
-    overlay.write_text("x-mailstack:\n  accounts:\n    dora@example.com: {}\n  limits:\n    message_size: 2M\n")
-    again = _answer("up", "-n", STANDING, "-f", str(overlay))
-    assert again["endpoints"] == standing["endpoints"]
-    assert set(again["accounts"]) == {*standing["accounts"], "dora@example.com"}
-    _answer("send", "-n", STANDING, "--to", "dora@example.com", "--subject", "to the new one")
-    assert _subjects("dora@example.com") == ["to the new one"]
-    assert _subjects("bob@example.com") == ["from before"]
-    with smtplib.SMTP("127.0.0.1", standing["endpoints"]["smtp"]["port"]) as session:
-        session.ehlo()
-        assert session.esmtp_features["size"] == str(2 * 1024 * 1024)
-
-
-def test_an_up_with_a_mistake_leaves_the_lab_that_is_up_alone(standing: Any, traces: Traces, tmp_path: Path) -> None:
-    before = _containers(traces)
-    overlay = tmp_path / "wrong.yaml"
-    overlay.write_text("x-mailstack:\n  colour: red\n")
-    assert run(["up", "-n", STANDING, "-f", str(overlay)]).code == 2
-    assert _containers(traces) == before
-    assert _subjects("bob@example.com") == ["from before"]
-
-
-def _still_as_it_was(standing: Any) -> None:
-    _answer("send", "-n", STANDING, "--via", "sender", "--to", "bob@example.com", "--subject", "from after")
-    assert _subjects("bob@example.com") == ["from before", "from after"]
-    status = _answer("status", "-n", STANDING)
-    assert status["endpoints"] == standing["endpoints"]
-    assert status["accounts"] == standing["accounts"]
-    assert [service["state"] for service in status["services"]] == ["running"] * 3
-
-
-def test_an_up_that_fails_at_a_server_leaves_the_lab_as_it_was(standing: Any, broken: str) -> None:
-    outcome = run(["up", "-n", STANDING, "-f", broken])
-    assert (outcome.code, len(outcome.messages), outcome.out) == (1, 1, "")
-    assert "; dovecot exited with code " in outcome.messages[0]
-    _still_as_it_was(standing)
-
-
-def test_an_up_that_fails_at_the_engine_leaves_the_lab_as_it_was(standing: Any, tmp_path: Path) -> None:
-    overlay = tmp_path / "taken.yaml"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        overlay.write_text(
-            "x-mailstack:\n  accounts:\n    dora@example.com: {}\n"
-            f"services:\n  dovecot:\n    ports: ['127.0.0.1:{port}:4190']\n"
-        )
-        outcome = run(["up", "-n", STANDING, "-f", str(overlay)])
-    assert (outcome.code, len(outcome.messages), outcome.out) == (3, 1, "")
-    assert f"127.0.0.1:{port} is in use" in outcome.messages[0]
-    _still_as_it_was(standing)
-
-
-def test_an_up_that_is_interrupted_leaves_the_lab_as_it_was(standing: Any, tmp_path: Path) -> None:
-    overlay = tmp_path / "more.yaml"
-    overlay.write_text("x-mailstack:\n  accounts:\n    dora@example.com: {}\n")
-    with subprocess.Popen(
-        (MAILSTACK, "up", "-n", STANDING, "-f", str(overlay)), stderr=subprocess.PIPE, text=True
-    ) as process:
-        _until("starting the containers", process)
-        process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=90)[1]
-    assert (process.returncode, "mailstack: interrupted" in err) == (130, True)
-    _still_as_it_was(standing)
+# ── down ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_down_of_a_lab_that_is_not_there_is_done(nothing_before: Traces) -> None:

@@ -212,21 +212,33 @@ def test_a_lab_expires_also_when_the_connection_was_cut_meanwhile(machine: neste
     assert left(machine) == []
 
 
-@pytest.mark.parametrize(
-    ("words", "begins"),
-    [
-        (("check", "--host", "tester"), "running"),
-        (("logs", "-f", "--host", "tester"), ""),
-        (("shell", "--host", "tester", "sender", "sh", "-c", "echo there >&2; exec sleep 60"), "there"),
-        (("experiment", "--host", "tester"), "1 of"),
-    ],
-)
-def test_a_connection_that_is_cut_is_told_by_what_looks_or_judges(
-    machine: nested.Machine, words: tuple[str, ...], begins: str
-) -> None:
-    """And not as checks, or steps, that have failed."""
+@pytest.fixture(scope="class")
+def shared(machine: nested.Machine) -> Iterator[None]:
+    """Bring up a lab that the tests of a class share: it outlives every connection."""
     mailstack(machine, "up")
     try:
+        yield
+    finally:
+        mailstack(machine, "down", "--all")
+    assert left(machine) == []
+
+
+@pytest.mark.usefixtures("shared")
+class TestCut:
+    """A connection that is cut while something looks or judges; not told as checks, or steps, that have failed."""
+
+    @pytest.mark.parametrize(
+        ("words", "begins"),
+        [
+            (("check", "--host", "tester"), "running"),
+            (("logs", "-f", "--host", "tester"), ""),
+            (("shell", "--host", "tester", "sender", "sh", "-c", "echo there >&2; exec sleep 60"), "there"),
+            (("experiment", "--host", "tester"), "1 of"),
+        ],
+    )
+    def test_a_connection_that_is_cut_is_told_by_what_looks_or_judges(
+        self, machine: nested.Machine, words: tuple[str, ...], begins: str
+    ) -> None:
         with subprocess.Popen(
             [sys.executable, "-m", "mailstack", *words],
             env={**os.environ, "HOME": str(machine.home)},
@@ -241,9 +253,6 @@ def test_a_connection_that_is_cut_is_told_by_what_looks_or_judges(
             machine.run("pkill", "-KILL", "-f", "^sshd-session")
             _, said = process.communicate(timeout=60)
         assert (process.returncode, "mailstack: tester: the connection was lost" in said) == (3, True), said
-    finally:
-        mailstack(machine, "down", "--all")
-    assert left(machine) == []
 
 
 def test_a_host_that_says_nothing_any_more_is_given_up_though_its_kernel_still_answers(machine: nested.Machine) -> None:

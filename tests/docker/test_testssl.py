@@ -1,27 +1,37 @@
-"""testssl.sh finds no fault in any published TLS service, except what a private CA cannot offer."""
+"""testssl.sh finds no fault in any published TLS service, except what a private CA cannot offer.
+
+The ports of a server share its library, its settings and its certificate. testssl.sh scans one port of each server;
+the others must give the same answers to the same Client Hellos, for every version and every cipher suite.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
+from mailstack.config import pki
 from mailstack.lab.running import RunningLab
 from mailstack.model import PORTS, Json, Port
+from mailstack.roles import Role
+from tests.docker import hellos
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
 
 # Forward secrecy follows from the ciphers (--std), and what browsers would agree to is none of a mail server's affair.
-SECTIONS = ("--protocols", "--std", "--server-preference", "--server-defaults")
-# Known vulnerabilities are of a server's library and settings, which its ports share: one port of each is looked at.
-THOROUGH = {"submission": ("--vulnerable",), "imaps": ("--vulnerable",)}
+SECTIONS = ("--protocols", "--std", "--server-preference", "--server-defaults", "--vulnerable")
+# By role, the port of the server that testssl.sh scans: one with STARTTLS, one without.
+SCANNED = {Role.SUBMISSION: "submission", Role.STORE: "imaps"}
+OTHERS = [port for port in PORTS if port.name not in SCANNED.values()]
 # STARTTLS, where the port does not begin with TLS (RFC 8314).
 STARTTLS = {"smtp": "smtp", "submission": "smtp", "imap": "imap", "pop3": "pop3"}
 SECONDS = 600.0
@@ -48,11 +58,18 @@ def program_path() -> str:
 
 
 @pytest.fixture(scope="module")
-def reports(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[Json]]]]:
-    """Return the report on each port. All run in parallel, as each takes half a minute of a processor."""
+def lab(labs: Labs) -> Iterator[RunningLab]:
+    with labs.one("testssl") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reports(lab: RunningLab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[Json]]]]:
+    """Return the reports on the scanned ports. They run in parallel, as each takes a minute of a processor."""
     program, directory = program_path(), tmp_path_factory.mktemp("testssl")
-    with labs.one("testssl") as lab, ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {port.name: pool.submit(report, program, lab, port, directory) for port in PORTS}
+    scanned = [port for port in PORTS if port.name in SCANNED.values()]
+    with ThreadPoolExecutor(len(scanned)) as pool:
+        yield {port.name: pool.submit(report, program, lab, port, directory) for port in scanned}
 
 
 def report(program: str, lab: RunningLab, port: Port, directory: Path) -> list[Json]:
@@ -66,7 +83,6 @@ def run(program: str, lab: RunningLab, port: Port, directory: Path) -> list[Json
     """Run testssl.sh on a port; return its findings."""
     file = directory / f"{port.name}.json"
     argv = [program, "--quiet", "--warnings", "off", "--color", "0", "--ip", "one", "--nodns", "min", *SECTIONS]
-    argv += THOROUGH.get(port.name, ())
     argv += ["--add-ca", str(lab.ca_file), "--jsonfile", str(file)]
     argv += ["--starttls", STARTTLS[port.name]] if port.name in STARTTLS else []
     argv += [f"localhost:{lab.endpoints[port.name].port}"]
@@ -94,16 +110,15 @@ def wrong(findings: list[Json]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("port", PORTS, ids=lambda port: port.name)
+@pytest.mark.parametrize("name", SCANNED.values())
 def test_testssl_finds_nothing_but_what_a_private_ca_cannot_have(
-    port: Port, reports: dict[str, Future[list[Json]]]
+    name: str, reports: dict[str, Future[list[Json]]]
 ) -> None:
-    findings = reports[port.name].result()
+    findings = reports[name].result()
     assert wrong(findings) == []
     severity = {each["id"]: each["severity"] for each in findings}
     # It has really looked: at the server's ciphers, at its certificate by the lab's CA, at what is known to go wrong.
-    assert {"TLS1_2", "cipherlist_aNULL", "cert_chain_of_trust", "cert_trust"} <= set(severity)
-    assert ("LUCKY13" in severity) == (port.name in THOROUGH)
+    assert {"TLS1_2", "cipherlist_aNULL", "cert_chain_of_trust", "cert_trust", "LUCKY13"} <= set(severity)
     assert severity["cipherlist_aNULL"] == severity["cert_chain_of_trust"] == "OK"
 
 
@@ -114,3 +129,61 @@ def test_what_is_weak_is_found_wrong() -> None:
         {"id": "TLS1_2", "severity": "OK", "finding": "offered"},
     ]
     assert wrong(findings) == ["HIGH cipherlist_aNULL: offered"]
+
+
+def offer(lab: RunningLab, name: str) -> dict[str, tuple[hellos.Answer, ...]]:
+    """Return what a port of the lab offers."""
+    return hellos.offer(lab.endpoints[name], STARTTLS.get(name, ""))
+
+
+@pytest.mark.parametrize("port", OTHERS, ids=lambda port: port.name)
+def test_every_other_port_offers_what_the_scanned_port_of_its_server_offers(port: Port, lab: RunningLab) -> None:
+    offered = offer(lab, port.name)
+    assert offered == offer(lab, SCANNED[port.role])
+    assert [version for version, answers in offered.items() if answers] == ["TLSv1.2", "TLSv1.3"]
+    assert all(answer.chain for answer in offered["TLSv1.2"])
+
+
+# Settings for port 465 alone; "CERTIFICATE" is a file with another certificate.
+DIFFERENT = {
+    "an older version": {
+        "smtpd_tls_mandatory_protocols": ">=TLSv1",
+        "smtpd_tls_exclude_ciphers": "aNULL",
+        "tls_medium_cipherlist": "ALL:@SECLEVEL=0",
+    },
+    "one suite less": {"smtpd_tls_exclude_ciphers": "aNULL,SHA1,SHA256,SHA384,CHACHA20"},
+    "the client's order": {"tls_preempt_cipherlist": "no"},
+    "another group": {"tls_eecdh_auto_curves": "prime256v1"},
+    "another certificate": {"smtpd_tls_chain_files": "CERTIFICATE"},
+}
+
+
+# The last on the lab, as Postfix is reloaded: the scans are over by then.
+@pytest.mark.parametrize("settings", DIFFERENT.values(), ids=DIFFERENT)
+def test_a_port_that_differs_from_the_others_of_its_server_is_noticed(
+    settings: dict[str, str], lab: RunningLab, reports: dict[str, Future[list[Json]]]
+) -> None:
+    wait(reports.values())
+    with changed(lab, settings):
+        assert offer(lab, "submissions") != offer(lab, "submission")
+    assert offer(lab, "submissions") == offer(lab, "submission")
+
+
+@contextlib.contextmanager
+def changed(lab: RunningLab, settings: dict[str, str]) -> Iterator[None]:
+    """Change settings of Postfix for port 465 alone."""
+    certificate = "/tmp/another.pem"
+    run_inside(lab, f"umask 077; cat > {certificate}", pki.make({"postfix": ["localhost"]}).servers["postfix"].reveal())
+    words = [f"submissions/inet/{name}={value}".replace("CERTIFICATE", certificate) for name, value in settings.items()]
+    run_inside(lab, f"cp /etc/postfix/master.cf /tmp && postconf -P {shlex.join(words)} && postfix reload")
+    try:
+        yield
+    finally:
+        run_inside(lab, f"cp /tmp/master.cf /etc/postfix && postfix reload; rm {certificate}")
+
+
+def run_inside(lab: RunningLab, script: str, data: str = "") -> None:
+    """Run a script in Postfix's container."""
+    argv = ["sh", "-c", script]
+    done = lab.engine.execute(lab.service("postfix").container, argv, user="root", input=data.encode())
+    assert done.code == 0, done.stderr

@@ -57,13 +57,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder with the commands of an environment with the wheel and Compose, and nothing of the checkout."""
+    """Return the folder with the commands of an environment with the wheel, Compose and pytest, and nothing of the
+    checkout. The checkout's pip fills it: a second one is not what is tested.
+    """
     directory = tmp_path_factory.mktemp("installed")
-    venv.create(directory, with_pip=True)
-    binaries = directory / "bin"
+    venv.create(directory, symlinks=True)
+    pip = (sys.executable, "-m", "pip", "--python", directory / "bin" / "python")
     words = ("--quiet", "--no-input", "--disable-pip-version-check", "--constraint", CONSTRAINTS)
-    run(binaries / "python", "-m", "pip", "install", *words, f"mailstack[compose] @ {wheel.as_uri()}", cwd=directory)
-    return binaries
+    run(*pip, "install", *words, f"mailstack[compose] @ {wheel.as_uri()}", "pytest", cwd=directory)
+    return directory / "bin"
 
 
 @pytest.fixture
@@ -113,8 +115,6 @@ def test_the_fixtures_are_there_for_a_suite_that_does_nothing_but_use_them(
     installed: Path, environment: dict[str, str], folder: Path
 ) -> None:
     (folder / "test_hello.py").write_text(SUITE)
-    words = ("--quiet", "--no-input", "--disable-pip-version-check", "--constraint", CONSTRAINTS)
-    run(installed / "python", "-m", "pip", "install", *words, "pytest", cwd=folder, environment=environment)
     shown = run(installed / "pytest", "-v", cwd=folder, environment=environment)
     assert "1 passed" in shown and "plugins: mailstack-" in shown
     place = run(installed / "python", "-c", "import mailstack; print(mailstack.__file__)", cwd=folder).strip()

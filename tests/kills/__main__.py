@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.docker.conftest import own
+from tests.docker.conftest import built_images, own
 from tests.docker.nested.installed import installed
 from tests.kills.engine import EngineTrial, engine_trials
 from tests.kills.trials import Trial, trials
@@ -46,7 +46,7 @@ def _every(count: int, engine: int, seed: int) -> Iterator[Trial | EngineTrial]:
         with (
             own() as labs,
             tempfile.TemporaryDirectory(prefix="wheels-") as dist,
-            installed(labs, Path(dist)) as machine,
+            installed(built_images(labs), Path(dist)) as machine,
         ):
             yield from engine_trials(machine, engine, seed)
 
