@@ -165,7 +165,7 @@ def test_what_is_held_stays_what_is_deleted_goes_and_the_rest_is_delivered_by_a_
         mailstack("queue", "-n", name, "flush")
         assert copies(lab, "Other") == 1
         mailstack("queue", "-n", name, "release", "--all")
-        assert mailstack("queue", "-n", name, "flush", held) == f"{held} in postfix is tried now\n"
+        assert mailstack("queue", "-n", name, "flush", held) == f"{held} in postfix is tried again now\n"
         assert mailstack("queue", "-n", name, "wait") == "no mail waits in sender and postfix\n"
         assert [copies(lab, "Held"), copies(lab, "Other"), copies(lab, "Deleted", wait=False)] == [1, 1, 0]
 
