@@ -29,7 +29,7 @@ def status(engine: Engine, name: str, probe: bool, as_json: bool) -> None:
     """Show services, addresses, ports and accounts of a lab, without passwords.
 
     The exit code is 1 if a service is not running. If a mail of --probe fails,
-    only the error is printed: exit code 1, or 4 after ten seconds.
+    the exit code is 1, or 4 after ten seconds.
     """
     from mailstack.lab import by_hand, proof
 

@@ -46,6 +46,13 @@ class Unfinished:
         """Whether the services may have been left stopped, or with other files or credentials."""
         return self.command not in (ACCOUNTS, PROOF)
 
+    @property
+    def subject(self) -> str:
+        """Return what it concerns, for a plan."""
+        if self.command == PROOF:
+            return "mails of a proof"
+        return f"accounts: {', '.join(self.accounts)}" if self.command == ACCOUNTS else self.command
+
     def sentence(self) -> str:
         """Return a sentence that names the change and the time of its start."""
         what = f"“{self.command}”"

@@ -84,7 +84,7 @@ class Execution:
         self._seen = seen
         self._stopwatch = stopwatch
         self._startup = Startup(tools, directory, desired, seen, self.starts)
-        self.proving = Proving(self._startup, Proof(tools, directory, pool), new=seen.state is None, patience=patience)
+        self.proving = Proving(self._startup, Proof(tools, directory, pool), new=seen.is_new, patience=patience)
         self._name_claim: Future[str] | None = None
         self._warm: Future[None] | None = None
         self._verified: Verified | None = None
@@ -174,7 +174,7 @@ class Execution:
         self._warm = self._pool.submit(_warm_up)
 
     def _restart(self, step: Restart) -> None:
-        self._tools.progress(f"starting {', '.join(step.names)} again with the changed definition")
+        self._tools.progress(f"restarting {', '.join(step.names)}")
         self.touched = True
         run_checked(self._tools.runner, self._startup.compose.restart(step.names), deadline=Deadline.after(UP_SECONDS))
 

@@ -46,6 +46,11 @@ class Observation:
     missing_images: tuple[str, ...] = ()
     hashes: Mapping[str, str] | None = None  # service → Compose's digest of its definition; None when unknown
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the engine has nothing of the lab. A lab whose record was lost is not new: it has its mail."""
+        return self.state is None and not self.inventory.owners()
+
 
 def observe(
     tools: Tools,

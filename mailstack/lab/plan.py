@@ -66,6 +66,8 @@ def desired_lab(draft: State, seen: Observation) -> Desired:
             remedy=f"`{hint.line('down', lab=draft.lab, host=seen.host)}` removes it",
         )
     state = replace(draft, document=seen.document[schema.BLOCK], services=seen.lab.services, subnets=dict(seen.subnets))
+    if seen.state is None and not seen.is_new:
+        state = replace(state, stays=True)  # its record was lost: nothing removes it when this `up` fails
     return Desired(state, seen.lab, seen.document, seen.texts)
 
 
@@ -85,15 +87,15 @@ def plan_up(desired: Desired, seen: Observation, *, log_in: bool, reset: bool = 
 
 def _prepare(desired: Desired, seen: Observation) -> Iterator[Step]:
     """Yield the steps before the containers: directory, record, name, files, ports."""
-    new, state = seen.state is None, desired.state
+    new, state = seen.is_new, desired.state
     if not seen.made:
         yield MakeDirectory(_NEW if new else "it is not there", (str(seen.path),))
-    if new or not seen.recorded or seen.state != state:
+    if seen.state is None or not seen.recorded or seen.state != state:
         yield Record("written before anything is made" if new else _difference(seen.state, state), _RECORD, state)
     volume = claims.name_volume(compose.project_name(state.lab), desired.document)
     if volume and volume[0] not in [each.name for each in seen.inventory.volumes]:
         yield ClaimName("the engine does not have it", (volume[0],))
-    if seen.unfinished:
+    if any(change.accounts for change in seen.unfinished):
         yield UndoChanges("they were interrupted", _commands(seen))
     names = files.differing(desired.texts, seen.handed)
     if names or seen.host:
@@ -105,7 +107,9 @@ def _prepare(desired: Desired, seen: Observation) -> Iterator[Step]:
 
 def _difference(before: State | None, state: State) -> str:
     """Return the reason why the record of a lab is written again."""
-    if before is None or before == state:
+    if before is None:
+        return "it was lost"
+    if before == state:
         return "a part of it is not there"
     parts = {
         "its definition": (before.document, before.files, before.services)
@@ -119,7 +123,7 @@ def _difference(before: State | None, state: State) -> str:
 
 
 def _commands(seen: Observation) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(change.command for change in seen.unfinished))
+    return tuple(dict.fromkeys(change.subject for change in seen.unfinished))
 
 
 def _start(desired: Desired, seen: Observation, *, reset: bool) -> Iterator[Step]:
@@ -132,21 +136,26 @@ def _start(desired: Desired, seen: Observation, *, reset: bool) -> Iterator[Step
     running = (replace(each, state=RUNNING) if each.name in paused else each for each in seen.inventory.containers)
     inventory = replace(seen.inventory, containers=tuple(running))
     if cut_off := _cut_off(desired.document, inventory):
-        yield RemoveContainers("they are not connected to their networks", tuple(each.name for each in cut_off))
+        yield RemoveContainers("they lack their networks or their names", tuple(each.name for each in cut_off))
         kept = tuple(each for each in inventory.containers if each not in cut_off)
         inventory = replace(inventory, containers=kept)
-    changes = tuple(compose_changes(desired.document, inventory, seen.hashes, new=seen.state is None))
+    changes = tuple(compose_changes(desired.document, inventory, seen.hashes, new=seen.is_new))
     if changes or reset or seen.hashes is None:
         services = tuple(desired.document["services"])
-        if reset:
-            changes = (Row("recreate containers", services, "--reset"),)
-        yield ComposeUp("Compose compares them with their definition", services, changes, anew=reset)
+        anew = reset or (seen.state is None and not seen.is_new)
+        if anew:  # containers see files that were removed until they are created anew
+            changes = (Row("recreate containers", services, "--reset" if reset else "the lab's files were lost"),)
+        yield ComposeUp("Compose compares them with their definition", services, changes, anew=anew)
     if seen.state is not None and not reset:
         yield from _restarts(desired, seen, changes)
 
 
 def _cut_off(document: Json, inventory: Inventory) -> list[Container]:
-    """Return the containers without one of their service's networks, or on one that was removed and made again."""
+    """Return the containers that Compose takes as they are, although it would make them otherwise.
+
+    They lack a network of their service, or are on one that was removed and made again; or they have the interim name
+    that an interrupted Compose gave them.
+    """
     present = {network.name: network.id for network in inventory.networks}
 
     def connected(container: Container, network: str) -> bool:
@@ -156,8 +165,9 @@ def _cut_off(document: Json, inventory: Inventory) -> list[Container]:
     found = []
     for name, service in document["services"].items():
         required = [document["networks"][key]["name"] for key in service.get("networks") or ()]
+        called = service.get("container_name") or f"{compose.project_name(inventory.lab)}-{name}-1"
         container = inventory.service(name)
-        if container and not all(connected(container, each) for each in required):
+        if container and (container.name != called or not all(connected(container, each) for each in required)):
             found.append(container)
     return found
 
@@ -185,9 +195,9 @@ def _restarts(desired: Desired, seen: Observation, changes: Sequence[Row]) -> It
 def _prove(desired: Desired, seen: Observation, log_in: bool) -> Iterator[Step]:
     addresses = desired.lab.addresses()
     pair = (addresses[0], addresses[-1])
-    yield Prove("a mail tells whether the lab works", pair, beside=seen.state is None)
+    yield Prove("a mail tells whether the lab works", pair, beside=seen.is_new)
     if seen.unfinished:
-        yield CleanUp("interrupted commands have left it", _commands(seen))
+        yield CleanUp("it was left behind", _commands(seen))
     if log_in and desired.lab.relay:
         relay = desired.lab.relay
         yield LogIn("its credentials are tried before a mail needs them", (f"{relay.host}:{relay.port}",))

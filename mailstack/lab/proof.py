@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from mailstack.errors import CheckFailed
 from mailstack.host import requirements
 from mailstack.lab.changes import PROOF, PROOF_MARK, changing
 from mailstack.lab.running import RunningLab
@@ -97,6 +98,10 @@ def probe(lab: RunningLab) -> Verified:
     """Prove a running lab with both mails, without changing it. Raises CheckFailed, DeadlinePassed."""
     from mailstack.lab import readiness
 
+    if idle := [service.name for service in lab.services_with_missing() if not service.runs]:
+        raise CheckFailed(
+            f"not running in lab “{lab.name}”: {', '.join(idle)}", remedy=f"`{lab.line('up')}` repairs it"
+        )
     deadline, ended = Deadline.after(PROBE_SECONDS), EndedServices(lab.engine, lab.name)
     with changing(lab.directory.path, PROOF, PROOF_MARK), ThreadPoolExecutor(2) as pool:
         submitted = pool.submit(readiness.transaction, lab, deadline, ended.any)

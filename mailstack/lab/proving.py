@@ -53,8 +53,10 @@ class Proving:
             self.begin(min(_REPAIR_SECONDS, self._patience) if quick else None)
         try:
             return self._result(look_up)
-        except (CheckFailed, DeadlinePassed):
-            if self._new or look_up.result() or requirements.disk_is_full(tools.engine):
+        except (CheckFailed, DeadlinePassed) as error:
+            if edited := look_up.result():
+                error.remedy = f"changed by hand: {by_hand.described(edited)}; `{lab.line('up', '--reset')}` undoes it"
+            if self._new or edited or requirements.disk_is_full(tools.engine):
                 raise
         tools.progress("the lab does not answer as it should: creating its containers anew")
         self.cancel()

@@ -154,11 +154,12 @@ def _no_lab(engine: Engine, home: state.Home, name: str) -> InputError:
     inventory = engine.inventory(name) if home.endpoint else Inventory(name)  # the engine has answered
     if state.owner() in inventory.owners():
         places = elsewhere.find(engine.target, inventory, state.LabDirectory(home, name))
-        removal = engine.target.line("down", lab=name)
+        repair, removal = engine.target.line("up", lab=name), engine.target.line("down", lab=name)
         return InputError(
             f"lab “{name}” is on this engine, and its files are "
             + (f"in {places[0]}" if places else f"not in {home.root.parent}"),
-            remedy=f"set {directories.VARIABLE} as it was for its `up`; `{removal}` removes it",
+            remedy=f"set {directories.VARIABLE} as it was for its `up`; if they were removed, `{repair}` creates them"
+            f" again and keeps its mail, and `{removal}` removes the lab",
         )
     endpoints = homes.on_other_engines(home, name)
     known = home.labs()

@@ -36,7 +36,7 @@ class Startup:
         self.desired = desired
         self.tools = tools
         self.directory = directory
-        self._new = seen.state is None
+        self._new = seen.is_new
         self.ended_services = EndedServices(tools.engine, directory.name)
         self.starts = starts
         self._built = False

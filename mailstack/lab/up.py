@@ -160,7 +160,7 @@ def _up(
     with ThreadPoolExecutor(max_workers=4) as pool:
         seen, desired, steps = _make_plan(with_tools, directory, request, relay_files, pool)
         stopwatch.done("definition")
-        watch.needed = seen.state is None
+        watch.needed = seen.is_new
         execution = Execution(with_tools, directory, desired, seen, relay_files, request.patience, pool, stopwatch)
         change = Change(directory.path, "up", PROOF_MARK)
         try:
@@ -182,7 +182,7 @@ def _up(
         change.end()
         final = execution.desired.state
         remarks = (*notes(request, seen.state), *execution.proving.notes, requirements.clock(with_tools.target))
-        watch.needed = seen.state is None and final.expires != "never"
+        watch.needed = seen.is_new and final.expires != "never"
         return Report(
             lab=final.lab,
             services=tuple(service.name for service in desired.lab.services),
@@ -201,6 +201,8 @@ def _roll_back(
     """Remove a new lab that did not come up; restore a lab that was up before. Return whether that succeeded."""
     if seen.state is not None:
         return _restore(with_tools, directory, seen.state, seen, touched=execution.touched)
+    if not seen.is_new:
+        return True  # its record was lost: there is nothing to go back to, and its mail stays
     with_tools.progress("removing what was created")
     with contextlib.suppress(HostError):  # report the first error, not this one
         remove(with_tools, directory, execution.starts.unfinished_objects())
@@ -221,6 +223,6 @@ def _restore(
     compose = project(with_tools.target, with_tools.runner, before, directory)
     result = with_tools.runner.run(compose.up(anew=True), deadline=Deadline.after(UP_SECONDS))
     if result.code != 0:
-        removal = with_tools.target.line("down", lab=before.lab)
-        with_tools.progress(f"it could not be restored: {removal}, then up, creates it again")
+        repair = with_tools.target.line("up", lab=before.lab)
+        with_tools.progress(f"it could not be restored; {repair} repairs it")
     return result.code == 0

@@ -37,10 +37,15 @@ def traces() -> Iterator[Traces]:
 
 
 @pytest.fixture(scope="module")
-def lab(traces: Traces) -> RunningLab:
-    """Return the lab that is broken and repaired again and again, with a mail for bob in it."""
+def made(traces: Traces) -> None:
+    """Bring up the lab that is broken and repaired again and again, with a mail for bob in it."""
     assert run(["up", "-n", LAB]).code == 0
     assert run(["send", "-n", LAB, "--to", "bob@example.com", "--subject", "kept"]).code == 0
+
+
+@pytest.fixture
+def lab(made: None) -> RunningLab:
+    """Return the lab as it is now: a repair may have changed its ports."""
     return RunningLab(LAB, engines.here())
 
 
@@ -146,6 +151,36 @@ def test_a_file_that_was_removed(lab: RunningLab, name: str) -> None:
 def test_all_its_files_were_removed(lab: RunningLab) -> None:
     shutil.rmtree(lab.directory.files)
     _up()
+    _whole(lab)
+
+
+def test_its_whole_directory_was_removed_and_its_mail_is_kept(lab: RunningLab) -> None:
+    shutil.rmtree(lab.directory.path)
+    assert "keeps its mail" in run(["status", "-n", LAB]).err
+    _up()
+    _whole(lab)
+
+
+def test_a_container_that_kept_the_interim_name_of_an_interrupted_compose(lab: RunningLab) -> None:
+    _container(lab, "sender").rename(f"824325cd8b32_mailstack-{LAB}-sender-1")
+    _up()
+    assert _container(lab, "sender").status == "running"
+    _whole(lab)
+
+
+def test_a_mailbox_that_is_full_of_an_account_that_was_added_is_no_fault_of_the_lab(lab: RunningLab) -> None:
+    assert run(["account", "add", "-n", LAB, "small@example.com", "--quota", "1K"]).code == 0
+    _up()
+    assert run(["account", "remove", "-n", LAB, "small@example.com"]).code == 0
+
+
+def test_a_change_by_hand_that_breaks_the_lab_is_named_with_what_undoes_it(lab: RunningLab) -> None:
+    script = "postconf -e 'virtual_transport = error:broken by hand' && postfix reload"
+    assert lab.engine.execute(_container(lab, "postfix").id, ["sh", "-c", script]).code == 0
+    outcome = run(["up", "-n", LAB])
+    assert outcome.code != 0
+    assert f"changed by hand: postfix: /etc/postfix/main.cf; `mailstack up -n {LAB} --reset` undoes it" in outcome.err
+    assert run(["up", "-n", LAB, "--reset"]).code == 0
     _whole(lab)
 
 

@@ -153,3 +153,23 @@ def test_a_failed_up_that_was_rolled_back_leaves_only_its_mails_on_record(standi
         standing.up()
     (record,) = (standing.directory.path / "changes").iterdir()
     assert '"command": "proof"' in record.read_text()
+
+
+def test_a_lab_whose_record_was_lost_gets_new_containers_and_is_never_removed(standing: World) -> None:
+    standing.directory.remove()
+    assert ("recreate containers", SERVICES, "the lab's files were lost") in standing.steps()
+    standing.proof = _fails(3)
+    with pytest.raises(CheckFailed):
+        standing.up()
+    assert standing.api.all() == WHOLE
+    standing.proof = lambda: None
+    standing.up()
+    record = standing.directory.load()
+    assert record and record.stays and standing.api.all() == WHOLE
+
+
+def test_a_container_with_the_interim_name_of_an_interrupted_compose_is_created_anew(standing: World) -> None:
+    container = standing.api.containers_.pop(_container("sender"))
+    standing.api.containers_[f"824325cd8b32_{_container('sender')}"] = container
+    standing.up()
+    assert standing.api.all() == WHOLE
