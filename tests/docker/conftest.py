@@ -66,13 +66,18 @@ class Labs:
 
     @contextlib.contextmanager
     def one(
-        self, stem: str, overlays: Sequence[Path] = (), prepare: Callable[[str], None] = lambda name: None
+        self,
+        stem: str,
+        overlays: Sequence[Path] = (),
+        prepare: Callable[[str], None] = lambda name: None,
+        *,
+        proven: bool = True,
     ) -> Iterator[RunningLab]:
-        """Yield a lab within `with`; `prepare` is called with its name before `up`."""
+        """Yield a lab within `with`; `prepare` is called with its name before `up`. Not `proven`: see `up_unproven`."""
         name = self.new_name(stem)
         try:
             prepare(name)
-            yield self.up(name, overlays)
+            yield self.up(name, overlays) if proven else self.up_unproven(name, overlays)
         finally:
             self.down(name)
 

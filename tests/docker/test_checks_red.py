@@ -20,6 +20,9 @@ from tests.docker.conftest import Labs
 from tests.docker.red import Case, overlay
 from tests.docker.red.cases import CASES
 
+# The sender's mail does not pass its relay host in these labs.
+UNPROVEN = {"any-password", "tls"}
+
 
 @pytest.mark.docker
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
@@ -34,7 +37,7 @@ def test_a_broken_lab_turns_the_checks_of_what_is_broken_red(
         file.write_text(overlay(case, name))
 
     file = tmp_path / "broken.yaml"
-    with labs.one(f"red-{case.name}", [file], prepare) as lab:
+    with labs.one(f"red-{case.name}", [file], prepare, proven=case.name not in UNPROVEN) as lab:
         for broken in case.breakages:
             if broken.after:
                 broken.after(lab, monkeypatch)
