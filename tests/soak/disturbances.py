@@ -54,7 +54,10 @@ class Disturbance:
     def _begin(self) -> None:
         kind, service = self._chance.choice(("kill", "pause", "disconnect")), self._chance.choice(SERVICES)
         container = self._client.containers.get(self._lab.service(service).container)
-        self._restore = getattr(self, f"_{kind}")(container)
+        try:
+            self._restore = getattr(self, f"_{kind}")(container)
+        except docker.errors.APIError:  # it cannot be paused while the kernel is busy with it: the next time, then
+            return
         self.made.append(f"{kind} {service}")
         self._next = time.monotonic() + self._chance.uniform(0.1, LONGEST_SECONDS)
 
