@@ -147,10 +147,16 @@ class Guard:
             self._judge()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-        """Judge how the fixtures of a test end; with the last test those of the session end, which may be others'."""
+    def pytest_runtest_teardown(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """Judge how the fixtures of a test end.
+
+        With the last test those of the session end, which may be others'. The guard ends just before them: the test's
+        own fixtures may still put back an environment that they found while it was there.
+        """
         if nextitem is None:
-            self._end()
+            item.session.addfinalizer(self._end)
         try:
             return (yield)
         finally:

@@ -99,3 +99,23 @@ def test_on_docker(): pass
     done = run(tmp_path, source, "--require-engine")
     assert done.returncode == code, done.stdout
     assert ("none of the 1 tests on Docker was run" in done.stdout) == (code == 1)
+
+
+@pytest.mark.process
+def test_fixtures_of_the_session_end_in_the_environment_they_began_in(tmp_path: Path) -> None:
+    source = """
+import os
+import pytest
+
+@pytest.fixture(scope="session")
+def of_the_session():
+    before = os.environ.get("DOCKER_HOST")
+    yield
+    assert os.environ.get("DOCKER_HOST") == before
+
+@pytest.mark.docker
+def test_on_docker(of_the_session): pass
+def test_that_has_an_engine_of_its_own(monkeypatch): monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+"""
+    done = run(tmp_path, source)
+    assert done.returncode == 0, done.stdout
