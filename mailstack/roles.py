@@ -34,11 +34,14 @@ class Service:
     name: str
     role: Role | None = None
     files: tuple[str, ...] = ()  # names of its secrets and configs in the compose files
+    networks: tuple[str, ...] = ()  # their names on the engine
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Service:
         """Return the service from its `dataclasses.asdict`. Raises KeyError, TypeError, ValueError."""
-        return cls(str(data["name"]), Role(data["role"]) if data["role"] else None, tuple(map(str, data["files"])))
+        role = Role(data["role"]) if data["role"] else None
+        networks = data.get("networks", ())  # an older version did not record them
+        return cls(str(data["name"]), role, tuple(map(str, data["files"])), tuple(map(str, networks)))
 
 
 def of_labels(labels: Mapping[str, str] | None) -> Role | None:

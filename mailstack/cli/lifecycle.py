@@ -128,6 +128,10 @@ def _print_report(report: Report, target: Target) -> None:
         f"lab “{report.lab}” is up after {report.seconds['total']:.1f} s: "
         f"a mail crossed it in {report.verified.milliseconds:.0f} ms\n"
     )
+    for number, row in enumerate(report.changes):
+        print_list("" if number else "changed", [f"{row.step}: {', '.join(row.concerns)} ({row.cause})"])
+    if report.changes:
+        click.echo()
     print_endpoints(report.endpoints)
     click.echo()
     print_list("accounts", report.accounts)

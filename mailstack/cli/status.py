@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 def status(engine: Engine, name: str, probe: bool, as_json: bool) -> None:
     """Show services, addresses, ports and accounts of a lab, without passwords.
 
-    The exit code is 1 if a service is not running. If a mail of --probe fails,
+    The exit code is 1 if a service is not running, or is disconnected from one
+    of its networks. If a mail of --probe fails,
     the exit code is 1, or 4 after ten seconds.
     """
     from mailstack.lab import by_hand, proof
 
     lab = running_lab(name, engine)
     services = lab.services_with_missing()
+    cut_off = _missing_networks(lab, services)
     edited = by_hand.edited(engine, services)
     verified, unproven = None, None
     if probe:
@@ -43,16 +45,32 @@ def status(engine: Engine, name: str, probe: bool, as_json: bool) -> None:
         except (CheckFailed, DeadlinePassed) as error:
             unproven = error
     if as_json:
-        document = _document(lab, services, edited)
+        document = _document(lab, services, cut_off, edited)
         print_json(document | ({"verified": verified.whole_json() if verified else None} if probe else {}))
     else:
-        _print(lab, services, edited, verified)
+        _print(lab, services, cut_off, edited, verified)
     if unproven:
         raise unproven
-    sys.exit(0 if all(service.runs for service in services) else 1)
+    sys.exit(0 if all(service.runs for service in services) and not cut_off else 1)
 
 
-def _document(lab: RunningLab, services: list[ServiceState], edited: Mapping[str, list[str]]) -> Json:
+def _missing_networks(lab: RunningLab, services: list[ServiceState]) -> dict[str, list[str]]:
+    """Return service → networks that its running container is disconnected from, for each that is."""
+    networks = {service.name: service.networks for service in lab.state.services}
+    found = {
+        service.name: [each for each in networks.get(service.name, ()) if not service.addresses.get(each)]
+        for service in services
+        if service.runs
+    }
+    return {name: missing for name, missing in found.items() if missing}
+
+
+def _document(
+    lab: RunningLab,
+    services: list[ServiceState],
+    cut_off: Mapping[str, list[str]],
+    edited: Mapping[str, list[str]],
+) -> Json:
     from mailstack.lab import changes
     from mailstack.lab.running import endpoints_json
 
@@ -66,6 +84,7 @@ def _document(lab: RunningLab, services: list[ServiceState], edited: Mapping[str
                 "state": service.state,
                 "health": service.health,
                 "addresses": dict(service.addresses),
+                "missing_networks": cut_off.get(service.name, []),
                 "ports": {str(inside): outside for inside, outside in service.ports.items()},
                 "changed_by_hand": edited.get(service.name, []),
             }
@@ -82,7 +101,11 @@ def _document(lab: RunningLab, services: list[ServiceState], edited: Mapping[str
 
 
 def _print(
-    lab: RunningLab, services: list[ServiceState], edited: Mapping[str, list[str]], verified: Verified | None
+    lab: RunningLab,
+    services: list[ServiceState],
+    cut_off: Mapping[str, list[str]],
+    edited: Mapping[str, list[str]],
+    verified: Verified | None,
 ) -> None:
     import datetime
 
@@ -105,6 +128,8 @@ def _print(
     if lab.state.expires != "never":
         moment = datetime.datetime.fromtimestamp(int(lab.state.expires)).astimezone()
         click.echo(f"expires   {moment:%Y-%m-%d %H:%M:%S %Z}")
+    for name, networks in cut_off.items():
+        print_list("cut off", [f"{name} is not on {' and '.join(networks)}; `{lab.line('up')}` repairs it"])
     for name, paths in edited.items():
         print_list("by hand", [f"{name}: {path}" for path in paths])
     if verified:

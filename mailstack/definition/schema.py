@@ -72,6 +72,7 @@ def parse(document: Json) -> Lab:
 def services(document: Json) -> tuple[roles.Service, ...]:
     """Return the services in a resolved compose document. Raises Misfit for an unknown role."""
     services_defined = []
+    named = {key: (network or {}).get("name", key) for key, network in (document.get("networks") or {}).items()}
     for name, service in (document.get("services") or {}).items():
         labels = service.get("labels") or {}
         role, given = roles.of_labels(labels), labels.get(roles.LABEL)
@@ -80,7 +81,8 @@ def services(document: Json) -> tuple[roles.Service, ...]:
             raise InvalidDefinition(("services", name, "labels", roles.LABEL), message)
         mounted = [each for kind in ("configs", "secrets") for each in service.get(kind) or ()]
         files = tuple(each if isinstance(each, str) else each["source"] for each in mounted)
-        services_defined.append(roles.Service(name, role, files))
+        networks = tuple(named.get(key, key) for key in service.get("networks") or ())
+        services_defined.append(roles.Service(name, role, files, networks))
     return roles.in_order(services_defined)
 
 

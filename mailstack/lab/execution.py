@@ -32,6 +32,7 @@ from mailstack.lab.steps import (
     Record,
     RemoveContainers,
     Restart,
+    Row,
     Step,
     UndoChanges,
     Unpause,
@@ -42,10 +43,6 @@ from mailstack.model import Deadline
 from mailstack.roles import Role
 from mailstack.runner.local import run_checked
 from mailstack.state import LabDirectory
-
-# Time limit, in seconds, for the proof of a running lab in which no container was started. After it, all containers are
-# created anew. On a lab that works, the proof takes a twentieth of it.
-_REPAIR_SECONDS = 4.0
 
 
 class Stopwatch:
@@ -110,6 +107,13 @@ class Execution:
         assert self._verified
         return self._verified
 
+    def changes(self, steps: Plan) -> list[Row]:
+        """Return what was changed in a lab that was up: as planned, found by Compose, and repaired after a proof."""
+        planned = [*steps.changes(), *self.proving.changes]
+        named = {name for row in planned for name in row.concerns}
+        found = tuple(sorted(self.starts.names() - named))
+        return [*planned, *([Row("recreate containers", found, "their definition changed")] if found else [])]
+
     def _perform(self, step: Step) -> None:
         perform: dict[type[Step], Callable[[Any], object]] = {
             MakeDirectory: lambda step: self._directory.make(),
@@ -160,7 +164,7 @@ class Execution:
     def _compose_up(self, step: ComposeUp) -> None:
         before, self.touched = self.touched, True
         self._startup.run(step, self.proving.cancel)
-        self.touched = before or self.starts.any()
+        self.touched = before or bool(self.starts.names())
 
     def _settle_name(self) -> None:
         """Wait for the claim of the lab's name. Raises InputError when another owner has claimed it meanwhile."""

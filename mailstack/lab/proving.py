@@ -14,7 +14,7 @@ from mailstack.lab import by_hand
 from mailstack.lab.proof import Proof, Verified
 from mailstack.lab.running import RunningLab
 from mailstack.lab.startup import Startup
-from mailstack.lab.steps import ComposeUp
+from mailstack.lab.steps import ComposeUp, Row
 from mailstack.roles import Role
 
 # How long the proof of a lab that was up, and in which nothing was started, may take before its containers are created
@@ -28,6 +28,7 @@ class Proving:
     def __init__(self, startup: Startup, proof: Proof, *, new: bool, patience: float) -> None:
         """`new`: the lab was not up before. `patience`: seconds that a proof may take."""
         self.notes: list[str] = []
+        self.changes: list[Row] = []  # what had to be repaired after a first proof
         self._startup = startup
         self._proof = proof
         self._new = new
@@ -49,7 +50,7 @@ class Proving:
         # Beside the proof, and not before: a container that was started meanwhile has lost what was changed in it.
         look_up = pool.submit(self._changed_by_hand, lab)
         if not self._proof.is_running:
-            quick = not (self._new or self._startup.starts.any())
+            quick = not (self._new or self._startup.starts.names())
             self.begin(min(_REPAIR_SECONDS, self._patience) if quick else None)
         try:
             return self._result(look_up)
@@ -61,6 +62,7 @@ class Proving:
         tools.progress("the lab does not answer as it should: creating its containers anew")
         self.cancel()
         services = tuple(self._startup.desired.document["services"])
+        self.changes.append(Row("recreate containers", services, "the lab did not answer as it should"))
         self._startup.run(ComposeUp("the lab did not answer as it should", services, anew=True), self.cancel)
         self.begin()
         return self._result(pool.submit(dict))

@@ -34,9 +34,9 @@ class Starts:
             self._finished = True
             self._changed.notify_all()
 
-    def any(self) -> bool:
-        """Return whether Compose has started a service."""
-        return bool(self._started)
+    def names(self) -> frozenset[str]:
+        """Return the services that Compose has started."""
+        return frozenset(self._started)
 
     def unfinished_objects(self) -> frozenset[str]:
         """Return the objects that Compose had requested and not received when it ended."""

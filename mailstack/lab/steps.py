@@ -166,6 +166,10 @@ class RemoveDirectory(Step):
     kind = "remove directory"
 
 
+# What every `up` does, also of a lab that is as it should be.
+_NO_CHANGES = frozenset(step.kind for step in (Record, ForwardPorts, ComposeUp, Prove, LogIn))
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The steps of a command on a lab, in order."""
@@ -176,6 +180,10 @@ class Plan:
     def rows(self) -> list[Row]:
         """Return all steps for display."""
         return [row for step in self.steps for row in step.rows()]
+
+    def changes(self) -> list[Row]:
+        """Return the rows of the steps that change a lab that was up."""
+        return [row for row in self.rows() if row.concerns and row.step not in _NO_CHANGES]
 
     def json(self) -> Json:
         """Return the document of `--dry-run --json`; its shape is in docs/json.md."""

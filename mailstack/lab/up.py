@@ -25,7 +25,7 @@ from mailstack.lab.proof import Verified
 from mailstack.lab.request import RelayFiles, Request, draft, notes, read_relay_files
 from mailstack.lab.running import endpoints_json, project
 from mailstack.lab.startup import UP_SECONDS
-from mailstack.lab.steps import Plan
+from mailstack.lab.steps import Plan, Row
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline, Endpoint, Json, Progress
 from mailstack.state import LabDirectory
@@ -48,6 +48,7 @@ class Report:
     accounts: tuple[str, ...]
     verified: Verified
     seconds: Mapping[str, float]  # part of the work, or `total` → duration
+    changes: tuple[Row, ...] = ()  # of a lab that was up
     notes: tuple[str, ...] = ()
 
     def json(self) -> Json:
@@ -58,6 +59,7 @@ class Report:
             "endpoints": endpoints_json(self.endpoints),
             "ca_file": str(self.ca_file),
             "accounts": list(self.accounts),
+            "changes": [row.json() for row in self.changes],
             "verified": self.verified.whole_json(),
             "seconds": {part: round(seconds, 3) for part, seconds in self.seconds.items()},
         }
@@ -191,6 +193,7 @@ def _up(
             accounts=tuple(desired.lab.addresses()),
             verified=verified,
             seconds={**stopwatch.seconds, "total": sum(stopwatch.seconds.values())},
+            changes=() if seen.is_new else tuple(execution.changes(steps)),
             notes=tuple(filter(None, remarks)),
         )
 

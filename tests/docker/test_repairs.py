@@ -80,7 +80,7 @@ def test_a_container_that_was_stopped_paused_killed_or_removed(lab: RunningLab, 
     status = run(["status", "-n", LAB, "--json"])
     (state,) = [each["state"] for each in json.loads(status.out)["services"] if each["name"] == service]
     assert (status.code, state) == (1, {"pause": "paused", "remove": "missing"}.get(action, "exited"))
-    _up()
+    assert "\nchanged   " in _up().out
     _whole(lab)
 
 
@@ -96,6 +96,8 @@ def test_a_network_that_was_removed(lab: RunningLab, network: str) -> None:
 
 def test_a_container_that_was_disconnected(lab: RunningLab) -> None:
     CLIENT.networks.get(f"mailstack-{lab.name}_mail").disconnect(_container(lab, "sender"), force=True)
+    status = run(["status", "-n", LAB])
+    assert status.code == 1 and f"cut off   sender is not on mailstack-{lab.name}_mail" in status.out
     _up()
     _whole(lab)
 

@@ -108,6 +108,24 @@ def test_a_sender_that_was_changed_by_hand_need_not_relay(standing: World) -> No
     assert report.verified.relayed is None and "not proven: it did not arrive" in report.notes
 
 
+def test_what_was_repaired_is_named(standing: World) -> None:
+    assert [row.step for row in standing.up().changes] == []
+    standing.api.containers_[_container("sender")].state = "paused"
+    standing.api.containers_[_container("dovecot")].state = "exited"
+    assert [(row.step, row.concerns) for row in standing.up().changes] == [
+        ("unpause containers", (_container("sender"),)),
+        ("start containers", ("dovecot",)),
+        ("restart services", ("postfix",)),
+    ]
+    standing.proof = _fails(1)
+    (row,) = standing.up().changes
+    assert (row.step, row.concerns, row.cause) == (
+        "recreate containers",
+        SERVICES,
+        "the lab did not answer as it should",
+    )
+
+
 def test_reset_creates_all_containers_anew(standing: World) -> None:
     request = Request(NAME, reset=True)
     assert ("recreate containers", SERVICES, "--reset") in standing.steps(request)
