@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mailstack.lab.running import RunningLab
     from mailstack.secret import Secret
 
+_LAB = "mailstack.lab"  # key of a click context's `meta`: the lab that its command works on
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -93,6 +95,8 @@ def on_target(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(engine, **options)
         except MailstackError as error:
+            if (lab := click_context.meta.get(_LAB)) and not isinstance(error, InputError):
+                lab.name_idle_services(error)
             if (cause := engine.target.root_cause(error)) is error:
                 raise
             raise cause from None
@@ -119,6 +123,8 @@ def running_lab(name: str, engine: Engine) -> RunningLab:
     from mailstack.lab.running import RunningLab
 
     lab = RunningLab(name, engine)
+    if context := click.get_current_context(silent=True):
+        context.meta[_LAB] = lab
     for change in changes.unfinished(lab.directory.path, proofs=False):
         click.echo(f"mailstack: {change.sentence()}: {lab.line('up')} finishes or undoes it", err=True)
     return lab

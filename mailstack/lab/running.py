@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from mailstack.definition import schema
 from mailstack.engine import compose
 from mailstack.engine.engine import Engine
 from mailstack.engine.inventory import Inventory
-from mailstack.errors import HostError, InputError
+from mailstack.errors import HostError, InputError, MailstackError
 from mailstack.lab import elsewhere, homes
 from mailstack.lab.changes import Change
 from mailstack.model import PORTS, Deadline, Endpoint, Json, Lab, Progress, ServiceState
@@ -111,6 +112,16 @@ class RunningLab:
         found = {state.name: state for state in self.services()}
         absent = {each.name: ServiceState.missing(each) for each in self.state.services if each.name not in found}
         return sorted((found | absent).values(), key=lambda state: state.name)
+
+    def name_idle_services(self, error: MailstackError) -> None:
+        """Add to an error the services that do not run, which may explain it, and what starts them."""
+        repair = self.line("up")
+        if repair in error.remedy:
+            return
+        with contextlib.suppress(MailstackError):
+            if idle := [f"{each.name} ({each.state})" for each in self.services_with_missing() if not each.runs]:
+                error.message += f"; not running: {', '.join(idle)}"
+                error.remedy = f"`{repair}` starts {'it' if len(idle) == 1 else 'them'} again"
 
     def by_role(self, role: Role) -> list[ServiceState]:
         """Return its containers of a role, in any state; `mta` selects all that have a queue."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,23 @@ def test_status_is_of_the_lab_on_the_engine(run: Callable[..., Any], lab: Runnin
     assert (found["lab"], [each["name"] for each in found["services"]]) == ("a", ["dovecot", "postfix", "sender"])
     assert found["endpoints"]["smtp"] == {"host": "127.0.0.1", "port": 20002}
     assert found["accounts"] == ["alice@example.com", "bob@example.com"]
+
+
+def test_an_error_names_the_services_that_do_not_run(
+    lab: RunningLab, launch: FakeLaunch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = launch.reached
+    engine.states["mailstack-a"] = [replace(each, state="paused") for each in engine.states["mailstack-a"][:1]]
+
+    def refused(*_: object, **__: object) -> None:
+        raise HostError("IMAP cannot be reached")
+
+    monkeypatch.setattr("mailstack.cli.mailboxes.open_box", refused)
+    with pytest.raises(HostError) as caught:
+        cli.main(["inbox", "-n", "a", "bob@example.com"], obj=launch, standalone_mode=False)
+    paused = engine.states["mailstack-a"][0].name
+    assert caught.value.message == f"IMAP cannot be reached; not running: {paused} (paused)"
+    assert caught.value.remedy == "`mailstack up -n a` starts it again"
 
 
 def test_logs_are_those_of_the_services_without_secrets(run: Callable[..., Any], lab: RunningLab) -> None:
