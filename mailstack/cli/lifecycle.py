@@ -192,7 +192,7 @@ def down(engine: Engine, name: str, everything: bool, stale: bool, dry_run: bool
                 plans = removal.dry_run_several(engine, show, stale=stale)
             else:
                 plans = [removal.dry_run(engine, name, show)]
-        document = {"plans": [plan.json() for plan in plans]}
+        document = {"plans": [plan.json() | {"why": plan.why} for plan in plans]}
         print_plans("down", plans, document if as_json else None, engine.target)
         return
     with Progress(progress) as show:

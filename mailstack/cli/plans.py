@@ -27,6 +27,8 @@ def print_plans(command: str, plans: Sequence[Plan], document: Json | None, targ
     for plan in plans:
         line = f"`{target.line(command, lab=plan.lab)}` would"
         rows = [(row.step, _folded(_named(row.concerns), _WHAT), _folded(row.cause, _WHY)) for row in plan.rows()]
+        if plan.why:
+            click.echo(f"lab “{plan.lab}” is stale: {plan.why}")
         click.echo(f"{line} do this:\n" if rows else f"{line} do nothing")
         if rows:
             table(("step", "what", "why"), rows)

@@ -95,9 +95,10 @@ def dry_run_several(engine: Engine, progress: Progress, *, stale: bool, using: T
     with_tools = using or tools.of(engine, progress)
     plans = []
     for name in own_labs(with_tools):
-        if not stale or is_stale(name, with_tools):
+        why = staleness(name, with_tools) if stale else ""
+        if why or not stale:
             with contextlib.suppress(InputError):  # the name is another user's by now
-                plans.append(dry_run(engine, name, progress, with_tools))
+                plans.append(dataclasses.replace(dry_run(engine, name, progress, with_tools), why=why))
     return plans
 
 
@@ -145,24 +146,30 @@ def remove_stale(engine: Engine, progress: Progress, using: Tools | None = None)
     for name in own_labs(with_tools):
         # Another command works on it, or the name is another user's by now.
         with contextlib.suppress(DeadlinePassed, InputError):
-            left = functools.partial(is_stale, name, with_tools)
-            if down(engine, name, progress, condition=left, patience=0, using=with_tools):
+            stale = functools.partial(_is_stale, name, with_tools)
+            if down(engine, name, progress, condition=stale, patience=0, using=with_tools):
                 removed.append(name)
     return removed
 
 
-def is_stale(name: str, with_tools: Tools) -> bool:
-    """Return whether a lab is stale; see `remove_stale`. The caller holds the lab's lock, except for a dry run."""
+def _is_stale(name: str, with_tools: Tools) -> bool:
+    return bool(staleness(name, with_tools))
+
+
+def staleness(name: str, with_tools: Tools) -> str:
+    """Return why a lab is stale, or ""; see `remove_stale`. The caller holds the lab's lock, except for a dry run."""
     record = with_tools.directory(name).load()
     expires = with_tools.engine.expires(name, state.owner())
     in_use = Leases(with_tools.home, name).is_held()
     if expires is None:
-        return not in_use
+        return "" if in_use else "the engine has nothing of it"
     if record is None and not in_use and _has_lost_its_files(name, with_tools):
-        return True
+        return "its files are gone"
     if expires.isdigit() and int(expires) <= time.time():
-        return True
-    return in_use is False or (record is not None and not record.stays)
+        return "its time has passed"
+    if in_use is False:
+        return "whoever used it has ended"
+    return "its `up` or `down` was killed" if record is not None and not record.stays else ""
 
 
 def _has_lost_its_files(name: str, with_tools: Tools) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from mailstack.errors import MailstackError
+from mailstack.errors import LabFileError, MailstackError
 from mailstack.lab import changes, healing
 from mailstack.lab.running import RunningLab
 from mailstack.model import Progress
@@ -20,7 +20,12 @@ def finish(lab: RunningLab, progress: Progress) -> None:
     if any(change.servers for change in left):
         from mailstack.lab import up
 
-        up.up(lab.engine, up.Request.of(lab.state), progress)
+        try:
+            up.up(lab.engine, up.Request.of(lab.state), progress)
+        except LabFileError as error:
+            error.message = f"{left[0].sentence()}, and `up` cannot finish it: {error.message}"
+            error.remedy = f"put the file right, or name the lab's files anew: {lab.line('up', '-f', 'FILE')}"
+            raise
     elif left:
         with contextlib.suppress(MailstackError), lab.locked(progress):
             left = changes.unfinished(lab.directory.path)

@@ -176,6 +176,7 @@ class Plan:
 
     lab: str
     steps: tuple[Step, ...]
+    why: str = ""  # the cause of the removal of a stale lab
 
     def rows(self) -> list[Row]:
         """Return all steps for display."""

@@ -122,7 +122,7 @@ def test_stale_labs_are_those_that_were_left(standing: World) -> None:
     assert found
     standing.directory.save(replace(found, stays=False))
     (left,) = down.dry_run_several(standing.tools.engine, standing.said.append, stale=True, using=standing.tools)
-    assert (left.lab, standing.api.all()) == (NAME, WHOLE)
+    assert (left.lab, left.why, standing.api.all()) == (NAME, "its `up` or `down` was killed", WHOLE)
     assert down.remove_stale(standing.tools.engine, standing.said.append, standing.tools) == [NAME]
     assert standing.api.all() == set()
 
