@@ -42,7 +42,6 @@ LONGEST = (
     "docker/test_trace.py",
     "docker/test_remote_provision.py",
     "docker/test_addresses.py",
-    "docker/test_kills.py",
     "docker/test_services.py",
     "docker/test_dialogue.py",
     "process/test_stdio.py",

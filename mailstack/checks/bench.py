@@ -23,7 +23,7 @@ from mailstack.checks.once import Once
 from mailstack.config import files
 from mailstack.engine.dialer import Dialer
 from mailstack.errors import MailstackError
-from mailstack.lab.changes import Change
+from mailstack.lab.changes import Change, search_key
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
 from mailstack.model import STUDENT, Deadline, Port
@@ -69,13 +69,17 @@ class Bench:
     def __enter__(self) -> Bench:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close connections, and remove the mails and everything else that the checks created."""
+    def __exit__(self, interrupted: type[BaseException] | None, *_: object) -> None:
+        """Close connections, and remove the mails and everything else that the checks created.
+
+        After an interruption, mails may still be on their way: they stay on record.
+        """
         with ThreadPoolExecutor() as pool:
             cleanup = pool.submit(self.cleanup.close)
             list(pool.map(self._remove_mails, sorted(self._opened_mailboxes)))
             cleanup.result()
-        self._change.end()
+        if interrupted is None:
+            self._change.end()
 
     # ── accounts and services ──────────────────────────────────────────────────────────────────────────────────
 
@@ -181,7 +185,7 @@ class Bench:
 
     def _remove_mails(self, address: str) -> None:
         with suppress(MailstackError, OSError), self.box(address) as box:  # a broken lab may refuse the login
-            box.delete(box.uids(f'HEADER Message-ID "{self._mark}"'))
+            box.delete(box.uids(search_key(self._mark)))
 
     def log(self, role: Role, seconds: float = ARRIVAL_SECONDS) -> Iterator[str]:
         """Yield a service's log lines since the checks began, then new lines until `seconds` have passed."""

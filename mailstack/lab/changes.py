@@ -31,6 +31,11 @@ _DIRECTORY = "changes"
 _TEMPORARY = ".temporary"  # suffix of a file that is not locked yet
 
 
+def search_key(mark: str) -> str:
+    """Return the IMAP search key of the mails with this mark, and of their bounces (RFC 9051, section 6.4.4)."""
+    return f'OR HEADER Message-ID "{mark}" (FROM "MAILER-DAEMON" BODY "{mark}")'
+
+
 @dataclass(frozen=True, slots=True)
 class Unfinished:
     """A change that was interrupted."""

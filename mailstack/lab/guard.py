@@ -121,8 +121,9 @@ def _remove_if(engine: Engine, lab: str, condition: Callable[[], bool]) -> bool:
     try:
         return down(engine, lab, quiet, condition=condition, patience=_PATIENCE, make_lock=False)
     except FileNotFoundError:
-        # The command that removed the lock has removed the lab too, unless the engine failed.
-        if owner() not in engine.owners(lab):
+        # The command that removed the lock has removed the lab too, unless the engine failed. And an experiment makes
+        # the directory before there is a lock.
+        if owner() not in engine.owners(lab) and not homes.directory(engine, lab).is_made():
             return False
         return down(engine, lab, quiet, condition=condition, patience=_PATIENCE)
 

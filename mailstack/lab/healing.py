@@ -14,10 +14,15 @@ from mailstack.roles import Role
 from mailstack.state import LabDirectory
 from mailstack.text.addresses import address_flaw
 
-# Dovecot's directories for an account: its mail_home and its mail_volatile_path.
 _MOST_MAILBOXES = 50  # that are searched for mails of a command to itself: it uses the first accounts, and the last
-
-_MAIL_DIRECTORIES = ("/srv/mail", "/tmp/locks")
+_SWEEPS = 3  # how often mails of a command are removed, at most
+# Deletes the mails with a mark from a queue, and prints their ids. Queue files have Message-IDs in clear.
+_SWEEP = """
+cd /var/spool/postfix
+found=$(grep -lrF -e "$1" maildrop incoming active deferred hold 2>/dev/null | sed 's|.*/||')
+[ -z "$found" ] || echo "$found" | postsuper -d - maildrop incoming active deferred hold 2>&1
+"""
+_MAIL_DIRECTORIES = ("/srv/mail", "/tmp/locks")  # Dovecot's mail_home and mail_volatile_path of an account
 
 
 def accounts_of(lab: RunningLab, left: Sequence[Unfinished]) -> list[str]:
@@ -59,14 +64,23 @@ def empty_mailboxes(lab: RunningLab, addresses: Sequence[str]) -> None:
 
 
 def remove_mails(lab: RunningLab, mark: str) -> None:
-    """Remove the mails whose Message-ID contains `mark` from the mailboxes that commands use. Raises MailstackError."""
+    """Remove the mails whose Message-ID contains `mark`, and their bounces. Raises MailstackError.
+
+    They are removed from the queues, then from the mailboxes that commands use; again if a queue had some, since one of
+    them may have been on its way to the next.
+    """
     from mailstack.protocol import imap, trust
 
     context = trust.tls_context(lab.ca_file)
     addresses = lab.defined.addresses()
-    for address in dict.fromkeys((*addresses[:_MOST_MAILBOXES], addresses[-1])):
-        with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
-            box.delete(box.uids(f'HEADER Message-ID "{mark}"'))
+    mtas = sorted(lab.by_role(Role.MTA), key=lambda each: each.role is not Role.SENDER)  # in the direction of mail flow
+    for _ in range(_SWEEPS):
+        swept = [lab.engine.execute(each.container, ["sh", "-c", _SWEEP, "sh", mark]).stdout for each in mtas]
+        for address in dict.fromkeys((*addresses[:_MOST_MAILBOXES], addresses[-1])):
+            with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
+                box.delete(box.uids(changes.search_key(mark)))
+        if not any(swept):
+            return
 
 
 def outside_name(lab: str) -> str:

@@ -11,6 +11,7 @@ from email.message import EmailMessage
 from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
 from mailstack.protocol import imap, smtp, trust
+from tests import forked
 from tests.docker.test_lab import MAILSTACK
 
 ARRIVAL_SECONDS = 20
@@ -58,7 +59,7 @@ def written(message_id: str, **fields: str) -> EmailMessage:
 
 def refused(*words: str, code: int) -> str:
     """Run a command that ends with this code and without a traceback; return its standard error."""
-    result = subprocess.run([MAILSTACK, *words], capture_output=True, text=True, check=False)
+    result = forked.run_text(words)
     assert (result.returncode, result.stdout) == (code, ""), result.stderr
     assert "Traceback" not in result.stderr
     return result.stderr

@@ -20,6 +20,7 @@ import pytest
 
 from mailstack.cli import main
 from mailstack.model import Deadline
+from tests import forked
 
 MAILSTACK = str(Path(sys.executable).parent / "mailstack")
 # An overlay that Compose accepts and Dovecot does not.
@@ -66,14 +67,7 @@ def run_here(argv: Sequence[str], capfd: pytest.CaptureFixture[str]) -> Outcome:
 
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, stdin: bytes = b"") -> Outcome:
     """Run the command in a separate process."""
-    done = subprocess.run(
-        [MAILSTACK, *argv],
-        check=False,
-        input=stdin,
-        capture_output=True,
-        timeout=120,
-        env={**os.environ, **(environment or {})},
-    )
+    done = forked.run(argv, environment, stdin)
     return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

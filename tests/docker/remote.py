@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from mailstack.definition import bundled
 from mailstack.images import build
 from mailstack.model import SERVICES, Deadline
 from mailstack.storage import directories
+from tests import forked
 from tests.docker import nested
 
 
@@ -34,15 +33,8 @@ def mailstack(
     machine: nested.Machine, *words: str | Path, host: str = "tester", code: int = 0, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run a command here with the machine as target; `text` is its standard input."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mailstack", *words, *(["--host", host] if host else [])],
-        env={**os.environ, "HOME": str(machine.home)},
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    argv = [*words, *(["--host", host] if host else [])]
+    done = forked.run_text(argv, {"HOME": str(machine.home)}, text)
     assert done.returncode == code, done.stderr[-3000:] + done.stdout[-1000:]
     return done
 

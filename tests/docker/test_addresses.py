@@ -22,6 +22,7 @@ from mailstack.model import Deadline
 from mailstack.protocol import imap, smtp, trust
 from mailstack.secret import Secret
 from mailstack.text.addresses import address_flaw
+from tests import forked
 from tests.docker.conftest import Labs
 
 pytestmark = pytest.mark.docker
@@ -240,7 +241,7 @@ def test_the_journey_of_a_mail_to_each_is_found_by_its_address(lab: RunningLab) 
 
 def run(*words: str) -> str:
     """Run `mailstack WORDS`; return its answer."""
-    done = subprocess.run([sys.executable, "-m", "mailstack", *words], capture_output=True, text=True, check=False)
+    done = forked.run_text(words)
     assert done.returncode == 0, (words, done.stderr)
     return done.stdout
 

@@ -22,6 +22,7 @@ from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
 from mailstack.protocol import imap, trust
 from mailstack.protocol.transcript import BLOT
+from tests import forked
 from tests.docker.conftest import Labs
 from tests.unit.test_docs import JSON
 
@@ -39,8 +40,7 @@ def lab(labs: Labs) -> Iterator[RunningLab]:
 
 def command(lab: RunningLab, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `mailstack dialogue WORDS` with any exit code."""
-    argv = [sys.executable, "-m", "mailstack", "dialogue", "-n", lab.name, *map(str, words)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    return forked.run_text(["dialogue", "-n", lab.name, *words])
 
 
 def document(lab: RunningLab, *words: str | Path, code: int = 0) -> dict[str, Any]:

@@ -257,8 +257,9 @@ def test_interrupted_half_way_it_leaves_nothing(moment: str, traces: Traces, tmp
     assert not report.exists()
 
 
-@pytest.mark.parametrize("options", [(), ("--keep",)], ids=["", "keep"])
-@pytest.mark.parametrize("moment", ["starting the containers", "second lab"])
+@pytest.mark.parametrize(
+    ("moment", "options"), [("starting the containers", ("--keep",)), ("second lab", ())], ids=["keep", "second lab"]
+)
 def test_killed_half_way_it_leaves_nothing_also_where_its_lab_was_to_be_kept(
     moment: str, options: tuple[str, ...], traces: Traces
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mailstack import state
 from mailstack.definition import bundled
 from mailstack.images import build
 from mailstack.model import LABEL_LAB, SERVICES
+from tests import forked
 from tests.docker import nested
 from tests.docker.remote import answer, left, mailstack
 
@@ -26,14 +26,7 @@ TAG = build.content_tag(bundled.stack())
 
 def command(*words: str | Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command on this machine's engine; it must end with `code`, and without a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mailstack", *words],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    done = forked.run_text(words, environment)
     assert done.returncode == code, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     return done

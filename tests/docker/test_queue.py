@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import smtplib
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,9 +21,9 @@ from mailstack.lab.running import RunningLab
 from mailstack.message import draft
 from mailstack.model import Deadline
 from mailstack.protocol import imap, trust
-from tests import engines
+from tests import engines, forked
 from tests.docker.conftest import Labs
-from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
+from tests.docker.test_lab import answer, documented, mailstack, shape
 
 pytestmark = pytest.mark.docker
 
@@ -120,7 +119,7 @@ def copies(lab: RunningLab, subject: str, *, wait: bool = True) -> int:
 
 def failing(*words: str, code: int) -> str:
     """Return the messages of a command that ends with `code`."""
-    result = subprocess.run([MAILSTACK, *words], capture_output=True, text=True, check=False)
+    result = forked.run_text(words)
     assert result.returncode == code, f"{words}: {result.returncode}\n{result.stdout}\n{result.stderr}"
     assert "Traceback" not in result.stderr
     return result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -12,12 +13,13 @@ from typing import Any
 
 import docker
 import pytest
+from imap_tools.mailbox import BaseMailBox
 
-from mailstack.actions import credentials
+from mailstack.actions import credentials, queues
 from mailstack.config import files
-from mailstack.lab import proof
+from mailstack.lab import changes, proof
 from mailstack.lab.running import RunningLab
-from mailstack.model import SERVICES
+from mailstack.model import SERVICES, Deadline
 from mailstack.protocol import imap, trust
 from mailstack.roles import Role
 from tests import engines
@@ -64,9 +66,14 @@ def _whole(lab: RunningLab) -> None:
     lab = RunningLab(lab.name, lab.engine)
     assert proof.probe(lab).relayed
     assert [service.state for service in lab.services_with_missing()] == ["running"] * 3
-    address = "bob@example.com"
-    with imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address)) as box:
+    with _bob(lab) as box:
         assert len(box.uids('SUBJECT "kept"')) == 1
+
+
+def _bob(lab: RunningLab) -> contextlib.AbstractContextManager[BaseMailBox]:
+    """Open bob's mailbox."""
+    address = "bob@example.com"
+    return imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address))
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -82,6 +89,25 @@ def test_a_container_that_was_stopped_paused_killed_or_removed(lab: RunningLab, 
     assert (status.code, state) == (1, {"pause": "paused", "remove": "missing"}.get(action, "exited"))
     assert "\nchanged   " in _up().out
     _whole(lab)
+
+
+def test_mails_of_an_interrupted_check_are_removed_also_from_the_queues(lab: RunningLab) -> None:
+    mark = f"check-{secrets.token_hex(6)}"
+    change = changes.Change(lab.directory.path, "check", mark)
+    change.begin()
+    change._close()  # as the kernel does at the end of a killed process
+    _container(lab, "dovecot").stop()
+    sender = lab.one(Role.SENDER).container
+    for recipient, text in (("bob@example.com", mark), ("bob@example.com", "stays")):
+        letter = f"Message-ID: <{text}@example.com>\nSubject: {text}\n\nHello.\n".encode()
+        assert lab.engine.execute(sender, ["sendmail", recipient], user="student", input=letter).code == 0
+    _up()
+    _whole(lab)
+    where = queues.containers(RunningLab(LAB, lab.engine))
+    assert run(["queue", "flush", "-n", LAB]).code == 0
+    assert queues.wait(lab.engine, where, queues.CONDITIONS["empty"], Deadline.after(20))[0]
+    with _bob(RunningLab(LAB, lab.engine)) as box:
+        assert (len(box.uids(f'SUBJECT "{mark}"')), len(box.uids('SUBJECT "stays"'))) == (0, 1)
 
 
 @pytest.mark.parametrize("network", ["mail", "edge"])

@@ -23,6 +23,7 @@ from mailstack.testing import evidence
 from mailstack.testing.mailbox import Mailbox
 from mailstack.testing.settings import Password
 from mailstack.trace import rotation
+from tests import forked
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import answer, documented
 
@@ -131,7 +132,7 @@ def test_a_mail_is_followed_and_a_queue_waited_for_while_logs_rotate(lab: Runnin
 
 def test_what_has_been_rotated_away_is_said_and_only_then(lab: RunningLab) -> None:
     def trace(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([MAILSTACK, "trace", "-n", lab.name, *words], check=False, capture_output=True, text=True)
+        return forked.run_text(["trace", "-n", lab.name, *words])
 
     sent = answer("send", "-n", lab.name, "--via", "sender", "--from", "student@example.com")["message_id"]
     whole = trace(sent)

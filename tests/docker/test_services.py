@@ -20,7 +20,7 @@ from mailstack.message import draft
 from mailstack.model import Deadline
 from mailstack.protocol import imap, smtp, trust
 from mailstack.roles import Role
-from tests import engines
+from tests import engines, forked
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import MAILSTACK, answer, documented, mailstack, shape
 
@@ -141,7 +141,7 @@ def test_a_mail_in_the_gateways_queue_is_listed_tried_again_and_traced(lab: Runn
             [("gateway", "deferred")],
             [("gateway", "active")],
         )
-        seen = subprocess.run([MAILSTACK, "queue", "-n", lab.name], capture_output=True, text=True, check=True)
+        seen = forked.run_text(["queue", "-n", lab.name])
         assert f"postfix of lab “{lab.name}” is not running: its queue is not included" in seen.stderr
         assert "gateway" in seen.stdout
         journey = answer("trace", "-n", lab.name, message_id, code=1)["journeys"][-1]

@@ -20,6 +20,7 @@ from mailstack.lab.running import RunningLab
 from mailstack.message import draft
 from mailstack.model import Deadline
 from mailstack.protocol import imap, smtp, trust
+from tests import forked
 from tests.docker.conftest import Labs
 from tests.docker.test_lab import answer, documented, mailstack, shape
 
@@ -278,7 +279,7 @@ def test_the_latest_messages_are_listed_in_eighty_columns(lab: RunningLab) -> No
     ],
 )
 def test_what_cannot_be_traced_is_said(lab: RunningLab, words: list[str], code: int, says: str) -> None:
-    result = subprocess.run([MAILSTACK, "trace", "-n", lab.name, *words], capture_output=True, text=True, check=False)
+    result = forked.run_text(["trace", "-n", lab.name, *words])
     assert result.returncode == code and says in result.stderr and "Traceback" not in result.stderr, result.stderr
 
 

@@ -25,7 +25,7 @@ LAB = f"matrix-{secrets.token_hex(3)}"  # another run may be at work on the same
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COMMANDS = (
     *("up new", "up", "up -f", "up -f back", "down", "account add", "account remove", "secrets rotate"),
-    *("check", "load", "queue flush", "send", "pytest"),
+    *("check", "load", "queue flush", "send", "pytest", "experiment"),
 )
 SECONDS = 60.0  # how long a command may take to end after its signal
 LEFT_SECONDS = 20.0  # how long a guard may take to remove what a killed command left
@@ -94,6 +94,7 @@ class World:
                 "check": ["check", *own, "relay", "queue", "closed", "delivery"],
                 "load": ["load", *own, "--messages", "60", "--mailboxes", "6", "--connections", "3"],
                 "queue flush": ["queue", "flush", *own],
+                "experiment": ["experiment"],
                 "send": ["send", *own, "--via", "sender", "--from", "student@example.com", "--to", "bob@example.com"],
             }[command],
         ]
@@ -150,7 +151,8 @@ def _trial(here: World, command: str, number: signal.Signals, moment: float, *, 
     before = state.accounts(LAB) if command != "up new" else set()
     ended = _end(here.words(command, address), number, moment * whole, here.suite.parent)
     started_at = time.monotonic()
-    wrong = _after_down(here) if then_down else _after_up(here, command, address, before)
+    wrong = [] if command != "experiment" else _after_experiment(here)
+    wrong += _after_down(here) if then_down else _after_up(here, command, address, before)
     if ended == "HANGS":
         wrong.append(f"it did not end within {SECONDS:g} s")
     return Trial(command, number, moment, ended, time.monotonic() - started_at, tuple(wrong))
@@ -172,6 +174,15 @@ def _end(words: list[str], number: signal.Signals, after: float, folder: Path) -
         except subprocess.TimeoutExpired:
             process.kill()
             return "HANGS"
+
+
+def _after_experiment(here: World) -> list[str]:
+    """Return what a guard has not removed of the experiment's labs."""
+
+    def left() -> list[str]:
+        return sorted(thing for thing in here.traces.all() if "experiment-" in thing)
+
+    return [] if until(lambda: not left(), LEFT_SECONDS) else [f"left of the experiment: {left()}"]
 
 
 def _after_down(here: World) -> list[str]:

@@ -63,6 +63,18 @@ def test_a_lab_that_did_not_come_up_is_removed(guarded: World) -> None:
     assert (guarded.api.all(), guarded.home.path.exists()) == (set(), False)
 
 
+def test_a_directory_that_was_made_before_there_was_a_lock_is_removed(guarded: World) -> None:
+    guarded.directory.remove()
+    for things in (guarded.api.containers_, guarded.api.networks_, guarded.api.volumes_):
+        things.clear()
+    guarded.directory.make()
+    leases = Leases(guarded.home, NAME)
+    leases.acquire()
+    leases._close()
+    guard.after_leases(way(guarded), guarded.home, NAME)
+    assert not guarded.home.path.exists()
+
+
 def test_a_lab_without_an_expiry_stays(guarded: World) -> None:
     up_ends(guarded)
     assert guarded.api.all() == WHOLE and guarded.directory.load()
