@@ -11,6 +11,7 @@ from typing import Any
 from mailstack.config import files
 from mailstack.engine import compose
 from mailstack.lab import claims, healing, plan
+from mailstack.lab.changes import Change
 from mailstack.lab.observation import Observation
 from mailstack.lab.plan import Desired
 from mailstack.lab.proof import Proof, Verified
@@ -68,15 +69,18 @@ class Execution:
         desired: Desired,
         seen: Observation,
         relay_files: RelayFiles,
-        patience: float,
+        change: Change,
         pool: ThreadPoolExecutor,
         stopwatch: Stopwatch,
+        *,
+        patience: float,
     ) -> None:
         self.starts = Starts(compose.project_name(directory.name))
         self.touched = False  # whether a container may differ from what it was before
         self._tools = tools
         self._directory = directory
         self._relay_files = relay_files
+        self._change = change
         self._pool = pool
         self._seen = seen
         self._stopwatch = stopwatch
@@ -139,6 +143,7 @@ class Execution:
         else:
             self._directory.make()
             self._directory.save(step.state)
+            self._change.begin()
 
     def _claim(self, step: ClaimName) -> None:
         volume = claims.name_volume(compose.project_name(self.desired.state.lab), self.desired.document)

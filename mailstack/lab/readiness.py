@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,14 @@ from mailstack.roles import Role
 
 SUBJECT = "mailstack: is this lab ready?"
 
-_START_SECONDS = 3.0  # how long to wait for the log line with which Postfix starts
+# sendmail(1) needs Postfix's configuration, not its processes: pickup(8) finds the mail when it starts. To start a
+# process in a container takes the engine as long as the entrypoint takes for the configuration, so this hardly ever
+# waits. There is no event for it. An image of somebody else has no such file: after three seconds it is tried anyway.
+_WHEN_CONFIGURED = """
+waited=0
+while [ ! -e /run/started ] && [ "$waited" -lt 150 ]; do sleep 0.02; waited=$((waited + 1)); done
+exec sendmail "$@"
+"""
 _LATE_SECONDS = 90  # the age of a mail that no proof waits for
 _CHECK_SECONDS = 1.0  # how often a wait asks whether it is in vain
 
@@ -64,25 +70,21 @@ def relayed(
 
     Parameters, result and errors are those of `transaction`. Not for a relay host outside: see `relay_login`.
     """
-    started(Role.SENDER)
-    with contextlib.suppress(
-        DeadlinePassed
-    ):  # the log of a lab that is up for long has lost the line: try all the same
-        sender(lab, Deadline.after(min(_START_SECONDS, deadline.remaining())))
-    started(Role.SUBMISSION)
-    started(Role.STORE)
-    container = lab.one(Role.SENDER).container
     recipient = lab.defined.addresses()[-1]
     student = f"{STUDENT}@{lab.defined.mailname}"
     message = _message(student, recipient)
     message_id = str(message["Message-ID"])
+    started(Role.STORE)
     _await_greeting(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
     # The provider must listen at the first delivery attempt: the sender waits half a minute before the next one.
+    started(Role.SUBMISSION)
     _await_greeting(lab, "submission", b"QUIT\r\n", deadline, dead)
 
     def submit() -> float:
+        started(Role.SENDER)
+        container = _sender_container(lab)
         started_at = time.monotonic()
-        argv = ["sendmail", "-i", "-N", "never", "-f", student, "--", recipient]
+        argv = ["sh", "-c", _WHEN_CONFIGURED, "sendmail", "-i", "-N", "never", "-f", student, "--", recipient]
         result = lab.engine.execute(container, argv, user=STUDENT, input=message.as_bytes())
         if result.code != 0:
             raise CheckFailed(f"sendmail on the sender failed: {result.stderr.strip() or f'code {result.code}'}")
@@ -138,10 +140,10 @@ def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] 
     """
     started(Role.SENDER)
     patience = Deadline.after(min(deadline.remaining(), deadline.seconds))
+    container = _sender_container(lab)
     try:
-        container = lab.one(Role.SENDER).container
         listens = lab.engine.prints(container, "daemon started", patience.seconds)
-    except HostError:  # it does not run, or ended between the two queries
+    except HostError:  # it ended between the two queries
         raise CheckFailed(f"lab “{lab.name}” did not come up") from None
     if not listens and patience.passed():
         raise DeadlinePassed(f"the sender's Postfix did not listen within {patience.seconds:g} s")
@@ -149,6 +151,13 @@ def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] 
         raise CheckFailed(f"lab “{lab.name}” did not come up")
     started(Role.SUBMISSION)
     return container
+
+
+def _sender_container(lab: RunningLab) -> str:
+    try:
+        return lab.one(Role.SENDER).container
+    except HostError:  # it does not run
+        raise CheckFailed(f"lab “{lab.name}” did not come up") from None
 
 
 def _message(sender: str, recipient: str) -> EmailMessage:

@@ -163,8 +163,11 @@ def _up(
         seen, desired, steps = _make_plan(with_tools, directory, request, relay_files, pool)
         stopwatch.done("definition")
         watch.needed = seen.is_new
-        execution = Execution(with_tools, directory, desired, seen, relay_files, request.patience, pool, stopwatch)
-        change = Change(directory.path, "up", PROOF_MARK)
+        # Of a new lab that is interrupted, mails of its proof may be left, if the next `up` comes before the guard.
+        change = Change(directory.path, "up" if seen.state else PROOF, PROOF_MARK)
+        execution = Execution(
+            with_tools, directory, desired, seen, relay_files, change, pool, stopwatch, patience=request.patience
+        )
         try:
             if seen.state:
                 change.begin()

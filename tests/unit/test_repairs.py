@@ -126,6 +126,18 @@ def test_what_was_repaired_is_named(standing: World) -> None:
     )
 
 
+def test_the_proof_of_a_new_lab_is_on_record_until_it_ends(world: World) -> None:
+    on_record: list[str] = []
+
+    def proof() -> None:
+        on_record.extend(path.read_text() for path in (world.directory.path / "changes").iterdir())
+
+    world.proof = proof
+    world.up()
+    assert ['"command": "proof"' in text for text in on_record] == [True]
+    assert list((world.directory.path / "changes").iterdir()) == []
+
+
 def test_reset_creates_all_containers_anew(standing: World) -> None:
     request = Request(NAME, reset=True)
     assert ("recreate containers", SERVICES, "--reset") in standing.steps(request)
