@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from email.message import EmailMessage
 
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
@@ -17,16 +18,61 @@ from mailstack.roles import Role
 
 SUBJECT = "mailstack: is this lab ready?"
 
-# sendmail(1) needs Postfix's configuration, not its processes: pickup(8) finds the mail when it starts. To start a
-# process in a container takes the engine as long as the entrypoint takes for the configuration, so this hardly ever
-# waits. There is no event for it. An image of somebody else has no such file: after three seconds it is tried anyway.
-_WHEN_CONFIGURED = """
+# Started as soon as the container is, since the engine needs 0.1 s for it. The mail follows an empty line: without one,
+# whoever started it has given up. sendmail(1) needs Postfix's configuration, not its processes: pickup(8) finds the
+# mail when it starts. By then the configuration is nearly always complete; there is no event for that. An image of
+# somebody else has no such file: after three seconds it is tried anyway.
+_SENDMAIL = """
+read -r line || exit 75
 waited=0
 while [ ! -e /run/started ] && [ "$waited" -lt 150 ]; do sleep 0.02; waited=$((waited + 1)); done
 exec sendmail "$@"
 """
 _LATE_SECONDS = 90  # the age of a mail that no proof waits for
 _CHECK_SECONDS = 1.0  # how often a wait asks whether it is in vain
+
+
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    """The servers of a lab, which may just be starting. Parameters as in `transaction`."""
+
+    lab: RunningLab
+    deadline: Deadline
+    dead: Callable[[], bool]
+    started: Callable[[Role], None]
+
+    def store(self) -> None:
+        """Wait until Dovecot listens. Raises CheckFailed, DeadlinePassed."""
+        self.started(Role.STORE)
+        self._await_greeting("imap", b"a LOGOUT\r\n")
+
+    def provider(self) -> None:
+        """Wait until Dovecot and the provider's Postfix listen. Raises CheckFailed, DeadlinePassed.
+
+        Dovecot comes first: an smtpd(8) without SASL server may exit, and master(8) starts none for a minute.
+        """
+        self.store()
+        self.started(Role.SUBMISSION)
+        self._await_greeting("submission", b"QUIT\r\n")
+
+    def _await_greeting(self, name: str, farewell: bytes) -> None:
+        """Wait for a server's greeting (RFC 5321, 4.3.1; RFC 3501, 7.1).
+
+        The published port accepts connections before the server does, and closes them. So the greeting is the only
+        event to wait for.
+        """
+        next_check = Deadline.after(0.5)
+        endpoint, seconds = self.lab.endpoints[name], self.deadline.seconds
+        while not smtp.greets(smtp.dial_to(endpoint), farewell):
+            if self.deadline.passed():
+                raise DeadlinePassed(
+                    f"no {name} server answered at {endpoint.host}:{endpoint.port} within {seconds:g} s"
+                )
+            if next_check.passed():
+                next_check = Deadline.after(0.5)
+                if self.dead():
+                    raise CheckFailed(f"lab “{self.lab.name}” did not come up")
+            time.sleep(0.02)
 
 
 def transaction(
@@ -48,19 +94,17 @@ def transaction(
     message = _message(sender, recipient)
     message_id = str(message["Message-ID"])
 
+    servers = _Servers(lab, deadline, dead, started)
+
     def submit() -> float:
-        started(Role.SUBMISSION)
-        _await_greeting(lab, "submission", b"QUIT\r\n", deadline, dead)
+        servers.provider()
         started_at = time.monotonic()
         smtp.submit(
             smtp.dial_to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient]
         )
         return started_at
 
-    started(Role.STORE)
-    # Dovecot comes before Postfix: an smtpd(8) without SASL server may exit, and master(8) starts none for a minute.
-    _await_greeting(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
-    return message_id, _deliver(lab, recipient, message_id, submit, deadline, dead)
+    return message_id, _deliver(servers, recipient, message_id, submit)
 
 
 def relayed(
@@ -74,42 +118,37 @@ def relayed(
     student = f"{STUDENT}@{lab.defined.mailname}"
     message = _message(student, recipient)
     message_id = str(message["Message-ID"])
-    started(Role.STORE)
-    _await_greeting(lab, "imap", b"a LOGOUT\r\n", deadline, dead)
-    # The provider must listen at the first delivery attempt: the sender waits half a minute before the next one.
-    started(Role.SUBMISSION)
-    _await_greeting(lab, "submission", b"QUIT\r\n", deadline, dead)
+    servers = _Servers(lab, deadline, dead, started)
+    handed_over = [time.monotonic()]
+
+    def content() -> Iterator[bytes]:
+        # The provider must listen at the first delivery attempt: the sender waits half a minute before the next one.
+        servers.provider()
+        handed_over[0] = time.monotonic()
+        yield b"\n" + message.as_bytes()
 
     def submit() -> float:
         started(Role.SENDER)
-        container = _sender_container(lab)
-        started_at = time.monotonic()
-        argv = ["sh", "-c", _WHEN_CONFIGURED, "sendmail", "-i", "-N", "never", "-f", student, "--", recipient]
-        result = lab.engine.execute(container, argv, user=STUDENT, input=message.as_bytes())
+        argv = ["sh", "-c", _SENDMAIL, "sendmail", "-i", "-N", "never", "-f", student, "--", recipient]
+        result = lab.engine.execute(_sender_container(lab), argv, user=STUDENT, input=content())
         if result.code != 0:
             raise CheckFailed(f"sendmail on the sender failed: {result.stderr.strip() or f'code {result.code}'}")
-        return started_at
+        return handed_over[0]
 
     try:
-        return message_id, _deliver(lab, recipient, message_id, submit, deadline, dead)
+        return message_id, _deliver(servers, recipient, message_id, submit)
     except DeadlinePassed:
         text = f"a mail from the sender by its relay host did not arrive within {deadline.seconds:g} s"
         raise DeadlinePassed(text) from None
 
 
-def _deliver(
-    lab: RunningLab,
-    recipient: str,
-    message_id: str,
-    submit: Callable[[], float],
-    deadline: Deadline,
-    dead: Callable[[], bool],
-) -> float:
+def _deliver(servers: _Servers, recipient: str, message_id: str, submit: Callable[[], float]) -> float:
     """Submit a mail, read it from its mailbox and delete it; return the milliseconds. `submit` returns its start."""
-    context = trust.tls_context(lab.ca_file)
+    lab, deadline, context = servers.lab, servers.deadline, trust.tls_context(servers.lab.ca_file)
     # In parallel: the first answer and the first log-in of a server take some 10 ms each.
     with ThreadPoolExecutor(1) as pool:
         submitted = pool.submit(submit)
+        servers.store()
         with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
             started_at = submitted.result()
             while True:
@@ -117,7 +156,7 @@ def _deliver(
                     arrival = imap.wait_for(box, message_id, Deadline.after(min(_CHECK_SECONDS, deadline.remaining())))
                     break
                 except DeadlinePassed:
-                    if dead():
+                    if servers.dead():
                         raise CheckFailed(f"lab “{lab.name}” did not come up") from None
                     if deadline.passed():
                         raise DeadlinePassed(
@@ -163,25 +202,3 @@ def _sender_container(lab: RunningLab) -> str:
 def _message(sender: str, recipient: str) -> EmailMessage:
     body = "This mail proves it.\n"
     return draft.new_message(sender=sender, to=[recipient], subject=SUBJECT, body=body, mark=PROOF_MARK)
-
-
-def _await_greeting(lab: RunningLab, name: str, farewell: bytes, deadline: Deadline, dead: Callable[[], bool]) -> None:
-    """Wait for a server's greeting (RFC 5321, 4.3.1; RFC 3501, 7.1).
-
-    The published port accepts connections before the server does, and closes them. So the greeting is the only event
-    to wait for. Raises CheckFailed, DeadlinePassed.
-    """
-    next_check = Deadline.after(0.5)
-    endpoint = lab.endpoints[name]
-    while True:
-        if deadline.passed():
-            raise DeadlinePassed(
-                f"no {name} server answered at {endpoint.host}:{endpoint.port} within {deadline.seconds:g} s"
-            )
-        if smtp.greets(smtp.dial_to(endpoint), farewell):
-            return
-        if next_check.passed():
-            next_check = Deadline.after(0.5)
-            if dead():
-                raise CheckFailed(f"lab “{lab.name}” did not come up")
-        time.sleep(0.02)
