@@ -23,8 +23,8 @@ def finish(lab: RunningLab, progress: Progress) -> None:
         try:
             up.up(lab.engine, up.Request.of(lab.state), progress)
         except LabFileError as error:
-            error.message = f"{left[0].sentence()}, and `up` cannot finish it: {error.message}"
-            error.remedy = f"put the file right, or name the lab's files anew: {lab.line('up', '-f', 'FILE')}"
+            repair = lab.line("up", "-f", "FILE")
+            error.remedy = f"{left[0].sentence()}: put the file right, or name the lab's files anew: {repair}"
             raise
     elif left:
         with contextlib.suppress(MailstackError), lab.locked(progress):

@@ -73,11 +73,16 @@ def mapped(host: Host) -> Iterator[None]:
         raise mapped_error from None
 
 
+_ENDED = "SSH session not active"  # paramiko's words for a connection that has ended
+
+
 def errors(host: Host) -> library_errors.Table:
     """Return the table that maps the libraries' errors to errors for the user."""
 
     def broken(error: Exception) -> HostError:
-        reason = getattr(error, "strerror", None) or str(error) or "the connection was lost"
+        reason = getattr(error, "strerror", None) or str(error)
+        if reason in ("", _ENDED):
+            reason = "the connection was lost"
         return HostError(f"{host}: {reason}")
 
     def settings(error: Exception) -> HostError:
