@@ -70,10 +70,7 @@ class Bench:
         return self
 
     def __exit__(self, interrupted: type[BaseException] | None, *_: object) -> None:
-        """Close connections, and remove the mails and everything else that the checks created.
-
-        After an interruption, mails may still be on their way: they stay on record.
-        """
+        """Remove all that the checks created. After an interruption it stays on record: mails may be on their way."""
         with ThreadPoolExecutor() as pool:
             cleanup = pool.submit(self.cleanup.close)
             list(pool.map(self._remove_mails, sorted(self._opened_mailboxes)))

@@ -33,7 +33,6 @@ from mailstack.lab.steps import (
     Record,
     RemoveContainers,
     Restart,
-    Row,
     Step,
     UndoChanges,
     Unpause,
@@ -95,6 +94,10 @@ class Execution:
         """The lab, with its present ports and subnets: they change when another process takes them."""
         return self._startup.desired
 
+    @property
+    def _lab(self) -> RunningLab:
+        return RunningLab(self._directory.name, self._tools.engine, directory=self._directory, state=self.desired.state)
+
     def run(self, steps: Plan) -> Verified:
         """Carry out the plan; return the mails that proved the lab. Raises MailstackError, from any step."""
         proofs = [step for step in steps.steps if isinstance(step, Prove)]
@@ -111,13 +114,6 @@ class Execution:
         assert self._verified
         return self._verified
 
-    def changes(self, steps: Plan) -> list[Row]:
-        """Return what was changed in a lab that was up: as planned, found by Compose, and repaired after a proof."""
-        planned = [*steps.changes(), *self.proving.changes]
-        named = {name for row in planned for name in row.concerns}
-        found = tuple(sorted(self.starts.names() - named))
-        return [*planned, *([Row("recreate containers", found, "their definition changed")] if found else [])]
-
     def _perform(self, step: Step) -> None:
         perform: dict[type[Step], Callable[[Any], object]] = {
             MakeDirectory: lambda step: self._directory.make(),
@@ -132,7 +128,7 @@ class Execution:
             ComposeUp: self._compose_up,
             Restart: self._restart,
             Prove: self._prove,
-            CleanUp: lambda step: healing.clean_up(self._lab(), self._seen.unfinished),
+            CleanUp: lambda step: healing.clean_up(self._lab, self._seen.unfinished),
             LogIn: self._log_in,
         }
         perform[type(step)](step)
@@ -192,16 +188,12 @@ class Execution:
         self._stopwatch.done("compose")
         if self._warm:
             self._warm.result()
-        self._verified = self.proving.prove(self._lab(), self._pool)
+        self._verified = self.proving.prove(self._lab, self._pool)
         self._stopwatch.done("ready")
 
     def _undo_changes(self, step: UndoChanges) -> None:
-        addresses = healing.accounts_of(self._lab(), self._seen.unfinished)
+        addresses = healing.accounts_of(self._lab, self._seen.unfinished)
         self._tools.target.hand_over(self._directory.files, healing.drop_accounts(self._directory, addresses))
-
-    def _lab(self) -> RunningLab:
-        state = self.desired.state
-        return RunningLab(state.lab, self._tools.engine, directory=self._directory, state=state)
 
     def _log_in(self, step: LogIn) -> None:
         from mailstack.lab import relay_login
@@ -211,7 +203,7 @@ class Execution:
         assert self._relay_files.credentials
         self._tools.progress(f"logging in to {relay.host}:{relay.port}")
         with self.proving.with_logs():
-            sender = self._lab().one(Role.SENDER).container
+            sender = self._lab.one(Role.SENDER).container
             relay_login.log_in(self._tools.engine, sender, relay, self._relay_files.credentials)
         self._stopwatch.done("ready")
 

@@ -5,7 +5,7 @@ A step contains the data for its execution. `rows` returns it for people and for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -182,9 +182,14 @@ class Plan:
         """Return all steps for display."""
         return [row for step in self.steps for row in step.rows()]
 
-    def changes(self) -> list[Row]:
-        """Return the rows of the steps that change a lab that was up."""
-        return [row for row in self.rows() if row.concerns and row.step not in _NO_CHANGES]
+    def changes(self, repaired: Sequence[Row], started: Collection[str]) -> tuple[Row, ...]:
+        """Return what was changed in a lab that was up: as planned, `repaired` after a proof, and found by Compose.
+
+        `started` are the services that Compose started.
+        """
+        planned = [row for row in self.rows() if row.concerns and row.step not in _NO_CHANGES] + list(repaired)
+        found = tuple(sorted(set(started) - {name for row in planned for name in row.concerns}))
+        return (*planned, *([Row("recreate containers", found, "their definition changed")] if found else []))
 
     def json(self) -> Json:
         """Return the document of `--dry-run --json`; its shape is in docs/json.md."""

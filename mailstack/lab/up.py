@@ -196,7 +196,7 @@ def _up(
             accounts=tuple(desired.lab.addresses()),
             verified=verified,
             seconds={**stopwatch.seconds, "total": sum(stopwatch.seconds.values())},
-            changes=() if seen.is_new else tuple(execution.changes(steps)),
+            changes=() if seen.is_new else steps.changes(execution.proving.changes, execution.starts.names()),
             notes=tuple(filter(None, remarks)),
         )
 
