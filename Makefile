@@ -14,7 +14,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Some images of Python set it, for the sake of their size: each process would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --quiet --no-input
-# Three files of tests at a time, also on two processors: much of a lab's time is waiting for its engine. They start in the order of tests/order.py.
+# Three files of tests at a time, also on two processors: much of a lab's time is waiting for its engine.
+# They start in the order of tests/order.py.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 help: ## Show what can be made.

@@ -2,7 +2,7 @@
 
     forked.run(["status", "-n", "mine"]).stdout
 
-It costs a fifth of the processor time of a new interpreter, and a run of all tests has thousands of commands. The
+It takes a third of the time of a new interpreter, and a run of all tests has thousands of commands. The
 entry point, another locale and whatever else belongs to an interpreter's start is tested with new ones.
 """
 

@@ -29,8 +29,7 @@ def status(engine: Engine, name: str, probe: bool, as_json: bool) -> None:
     """Show services, addresses, ports and accounts of a lab, without passwords.
 
     The exit code is 1 if a service is not running, or is disconnected from one
-    of its networks. If a mail of --probe fails,
-    the exit code is 1, or 4 after ten seconds.
+    of its networks. If a mail of --probe fails, it is 1, or 4 after ten seconds.
     """
     from mailstack.lab import by_hand, proof
 

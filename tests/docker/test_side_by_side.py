@@ -235,7 +235,7 @@ def test_what_one_takes_down_is_never_somebody_else_s(labs: Labs) -> None:
         assert traces.all() == set()
 
 
-# ── four at once  ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── four at once ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def together(commands: Sequence[Sequence[str]], environments: Sequence[dict[str, str]]) -> list[tuple[int, str, str]]:
