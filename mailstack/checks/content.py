@@ -11,6 +11,7 @@ from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
 from mailstack.checks.deliveries import only_copy, submit
 from mailstack.checks.judging import NotApplicable, expect
 from mailstack.checks.listeners import envelope
+from mailstack.protocol import imap
 
 family = Family("delivery")
 
@@ -131,8 +132,9 @@ def quota_is_as_defined(bench: Bench) -> str:
     account = bench.lab.definition().accounts[0]
     quota = account.quota if account.quota is not None else bench.lab.definition().limits.mailbox_quota
     with bench.box(account.address) as box:
-        _, (_, quotas) = box.client.getquotaroot("INBOX")
-    text = " ".join(q.decode() for q in quotas if isinstance(q, bytes))
-    limits = [int(word.rstrip(")")) for word in text.replace("(", " ").split()[-1:] if word.rstrip(")").isdecimal()]
-    expect(limits == [quota // 1024], f"GETQUOTAROOT says {text or 'nothing'}; the definition {quota // 1024} KiB")
-    return text
+        found = imap.quota(box)
+    said = f"{found[0]} of {found[1]} KiB in use" if found else "no limit"
+    expect(
+        found is not None and found[1] == quota // 1024, f"GETQUOTAROOT says {said}; the definition {quota // 1024} KiB"
+    )
+    return said

@@ -5,16 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.message import EmailMessage
+from typing import TYPE_CHECKING
 
 from mailstack.errors import CheckFailed, DeadlinePassed, HostError
-from mailstack.lab.changes import PROOF_MARK
+from mailstack.lab.changes import PROOF_MARK, search_key
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
 from mailstack.model import STUDENT, Deadline
 from mailstack.protocol import imap, smtp, trust
 from mailstack.roles import Role
+
+if TYPE_CHECKING:
+    from imap_tools import BaseMailBox
 
 SUBJECT = "mailstack: is this lab ready?"
 
@@ -30,6 +35,7 @@ exec sendmail "$@"
 """
 _LATE_SECONDS = 90  # the age of a mail that no proof waits for
 _CHECK_SECONDS = 1.0  # how often a wait asks whether it is in vain
+_MOST_RECIPIENTS = 3  # that are tried when mailboxes are full
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +89,31 @@ def transaction(
 ) -> tuple[str, float]:
     """Send a mail from the first account to the last, read and delete it; return its Message-ID and the milliseconds.
 
+    If the recipient's mailbox is full, the account before it is tried.
+
     A server that has just been started may not listen yet: the connection is retried until the deadline, unless `dead`
     returns True because a service has ended. `started` blocks until the service of a role has been started. Without
     it, a packet to a container whose network is still being set up is lost, and TCP repeats it only after a second.
     Raises CheckFailed, DeadlinePassed.
     """
-    addresses = lab.defined.addresses()  # not those added later, of tests for example
-    sender, recipient = addresses[0], addresses[-1]
+    sender = lab.defined.addresses()[0]
     context = trust.tls_context(lab.ca_file)
-    message = _message(sender, recipient)
-    message_id = str(message["Message-ID"])
-
     servers = _Servers(lab, deadline, dead, started)
 
-    def submit() -> float:
-        servers.provider()
-        started_at = time.monotonic()
-        smtp.submit(
-            smtp.dial_to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient]
-        )
-        return started_at
+    def send(recipient: str) -> tuple[str, float]:
+        message = _message(sender, recipient)
 
-    return message_id, _deliver(servers, recipient, message_id, submit)
+        def submit() -> float:
+            servers.provider()
+            started_at = time.monotonic()
+            smtp.submit(
+                smtp.dial_to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient]
+            )
+            return started_at
+
+        return _deliver(servers, recipient, str(message["Message-ID"]), submit)
+
+    return _to_one_with_room(lab, send)
 
 
 def relayed(
@@ -114,48 +123,85 @@ def relayed(
 
     Parameters, result and errors are those of `transaction`. Not for a relay host outside: see `relay_login`.
     """
-    recipient = lab.defined.addresses()[-1]
     student = f"{STUDENT}@{lab.defined.mailname}"
-    message = _message(student, recipient)
-    message_id = str(message["Message-ID"])
     servers = _Servers(lab, deadline, dead, started)
-    handed_over = [time.monotonic()]
 
-    def content() -> Iterator[bytes]:
-        # The provider must listen at the first delivery attempt: the sender waits half a minute before the next one.
-        servers.provider()
-        handed_over[0] = time.monotonic()
-        yield b"\n" + message.as_bytes()
+    def send(recipient: str) -> tuple[str, float]:
+        message = _message(student, recipient)
+        handed_over = [time.monotonic()]
 
-    def submit() -> float:
-        started(Role.SENDER)
-        argv = ["sh", "-c", _SENDMAIL, "sendmail", "-i", "-N", "never", "-f", student, "--", recipient]
-        result = lab.engine.execute(_sender_container(lab), argv, user=STUDENT, input=content())
-        if result.code != 0:
-            raise CheckFailed(f"sendmail on the sender failed: {result.stderr.strip() or f'code {result.code}'}")
-        return handed_over[0]
+        def content() -> Iterator[bytes]:
+            # The provider must listen at the first delivery attempt: the next one is half a minute later.
+            servers.provider()
+            handed_over[0] = time.monotonic()
+            yield b"\n" + message.as_bytes()
+
+        def submit() -> float:
+            started(Role.SENDER)
+            argv = ["sh", "-c", _SENDMAIL, "sendmail", "-i", "-N", "never", "-f", student, "--", recipient]
+            result = lab.engine.execute(_sender_container(lab), argv, user=STUDENT, input=content())
+            if result.code != 0:
+                raise CheckFailed(f"sendmail on the sender failed: {result.stderr.strip() or f'code {result.code}'}")
+            return handed_over[0]
+
+        return _deliver(servers, recipient, str(message["Message-ID"]), submit)
 
     try:
-        return message_id, _deliver(servers, recipient, message_id, submit)
+        return _to_one_with_room(lab, send)
     except DeadlinePassed:
         text = f"a mail from the sender by its relay host did not arrive within {deadline.seconds:g} s"
         raise DeadlinePassed(text) from None
 
 
-def _deliver(servers: _Servers, recipient: str, message_id: str, submit: Callable[[], float]) -> float:
-    """Submit a mail, read it from its mailbox and delete it; return the milliseconds. `submit` returns its start."""
-    lab, deadline, context = servers.lab, servers.deadline, trust.tls_context(servers.lab.ca_file)
+class _MailboxFull(CheckFailed):
+    """The recipient of a proof mail has no room for it."""
+
+
+def _to_one_with_room(lab: RunningLab, send: Callable[[str], tuple[str, float]]) -> tuple[str, float]:
+    """Return what `send` returns for the last account, or for the last before it whose mailbox is not full.
+
+    Accounts of the definition alone, not those added later, of tests for example. Raises what `send` raises.
+    """
+    addresses = lab.defined.addresses()
+    recipients = addresses[::-1][:_MOST_RECIPIENTS]
+    for recipient in recipients:
+        try:
+            found = send(recipient)
+        except _MailboxFull:
+            continue
+        if recipient != recipients[0]:  # the first mail was returned to the account that submitted it
+            with _mailbox(lab, addresses[0]) as box:
+                box.delete(box.uids(search_key(PROOF_MARK)))
+        return found
+    raise CheckFailed(
+        f"no proof mail can arrive: the mailboxes of {', '.join(recipients)} are full",
+        remedy="delete mails from one of them, or raise its quota in the definition and run `up` again",
+    )
+
+
+def _mailbox(lab: RunningLab, address: str) -> AbstractContextManager[BaseMailBox]:
+    return imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address))
+
+
+def _deliver(servers: _Servers, recipient: str, message_id: str, submit: Callable[[], float]) -> tuple[str, float]:
+    """Submit a mail, read it from its mailbox and delete it; return its Message-ID and the milliseconds.
+
+    `submit` returns its start.
+    """
+    lab, deadline = servers.lab, servers.deadline
     # In parallel: the first answer and the first log-in of a server take some 10 ms each.
     with ThreadPoolExecutor(1) as pool:
         submitted = pool.submit(submit)
         servers.store()
-        with imap.mailbox(lab.endpoints["imaps"], context, recipient, lab.password(recipient)) as box:
+        with _mailbox(lab, recipient) as box:
             started_at = submitted.result()
             while True:
                 try:
                     arrival = imap.wait_for(box, message_id, Deadline.after(min(_CHECK_SECONDS, deadline.remaining())))
                     break
                 except DeadlinePassed:
+                    if imap.is_full(box):
+                        raise _MailboxFull(f"the mailbox of {recipient} is full") from None
                     if servers.dead():
                         raise CheckFailed(f"lab “{lab.name}” did not come up") from None
                     if deadline.passed():
@@ -167,7 +213,7 @@ def _deliver(servers: _Servers, recipient: str, message_id: str, submit: Callabl
                 box.delete([arrival.uid])
             # And what came too late for an earlier proof (RFC 5032).
             box.delete(box.uids(f'OLDER {_LATE_SECONDS} HEADER Message-ID "{PROOF_MARK}"'))
-    return milliseconds
+    return message_id, milliseconds
 
 
 def sender(lab: RunningLab, deadline: Deadline, started: Callable[[Role], None] = lambda role: None) -> str:

@@ -7,6 +7,7 @@ error.
 from __future__ import annotations
 
 import functools
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,8 @@ from mailstack.text import hint
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox, MailMessage
+
+_ROOM_KIB = 4  # what a short mail takes with its header, generously
 
 
 def connect(endpoint: Endpoint, context: ssl.SSLContext, seconds: float) -> BaseMailBox:
@@ -118,6 +121,27 @@ def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Se
         connection.logout()
     except (imaplib.IMAP4.error, ImapToolsError) as error:
         raise blot_error(errors(endpoint, user).of(error) or error, password) from None
+
+
+def quota(box: BaseMailBox) -> tuple[int, int] | None:
+    """Return a mailbox's usage and limit in KiB (RFC 9208, STORAGE), None if the server knows of no limit."""
+    import imaplib
+
+    try:
+        _, (_, quotas) = box.client.getquotaroot("INBOX")
+    except imaplib.IMAP4.abort:
+        raise
+    except imaplib.IMAP4.error:  # no extension QUOTA
+        return None
+    text = b" ".join(each for each in quotas if isinstance(each, bytes))
+    found = re.search(rb"STORAGE (\d+) (\d+)", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def is_full(box: BaseMailBox) -> bool:
+    """Return whether there is no room for a short mail in a mailbox."""
+    found = quota(box)
+    return found is not None and found[1] - found[0] < _ROOM_KIB
 
 
 def find(box: BaseMailBox, message_id: str) -> list[MailMessage]:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -147,6 +148,24 @@ def test_a_volume_that_was_removed_is_made_again_and_the_lab_works_without_its_m
         CLIENT.volumes.get(f"mailstack-{name}_{volume}").remove()
     assert run(["up", "-n", name]).code == 0
     assert proof.probe(RunningLab(name, engines.here())).relayed
+    assert run(["down", "-n", name]).code == 0
+
+
+def test_a_full_mailbox_of_the_account_that_the_proof_uses(traces: Traces, tmp_path: Path) -> None:
+    name = f"full-{LAB}"
+    overlay = tmp_path / "full.yaml"
+    overlay.write_text("x-mailstack: {accounts: {student@example.com: {quota: 8K}}}\n")
+    assert run(["up", "-n", name, "-f", str(overlay)]).code == 0
+    lab = RunningLab(name, engines.here())
+    last, first = lab.defined.addresses()[-1], lab.defined.addresses()[0]
+    context = trust.tls_context(lab.ca_file)
+    with imap.mailbox(lab.endpoints["imaps"], context, last, lab.password(last)) as box:
+        box.append(b"Subject: large\r\n\r\n" + b"x" * 6000)
+        assert imap.is_full(box)
+    up = run(["up", "-n", name])
+    assert (up.code, "recreate" in up.out) == (0, False), up
+    with imap.mailbox(lab.endpoints["imaps"], context, first, lab.password(first)) as box:
+        assert box.uids() == []  # no notice that the first mail was returned
     assert run(["down", "-n", name]).code == 0
 
 

@@ -132,7 +132,7 @@ CASES = (
             ),
             Broken(
                 "the mailbox has another quota",
-                {"delivery.quota": r"1048576\); the definition 102400 KiB"},
+                {"delivery.quota": r"of 1048576 KiB in use; the definition 102400 KiB"},
                 dovecot="quota_storage_size = 1G",
             ),
         ),
