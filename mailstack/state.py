@@ -160,7 +160,7 @@ class Home:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise HostError(f"{path}: cannot be opened: {error.strerror}") from None
+            raise HostError(f"{path}: cannot be opened: {error.strerror}", remedy="remove it") from None
 
     def discard(self, name: str) -> None:
         """Remove a lock file of the home, if it is empty; and the home, if nothing else is in it."""

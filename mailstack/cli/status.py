@@ -36,7 +36,7 @@ def status(engine: Engine, name: str, probe: bool, as_json: bool) -> None:
     lab = running_lab(name, engine)
     services = lab.services_with_missing()
     cut_off = _missing_networks(lab, services)
-    edited = by_hand.edited(engine, services)
+    edited = by_hand.edited(lab, services)
     verified, unproven = None, None
     if probe:
         try:

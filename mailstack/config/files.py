@@ -122,15 +122,17 @@ def _read(path: Path) -> str:
 
 
 def certificates_valid(directory: Path) -> bool:
-    """Return whether all certificates exist and are valid for at least one more day."""
+    """Return whether all certificates exist with their keys, and are valid for at least one more day."""
     import datetime
+    import ssl
 
     try:
         end = pki.expires((directory / "ca.pem").read_text(encoding="utf-8"))
-        complete = all((directory / f"{service}.pem").is_file() for service in SERVER_NAMES)
-    except (OSError, ValueError):
+        for service in SERVER_NAMES:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(directory / f"{service}.pem")
+    except (OSError, ValueError):  # also ssl.SSLError
         return False
-    return complete and end > datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_LEAST_VALIDITY_DAYS)
+    return end > datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_LEAST_VALIDITY_DAYS)
 
 
 def passwords(directory: Path) -> dict[str, Secret]:

@@ -1,4 +1,4 @@
-"""Find Postfix's configuration that was changed by hand in a lab: files newer than the start of their container.
+"""Find what was changed by hand in a lab: Postfix's files newer than the start of their container, and networks.
 
 Such changes are deliberate. They last until the container is restarted or created anew; `up --reset` undoes them.
 """
@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError
+from mailstack.lab.running import RunningLab
 from mailstack.model import ServiceState
 from mailstack.roles import Role
 
@@ -21,8 +22,18 @@ _FIND = (
 )
 
 
-def edited(engine: Engine, services: list[ServiceState]) -> dict[str, list[str]]:
-    """Return service → files changed by hand, for each MTA that runs and has some."""
+def edited(lab: RunningLab, services: list[ServiceState]) -> dict[str, list[str]]:
+    """Return service → what was changed by hand: files of an MTA that runs, `network NAME` for one joined by hand."""
+    found = _files(lab.engine, services)
+    defined = {service.name: service.networks for service in lab.state.services if service.networks}
+    for service in services:
+        joined = sorted(set(service.addresses).difference(defined.get(service.name, service.addresses)))
+        if joined:
+            found[service.name] = [*found.get(service.name, ()), *(f"network {name}" for name in joined)]
+    return found
+
+
+def _files(engine: Engine, services: list[ServiceState]) -> dict[str, list[str]]:
     mtas = [service for service in services if service.runs and service.role and service.role.is_a(Role.MTA)]
 
     def files(service: ServiceState) -> list[str]:
@@ -37,5 +48,5 @@ def edited(engine: Engine, services: list[ServiceState]) -> dict[str, list[str]]
 
 
 def described(changed: Mapping[str, list[str]]) -> str:
-    """Return a phrase that names the files."""
+    """Return a phrase that names the changes."""
     return "; ".join(f"{name}: {', '.join(paths)}" for name, paths in changed.items())

@@ -86,6 +86,8 @@ class Change:
         if self._directory.is_symlink():
             raise refusals.not_ours(self._directory)
         try:
+            if self._directory.is_file():  # damaged: the directory of the lab is ours alone
+                self._directory.unlink()
             self._directory.mkdir(mode=0o700, exist_ok=True)  # no parents: a removed lab stays removed
             self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             os.register_at_fork(after_in_child=self._close)  # a child may outlive this process

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ from mailstack.lab.resolve import read_definition, resolve
 from mailstack.lab.running import project
 from mailstack.lab.tools import Tools
 from mailstack.model import Deadline, Json, Lab
+from mailstack.network import subnets
 from mailstack.runner.local import run_checked
 from mailstack.secret import Secret
 from mailstack.state import LabDirectory, State
@@ -83,7 +86,7 @@ def observe(
         state=before,
         path=directory.path,
         made=made,
-        recorded=before is not None and directory.subnets_file.is_file() and (directory.files / "added").is_dir(),
+        recorded=before is not None and _recorded(directory, before),
         inventory=inventory,
         elsewhere=tuple(elsewhere.find(tools.target, inventory, directory)) if before is None else (),
         document=document,
@@ -101,6 +104,13 @@ def observe(
         host=tools.target.host,
     )
     return _with_details(tools, directory, desired, seen) if in_detail else seen
+
+
+def _recorded(directory: LabDirectory, before: State) -> bool:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = directory.subnets_file.read_text(encoding="utf-8")
+        return text == json.dumps(subnets.overlay(before.subnets)) and (directory.files / "added").is_dir()
+    return False
 
 
 def _supported_inventory(tools: Tools, name: str) -> Inventory:

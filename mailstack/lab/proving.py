@@ -20,6 +20,8 @@ from mailstack.roles import Role
 # How long the proof of a lab that was up, and in which nothing was started, may take before its containers are created
 # anew, in seconds. It takes a twentieth of it.
 _REPAIR_SECONDS = 6.0
+# And the proof of these new containers. A tenth of it is enough.
+_ANEW_SECONDS = 20.0
 
 
 class Proving:
@@ -64,12 +66,18 @@ class Proving:
         services = tuple(self._startup.desired.document["services"])
         self.changes.append(Row("recreate containers", services, "the lab did not answer as it should"))
         self._startup.run(ComposeUp("the lab did not answer as it should", services, anew=True), self.cancel)
-        self.begin()
-        return self._result(pool.submit(dict))
+        self.begin(min(_ANEW_SECONDS, self._patience))
+        try:
+            return self._result(pool.submit(dict))
+        except (CheckFailed, DeadlinePassed) as error:
+            error.remedy = error.remedy or (
+                f"`{lab.line('down')}`, then `{lab.line('up')}` make the lab anew, without its mail"
+            )
+            raise
 
     def _changed_by_hand(self, lab: RunningLab) -> dict[str, list[str]]:
-        """Return the files changed by hand of a lab that was up, and note them; see `by_hand`."""
-        edited = {} if self._new else by_hand.edited(lab.engine, lab.services())
+        """Return what was changed by hand in a lab that was up, and note them; see `by_hand`."""
+        edited = {} if self._new else by_hand.edited(lab, lab.services())
         if edited:
             reset = lab.line("up", "--reset")
             self.notes.append(f"changed by hand, and kept: {by_hand.described(edited)}; `{reset}` undoes it")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import TYPE_CHECKING
 
-from mailstack.errors import CheckFailed, DeadlinePassed, HostError
+from mailstack.errors import CheckFailed, DeadlinePassed, EngineError, HostError
 from mailstack.lab.changes import PROOF_MARK, search_key
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
@@ -107,13 +107,20 @@ def transaction(
             servers.provider()
             started_at = time.monotonic()
             smtp.submit(
-                smtp.dial_to(lab.endpoints["submission"]), context, sender, lab.password(sender), message, [recipient]
+                smtp.dial_to(lab.endpoints["submission"]),
+                context,
+                sender,
+                lab.password(sender),
+                message,
+                [recipient],
+                seconds=_patience(deadline),
             )
             return started_at
 
         return _deliver(servers, recipient, str(message["Message-ID"]), submit)
 
-    return _to_one_with_room(lab, send)
+    with _as_failed_proof():
+        return _to_one_with_room(lab, send)
 
 
 def relayed(
@@ -147,10 +154,27 @@ def relayed(
         return _deliver(servers, recipient, str(message["Message-ID"]), submit)
 
     try:
-        return _to_one_with_room(lab, send)
+        with _as_failed_proof():
+            return _to_one_with_room(lab, send)
     except DeadlinePassed:
         text = f"a mail from the sender by its relay host did not arrive within {deadline.seconds:g} s"
         raise DeadlinePassed(text) from None
+
+
+@contextmanager
+def _as_failed_proof() -> Iterator[None]:
+    """Turn an error of a server, which may hang or refuse to answer, into CheckFailed; not one of the engine."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except HostError as error:
+        raise CheckFailed(error.happened(), remedy=error.remedy) from None
+
+
+def _patience(deadline: Deadline) -> float:
+    """Return the time limit for each answer of a server, in seconds."""
+    return max(1.0, min(smtp.ANSWER_SECONDS, deadline.seconds))
 
 
 class _MailboxFull(CheckFailed):
@@ -170,7 +194,7 @@ def _to_one_with_room(lab: RunningLab, send: Callable[[str], tuple[str, float]])
         except _MailboxFull:
             continue
         if recipient != recipients[0]:  # the first mail was returned to the account that submitted it
-            with _mailbox(lab, addresses[0]) as box:
+            with _mailbox(lab, addresses[0], smtp.ANSWER_SECONDS) as box:
                 box.delete(box.uids(search_key(PROOF_MARK)))
         return found
     raise CheckFailed(
@@ -179,8 +203,9 @@ def _to_one_with_room(lab: RunningLab, send: Callable[[str], tuple[str, float]])
     )
 
 
-def _mailbox(lab: RunningLab, address: str) -> AbstractContextManager[BaseMailBox]:
-    return imap.mailbox(lab.endpoints["imaps"], trust.tls_context(lab.ca_file), address, lab.password(address))
+def _mailbox(lab: RunningLab, address: str, seconds: float) -> AbstractContextManager[BaseMailBox]:
+    context = trust.tls_context(lab.ca_file)
+    return imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address), seconds)
 
 
 def _deliver(servers: _Servers, recipient: str, message_id: str, submit: Callable[[], float]) -> tuple[str, float]:
@@ -193,7 +218,7 @@ def _deliver(servers: _Servers, recipient: str, message_id: str, submit: Callabl
     with ThreadPoolExecutor(1) as pool:
         submitted = pool.submit(submit)
         servers.store()
-        with _mailbox(lab, recipient) as box:
+        with _mailbox(lab, recipient, _patience(deadline)) as box:
             started_at = submitted.result()
             while True:
                 try:

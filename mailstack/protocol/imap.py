@@ -96,8 +96,12 @@ def _connection_class() -> Any:
 
 
 @contextmanager
-def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Secret) -> Iterator[BaseMailBox]:
+def mailbox(
+    endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Secret, seconds: float = smtp.ANSWER_SECONDS
+) -> Iterator[BaseMailBox]:
     """Open a user's mailbox over IMAP with implicit TLS, with the inbox selected.
+
+    `seconds` is the time limit for each answer.
 
     Raises CheckFailed if it cannot be opened, HostError if the connection is lost while it is open, or the server
     refuses a command. Other errors raised while it is open pass unchanged.
@@ -107,7 +111,7 @@ def mailbox(endpoint: Endpoint, context: ssl.SSLContext, user: str, password: Se
     from imap_tools.errors import ImapToolsError
 
     try:
-        connection = connect(endpoint, context, smtp.ANSWER_SECONDS)
+        connection = connect(endpoint, context, seconds)
     except (OSError, imaplib.IMAP4.error) as error:
         raise CheckFailed(f"IMAP at {endpoint.host}:{endpoint.port} cannot be reached: {error}") from None
     try:

@@ -58,9 +58,11 @@ class Smtp(smtplib.SMTP):
         tls: Tls = "none",
         context: ssl.SSLContext | None = None,
         helo: str = "client.test",
+        seconds: float = ANSWER_SECONDS,
     ) -> None:
+        """`seconds` is the time limit for each reply."""
         self._dial, self._tls, self._context = dial, tls, context
-        super().__init__(local_hostname=helo, timeout=ANSWER_SECONDS)
+        super().__init__(local_hostname=helo, timeout=seconds)
         self._host = name  # smtplib verifies this name in the certificate
         code, banner = self.connect(name, 25)
         self.banner = f"{code} {banner.decode(errors='replace')}"
@@ -177,15 +179,16 @@ def submit(
     sender: str | None = None,
     tls: Tls = "starttls",
     name: str = "localhost",
+    seconds: float = ANSWER_SECONDS,
 ) -> None:
     """Submit a message with authentication (RFC 6409). Raises CheckFailed with the server's own words if refused.
 
-    `sender` is the envelope sender; the default is the address in From.
+    `sender` is the envelope sender; the default is the address in From. `seconds` is the time limit for each reply.
     """
     outgoing = message if isinstance(message, Outgoing) else Outgoing(message)
     sender = str(message["From"]) if sender is None and isinstance(message, EmailMessage) else sender or ""
     try:
-        with Smtp(dial, name=name, tls=tls, context=context) as session:
+        with Smtp(dial, name=name, tls=tls, context=context, seconds=seconds) as session:
             session.login(user, password.reveal())
             refused = hand_over(session, sender, recipients, outgoing)
     except (smtplib.SMTPException, OSError) as error:

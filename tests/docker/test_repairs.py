@@ -195,6 +195,39 @@ def test_a_file_that_was_removed(lab: RunningLab, name: str) -> None:
     _whole(lab)
 
 
+@pytest.mark.parametrize(("name", "text"), [("subnets.yaml", "}{"), ("files/postfix.pem", "no key\n"), ("changes", "")])
+def test_a_file_that_was_damaged(lab: RunningLab, name: str, text: str) -> None:
+    path = lab.directory.path / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.write_text(text)
+    _up()
+    assert path.is_dir() or path.read_text() != text
+    _whole(lab)
+
+
+def test_a_server_that_hangs(lab: RunningLab) -> None:
+    script = 'for each in /proc/[0-9]*; do [ "$(cat $each/comm)" != auth ] || kill -STOP ${each#/proc/}; done'
+    _container(lab, "dovecot").exec_run(["sh", "-c", script])
+    _up()
+    _whole(lab)
+
+
+def test_a_network_that_was_joined_by_hand_is_named_kept_and_left_by_reset(lab: RunningLab) -> None:
+    network = CLIENT.networks.create(f"joined-{LAB}", internal=True)
+    try:
+        network.connect(_container(lab, "sender"))
+        for outcome in (run(["up", "-n", LAB]), run(["status", "-n", LAB])):
+            assert outcome.code == 0 and f"sender: network joined-{LAB}" in outcome.out + outcome.err, outcome
+        assert run(["up", "-n", LAB, "--reset"]).code == 0
+        assert "joined" not in run(["status", "-n", LAB]).out
+        _whole(lab)
+    finally:
+        for member in CLIENT.networks.list(names=[f"joined-{LAB}"], greedy=True)[0].attrs["Containers"]:
+            network.disconnect(member, force=True)
+        network.remove()
+
+
 def test_all_its_files_were_removed(lab: RunningLab) -> None:
     shutil.rmtree(lab.directory.files)
     _up()
