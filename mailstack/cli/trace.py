@@ -108,7 +108,7 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
             (
                 _clock(journey.started),
                 "\n".join(ids) or "–",
-                f"{journey.sender or '<>'}: {journey.sentence(now)}",
+                f"{_sender(journey)}: {journey.sentence(now)}",
             )
         )
     table(("received", "queue ids", "result"), [_lines(row) for row in rows], flexible=2)
@@ -122,7 +122,7 @@ def _print_journey(journey: Journey, rotated: Sequence[Rotated], now: float) -> 
 
     if journey.message_id:
         click.echo(f"<{printable(journey.message_id)}>")
-    click.echo(f"from {printable(journey.sender or '<>')}, {_clock(journey.started)}\n")
+    click.echo(f"from {_sender(journey)}, {_clock(journey.started)}\n")
     rows = [
         (
             event_text.elapsed(event, journey),
@@ -179,6 +179,11 @@ def _rotated(lab: RunningLab) -> tuple[Rotated, ...]:
 
     with tracing.lab_lines(lab) as read:
         return read.rotated
+
+
+def _sender(journey: Journey) -> str:
+    """Return the envelope sender for people; no line has it of a mail that was aborted early."""
+    return "an unknown sender" if journey.sender is None else printable(journey.sender or "<>")
 
 
 def _lines(row: tuple[str, ...]) -> tuple[str | tuple[str, ...], ...]:

@@ -52,7 +52,8 @@ ENTRIES = (
         remedy="send less, or a link; on the server, raise message_size_limit",
         source="RFC 1870, section 6; postconf(5), message_size_limit",
         pattern=r"\b552[ -]5\.3\.4\b|message size \d+ exceeds size limit|Message size exceeds fixed limit"
-        r"|\bmessage file too big\b|\bFile too large\b",
+        r"|\bmessage file too big\b|\bFile too large\b"
+        r"|\bqueue file size limit exceeded\b|^larger than message_size_limit allows$",
     ),
     known_failure(
         "greylisted",

@@ -157,6 +157,7 @@ def names(text: str) -> list[str]:
     """Return the queue ids and Message-IDs in a line."""
     found = []
     start = text.find("]: ") + 3
+    start += 9 if text.startswith("warning: ", start) else 0
     if start > 2 and (leading := _LEADING_ID.match(text, start)) and leading[0] != "NOQUEUE":
         found.append(leading[0])
     for mark, name in _MARKED:

@@ -14,10 +14,13 @@ from mailstack.text.durations import spoken
 from mailstack.trace.events import Event, quoted
 
 # The possible results for one recipient; the worst first, so that the sentence begins with it.
-STATUSES = ("rejected", "bounced", "waiting", "held", "deleted", "discarded", "in-progress", "handed-over", "delivered")
+STATUSES = (
+    *("rejected", "bounced", "aborted", "waiting", "held", "deleted", "discarded"),
+    *("in-progress", "handed-over", "delivered"),
+)
 
 # Nothing more happens in these states without intervention.
-FINAL = frozenset({"rejected", "bounced", "deleted", "discarded", "handed-over", "delivered"})
+FINAL = frozenset({"rejected", "bounced", "aborted", "deleted", "discarded", "handed-over", "delivered"})
 ARRIVED = frozenset({"handed-over", "delivered"})
 
 
@@ -146,6 +149,7 @@ class Journey:
         words = {
             "rejected": f"refused by {service}",
             "bounced": f"bounced in {service}",
+            "aborted": f"aborted in {service}",
             "held": f"on hold in {service}",
             "deleted": f"deleted from the queue of {service}",
             "discarded": f"discarded by {service}",
