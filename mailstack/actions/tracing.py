@@ -24,7 +24,7 @@ from mailstack.errors import InputError
 from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
 from mailstack.roles import Role
-from mailstack.trace import assemble, collect, rotation
+from mailstack.trace import assemble, collect, own, rotation
 from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import QueuedMail
 
@@ -70,20 +70,35 @@ def of_lab(lab: RunningLab, query: str | None = None) -> list[Journey]:
     return list(search_lab(lab, query).journeys)
 
 
-def search_lab(lab: RunningLab, query: str | None = None) -> Traced:
-    """Return the same, with the logs whose beginning was removed."""
+def search_lab(lab: RunningLab, query: str | None = None, *, last: bool = False) -> Traced:
+    """Return the same, with the logs whose beginning was removed; with `last`, only the user's last mail."""
     with lab_lines(lab) as read:
-        return dataclasses.replace(traced(read, query, queued(lab)), rotated=read.rotated)
+        found = last_mail(read, queued(lab)) if last else traced(read, query, queued(lab))
+        return dataclasses.replace(found, rotated=read.rotated)
+
+
+def last_mail(read: Read, waiting: Sequence[QueuedMail] | None = None) -> Traced:
+    """Return the user's last mail: no notice, and none of a check, a proof or a load, as long as there is another."""
+    matches = collect.latest(read, skip=own.is_provoked)
+    # With the mails of a check, its relays' refusals are known as theirs.
+    seeds = dict.fromkeys((*matches.seeds, *collect.latest(read, collect.MESSAGES).seeds))
+    journeys = _assembled(read, dataclasses.replace(matches, seeds=tuple(seeds)), waiting)
+    found = own.latest(journeys)
+    return Traced((found,) if found else ())
 
 
 def traced(read: Read, query: str | None, waiting: Sequence[QueuedMail] | None = None) -> Traced:
     """Return the journeys that match `query`, or the latest; `waiting` is the contents of the queues, if known."""
     matches = collect.latest(read) if query is None else collect.search(read, query)
+    journeys = _assembled(read, matches, waiting)
+    return Traced(tuple(each for each in journeys if not matches.name or each.is_named(matches.name)), matches.more)
+
+
+def _assembled(read: Read, matches: collect.SearchResult, waiting: Sequence[QueuedMail] | None = None) -> list[Journey]:
     # Includes a host whose log has lost the line that would identify it.
     hosts = read.spools if isinstance(read, LabLines) else ()
     collected = collect.collect(read, matches.seeds, matches.refusals, hosts)
-    journeys = assemble.assemble(collected, waiting, time.time())
-    return Traced(tuple(each for each in journeys if not matches.name or each.is_named(matches.name)), matches.more)
+    return assemble.assemble(collected, waiting, time.time())
 
 
 def queued(lab: RunningLab) -> list[QueuedMail]:

@@ -31,7 +31,7 @@ FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until the user stops it
 @click.command()
 @name_option
 @click.argument("query", required=False, metavar="[MESSAGE-ID|QUEUE-ID|TEXT]")
-@click.option("--last", is_flag=True, help="Show the message that arrived last in the lab.")
+@click.option("--last", is_flag=True, help="Show your last mail: no notice, and no mail of `check`.")
 @logs_option
 @click.option("-f", "--follow", is_flag=True, help="Show events as they happen, until the message is done.")
 @click.option("--timeout", type=duration, default=None, help="Time limit for --follow.  [default: none]")
@@ -62,11 +62,11 @@ def trace(
         raise InputError("only a message that is on its way in a lab can be followed", remedy="leave --follow out")
     if files:
         with tracing.file_lines(files) as read:
-            traced = tracing.traced(read, query)
+            traced = tracing.last_mail(read) if last else tracing.traced(read, query)
     elif follow:
         sys.exit(_follow(running_lab(name, engine), query, timeout, as_json))
     else:
-        traced = tracing.search_lab(running_lab(name, engine), query)
+        traced = tracing.search_lab(running_lab(name, engine), query, last=last)
     if not traced.journeys:
         where = "these logs" if files else f"the logs of lab “{name}”"
         raise InputError(
@@ -75,12 +75,11 @@ def trace(
         )
     logs = [word for file in files for word in ("--logs", str(file))]
     one = hint.line("trace", *logs, "QUEUE-ID") if files else engine.target.line("trace", "QUEUE-ID", lab=name)
-    sys.exit(_show(traced, one, single=last, as_json=as_json, listed=query is None and not last))
+    sys.exit(_show(traced, one, as_json=as_json, listed=query is None and not last))
 
 
-def _show(traced: Traced, one: str, *, single: bool, listed: bool, as_json: bool) -> int:
-    now = time.time()
-    journeys = traced.journeys[-1:] if single else traced.journeys
+def _show(traced: Traced, one: str, *, listed: bool, as_json: bool) -> int:
+    now, journeys = time.time(), traced.journeys
     if as_json:
         print_json(_document(journeys, traced.more, traced.rotated, now))
     elif len(journeys) == 1 and not listed:
