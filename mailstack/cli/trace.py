@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.options import name_option, running_lab
-from mailstack.cli.output import duration, json_option, logs_option, print_json, table
+from mailstack.cli.output import clock, duration, json_option, logs_option, print_json, table
 from mailstack.errors import DeadlinePassed, InputError
 from mailstack.model import Deadline, Json
 from mailstack.text import hint
@@ -105,7 +105,7 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
         ids = [hop.queue_id for hop in journey.hops if not hop.notice]
         rows.append(
             (
-                _clock(journey.started),
+                clock(journey.started),
                 "\n".join(ids) or "–",
                 f"{_sender(journey)}: {journey.sentence(now)}",
             )
@@ -121,7 +121,7 @@ def _print_journey(journey: Journey, rotated: Sequence[Rotated], now: float) -> 
 
     if journey.message_id:
         click.echo(f"<{printable(journey.message_id)}>")
-    click.echo(f"from {_sender(journey)}, {_clock(journey.started)}\n")
+    click.echo(f"from {_sender(journey)}, {clock(journey.started)}\n")
     rows = [
         (
             event_text.elapsed(event, journey),
@@ -187,7 +187,3 @@ def _sender(journey: Journey) -> str:
 
 def _lines(row: tuple[str, ...]) -> tuple[str | tuple[str, ...], ...]:
     return tuple(tuple(cell.split("\n")) if "\n" in cell else cell for cell in row)
-
-
-def _clock(at: float | None) -> str:
-    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -28,7 +28,12 @@ def is_refused_check(text: str) -> bool:
 
 def is_provoked(text: str) -> bool:
     """Whether a log line names a mail that mailstack sent to itself, or reports that a check's client was refused."""
-    return bool(_MARK.search(text)) or is_refused_check(text)
+    return is_marked(text) or is_refused_check(text)
+
+
+def is_marked(text: str) -> bool:
+    """Whether a log line names a mail that mailstack sent to itself."""
+    return bool(_MARK.search(text))
 
 
 def is_own(journey: Journey) -> bool:
@@ -52,10 +57,11 @@ def latest(journeys: Sequence[Journey]) -> Journey | None:
     A mail without a Message-ID that was refused or given up while a check ran is the check's.
     """
     runs = spans((mark_of(each.message_id), at) for each in journeys for at in (each.started, each.ended))
-    own = [each for each in journeys if is_own(each) and (each.message_id or not _within(each.started, runs))]
+    own = [each for each in journeys if is_own(each) and (each.message_id or not is_within(each.started, runs))]
     others = [each for each in journeys if each.sender != ""]
     return next(iter((own or others or journeys)[-1:]), None)
 
 
-def _within(at: float | None, runs: Iterable[tuple[float, float]]) -> bool:
+def is_within(at: float | None, runs: Iterable[tuple[float, float]]) -> bool:
+    """Whether a check ran at a time."""
     return at is not None and any(first <= at <= last for first, last in runs)
