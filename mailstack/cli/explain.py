@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack.cli.advice import field, show_repair, show_waiting
 from mailstack.cli.options import name_option, running_lab
-from mailstack.cli.output import clock, columns, fill, json_option, logs_option, print_json, table
+from mailstack.cli.output import clock, fill, json_option, logs_option, print_json, table
 from mailstack.errors import InputError
 from mailstack.model import Json
 from mailstack.text import hint
@@ -21,6 +21,7 @@ from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
     from mailstack.actions.explaining import Explanation
+    from mailstack.actions.repairs import Advice
     from mailstack.engine.engine import Engine
     from mailstack.failures import KnownFailure, Occurrence
     from mailstack.lab.running import RunningLab
@@ -93,7 +94,7 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
         for each in seen:
             _show(each.failure)
         for code in codes.values() if count == 1 or not seen else ():
-            _field(code.code, f"{code.text}  [{code.source}]")
+            field(code.code, f"{code.text}  [{code.source}]")
         if not seen:
             click.echo(f"no known failure; `{hint.line('explain', '--list')}` lists all")
     sys.exit(0 if seen else 1)
@@ -101,20 +102,21 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
 
 def _explain_lab(lab: RunningLab, everything: bool, as_json: bool) -> None:
     """Explain the failure of the user's last mail in a lab, or all failures."""
-    from mailstack.actions import explaining, tracing
+    from mailstack.actions import explaining, repairs, tracing
 
     with tracing.lab_lines(lab) as read:
         found = explaining.of_everything(read) if everything else explaining.of_last_mail(read, tracing.queued(lab))
         rotated = read.rotated
     now = time.time()
+    advice = repairs.advice(lab, found.mail, now) if found.mail else repairs.Advice()
     if as_json:
-        mail = found.mail and {key: found.mail.json(now)[key] for key in _MAIL_KEYS}
+        mail = found.mail and {**{key: found.mail.json(now)[key] for key in _MAIL_KEYS}, **advice.json()}
         print_json({**_document(found.failures, found.lines, (), rotated), "mail": mail, "older": found.older})
         return
     if everything:
         _show_log(found.failures, found.lines, rotated)
         return
-    _show_mail(found, now)
+    _show_mail(lab, found, advice, now)
     if found.older:
         count = "1 other known failure" if found.older == 1 else f"{found.older} other known failures"
         click.echo(f"\n{count} in the logs: `{lab.line('explain', '--all')}`")
@@ -125,7 +127,7 @@ def _explain_lab(lab: RunningLab, everything: bool, as_json: bool) -> None:
 _MAIL_KEYS = ("message_id", "from", "status", "sentence", "submitted", "hops", "recipients")
 
 
-def _show_mail(found: Explanation, now: float) -> None:
+def _show_mail(lab: RunningLab, found: Explanation, advice: Advice, now: float) -> None:
     """Print the verdict on the user's last mail, and the failure that it names."""
     if found.mail is None:
         click.echo("no mail of yours is in the logs")
@@ -135,10 +137,12 @@ def _show_mail(found: Explanation, now: float) -> None:
     sender = "an unknown sender" if mail.sender is None else printable(mail.sender)
     click.echo(f"your last mail: from {sender}{when}")
     click.echo(fill(printable(mail.sentence(now)), 2))
+    show_waiting(advice)
     for each in found.failures:
         click.echo()
         _show(each.failure)
-        _field("line", each.example)
+        show_repair(lab, advice.repair)
+        field("line", each.example)
     if mail.arrived:
         click.echo("  it went well: there is nothing to explain")
     elif not found.failures:
@@ -169,8 +173,8 @@ def _show_log(seen: Sequence[Occurrence], count: int, rotated: Sequence[Rotated]
         _show(each.failure)
         times = "once" if each.count == 1 else f"{each.count} times"
         when = each.first if each.count == 1 else f"first {each.first}, last {each.last}"
-        _field("seen", f"{times}: {when}" if each.first else times)
-        _field("line", each.example)
+        field("seen", f"{times}: {when}" if each.first else times)
+        field("line", each.example)
         click.echo()
     known = "1 known failure" if len(seen) == 1 else f"{len(seen) or 'no'} known failures"
     click.echo(f"{known} in {count} lines")
@@ -241,13 +245,6 @@ def _failure_json(failure: KnownFailure) -> Json:
 
 def _show(failure: KnownFailure) -> None:
     click.echo(f"{failure.id}: {failure.title}")
-    _field("cause", failure.cause)
-    _field("remedy", failure.remedy)
-    _field("source", failure.source)
-
-
-def _field(name: str, text: str) -> None:
-    """Print `name` and its text, wrapped to the width of the terminal."""
-    head = f"  {name:<7} "
-    wrapped = textwrap.wrap(printable(text), columns(), initial_indent=head, subsequent_indent=" " * len(head))
-    click.echo("\n".join(wrapped))
+    field("cause", failure.cause)
+    field("remedy", failure.remedy)
+    field("source", failure.source)

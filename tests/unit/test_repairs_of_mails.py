@@ -1,0 +1,57 @@
+"""A mail that waits says for what; the setting of its failure is that of the machine which is to blame."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from mailstack import failures
+from mailstack.actions import repairs
+from mailstack.text import hint
+from mailstack.trace import pending
+from tests.unit.test_explaining import MISSPELT, REFUSED_PORT
+from tests.unit.test_trace import ONE
+from tests.unit.test_trace_ends import REFUSED_BY_A_RULE, journeys
+
+SERVICES = ["sender", "postfix", "dovecot"]
+
+
+def test_a_mail_that_waits_says_when_it_is_tried_again_and_how_often_it_was() -> None:
+    (journey,) = journeys(REFUSED_PORT + REFUSED_PORT.splitlines()[-1].replace(":50.607", ":59.607"))
+    assert pending.waits_for(journey, 0.0) == "the next attempt, at the next queue run; 2 attempts failed"
+    timed = dataclasses.replace(journey, outcomes=(dataclasses.replace(journey.outcomes[0], next_try=126.4),))
+    assert pending.waits_for(timed, 100.0) == "the next attempt, in 26 s; 2 attempts failed"
+
+
+def test_a_mail_that_was_never_tried_waits_for_its_next_hop() -> None:
+    (journey,) = journeys("".join(MISSPELT.splitlines(keepends=True)[:3]))
+    assert pending.waits_for(journey, 0.0).startswith("the next hop: Postfix looks it up, connects, or waits")
+
+
+def test_a_mail_with_a_final_result_waits_for_nothing() -> None:
+    assert [pending.waits_for(journey, 0.0) for journey in (*journeys(ONE), *journeys(REFUSED_BY_A_RULE))] == ["", ""]
+
+
+@pytest.mark.parametrize(("side", "machine"), [("client", "sender"), ("server", "postfix"), ("store", "dovecot")])
+def test_the_machine_of_a_setting_is_the_client_the_server_or_the_mail_store(side: str, machine: str) -> None:
+    (journey,) = journeys(REFUSED_BY_A_RULE)
+    assert repairs.machine_of(side, journey.outcomes[0], SERVICES, "postfix", "dovecot") == machine
+
+
+def test_of_a_client_that_was_refused_the_server_alone_is_known() -> None:
+    (journey,) = journeys("".join(line for line in REFUSED_BY_A_RULE.splitlines(True) if " DDF7F1B2020: " in line))
+    (outcome,) = (dataclasses.replace(each, queue_id="") for each in journey.outcomes)
+    assert repairs.machine_of("server", outcome, SERVICES, "postfix", "dovecot") == "postfix"
+    assert repairs.machine_of("client", outcome, SERVICES, "postfix", "dovecot") == ""
+
+
+def test_an_address_in_a_command_is_one_word_whatever_is_in_it() -> None:
+    words = {"next": "postfix", "value": "x", "recipient": "a b;reboot@example.com"}
+    command = repairs.filled("doveadm expunge -u {recipient} mailbox INBOX all", words, hint.line)
+    assert command == "doveadm expunge -u 'a b;reboot@example.com' mailbox INBOX all"
+    assert repairs.filled("mailstack account add {recipient}", words, hint.line).endswith(" 'a b;reboot@example.com'")
+
+
+def test_every_setting_is_that_of_a_known_failure() -> None:
+    assert set(repairs.RULES) <= {failure.id for failure in failures.ALL}
