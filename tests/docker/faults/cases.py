@@ -53,9 +53,9 @@ def _ca_back(stage: Stage) -> None:
 
 
 def _rule(stage: Stage) -> Sequence[Mail]:
-    stage.run("postfix", "postconf", "header_checks=regexp:{{/^Subject:/ REJECT no mail with a subject}}")
+    stage.run("postfix", "postconf", "header_checks=regexp:{{/^To:.*carol@/ REJECT no mail to carol}}")
     stage.reload("postfix")
-    return stage.send({"bob@example.com": "bounced"})
+    return stage.send({"carol@example.org": "bounced"})
 
 
 def _no_rule(stage: Stage) -> None:
@@ -164,7 +164,7 @@ CASES = (
     Case("map-missing", "world", (f"error: open database {MAP}",), _map_missing, _map_back),
     Case("lookup-failed", "world", ("<bob@example.com>", "local data error"), _map_missing, _map_back),
     Case("ca-file-unusable", "world", ("cannot load Certification",), _no_ca, _ca_back),
-    Case("refused-by-rule", "world", ("reject: header Subject:",), _rule, _no_rule),
+    Case("refused-by-rule", "world", ("reject: header To:",), _rule, _no_rule),
     Case("map-stale", "world", ("warning: database", MAP, "older"), _map_stale, _map_fresh),
     Case("mailbox-server-down", "world", ("<bob@example.com>", "dsn=4.4.1"), _no_lmtp, Stage.with_lmtp),
     Case("no-sasl-mechanism", "neglected", ("<bob@example.com>", "dsn=4.7.0"), _to("bob@example.com", "waiting")),
