@@ -40,7 +40,7 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class Rule:
     """The setting that a known failure is about: on the client, the server or the mail store; and its repair.
 
     In a command, {next} is the lab's own relay host, {value} the value in effect and {recipient} an address.
@@ -49,11 +49,12 @@ class _Rule:
     side: str
     setting: str
     command: str = ""
+    words: tuple[str, ...] = ()  # of a command of mailstack instead
 
 
-_RELAYHOST = _Rule("client", "relayhost", f"postconf 'relayhost = [{{next}}]:587'; {_RELOAD}")
-_PASSWORDS = _Rule("client", "smtp_sasl_password_maps", f"postmap {{value}}; {_RELOAD}")
-_CA_FILE = _Rule("client", "smtp_tls_CAfile", f"postconf smtp_tls_CAfile=/run/relay/ca-certificates.crt; {_RELOAD}")
+_RELAYHOST = Rule("client", "relayhost", f"postconf 'relayhost = [{{next}}]:587'; {_RELOAD}")
+_PASSWORDS = Rule("client", "smtp_sasl_password_maps", f"postmap {{value}}; {_RELOAD}")
+_CA_FILE = Rule("client", "smtp_tls_CAfile", f"postconf smtp_tls_CAfile=/run/relay/ca-certificates.crt; {_RELOAD}")
 RULES = {
     "connection-refused": _RELAYHOST,
     "connection-timed-out": _RELAYHOST,
@@ -63,20 +64,20 @@ RULES = {
     "tls-from-the-start": _RELAYHOST,
     "ca-file-unusable": _CA_FILE,
     "certificate-issuer-unknown": _CA_FILE,
-    "starttls-required": _Rule(
+    "starttls-required": Rule(
         "client", "smtp_tls_security_level", f"postconf smtp_tls_security_level=secure; {_RELOAD}"
     ),
     "map-missing": _PASSWORDS,
     "map-stale": _PASSWORDS,
     "wrong-password": _PASSWORDS,
     "login-required": _PASSWORDS,
-    "too-large": _Rule("server", "message_size_limit", "postconf message_size_limit=BYTES; postfix reload"),
-    "refused-by-rule": _Rule("server", "header_checks", "postconf -X header_checks; postfix reload"),
-    "mailbox-unknown": _Rule("server", "virtual_mailbox_maps", "mailstack account add {recipient}"),
-    "lab-closed": _Rule("server", "default_transport"),
-    "authentication-unavailable": _Rule("server", "smtpd_sasl_path", "mailstack up"),
-    "mailbox-server-down": _Rule("client", "virtual_transport", "mailstack up"),
-    "over-quota": _Rule("store", "quota_storage_size", "doveadm expunge -u {recipient} mailbox INBOX all"),
+    "too-large": Rule("server", "message_size_limit", "postconf message_size_limit=BYTES; postfix reload"),
+    "refused-by-rule": Rule("server", "header_checks", "postconf -X header_checks; postfix reload"),
+    "mailbox-unknown": Rule("server", "virtual_mailbox_maps", words=("account", "add", "{recipient}")),
+    "lab-closed": Rule("server", "default_transport"),
+    "authentication-unavailable": Rule("server", "smtpd_sasl_path", words=("up",)),
+    "mailbox-server-down": Rule("client", "virtual_transport", words=("up",)),
+    "over-quota": Rule("store", "quota_storage_size", "doveadm expunge -u {recipient} mailbox INBOX all"),
 }
 
 
@@ -116,7 +117,7 @@ def of(lab: RunningLab, journey: Journey) -> Repair | None:
         return None
     words = {"next": relay, "value": value, "recipient": outcome.recipient}
     # The values that a lab has at first are not those of a relay host outside.
-    command = "" if lab.state.relay and rule.side == "client" else filled(rule.command, words, lab.line)
+    command = "" if lab.state.relay and rule.side == "client" else filled(rule, words, lab.line)
     return Repair(machine, _DOVECOT_CONF if rule.side == "store" else _MAIN_CF, rule.setting, value, command)
 
 
@@ -157,11 +158,11 @@ def machine_of(side: str, outcome: Outcome, services: list[str], relay: str, sto
     return outcome.service if refused_here else peer if peer in services else relay
 
 
-def filled(template: str, words: dict[str, str], line: Callable[..., str]) -> str:
+def filled(rule: Rule, words: dict[str, str], line: Callable[..., str]) -> str:
     """Return a rule's command with its words filled in; `line` makes one of mailstack's."""
-    if template.startswith("mailstack "):
-        return line(*[_replaced(word, words) for word in template.split()[1:]])
-    return _replaced(template, {**words, "recipient": shlex.quote(words["recipient"])})
+    if rule.words:
+        return line(*[_replaced(word, words) for word in rule.words])
+    return _replaced(rule.command, {**words, "recipient": shlex.quote(words["recipient"])})
 
 
 def _replaced(text: str, words: dict[str, str]) -> str:
