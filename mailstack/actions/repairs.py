@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mailstack.engine.engine import Engine
-from mailstack.errors import MailstackError
+from mailstack.actions import lab_settings, next_hops, repairs_by_size
 from mailstack.lab.running import RunningLab
 from mailstack.model import Json
 from mailstack.roles import Role
 from mailstack.trace import pending
-from mailstack.trace.journey import ARRIVED, Journey, Outcome
+from mailstack.trace.journey import ARRIVED, FINAL, Journey, Outcome
 
 _MAIN_CF = "/etc/postfix/main.cf"
 _DOVECOT_CONF = "/etc/dovecot/dovecot.conf"
@@ -27,7 +26,9 @@ class Repair:
     file: str
     setting: str
     value: str
-    command: str = ""  # to be run on the machine, or one of mailstack
+    command: str = ""
+    run_on: str = ""  # the machine for the command; "" for this computer, with mailstack
+    again: bool = False  # whether the mail has to be sent again after the repair
 
     def json(self) -> Json:
         return {
@@ -36,6 +37,8 @@ class Repair:
             "setting": self.setting,
             "value": self.value,
             "command": self.command,
+            "run_on": self.run_on or None,
+            "send_again": self.again,
         }
 
 
@@ -50,11 +53,20 @@ class Rule:
     setting: str
     command: str = ""
     words: tuple[str, ...] = ()  # of a command of mailstack instead
+    lab_value: str = ""  # the lab's own; with it, something else than the setting is wrong: a machine is down
 
 
-_RELAYHOST = Rule("client", "relayhost", f"postconf 'relayhost = [{{next}}]:587'; {_RELOAD}")
-_PASSWORDS = Rule("client", "smtp_sasl_password_maps", f"postmap {{value}}; {_RELOAD}")
+_RELAYHOST = Rule("client", "relayhost", f"postconf 'relayhost = [{{next}}]:587'; {_RELOAD}", lab_value="[{next}]:587")
+_MAP = "lmdb:/run/relay/sasl_passwd"
+_PASSWORDS = Rule(
+    "client",
+    "smtp_sasl_password_maps",
+    f"relay-credentials < /run/secrets/relay; postconf smtp_sasl_auth_enable=yes smtp_sasl_password_maps={_MAP}; "
+    + _RELOAD,
+)
 _CA_FILE = Rule("client", "smtp_tls_CAfile", f"postconf smtp_tls_CAfile=/run/relay/ca-certificates.crt; {_RELOAD}")
+_STALE = Rule("client", "smtp_sasl_password_maps", f"postmap {{value}}; {_RELOAD}")
+_FROM = ("send", "--from", "{account}", "--to", "{recipient}")
 RULES = {
     "connection-refused": _RELAYHOST,
     "connection-timed-out": _RELAYHOST,
@@ -62,22 +74,24 @@ RULES = {
     "name-not-resolved": _RELAYHOST,
     "certificate-for-another-name": _RELAYHOST,
     "tls-from-the-start": _RELAYHOST,
+    "relay-denied": _RELAYHOST,
     "ca-file-unusable": _CA_FILE,
     "certificate-issuer-unknown": _CA_FILE,
     "starttls-required": Rule(
         "client", "smtp_tls_security_level", f"postconf smtp_tls_security_level=secure; {_RELOAD}"
     ),
     "map-missing": _PASSWORDS,
-    "map-stale": _PASSWORDS,
+    "map-stale": _STALE,
     "wrong-password": _PASSWORDS,
     "login-required": _PASSWORDS,
-    "too-large": Rule("server", "message_size_limit", "postconf message_size_limit=BYTES; postfix reload"),
+    "too-large": Rule("server", "message_size_limit", "postconf message_size_limit={bytes}; postfix reload"),
     "refused-by-rule": Rule("server", "header_checks", "postconf -X header_checks; postfix reload"),
     "mailbox-unknown": Rule("server", "virtual_mailbox_maps", words=("account", "add", "{recipient}")),
-    "lab-closed": Rule("server", "default_transport"),
+    "sender-not-owned": Rule("server", "smtpd_sender_login_maps", words=_FROM),
+    "lab-closed": Rule("server", "default_transport", words=("send", "--from", "{account}", "--to", "{address}")),
     "authentication-unavailable": Rule("server", "smtpd_sasl_path", words=("up",)),
     "mailbox-server-down": Rule("client", "virtual_transport", words=("up",)),
-    "over-quota": Rule("store", "quota_storage_size", "doveadm expunge -u {recipient} mailbox INBOX all"),
+    "over-quota": Rule("store", "quota_storage_size"),
 }
 
 
@@ -98,53 +112,61 @@ class Advice:
 def advice(lab: RunningLab, journey: Journey, now: float) -> Advice:
     """Return the next hop of a mail and what it waits for, if it waits, and how its failure is repaired."""
     outcome = pending.open_outcome(journey)
-    hop = next_hop(lab, outcome) if outcome else ""
+    hop = next_hops.of(lab, outcome.service, outcome.recipient, outcome.relay) if outcome else ""
     return Advice(hop, pending.waits_for(journey, now), of(lab, journey))
 
 
 def of(lab: RunningLab, journey: Journey) -> Repair | None:
     """Return the setting that a mail's failure is about, as it is in effect; None if it is not known."""
     outcome = next((each for each in journey.outcomes if each.status not in ARRIVED), None)
-    rule = RULES.get(journey.failure.id) if journey.failure else None
-    if outcome is None or rule is None:
+    failure = journey.failure
+    rule = RULES.get(failure.id) if failure else None
+    if outcome is None or rule is None or failure is None:
         return None
-    relay = lab.defined.name(Role.SUBMISSION)
-    store = lab.defined.name(Role.STORE)
+    relay, store = lab.defined.name(Role.SUBMISSION), lab.defined.name(Role.STORE)
     machine = machine_of(rule.side, outcome, [service.name for service in lab.services()], relay, store)
-    program = "doveconf" if rule.side == "store" else "postconf"
-    value = in_effect(lab, machine, rule.setting, program)
+    again = outcome.status in FINAL
+    if failure.id == "over-quota":
+        return _of_quota(lab, journey, outcome, Repair(store, _DOVECOT_CONF, rule.setting, "", again=again))
+    value = lab_settings.in_effect(lab, machine, rule.setting)
     if value is None:
         return None
-    words = {"next": relay, "value": value, "recipient": outcome.recipient}
+    words = {"next": relay, "value": value, "recipient": outcome.recipient, **_addresses(lab, journey, outcome)}
+    words["bytes"] = str(repairs_by_size.size_limit(journey, value))
     # The values that a lab has at first are not those of a relay host outside.
-    command = "" if lab.state.relay and rule.side == "client" else filled(rule, words, lab.line)
-    return Repair(machine, _DOVECOT_CONF if rule.side == "store" else _MAIN_CF, rule.setting, value, command)
+    if lab.state.relay and rule.side == "client":
+        return Repair(machine, _MAIN_CF, rule.setting, value)
+    if rule.lab_value and value == _replaced(rule.lab_value, words):
+        rule = Rule(rule.side, rule.setting, words=("up",))
+    again = again and "send" not in rule.words
+    command, run_on = filled(rule, words, lab.line), "" if rule.words else machine
+    return Repair(machine, _MAIN_CF, rule.setting, value, command, run_on if command else "", again)
 
 
-def next_hop(lab: RunningLab, outcome: Outcome) -> str:
-    """Return the next hop of a mail that waits, with the setting that names it; "" if it is not known."""
-    if outcome.relay:
-        return outcome.relay
-    sender = outcome.service in lab.defined.names(Role.SENDER)
-    setting = "relayhost" if sender else "virtual_transport"
-    value = in_effect(lab, outcome.service, setting)
-    return f"{value} ({setting} on the machine {outcome.service})" if value else ""
-
-
-def in_effect(lab: RunningLab, machine: str, setting: str, program: str = "postconf") -> str | None:
-    """Return the value of a setting on a machine; None if the machine does not run or does not know it."""
-    containers = {service.name: service.container for service in lab.services() if service.state == "running"}
-    if machine not in containers:
+def _of_quota(lab: RunningLab, journey: Journey, outcome: Outcome, repair: Repair) -> Repair | None:
+    quota = repairs_by_size.quota(lab, repair.machine, outcome.recipient)
+    if quota is None:
         return None
-    return _asked(lab.engine, containers[machine], [program, "-h", setting], lab.blotter().clean)
+    command, on_store = repairs_by_size.quota_command(lab, repair.machine, quota, repairs_by_size.size(journey))
+    return Repair(
+        repair.machine,
+        repair.file,
+        repair.setting,
+        f"{quota.limit // 1024} KiB for {quota.user}, of which {quota.used // 1024} KiB are used",
+        command,
+        repair.machine if on_store else "",
+        repair.again,
+    )
 
 
-def _asked(engine: Engine, container: str, command: list[str], clean: Callable[[str], str]) -> str | None:
-    try:
-        result = engine.execute(container, command)
-    except MailstackError:
-        return None
-    return clean(result.stdout.strip()) if result.code == 0 else None
+def _addresses(lab: RunningLab, journey: Journey, outcome: Outcome) -> dict[str, str]:
+    """Return an account that may send in place of the mail's sender, and one that can receive it."""
+    accounts = lab.definition().addresses()
+    account = next((each for each in accounts if each == journey.sender), next(iter(accounts), ""))
+    local = outcome.recipient.partition("@")[0]
+    others = [each for each in accounts if each != account] or [account]
+    address = next((each for each in others if each.partition("@")[0] == local), others[0])
+    return {"account": account, "address": address}
 
 
 def machine_of(side: str, outcome: Outcome, services: list[str], relay: str, store: str) -> str:
@@ -158,14 +180,14 @@ def machine_of(side: str, outcome: Outcome, services: list[str], relay: str, sto
     return outcome.service if refused_here else peer if peer in services else relay
 
 
-def filled(rule: Rule, words: dict[str, str], line: Callable[..., str]) -> str:
+def filled(rule: Rule, words: Mapping[str, str], line: Callable[..., str]) -> str:
     """Return a rule's command with its words filled in; `line` makes one of mailstack's."""
     if rule.words:
         return line(*[_replaced(word, words) for word in rule.words])
     return _replaced(rule.command, {**words, "recipient": shlex.quote(words["recipient"])})
 
 
-def _replaced(text: str, words: dict[str, str]) -> str:
+def _replaced(text: str, words: Mapping[str, str]) -> str:
     for name, value in words.items():
         text = text.replace(f"{{{name}}}", value)
     return text

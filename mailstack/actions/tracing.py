@@ -14,7 +14,7 @@ import tempfile
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -24,7 +24,7 @@ from mailstack.errors import InputError
 from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
 from mailstack.roles import Role
-from mailstack.trace import assemble, collect, own, rotation
+from mailstack.trace import assemble, collect, crashes, own, rotation
 from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import QueuedMail
 
@@ -94,11 +94,21 @@ def traced(read: Read, query: str | None, waiting: Sequence[QueuedMail] | None =
     return Traced(tuple(each for each in journeys if not matches.name or each.is_named(matches.name)), matches.more)
 
 
+def of_ids(read: Read, queue_ids: Iterable[str], waiting: Sequence[QueuedMail]) -> list[Journey]:
+    """Return the journeys of the messages with some queue ids."""
+    return _assembled(read, collect.SearchResult(tuple(queue_ids)), waiting)
+
+
 def _assembled(read: Read, matches: collect.SearchResult, waiting: Sequence[QueuedMail] | None = None) -> list[Journey]:
     # Includes a host whose log has lost the line that would identify it.
     hosts = read.spools if isinstance(read, LabLines) else ()
     collected = collect.collect(read, matches.seeds, matches.refusals, hosts)
-    return assemble.assemble(collected, waiting, time.time())
+    now = time.time()
+    journeys = assemble.assemble(collected, waiting, now)
+    if not any(map(crashes.is_concerned, journeys)):
+        return journeys
+    found = crashes.find(read(), now)
+    return [crashes.assigned(journey, found) for journey in journeys]
 
 
 def queued(lab: RunningLab) -> list[QueuedMail]:
@@ -106,10 +116,17 @@ def queued(lab: RunningLab) -> list[QueuedMail]:
     waiting, clean = [], lab.blotter().clean
     for service in lab.by_role(Role.MTA):
         if service.state == "running":
-            for entry in queues.entries(lab.engine, service.container, service.name):
-                recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
-                waiting.append(QueuedMail(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
+            waiting += as_queued(queues.entries(lab.engine, service.container, service.name), clean)
     return waiting
+
+
+def as_queued(entries: Iterable[queues.Entry], clean: Callable[[str], str]) -> list[QueuedMail]:
+    """Return queue entries as `trace` takes them; `clean` removes secrets."""
+    found = []
+    for entry in entries:
+        recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
+        found.append(QueuedMail(entry.service, entry.queue_id, entry.name, recipients, entry.next_try))
+    return found
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.advice import field, show_repair, show_waiting
+from mailstack.cli.advice import field, show_machines, show_repair, show_waiting, words_of
 from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import clock, fill, json_option, logs_option, print_json, table
 from mailstack.errors import InputError
@@ -143,6 +143,8 @@ def _show_mail(lab: RunningLab, found: Explanation, advice: Advice, now: float) 
         _show(each.failure)
         show_repair(lab, advice.repair)
         field("line", each.example)
+    if not mail.arrived:
+        show_machines(lab, words_of(mail, advice))
     if mail.arrived:
         click.echo("  it went well: there is nothing to explain")
     elif not found.failures:

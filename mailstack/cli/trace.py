@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailstack.cli.advice import field, show_repair, show_waiting
+from mailstack.cli.advice import field, show_machines, show_repair, show_waiting, words_of
 from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import clock, duration, fill, json_option, logs_option, print_json, table
 from mailstack.errors import DeadlinePassed, InputError
@@ -154,6 +154,8 @@ def _print_verdict(journey: Journey, lab: RunningLab | None, now: float) -> None
         field("remedy", journey.failure.remedy)
     if lab:
         show_repair(lab, advice.repair)
+        if not journey.arrived:
+            show_machines(lab, words_of(journey, advice))
 
 
 def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: bool) -> int:

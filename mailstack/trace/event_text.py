@@ -25,7 +25,7 @@ def describe(event: Event, message_id: str = "") -> tuple[str, ...]:
     elif recipient and recipient not in head:
         head = f"{event.what}: {recipient}" if event.kind == "refused" else f"{event.what} of {recipient}"
     found = [head]
-    connection = [event.peer if event.kind == "attempt" else "", event.tls]
+    connection = [f"{event.peer}{_socket(event.peer)}" if event.kind == "attempt" else "", event.tls]
     connection += [f"as {event.sasl_user}{_explained(event.sasl_user)}" if event.sasl_user else ""]
     if any(connection):
         found.append(", ".join(part for part in connection if part))
@@ -34,7 +34,7 @@ def describe(event: Event, message_id: str = "") -> tuple[str, ...]:
     if event.status != "sent" and (explanation := meaning(event)):
         found.append(f"{event.enhanced or event.code} is: {explanation}")
     if any(event.delays):
-        names = ("before the queue", "in it", "connecting" if event.peer else "trying to connect", "sending")
+        names = ("before the active queue", "in it", "connecting" if event.peer else "trying to connect", "sending")
         parts = [f"{spoken(value)} {what}" for value, what in zip(event.delays, names, strict=True) if value]
         found.append(", ".join(parts))
     return tuple(found)
@@ -51,6 +51,11 @@ def elapsed(event: Event, journey: Journey) -> str:
     """Return how long after its submission a mail had an event; "" where a time is not known."""
     milliseconds = journey.since(event.at)
     return "" if milliseconds is None else f"+{spoken(milliseconds / 1000)}"
+
+
+def _socket(peer: str) -> str:
+    """Return what a relay is whose name is this machine's own and whose address is a path (lmtp(8))."""
+    return " (a Unix socket of this machine, to the mail store)" if "[/" in peer else ""
 
 
 def _explained(user: str) -> str:

@@ -110,7 +110,7 @@ class Journey:
         for event in self.events:
             if event.kind == "refused" and not event.what.startswith("refused at "):
                 texts.append(event.line.text)
-            elif event.queue_id == outcome.queue_id and event.kind == "note":
+            elif outcome.queue_id == {"note": event.queue_id, "crashed": event.next_id}.get(event.kind):
                 texts.append(event.what)
             elif event.kind == "attempt" and event.recipient == outcome.recipient and event.at != outcome.at:
                 texts.clear()

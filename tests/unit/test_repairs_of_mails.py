@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 
 from mailstack import failures
-from mailstack.actions import repairs
+from mailstack.actions import repairs, repairs_by_size
 from mailstack.text import hint
 from mailstack.trace import pending
 from tests.unit.test_explaining import MISSPELT, REFUSED_PORT
 from tests.unit.test_trace import ONE
-from tests.unit.test_trace_ends import REFUSED_BY_A_RULE, journeys
+from tests.unit.test_trace_ends import REFUSED_BY_A_RULE, TOO_LARGE, journeys
 
 SERVICES = ["sender", "postfix", "dovecot"]
 
@@ -48,10 +48,21 @@ def test_of_a_client_that_was_refused_the_server_alone_is_known() -> None:
 
 def test_an_address_in_a_command_is_one_word_whatever_is_in_it() -> None:
     words = {"next": "postfix", "value": "x", "recipient": "a b;reboot@example.com"}
-    command = repairs.filled(repairs.RULES["over-quota"], words, hint.line)
-    assert command == "doveadm expunge -u 'a b;reboot@example.com' mailbox INBOX all"
     account = repairs.filled(repairs.RULES["mailbox-unknown"], words, hint.line)
     assert account.endswith(" 'a b;reboot@example.com'")
+
+
+def test_a_limit_is_raised_to_more_than_the_size_of_the_mail() -> None:
+    (journey,) = journeys(ONE)
+    event = dataclasses.replace(journey.events[0], reply="message size 154068 exceeds size limit 102400 of server a")
+    large = dataclasses.replace(journey, events=(event,))
+    assert repairs_by_size.size(large) == 154068
+    assert 154068 < int(repairs_by_size.size_limit(large, "102400")) < 2 * 154068
+
+
+def test_a_limit_is_doubled_for_a_mail_whose_size_no_log_tells() -> None:
+    (journey,) = journeys(TOO_LARGE)
+    assert 2 * 102400 <= int(repairs_by_size.size_limit(journey, "102400")) < 4 * 102400
 
 
 def test_every_setting_is_that_of_a_known_failure() -> None:

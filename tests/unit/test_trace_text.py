@@ -31,6 +31,12 @@ def test_a_mail_that_another_hop_has_now_is_passed_on_and_not_sent() -> None:
     assert "passed on, for b@b.example" in text(journey)
 
 
+def test_a_path_in_place_of_an_address_is_explained() -> None:
+    lmtp = REFUSED_PORT.replace("relay=none", "relay=mx.example.com[/run/sockets/lmtp]")
+    (journey,) = journeys(lmtp)
+    assert "mx.example.com[/run/sockets/lmtp] (a Unix socket of this machine, to the mail store)" in text(journey)
+
+
 def test_the_relay_user_that_mailstack_made_up_is_explained() -> None:
     (journey,) = journeys(REFUSED_BY_A_RULE)
     assert "as relay-b8d88379 (the sender's relay user)" in text(journey)
