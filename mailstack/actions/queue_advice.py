@@ -67,7 +67,8 @@ def reasons(lab: RunningLab, entries: Sequence[Entry], now: float) -> list[Reaso
     """Return the known failures that keep mails in the queues, each with the mails that it keeps."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
-        if text := next((each.reason for each in entry.recipients if each.reason), ""):
+        text = next((each.reason for each in entry.recipients if each.reason), "")
+        if text or entry.name == "active":
             groups.setdefault((entry.service, text), []).append(entry)
     shown = dict(list(groups.items())[:_MOST])
     journeys = _journeys(lab, [group[-1] for group in shown.values()])

@@ -81,6 +81,7 @@ RULES = {
         "client", "smtp_tls_security_level", f"postconf smtp_tls_security_level=secure; {_RELOAD}"
     ),
     "map-missing": _PASSWORDS,
+    "no-password-map": _PASSWORDS,
     "map-stale": _STALE,
     "wrong-password": _PASSWORDS,
     "login-required": _PASSWORDS,
@@ -139,7 +140,8 @@ def of(lab: RunningLab, journey: Journey) -> Repair | None:
     if rule.lab_value and value == _replaced(rule.lab_value, words):
         rule = Rule(rule.side, rule.setting, words=("up",))
     again = again and "send" not in rule.words
-    command, run_on = filled(rule, words, lab.line), "" if rule.words else machine
+    command = lab_settings.up_line(lab) if rule.words == ("up",) else filled(rule, words, lab.line)
+    run_on = "" if rule.words else machine
     return Repair(machine, _MAIN_CF, rule.setting, value, command, run_on if command else "", again)
 
 

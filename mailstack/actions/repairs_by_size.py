@@ -7,7 +7,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from mailstack.actions.lab_settings import output
+from mailstack.actions.lab_settings import output, up_line
 from mailstack.lab.running import RunningLab
 from mailstack.trace.journey import Journey
 
@@ -67,6 +67,4 @@ def quota_command(lab: RunningLab, store: str, quota: Quota, size: int) -> tuple
         return "", False
     raised = f"{_round_up(2 * quota.used + 2 * size) // _KIB}K"
     overlay = json.dumps({"x-mailstack": {"accounts": {quota.user: {"quota": raised}}}}, separators=(",", ":"))
-    overlays = [word for path in lab.state.files[1:] for word in ("-f", path)]
-    up = lab.line("up", *overlays, "-f", "quota.json")
-    return f"printf %s {shlex.quote(overlay)} > quota.json; {up}", False
+    return f"printf %s {shlex.quote(overlay)} > quota.json; {up_line(lab, 'quota.json')}", False

@@ -68,7 +68,9 @@ def words_of(journey: Journey, advice: Advice) -> list[str]:
 
 
 def show_machines(lab: RunningLab, texts: Iterable[str]) -> None:
-    """Print what the machines are that some texts name."""
+    """Print which machines do not run, and what the machines are that some texts name."""
+    if stopped := [each for each in lab.services_with_missing() if not each.runs]:
+        field("stopped", ", ".join(f"{each.name} ({each.state})" for each in stopped))
     named = {word for text in texts for word in re.findall(r"[\w-]+", text)}
     known = [each for each in lab.defined.services if each.name in named and each.role in _MACHINES]
     if known:

@@ -1,4 +1,7 @@
-"""Server processes that ended during a delivery attempt: the client logs a lost connection, the server the reason."""
+"""Processes that ended during a delivery attempt, a server's or the client's own: their logs tell why.
+
+Of a server's end, the client logs a lost connection; of its own, no line names the mail.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from mailstack.trace.events import Event
-from mailstack.trace.journey import Journey
+from mailstack.trace.journey import Journey, Outcome
 from mailstack.trace.lines import parse
 
 # msg(3) of Postfix: the process logs this, and exits.
-_FATAL = re.compile(r"/smtpd\[\d+\]: fatal: ")
+_FATAL = re.compile(r"/(smtpd|smtp|lmtp)\[\d+\]: fatal: ")
 _LOST = "lost connection with "
 # The most crashes to remember: the newest.
 _MOST = 1000
@@ -20,18 +23,18 @@ _MARGIN = 1.0
 
 
 def is_concerned(journey: Journey) -> bool:
-    """Whether a server hung up during a delivery attempt, so that its log may have the reason."""
-    return any(_is_lost(event) for event in journey.events)
+    """Whether a server hung up during a delivery attempt, or no attempt has ended yet: a crash may be the reason."""
+    return bool(_on_their_way(journey)) or any(_is_lost(event) for event in journey.events)
 
 
 def find(lines: Iterable[tuple[str, str]], now: float) -> list[Event]:
-    """Return the last crashes of SMTP server processes in some logs (source, line)."""
+    """Return the last crashes of SMTP servers and clients in some logs (source, line)."""
     found = []
     for position, (source, text) in enumerate(lines):
-        if "]: fatal: " in text and _FATAL.search(text):
+        if "]: fatal: " in text and (program := _FATAL.search(text)):
             line = parse(text, source, position, now)
             what = f"its process for this connection ended: {line.text}"
-            found.append(Event("crashed", line.at, line.host, "smtpd", "", what, line))
+            found.append(Event("crashed", line.at, line.host, program[1], "", what, line))
             del found[:-_MOST]
     return found
 
@@ -44,7 +47,23 @@ def assigned(journey: Journey, crashes: Sequence[Event]) -> Journey:
             fitting = [crash for crash in crashes if _fits(crash, event)]
             events += [dataclasses.replace(crash, next_id=event.queue_id) for crash in fitting[-1:]]
         events.append(event)
+    for outcome in _on_their_way(journey):
+        fitting = [crash for crash in crashes if _stops(crash, outcome, journey)]
+        events += [dataclasses.replace(crash, next_id=outcome.queue_id) for crash in fitting[-1:]]
     return dataclasses.replace(journey, events=tuple(events))
+
+
+def _on_their_way(journey: Journey) -> list[Outcome]:
+    """Return one result that is not final for each hop whose delivery agent has the mail."""
+    return list({each.queue_id: each for each in journey.outcomes if each.status == "in-progress"}.values())
+
+
+def _stops(crash: Event, outcome: Outcome, journey: Journey) -> bool:
+    """Whether a crash of a client can be that of the client which had the mail, the last of its events."""
+    if crash.program == "smtpd" or crash.at is None or journey.started is None:
+        return False
+    last = max((event.at for event in journey.events if event.at is not None), default=journey.started)
+    return crash.service == outcome.service and crash.at >= last - _MARGIN
 
 
 def _is_lost(event: Event) -> bool:
@@ -53,7 +72,7 @@ def _is_lost(event: Event) -> bool:
 
 def _fits(crash: Event, attempt: Event) -> bool:
     """Whether a crash can have ended an attempt: by its host, and by the time that the attempt took."""
-    if crash.at is None or attempt.at is None:
+    if crash.at is None or attempt.at is None or crash.program != "smtpd":
         return False
     if attempt.peer.partition("[")[0].partition(".")[0] != crash.service.partition(".")[0]:
         return False

@@ -44,6 +44,13 @@ def test_a_crash_at_another_time_or_of_another_host_explains_nothing() -> None:
     assert failure(NO_MECHANISMS.replace("postfix postfix/sub", "other postfix/sub")) == "connection-lost"
 
 
+def test_a_client_that_ended_before_it_connected_is_named() -> None:
+    own = NO_MECHANISMS.splitlines()[:3]
+    fatal = own[-1].replace("qmgr[28]: ", "smtp[9]: fatal: specify a password table via the x; was ").split("; was")[0]
+    log = "\n".join([*own, fatal])
+    assert failure(log) == "no-password-map" and journey(log).status == "in-progress"
+
+
 def test_a_crash_during_an_earlier_attempt_does_not_explain_the_last_one() -> None:
     last = NO_MECHANISMS.splitlines()[-1].replace("07:43:37", "07:45:37")
     assert failure(NO_MECHANISMS + last) == "connection-lost"

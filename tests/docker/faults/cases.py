@@ -41,6 +41,17 @@ def _map_back(stage: Stage) -> None:
     stage.reload("sender")
 
 
+def _no_map(stage: Stage) -> Sequence[Mail]:
+    stage.run("sender", "postconf", "smtp_sasl_password_maps=")
+    stage.reload("sender")
+    return stage.send({"bob@example.com": "in-progress"})
+
+
+def _map_again(stage: Stage) -> None:
+    stage.run("sender", "postconf", "smtp_sasl_password_maps=lmdb:/run/relay/sasl_passwd")
+    stage.reload("sender")
+
+
 def _no_ca(stage: Stage) -> Sequence[Mail]:
     stage.run("sender", "postconf", "smtp_tls_CAfile=/dev/null")
     stage.reload("sender")
@@ -155,6 +166,7 @@ CASES = (
     Case("ca-file-unusable", "world", ("cannot load Certification",), _no_ca, _ca_back),
     Case("refused-by-rule", "world", ("reject: header To:",), _to("ruled@example.com", "bounced")),
     Case("map-stale", "world", ("warning: database", MAP, "older"), _map_stale, _map_fresh),
+    Case("no-password-map", "neglected", ("fatal: specify a password table",), _no_map, _map_again),
     Case("mailbox-server-down", "world", ("<bob@example.com>", "dsn=4.4.1"), _no_lmtp, Stage.with_lmtp),
     Case("no-sasl-mechanism", "neglected", ("<bob@example.com>", "dsn=4.7.0"), _to("bob@example.com", "waiting")),
     Case("certificate-expired", "neglected", ("expired.provider", "verification"), _to("x@expired.test", "waiting")),
