@@ -37,7 +37,7 @@ class Repair:
             "setting": self.setting,
             "value": self.value,
             "command": self.command,
-            "run_on": self.run_on or None,
+            "run_on": self.run_on,
             "send_again": self.again,
         }
 
@@ -137,12 +137,22 @@ def of(lab: RunningLab, journey: Journey) -> Repair | None:
     # The values that a lab has at first are not those of a relay host outside.
     if lab.state.relay and rule.side == "client":
         return Repair(machine, _MAIN_CF, rule.setting, value)
+    if failure.id == "map-missing" and _has_source(lab, machine, value):
+        rule = _STALE
     if rule.lab_value and value == _replaced(rule.lab_value, words):
         rule = Rule(rule.side, rule.setting, words=("up",))
     again = again and "send" not in rule.words
     command = lab_settings.up_line(lab) if rule.words == ("up",) else filled(rule, words, lab.line)
     run_on = "" if rule.words else machine
     return Repair(machine, _MAIN_CF, rule.setting, value, command, run_on if command else "", again)
+
+
+def _has_source(lab: RunningLab, machine: str, value: str) -> bool:
+    """Whether a map that is not the lab's own has the text that postmap(1) makes it from."""
+    path = value.removeprefix("lmdb:")
+    if value in (_MAP, path):
+        return False
+    return lab_settings.output(lab, machine, ["test", "-f", path]) is not None
 
 
 def _of_quota(lab: RunningLab, journey: Journey, outcome: Outcome, repair: Repair) -> Repair | None:

@@ -83,7 +83,8 @@ def _list(lab: RunningLab, service: str | None, as_json: bool) -> None:
 
     where = queues.containers(lab, service)
     _warn_unseen(lab, service, where)
-    _show(lab, where, queues.of(lab.engine, where), as_json)
+    found = queues.of(lab.engine, where)
+    (_explain if found or as_json else _show)(lab, where, found, as_json)
 
 
 def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], everything: bool, as_json: bool) -> None:
@@ -173,12 +174,22 @@ def _warn_unseen(lab: RunningLab, service: str | None, where: dict[str, str]) ->
 
 
 def _show(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_json: bool, **more: object) -> None:
+    now, blotter = time.time(), lab.blotter()
+    if as_json:
+        shown = blotter.document([entry.json(now) for entry in found])
+        print_json({"lab": lab.name, "services": list(where), **more, "mails": shown})
+    elif found:
+        for line in drawn(found, now, min(columns(), 80)):
+            click.echo(blotter.clean(line))
+    else:
+        click.echo(f"no mail waits in {' and '.join(where)}")
+
+
+def _explain(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_json: bool) -> None:
+    """Show mails with their next hops, and the failures that keep them, from the logs of the lab."""
     from mailstack.actions import queue_advice
 
     now, blotter = time.time(), lab.blotter()
-    if not found and not as_json:
-        click.echo(f"no mail waits in {' and '.join(where)}")
-        return
     hops, reasons = queue_advice.hops(lab, found), queue_advice.reasons(lab, found, now)
     release = {each.queue_id: lab.line("queue", "release", each.queue_id) for each in found}
     waits = {each.queue_id: queue_advice.waits_for(each, now, release[each.queue_id]) for each in found}
@@ -187,7 +198,7 @@ def _show(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_jso
             {**each.json(now), "next_hop": hops[each.queue_id], "waits_for": waits[each.queue_id]} for each in found
         ]
         shown = blotter.document({"mails": mails, "reasons": [each.json() for each in reasons]})
-        print_json({"lab": lab.name, "services": list(where), **more, **shown})
+        print_json({"lab": lab.name, "services": list(where), **shown})
         return
     notes = {name: [f"goes to {hop}"] * bool(hop) + [f"waits for {waits[name]}"] for name, hop in hops.items()}
     for line in drawn(found, now, min(columns(), 80), notes):
