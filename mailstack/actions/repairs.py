@@ -65,8 +65,10 @@ _PASSWORDS = Rule(
     + _RELOAD,
 )
 _CA_FILE = Rule("client", "smtp_tls_CAfile", f"postconf smtp_tls_CAfile=/run/relay/ca-certificates.crt; {_RELOAD}")
+_AUTH_OFF = Rule("client", "smtp_sasl_auth_enable", f"postconf smtp_sasl_auth_enable=yes; {_RELOAD}")
 _STALE = Rule("client", "smtp_sasl_password_maps", f"postmap {{value}}; {_RELOAD}")
 _FROM = ("send", "--from", "{account}", "--to", "{recipient}")
+_INSIDE = ("send", "--from", "{account}", "--to", "{address}")  # a mail that the lab can deliver
 RULES = {
     "connection-refused": _RELAYHOST,
     "connection-timed-out": _RELAYHOST,
@@ -74,7 +76,7 @@ RULES = {
     "name-not-resolved": _RELAYHOST,
     "certificate-for-another-name": _RELAYHOST,
     "tls-from-the-start": _RELAYHOST,
-    "relay-denied": _RELAYHOST,
+    "relay-denied": Rule("server", "virtual_mailbox_domains", words=_INSIDE),
     "ca-file-unusable": _CA_FILE,
     "certificate-issuer-unknown": _CA_FILE,
     "starttls-required": Rule(
@@ -89,7 +91,7 @@ RULES = {
     "refused-by-rule": Rule("server", "header_checks", "postconf -X header_checks; postfix reload"),
     "mailbox-unknown": Rule("server", "virtual_mailbox_maps", words=("account", "add", "{recipient}")),
     "sender-not-owned": Rule("server", "smtpd_sender_login_maps", words=_FROM),
-    "lab-closed": Rule("server", "default_transport", words=("send", "--from", "{account}", "--to", "{address}")),
+    "lab-closed": Rule("server", "default_transport", words=_INSIDE),
     "authentication-unavailable": Rule("server", "smtpd_sasl_path", words=("up",)),
     "mailbox-server-down": Rule("client", "virtual_transport", words=("up",)),
     "over-quota": Rule("store", "quota_storage_size"),
@@ -129,6 +131,8 @@ def of(lab: RunningLab, journey: Journey) -> Repair | None:
     again = outcome.status in FINAL
     if failure.id == "over-quota":
         return _of_quota(lab, journey, outcome, Repair(store, _DOVECOT_CONF, rule.setting, "", again=again))
+    if failure.id == "login-required" and lab_settings.in_effect(lab, machine, _AUTH_OFF.setting) == "no":
+        rule = _AUTH_OFF
     value = lab_settings.in_effect(lab, machine, rule.setting)
     if value is None:
         return None

@@ -68,11 +68,15 @@ def words_of(journey: Journey, advice: Advice) -> list[str]:
 
 
 def show_machines(lab: RunningLab, texts: Iterable[str]) -> None:
-    """Print which machines do not run, and what the machines are that some texts name."""
+    """Print which machines do not run, and what the machines and relay users are that some texts name."""
+    from mailstack.trace import event_text
+
     if stopped := [each for each in lab.services_with_missing() if not each.runs]:
         field("stopped", ", ".join(f"{each.name} ({each.state})" for each in stopped))
     named = {word for text in texts for word in re.findall(r"[\w-]+", text)}
     known = [each for each in lab.defined.services if each.name in named and each.role in _MACHINES]
-    if known:
-        shown = [f"{each.name} is {_MACHINES[each.role]}" for each in known if each.role]
-        field("names", f"machines of the lab: {'; '.join(shown)}")
+    shown = [f"the machine {each.name} is {_MACHINES[each.role]}" for each in known if each.role]
+    users = sorted(word for word in named if event_text.is_relay_user(word))
+    shown += [f"{user} is the user as whom the student's machine logs in to the provider" for user in users]
+    if shown:
+        field("names", "; ".join(shown))

@@ -150,6 +150,7 @@ def _print_verdict(journey: Journey, lab: RunningLab | None, now: float) -> None
     advice = repairs.advice(lab, journey, now) if lab and not journey.arrived else repairs.Advice()
     show_waiting(advice)
     if journey.failure:
+        field("failure", f"{journey.failure.id}: {journey.failure.title}")
         field("cause", journey.failure.cause)
         field("remedy", journey.failure.remedy)
     if lab:

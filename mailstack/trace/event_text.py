@@ -58,6 +58,10 @@ def _socket(peer: str) -> str:
     return " (a Unix socket of this machine, to the mail store)" if "[/" in peer else ""
 
 
+def is_relay_user(name: str) -> bool:
+    """Whether a user name is one that mailstack made up for the sender of a lab."""
+    return bool(re.fullmatch(r"relay-[0-9a-f]{8}", name))
+
+
 def _explained(user: str) -> str:
-    """Return what a user name is, where it is one that mailstack made up."""
-    return " (the sender's relay user)" if re.fullmatch(r"relay-[0-9a-f]{8}", user) else ""
+    return " (the sender's relay user)" if is_relay_user(user) else ""
