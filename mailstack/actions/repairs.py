@@ -115,8 +115,12 @@ class Advice:
 def advice(lab: RunningLab, journey: Journey, now: float) -> Advice:
     """Return the next hop of a mail and what it waits for, if it waits, and how its failure is repaired."""
     outcome = pending.open_outcome(journey)
-    hop = next_hops.of(lab, outcome.service, outcome.recipient, outcome.relay) if outcome else ""
-    return Advice(hop, pending.waits_for(journey, now), of(lab, journey))
+    if outcome is None:
+        return Advice(repair=of(lab, journey))
+    waits = pending.waits_for(journey, now)
+    if outcome.status == "held":
+        waits = f"its release from hold: `{lab.line('queue', 'release', outcome.queue_id)}`"
+    return Advice(next_hops.of(lab, outcome.service, outcome.recipient, outcome.relay), waits, of(lab, journey))
 
 
 def of(lab: RunningLab, journey: Journey) -> Repair | None:
@@ -146,6 +150,8 @@ def of(lab: RunningLab, journey: Journey) -> Repair | None:
     if rule.lab_value and value == _replaced(rule.lab_value, words):
         rule = Rule(rule.side, rule.setting, words=("up",))
     again = again and "send" not in rule.words
+    if failure.id == "mailbox-server-down" and lab_settings.output(lab, store, ["true"]) is not None:
+        return Repair(machine, _MAIN_CF, rule.setting, value, "doveadm reload", store)  # it runs, but not all of it
     command = lab_settings.up_line(lab) if rule.words == ("up",) else filled(rule, words, lab.line)
     run_on = "" if rule.words else machine
     return Repair(machine, _MAIN_CF, rule.setting, value, command, run_on if command else "", again)

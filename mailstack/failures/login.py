@@ -28,7 +28,7 @@ ENTRIES = (
         "no-password-map",
         "the client shall log in, but has no table of passwords",
         cause="smtp_sasl_auth_enable is yes, but smtp_sasl_password_maps is empty: Postfix's client ends at once",
-        remedy="set smtp_sasl_password_maps to a table (postmap made it) with an entry for relayhost; postfix reload",
+        remedy="set smtp_sasl_password_maps to a table for relayhost; postfix reload; the client starts after a minute",
         source="postconf(5), smtp_sasl_password_maps",
         pattern=r"fatal: specify a password table via the",
     ),
