@@ -55,9 +55,9 @@ def quota_command(lab: RunningLab, store: str, quota: Quota, size: int) -> tuple
     that is not in the lab's definition.
     """
     listed = output(
-        lab, store, ["doveadm", "-f", "flow", "fetch", "-u", quota.user, "size.physical", "mailbox", "INBOX"]
+        lab, store, ["doveadm", "-f", "flow", "fetch", "-u", quota.user, "size.virtual", "mailbox", "INBOX"]
     )
-    sizes = [int(number) for number in re.findall(r"size\.physical=(\d{1,15})", listed or "")]
+    sizes = [int(number) for number in re.findall(r"size\.virtual=(\d{1,15})", listed or "")]
     needed = quota.used + size + _MARGIN - quota.limit
     for count in range(1, len(sizes) + 1):
         if sum(sizes[:count]) >= needed:
@@ -67,4 +67,4 @@ def quota_command(lab: RunningLab, store: str, quota: Quota, size: int) -> tuple
         return "", False
     raised = f"{_round_up(2 * quota.used + 2 * size) // _KIB}K"
     overlay = json.dumps({"x-mailstack": {"accounts": {quota.user: {"quota": raised}}}}, separators=(",", ":"))
-    return f"printf %s {shlex.quote(overlay)} > quota.json; {up_line(lab, 'quota.json')}", False
+    return f"printf %s {shlex.quote(overlay)} > larger-quota.json; {up_line(lab, 'larger-quota.json')}", False

@@ -49,7 +49,7 @@ ENTRIES = (
         "over-quota",
         "the mailbox is full",
         cause="with this mail it would exceed its quota (`doveadm quota get -u USER` shows both)",
-        remedy="remove mails (doveadm expunge -u USER mailbox INBOX all), or give the account a larger quota",
+        remedy="remove mails that nobody needs (IMAP, or doveadm expunge), or give the account a larger quota",
         source="RFC 3463, section 3.3 (X.2.2); Dovecot, “Quota”",
         pattern=r"\b[45]52[ -][45]\.2\.2\b|\b[45]\.2\.2 |\bQuota exceeded\b|(?i:\bmailbox (is )?full\b)",
     ),

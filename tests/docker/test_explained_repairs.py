@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
-import shlex
+import os
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click.testing
 import pytest
 
 from mailstack.actions import tracing
-from mailstack.cli.main import cli
-from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
-from tests import forked
 from tests.docker.conftest import Labs
 from tests.docker.faults import Mail, Stage
+from tests.docker.test_lab import MAILSTACK, answer
 
 pytestmark = pytest.mark.docker
 
 SECONDS = 20.0
 SETTLED = ("waiting", "bounced", "delivered")
-OVERLAY = {"x-mailstack": {"accounts": {"dora@example.com": {"quota": "200K"}}}}
+OVERLAY = {
+    "x-mailstack": {
+        "accounts": {"dora@example.com": {"quota": "200K"}, "tiny@example.com": {"quota": "4K"}},
+        "settings": {"dovecot": "quota_storage_grace = 0"},
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ CASES = (
     Broken("login-required", "smtp_sasl_auth_enable", "sender", ("smtp_sasl_auth_enable=no",)),
     Broken("too-large", "message_size_limit", "postfix", ("message_size_limit=20000",), mail={"body": "line\n" * 5000}),
     Broken("over-quota", "quota_storage_size", mail={"to": "dora@example.com", "body": "line\n" * 16000}, filled=2),
-    Broken("over-quota", "quota_storage_size", mail={"to": "dora@example.com", "body": "line\n" * 50000}),
+    Broken("over-quota", "quota_storage_size", mail={"to": "tiny@example.com", "body": "line\n" * 4000}),
     Broken("lab-closed", "default_transport", mail={"to": "bob@elsewhere.test"}),
     Broken("authentication-unavailable", "smtpd_sasl_path", "postfix", ("mail_name=Postfix",), stopped="dovecot"),
 )
@@ -67,12 +70,6 @@ def stage(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stag
     overlay.write_text(json.dumps(OVERLAY))
     with labs.one("repairs", [overlay]) as lab:
         yield Stage(lab)
-
-
-def answer(lab: RunningLab, *words: str) -> Any:
-    """Run a command of mailstack; return its document."""
-    result = click.testing.CliRunner().invoke(cli, [words[0], "-n", lab.name, "--json", *words[1:]])
-    return json.loads(result.stdout)
 
 
 def send(stage: Stage, to: str = "bob@example.com", body: str = "Hello.") -> str:
@@ -111,15 +108,9 @@ def repair(stage: Stage, found: Mapping[str, Any], directory: Path) -> None:
     if found["run_on"]:
         stage.run(found["run_on"], "sh", "-c", found["command"])
         return
-    for command in found["command"].split("; "):
-        words = shlex.split(command)
-        if words[0] == "printf":  # printf %s TEXT > FILE
-            (directory / words[4]).write_text(words[2])
-            continue
-        assert words[0] == "mailstack"
-        arguments = [str(directory / word) if word == "quota.json" else word for word in words[1:]]
-        result = forked.run_text(arguments)
-        assert result.returncode == 0, result.stderr
+    path = f"{Path(MAILSTACK).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    subprocess.run(["sh", "-ec", found["command"]], cwd=directory, env=environment, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.failure}-{case.filled}")
@@ -137,16 +128,16 @@ def test_the_command_that_is_named_repairs_the_failure(case: Broken, stage: Stag
             stage.heard(case.logged)
         else:
             assert send(stage, **case.mail) in ("waiting", "bounced")
-    found = answer(lab, "explain")
+    found = answer("explain", "-n", lab.name)
     assert [each["id"] for each in found["failures"]] == [case.failure]
     advice = found["mail"]["repair"]
     assert advice["setting"] == case.setting
     if found["mail"]["status"] == "waiting":
-        (reason,) = answer(lab, "queue")["reasons"]
+        (reason,) = answer("queue", "-n", lab.name)["reasons"]
         assert reason["fault"] == case.failure and reason["repair"] == advice
     repair(stage, advice, tmp_path)
     if advice["send_again"]:
         with stage.scene():
             assert send(stage, **case.mail) == "delivered"
-    answer(lab, "queue", "flush")
-    assert answer(lab, "queue", "wait", "--timeout", f"{case.seconds:g}s")["met"]
+    answer("queue", "-n", lab.name, "flush")
+    assert answer("queue", "-n", lab.name, "wait", "--timeout", f"{case.seconds:g}s")["met"]
