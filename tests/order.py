@@ -22,6 +22,7 @@ LONGEST = (
     "docker/test_plugin_runs.py",
     "docker/test_testssl.py",
     "docker/test_interrupted.py",
+    "docker/test_explained_repairs.py",
     "docker/test_experiment.py",
     "docker/test_durability.py",
     "docker/bad_input/test_overlays.py",

@@ -14,7 +14,7 @@ import tempfile
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -24,7 +24,7 @@ from mailstack.errors import InputError
 from mailstack.lab.running import RunningLab
 from mailstack.model import Deadline
 from mailstack.roles import Role
-from mailstack.trace import assemble, collect, rotation
+from mailstack.trace import assemble, collect, crashes, own, rotation
 from mailstack.trace.journey import Journey
 from mailstack.trace.outcomes import QueuedMail
 
@@ -70,20 +70,45 @@ def of_lab(lab: RunningLab, query: str | None = None) -> list[Journey]:
     return list(search_lab(lab, query).journeys)
 
 
-def search_lab(lab: RunningLab, query: str | None = None) -> Traced:
-    """Return the same, with the logs whose beginning was removed."""
+def search_lab(lab: RunningLab, query: str | None = None, *, last: bool = False) -> Traced:
+    """Return the same, with the logs whose beginning was removed; with `last`, only the user's last mail."""
     with lab_lines(lab) as read:
-        return dataclasses.replace(traced(read, query, queued(lab)), rotated=read.rotated)
+        found = last_mail(read, queued(lab)) if last else traced(read, query, queued(lab))
+        return dataclasses.replace(found, rotated=read.rotated)
+
+
+def last_mail(read: Read, waiting: Sequence[QueuedMail] | None = None) -> Traced:
+    """Return the user's last mail: no notice, and none of a check, a proof or a load, as long as there is another."""
+    matches = collect.latest(read, skip=own.is_provoked)
+    # With the mails of a check, its relays' refusals are known as theirs.
+    seeds = dict.fromkeys((*matches.seeds, *collect.latest(read, collect.MESSAGES).seeds))
+    journeys = _assembled(read, dataclasses.replace(matches, seeds=tuple(seeds)), waiting)
+    found = own.latest(journeys)
+    return Traced((found,) if found else ())
 
 
 def traced(read: Read, query: str | None, waiting: Sequence[QueuedMail] | None = None) -> Traced:
     """Return the journeys that match `query`, or the latest; `waiting` is the contents of the queues, if known."""
     matches = collect.latest(read) if query is None else collect.search(read, query)
+    journeys = _assembled(read, matches, waiting)
+    return Traced(tuple(each for each in journeys if not matches.name or each.is_named(matches.name)), matches.more)
+
+
+def of_ids(read: Read, queue_ids: Iterable[str], waiting: Sequence[QueuedMail]) -> list[Journey]:
+    """Return the journeys of the messages with some queue ids."""
+    return _assembled(read, collect.SearchResult(tuple(queue_ids)), waiting)
+
+
+def _assembled(read: Read, matches: collect.SearchResult, waiting: Sequence[QueuedMail] | None = None) -> list[Journey]:
     # Includes a host whose log has lost the line that would identify it.
     hosts = read.spools if isinstance(read, LabLines) else ()
     collected = collect.collect(read, matches.seeds, matches.refusals, hosts)
-    journeys = assemble.assemble(collected, waiting, time.time())
-    return Traced(tuple(each for each in journeys if not matches.name or each.is_named(matches.name)), matches.more)
+    now = time.time()
+    journeys = assemble.assemble(collected, waiting, now)
+    if not any(map(crashes.is_concerned, journeys)):
+        return journeys
+    found = crashes.find(read(), now)
+    return [crashes.assigned(journey, found) for journey in journeys]
 
 
 def queued(lab: RunningLab) -> list[QueuedMail]:
@@ -91,10 +116,17 @@ def queued(lab: RunningLab) -> list[QueuedMail]:
     waiting, clean = [], lab.blotter().clean
     for service in lab.by_role(Role.MTA):
         if service.state == "running":
-            for entry in queues.entries(lab.engine, service.container, service.name):
-                recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
-                waiting.append(QueuedMail(service.name, entry.queue_id, entry.name, recipients, entry.next_try))
+            waiting += as_queued(queues.entries(lab.engine, service.container, service.name), clean)
     return waiting
+
+
+def as_queued(entries: Iterable[queues.Entry], clean: Callable[[str], str]) -> list[QueuedMail]:
+    """Return queue entries as `trace` takes them; `clean` removes secrets."""
+    found = []
+    for entry in entries:
+        recipients = tuple((clean(each.address), clean(each.reason)) for each in entry.recipients)
+        found.append(QueuedMail(entry.service, entry.queue_id, entry.name, recipients, entry.next_try))
+    return found
 
 
 @contextlib.contextmanager

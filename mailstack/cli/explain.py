@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import heapq
 import re
 import sys
-import textwrap
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mailstack.cli.advice import field, show_machines, show_repair, show_waiting, words_of
 from mailstack.cli.options import name_option, running_lab
-from mailstack.cli.output import columns, json_option, logs_option, print_json, table
+from mailstack.cli.output import clock, fill, json_option, logs_option, print_json, table
 from mailstack.errors import InputError
 from mailstack.model import Json
 from mailstack.text import hint
 from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
+    from mailstack.actions.explaining import Explanation
+    from mailstack.actions.repairs import Advice
     from mailstack.engine.engine import Engine
     from mailstack.failures import KnownFailure, Occurrence
     from mailstack.lab.running import RunningLab
     from mailstack.protocol.status_codes import Meaning
     from mailstack.trace.rotation import Rotated
-
-# How many lines of each service's log count as recent in a running lab.
-_RECENT_LINES = 20_000
 
 # A reply code, inside a log line or at the start of a reply; and an enhanced status code anywhere.
 _CODE = re.compile(r"(?:^|[:(] ?)([2-5]\d\d)(?=[ -])")
@@ -38,22 +37,30 @@ _ENHANCED = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
 @name_option
 @click.argument("text", nargs=-1, metavar="[TEXT…|-]")
 @logs_option
+@click.option("--all", "everything", is_flag=True, help="Explain all failures in the logs of the lab.")
 @click.option("--list", "listed", is_flag=True, help="List all known failures.")
 @json_option
 def explain(
-    engine: Engine, name: str, text: tuple[str, ...], files: tuple[Path, ...], listed: bool, as_json: bool
+    engine: Engine,
+    name: str,
+    text: tuple[str, ...],
+    files: tuple[Path, ...],
+    everything: bool,
+    listed: bool,
+    as_json: bool,
 ) -> None:
     """Explain known failures: their meaning, cause and remedy.
 
     TEXT is a log line or the reply of a server; - reads standard input. Without
-    TEXT, explain the recent failures in the logs of the lab.
+    TEXT, explain why your last mail in the lab failed, and with --all every
+    failure in its logs, except for those that `check` provoked.
 
     The exit code is 1 if TEXT is not known.
     """
     from mailstack import failures
 
-    if len([given for given in (text, files, listed) if given]) > 1:
-        raise InputError("TEXT, --logs and --list exclude each other", remedy="give one of them")
+    if len([given for given in (text, files, listed, everything) if given]) > 1:
+        raise InputError("TEXT, --logs, --all and --list exclude each other", remedy="give one of them")
     if listed:
         _list(failures.ALL, as_json)
         return
@@ -64,7 +71,7 @@ def explain(
         _explain_log(_of_files(files), as_json=as_json)
         return
 
-    _explain_log(*_of_lab(running_lab(name, engine)), as_json=as_json)
+    _explain_lab(running_lab(name, engine), everything, as_json)
 
 
 def _explain_text(lines: Iterable[str], as_json: bool) -> None:
@@ -87,10 +94,61 @@ def _explain_text(lines: Iterable[str], as_json: bool) -> None:
         for each in seen:
             _show(each.failure)
         for code in codes.values() if count == 1 or not seen else ():
-            _field(code.code, f"{code.text}  [{code.source}]")
+            field(code.code, f"{code.text}  [{code.source}]")
         if not seen:
             click.echo(f"no known failure; `{hint.line('explain', '--list')}` lists all")
     sys.exit(0 if seen else 1)
+
+
+def _explain_lab(lab: RunningLab, everything: bool, as_json: bool) -> None:
+    """Explain the failure of the user's last mail in a lab, or all failures."""
+    from mailstack.actions import explaining, repairs, tracing
+
+    with tracing.lab_lines(lab) as read:
+        found = explaining.of_everything(read) if everything else explaining.of_last_mail(read, tracing.queued(lab))
+        rotated = read.rotated
+    now = time.time()
+    advice = repairs.advice(lab, found.mail, now) if found.mail else repairs.Advice()
+    if as_json:
+        mail = found.mail and {**{key: found.mail.json(now)[key] for key in _MAIL_KEYS}, **advice.json()}
+        print_json({**_document(found.failures, found.lines, (), rotated), "mail": mail, "older": found.older})
+        return
+    if everything:
+        _show_log(found.failures, found.lines, rotated)
+        return
+    _show_mail(lab, found, advice, now)
+    if found.older:
+        count = "1 other known failure" if found.older == 1 else f"{found.older} other known failures"
+        click.echo(f"\n{count} in the logs: `{lab.line('explain', '--all')}`")
+    for lost in rotated:
+        click.echo(lost.sentence())
+
+
+_MAIL_KEYS = ("message_id", "from", "status", "sentence", "submitted", "hops", "recipients")
+
+
+def _show_mail(lab: RunningLab, found: Explanation, advice: Advice, now: float) -> None:
+    """Print the verdict on the user's last mail, and the failure that it names."""
+    if found.mail is None:
+        click.echo("no mail of yours is in the logs")
+        return
+    mail = found.mail
+    when = f", {clock(mail.started)}" if mail.started else ""
+    sender = "an unknown sender" if mail.sender is None else printable(mail.sender)
+    click.echo(f"your last mail: from {sender}{when}")
+    click.echo(fill(printable(mail.sentence(now)), 2))
+    show_waiting(advice)
+    for each in found.failures:
+        click.echo()
+        _show(each.failure)
+        show_repair(lab, advice.repair)
+        field("line", each.example)
+    if not mail.arrived:
+        show_machines(lab, words_of(mail, advice))
+    if mail.arrived:
+        click.echo("  it went well: there is nothing to explain")
+    elif not found.failures:
+        click.echo(f"  no known failure is in its log lines; `{hint.line('explain', '--list')}` lists all")
 
 
 def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_json: bool) -> None:
@@ -109,12 +167,16 @@ def _explain_log(lines: Iterable[str], rotated: Sequence[Rotated] = (), *, as_js
     if as_json:
         print_json(_document(seen, count, (), rotated))
         return
+    _show_log(seen, count, rotated)
+
+
+def _show_log(seen: Sequence[Occurrence], count: int, rotated: Sequence[Rotated]) -> None:
     for each in seen:
         _show(each.failure)
         times = "once" if each.count == 1 else f"{each.count} times"
         when = each.first if each.count == 1 else f"first {each.first}, last {each.last}"
-        _field("seen", f"{times}: {when}" if each.first else times)
-        _field("line", each.example)
+        field("seen", f"{times}: {when}" if each.first else times)
+        field("line", each.example)
         click.echo()
     known = "1 known failure" if len(seen) == 1 else f"{len(seen) or 'no'} known failures"
     click.echo(f"{known} in {count} lines")
@@ -132,23 +194,6 @@ def _codes(text: str) -> list[Meaning]:
 
 
 # ── sources of lines ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _of_lab(lab: RunningLab) -> tuple[Iterator[str], list[Rotated]]:
-    """Return the lab's log lines in order of time, with service and time; and the logs that have lost lines by
-    rotation.
-    """
-    from mailstack.trace import rotation
-
-    logs, cut = [], []
-    for service in lab.services():
-        lines = lab.engine.logs(service.container, tail=_RECENT_LINES, timestamps=True).splitlines(keepends=True)
-        if len(lines) < _RECENT_LINES:
-            size = rotation.stored_size(line.encode() for line in lines)
-            limits = rotation.limits(*lab.engine.log_options(service.container))
-            cut.append(rotation.find_rotation(service.name, limits, size, lines))
-        logs.append([f"{service.name} | {line.rstrip()}" for line in lines])
-    return heapq.merge(*logs, key=lambda line: line.partition(" | ")[2]), [each for each in cut if each]
 
 
 def _of_files(paths: Sequence[Path]) -> Iterator[str]:
@@ -202,13 +247,6 @@ def _failure_json(failure: KnownFailure) -> Json:
 
 def _show(failure: KnownFailure) -> None:
     click.echo(f"{failure.id}: {failure.title}")
-    _field("cause", failure.cause)
-    _field("remedy", failure.remedy)
-    _field("source", failure.source)
-
-
-def _field(name: str, text: str) -> None:
-    """Print `name` and its text, wrapped to the width of the terminal."""
-    head = f"  {name:<7} "
-    wrapped = textwrap.wrap(printable(text), columns(), initial_indent=head, subsequent_indent=" " * len(head))
-    click.echo("\n".join(wrapped))
+    field("cause", failure.cause)
+    field("remedy", failure.remedy)
+    field("source", failure.source)

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,11 @@ def need_writable(path: Path) -> None:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be written: {reason}") from None
+
+
+def clock(at: float | None) -> str:
+    """Format a time, in seconds of the epoch, in this machine's time zone; "" if it is not known."""
+    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def human_size(size: int) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from mailstack.cli.advice import field, show_machines, show_repair
 from mailstack.cli.options import name_option, running_lab
 from mailstack.cli.output import Progress, columns, duration, json_option, print_json
 from mailstack.errors import CheckFailed, DeadlinePassed, InputError
@@ -16,6 +17,7 @@ from mailstack.text.durations import spoken
 from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
+    from mailstack.actions.queue_advice import Reason
     from mailstack.actions.queues import Entry
     from mailstack.engine.engine import Engine
     from mailstack.lab.running import RunningLab
@@ -44,7 +46,7 @@ def queue(
     SERVICE is an MTA of the lab, such as sender or postfix; by default all. ACTION is one of:
 
     \b
-    list     show age, reason and next delivery attempt (the default)
+    list     show age, next hop, reason and repair of its failure (the default)
     flush    attempt delivery now: all deferred mails, or those named by ID
     hold     make no delivery attempts until mails are released
     release  take mails off hold
@@ -81,7 +83,8 @@ def _list(lab: RunningLab, service: str | None, as_json: bool) -> None:
 
     where = queues.containers(lab, service)
     _warn_unseen(lab, service, where)
-    _show(lab, where, queues.of(lab.engine, where), as_json)
+    found = queues.of(lab.engine, where)
+    (_explain if found or as_json else _show)(lab, where, found, as_json)
 
 
 def _act(lab: RunningLab, service: str | None, action: str, ids: list[str], everything: bool, as_json: bool) -> None:
@@ -179,17 +182,54 @@ def _show(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_jso
         for line in drawn(found, now, min(columns(), 80)):
             click.echo(blotter.clean(line))
     else:
-        which = " and ".join(where)
-        click.echo(f"no mail waits in {which}")
+        click.echo(f"no mail waits in {' and '.join(where)}")
+
+
+def _explain(lab: RunningLab, where: dict[str, str], found: Sequence[Entry], as_json: bool) -> None:
+    """Show mails with their next hops, and the failures that keep them, from the logs of the lab."""
+    from mailstack.actions import queue_advice
+
+    now, blotter = time.time(), lab.blotter()
+    hops, reasons = queue_advice.hops(lab, found), queue_advice.reasons(lab, found, now)
+    release = {each.queue_id: lab.line("queue", "release", each.queue_id) for each in found}
+    waits = {each.queue_id: queue_advice.waits_for(each, now, release[each.queue_id]) for each in found}
+    if as_json:
+        mails = [
+            {**each.json(now), "next_hop": hops[each.queue_id], "waits_for": waits[each.queue_id]} for each in found
+        ]
+        shown = blotter.document({"mails": mails, "reasons": [each.json() for each in reasons]})
+        print_json({"lab": lab.name, "services": list(where), **shown})
+        return
+    notes = {name: [f"goes to {hop}"] * bool(hop) + [f"waits for {waits[name]}"] for name, hop in hops.items()}
+    for line in drawn(found, now, min(columns(), 80), notes):
+        click.echo(blotter.clean(line))
+    for reason in reasons:
+        _show_reason(lab, reason)
+    click.echo()
+    texts = [text for entry in found for text in (entry.service, *(each.reason for each in entry.recipients))]
+    show_machines(lab, [*texts, *hops.values()])
+
+
+def _show_reason(lab: RunningLab, reason: Reason) -> None:
+    """Print a failure that keeps mails in a queue, and its repair."""
+    names = list(reason.queue_ids[:_MOST])
+    names += [f"{len(reason.queue_ids) - _MOST} more"] if len(reason.queue_ids) > _MOST else []
+    click.echo(f"\n{reason.failure.id}: {reason.failure.title}")
+    field("keeps", ", ".join(names))
+    field("cause", reason.failure.cause)
+    field("remedy", reason.failure.remedy)
+    show_repair(lab, reason.advice.repair)
 
 
 _HEADINGS = ("service", "queue id", "queue", "age", "bytes", "next try")
 _MOST = 20  # recipients that are listed
 
 
-def drawn(entries: Sequence[Entry], now: float, width: int = 80) -> list[str]:
-    """Format a table: a row for each mail, and below it the envelope sender, the recipients, and the reason of the
-    delay.
+def drawn(
+    entries: Sequence[Entry], now: float, width: int = 80, notes: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
+    """Format a table: a row for each mail, and below it the envelope sender, the recipients, the reason of the delay,
+    and what `notes` has about the queue id.
     """
     rows = [_row(entry, now) for entry in entries]
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
@@ -205,6 +245,8 @@ def drawn(entries: Sequence[Entry], now: float, width: int = 80) -> list[str]:
             named = addresses[:_MOST] + ([f"and {len(addresses) - _MOST} more"] if len(addresses) > _MOST else [])
             lines += _wrapped(f"{entry.sender or '<>'} → {', '.join(named)}", 2, width)
             lines += _wrapped(reason, 4, width)
+        for note in (notes or {}).get(entry.queue_id, ()):
+            lines += _wrapped(note, 4, width)
     return lines
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailstack.cli.advice import field, show_machines, show_repair, show_waiting, words_of
 from mailstack.cli.options import name_option, running_lab
-from mailstack.cli.output import duration, json_option, logs_option, print_json, table
+from mailstack.cli.output import clock, duration, fill, json_option, logs_option, print_json, table
 from mailstack.errors import DeadlinePassed, InputError
 from mailstack.model import Deadline, Json
 from mailstack.text import hint
@@ -31,7 +32,7 @@ FOLLOW_SECONDS = 366 * 86400.0  # without --timeout, until the user stops it
 @click.command()
 @name_option
 @click.argument("query", required=False, metavar="[MESSAGE-ID|QUEUE-ID|TEXT]")
-@click.option("--last", is_flag=True, help="Show the message that arrived last in the lab.")
+@click.option("--last", is_flag=True, help="Show your last mail: no notice, and no mail of `check`.")
 @logs_option
 @click.option("-f", "--follow", is_flag=True, help="Show events as they happen, until the message is done.")
 @click.option("--timeout", type=duration, default=None, help="Time limit for --follow.  [default: none]")
@@ -60,13 +61,15 @@ def trace(
         raise InputError("--last and a name exclude each other", remedy=f"leave out {query!r}, or --last")
     if follow and (files or last):
         raise InputError("only a message that is on its way in a lab can be followed", remedy="leave --follow out")
+    lab = None
     if files:
         with tracing.file_lines(files) as read:
-            traced = tracing.traced(read, query)
+            traced = tracing.last_mail(read) if last else tracing.traced(read, query)
     elif follow:
         sys.exit(_follow(running_lab(name, engine), query, timeout, as_json))
     else:
-        traced = tracing.search_lab(running_lab(name, engine), query)
+        lab = running_lab(name, engine)
+        traced = tracing.search_lab(lab, query, last=last)
     if not traced.journeys:
         where = "these logs" if files else f"the logs of lab “{name}”"
         raise InputError(
@@ -75,16 +78,16 @@ def trace(
         )
     logs = [word for file in files for word in ("--logs", str(file))]
     one = hint.line("trace", *logs, "QUEUE-ID") if files else engine.target.line("trace", "QUEUE-ID", lab=name)
-    sys.exit(_show(traced, one, single=last, as_json=as_json, listed=query is None and not last))
+    sys.exit(_show(traced, one, lab, as_json=as_json, listed=query is None and not last))
 
 
-def _show(traced: Traced, one: str, *, single: bool, listed: bool, as_json: bool) -> int:
-    now = time.time()
-    journeys = traced.journeys[-1:] if single else traced.journeys
+def _show(traced: Traced, one: str, lab: RunningLab | None, *, listed: bool, as_json: bool) -> int:
+    now, journeys = time.time(), traced.journeys
     if as_json:
         print_json(_document(journeys, traced.more, traced.rotated, now))
     elif len(journeys) == 1 and not listed:
         _print_journey(journeys[0], traced.rotated, now)
+        _print_verdict(journeys[0], lab, now)
     else:
         _list(journeys, traced.more, now, one)
         for each in () if listed else traced.rotated:
@@ -106,9 +109,9 @@ def _list(journeys: tuple[Journey, ...], more: bool, now: float, one: str) -> No
         ids = [hop.queue_id for hop in journey.hops if not hop.notice]
         rows.append(
             (
-                _clock(journey.started),
+                clock(journey.started),
                 "\n".join(ids) or "–",
-                f"{journey.sender or '<>'}: {journey.sentence(now)}",
+                f"{_sender(journey)}: {journey.sentence(now)}",
             )
         )
     table(("received", "queue ids", "result"), [_lines(row) for row in rows], flexible=2)
@@ -122,7 +125,7 @@ def _print_journey(journey: Journey, rotated: Sequence[Rotated], now: float) -> 
 
     if journey.message_id:
         click.echo(f"<{printable(journey.message_id)}>")
-    click.echo(f"from {printable(journey.sender or '<>')}, {_clock(journey.started)}\n")
+    click.echo(f"from {_sender(journey)}, {clock(journey.started)}\n")
     rows = [
         (
             event_text.elapsed(event, journey),
@@ -137,9 +140,23 @@ def _print_journey(journey: Journey, rotated: Sequence[Rotated], now: float) -> 
         click.echo(f"not in the logs: {printable(text)}")
     for each in rotated if journey.incomplete else ():
         click.echo(each.sentence())
-    click.echo(f"\n{printable(journey.sentence(now))}")
+
+
+def _print_verdict(journey: Journey, lab: RunningLab | None, now: float) -> None:
+    """Print the verdict, its cause and remedy; in a lab, also what the mail waits for, and the setting to repair."""
+    from mailstack.actions import repairs
+
+    click.echo(f"\n{fill(printable(journey.sentence(now)))}")
+    advice = repairs.advice(lab, journey, now) if lab and not journey.arrived else repairs.Advice()
+    show_waiting(advice)
     if journey.failure:
-        click.echo(f"  {journey.failure.cause}\n  → {journey.failure.remedy}")
+        field("failure", f"{journey.failure.id}: {journey.failure.title}")
+        field("cause", journey.failure.cause)
+        field("remedy", journey.failure.remedy)
+    if lab:
+        show_repair(lab, advice.repair)
+        if not journey.arrived:
+            show_machines(lab, words_of(journey, advice))
 
 
 def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: bool) -> int:
@@ -168,9 +185,7 @@ def _follow(lab: RunningLab, query: str | None, timeout: float | None, as_json: 
     if as_json:
         print_json(_document([latest], False, _rotated(lab), time.time()))
     else:
-        click.echo(f"\n{printable(latest.sentence(time.time()))}")
-        if latest.failure:
-            click.echo(f"  {latest.failure.cause}\n  → {latest.failure.remedy}")
+        _print_verdict(latest, lab, time.time())
     return 0 if latest.arrived else 1
 
 
@@ -181,9 +196,10 @@ def _rotated(lab: RunningLab) -> tuple[Rotated, ...]:
         return read.rotated
 
 
+def _sender(journey: Journey) -> str:
+    """Return the envelope sender for people; no line has it of a mail that was aborted early."""
+    return "an unknown sender" if journey.sender is None else printable(journey.sender or "<>")
+
+
 def _lines(row: tuple[str, ...]) -> tuple[str | tuple[str, ...], ...]:
     return tuple(tuple(cell.split("\n")) if "\n" in cell else cell for cell in row)
-
-
-def _clock(at: float | None) -> str:
-    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

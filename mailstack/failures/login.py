@@ -25,6 +25,14 @@ ENTRIES = (
         r"|SASL [\w-]+ authentication failed: \(reason unavailable\), sasl_username=\(unavailable\)",
     ),
     known_failure(
+        "no-password-map",
+        "the client shall log in, but has no table of passwords",
+        cause="smtp_sasl_auth_enable is yes, but smtp_sasl_password_maps is empty: Postfix's client ends at once",
+        remedy="set smtp_sasl_password_maps to a table for relayhost; postfix reload; the client starts after a minute",
+        source="postconf(5), smtp_sasl_password_maps",
+        pattern=r"fatal: specify a password table via the",
+    ),
+    known_failure(
         "no-sasl-mechanism",
         "the client has none of the SASL mechanisms that the server offers",
         cause="Cyrus SASL's plug-ins (PLAIN, LOGIN) are not installed; or they support none of the server's mechanisms",

@@ -55,8 +55,8 @@ ENTRIES = (
     known_failure(
         "name-not-resolved",
         "the host's or domain's name cannot be found",
-        cause="it is misspelt or has no address, or the resolver does not answer",
-        remedy="try `getent hosts NAME`; see /etc/resolv.conf; write relayhost as [NAME], so that no MX is looked up",
+        cause="the next hop's name is misspelt (in relayhost), or it has no address, or the resolver does not answer",
+        remedy="correct the name in relayhost (`getent hosts NAME` must find it), postfix reload, then postqueue -f",
         source="RFC 5321, section 5.1; postconf(5), smtp_host_lookup",
         pattern=r"unable to look up host \S+:|Host or domain name not found|Name service error for name="
         r"|: Domain not found\b|host or service \S+ not found",

@@ -14,6 +14,14 @@ ENTRIES = (
         pattern=r"this lab is closed\b",
     ),
     known_failure(
+        "refused-by-rule",
+        "a rule of the server refuses mails with this header or text",
+        cause="a rule in header_checks or body_checks of the machine that logged it rejects this mail",
+        remedy="find the rule (`postconf header_checks body_checks`); change the mail or the rule, then postfix reload",
+        source="header_checks(5); postconf(5), header_checks, body_checks",
+        pattern=r"\breject: (header|body|mime-header|nested-header) ",
+    ),
+    known_failure(
         "relay-denied",
         "the server does not relay for this client",
         cause="the recipient's domain is not the server's own, and the client has not logged in (or may not relay)",
@@ -40,8 +48,8 @@ ENTRIES = (
     known_failure(
         "over-quota",
         "the mailbox is full",
-        cause="with this mail it would exceed its quota",
-        remedy="its owner removes mails, or gets a larger quota (`doveadm quota get -u USER`)",
+        cause="with this mail it would exceed its quota (`doveadm quota get -u USER` shows both)",
+        remedy="remove mails that nobody needs (IMAP, or doveadm expunge), or give the account a larger quota",
         source="RFC 3463, section 3.3 (X.2.2); Dovecot, “Quota”",
         pattern=r"\b[45]52[ -][45]\.2\.2\b|\b[45]\.2\.2 |\bQuota exceeded\b|(?i:\bmailbox (is )?full\b)",
     ),
@@ -52,7 +60,8 @@ ENTRIES = (
         remedy="send less, or a link; on the server, raise message_size_limit",
         source="RFC 1870, section 6; postconf(5), message_size_limit",
         pattern=r"\b552[ -]5\.3\.4\b|message size \d+ exceeds size limit|Message size exceeds fixed limit"
-        r"|\bmessage file too big\b|\bFile too large\b",
+        r"|\bmessage file too big\b|\bFile too large\b"
+        r"|\bqueue file size limit exceeded\b|^larger than message_size_limit allows$",
     ),
     known_failure(
         "greylisted",

@@ -30,6 +30,14 @@ ENTRIES = (
         pattern=r"SMTPS wrappermode \(TCP port \d+\) requires",
     ),
     known_failure(
+        "ca-file-unusable",
+        "the client cannot use its list of CAs",
+        cause="the file in smtp_tls_CAfile is empty, not readable or no PEM: Postfix turned TLS off altogether",
+        remedy="put the CA's certificate into it (`postconf smtp_tls_CAfile`), postfix reload, then postqueue -f",
+        source="postconf(5), smtp_tls_CAfile",
+        pattern=r"cannot load Certification Authority data|no certificate or crl found|our TLS engine is unavailable",
+    ),
+    known_failure(
         "certificate-issuer-unknown",
         "the certificate is by an issuer that the client does not know",
         cause="it is self-signed, issued by a private CA, or sent without its chain; or the client has no list of CAs",

@@ -67,7 +67,7 @@ class Mails:
     def mail(self, number: int, sender: str) -> Mail:
         """Make the mail with this number, from `sender`."""
         recipient = self._addresses[number % len(self._addresses)]
-        message_id = f"<{number}.{self._run}@{sender.rpartition('@')[2]}>"
+        message_id = f"<{number}.load-{self._run}@{sender.rpartition('@')[2]}>"
         header = (
             f"From: {sender}\r\nTo: {recipient}\r\nSubject: Load {self._run}, mail {number}\r\n"
             f"Date: {formatdate(localtime=True)}\r\nMessage-ID: {message_id}\r\n\r\n"

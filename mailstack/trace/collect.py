@@ -157,6 +157,7 @@ def names(text: str) -> list[str]:
     """Return the queue ids and Message-IDs in a line."""
     found = []
     start = text.find("]: ") + 3
+    start += 9 if text.startswith("warning: ", start) else 0
     if start > 2 and (leading := _LEADING_ID.match(text, start)) and leading[0] != "NOQUEUE":
         found.append(leading[0])
     for mark, name in _MARKED:
@@ -243,17 +244,33 @@ def _exact_match(read: Callable[[], Lines], query: str) -> SearchResult | None:
     return None
 
 
-def latest(read: Callable[[], Lines], limit: int = 30) -> SearchResult:
-    """Find the last messages that each host received."""
-    per_host: dict[str, deque[str]] = {}
+def latest(read: Callable[[], Lines], limit: int = 30, skip: Callable[[str], bool] = lambda _: False) -> SearchResult:
+    """Find the last messages that each host received, without those that have a line for which `skip` is true.
+
+    The line that names a message follows its receipt, so a message counts once it has a Message-ID, or is the newest.
+    """
+    named: dict[str, deque[str]] = {}
+    unnamed: dict[str, deque[str]] = {}
     refusals: deque[Raw] = deque(maxlen=limit)
     for position, (source, text) in enumerate(read()):
         if found := received_id(text):
-            host = _process(source, text).rpartition(" ")[0]
-            per_host.setdefault(host, deque(maxlen=limit)).append(found)
+            unnamed.setdefault(_host(source, text), deque(maxlen=limit)).append(found)
         elif is_refusal(text):
-            refusals.append(Raw(source, position, text))
-    return SearchResult(tuple(name for each in per_host.values() for name in each), tuple(refusals))
+            if not skip(text):
+                refusals.append(Raw(source, position, text))
+        elif ": message-id=" in text and (leading := names(text)):
+            host = _host(source, text)
+            if leading[0] in unnamed.get(host, ()):
+                unnamed[host].remove(leading[0])
+                if not skip(text):
+                    named.setdefault(host, deque(maxlen=limit)).append(leading[0])
+    hosts = dict.fromkeys((*named, *unnamed))
+    last = [[*named.get(host, ()), *unnamed.get(host, ())][-limit:] for host in hosts]
+    return SearchResult(tuple(name for each in last for name in each), tuple(refusals))
+
+
+def _host(source: str, text: str) -> str:
+    return _process(source, text).rpartition(" ")[0]
 
 
 def _last_matches(read: Callable[[], Lines], matches: Callable[[str], bool], limit: int) -> SearchResult:

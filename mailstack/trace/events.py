@@ -45,6 +45,14 @@ _REFUSED = re.compile(
     r"(?: sasl_method=\S+)?(?: sasl_username=(?P<user>\S+))?$",
     re.DOTALL,
 )
+# Refusals by the rules of cleanup(8), which have the reply at the end (header_checks(5)).
+_RULE = re.compile(
+    r"reject: (?P<part>header|body|mime-header|nested-header) (?P<text>.*) from (?P<peer>[^\s;]+);"
+    r" from=<(?P<sender>[^<>]*)>(?: to=<(?P<to>[^<>]*)>)?(?: proto=\S+)?(?: helo=<(?P<helo>[^<>]*)>)?: (?P<reply>.*)$",
+    re.DOTALL,
+)
+_ABORTED = re.compile(r"(?P<what>lost connection|timeout) after (?P<command>[^\n]*) from \S+$")
+_WARNING = "warning: "  # before the queue id, where Postfix warns about a message
 _ACTION = re.compile(r"(?P<what>hold|discard|filter|redirect|milter-hold|milter-discard): (?P<rest>.*)", re.DOTALL)
 _TO = re.compile(r" to=<([^<>]*)>")
 _ACTIONS = {"hold": "held", "milter-hold": "held", "discard": "discarded", "milter-discard": "discarded"}
@@ -69,7 +77,7 @@ class Event:
     """An event of a message at one hop."""
 
     kind: (
-        str  # accepted, handed-in, named, queued, attempt, saved, refused, notice, held, released, requeued, removed, …
+        str  # accepted, handed-in, named, queued, attempt, saved, refused, aborted, cancelled, notice, held, removed, …
     )
     at: float | None  # seconds of the epoch
     service: str  # the host or service that logged it
@@ -94,6 +102,7 @@ class Event:
     size: int = 0  # bytes
     next_id: str = ""  # the queue id at the next hop, or of a notice
     session: str = ""  # session id of Dovecot
+    helo: str = ""  # the name that a refused client gave in EHLO
 
 
 Make = Callable[..., Event]
@@ -127,7 +136,7 @@ def parse_event(line: Line, queue_id: str = "") -> Event | None:
     """
     if line.program == "dovecot" or "/" not in line.program:
         return _dovecot_event(line)
-    if not (found := _WITH_QUEUE_ID.match(line.text)):
+    if not (found := _WITH_QUEUE_ID.match(line.text.removeprefix(_WARNING))):
         if not queue_id:
             return None
         program = line.program.rpartition("/")[2]
@@ -143,20 +152,11 @@ def _postfix_event(line: Line, queue_id: str, rest: str, program: str) -> Event 
     if found := _DELIVERY.match(rest):
         return _attempt_event(event, found)
     if found := _REFUSED.match(rest):
-        if found["what"] == "reject_warning":
-            return None
-        code, enhanced = reply_of(found["reply"])
-        return event(
-            "refused",
-            f"refused at {found['stage'].upper() if found['stage'].islower() else found['stage']}",
-            peer=found["peer"],
-            reply=found["reply"],
-            code=code,
-            enhanced=enhanced,
-            sender=found["sender"],
-            recipient=found["to"] or "",
-            sasl_user=found["user"] or "",
-        )
+        stage = found["stage"].upper() if found["stage"].islower() else found["stage"]
+        warned = found["what"] == "reject_warning"
+        return None if warned else _refusal_event(event, found, f"refused at {stage}", found["user"] or "")
+    if found := _RULE.match(rest):
+        return _refusal_event(event, found, f"refused by a rule for its {found['part']}: {found['text']}", "")
     if not queue_id:
         return None
     return _receipt_event(event, rest, program) or _queue_event(event, rest, program)
@@ -187,6 +187,13 @@ def _receipt_event(make: Make, rest: str, program: str) -> Event | None:
 
 def _queue_event(make: Make, rest: str, program: str) -> Event | None:
     """Return the event of a line about a message in the queue: by the queue manager, by rules, by postsuper(1)."""
+    if rest == "removed (canceled)":
+        return make("cancelled", "given up before it was in the queue")
+    if found := _ABORTED.match(rest):
+        ended = "the client hung up" if found["what"] == "lost connection" else "the client fell silent"
+        return make("aborted", f"{ended} after {found['command']}")
+    if rest == "queue file size limit exceeded":
+        return make("oversized", "larger than message_size_limit allows")
     if rest == "removed":
         by_hand = program == "postsuper"
         return make("deleted", "deleted by hand") if by_hand else make("removed", "removed from the queue")
@@ -210,6 +217,22 @@ def _queue_event(make: Make, rest: str, program: str) -> Event | None:
         code, enhanced = reply_of(rest)
         return make("note", rest, code=code, enhanced=enhanced)
     return None
+
+
+def _refusal_event(event: Make, found: re.Match[str], what: str, user: str) -> Event:
+    code, enhanced = reply_of(found["reply"])
+    return event(
+        "refused",
+        what,
+        peer=found["peer"],
+        reply=found["reply"],
+        code=code,
+        enhanced=enhanced or reply_of(f"550 {found['reply']}")[1],  # a rule's reply has no reply code
+        sender=found["sender"],
+        recipient=found["to"] or "",
+        sasl_user=user,
+        helo=found["helo"] or "",
+    )
 
 
 def _attempt_event(event: Make, found: re.Match[str]) -> Event:

@@ -20,7 +20,9 @@ MAX_REPLY_DELAY = 5.0
 # The largest delay, in seconds, of a process that logs by a longer path (stack/sender/recorder).
 MAX_LOG_DELAY = 1.0
 
-END_KINDS = frozenset({"removed", "deleted", "requeued"})
+END_KINDS = frozenset({"removed", "deleted", "requeued", "cancelled"})
+# After these, the queue id may be that of another message.
+_GONE = ("removed", "deleted", "cancelled")
 START_KINDS = frozenset({"accepted", "handed-in"})
 
 
@@ -54,7 +56,7 @@ class HopLog:
     @property
     def ended(self) -> float | None:
         """When it last left the queue."""
-        return next((event.at for event in reversed(self.events) if event.kind in ("removed", "deleted")), None)
+        return next((event.at for event in reversed(self.events) if event.kind in _GONE), None)
 
     @property
     def position(self) -> int:
@@ -70,6 +72,11 @@ class HopLog:
     @property
     def depth(self) -> int:
         return sum(1 for _ in self.ancestors())
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the message never got into the queue: it was refused, or its client gave up."""
+        return self.has("cancelled")
 
     def has(self, *kinds: str) -> bool:
         return any(event.kind in kinds for event in self.events)
@@ -122,7 +129,7 @@ def _starts_new_hop(hop: HopLog, event: Event) -> bool:
         return True
     if event.kind == "named" and hop.message_id not in ("", event.message_id):
         return True
-    if event.kind == "notice" or not hop.has("removed", "deleted"):
+    if event.kind == "notice" or not hop.has(*_GONE):
         return False
     # Lines of two processes may be out of order by a moment: a delivery attempt is never the first event of a message.
     late = event.at is not None and hop.ended is not None and 0 <= event.at - hop.ended <= MAX_LOG_DELAY
@@ -144,7 +151,44 @@ def link_hops(hops: Sequence[HopLog]) -> None:
                 before = _nearest(hop, event, by_id.get(event.original, ()), same_host=True)
                 if before:
                     _link(before, hop)
+    _link_cancelled(hops)
     _link_by_message_id(hops)
+
+
+def _link_cancelled(hops: Sequence[HopLog]) -> None:
+    """Link a hop that never got the message into its queue to the delivery attempt that it ended.
+
+    A rule for a header field may refuse the message before its Message-ID is logged.
+    """
+    for child in hops:
+        if not child.cancelled or child.parent:
+            continue
+        refusal = child.first("refused")
+        fitting = [
+            hop
+            for hop in hops
+            if hop is not child and not _is_within(hop, child)
+            for event in hop.events
+            if event.kind == "attempt"
+            and event.status in ("deferred", "bounced")
+            and _host_of(event.peer) == child.service.partition(".")[0]
+            and _during(event, child)
+            and (refusal is None or quoted(event.reply).endswith(refusal.reply))
+            and (refusal is None or refusal.sender in (None, hop.sender))
+        ]
+        if len(fitting) == 1:
+            _link(fitting[0], child)
+
+
+def _during(attempt: Event, hop: HopLog) -> bool:
+    """Whether a hop began during a failed delivery attempt."""
+    if attempt.at is None or hop.started is None or not attempt.delays:
+        return False
+    return -1 < attempt.at - hop.started < attempt.delays[2] + attempt.delays[3] + 1
+
+
+def _host_of(peer: str) -> str:
+    return peer.partition("[")[0].partition(".")[0]
 
 
 def _link_by_message_id(hops: Sequence[HopLog]) -> None:
@@ -229,7 +273,7 @@ def assign_refusals(hops: Sequence[HopLog], refusals: Sequence[Event]) -> list[E
             for hop, event in attempts
             if quoted(event.reply) == refusal.reply
             and event.recipient == (refusal.recipient or event.recipient)
-            and event.peer.partition("[")[0].partition(".")[0] == refusal.service.partition(".")[0]
+            and _host_of(event.peer) == refusal.service.partition(".")[0]
             and refusal.sender in (None, hop.sender)
             and _matches_in_time(event, refusal)
         ]

@@ -14,10 +14,13 @@ from mailstack.text.durations import spoken
 from mailstack.trace.events import Event, quoted
 
 # The possible results for one recipient; the worst first, so that the sentence begins with it.
-STATUSES = ("rejected", "bounced", "waiting", "held", "deleted", "discarded", "in-progress", "handed-over", "delivered")
+STATUSES = (
+    *("rejected", "bounced", "aborted", "waiting", "held", "deleted", "discarded"),
+    *("in-progress", "handed-over", "delivered"),
+)
 
 # Nothing more happens in these states without intervention.
-FINAL = frozenset({"rejected", "bounced", "deleted", "discarded", "handed-over", "delivered"})
+FINAL = frozenset({"rejected", "bounced", "aborted", "deleted", "discarded", "handed-over", "delivered"})
 ARRIVED = frozenset({"handed-over", "delivered"})
 
 
@@ -98,9 +101,20 @@ class Journey:
         found = []
         for outcome in self.outcomes:
             if outcome.status not in ARRIVED:
-                notes = [e.what for e in self.events if e.kind == "note" and e.queue_id == outcome.queue_id]
-                found += [failure for text in (*notes, outcome.reply) if (failure := recognise(text))]
+                found += [failure for text in self._reasons(outcome) if (failure := recognise(text))]
         return min(found, key=failures.ALL.index, default=None)
+
+    def _reasons(self, outcome: Outcome) -> list[str]:
+        """Return what the logs say about the last delivery attempt for a recipient, and no earlier one."""
+        texts: list[str] = []
+        for event in self.events:
+            if event.kind == "refused" and not event.what.startswith("refused at "):
+                texts.append(event.line.text)
+            elif outcome.queue_id == {"note": event.queue_id, "crashed": event.next_id}.get(event.kind):
+                texts.append(event.what)
+            elif event.kind == "attempt" and event.recipient == outcome.recipient and event.at != outcome.at:
+                texts.clear()
+        return [*texts, outcome.reply]
 
     def is_named(self, name: str) -> bool:
         """Whether `name` is its Message-ID or one of its queue ids."""
@@ -146,6 +160,7 @@ class Journey:
         words = {
             "rejected": f"refused by {service}",
             "bounced": f"bounced in {service}",
+            "aborted": f"aborted in {service}",
             "held": f"on hold in {service}",
             "deleted": f"deleted from the queue of {service}",
             "discarded": f"discarded by {service}",
@@ -229,8 +244,18 @@ def _event_json(journey: Journey, event: Event) -> Json:
     }
 
 
+# Where Postfix's own enhanced status code means less than its reason: 4.4.1 is “no answer”, also for a refusal.
+_PLAIN = (
+    ("Connection refused", "transient failure: the host refused the connection"),
+    ("unable to look up host", "transient failure: the name of the next hop was not found"),
+    ("Host or domain name not found", "the name of the next hop was not found"),
+)
+
+
 def meaning(event: Event) -> str:
     """Return the meaning of the event's enhanced status code (RFC 3463) or its reply code (RFC 5321)."""
+    if event.kind == "attempt" and (told := next((words for part, words in _PLAIN if part in event.reply), "")):
+        return told
     found = status_codes.enhanced(event.enhanced) if event.enhanced else None
     if found is None and event.code is not None:
         found = status_codes.reply(event.code)

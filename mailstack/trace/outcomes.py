@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ class QueuedMail:
 
 def outcomes(hop: HopLog, queued: Mapping[tuple[str, str], QueuedMail]) -> list[Outcome]:
     """Return the message's result at this hop for each recipient, except for those whose next hop has it."""
+    if hop.cancelled:
+        return _of_cancelled(hop)
     found = []
     attempts = hop.attempts()
     entry = queued.get((hop.service, hop.queue_id))
@@ -62,6 +65,17 @@ def outcomes(hop: HopLog, queued: Mapping[tuple[str, str], QueuedMail]) -> list[
         named = [event.recipient for event in hop.events if event.kind in ("held", "discarded") and event.recipient]
         found += [_unfinished(hop, address, "", None) for address in dict.fromkeys(named or [""])]
     return found
+
+
+def _of_cancelled(hop: HopLog) -> list[Outcome]:
+    """Return the results at a hop whose queue never had the message; its client's log has them, if it is here."""
+    if hop.parent is not None:
+        return []
+    if refused := [event for event in hop.events if event.kind == "refused"]:
+        return [_outcome_of_line(hop, event, "rejected") for event in refused]
+    end = hop.first("oversized") or hop.first("aborted") or hop.events[-1]
+    status = "rejected" if end.kind == "oversized" else "aborted"
+    return [dataclasses.replace(_outcome_of_line(hop, end, status), reply=end.what)]
 
 
 def _outcome_of_line(hop: HopLog, event: Event, status: str) -> Outcome:
@@ -167,7 +181,7 @@ def missing(hop: HopLog, collected: Collected) -> list[str]:
     """Return descriptions of the lines that are lost, according to the hop's own lines and the coverage of the logs."""
     name = f"{hop.service} {hop.queue_id}"
     found = [f"{name}: {what}" for what in (*_missing_arrival(hop), *_missing_departure(hop, collected.mailboxes))]
-    if hop.inferred and hop.parent:
+    if hop.inferred and hop.parent and not hop.cancelled:
         found.append(f"{hop.parent.service} {hop.parent.queue_id}: its delivery to the next hop, {hop.queue_id}")
     return [*found, *(f"everything about {name}, the next hop" for name in unseen(hop, collected))]
 
@@ -190,7 +204,7 @@ def _missing_arrival(hop: HopLog) -> list[str]:
     own = hop.notice or (hop.parent is None and queued is not None and queued.sender == "")
     if not hop.has(*START_KINDS) and not own:
         found.append("its arrival")
-    if not hop.message_id:
+    if not hop.message_id and not hop.cancelled:
         found.append("its Message-ID")
     # A message that cleanup(8) bounces at once, for too many hops for example, never gets into the queue.
     tried = [event for event in hop.attempts() if event.program != "cleanup"]

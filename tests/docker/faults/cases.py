@@ -41,6 +41,28 @@ def _map_back(stage: Stage) -> None:
     stage.reload("sender")
 
 
+def _no_map(stage: Stage) -> Sequence[Mail]:
+    stage.run("sender", "postconf", "smtp_sasl_password_maps=")
+    stage.reload("sender")
+    return stage.send({"bob@example.com": "in-progress"})
+
+
+def _map_again(stage: Stage) -> None:
+    stage.run("sender", "postconf", "smtp_sasl_password_maps=lmdb:/run/relay/sasl_passwd")
+    stage.reload("sender")
+
+
+def _no_ca(stage: Stage) -> Sequence[Mail]:
+    stage.run("sender", "postconf", "smtp_tls_CAfile=/dev/null")
+    stage.reload("sender")
+    return stage.send({"bob@example.com": "waiting"})
+
+
+def _ca_back(stage: Stage) -> None:
+    stage.run("sender", "postconf", "smtp_tls_CAfile=/run/relay/ca-certificates.crt")
+    stage.reload("sender")
+
+
 def _map_stale(stage: Stage) -> Sequence[Mail]:
     # Postfix tells of it only if the source is not brand-new either.
     stage.run("sender", "touch", "-d", "2 hours ago", MAP)
@@ -141,7 +163,10 @@ CASES = (
     Case("connection-lost", "world", ("<x@hangs-up.test>", "dsn=4.4.2"), _provider("x@hangs-up.test", "waiting")),
     Case("map-missing", "world", (f"error: open database {MAP}",), _map_missing, _map_back),
     Case("lookup-failed", "world", ("<bob@example.com>", "local data error"), _map_missing, _map_back),
+    Case("ca-file-unusable", "world", ("cannot load Certification",), _no_ca, _ca_back),
+    Case("refused-by-rule", "world", ("reject: header To:",), _to("ruled@example.com", "bounced")),
     Case("map-stale", "world", ("warning: database", MAP, "older"), _map_stale, _map_fresh),
+    Case("no-password-map", "neglected", ("fatal: specify a password table",), _no_map, _map_again),
     Case("mailbox-server-down", "world", ("<bob@example.com>", "dsn=4.4.1"), _no_lmtp, Stage.with_lmtp),
     Case("no-sasl-mechanism", "neglected", ("<bob@example.com>", "dsn=4.7.0"), _to("bob@example.com", "waiting")),
     Case("certificate-expired", "neglected", ("expired.provider", "verification"), _to("x@expired.test", "waiting")),

@@ -103,6 +103,7 @@ def world(directory: Path) -> Path:
             "smtp/inet/smtpd_tls_chain_files": "/run/mailstack/unknown.pem",
             "smtp/inet/smtpd_client_connection_count_limit": str(CONNECTIONS),
             "smtpd_client_event_limit_exceptions": "",
+            "header_checks": "regexp:{ {/^To:.*ruled@/ REJECT no mail to this address} }",
             "smtpd_recipient_restrictions": "check_recipient_access "
             + _inline(
                 {
@@ -119,7 +120,7 @@ def world(directory: Path) -> Path:
             "x-mailstack": {
                 "accounts": {
                     "dora@example.com": {"quota": "4K"},
-                    **{f"{name}@example.com": {} for name in ("busy", "grey", "held")},
+                    **{f"{name}@example.com": {} for name in ("busy", "grey", "held", "ruled")},
                 },
                 "limits": {"message_size": "100K"},
                 "settings": settings,
