@@ -7,7 +7,6 @@ import smtplib
 from mailstack.actions import sending
 from mailstack.checks.judging import Unmet, expect
 from mailstack.config import files, pki
-from mailstack.engine import compose
 from mailstack.engine.engine import Engine
 from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import event
@@ -128,11 +127,14 @@ def _customer(scene: Scene, user: str) -> RunningLab:
     first = scene.lab
     place = first.directory.path  # private, on tmpfs, and removed with the lab
     write_private(place / "credentials", f"{user}:{first.password(user).reveal()}\n")
-    network = f"{compose.project_name(first.name)}_world"
+    network = scene.second.network
     write_private(place / "world.yaml", f"networks: {{outside: !override {{external: true, name: {network}}}}}\n")
-    labels = {LABEL_LAB: first.name, LABEL_OWNER: first.state.owner, LABEL_EXPIRES: first.state.expires}
-    claims.make_network(scene.engine, network, labels)
-    scene.engine.join(network, scene.container("postfix"), HOST)
-    relay = Relay(HOST)
+
+    def connect() -> None:
+        labels = {LABEL_LAB: first.name, LABEL_OWNER: first.state.owner, LABEL_EXPIRES: first.state.expires}
+        claims.make_network(scene.engine, network, labels)
+        scene.engine.join(network, scene.container("postfix"), HOST)
+
     overlays, own = (place / "world.yaml",), place / "credentials"
-    return scene.second.bring_up(Request(scene.second.name, overlays, relay, own, first.ca_file, ttl=TTL_SECONDS))
+    request = Request(scene.second.name, overlays, Relay(HOST), own, first.ca_file, ttl=TTL_SECONDS)
+    return scene.second.bring_up(request, connect)
