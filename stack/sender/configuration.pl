@@ -79,6 +79,19 @@ sub write_file {
     utime $time, $time, $path;
 }
 
+# The password of the student's mailbox, in a file of the student, where mail(1) and mutt(1) find it. Returns the address
+# of the mailbox; nothing when the lab has no such account.
+sub write_ticket {
+    my ($account, $password) = (slurp('/run/secrets/student') // '') =~ /^([^:]+):(.*)/ or return;
+    my ($uid, $gid, $home) = (getpwnam 'student')[2, 3, 7];
+    s/([^\w.-])/sprintf '%%%02X', ord $1/ge for $account, $password;
+    # There is no CAP_CHOWN: a new file belongs to who makes it.
+    local $) = "$gid $gid";
+    local $> = $uid;
+    spit("$home/.mu-tickets", "imaps://$account:$password\@dovecot\n", 0600);
+    return "imaps://$account\@dovecot";
+}
+
 # Returns the names of the files that were edited by hand. Without any, a mistake is the definition's: it dies.
 sub configure {
     my $settings = slurp('/run/mailstack/sender.cf') // die "/run/mailstack/sender.cf: $!\n";
@@ -89,8 +102,11 @@ sub configure {
     # Debian's authorities, the lab's own, and that of a relay outside, if it has one.
     my @authorities = ('/etc/ssl/certs/ca-certificates.crt', glob '/run/mailstack/*.pem');
     spit('/run/relay/ca-certificates.crt', join('', map { slurp($_) // '' } @authorities));
-    # For mailutils: what comes after the @ of a user of this machine.
-    spit('/run/mailutils.conf', $settings =~ /^myorigin *= *(.*)/m ? "address { email-domain \"$1\"; };\n" : '');
+    # For mailutils: what comes after the @ of a user of this machine, and the mailbox of the student.
+    my $mailutils = $settings =~ /^myorigin *= *(.*)/m ? "address { email-domain \"$1\"; };\n" : '';
+    my $mailbox = write_ticket();
+    $mailutils .= "mailbox { mailbox-pattern \"$mailbox\"; };\n" if $mailbox;
+    spit('/run/mailutils.conf', $mailutils);
     # postmap(1) reads main.cf, and the edited one may have a mistake in it.
     local $ENV{MAIL_CONFIG} = $generated;
     my ($relay) = reverse((slurp("$config/main.cf") // '') =~ /^relayhost[ \t]*=[ \t]*(.*)/mg);
