@@ -102,6 +102,8 @@ sub configure {
     # Debian's authorities, the lab's own, and that of a relay outside, if it has one.
     my @authorities = ('/etc/ssl/certs/ca-certificates.crt', glob '/run/mailstack/*.pem');
     spit('/run/relay/ca-certificates.crt', join('', map { slurp($_) // '' } @authorities));
+    # The lab's own authority, for who is not root: the files that are handed in are root's alone.
+    spit('/run/ca.pem', slurp('/run/mailstack/ca.pem') // '', 0644);
     # For mailutils: what comes after the @ of a user of this machine, and the mailbox of the student.
     my $mailutils = $settings =~ /^myorigin *= *(.*)/m ? "address { email-domain \"$1\"; };\n" : '';
     my $mailbox = write_ticket();

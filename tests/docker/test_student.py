@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
+import struct
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +42,7 @@ class Terminal:
         if not self.process:
             os.environ["TERM"] = "dumb"
             os.execv(MAILSTACK, ["mailstack", "shell", "-n", lab.name, "sender"])
+        fcntl.ioctl(self.handle, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.shown = self.until(r"\$ $")
 
     def until(self, pattern: str) -> str:
@@ -116,6 +120,33 @@ def test_nc_by_hand_says_at_once_that_bare_newlines_end_no_message(
 
 def test_nc_in_a_script_says_nothing(lab: RunningLab) -> None:
     assert as_student(lab, "echo QUIT | nc -N postfix 25").stderr == ""
+
+
+# ── tools ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["nano", "vi", "less", "man", "telnet", "mutt", "mail", "swaks", "drill", "openssl"])
+def test_the_tools_of_a_lesson_are_there(lab: RunningLab, name: str) -> None:
+    assert as_student(lab, f"command -v {name}").code == 0
+
+
+@pytest.mark.parametrize("page", ["5 postconf", "8 smtp", "1 mailq", "mail", "mutt", "nano", "nc", "telnet", "swaks"])
+def test_manual_pages_of_what_is_there_are_shown(lab: RunningLab, page: str) -> None:
+    shown = as_student(lab, f"man -P cat {page}")
+    assert shown.code == 0 and "NAME\n" in shown.stdout, shown
+
+
+def test_mutt_reads_the_students_mailbox_with_nothing_to_set_up(terminal: Terminal, lab: RunningLab) -> None:
+    sent = run(["send", "-n", lab.name, "--to", "student@example.com", "--subject", "For mutt", "--body", "Read me."])
+    assert sent.code == 0
+    terminal.type("mutt\n", "For mutt")
+    terminal.type("*\n", "Read me")
+    terminal.type("x", "For mutt")
+    terminal.type("x")
+
+
+def test_a_look_up_of_a_name_of_the_lab_is_answered(lab: RunningLab) -> None:
+    assert re.search(r"^postfix\.\s.*\sA\s10\.", as_student(lab, "drill postfix").stdout, re.M)
 
 
 # ── sudo ───────────────────────────────────────────────────────────────────────────────────────────────────────────
