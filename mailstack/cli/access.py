@@ -104,17 +104,24 @@ def _show(lab: RunningLab, names: Iterable[str], lines: Iterable[tuple[str, str]
 # Everything after SERVICE belongs to the command to run, including options.
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @name_option
+@click.option("--root", is_flag=True, help="Be root in the sender, too.")
 @click.argument("service")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND…]")
-def shell(engine: Engine, name: str, service: str, words: tuple[str, ...]) -> None:
-    """Open a shell in SERVICE, or run COMMAND there and return its exit code."""
+def shell(engine: Engine, name: str, root: bool, service: str, words: tuple[str, ...]) -> None:
+    """Open a shell in SERVICE, or run COMMAND there and return its exit code.
+
+    In the sender you are its user `student`, who may use `sudo`; in every other
+    service you are root.
+    """
+    from mailstack.model import STUDENT
+    from mailstack.roles import Role
     from mailstack.runner.local import Local
 
     lab = running_lab(name, engine)
     lab.check_names([service])
-    lab.service(service)
+    user = STUDENT if lab.service(service).role is Role.SENDER and not root else ""
     runner = Local()
-    _attached(engine.target, runner, lab.compose(runner).shell(service, words or _SHELL))
+    _attached(engine.target, runner, lab.compose(runner).shell(service, words or _SHELL, user))
 
 
 def _attached(target: Target, runner: Runner, command: Command) -> NoReturn:

@@ -72,7 +72,7 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
     metavar="FILE",
     help="CA to trust for the relay host, in addition to Debian's.",
 )
-@click.option("--reset", is_flag=True, help="Create all containers anew: undo what was changed in them by hand.")
+@click.option("--reset", is_flag=True, help="Create all containers anew: undo what was changed by hand.")
 @click.option("--keep", is_flag=True, help="If `up` fails, keep what it made, for inspection.")
 @click.option("--ttl", type=duration, metavar="DURATION", help="Remove the lab after this time, such as 30m or 2h.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and their causes; change nothing.")

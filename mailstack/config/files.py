@@ -2,6 +2,7 @@
 
 accounts                        Dovecot's passwd-file: every account's password
 relay                           the relay's user and password, one line
+student                         the account of the sender's user and its password, one line; may be empty
 relay_outside                   the user's credentials for an outside relay
 postfix.pem dovecot.pem sender.pem   key, certificate and chain of each server
 ca.pem                          the lab's CA
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from mailstack.config import pki, render
 from mailstack.errors import InputError
-from mailstack.model import Account, Lab
+from mailstack.model import STUDENT, Account, Lab
 from mailstack.roles import STANDARD, Role, Service
 from mailstack.secret import Blotter, Secret, new_password, write_private
 from mailstack.storage.directories import make_subdirectory
@@ -65,9 +66,11 @@ def desired(
     relay_user, relay_password = read_relay(directory) or (f"relay-{_random.token_hex(4)}", new_password())
     present = passwords(directory)
     accounts = {address: present.get(address) or new_password() for address in lab.addresses()}
+    student = f"{STUDENT}@{lab.mailname}"
     contents = {
         "relay": render.credentials_file(relay_user, relay_password),
         "accounts": render.accounts_file(lab, accounts),
+        "student": render.credentials_file(student, accounts[student]) if student in accounts else Secret(""),
     }
     if not (directory / "addresses").exists():
         contents["addresses"] = Secret("")

@@ -12,7 +12,7 @@ POSTFIX_HOST = STANDARD[Role.SUBMISSION]  # its name on the network `mail`
 
 
 def credentials_file(user: str, password: Secret) -> Secret:
-    """Return `user:password` in one line, which the sender and Dovecot's passwd-file both read."""
+    """Return `user:password` in one line, as the sender and Dovecot's passwd-file read them."""
     return Secret(f"{user}:{password.reveal()}\n")
 
 

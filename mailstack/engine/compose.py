@@ -176,6 +176,7 @@ class Compose:
         """
         return self.command("--progress", "quiet", "down", "--volumes", "--remove-orphans", "--timeout", "0")
 
-    def shell(self, service: str, words: Sequence[str]) -> Command:
-        """Return the command that runs a program in a service on this terminal."""
-        return self.command("exec", *([] if sys.stdin.isatty() else ["-T"]), service, *words)
+    def shell(self, service: str, words: Sequence[str], user: str = "") -> Command:
+        """Return the command that runs a program in a service on this terminal, as a user in their home, or as root."""
+        as_user = ["--user", user, "--workdir", f"/home/{user}"] if user else []
+        return self.command("exec", *as_user, *([] if sys.stdin.isatty() else ["-T"]), service, *words)

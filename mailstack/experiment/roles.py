@@ -40,7 +40,7 @@ def machines_play_their_roles(scene: Scene, show: Evidence) -> None:
     relayhost = scene.settings("sender")["relayhost"]
     user, password = scene.relay
     show.table("the first processes", ("machine", "process"), first.items())
-    expect(first == {"sender": "master", "postfix": "master", "dovecot": "dovecot"}, f"the first processes are {first}")
+    expect(first == {"sender": "init", "postfix": "master", "dovecot": "dovecot"}, f"the first processes are {first}")
     try:
         clear, under_tls, code, text = _submission(scene, user, password)
     except smtplib.SMTPException as error:

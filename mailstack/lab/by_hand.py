@@ -1,6 +1,7 @@
-"""Find what was changed by hand in a lab: Postfix's files newer than the start of their container, and networks.
+"""Find what was changed by hand in a lab: Postfix's configuration, and the networks of a container.
 
-Such changes are deliberate. They last until the container is restarted or created anew; `up --reset` undoes them.
+Such changes are deliberate, and `up --reset` undoes them. The sender's configuration is in a volume: changes last until
+then. Those in other MTAs last until their container is restarted or created anew.
 """
 
 from __future__ import annotations
@@ -11,15 +12,28 @@ from concurrent.futures import ThreadPoolExecutor
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError
 from mailstack.lab.running import RunningLab
-from mailstack.model import ServiceState
+from mailstack.model import Json, ServiceState
 from mailstack.roles import Role
 
-# The entrypoints of Postfix's containers create /run/started when the configuration is complete. `mailstack account`
-# changes the table of added accounts.
-_FIND = (
-    "[ ! -e /run/started ] || "
-    "find /etc/postfix /run/relay -type f -newer /run/started ! -name 'added.lmdb' 2>/dev/null | sort"
-)
+CONFIGURATION = "/etc/postfix"
+
+# The entrypoints of Postfix create /run/started when the configuration is complete. The sender keeps a copy
+# of what it generated, and a file that differs from it was changed by hand (stack/sender/configuration.pl); it may have
+# been started just now. Elsewhere, newer files were changed. `mailstack account` changes the table of added accounts.
+_FIND = r"""
+if [ -d /etc/postfix/.generated ]; then
+    waited=0
+    while [ ! -e /run/started ] && [ "$waited" -lt 100 ]; do sleep 0.02; waited=$((waited + 1)); done
+    cd /etc/postfix
+    LC_ALL=C diff -rq -x .generated . .generated | sed -nE \
+        -e 's|^Files \./(.*) and .* differ$|/etc/postfix/\1|p' \
+        -e 's|^Only in \.generated(.*): (.*)|/etc/postfix\1/\2|p' \
+        -e 's|^Only in \.(.*): (.*)|/etc/postfix\1/\2|p'
+    find /run/relay -type f -newer /run/started
+elif [ -e /run/started ]; then
+    find /etc/postfix /run/relay -type f -newer /run/started ! -name 'added.lmdb' 2>/dev/null
+fi | sort
+"""
 
 
 def edited(lab: RunningLab, services: list[ServiceState]) -> dict[str, list[str]]:
@@ -45,6 +59,19 @@ def _files(engine: Engine, services: list[ServiceState]) -> dict[str, list[str]]
     with ThreadPoolExecutor() as pool:
         found = dict(zip((service.name for service in mtas), pool.map(files, mtas), strict=True))
     return {name: paths for name, paths in found.items() if paths}
+
+
+def volumes(document: Json) -> dict[str, str]:
+    """Return service → volume for those that have their configuration of Postfix in a volume: it outlives containers.
+
+    `document` are the resolved compose files.
+    """
+    return {
+        name: document["volumes"][mount["source"]]["name"]
+        for name, service in document["services"].items()
+        for mount in service.get("volumes") or ()
+        if mount.get("type") == "volume" and mount["target"] == CONFIGURATION
+    }
 
 
 def described(changed: Mapping[str, list[str]]) -> str:

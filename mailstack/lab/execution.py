@@ -32,6 +32,7 @@ from mailstack.lab.steps import (
     Prove,
     Record,
     RemoveContainers,
+    RemoveVolumes,
     Restart,
     Step,
     UndoChanges,
@@ -125,6 +126,7 @@ class Execution:
             BuildImages: self._startup.build,
             Unpause: self._unpause,
             RemoveContainers: self._remove_containers,
+            RemoveVolumes: self._remove_volumes,
             ComposeUp: self._compose_up,
             Restart: self._restart,
             Prove: self._prove,
@@ -161,6 +163,10 @@ class Execution:
         self.touched = True
         for container in step.names:
             self._tools.engine.remove(f"container {container}")
+
+    def _remove_volumes(self, step: RemoveVolumes) -> None:
+        for volume in step.names:
+            self._tools.engine.remove(f"volume {volume}")
 
     def _compose_up(self, step: ComposeUp) -> None:
         before, self.touched = self.touched, True

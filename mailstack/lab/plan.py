@@ -10,7 +10,7 @@ from mailstack.definition import schema
 from mailstack.engine import compose
 from mailstack.engine.inventory import PAUSED, RUNNING, Container, Inventory
 from mailstack.errors import InputError
-from mailstack.lab import claims
+from mailstack.lab import by_hand, claims
 from mailstack.lab.observation import Failure, Observation
 from mailstack.lab.steps import (
     BuildImages,
@@ -25,6 +25,7 @@ from mailstack.lab.steps import (
     Prove,
     Record,
     RemoveContainers,
+    RemoveVolumes,
     Restart,
     Row,
     Step,
@@ -139,6 +140,8 @@ def _start(desired: Desired, seen: Observation, *, reset: bool) -> Iterator[Step
         yield RemoveContainers("they lack their networks or their names", tuple(each.name for each in cut_off))
         kept = tuple(each for each in inventory.containers if each not in cut_off)
         inventory = replace(inventory, containers=kept)
+    if reset:
+        yield from _remove_edits(desired.document, inventory)
     changes = tuple(compose_changes(desired.document, inventory, seen.hashes, new=seen.is_new))
     if changes or reset or seen.hashes is None:
         services = tuple(desired.document["services"])
@@ -148,6 +151,16 @@ def _start(desired: Desired, seen: Observation, *, reset: bool) -> Iterator[Step
         yield ComposeUp("Compose compares them with their definition", services, changes, anew=anew)
     if seen.state is not None and not reset:
         yield from _restarts(desired, seen, changes)
+
+
+def _remove_edits(document: Json, inventory: Inventory) -> Iterator[Step]:
+    """Yield the steps that remove volumes with edited configuration, and first the containers that have them."""
+    present = {volume.name for volume in inventory.volumes}
+    edited = {name: volume for name, volume in by_hand.volumes(document).items() if volume in present}
+    if edited:
+        containers = tuple(each.name for each in inventory.containers if each.service in edited)
+        yield RemoveContainers("--reset", containers)
+        yield RemoveVolumes("--reset", tuple(edited.values()))
 
 
 def _cut_off(document: Json, inventory: Inventory) -> list[Container]:

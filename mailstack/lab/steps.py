@@ -83,6 +83,12 @@ class RemoveContainers(Step):
     kind = "remove containers"
 
 
+class RemoveVolumes(Step):
+    """Remove volumes with configuration that was changed by hand; `RemoveContainers` comes first."""
+
+    kind = "remove volumes"
+
+
 class CleanUp(Step):
     """Remove what interrupted commands left in the running lab, and their records."""
 

@@ -26,11 +26,6 @@ from tests.docker.conftest import Labs
 pytestmark = pytest.mark.docker
 
 GRACE_SECONDS = 10  # stop_grace_period in compose/lab.yaml
-SERVER = {
-    "postfix": "/usr/lib/postfix/sbin/master -i",
-    "dovecot": "/usr/sbin/dovecot -F",
-    "sender": "/usr/lib/postfix/sbin/master -i",
-}
 
 
 @functools.cache

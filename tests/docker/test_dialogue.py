@@ -209,6 +209,8 @@ def test_credentials_are_in_no_log_and_in_no_file_after_a_recording(lab: Running
         "/run/secrets/relay",
         "/run/relay/sasl_passwd",
         "/run/relay/sasl_passwd.lmdb",
+        "/run/secrets/student",
+        "/home/student/.mu-tickets",
     }
 
 

@@ -31,7 +31,7 @@ GRACE_SECONDS = 10  # stop_grace_period in compose/lab.yaml
 SERVER = {
     "postfix": "/usr/lib/postfix/sbin/master -i",
     "dovecot": "/usr/sbin/dovecot -F",
-    "sender": "/usr/lib/postfix/sbin/master -i",
+    "sender": "init",  # stack/sender/entrypoint; Postfix is its child
 }
 
 

@@ -153,20 +153,23 @@ def test_inside_a_container_secrets_are_in_their_files_alone(canaries: Canaries,
         "sender": {
             *("/run/secrets/sender.pem", "/run/secrets/relay"),
             *("/run/relay/sasl_passwd", "/run/relay/sasl_passwd.lmdb"),
+            # The password of the student's own mailbox, for mail(1) and mutt(1): a file of the student, on tmpfs.
+            *("/run/secrets/student", "/home/student/.mu-tickets"),
         },
     }
     assert found == expected[service]
     kept = sorted(place for place in found if not place.startswith("/run/secrets/"))
     if kept:
-        stated = canaries.lab.engine.execute(container, ["stat", "-c", "%a %U", *kept])
-        assert set(stated.stdout.splitlines()) == {"600 root"}
+        stated = canaries.lab.engine.execute(container, ["stat", "-c", "%a %U %n", *kept])
+        owners = {place: "student" if place.startswith("/home/student/") else "root" for place in kept}
+        assert stated.stdout.splitlines() == [f"600 {owners[place]} {place}" for place in kept]
         assert set(canaries.lab.engine.execute(container, ["stat", "-f", "-c", "%T", *kept]).stdout.split()) == {
             "tmpfs"
         }
 
 
 def test_beside_the_secrets_own_files_the_runtime_directory_has_none(canaries: Canaries) -> None:
-    own = {"accounts", "relay", "postfix.pem", "dovecot.pem", "sender.pem"}
+    own = {"accounts", "relay", "student", "postfix.pem", "dovecot.pem", "sender.pem"}
     places = {
         str(path): path.read_bytes()
         for path in canaries.lab.directory.path.parent.rglob("*")

@@ -145,6 +145,22 @@ def test_reset_creates_all_containers_anew(standing: World) -> None:
     assert "--force-recreate" in standing.runner.lines[-1]
 
 
+def test_reset_removes_the_volume_with_edited_configuration_and_first_its_container(standing: World) -> None:
+    mount = {"type": "volume", "source": "mailboxes", "target": "/etc/postfix"}
+    standing.compose.services["gateway"] = {"image": "gateway", "volumes": [mount]}
+    standing.api.images.add("gateway")
+    standing.up()
+    request = Request(NAME, reset=True)
+    steps = standing.steps(request)
+    assert [each for each in steps if each[0].startswith("remove")] == [
+        ("remove containers", (_container("gateway"),), "--reset"),
+        ("remove volumes", (f"{PROJECT}_mailboxes",), "--reset"),
+    ]
+    assert not [each for each in standing.steps() if each[0].startswith("remove")]
+    standing.up(request)
+    assert f"{PROJECT}_mailboxes" in standing.api.all()
+
+
 def test_an_interrupted_command_on_the_servers_has_them_restarted_and_is_struck_out(standing: World) -> None:
     _interrupt(standing, "secrets rotate")
     steps = [each[:2] for each in standing.steps()]
