@@ -75,6 +75,12 @@ def test_the_service_is_restarted_or_reloaded_and_the_log_says_so(lab: RunningLa
     assert [text for text in said[verb] if text not in added] == []
 
 
+def test_a_sighup_to_the_container_reloads_postfix_as_it_does_in_the_providers(lab: RunningLab) -> None:
+    lab.engine.signal(lab.service("sender").container, "SIGHUP")
+    done(lab, "timeout 5 sh -c 'until tail -n 1 /var/log/mail.log | grep -q \"reload -- version\"; do :; done'")
+    sends(lab)
+
+
 def test_mail_that_is_handed_over_while_postfix_is_stopped_is_sent_when_it_starts(lab: RunningLab) -> None:
     done(lab, "service postfix stop")
     mail = "echo 'It waits.' | mail -s 'Waits' -a 'Message-ID: <waits@example.com>' bob@example.com"
