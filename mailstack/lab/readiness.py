@@ -47,9 +47,15 @@ class _Servers:
     dead: Callable[[], bool]
     started: Callable[[Role], None]
 
+    def await_start(self, role: Role) -> None:
+        """Wait for the start of the services of a role. Raises DeadlinePassed, also if the proof was cancelled."""
+        self.started(role)
+        if self.deadline.passed():
+            raise DeadlinePassed(f"the services were not started within {self.deadline.seconds:g} s")
+
     def store(self) -> None:
         """Wait until Dovecot listens. Raises CheckFailed, DeadlinePassed."""
-        self.started(Role.STORE)
+        self.await_start(Role.STORE)
         self._await_greeting("imap", b"a LOGOUT\r\n")
 
     def provider(self) -> None:
@@ -58,7 +64,7 @@ class _Servers:
         Dovecot comes first: an smtpd(8) without SASL server may exit, and master(8) starts none for a minute.
         """
         self.store()
-        self.started(Role.SUBMISSION)
+        self.await_start(Role.SUBMISSION)
         self._await_greeting("submission", b"QUIT\r\n")
 
     def _await_greeting(self, name: str, farewell: bytes) -> None:
@@ -144,7 +150,7 @@ def relayed(
             yield b"\n" + message.as_bytes()
 
         def submit() -> float:
-            started(Role.SENDER)
+            servers.await_start(Role.SENDER)
             argv = ["sh", "-c", _SENDMAIL, "sendmail", "-i", "-N", "never", "-f", student, "--", recipient]
             result = lab.engine.execute(_sender_container(lab), argv, user=STUDENT, input=content())
             if result.code != 0:

@@ -13,7 +13,8 @@ from mailstack.engine.engine import Engine
 from mailstack.errors import CheckFailed, DeadlinePassed
 from mailstack.lab import readiness
 from mailstack.lab.running import RunningLab
-from mailstack.model import Deadline
+from mailstack.lab.tools import Transaction
+from mailstack.model import Countdown, Deadline
 from mailstack.roles import Role
 from tests.unit.mail_server import MailServer, serving
 from tests.unit.world import NAME, PROJECT, World
@@ -67,6 +68,16 @@ def test_a_service_that_has_ended_ends_the_wait(lab: RunningLab, server: MailSer
     server.silent = 1000
     with pytest.raises(CheckFailed, match="did not come up"):
         readiness.transaction(lab, Deadline.after(10), lambda: server.silent < 999)
+
+
+@pytest.mark.parametrize("path", [readiness.transaction, readiness.relayed])
+def test_a_proof_that_was_cancelled_before_the_services_were_started_sends_nothing(
+    path: Transaction, lab: RunningLab, server: MailServer
+) -> None:
+    countdown = Countdown(10)
+    with pytest.raises(DeadlinePassed):
+        path(lab, countdown, lambda: False, lambda role: countdown.cancel())
+    assert (server.mails, server.heard) == ([], [])
 
 
 def test_a_server_that_never_answers_is_named_with_its_port(lab: RunningLab) -> None:
