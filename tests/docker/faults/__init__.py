@@ -16,7 +16,8 @@ from mailstack.model import Deadline
 from mailstack.protocol import smtp, trust
 
 ALICE = "alice@example.com"
-HEARD_SECONDS = 15.0  # a line that was not logged by then will not be
+# A line that was not logged by then will not be. Under load, Postfix has taken more than fifteen.
+HEARD_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
