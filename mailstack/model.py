@@ -130,6 +130,7 @@ class Lab:
     relay: Relay | None = None  # None: the provider in the lab
     settings: Settings = Settings()
     services: tuple[Service, ...] = ()  # see `roles.in_order`
+    blank: bool = False  # the sender is as Debian's package leaves it, without a relay host
 
     def names(self, role: Role) -> list[str]:
         """Return the names of the services with a role, in order."""

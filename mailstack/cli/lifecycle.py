@@ -59,6 +59,11 @@ def _relay(context: click.Context, parameter: click.Parameter, value: str | None
 @click.command()
 @name_option
 @overlay_option
+@click.option(
+    "--blank/--no-blank",
+    default=None,
+    help="Leave the sender as Debian installs it, to configure by hand. By default, a lab stays as it was.",
+)
 @click.option("--relay", callback=_relay, metavar="HOST:PORT", help="Relay host outside the lab.")
 @click.option(
     "--relay-credentials",
@@ -82,6 +87,7 @@ def up(
     engine: Engine,
     name: str,
     overlays: tuple[Path, ...],
+    blank: bool | None,
     relay: Relay | None,
     relay_credentials: Path | None,
     relay_ca: Path | None,
@@ -105,7 +111,7 @@ def up(
         raise InputError(
             f"the relay {relay.host}:{relay.port} needs credentials", remedy="add --relay-credentials FILE"
         )
-    request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl, reset=reset)
+    request = lab.Request(name, overlays, relay, relay_credentials, relay_ca, keep, ttl, reset=reset, blank=blank)
     if dry_run:
         from mailstack.cli.plans import print_plans
 

@@ -97,7 +97,12 @@ def _postfix(lab: Lab, relay_user: str) -> str:
 
 
 def _sender(lab: Lab) -> str:
-    """Return the settings of the sender, the student's machine (postconf(5)): its mail name and its relay host."""
+    """Return the settings of the sender, the student's machine (postconf(5)): its mail name and its relay host.
+
+    A blank one has Debian's template instead (stack/sender/configuration.pl), and only the settings of an overlay.
+    """
+    if lab.blank:
+        return f"template: debian\nmailname: {lab.mailname}\n" + _settings({}, lab.settings.sender)
     own = {
         "myhostname": f"{STANDARD[Role.SENDER]}.{lab.mailname}",
         "myorigin": lab.mailname,

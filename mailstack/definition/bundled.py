@@ -13,7 +13,7 @@ def _root() -> Path:
 
 
 def compose_file(name: str) -> Path:
-    """Return the path of a bundled compose file: `lab.yaml` or `relay.yaml`."""
+    """Return the path of a bundled compose file: `lab.yaml`, `relay.yaml` or `blank.yaml`."""
     return _root() / "compose" / name
 
 

@@ -38,9 +38,8 @@ def parse(document: Json) -> Lab:
     root: Keys = (BLOCK,)
     if BLOCK not in document:
         raise InvalidDefinition((), f"has no `{BLOCK}` block")
-    block = _mapping(
-        document[BLOCK], root, ("mailname", "domains", "accounts", "aliases", "limits", "relay", "settings")
-    )
+    known_keys = ("mailname", "domains", "accounts", "aliases", "limits", "relay", "blank", "settings")
+    block = _mapping(document[BLOCK], root, known_keys)
 
     domains = _domains(block.get("domains"), (*root, "domains"))
     names = {domain.name for domain in domains}
@@ -66,6 +65,7 @@ def parse(document: Json) -> Lab:
         relay=_relay(block.get("relay"), (*root, "relay")),
         settings=_settings(block.get("settings"), (*root, "settings")),
         services=services(document),
+        blank=_yes_or_no(block.get("blank"), (*root, "blank")),
     )
 
 
@@ -224,6 +224,12 @@ def _mapping(value: Any, keys: Keys, known: Sequence[str] | None = None) -> dict
         if known is not None and key not in known:
             raise InvalidDefinition((*keys, key), f"is not allowed here; allowed are {', '.join(known)}")
     return value
+
+
+def _yes_or_no(value: Any, keys: Keys) -> bool:
+    if not isinstance(value, bool | None):
+        raise InvalidDefinition(keys, f"should be true or false, not {_shown(value)}")
+    return bool(value)
 
 
 def _scalar(value: Any, keys: Keys) -> str:

@@ -20,7 +20,10 @@ PROBE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The mail by submission, and the one from the sender. No mail is sent to a relay host outside."""
+    """The mail by submission, and the one from the sender.
+
+    No mail is sent to a relay host outside, and none from a blank sender, which is configured by hand.
+    """
 
     message_id: str
     milliseconds: float
@@ -63,7 +66,7 @@ class Proof:
             return ended.any() or requirements.disk_is_full(self._tools.engine)
 
         def relayed() -> tuple[str, float] | None:
-            if not lab.defined.relay:
+            if _is_relayed(lab):
                 return self._tools.relayed(lab, countdown, in_vain, started)
             readiness.sender(lab, countdown, started)  # to a relay host outside only the log-in is tried
             return None
@@ -94,6 +97,11 @@ class Proof:
         return Verified(*found) if found else None
 
 
+def _is_relayed(lab: RunningLab) -> bool:
+    """Return whether the proof has a mail from the sender: one that relays to the provider in the lab by definition."""
+    return not lab.defined.relay and not lab.defined.blank
+
+
 def probe(lab: RunningLab) -> Verified:
     """Prove a running lab with both mails, without changing it. Raises CheckFailed, DeadlinePassed."""
     from mailstack.lab import readiness
@@ -105,6 +113,6 @@ def probe(lab: RunningLab) -> Verified:
     deadline, ended = Deadline.after(PROBE_SECONDS), EndedServices(lab.engine, lab.name)
     with changing(lab.directory.path, PROOF, PROOF_MARK), ThreadPoolExecutor(2) as pool:
         submitted = pool.submit(readiness.transaction, lab, deadline, ended.any)
-        relayed = None if lab.defined.relay else pool.submit(readiness.relayed, lab, deadline, ended.any)
+        relayed = pool.submit(readiness.relayed, lab, deadline, ended.any) if _is_relayed(lab) else None
         found = Verified(*submitted.result())
         return replace(found, relayed=Verified(*relayed.result())) if relayed else found

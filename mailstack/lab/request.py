@@ -14,7 +14,7 @@ from mailstack.secret import Secret
 
 READY_SECONDS = 30.0
 
-_BUNDLED = ("lab.yaml", "relay.yaml")
+_BUNDLED = ("lab.yaml", "relay.yaml", "blank.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Request:
     patience: float = READY_SECONDS  # seconds that the mails that prove the lab may take
     reset: bool = False  # create all containers anew, which undoes changes by hand
     again: bool = False  # keep the lab's present files for an outside relay
+    blank: bool | None = None  # whether the sender is as Debian leaves it; None: as it was when the lab was new
 
     @classmethod
     def of(cls, lab: state.State) -> Request:
@@ -66,6 +67,8 @@ def draft(request: Request, before: state.State | None, ports: dict[str, int], u
     paths = [bundled.compose_file("lab.yaml")]
     if request.relay:
         paths.append(bundled.compose_file("relay.yaml"))
+    if request.blank or (request.blank is None and is_blank(before)):
+        paths.append(bundled.compose_file("blank.yaml"))
     paths += [path.absolute() for path in request.overlays]
     expires = "never" if request.ttl is None else str(int(now + request.ttl))
     return state.State(
@@ -79,6 +82,11 @@ def draft(request: Request, before: state.State | None, ports: dict[str, int], u
         engine=url,
         stays=before.stays if before else request.keep,
     )
+
+
+def is_blank(lab: state.State | None) -> bool:
+    """Return whether there is a lab whose sender is blank by its definition; see compose/blank.yaml."""
+    return lab is not None and lab.document.get("blank") is True
 
 
 def notes(request: Request, before: state.State | None) -> tuple[str, ...]:

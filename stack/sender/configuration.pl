@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 my ($template, $config, $generated) = ('/usr/share/mailstack', '/etc/postfix', '/etc/postfix/.generated');
+my $debian = '/usr/share/mailstack-debian';    # the files that Debian's package makes, for compose/blank.yaml
 
 sub slurp {
     my ($path) = @_;
@@ -35,10 +36,17 @@ sub set_parameter {
 }
 
 # name → text of each file, from the image's template and the lab's own settings: `name = value` goes to main.cf,
-# `service/type/name = value` to master.cf (postconf(1), -P).
+# `service/type/name = value` to master.cf (postconf(1), -P). A blank machine has Debian's files instead of the lab's.
 sub generate {
     my ($settings) = @_;
     my %text = map { $_ => slurp("$template/$_") } tree($template);
+    my $mailname = mailname($settings);
+    $text{mailname} = "$mailname\n";
+    if (is_blank($settings)) {
+        $text{$_} = slurp("$debian/$_") for tree($debian);
+        # What Debian asks for: the system mail name, and the name of the machine.
+        $text{'main.cf'} =~ s/^((?:myhostname|mydestination) = .*)/my $line = $1; $line =~ s{example[.]com}{$mailname}g; $line/mge;
+    }
     my @services;
     for (split /\n/, $settings) {
         $text{'main.cf'} = set_parameter($text{'main.cf'}, $1, $2) if /^([^\/= ]+) *= *(.*)/;
@@ -51,6 +59,23 @@ sub generate {
         $text{'master.cf'} = slurp('/run/generating/master.cf');
     }
     return \%text;
+}
+
+sub is_blank { return $_[0] =~ /^template: debian$/m }
+
+# What comes after the @ of this machine's users.
+sub mailname { return $_[0] =~ /^(?:mailname:|myorigin *=) *(.+)/m ? $1 : '' }
+
+# What Debian does once the package is there: a self-signed certificate, as ssl-cert makes it, and a start of Postfix, which
+# copies files for the services that are shut in the queue directory (postfix-script, configure-instance.sh).
+sub finish_blank {
+    my ($name) = (slurp("$generated/main.cf") // '') =~ /^myhostname = (.*)/m;
+    umask 077;
+    my @openssl = qw(openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -keyout /run/snakeoil.key -out /run/snakeoil.pem);
+    system("@openssl -subj '/CN=$name' -addext 'subjectAltName=DNS:$name' 2>/dev/null") == 0 or die "openssl: code $?\n";
+    chmod 0644, '/run/snakeoil.pem';
+    umask 022;
+    system('postfix', 'check');    # what is wrong, it says; main.cf may have been edited
 }
 
 # Writes the files, but those that were edited by hand; returns the names of these.
@@ -105,14 +130,18 @@ sub configure {
     # The lab's own authority, for who is not root: the files that are handed in are root's alone.
     spit('/run/ca.pem', slurp('/run/mailstack/ca.pem') // '', 0644);
     # For mailutils: what comes after the @ of a user of this machine, and the mailbox of the student.
-    my $mailutils = $settings =~ /^myorigin *= *(.*)/m ? "address { email-domain \"$1\"; };\n" : '';
+    my $mailutils = 'address { email-domain "' . mailname($settings) . "\"; };\n";
     my $mailbox = write_ticket();
     $mailutils .= "mailbox { mailbox-pattern \"$mailbox\"; };\n" if $mailbox;
     spit('/run/mailutils.conf', $mailutils);
-    # postmap(1) reads main.cf, and the edited one may have a mistake in it.
-    local $ENV{MAIL_CONFIG} = $generated;
-    my ($relay) = reverse((slurp("$config/main.cf") // '') =~ /^relayhost[ \t]*=[ \t]*(.*)/mg);
-    system('sh', '-c', 'exec relay-credentials "$1" < /run/secrets/relay', 'sh', $relay // '') == 0 or exit 1;
+    if (is_blank($settings)) {
+        finish_blank();
+    } else {
+        # postmap(1) reads main.cf, and the edited one may have a mistake in it.
+        local $ENV{MAIL_CONFIG} = $generated;
+        my ($relay) = reverse((slurp("$config/main.cf") // '') =~ /^relayhost[ \t]*=[ \t]*(.*)/mg);
+        system('sh', '-c', 'exec relay-credentials "$1" < /run/secrets/relay', 'sh', $relay // '') == 0 or exit 1;
+    }
     # `mailstack status` looks for changes by hand once this file is there, and in /run/relay for newer files.
     spit('/run/started', '');
     return @edited;
