@@ -52,7 +52,8 @@ def rotate(lab: RunningLab, progress: Callable[[str], None]) -> str:
         user, password = files.rotate_relay(lab.directory.files)
         lab.target.hand_over(lab.directory.files, ["relay"])
         await_password(lab, user, password)
-        hand_to_sender(lab.engine, sender, f"{user}:{password.reveal()}\n")
+        if not lab.defined.blank:
+            hand_to_sender(lab.engine, sender, f"{user}:{password.reveal()}\n")
     return user
 
 

@@ -123,6 +123,11 @@ class Bench:
         if self.lab.state.relay:
             raise NotApplicable("the lab relays through an outside provider")
 
+    def refuse_blank_sender(self) -> None:
+        """Raise NotApplicable when the sender is as Debian installs it: its configuration is the student's."""
+        if self.lab.defined.blank:
+            raise NotApplicable("the sender is configured by hand (up --blank)")
+
     def blot(self, text: str) -> str:
         """Return `text` without the lab's secrets: a server may have repeated one."""
         return files.blot(self.lab.directory.files, text)

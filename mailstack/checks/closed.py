@@ -37,6 +37,7 @@ def mail_for_outside_is_refused(bench: Bench) -> str:
 )
 def mail_for_outside_comes_back(bench: Bench) -> str:
     bench.refuse_outside_relay()
+    bench.refuse_blank_sender()
     if bench.student not in bench.lab.definition().addresses():
         raise NotApplicable(f"there is no account {bench.student} to receive the bounce")
     message_id = str(bench.message([STRANGER])["Message-ID"])

@@ -143,6 +143,8 @@ def receipt_says_delivered(bench: Bench) -> str:
     mta=MTAS,
 )
 def announced_extensions_work(bench: Bench, mta: Mta) -> str:
+    if mta.sender:
+        bench.refuse_blank_sender()
     with session(bench, mta) as client:
         offered = " ".join(sorted(client.esmtp_features))
         code, text = client.command(f"ETRN {bench.lab.definition().mailname}")

@@ -27,6 +27,12 @@ def _relay(bench: Bench) -> tuple[str, Secret]:
     return bench.relay
 
 
+def _own_map(bench: Bench) -> tuple[str, Secret]:
+    """Return what `_relay` returns. Raises NotApplicable also when the map of credentials is the student's."""
+    bench.refuse_blank_sender()
+    return _relay(bench)
+
+
 def _send_mail(bench: Bench) -> str:
     """Send a mail to the first account with `mail -s` on the sender, as its user; return the Message-ID."""
     message_id = str(bench.message([bench.alice])["Message-ID"])
@@ -74,9 +80,13 @@ def mail_goes_by_the_relay(bench: Bench) -> str:
     copies = count_arrived(bench, bench.alice, message_id, ARRIVAL_SECONDS)
     expect(copies == 1, f"{copies} copies for {bench.alice}")
     client = _log_line(bench, Role.SUBMISSION, message_id, "sasl_username=")
-    expect(f"sasl_username={user}" in client, client)
-    expect(_tls_lines(bench, Role.SUBMISSION, client), f"postfix logged no TLS for {client}")
+    by_hand = bench.lab.defined.blank  # with a log-in of the student's choice, and a CA or none
+    expect(by_hand or f"sasl_username={user}" in client, client)
+    submitted = _tls_lines(bench, Role.SUBMISSION, client)
+    expect(submitted, f"postfix logged no TLS for {client}")
     sent = _log_line(bench, Role.SENDER, message_id, "status=sent")
+    if by_hand:
+        return f"{client.partition(', ')[2]}; {submitted[-1].partition(': ')[2].partition(' key-exchange')[0]}"
     verified = [line for line in _tls_lines(bench, Role.SENDER, sent) if f"Verified {_TLS}" in line]
     expect(verified, "the sender logged no verified TLS connection")
     return f"sasl_username={user}; {verified[-1].partition(': ')[2].partition(' key-exchange')[0]}"
@@ -88,7 +98,7 @@ def mail_goes_by_the_relay(bench: Bench) -> str:
     "SASL_README of Postfix",
 )
 def map_of_credentials_is_private(bench: Bench) -> str:
-    _relay(bench)
+    _own_map(bench)
     script = "stat -c '%a %U' /run/relay/sasl_passwd /run/relay/sasl_passwd.lmdb; stat -f -c %T /run/relay/sasl_passwd"
     result = bench.engine.execute(bench.container(Role.SENDER), ["sh", "-c", script])
     evidence = ", ".join(result.stdout.splitlines())
@@ -97,7 +107,7 @@ def map_of_credentials_is_private(bench: Bench) -> str:
 
 @family("no-credentials", "without credentials the provider refuses, and nothing arrives", "RFC 6409, section 4.3")
 def mail_without_credentials_is_refused(bench: Bench) -> str:
-    _relay(bench)
+    _own_map(bench)
     with _credentials(bench, ""):
         message_id = _send_mail(bench)
         outcome = _log_line(bench, Role.SENDER, message_id, "status=")
@@ -116,7 +126,7 @@ def mail_without_credentials_is_refused(bench: Bench) -> str:
     "RFC 4954, section 6; postconf(5), smtp_sasl_auth_soft_bounce",
 )
 def mail_with_wrong_credentials_waits(bench: Bench) -> str:
-    user, _ = _relay(bench)
+    user, _ = _own_map(bench)
     with _credentials(bench, f"{user}:{new_password().reveal()}\n"):
         message_id = _send_mail(bench)
         outcome = _log_line(bench, Role.SENDER, message_id, "status=")

@@ -174,19 +174,23 @@ def rotate(engine: Engine, name: str, as_json: bool) -> None:
     """Change the relay user's password."""
     from mailstack.actions import credentials
 
+    lab = running_lab(name, engine)
     with Progress() as show:
-        user = credentials.rotate(running_lab(name, engine), show)
+        user = credentials.rotate(lab, show)
     if as_json:
         print_json({"lab": name, "user": user})
     else:
         click.echo(f"the relay's user {user} has a new password; the old one is no longer valid")
+        if lab.defined.blank:
+            click.echo("its place in the sender's own sasl_passwd is not known: write it there by hand")
 
 
 @secrets.command("reveal")
 @name_option
+@click.option("--login", is_flag=True, help="Print `user:password`, as in Postfix's sasl_passwd.")
 @click.argument("account")
 @json_option
-def reveal(engine: Engine, name: str, account: str, as_json: bool) -> None:
+def reveal(engine: Engine, name: str, login: bool, account: str, as_json: bool) -> None:
     """Print the password of ACCOUNT.
 
     ACCOUNT is an address, or `relay` for the relay user.
@@ -197,4 +201,4 @@ def reveal(engine: Engine, name: str, account: str, as_json: bool) -> None:
     if as_json:
         print_json({"lab": name, "user": user, "password": password.reveal()})
     else:
-        click.echo(password.reveal())
+        click.echo(f"{user}:{password.reveal()}" if login else password.reveal())

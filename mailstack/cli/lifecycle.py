@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mailstack.lab.up import Report
     from mailstack.target.target import Target
 
+_BLANK = "no mail was sent from the sender: it is yours to configure by hand (docs/by-hand.md)"
+
 _HOW = {
     "submission": "STARTTLS, then AUTH",
     "submissions": "TLS, then AUTH",
@@ -142,6 +144,11 @@ def _print_report(report: Report, target: Target) -> None:
     click.echo()
     print_list("accounts", report.accounts)
     click.echo(f"CA        {report.ca_file}")
+    if report.blank:
+        print_list("blank", [_BLANK])
+        click.echo(f"\nnext      {target.line('secrets', 'reveal', 'relay', '--login', lab=report.lab)}")
+        click.echo(f"          {target.line('shell', 'sender', lab=report.lab)}")
+        return
     click.echo(f"\nnext      {target.line('send', '--to', report.accounts[0], lab=report.lab)}")
     click.echo(f"          {target.line('check', lab=report.lab)}")
 

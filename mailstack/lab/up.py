@@ -50,6 +50,7 @@ class Report:
     seconds: Mapping[str, float]  # part of the work, or `total` → duration
     changes: tuple[Row, ...] = ()  # of a lab that was up
     notes: tuple[str, ...] = ()
+    blank: bool = False  # the sender is to be configured by hand
 
     def json(self) -> Json:
         """Return the document of `mailstack up --json`; its shape is in docs/json.md."""
@@ -59,6 +60,7 @@ class Report:
             "endpoints": endpoints_json(self.endpoints),
             "ca_file": str(self.ca_file),
             "accounts": list(self.accounts),
+            "blank": self.blank,
             "changes": [row.json() for row in self.changes],
             "verified": self.verified.whole_json(),
             "seconds": {part: round(seconds, 3) for part, seconds in self.seconds.items()},
@@ -198,6 +200,7 @@ def _up(
             seconds={**stopwatch.seconds, "total": sum(stopwatch.seconds.values())},
             changes=() if seen.is_new else steps.changes(execution.proving.changes, execution.starts.names()),
             notes=tuple(filter(None, remarks)),
+            blank=desired.lab.blank,
         )
 
 
