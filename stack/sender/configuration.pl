@@ -134,6 +134,9 @@ sub configure {
     my $mailbox = write_ticket();
     $mailutils .= "mailbox { mailbox-pattern \"$mailbox\"; };\n" if $mailbox;
     spit('/run/mailutils.conf', $mailutils);
+    my $banner = slurp('/usr/local/lib/mailstack/banner');
+    $banner =~ s/\A.*/Your machine: its Postfix is as Debian installs it. Nothing leaves the lab./ if is_blank($settings);
+    spit('/run/motd', $banner, 0644);
     if (is_blank($settings)) {
         finish_blank();
     } else {
