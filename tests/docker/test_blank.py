@@ -105,7 +105,7 @@ def test_it_has_one_capability_more_and_everything_else_as_ever(lab: RunningLab)
 def test_debian_s_services_are_shut_in_the_queue_directory_and_need_a_capability_for_it(
     lab: RunningLab, labs: Labs, tmp_path: Path
 ) -> None:
-    for service in ("pickup", "qmgr", "smtp"):
+    for service in ("pickup", "cleanup", "smtp"):
         assert done(lab, f"postconf -M {service}/unix").split()[4] == "y"
     overlay = tmp_path / "without.yaml"
     overlay.write_text("services: {sender: {cap_add: !override [DAC_OVERRIDE, SETGID, SETUID]}}\n")

@@ -95,7 +95,7 @@ def test_every_option_of_the_plugin_is_in_its_table() -> None:
 def test_every_key_of_the_definition_is_written_down() -> None:
     for key in ("mailname", "domains", "accounts", "aliases", "limits.message_size", "limits.mailbox_quota"):
         assert f"| `{key}` |" in DEFINITION
-    for key in ("relay.host", "relay.port", "settings.postfix", "settings.sender", "settings.dovecot"):
+    for key in ("relay.host", "relay.port", "blank", "settings.postfix", "settings.sender", "settings.dovecot"):
         assert f"`{key}`" in DEFINITION
 
 
