@@ -64,6 +64,13 @@ _PASSWORDS = Rule(
     f"relay-credentials < /run/secrets/relay; postconf smtp_sasl_auth_enable=yes smtp_sasl_password_maps={_MAP}; "
     + _RELOAD,
 )
+# A map that somebody wrote by hand: a line of its source has the relay host, then the lab's user and password.
+_OWN_PASSWORDS = Rule(
+    "client",
+    "smtp_sasl_password_maps",
+    "{ postconf -h relayhost | tr '\\n' ' '; cat /run/secrets/relay; } > {source}; postmap {value}; "
+    f"postconf smtp_sasl_auth_enable=yes; {_RELOAD}",
+)
 _CA_FILE = Rule("client", "smtp_tls_CAfile", f"postconf smtp_tls_CAfile=/run/relay/ca-certificates.crt; {_RELOAD}")
 _AUTH_OFF = Rule("client", "smtp_sasl_auth_enable", f"postconf smtp_sasl_auth_enable=yes; {_RELOAD}")
 _STALE = Rule("client", "smtp_sasl_password_maps", f"postmap {{value}}; {_RELOAD}")
@@ -145,8 +152,8 @@ def of(lab: RunningLab, journey: Journey) -> Repair | None:
     # The values that a lab has at first are not those of a relay host outside.
     if lab.state.relay and rule.side == "client":
         return Repair(machine, _MAIN_CF, rule.setting, value)
-    if failure.id == "map-missing" and _has_source(lab, machine, value):
-        rule = _STALE
+    if rule is _PASSWORDS and (source := _own_source(lab, machine, value)):
+        rule, words["source"] = _STALE if failure.id == "map-missing" else _OWN_PASSWORDS, source
     if rule.lab_value and value == _replaced(rule.lab_value, words):
         rule = Rule(rule.side, rule.setting, words=("up",))
     again = again and "send" not in rule.words
@@ -157,12 +164,12 @@ def of(lab: RunningLab, journey: Journey) -> Repair | None:
     return Repair(machine, _MAIN_CF, rule.setting, value, command, run_on if command else "", again)
 
 
-def _has_source(lab: RunningLab, machine: str, value: str) -> bool:
-    """Whether a map that is not the lab's own has the text that postmap(1) makes it from."""
-    path = value.removeprefix("lmdb:")
-    if value in (_MAP, path):
-        return False
-    return lab_settings.output(lab, machine, ["test", "-f", path]) is not None
+def _own_source(lab: RunningLab, machine: str, value: str) -> str:
+    """Return the text that postmap(1) makes a map from, if it exists, and the map is not the lab's own; else ""."""
+    kind, _, path = value.partition(":")
+    if value == _MAP or kind not in ("hash", "lmdb", "btree"):
+        return ""
+    return path if lab_settings.output(lab, machine, ["test", "-f", path]) is not None else ""
 
 
 def _of_quota(lab: RunningLab, journey: Journey, outcome: Outcome, repair: Repair) -> Repair | None:

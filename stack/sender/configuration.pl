@@ -45,7 +45,9 @@ sub generate {
     if (is_blank($settings)) {
         $text{$_} = slurp("$debian/$_") for tree($debian);
         # What Debian asks for: the system mail name, and the name of the machine.
-        $text{'main.cf'} =~ s/^((?:myhostname|mydestination) = .*)/my $line = $1; $line =~ s{example[.]com}{$mailname}g; $line/mge;
+        my @lines = split /^/, $text{'main.cf'};
+        s/example[.]com/$mailname/g for grep { /^(?:myhostname|mydestination) = / } @lines;
+        $text{'main.cf'} = join '', @lines;
     }
     my @services;
     for (split /\n/, $settings) {

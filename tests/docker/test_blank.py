@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,34 @@ def test_a_relay_password_that_is_rotated_is_left_to_the_student(lab: RunningLab
 
 
 # ── what is edited ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+CONFIGURED = r"""
+postconf -e 'mydestination = localhost' 'relayhost = [postfix]:587' smtp_sasl_auth_enable=yes \
+    smtp_sasl_security_options=noanonymous smtp_sasl_password_maps=KIND:/etc/postfix/sasl_passwd \
+    smtp_tls_CAfile=/run/ca.pem
+echo '[postfix]:587 somebody:wrong' > /etc/postfix/sasl_passwd
+postmap KIND:/etc/postfix/sasl_passwd
+service postfix restart
+"""
+
+
+@pytest.mark.parametrize("kind", ["hash", "lmdb"])
+def test_a_wrong_password_in_the_student_s_own_map_is_repaired_by_the_command_that_is_named(
+    lab: RunningLab, kind: str
+) -> None:
+    done(lab, CONFIGURED.replace("KIND", kind))
+    mail = f"echo Hello. | mail -s Hello -a 'Message-ID: <{kind}@example.com>' bob@example.com"
+    done(lab, mail, user="student")
+    done(lab, "timeout 10 sh -c 'until grep \" 535 5.7.8 \" /var/log/mail.log; do :; done'")
+    explained = json.loads(run(["explain", "-n", lab.name, "--json"]).out)
+    (found,), repair = explained["failures"], explained["mail"]["repair"]
+    assert (found["id"], repair["value"]) == ("wrong-password", f"{kind}:/etc/postfix/sasl_passwd")
+    done(lab, repair["command"])
+    done(lab, "timeout 10 sh -c 'until grep \"to=<bob.* status=sent\" /var/log/mail.log; do :; done'")
+    assert "\ndelivered to bob@example.com in " in run(["trace", "-n", lab.name, f"{kind}@example.com"]).out
+    assert run(["check", "-n", lab.name, "relay", "closed"]).code == 0
+    assert run(["up", "-n", lab.name, "--reset"]).code == 0
 
 
 def test_edits_are_kept_by_up_with_and_without_the_option_and_undone_by_reset(lab: RunningLab) -> None:
