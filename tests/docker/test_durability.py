@@ -247,7 +247,7 @@ def test_down_removes_queues_and_mailboxes(labs: Labs) -> None:
     name = labs.new_name("gone")
     assert accepted(labs.up(name), "Soon gone")
     client = docker.from_env()
-    assert len(client.volumes.list(filters={"label": f"mailstack.lab={name}"})) == 4
+    assert len(client.volumes.list(filters={"label": f"mailstack.lab={name}"})) == 5
     labs.down(name)
     assert client.volumes.list(filters={"label": f"mailstack.lab={name}"}) == []
     assert engines.here().leftovers(name, state.owner()) == []

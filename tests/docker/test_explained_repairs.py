@@ -88,19 +88,9 @@ def status(stage: Stage, sent: Mail) -> str:
 
 
 def configure(stage: Stage, machine: str, settings: Sequence[str]) -> None:
-    """Set Postfix settings, and wait until no process has the old ones: it may still take a mail after a reload."""
-    before = processes(stage, machine)
+    """Set Postfix settings, and make Postfix use them."""
     stage.run(machine, "postconf", *settings)
     stage.reload(machine)
-    deadline = Deadline.after(SECONDS)
-    while before & processes(stage, machine):
-        assert not deadline.passed()
-
-
-def processes(stage: Stage, machine: str) -> set[str]:
-    """Return the ids of the processes on a machine that receive and send mails."""
-    each = 'case $(cat $each/comm 2>/dev/null) in smtp|smtpd|cleanup|lmtp) echo "${each#/proc/}";; esac'
-    return set(stage.run(machine, "sh", "-c", f"for each in /proc/[0-9]*; do {each}; done").split())
 
 
 def repair(stage: Stage, found: Mapping[str, Any], directory: Path) -> None:

@@ -146,7 +146,7 @@ def test_no_secret_is_anywhere_there_but_in_its_file_and_nowhere_at_all_afterwar
             mailstack(machine, "send", *lab, "--via", "sender")
             mailstack(machine, "check", *lab, "auth", "tls")
             found = holding(machine, search)
-            secret = ("accounts", "added/dora@example.com", "relay", *(f"{service}.pem" for service in SERVICES))
+            secret = ("accounts", "added/dora@example.com", "relay", "student", *(f"{each}.pem" for each in SERVICES))
             assert found == sorted(f"{place}/{name}" for name in secret)
             modes = machine.run("find", "/dev/shm/mailstack-hosted-1000", "-printf", "%y %m %P\\n").splitlines()
             assert len(modes) > 12 and [mode for mode in modes if not mode.startswith(("d 700 ", "f 600 "))] == []

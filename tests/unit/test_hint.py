@@ -105,8 +105,11 @@ def _documentation(tree: ast.Module) -> set[ast.AST]:
 
 
 def _written(path: Path) -> Iterator[str]:
-    """Return the places where a text names a command without `hint`."""
-    tree = ast.parse(path.read_text())
+    """Return the places where a text names a command without `hint`. (To take apart every module takes seconds.)"""
+    source = path.read_text()
+    if not (TYPED.search(source) or re.search(r"\bmailstack [\"'{]", source)):
+        return
+    tree = ast.parse(source)
     documentation = _documentation(tree)
     inside = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     titles = [text.removeprefix("name=").removeprefix("done=").removeprefix("remedy=") for _, text in TITLES]
@@ -129,7 +132,8 @@ OPTIONS_OF_NO_LAB = {"--stale", "--all", "--list"}
 
 
 def _calls(path: Path) -> Iterator[tuple[int, list[str], set[str | None]]]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    source = path.read_text()
+    for node in ast.walk(ast.parse(source)) if ".line(" in source else ():
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("hint.line", "target.line")):
             words = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
             yield node.lineno, words, {each.arg for each in node.keywords}
