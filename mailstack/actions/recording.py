@@ -55,7 +55,7 @@ def record(lab: RunningLab, letter: sending.Letter, via: str, deadline: Deadline
     A refusal is part of the record. Raises InputError if the sender is no account's address on submission, CheckFailed
     if there was no dialogue at all, and DeadlinePassed.
     """
-    message_id = draft.new_id(letter.sender)
+    message_id = draft.new_id(letter.sender, letter.mark or None)
     outgoing = sending.prepared(letter, message_id)
     if via == "sender":
         sending.check_size(lab, outgoing)

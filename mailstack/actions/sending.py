@@ -45,6 +45,7 @@ class Letter:
     body: str
     attachments: tuple[Path, ...] = ()
     thread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # In-Reply-To, … of a reply
+    mark: str = ""  # a part of its Message-ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def send(lab: RunningLab, letter: Letter, via: str, deadline: Deadline, *, route
     Raises CheckFailed if it is refused, NotArrived if it is returned or has not arrived before the deadline. `route`
     applies only via the sender.
     """
-    message_id = draft.new_id(letter.sender)
+    message_id = draft.new_id(letter.sender, letter.mark or None)
     outgoing = prepared(letter, message_id)
     started_at, since = time.monotonic(), time.time() - _APART
     if via == "sender":

@@ -23,6 +23,7 @@ from mailstack.checks.once import Once
 from mailstack.config import files
 from mailstack.engine.dialer import Dialer
 from mailstack.errors import MailstackError
+from mailstack.lab import healing
 from mailstack.lab.changes import Change, search_key
 from mailstack.lab.running import RunningLab
 from mailstack.message import draft
@@ -58,6 +59,7 @@ class Bench:
         self._count = itertools.count(1)
         self._mark = f"check-{os.urandom(6).hex()}"
         self._opened_mailboxes: set[str] = set()  # accounts whose mailboxes were opened
+        self._unsent = False  # whether a mail of the checks may be left in a queue
         self._started = int(time.time())
         self._dialer = self.cleanup.enter_context(
             Dialer(lambda argv: self.engine.stream(self.container(Role.SENDER), argv))
@@ -73,6 +75,8 @@ class Bench:
         """Remove all that the checks created. After an interruption it stays on record: mails may be on their way."""
         with ThreadPoolExecutor() as pool:
             cleanup = pool.submit(self.cleanup.close)
+            if self._unsent:
+                pool.submit(self._sweep).result()
             list(pool.map(self._remove_mails, sorted(self._opened_mailboxes)))
             cleanup.result()
         if interrupted is None:
@@ -184,6 +188,16 @@ class Bench:
         """Create a message with a Message-ID by which checks find it, and by which it is removed at exit."""
         subject = f"mailstack check {next(self._count)}"
         return draft.new_message(sender=sender or self.alice, to=to, subject=subject, body=body, mark=self._mark)
+
+    def note_unsent(self) -> None:
+        """Remove at exit what the checks left in queues, and its bounces: a mail was not delivered."""
+        self._unsent = True
+        if self.student in self.lab.definition().addresses():
+            self._opened_mailboxes.add(self.student)
+
+    def _sweep(self) -> None:
+        with suppress(MailstackError):
+            healing.sweep_queues(self.lab, self._mark)
 
     def _remove_mails(self, address: str) -> None:
         with suppress(MailstackError, OSError), self.box(address) as box:  # a broken lab may refuse the login

@@ -1,6 +1,7 @@
-"""The sender's relay host, its provider in the lab: credentials, verified TLS, and a queue that keeps mail.
+"""The sender's relay host, its provider in the lab: settings, credentials, TLS, and a queue that keeps mail.
 
-These checks change the sender's credentials and restore them, one check after the other.
+The checks judge what is in effect, also where it was set up by hand. Two of them put other credentials into the map
+that is in effect, and restore it, one check after the other.
 """
 
 from __future__ import annotations
@@ -9,28 +10,67 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mailstack.actions import credentials, sending
+from mailstack.actions import sending
 from mailstack.checks import Concurrency, Family
 from mailstack.checks.bench import ARRIVAL_SECONDS, Bench
+from mailstack.checks.client import rows
+from mailstack.checks.client.facts import Facts, Login, PasswordMap
+from mailstack.checks.client.observation import Machine
+from mailstack.checks.client.swap import is_possible, swapped
 from mailstack.checks.deliveries import count_arrived, flush, queue_entry
-from mailstack.checks.judging import expect
+from mailstack.checks.judging import NotApplicable, Unmet, expect
 from mailstack.checks.logs import mail_lines
+from mailstack.errors import MailstackError
 from mailstack.roles import Role
-from mailstack.secret import Secret, new_password
+from mailstack.secret import new_password
 
 family = Family("relay", Concurrency.SENDER)
 
 
-def _relay(bench: Bench) -> tuple[str, Secret]:
-    """Return the user and the password of the sender's relay host. Raises NotApplicable when it is outside the lab."""
+def _facts(bench: Bench) -> Facts:
+    """Return what is in effect on the sender. Raises NotApplicable when its relay host is outside the lab."""
     bench.refuse_outside_relay()
-    return bench.relay
+    return bench.once("the sender's settings", lambda: Machine(bench.lab).facts())
 
 
-def _own_map(bench: Bench) -> tuple[str, Secret]:
-    """Return what `_relay` returns. Raises NotApplicable also when the map of credentials is the student's."""
-    bench.refuse_blank_sender()
-    return _relay(bench)
+@contextmanager
+def _explained(bench: Bench) -> Iterator[Facts]:
+    """Yield what is in effect on the sender, where Postfix runs; add to a failure the settings that are its cause."""
+    facts, causes = _facts(bench), _causes(bench)
+    if facts.error or not facts.running:
+        raise Unmet(causes)
+    try:
+        yield facts
+    except (Unmet, MailstackError) as error:
+        bench.note_unsent()
+        happened = error.whole() if isinstance(error, MailstackError) else str(error)
+        raise Unmet(f"{happened}\n{causes}" if causes else happened) from None
+
+
+def _causes(bench: Bench) -> str:
+    """Return the first wrong setting with its remedy, and where the others are named; "" if there is none."""
+    wrong = rows.wrong(_facts(bench))
+    more = f"\n{len(wrong) - 1} more: {bench.lab.line('check', 'relay.settings')}" if len(wrong) > 1 else ""
+    return rows.report(wrong[:1]) + more
+
+
+@contextmanager
+def _credentials(bench: Bench, facts: Facts, login: str) -> Iterator[None]:
+    """Give the sender other credentials within `with`, in the map that is in effect; "" for none."""
+    table = _table(facts)
+    with swapped(bench.engine, bench.container(Role.SENDER), table, f"{facts.key} {login}" if login else ""):
+        yield
+
+
+def _table(facts: Facts) -> PasswordMap:
+    """Return the map in effect. Raises Unmet when there is none that can be read."""
+    expect(facts.maps, "the sender has no map of credentials")
+    table = facts.maps[0]
+    if table.path.startswith("/") and not is_possible(table):
+        raise Unmet(f"{table.name} cannot be read")
+    if not is_possible(table):
+        raise NotApplicable(f"{table.name}: the credentials are in no file of their own")
+    return table
 
 
 def _send_mail(bench: Bench) -> str:
@@ -48,18 +88,6 @@ def _log_line(bench: Bench, role: Role, message_id: str, text: str) -> str:
     return hit
 
 
-@contextmanager
-def _credentials(bench: Bench, line: str) -> Iterator[None]:
-    """Give the sender other credentials within `with`."""
-    user, password = bench.relay
-    container = bench.container(Role.SENDER)
-    try:
-        credentials.hand_to_sender(bench.engine, container, line)
-        yield
-    finally:
-        credentials.hand_to_sender(bench.engine, container, f"{user}:{password.reveal()}\n")
-
-
 def _tls_lines(bench: Bench, role: Role, line: str) -> list[str]:
     """Return the TLS lines of the process that logged `line`. TLS is set up before the log names the mail."""
     process = re.search(r"\bsmtpd?\[\d+\]: ", line)
@@ -70,54 +98,82 @@ _TLS = "TLS connection established"
 
 
 @family(
-    "mail-s",
-    "`mail -s` on the sender arrives, by the relay's user, over verified TLS",
-    "RFC 6409; SASL_README and TLS_README of Postfix",
+    "settings",
+    "the settings in effect on the sender lead to its provider, logged in, over verified TLS",
+    "postconf(5); SASL_README, TLS_README and STANDARD_CONFIGURATION_README of Postfix",
 )
-def mail_goes_by_the_relay(bench: Bench) -> str:
-    user, _ = _relay(bench)
-    message_id = _send_mail(bench)
-    copies = count_arrived(bench, bench.alice, message_id, ARRIVAL_SECONDS)
-    expect(copies == 1, f"{copies} copies for {bench.alice}")
-    client = _log_line(bench, Role.SUBMISSION, message_id, "sasl_username=")
-    by_hand = bench.lab.defined.blank  # with a log-in of the student's choice, and a CA or none
-    expect(by_hand or f"sasl_username={user}" in client, client)
-    submitted = _tls_lines(bench, Role.SUBMISSION, client)
-    expect(submitted, f"postfix logged no TLS for {client}")
-    sent = _log_line(bench, Role.SENDER, message_id, "status=sent")
-    if by_hand:
-        return f"{client.partition(', ')[2]}; {submitted[-1].partition(': ')[2].partition(' key-exchange')[0]}"
-    verified = [line for line in _tls_lines(bench, Role.SENDER, sent) if f"Verified {_TLS}" in line]
-    expect(verified, "the sender logged no verified TLS connection")
-    return f"sasl_username={user}; {verified[-1].partition(': ')[2].partition(' key-exchange')[0]}"
+def settings_lead_to_the_provider(bench: Bench) -> str:
+    facts = _facts(bench)
+    wrong = rows.wrong(facts)
+    expect(not wrong, rows.report(wrong))
+    return f"relayhost = {facts.setting('relayhost')}, {facts.login_user}, TLS level {facts.client_tls}"
 
 
 @family(
-    "map-private",
-    "the sender's map of credentials is on tmpfs, for root alone (0600)",
-    "SASL_README of Postfix",
+    "mail-s",
+    "`mail -s` on the sender arrives, by a user of the provider, over verified TLS",
+    "RFC 6409; SASL_README and TLS_README of Postfix",
 )
+def mail_goes_by_the_relay(bench: Bench) -> str:
+    with _explained(bench) as facts:
+        message_id = _send_mail(bench)
+        sent = _log_line(bench, Role.SENDER, message_id, "status=")
+        expect("status=sent" in sent, sent.partition("dsn=")[2])
+        copies = count_arrived(bench, bench.alice, message_id, ARRIVAL_SECONDS)
+        expect(copies == 1, f"{copies} copies for {bench.alice}")
+        client = _log_line(bench, Role.SUBMISSION, message_id, "sasl_username=")
+        user = client.partition("sasl_username=")[2].split(",")[0]
+        expect(facts.login is Login.ACCEPTED and user == facts.login_user.lower(), client)
+        expect(_tls_lines(bench, Role.SUBMISSION, client), f"postfix logged no TLS for {client}")
+        return f"sasl_username={user}; {_verified(facts, _tls_lines(bench, Role.SENDER, sent))}"
+
+
+def _verified(facts: Facts, lines: list[str]) -> str:
+    """Return how the provider's certificate was verified, from the sender's TLS lines about it. Raises Unmet.
+
+    Postfix compares the name only at the levels that insist on it, and calls the certificate “Trusted” at the others
+    (TLS_README). It logs nothing without smtp_tls_loglevel: then what is in effect tells.
+    """
+    insists = facts.client_tls in ("verify", "secure", "fingerprint", "dane-only")
+    if not lines:
+        expect(insists or facts.trusts_provider, "the sender could not verify the provider's certificate")
+        return f"TLS level {facts.client_tls}, the provider's CA is in {facts.ca_bundle or 'no file'}"
+    verified = [
+        line for line in lines if re.search(rf"\b{'Verified' if insists else '(Verified|Trusted)'} {_TLS}", line)
+    ]
+    expect(verified, "the sender logged no verified TLS connection")
+    return verified[-1].partition(": ")[2].partition(" key-exchange")[0]
+
+
+@family("map-private", "the sender's map of credentials is for root alone (0600)", "SASL_README of Postfix")
 def map_of_credentials_is_private(bench: Bench) -> str:
-    _own_map(bench)
-    script = "stat -c '%a %U' /run/relay/sasl_passwd /run/relay/sasl_passwd.lmdb; stat -f -c %T /run/relay/sasl_passwd"
-    result = bench.engine.execute(bench.container(Role.SENDER), ["sh", "-c", script])
+    facts = _facts(bench)
+    if facts.error or not facts.maps:
+        raise Unmet(_causes(bench))
+    table = _table(facts)
+    files = list(dict.fromkeys((table.path, table.file)))
+    script = 'for file; do [ ! -e "$file" ] || stat -c "%a %U" "$file"; done; stat -f -c %T "$(dirname "$1")"'
+    result = bench.engine.execute(bench.container(Role.SENDER), ["sh", "-c", script, "sh", *files])
     evidence = ", ".join(result.stdout.splitlines())
-    return expect(evidence == "600 root, 600 root, tmpfs", evidence or result.stderr.strip())
+    *modes, system = result.stdout.splitlines() or [""]
+    expect(modes and set(modes) == {"600 root"}, evidence or result.stderr.strip())
+    # The lab's own map is on no disk. Elsewhere it is where the user has put it.
+    return expect(not table.path.startswith("/run/") or system == "tmpfs", evidence)
 
 
 @family("no-credentials", "without credentials the provider refuses, and nothing arrives", "RFC 6409, section 4.3")
 def mail_without_credentials_is_refused(bench: Bench) -> str:
-    _own_map(bench)
-    with _credentials(bench, ""):
-        message_id = _send_mail(bench)
-        outcome = _log_line(bench, Role.SENDER, message_id, "status=")
-        expect("status=bounced" in outcome and re.search(r"said: 5\d\d", outcome), outcome)
-        # The bounce for the student fails as well. Wait for it, so that it is not sent with the next credentials.
-        notice = _log_line(bench, Role.SENDER, message_id, "non-delivery notification: ").rpartition(" ")[2]
-        removed = any(f"]: {notice}: removed" in line for line in bench.log(Role.SENDER))
-        expect(removed, f"{notice} is still in the sender's queue")
-    expect(not count_arrived(bench, bench.alice, message_id, 0), f"{message_id} was delivered nevertheless")
-    return outcome.partition("dsn=")[2]
+    with _explained(bench) as facts:
+        with _credentials(bench, facts, ""):
+            message_id = _send_mail(bench)
+            outcome = _log_line(bench, Role.SENDER, message_id, "status=")
+            expect("status=bounced" in outcome and re.search(r"said: 5\d\d", outcome), outcome)
+            # The bounce for the student fails as well. Wait for it, so that it is not sent with the next credentials.
+            notice = _log_line(bench, Role.SENDER, message_id, "non-delivery notification: ").rpartition(" ")[2]
+            removed = any(f"]: {notice}: removed" in line for line in bench.log(Role.SENDER))
+            expect(removed, f"{notice} is still in the sender's queue")
+        expect(not count_arrived(bench, bench.alice, message_id, 0), f"{message_id} was delivered nevertheless")
+        return outcome.partition("dsn=")[2]
 
 
 @family(
@@ -126,15 +182,15 @@ def mail_without_credentials_is_refused(bench: Bench) -> str:
     "RFC 4954, section 6; postconf(5), smtp_sasl_auth_soft_bounce",
 )
 def mail_with_wrong_credentials_waits(bench: Bench) -> str:
-    user, _ = _own_map(bench)
-    with _credentials(bench, f"{user}:{new_password().reveal()}\n"):
-        message_id = _send_mail(bench)
-        outcome = _log_line(bench, Role.SENDER, message_id, "status=")
-        expect("status=deferred" in outcome and "535" in outcome, outcome)
-        match = re.search(r"\]: (\w+): to=", outcome)
-        entry = queue_entry(bench, Role.SENDER, match[1] if match else "")
-        expect(not count_arrived(bench, bench.alice, message_id, 0), f"{message_id} was delivered nevertheless")
-    flush(bench, entry)
-    copies = count_arrived(bench, bench.alice, message_id, ARRIVAL_SECONDS)
-    expect(copies == 1, f"after the credentials were restored: {copies} copies for {bench.alice}")
-    return f"{outcome.partition('status=')[2]}; 1 copy with the right credentials"
+    with _explained(bench) as facts:
+        with _credentials(bench, facts, f"{facts.login_user or bench.student}:{new_password().reveal()}"):
+            message_id = _send_mail(bench)
+            outcome = _log_line(bench, Role.SENDER, message_id, "status=")
+            expect("status=deferred" in outcome and "535" in outcome, outcome)
+            match = re.search(r"\]: (\w+): to=", outcome)
+            entry = queue_entry(bench, Role.SENDER, match[1] if match else "")
+            expect(not count_arrived(bench, bench.alice, message_id, 0), f"{message_id} was delivered nevertheless")
+        flush(bench, entry)
+        copies = count_arrived(bench, bench.alice, message_id, ARRIVAL_SECONDS)
+        expect(copies == 1, f"after the credentials were restored: {copies} copies for {bench.alice}")
+        return f"{outcome.partition('status=')[2]}; 1 copy with the right credentials"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from mailstack.actions import replying, sending
 from mailstack.checks.judging import expect
@@ -63,15 +64,15 @@ def provider_sees_tls_and_sasl(scene: Scene, show: Evidence) -> None:
             ("program", accepted.line.program, sent.line.program),
             ("peer", accepted.peer, sent.peer),
             ("TLS", accepted.tls or "none", sent.tls or "none"),
-            ("SASL user", accepted.sasl_user or "nobody", scene.relay[0]),
+            ("SASL user", accepted.sasl_user or "nobody", scene.login),
         ],
     )
-    expect("/submission/" in accepted.line.program, f"it was accepted by {accepted.line.program}, not by submission")
-    expect(sent.peer.endswith(":587"), f"it was sent to {sent.peer}, not to port 587")
+    expect("/submission" in accepted.line.program, f"it was accepted by {accepted.line.program}, not by submission")
+    expect(sent.peer.endswith((":587", ":465")), f"it was sent to {sent.peer}, not to port 587 or 465")
     expect(accepted.tls, "the provider logged no TLS for this connection")
     expect(accepted.sasl_user, "no user was authenticated")
-    expect(accepted.sasl_user == scene.relay[0], f"{accepted.sasl_user} was authenticated, not {scene.relay[0]}")
-    expect(sent.tls.endswith(", verified"), f"the provider's certificate was not verified: {sent.tls}")
+    expect(accepted.sasl_user == scene.login, f"{accepted.sasl_user} was authenticated, not {scene.login}")
+    expect(scene.is_verified(sent.tls), f"the provider's certificate was not verified: {sent.tls}")
 
 
 def event(journey: Journey, service: str, kind: str) -> Event:
@@ -121,6 +122,7 @@ def plain(raw: bytes) -> str:
 )
 def recipient_answers(scene: Scene, show: Evidence) -> None:
     letter = replying.answer(scene.lab.definition(), scene.recipient, scene.first(), "It has arrived.")
+    letter = replace(letter, mark=scene.mark)
     sent = sending.send(scene.lab, letter, "submission", Deadline.after(ARRIVAL_SECONDS))
     copies = scene.arrived(scene.student, sent.message_id)
     found = scene.message(scene.student, sent.message_id)

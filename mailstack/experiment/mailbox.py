@@ -14,7 +14,6 @@ from mailstack.experiment.evidence import Evidence
 from mailstack.experiment.first_mail import BODY, SUBJECT, plain
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
-from mailstack.message import draft
 
 steps = Steps()
 
@@ -32,7 +31,7 @@ NAME, TYPE = "letter.png", "image/png"
 )
 def image_is_carried(scene: Scene, show: Evidence) -> None:
     image = picture()
-    message_id = draft.new_id(scene.student, "image")
+    message_id = scene.new_id(scene.student, "image")
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / NAME
         file.write_bytes(image)
@@ -108,7 +107,10 @@ def mails_are_listed_and_shown(scene: Scene, show: Evidence) -> None:
     expect(len(mails) > 1, f"{len(mails)} mails are listed")
     chosen = [each for each in mails if each.message_id == scene.first_mail]
     expect(len(chosen) == 1, f"the first mail is listed {len(chosen)} times")
-    expect(all(each.sender and each.subject for each in mails), "a mail is listed without its sender or its subject")
+    expect(
+        all(each.sender and each.subject for each in chosen),
+        "the first mail is listed without its sender or its subject",
+    )
     expect(chosen[0].subject == SUBJECT, f"its subject in the list is “{chosen[0].subject}”")
     expect(BODY.startswith(chosen[0].preview.strip()[:20]), f"its first words in the list are “{chosen[0].preview}”")
     with scene.box(scene.recipient) as box:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
 import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from mailstack.checks.judging import Unmet
 from mailstack.engine import compose
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, InputError, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
-from mailstack.experiment.facts import facts
+from mailstack.experiment.document import Performance, Watch, perform_steps, performance
 from mailstack.experiment.scene import TTL_SECONDS, Scene
-from mailstack.experiment.step import Outcome, Step, run
+from mailstack.experiment.step import Step
 from mailstack.lab import down, homes, up
 from mailstack.lab.leases import Leases, guard
 from mailstack.lab.running import RunningLab
-from mailstack.model import Json, Verdict
 from mailstack.runner.local import Local
 
 # Many times what a lab needs until it is proven; one that takes longer does not get through the steps, either.
@@ -45,49 +39,16 @@ def all_steps() -> list[Step]:
     return sorted((step for module in modules for step in module.steps.all), key=lambda step: ORDER.index(step.id))
 
 
-@dataclass(frozen=True, slots=True)
-class Performance:
-    """The report's document and the servers' logs, without any secret of the lab."""
-
-    lab: str
-    document: Json
-    logs: Mapping[str, str]
-
-
-def perform(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callable[[str], None]) -> Performance:
+def perform(
+    engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callable[[str], None], author: str = ""
+) -> Performance:
     """Perform the whole experiment. Raises InputError, HostError, Interrupted."""
-    start = time.monotonic()
-    started = datetime.datetime.now().astimezone()
+    watch = Watch()
     with _lab(engine, overlays, keep, progress) as scene:
-        steps = all_steps()
-        done: list[Outcome] = []
-
-        def on_outcome(outcome: Outcome) -> None:
-            done.append(outcome)
-            progress(f"{len(done)} of {len(steps)} {outcome.verdict}: {outcome.step.title}")
-
-        outcomes = run(scene, steps, on_outcome)
-        if not scene.journeys:  # the first mail got stuck: show how far it came
-            with contextlib.suppress(Unmet, MailstackError):
-                scene.keep("store-and-forward", scene.trace(scene.first_mail))
-        passed = sum(outcome.verdict is Verdict.PASS for outcome in outcomes)
-        data = {
-            "verdict": str(Verdict.PASS if passed == len(outcomes) else Verdict.FAIL),
-            "passed": passed,
-            "failed": len(outcomes) - passed,
-            "seconds": 0.0,
-            "started": started.isoformat(timespec="seconds"),
-            "facts": facts(scene),
-            "steps": [outcome.json() for outcome in outcomes],
-            "journeys": {model: journey.json() for model, journey in sorted(scene.journeys.items(), reverse=True)},
-            "dialogue": scene.dialogue,
-        }
-        # The one place where secrets are taken out: servers and programs may have repeated them in any of this.
-        blotter = scene.lab.blotter()
-        document: Json = blotter.document(json.loads(json.dumps(data)))
-        logs = {service: blotter.clean(log) for service, log in scene.all_logs().items()}
-    document["seconds"] = round(time.monotonic() - start, 3)
-    return Performance(scene.lab.name, document, logs)
+        outcomes = perform_steps(scene, all_steps(), progress)
+        found = performance(scene, outcomes, watch, {"author": author})
+    found.document["seconds"] = watch.seconds()  # with the lab's removal
+    return found
 
 
 @contextlib.contextmanager

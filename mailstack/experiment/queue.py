@@ -10,7 +10,6 @@ from mailstack.experiment.machines import ARRIVAL_SECONDS
 from mailstack.experiment.scene import Scene
 from mailstack.experiment.step import Steps
 from mailstack.lab import readiness
-from mailstack.message import draft
 from mailstack.model import Deadline
 from mailstack.protocol import imap
 
@@ -29,7 +28,7 @@ steps = Steps()
     alone=True,
 )
 def queue_keeps_the_mail(scene: Scene, show: Evidence) -> None:
-    message_id = draft.new_id(scene.student, "waiting")
+    message_id = scene.new_id(scene.student, "waiting")
     letter = sending.Letter(scene.student, (scene.recipient,), "A mail that waits", "The receiver was not there.")
     provider = scene.container("postfix")
     scene.engine.stop(provider)

@@ -15,7 +15,6 @@ from mailstack.experiment.step import Steps
 from mailstack.lab import claims, homes
 from mailstack.lab.running import RunningLab
 from mailstack.lab.up import Request
-from mailstack.message import draft
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Relay
 from mailstack.protocol import smtp
 from mailstack.secret import Secret, write_private
@@ -105,7 +104,7 @@ def outside_provider_takes_over(scene: Scene, show: Evidence) -> None:
     scene.container("dovecot")  # the provider needs it for logins
     user = scene.recipient
     reader = next(address for address in scene.lab.definition().addresses() if address not in (user, scene.student))
-    message_id = draft.new_id(user, "outside")
+    message_id = scene.new_id(user, "outside")
     customer = _customer(scene, user)
     sender, own = (customer.service(service).container for service in ("sender", "postfix"))
     relayhost = scene.engine.execute(sender, ["postconf", "-h", "relayhost"]).stdout.strip()

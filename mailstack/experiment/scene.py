@@ -31,6 +31,8 @@ TTL_SECONDS = 900.0
 class Scene(Machines):
     """The lab's machines, the student and the recipient, and the journeys and dialogue for the document."""
 
+    mark = ""  # a part of the Message-ID of each mail, in a lab that has other mails
+
     def __init__(self, lab: RunningLab, up_result: Report | MailstackError | None = None) -> None:
         super().__init__(lab)
         self.up_result = up_result  # the report of `up`, or the reason why the lab was not proven
@@ -41,7 +43,20 @@ class Scene(Machines):
         others = [address for address in lab.definition().addresses() if address != self.student]
         self.recipient = others[min(1, len(others) - 1)]
         # The mail of steps 5 and 6. Its Message-ID is chosen here, so that each step can look for it.
-        self.first_mail = draft.new_id(self.student, "first")
+        self.first_mail = self.new_id(self.student, "first")
+
+    def new_id(self, sender: str, name: str) -> str:
+        """Return the Message-ID of a mail of the experiment."""
+        return draft.new_id(sender, f"{name}.{self.mark}" if self.mark else name)
+
+    @property
+    def login(self) -> str:
+        """Return the user as whom the student's machine logs in."""
+        return self.relay[0]
+
+    def is_verified(self, tls: str) -> bool:
+        """Whether the student's machine verified its provider, by the TLS connection that it logged."""
+        return tls.endswith(", verified")
 
     def journey(self, message_id: str) -> Journey:
         """Return the journey of a mail that has arrived, once both MTAs have removed it from their queues."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mailstack.actions import recording, sending
 from mailstack.checks.judging import expect
 from mailstack.experiment.evidence import Evidence
@@ -28,6 +30,7 @@ STAGES = ("greeting", "tls", "auth", "envelope", "data", "quit")
 )
 def dialogue_is_requests_and_replies(scene: Scene, show: Evidence) -> None:
     letter = sending.Letter(scene.student, (scene.recipient,), "The dialogue", "What is said when this mail is sent.")
+    letter = replace(letter, mark=scene.mark)
     found = recording.record(scene.lab, letter, "sender", Deadline.after(ARRIVAL_SECONDS))
     document = found.dialogue.json()
     shown = scene.lab.blotter().document(document)

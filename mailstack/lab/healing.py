@@ -73,14 +73,20 @@ def remove_mails(lab: RunningLab, mark: str) -> None:
 
     context = trust.tls_context(lab.ca_file)
     addresses = lab.defined.addresses()
-    mtas = sorted(lab.by_role(Role.MTA), key=lambda each: each.role is not Role.SENDER)  # in the direction of mail flow
     for _ in range(_SWEEPS):
-        swept = [lab.engine.execute(each.container, ["sh", "-c", _SWEEP, "sh", mark]).stdout for each in mtas]
+        swept = sweep_queues(lab, mark)
         for address in dict.fromkeys((*addresses[:_MOST_MAILBOXES], addresses[-1])):
             with imap.mailbox(lab.endpoints["imaps"], context, address, lab.password(address)) as box:
                 box.delete(box.uids(changes.search_key(mark)))
-        if not any(swept):
+        if not swept:
             return
+
+
+def sweep_queues(lab: RunningLab, mark: str) -> bool:
+    """Remove the mails with `mark`, and their bounces, from all queues; return whether there were any."""
+    mtas = sorted(lab.by_role(Role.MTA), key=lambda each: each.role is not Role.SENDER)  # in the direction of mail flow
+    swept = [lab.engine.execute(each.container, ["sh", "-c", _SWEEP, "sh", mark]).stdout for each in mtas]
+    return any(swept)
 
 
 def outside_name(lab: str) -> str:

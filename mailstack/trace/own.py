@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from mailstack.trace.journey import Journey
 
-# The marks in the Message-IDs of mails that mailstack sends to itself: a check's, a proof's, a load's.
-_MARK = re.compile(r"\.(?P<mark>check-[0-9a-f]{12}|proof-of-lab|load-[0-9a-f]{8})@")
+# The marks in the Message-IDs of mails that mailstack sends to itself: a check's, an experiment's on a running lab, a
+# proof's, a load's.
+_MARK = re.compile(r"\.(?P<mark>check-[0-9a-f]{12}|experiment-[0-9a-f]{12}|proof-of-lab|load-[0-9a-f]{8})@")
 # The name that a check's client gives in EHLO; a refused client is known by that alone.
 _CHECK_HELO = "client.test"
 # Seconds before the first and after the last line that names a mail of a check, in which it may have been at work.
@@ -43,10 +44,10 @@ def is_own(journey: Journey) -> bool:
 
 
 def spans(marks: Iterable[tuple[str, float | None]]) -> list[tuple[float, float]]:
-    """Return when each check ran: from the first to the last of the times that go with its mark."""
+    """Return when each check or experiment ran: from the first to the last of the times that go with its mark."""
     times: dict[str, list[float]] = {}
     for mark, at in marks:
-        if mark.startswith("check-") and at is not None:
+        if mark.startswith(("check-", "experiment-")) and at is not None:
             times.setdefault(mark, []).append(at)
     return [(min(each) - _MARGIN, max(each) + _MARGIN) for each in times.values()]
 

@@ -1,0 +1,95 @@
+"""The experiment on a student's own running lab: what can be performed there, without a change of its configuration."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from mailstack.actions.sending import ROUTE_HEADER
+from mailstack.checks.client import rows
+from mailstack.engine import compose
+from mailstack.engine.engine import Engine
+from mailstack.errors import MailstackError
+from mailstack.experiment import first_mail, machine, mailbox, models, own_settings, queue, roles, talk, theory
+from mailstack.experiment.document import Performance, Watch, perform_steps, performance
+from mailstack.experiment.own_scene import OwnScene
+from mailstack.experiment.step import Step
+from mailstack.lab import changes, finishing, healing
+from mailstack.lab.running import RunningLab
+from mailstack.model import Json
+
+# The steps after the rows of the settings, in the experiment's order.
+_BEFORE = ("lab", "install")
+AFTER = (
+    *("send", "tls-and-sasl", "arrive", "answer"),
+    *("parts", "end-to-end", "store-and-forward", "queue", "dialogue", "message", "mime", "receiving", "hops"),
+    "roles",
+)
+# Steps with other conditions than in a lab of the experiment's own.
+_NEEDS = {
+    "send": ("main.cf", "postfix", "credentials"),
+    "mime": ("send",),
+    "dialogue": ("send",),
+    "roles": ("main.cf",),
+}
+# They send a mail by a route of its own, which the lab's main.cf has.
+_ROUTED = ("end-to-end", "dialogue")
+_NO_ROUTE = f"main.cf has no header_checks for {ROUTE_HEADER}, which the lab's own has"
+
+
+def perform_on(engine: Engine, name: str, author: str, progress: Callable[[str], None]) -> Performance:
+    """Perform the experiment on a lab that is up. Raises InputError, HostError, Interrupted."""
+    watch = Watch()
+    lab = RunningLab(name, engine)
+    finishing.finish(lab, progress)
+    progress("looking at the settings in effect")
+    scene = OwnScene(lab)
+    steps, left_out = steps_on(scene)
+    # One step stops the provider's Postfix for a moment: after an interruption, the next `up` starts it.
+    with changes.changing(lab.directory.path, "experiment", scene.mark):
+        try:
+            outcomes = perform_steps(scene, steps, progress)
+            whose = {"author": author, "lab": identity(lab), "settings": settings(scene), "left_out": left_out}
+            return performance(scene, outcomes, watch, whose)
+        finally:
+            with contextlib.suppress(MailstackError):
+                healing.remove_mails(lab, scene.mark)
+
+
+def steps_on(scene: OwnScene) -> tuple[list[Step], list[Json]]:
+    """Return the steps that can be performed on a lab, and the others, each with the reason."""
+    modules = (machine, first_mail, theory, models, queue, talk, mailbox, roles)
+    known = {step.id: step for module in modules for step in module.steps.all}
+    left_out = {"outside": "it needs a second lab, which an experiment without --on has"}
+    if not scene.facts.error and ROUTE_HEADER not in scene.facts.setting("header_checks"):
+        left_out |= dict.fromkeys(_ROUTED, _NO_ROUTE)
+    known["lab"] = replace(
+        known["lab"],
+        title="The lab is up",
+        row="The lab of the student.",
+        done="Looked at the services of the lab.",
+        expected="All of them run.",
+    )
+    chosen = [
+        *(known[id] for id in _BEFORE),
+        *own_settings.steps(scene.facts),
+        *(replace(known[id], needs=_NEEDS.get(id, known[id].needs)) for id in AFTER if id not in left_out),
+    ]
+    return chosen, [{"id": id, "title": known[id].title, "reason": why} for id, why in left_out.items()]
+
+
+def settings(scene: OwnScene) -> list[Json]:
+    """Return the rows of the course's main.cf with their verdicts."""
+    return [judged.json() for judged in rows.judged(scene.facts)]
+
+
+def identity(lab: RunningLab) -> Json:
+    """Return what tells this lab from every other one: a report that was copied has the same."""
+    return {
+        "name": lab.name,
+        "project": compose.project_name(lab.name),
+        "owner": lab.state.owner,
+        "engine": lab.engine.identity,
+        "containers": {state.name: state.container[:12] for state in lab.services()},
+    }
