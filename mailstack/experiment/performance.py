@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack.checks.judging import Unmet
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, InputError, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
@@ -111,7 +111,7 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
         except (InputError, EngineError):
             raise
         except MailstackError as error:
-            states = engine.services(compose.project_name(name))
+            states = engine.services(projects.project_name(name))
             if not any(state.state == "running" for state in states):
                 raise
             up_result = error
