@@ -37,6 +37,7 @@ AS_ALICE = f"mailstack_alice_{NAME}"
         (User(1006, "anna.maria.schmidt"), "mailstack_anna-m--1006_lab"),
         (User(1007, "maria.schmidt@school.example"), "mailstack_maria--1007_lab"),
         (User(1008, "Ü"), "mailstack_user--1008_lab"),
+        (User(1010, "annamariaschmidt"), "mailstack_annama--1010_lab"),
         (User(1009, ""), "mailstack_user--1009_lab"),
     ],
     ids=str,
