@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mailstack.checks import Family
 from mailstack.checks.bench import Bench
 from mailstack.checks.judging import expect
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.errors import EngineError
 from mailstack.model import ServiceState
 from mailstack.network import subnets
@@ -138,7 +138,7 @@ def only_published_services_are_reached(bench: Bench) -> str:
     "Dovecot's manual, unix_listener; postconf(5), virtual_transport and smtpd_sasl_path",
 )
 def sockets_are_private(bench: Bench) -> str:
-    volume = f"{compose.project_name(bench.lab.name)}_sockets"
+    volume = f"{projects.project_name(bench.lab.name)}_sockets"
     users = bench.engine.users_of(volume)
     names = {each.container: each.name for each in bench.lab.services()}
     others = sorted(

@@ -29,11 +29,6 @@ _PLUGIN_DIRECTORIES = (
 )
 
 
-def project_name(lab: str) -> str:
-    """Return the name of a lab's Compose project."""
-    return f"mailstack-{lab}"
-
-
 def candidates() -> list[Path]:
     """Return the Compose binaries on this machine: Docker's plug-in first, then the one installed with mailstack."""
     home = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))

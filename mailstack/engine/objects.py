@@ -6,9 +6,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from mailstack import roles
+from mailstack import roles, state
 from mailstack.engine.client import Client, ignore_missing, mapped, sdk
 from mailstack.engine.inventory import Container, Inventory, Volume
+from mailstack.engine.projects import LABEL_PROJECT, project_name
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, Network, ServiceState
 
 
@@ -33,7 +34,7 @@ class EngineObjects(Client):
     @mapped
     def services(self, project: str, name: str = "", *, role: roles.Role | None = None) -> list[ServiceState]:
         """Return a Compose project's containers in any state, one per service; optionally of one service or role."""
-        labels = [f"com.docker.compose.project={project}", *([f"com.docker.compose.service={name}"] if name else [])]
+        labels = [f"{LABEL_PROJECT}={project}", *([f"com.docker.compose.service={name}"] if name else [])]
         states = []
         for summary in self._quick.containers(all=True, filters={"label": labels}):
             service = summary["Labels"].get("com.docker.compose.service", "")
@@ -46,10 +47,10 @@ class EngineObjects(Client):
         return sorted(states, key=lambda state: state.name)
 
     @mapped
-    def labs(self, owner: str | None = None) -> dict[str, str]:
-        """Return every lab with any object on this engine: name → owner. `owner` limits it to that owner's labs."""
-        matching = self._labels(f"{LABEL_OWNER}={owner}" if owner else LABEL_LAB)
-        return {labels[LABEL_LAB]: labels.get(LABEL_OWNER, "") for labels in matching if labels.get(LABEL_LAB)}
+    def labs(self, owner: str) -> set[str]:
+        """Return the names of an owner's labs with any object on this engine."""
+        matching = self._labels(f"{LABEL_OWNER}={owner}")
+        return {labels[LABEL_LAB] for labels in matching if labels.get(LABEL_LAB)}
 
     @mapped
     def expires(self, lab: str, owner: str) -> str | None:
@@ -62,10 +63,10 @@ class EngineObjects(Client):
 
     @mapped
     def inventory(self, lab: str) -> Inventory:
-        """Return all objects with a lab's label, of any owner, or of its Compose project; and all networks."""
+        """Return the objects of this user's lab, whatever their owner, and all networks; see `Inventory.of_user`."""
         filters = {"label": [f"{LABEL_LAB}={lab}"]}
         containers = {}
-        for label in (*filters["label"], f"com.docker.compose.project=mailstack-{lab}"):
+        for label in (*filters["label"], f"{LABEL_PROJECT}={project_name(lab)}"):
             for each in self._quick.containers(all=True, filters={"label": [label]}):
                 containers[each["Id"]] = _container(each)
         volumes = self._quick.volumes(filters=filters)["Volumes"] or []
@@ -74,11 +75,7 @@ class EngineObjects(Client):
             tuple(containers.values()),
             tuple(Volume(each["Name"], each["Labels"] or {}) for each in volumes),
             tuple(self.networks()),
-        )
-
-    def owners(self, lab: str) -> set[str]:
-        """Return the owners of the labs of this name. Raises EngineError."""
-        return self.inventory(lab).owners()
+        ).of_user(state.owner())
 
     @mapped
     def networks(self) -> list[Network]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError, InputError, MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, queue, roles, settings, talk, theory
@@ -72,7 +72,7 @@ def _lab(engine: Engine, overlays: Sequence[Path], keep: bool, progress: Callabl
         except (InputError, EngineError):
             raise
         except MailstackError as error:
-            states = engine.services(compose.project_name(name))
+            states = engine.services(projects.project_name(name))
             if not any(state.state == "running" for state in states):
                 raise
             up_result = error

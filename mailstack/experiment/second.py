@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from mailstack.checks.judging import expect
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.lab import down
 from mailstack.lab.leases import Leases, guard
 from mailstack.lab.running import RunningLab
@@ -20,7 +20,7 @@ class SecondLab:
     def __init__(self, first: RunningLab) -> None:
         self.name = f"{first.name[:26]}-out"
         self._home, self._engine, self._target = first.directory.home, first.engine, first.target
-        self.network = f"{compose.project_name(first.name)}_world"  # between the two labs
+        self.network = f"{projects.project_name(first.name)}_world"  # between the two labs
         self._leases = Leases(self._home, self.name)
         self._turn, self._over = threading.Lock(), False
 

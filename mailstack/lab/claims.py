@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from mailstack import state
+from mailstack.engine import projects
 from mailstack.engine.engine import Engine
 from mailstack.errors import EngineError
 from mailstack.model import LABEL_OWNER, PORTS, Deadline, Json, Network
@@ -22,7 +23,9 @@ _STRAGGLER_SECONDS = 3.0
 def allocate_ports(target: Target, home: Home, name: str) -> dict[str, int]:
     """Return ports of 127.0.0.1 for a new lab that are free here and on its target. Raises HostError for too few."""
     reserved = state.reserved_ports(home, name).union(target.listening())
-    numbers = ports.choose(target.seed(name), len(PORTS), reserved)
+    # Users begin at different ports, so that a class that types `up` at the same moment does not compete for them.
+    seed = target.seed(projects.current_user().prefix + name)
+    numbers = ports.choose(seed, len(PORTS), reserved)
     return {port.name: number for port, number in zip(PORTS, numbers, strict=True)}
 
 
@@ -86,7 +89,7 @@ def name_volume(project: str, document: Json) -> tuple[str, dict[str, str]] | No
     for key, volume in sorted((document.get("volumes") or {}).items()):
         labels = volume.get("labels") or {}
         if labels.get(LABEL_OWNER) and not volume.get("driver_opts") and volume.get("driver", "local") == "local":
-            own = {"com.docker.compose.project": project, "com.docker.compose.volume": key}
+            own = {projects.LABEL_PROJECT: project, "com.docker.compose.volume": key}
             return str(volume["name"]), {**labels, **own}
     return None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mailstack import state
-from mailstack.engine import compose
+from mailstack.engine import compose, projects
 from mailstack.engine.engine import Engine
 from mailstack.errors import DeadlinePassed, EngineError, HostError, InputError, Interrupted
 from mailstack.lab import elsewhere, tools
@@ -204,7 +204,7 @@ def _execute(with_tools: Tools, directory: LabDirectory, seen: Remains) -> None:
             match step:
                 case ComposeDown():
                     assert binary
-                    project = compose.project_name(seen.name)
+                    project = projects.project_name(seen.name)
                     bare = compose.Compose(binary, project, (), with_tools.target.environment)
                     output = with_tools.runner.run(bare.down(), deadline=deadline).stderr
                 case RemoveObjects():

@@ -26,7 +26,7 @@ def find(target: Target, inventory: Inventory, directory: LabDirectory) -> list[
     Containers of the lab mount them. For a lab without containers, or on another host (whose containers mount that
     host's directories), the places of earlier versions are searched.
     """
-    if state.owner() not in inventory.owners():
+    if not inventory.of(state.owner()):
         return []
     mounted = [Path(path).parent for path in inventory.mounted(state.owner())]
     found = {path.parent for path in mounted if path.name == "files"}

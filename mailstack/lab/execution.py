@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mailstack.config import files
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.lab import claims, healing, plan
 from mailstack.lab.changes import Change
 from mailstack.lab.observation import Observation
@@ -75,7 +75,7 @@ class Execution:
         *,
         patience: float,
     ) -> None:
-        self.starts = Starts(compose.project_name(directory.name))
+        self.starts = Starts(projects.project_name(directory.name))
         self.touched = False  # whether a container may differ from what it was before
         self._tools = tools
         self._directory = directory
@@ -144,7 +144,7 @@ class Execution:
             self._change.begin()
 
     def _claim(self, step: ClaimName) -> None:
-        volume = claims.name_volume(compose.project_name(self.desired.state.lab), self.desired.document)
+        volume = claims.name_volume(projects.project_name(self.desired.state.lab), self.desired.document)
         self._name_claim = self._pool.submit(self._tools.engine.claim, *volume) if volume else None
 
     def _write_files(self, step: WriteFiles) -> None:

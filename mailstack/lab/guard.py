@@ -123,7 +123,7 @@ def _remove_if(engine: Engine, lab: str, condition: Callable[[], bool]) -> bool:
     except FileNotFoundError:
         # The command that removed the lock has removed the lab too, unless the engine failed. And an experiment makes
         # the directory before there is a lock.
-        if owner() not in engine.owners(lab) and not homes.directory(engine, lab).is_made():
+        if not engine.leftovers(lab, owner()) and not homes.directory(engine, lab).is_made():
             return False
         return down(engine, lab, quiet, condition=condition, patience=_PATIENCE)
 

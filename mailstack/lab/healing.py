@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailstack.config import files
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.errors import HostError
 from mailstack.lab import changes
 from mailstack.lab.changes import Unfinished
@@ -91,7 +91,7 @@ def sweep_queues(lab: RunningLab, mark: str) -> bool:
 
 def outside_name(lab: str) -> str:
     """Return the name of the container and of the network outside a lab that a check tries to reach from it."""
-    return f"{compose.project_name(lab)}-outside"
+    return f"{projects.project_name(lab)}-outside"
 
 
 def outside_objects(lab: RunningLab) -> list[str]:

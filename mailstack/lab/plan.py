@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mailstack.config import files
 from mailstack.definition import schema
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.engine.inventory import PAUSED, RUNNING, Container, Inventory
 from mailstack.errors import InputError
 from mailstack.lab import by_hand, claims
@@ -57,10 +57,17 @@ class Desired:
 def desired_lab(draft: State, seen: Observation) -> Desired:
     """Return the desired lab, with its definition and subnets.
 
-    Raises InputError when another owner has a lab of this name on the engine, or when the lab's files are in another
-    directory.
+    Raises InputError when another owner has this user's lab of this name on the engine, when another user has it with
+    the same owner, or when the lab's files are in another directory.
     """
     refuse_others(draft, seen.inventory.owners())
+    if astray := seen.inventory.astray(draft.owner):
+        raise InputError(
+            f"a lab “{draft.lab}” of {draft.owner} is on this engine, and is not in the Compose project"
+            f" {seen.inventory.project}: {astray[0]}",
+            remedy="if it is another user's with the same owner, set MAILSTACK_OWNER to your own; if an earlier version"
+            f" of mailstack made it, `{hint.line('down', lab=draft.lab, host=seen.host)}` removes it",
+        )
     if seen.elsewhere:
         raise InputError(
             f"lab “{draft.lab}” is on this engine already, and its files are in {seen.elsewhere[0]}",
@@ -93,7 +100,7 @@ def _prepare(desired: Desired, seen: Observation) -> Iterator[Step]:
         yield MakeDirectory(_NEW if new else "it is not there", (str(seen.path),))
     if seen.state is None or not seen.recorded or seen.state != state:
         yield Record("written before anything is made" if new else _difference(seen.state, state), _RECORD, state)
-    volume = claims.name_volume(compose.project_name(state.lab), desired.document)
+    volume = claims.name_volume(projects.project_name(state.lab), desired.document)
     if volume and volume[0] not in [each.name for each in seen.inventory.volumes]:
         yield ClaimName("the engine does not have it", (volume[0],))
     if any(change.accounts for change in seen.unfinished):
@@ -178,7 +185,7 @@ def _cut_off(document: Json, inventory: Inventory) -> list[Container]:
     found = []
     for name, service in document["services"].items():
         required = [document["networks"][key]["name"] for key in service.get("networks") or ()]
-        called = service.get("container_name") or f"{compose.project_name(inventory.lab)}-{name}-1"
+        called = service.get("container_name") or f"{projects.project_name(inventory.lab)}-{name}-1"
         container = inventory.service(name)
         if container and (container.name != called or not all(connected(container, each) for each in required)):
             found.append(container)

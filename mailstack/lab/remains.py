@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailstack import state
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.engine.inventory import Inventory
 from mailstack.lab import elsewhere
 from mailstack.lab.steps import ComposeDown, Plan, RemoveDirectory, RemoveObjects, Step
@@ -29,7 +29,7 @@ class Remains:
     @property
     def any(self) -> bool:
         """Whether any part of the lab is this user's."""
-        return self.made or state.owner() in self.inventory.owners()
+        return self.made or bool(self.inventory.of(state.owner()))
 
 
 def observe_remains(tools: Tools, directory: LabDirectory, late: frozenset[str] = frozenset()) -> Remains:
@@ -50,10 +50,11 @@ def plan_down(seen: Remains, owner: str) -> Plan:
     """Return the plan of `down`. Compose ignores owners: it is used only when every part has this owner."""
     steps: list[Step] = []
     objects = seen.inventory.of(owner)
-    project = compose.project_name(seen.name)
+    project = projects.project_name(seen.name)
     if seen.inventory.owners() == {owner}:
         project_objects = [each for each in objects if each.split(" ")[1].startswith(f"{project}_")]
         by_compose = {f"container {each.name}" for each in seen.inventory.containers if each.service}
+        by_compose -= set(seen.inventory.astray(owner))
         by_project = [each for each in objects if each in by_compose or each in project_objects]
         steps.append(ComposeDown("they are the lab's project", tuple(by_project)))
         objects = [each for each in objects if each not in by_project]

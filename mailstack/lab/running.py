@@ -11,7 +11,7 @@ from pathlib import Path
 from mailstack import state
 from mailstack.config import files
 from mailstack.definition import schema
-from mailstack.engine import compose
+from mailstack.engine import compose, projects
 from mailstack.engine.engine import Engine
 from mailstack.engine.inventory import Inventory
 from mailstack.errors import HostError, InputError, MailstackError
@@ -105,7 +105,7 @@ class RunningLab:
 
     def services(self) -> list[ServiceState]:
         """Return its containers, in any state."""
-        return self.engine.services(compose.project_name(self.name))
+        return self.engine.services(projects.project_name(self.name))
 
     def services_with_missing(self) -> list[ServiceState]:
         """Return its services: containers in any state, and services without a container, whose state is `missing`."""
@@ -125,11 +125,11 @@ class RunningLab:
 
     def by_role(self, role: Role) -> list[ServiceState]:
         """Return its containers of a role, in any state; `mta` selects all that have a queue."""
-        return self.engine.services(compose.project_name(self.name), role=role)
+        return self.engine.services(projects.project_name(self.name), role=role)
 
     def service(self, name: str) -> ServiceState:
         """Return a running service. Raises HostError when it is not running."""
-        return self._running(self.engine.services(compose.project_name(self.name), name), name)
+        return self._running(self.engine.services(projects.project_name(self.name), name), name)
 
     def one(self, role: Role) -> ServiceState:
         """Return the running service of a unique role: submission, store or sender. Raises HostError."""
@@ -202,4 +202,4 @@ def project(
     paths = [Path(name) for name in (lab.files if document is None else lab.files[:1])]
     if lab.subnets:
         paths.append(directory.subnets_file)
-    return compose.Compose(compose.find(runner), compose.project_name(lab.lab), paths, environment, document)
+    return compose.Compose(compose.find(runner), projects.project_name(lab.lab), paths, environment, document)

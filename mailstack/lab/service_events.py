@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from mailstack.engine import compose
+from mailstack.engine import compose, projects
 from mailstack.engine.engine import Engine
 from mailstack.model import ServiceState
 from mailstack.runner.local import last_lines
@@ -53,7 +53,7 @@ class EndedServices:
 
     def __init__(self, engine: Engine, lab: str) -> None:
         self._engine = engine
-        self._project = compose.project_name(lab)
+        self._project = projects.project_name(lab)
 
     def states(self) -> list[ServiceState]:
         """Return the lab's containers, in any state."""

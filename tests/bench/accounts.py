@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mailstack.actions.accounts import Accounts
+from mailstack.engine import projects
 from mailstack.lab import readiness
 from mailstack.lab.running import RunningLab
 from mailstack.model import SERVICES, Deadline
@@ -90,7 +91,7 @@ def _adding(lab: RunningLab) -> list[float]:
 
 def _mebibytes() -> float:
     """The memory of the lab's containers, without the file cache."""
-    names = [f"mailstack-{NAME}-{service}-1" for service in SERVICES]
+    names = [f"{projects.project_name(NAME)}-{service}-1" for service in SERVICES]
     told = run(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *names])
     units = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0}
     return sum(float(number) * units[unit] for number, unit in re.findall(r"^([\d.]+)([KMG]iB) /", told, re.MULTILINE))

@@ -15,6 +15,7 @@ import pytest
 
 from mailstack import checks
 from mailstack.checks.bench import Bench
+from mailstack.engine import projects
 from mailstack.model import Verdict
 from tests.docker.conftest import Labs
 from tests.docker.red import Case, overlay
@@ -42,7 +43,7 @@ def test_a_broken_lab_turns_the_checks_of_what_is_broken_red(
             if broken.after:
                 broken.after(lab, monkeypatch)
         red = {
-            id: (broken.what, says.replace("LAB", lab.name))
+            id: (broken.what, says.replace("PROJECT", projects.project_name(lab.name)).replace("LAB", lab.name))
             for broken in case.breakages
             for id, says in broken.red.items()
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from mailstack.engine import projects
 from mailstack.lab import homes
 from tests import engines
 from tests.docker.bad import Traces, alone, run
@@ -77,7 +78,7 @@ def test_a_lab_of_the_version_before_markers_is_taken_down_if_the_engine_knows_i
     before = snapshot(traces.directory)
     if known:
         labels = {"mailstack.lab": NAME, "mailstack.owner": traces.owner}
-        client.volumes.create(f"mailstack-{NAME}_queue", labels=labels)
+        client.volumes.create(f"{projects.project_name(NAME)}_queue", labels=labels)
     outcome = run(["down", "--stale"])
     assert outcome.code == 0
     if known:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mailstack import state
+from mailstack.model import SERVICES
 from tests import engines
 from tests.docker import nested
 from tests.docker.bad import run
@@ -41,6 +44,32 @@ def test_a_lab_comes_up_passes_every_check_and_goes_on_engine_26(machine: nested
     assert machine.json("down", "-n", "newer") == {"removed": ["newer"]}
     assert machine.engine.containers.list(all=True) == []
     assert machine.engine.volumes.list() == []
+    assert {network.name for network in machine.engine.networks.list()} == {"bridge", "host", "none"}
+
+
+def test_two_accounts_of_a_machine_have_a_lab_each_by_the_same_words(machine: nested.Machine) -> None:
+    def types(login: str, words: str) -> Any:
+        return json.loads(machine.run("su", "-", login, "-c", f"/opt/mailstack/bin/mailstack {words} --json"))
+
+    for login in ("ada", "ben"):
+        machine.run("useradd", "--create-home", "--groups", "docker", login)
+    for login in ("ada", "ben", "root"):
+        assert types(login, "up")["verified"]["milliseconds"] > 0
+    named = {each.name for each in machine.engine.containers.list()}
+    assert named == {
+        f"{project}-{service}-1"
+        for project in ("mailstack_ada_lab", "mailstack_ben_lab", "mailstack-lab")
+        for service in SERVICES
+    }
+    types("ada", "send --to bob@example.com --subject ada")
+    assert [len(types(login, "inbox bob@example.com")["mails"]) for login in ("ada", "ben")] == [1, 0]
+    assert types("ada", "down --all") == {"removed": ["lab"]}
+    assert {each.name for each in machine.engine.containers.list()} == {name for name in named if "ada" not in name}
+    assert types("ada", "down --stale") == {"removed": []}
+    for login in ("ben", "root"):
+        assert {each["state"] for each in types(login, "status --probe")["services"]} == {"running"}
+        assert types(login, "down") == {"removed": ["lab"]}
+    assert machine.engine.containers.list(all=True) == [] and machine.engine.volumes.list() == []
     assert {network.name for network in machine.engine.networks.list()} == {"bridge", "host", "none"}
 
 

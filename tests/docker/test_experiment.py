@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from mailstack.config import files
+from mailstack.engine import projects
 from mailstack.experiment.performance import all_steps
 from mailstack.lab import homes
 from tests import engines
@@ -283,7 +284,7 @@ def test_a_lab_that_is_kept_is_guarded_by_nobody(traces: Traces) -> None:
     assert name
     try:
         assert until(lambda: not traces.processes(), 2)
-        assert sum(thing.startswith(f"container /mailstack-{name[1]}-") for thing in traces.engine()) == 3
+        assert sum(thing.startswith(f"container /{projects.project_name(name[1])}-") for thing in traces.engine()) == 3
         assert run(["down", "--stale"]).out == "nothing to remove\n"
     finally:
         assert run(["down", "-n", name[1]]).code == 0

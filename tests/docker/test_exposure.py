@@ -13,6 +13,7 @@ from typing import Any
 import docker
 import pytest
 
+from mailstack.engine import projects
 from mailstack.lab.running import RunningLab
 from mailstack.model import SERVICES
 from tests.docker.conftest import Labs
@@ -115,7 +116,8 @@ def test_the_directory_of_the_sockets_and_that_of_the_secrets_cannot_be_looked_i
     lab: RunningLab, as_nobody: Callable[..., Any]
 ) -> None:
     client = docker.from_env()
-    volumes = [client.volumes.get(f"mailstack-{lab.name}_{name}") for name in ("sockets", "mailboxes", "queue")]
+    project = projects.project_name(lab.name)
+    volumes = [client.volumes.get(f"{project}_{name}") for name in ("sockets", "mailboxes", "queue")]
     private = [volume.attrs["Mountpoint"] for volume in volumes] + [str(lab.directory.files)]
     assert any(Path(path).exists() for path in private)
     for path in private:

@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.lab import homes, tools
 from mailstack.lab.down import remove
 from mailstack.model import Deadline
@@ -198,7 +198,7 @@ def test_down_of_a_lab_that_is_not_there_is_done(nothing_before: Traces) -> None
 def test_what_the_engine_is_still_making_for_a_compose_that_was_ended_goes_too(traces: Traces) -> None:
     """The engine finishes what it was asked for; here it is somebody else who asks, half a second after the end."""
     name = f"late-{secrets.token_hex(3)}"
-    network = f"{compose.project_name(name)}_mail"
+    network = f"{projects.project_name(name)}_mail"
     directory = homes.directory(engines.here(), name)
     directory.make()
     made: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -18,6 +19,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from mailstack.engine import projects
 from tests import engines
 
 pytestmark = pytest.mark.docker
@@ -34,6 +36,8 @@ class User:
     place: Path
     python: str
     lab: str
+    uid: int = USER
+    owner: str = ""  # of the lab; its name by default
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start a command as this user."""
@@ -44,15 +48,15 @@ class User:
             "HOME": "/nonexistent",
             "LOGNAME": "somebody",
             "MAILSTACK_RUNTIME_DIR": str(self.place),
-            "MAILSTACK_OWNER": self.lab,
+            "MAILSTACK_OWNER": self.owner or self.lab,
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         return subprocess.Popen(
             [self.python, "-c", ENTRY, *words],
             cwd=self.place,
             env=environment,
-            user=USER,
-            group=USER,
+            user=self.uid,
+            group=self.uid,
             extra_groups=[Path("/var/run/docker.sock").stat().st_gid],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -63,7 +67,8 @@ class User:
     def run(self, *words: str) -> str:
         """Run a command on the lab; it must succeed. Return its output."""
         group = 2 if words[0] in ("account", "secrets") else 1
-        with self.start(*words[:group], "-n", self.lab, *words[group:]) as process:
+        name = [] if "--all" in words or "--stale" in words else ["-n", self.lab]
+        with self.start(*words[:group], *name, *words[group:]) as process:
             out, err = process.communicate(timeout=180)
         assert process.returncode == 0, (words, out[-1000:], err[-2000:])
         return out
@@ -89,27 +94,34 @@ def _python() -> str:
     pytest.skip("an ordinary user can run no Python here")
 
 
-@pytest.fixture(scope="module")
-def user() -> Iterator[User]:
-    """Yield a user with a lab that is up."""
+@contextlib.contextmanager
+def somebody(lab: str, uid: int = USER, owner: str = "") -> Iterator[User]:
+    """Yield a user of this lab, which is removed at the end."""
     if os.getuid() != 0:
         pytest.skip("only root can be somebody else")
-    assert USER not in {entry.pw_uid for entry in pwd.getpwall()}
+    assert uid not in {entry.pw_uid for entry in pwd.getpwall()}
     place = Path(tempfile.mkdtemp(prefix="mailstack-user-", dir="/dev/shm"))
-    os.chown(place, USER, USER)
-    made = User(place, _python(), f"user-{secrets.token_hex(4)}")
+    os.chown(place, uid, uid)
     try:
-        made.run("up")
-        yield made
+        yield User(place, _python(), lab, uid, owner)
     finally:
-        for thing in engines.here().leftovers(made.lab, made.lab):
+        for thing in engines.here().leftovers(lab, owner or lab):
             engines.here().remove(thing)
         shutil.rmtree(place)
 
 
+@pytest.fixture(scope="module")
+def user() -> Iterator[User]:
+    """Yield a user with a lab that is up."""
+    with somebody(f"user-{secrets.token_hex(4)}") as made:
+        made.run("up")
+        yield made
+
+
 def test_postfix_starts_again_after_an_account_was_added(user: User) -> None:
     user.run("account", "add", "zoe@example.com")
-    docker.from_env().containers.get(f"mailstack-{user.lab}-postfix-1").restart()
+    project = projects.project_name(user.lab, projects.User(USER, ""))
+    docker.from_env().containers.get(f"{project}-postfix-1").restart()
     user.run("up")
     user.run("send", "--to", "zoe@example.com", "--subject", "for zoe")
     assert [mail["subject"] for mail in json.loads(user.run("inbox", "zoe@example.com", "--json"))["mails"]] == [
@@ -149,3 +161,32 @@ def test_a_down_that_is_interrupted_is_finished(user: User) -> None:
     user.run("down")
     assert engines.here().leftovers(user.lab, user.lab) == []
     assert [path.name for path in user.place.rglob("*") if user.lab in path.name] == []
+
+
+def test_two_users_of_one_engine_have_a_lab_of_the_same_name_each() -> None:
+    token = secrets.token_hex(4)
+    with somebody("lab", USER + 1, f"first-{token}") as first, somebody("lab", USER + 2, f"second-{token}") as second:
+        with first.start("up", "--json") as one, second.start("up", "--json") as two:  # at the same moment
+            told = [each.communicate(timeout=300) for each in (one, two)]
+        assert [each.returncode for each in (one, two)] == [0, 0], told
+        ups = [json.loads(out) for out, _ in told]
+        assert all(up["verified"]["milliseconds"] > 0 for up in ups)
+        ports = [{endpoint["port"] for endpoint in up["endpoints"].values()} for up in ups]
+        assert not ports[0] & ports[1]
+        first.run("send", "--to", "bob@example.com", "--subject", f"of {first.owner}")
+        second.run("account", "add", "zoe@example.com")
+        for user, subjects, accounts in ((first, [f"of {first.owner}"], 0), (second, [], 1)):
+            status = json.loads(user.run("status", "--probe", "--json"))
+            assert sum(address == "zoe@example.com" for address in status["accounts"]) == accounts
+            inbox = json.loads(user.run("inbox", "bob@example.com", "--json"))
+            assert [mail["subject"] for mail in inbox["mails"]] == subjects
+        others = set(engines.here().leftovers("lab", second.owner))
+        first.run("down", "--all")
+        assert engines.here().leftovers("lab", first.owner) == []
+        assert set(engines.here().leftovers("lab", second.owner)) == others and len(others) > 5
+        second.run("status", "--probe")
+        second.run("check", "exposure")
+        assert not json.loads(first.run("down", "--stale", "--json"))["removed"]
+        second.run("down")
+        assert engines.here().leftovers("lab", second.owner) == []
+        assert not [*first.place.rglob("lab*"), *second.place.rglob("lab*")]

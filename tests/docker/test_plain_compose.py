@@ -22,7 +22,7 @@ from pytest_docker.plugin import Services
 
 from mailstack.config import files
 from mailstack.definition import bundled
-from mailstack.engine import compose
+from mailstack.engine import compose, projects
 from mailstack.images import base
 from mailstack.lab import down
 from mailstack.runner.local import Local
@@ -166,13 +166,13 @@ def test_the_mail_of_the_senders_user_arrives_through_its_relay(plain_lab: Servi
 def test_neither_plain_compose_nor_the_controller_takes_what_is_the_other_s(plain_lab: Services, labs: Labs) -> None:
     """Also where both have one owner."""
     project = yaml.safe_load(bundled.compose_file("lab.yaml").read_text())["name"]
-    assert not project.startswith(compose.project_name("")), "a lab of the controller's could be called so"
+    assert not project.startswith(projects.project_name("")), "a lab of the controller's could be called so"
     with labs.one("beside") as lab:
         theirs, own = {service.container for service in lab.services()}, _containers(plain_lab)
         assert own and not own & theirs
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MAILSTACK_OWNER", OWNER)
-            assert engines.here().labs(OWNER) == {}
+            assert engines.here().labs(OWNER) == set()
             assert (
                 down.remove_all(engines.here(), lambda _: None),
                 down.remove_stale(engines.here(), lambda _: None),
@@ -180,7 +180,7 @@ def test_neither_plain_compose_nor_the_controller_takes_what_is_the_other_s(plai
                 [],
                 [],
             )
-            assert OWNER not in engines.here().owners("lab") | engines.here().owners("")
+            assert OWNER not in engines.here().inventory("lab").owners() | engines.here().inventory("").owners()
         assert _containers(plain_lab) == own
 
 

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 GUIDE = ROOT / "docs" / "guide.md"
+TEACHERS = ROOT / "docs" / "teachers.md"
 BIN = Path(sys.executable).parent
 
 
@@ -77,6 +78,18 @@ def test_the_commands_of_the_guide_work_in_their_order(labs: Labs, tmp_path: Pat
     assert "passed" in outputs["mailstack check"] and "failed" not in outputs["mailstack check"]
     assert (tmp_path / "results.xml").stat().st_size
     assert (tmp_path / "report" / "index.html").stat().st_size
+
+
+def test_the_commands_of_a_lesson_work_in_their_order_and_what_is_broken_is_explained_and_undone(labs: Labs) -> None:
+    environment = {"MAILSTACK_NAME": labs.new_name("lesson")}
+    waits = 'mailstack send --via sender --to bob@example.com --subject "Where am I?"'
+    outputs = {line: run(f"{line}; test $? = 1" if line == waits else line, environment) for line in commands(TEACHERS)}
+    assert waits in outputs and len(outputs) == 12
+    assert "delivered to bob@example.com" in outputs["mailstack trace --last"]
+    assert "2525" in outputs["mailstack queue"] and "relayhost" in outputs["mailstack explain"]
+    arrived = run("mailstack queue sender flush && mailstack queue wait && mailstack read bob@example.com", environment)
+    assert "Where am I?" in arrived
+    run("mailstack down", environment)
 
 
 def test_make_up_in_a_fresh_clone_ends_with_the_mail_that_was_read(labs: Labs, tmp_path: Path) -> None:

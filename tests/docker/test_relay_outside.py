@@ -18,7 +18,7 @@ from imap_tools import MailMessage
 from mailstack import state
 from mailstack.actions import sending
 from mailstack.config import files, pki
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.errors import CheckFailed, CredentialsError, InputError
 from mailstack.lab import homes, up
 from mailstack.lab.running import RunningLab
@@ -78,7 +78,7 @@ def provider(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
     with labs.one("provider", prepare=certificates) as running:
         labels = {LABEL_LAB: running.name, LABEL_OWNER: state.owner(), LABEL_EXPIRES: "never"}
-        world = client.networks.create(f"{compose.project_name(running.name)}_world", labels=labels)
+        world = client.networks.create(f"{projects.project_name(running.name)}_world", labels=labels)
         try:
             world.connect(running.service("postfix").container, aliases=[HOST])
             overlay = directory / "world.yaml"

@@ -18,6 +18,7 @@ from imap_tools.mailbox import BaseMailBox
 
 from mailstack.actions import credentials, queues
 from mailstack.config import files
+from mailstack.engine import projects
 from mailstack.lab import changes, proof
 from mailstack.lab.running import RunningLab
 from mailstack.model import SERVICES, Deadline
@@ -53,7 +54,7 @@ def lab(made: None) -> RunningLab:
 
 
 def _container(lab: RunningLab, service: str) -> Any:
-    return CLIENT.containers.get(f"mailstack-{lab.name}-{service}-1")
+    return CLIENT.containers.get(f"{projects.project_name(lab.name)}-{service}-1")
 
 
 def _up() -> Outcome:
@@ -113,7 +114,7 @@ def test_mails_of_an_interrupted_check_are_removed_also_from_the_queues(lab: Run
 
 @pytest.mark.parametrize("network", ["mail", "edge"])
 def test_a_network_that_was_removed(lab: RunningLab, network: str) -> None:
-    found = CLIENT.networks.get(f"mailstack-{lab.name}_{network}")
+    found = CLIENT.networks.get(f"{projects.project_name(lab.name)}_{network}")
     for member in found.attrs["Containers"]:
         found.disconnect(member, force=True)
     found.remove()
@@ -122,9 +123,9 @@ def test_a_network_that_was_removed(lab: RunningLab, network: str) -> None:
 
 
 def test_a_container_that_was_disconnected(lab: RunningLab) -> None:
-    CLIENT.networks.get(f"mailstack-{lab.name}_mail").disconnect(_container(lab, "sender"), force=True)
+    CLIENT.networks.get(f"{projects.project_name(lab.name)}_mail").disconnect(_container(lab, "sender"), force=True)
     status = run(["status", "-n", LAB])
-    assert status.code == 1 and f"cut off   sender is not on mailstack-{lab.name}_mail" in status.out
+    assert status.code == 1 and f"cut off   sender is not on {projects.project_name(lab.name)}_mail" in status.out
     _up()
     _whole(lab)
 
@@ -133,7 +134,7 @@ def test_everything_but_the_volumes_was_removed(lab: RunningLab) -> None:
     for service in SERVICES:
         _container(lab, service).remove(force=True)
     for network in ("mail", "edge"):
-        CLIENT.networks.get(f"mailstack-{lab.name}_{network}").remove()
+        CLIENT.networks.get(f"{projects.project_name(lab.name)}_{network}").remove()
     _up()
     _whole(lab)
 
@@ -145,7 +146,7 @@ def test_a_volume_that_was_removed_is_made_again_and_the_lab_works_without_its_m
     for service in SERVICES:
         _container(lab, service).remove(force=True)
     for volume in ("mailboxes", "queue", "outbox", "sockets"):
-        CLIENT.volumes.get(f"mailstack-{name}_{volume}").remove()
+        CLIENT.volumes.get(f"{projects.project_name(name)}_{volume}").remove()
     assert run(["up", "-n", name]).code == 0
     assert proof.probe(RunningLab(name, engines.here())).relayed
     assert run(["down", "-n", name]).code == 0
@@ -242,7 +243,7 @@ def test_its_whole_directory_was_removed_and_its_mail_is_kept(lab: RunningLab) -
 
 
 def test_a_container_that_kept_the_interim_name_of_an_interrupted_compose(lab: RunningLab) -> None:
-    _container(lab, "sender").rename(f"824325cd8b32_mailstack-{LAB}-sender-1")
+    _container(lab, "sender").rename(f"824325cd8b32_{projects.project_name(LAB)}-sender-1")
     _up()
     assert _container(lab, "sender").status == "running"
     _whole(lab)

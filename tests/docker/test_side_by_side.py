@@ -18,6 +18,7 @@ import docker
 import pytest
 
 from mailstack import state
+from mailstack.engine import projects
 from mailstack.errors import HostError, InputError
 from mailstack.lab import homes
 from mailstack.lab import up as lab
@@ -81,7 +82,7 @@ def test_where_no_subnet_is_left_the_command_says_who_has_them(traces: Traces, m
     second = run(["up", "-n", "second"])
     assert second.code == 3
     assert second.messages == [f"mailstack: no free subnet for a network of the lab in {whole}"]
-    assert "is used by the network mailstack-first_mail" in second.err
+    assert f"is used by the network {projects.project_name('first')}_mail" in second.err
     assert "mailstack down --stale" in second.err and subnets.SETTING in second.err
     assert not second.rest and traces.all() == there
     assert run(["down", "-n", "first"]).code == 0

@@ -6,6 +6,7 @@ import json
 import smtplib
 
 from mailstack.config import files
+from mailstack.engine import projects
 from mailstack.errors import MailstackError
 from mailstack.lab import changes, proof
 from mailstack.lab.running import RunningLab
@@ -38,7 +39,7 @@ def unproven(lab: RunningLab) -> list[str]:
 def remains(lab: RunningLab, traces: Traces) -> list[str]:
     """Return what an interrupted command has left in a lab that is up."""
     found = [f"unfinished: {change.command}" for change in changes.unfinished(lab.directory.path)]
-    foreign = {thing for thing in traces.engine() if f"mailstack-{lab.name}" in thing and "outside" in thing}
+    foreign = {thing for thing in traces.engine() if projects.project_name(lab.name) in thing and "outside" in thing}
     if foreign:
         found.append(f"left: {sorted(foreign)}")
     context = trust.tls_context(lab.ca_file)

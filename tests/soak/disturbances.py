@@ -11,6 +11,7 @@ from typing import Any
 import docker
 
 from mailstack.actions import queues
+from mailstack.engine import projects
 from mailstack.errors import MailstackError
 from mailstack.lab.running import RunningLab
 from mailstack.load.ledger import Outcome
@@ -72,7 +73,7 @@ class Disturbance:
         return container.unpause  # type: ignore[no-any-return]
 
     def _disconnect(self, container: Any) -> Callable[[], object]:
-        name = f"mailstack-{self._lab.name}_mail"
+        name = f"{projects.project_name(self._lab.name)}_mail"
         settings = container.attrs["NetworkSettings"]["Networks"][name]
         network = self._client.networks.get(name)
         network.disconnect(container, force=True)

@@ -209,11 +209,11 @@ class MemoryCompose:
         project, verb = words[1], next(word for word in words[2:] if word in _VERBS)
         given = json.loads(command.input) if command.input else None
         if verb == "config":
-            document = given or self.document(command.environment)
+            document = given or self.document(project, command.environment)
             text = "".join(f"{n} {_digest(s)}\n" for n, s in document["services"].items())
             return Result(0, text if "--hash" in words else json.dumps(document), "")
         if verb == "up":
-            document = given or self.document(command.environment)
+            document = given or self.document(project, command.environment)
             files = [Path(file) for flag, file in pairwise(words) if flag == "-f" and file != "-"]
             subnets = [json.loads(path.read_text())["networks"] for path in files if path.name == "subnets.yaml"]
             return self._up(project, document, subnets[0] if subnets else {}, anew="--force-recreate" in words)
@@ -226,9 +226,8 @@ class MemoryCompose:
             self.api.images |= {f"mailstack/{service}:{tag}" for service in SERVICES}
         return OK
 
-    def document(self, environment: Mapping[str, str]) -> dict[str, Any]:
+    def document(self, project: str, environment: Mapping[str, str]) -> dict[str, Any]:
         """Return the lab's compose files, resolved."""
-        project = f"mailstack-{environment['MAILSTACK_LAB']}"
         labels = {f"mailstack.{key}": environment[f"MAILSTACK_{key.upper()}"] for key in ("lab", "owner", "expires")}
         services: dict[str, dict[str, Any]] = {
             name: {

@@ -61,7 +61,7 @@ def test_a_network_that_the_engine_makes_a_moment_later_is_not_lost(standing: Wo
     lab = standing.directory.load()
     assert lab
     document = standing.compose.document(
-        {"MAILSTACK_LAB": "mine", "MAILSTACK_OWNER": "", "MAILSTACK_EXPIRES": "", "MAILSTACK_TAG": ""}
+        PROJECT, {"MAILSTACK_LAB": "mine", "MAILSTACK_OWNER": "", "MAILSTACK_EXPIRES": "", "MAILSTACK_TAG": ""}
     )
     networks, standing.api.networks_ = standing.api.networks_, {}
     late = {f"{PROJECT}_edge": Thing(networks[f"{PROJECT}_edge"].labels)}

@@ -80,7 +80,7 @@ def test_exactly_one_service_has_each_role(ours: World, tmp_path: Path) -> None:
 
 def test_a_service_in_a_profile_is_missed(ours: World, tmp_path: Path) -> None:
     file = overlay(tmp_path, "services:\n  sender:\n    profiles: [never]\n")
-    document = ours.compose.document(_ENVIRONMENT)
+    document = ours.compose.document("mailstack-x", _ENVIRONMENT)
     del document["services"]["sender"]
     with pytest.raises(LabFileError, match=r"services\.sender must stay part of the lab, and out of profiles"):
         resolve.read_definition(document, [bundled.compose_file("lab.yaml"), file])

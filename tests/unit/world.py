@@ -30,8 +30,8 @@ MINE = Request(NAME)
 class World:
     """An engine, a Compose and a directory; the messages of `up`, and the ports of each proven lab."""
 
-    def __init__(self, base: Path) -> None:
-        self.api = MemoryApi()
+    def __init__(self, base: Path, api: MemoryApi | None = None) -> None:
+        self.api = api or MemoryApi()
         self.compose = MemoryCompose(self.api)
         self.runner = FakeRunner(self._answer)
         self.said: list[str] = []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from mailstack.engine import projects
 from tests.docker.bad import Outcome, run
 from tests.docker.bad_input import with_name
 
@@ -125,7 +126,7 @@ def another() -> Iterator[tuple[str, list[str]]]:
     labels = {
         "mailstack.lab": name,
         "mailstack.owner": "somebody@else",
-        "com.docker.compose.project": f"mailstack-{name}",
+        "com.docker.compose.project": projects.project_name(name),
     }
     yield name, [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     wanted = f"label=mailstack.lab={name}"
@@ -140,12 +141,12 @@ def test_another_users_lab_of_this_name_is_left_alone(
     kind: str, command: str, another: tuple[str, list[str]], wrong: Callable[..., Outcome], standing: str
 ) -> None:
     name, labels = another
-    image = _docker("inspect", "-f", "{{.Image}}", f"mailstack-{standing}-sender-1")
+    image = _docker("inspect", "-f", "{{.Image}}", f"{projects.project_name(standing)}-sender-1")
     make = {
-        "network": ("network", "create", *labels, f"mailstack-{name}_mail"),
-        "volume": ("volume", "create", *labels, f"mailstack-{name}_queue"),
+        "network": ("network", "create", *labels, f"{projects.project_name(name)}_mail"),
+        "volume": ("volume", "create", *labels, f"{projects.project_name(name)}_queue"),
         "container": (
-            *("create", "--name", f"mailstack-{name}-postfix-1", *labels),
+            *("create", "--name", f"{projects.project_name(name)}-postfix-1", *labels),
             *("--label", "com.docker.compose.service=postfix", image),
         ),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mailstack.engine import projects
 from mailstack.lab.running import RunningLab
 
 
@@ -44,7 +45,8 @@ def overlay(case: Case, name: str) -> str:
             _merge(settings[service], getattr(broken, service))
         settings["dovecot"] += broken.dovecot + "\n"
         _merge(document, broken.compose)
-    return json.dumps({"x-mailstack": {"settings": settings}, **document}, indent=1).replace("LAB", name)
+    text = json.dumps({"x-mailstack": {"settings": settings}, **document}, indent=1)
+    return text.replace("PROJECT", projects.project_name(name)).replace("LAB", name)
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mailstack import state
 from mailstack.config import pki
 from mailstack.config.files import SERVER_NAMES
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.lab import claims, homes
 from mailstack.lab.running import RunningLab
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, PORTS, SERVICES
@@ -77,7 +77,7 @@ def without_authority(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
 def network_outside(name: str) -> None:
     """The network on which the checks put their listener, so that an overlay can join the lab to it."""
     labels = {LABEL_LAB: name, LABEL_OWNER: state.owner(), LABEL_EXPIRES: "never"}
-    assert claims.make_network(engines.here(), f"{compose.project_name(name)}-outside", labels)
+    assert claims.make_network(engines.here(), f"{projects.project_name(name)}-outside", labels)
 
 
 def everywhere(change: Mapping[str, Any]) -> dict[str, Any]:

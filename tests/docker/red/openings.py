@@ -77,7 +77,7 @@ CASES = (
             ),
             Broken(
                 "the sender has the sockets of LMTP and SASL, too",
-                {"exposure.sockets": r"^mailstack-LAB_sockets is also mounted by sender$"},
+                {"exposure.sockets": r"^PROJECT_sockets is also mounted by sender$"},
                 compose={"services": {"sender": {"volumes": ["sockets:/run/sockets"]}}},
             ),
         ),
@@ -90,11 +90,11 @@ CASES = (
                 "the lab is on a network with others",
                 for_each(
                     [f"closed.no-way-out-{name}" for name in SERVICES],
-                    r"reached \d+\.\d+\.\d+\.\d+:2525 on the network mailstack-LAB-outside$",
+                    r"reached \d+\.\d+\.\d+\.\d+:2525 on the network PROJECT-outside$",
                 ),
                 compose={
                     **everywhere({"networks": {"outside": {}}}),
-                    "networks": {"outside": {"external": True, "name": "mailstack-LAB-outside"}},
+                    "networks": {"outside": {"external": True, "name": "PROJECT-outside"}},
                 },
                 before=network_outside,
             ),
