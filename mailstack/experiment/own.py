@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mailstack.actions.sending import ROUTE_HEADER
 from mailstack.checks.client import rows
-from mailstack.engine import compose
+from mailstack.engine import projects
 from mailstack.engine.engine import Engine
 from mailstack.errors import MailstackError
 from mailstack.experiment import first_mail, machine, mailbox, models, own_settings, queue, roles, talk, theory
@@ -88,7 +88,7 @@ def identity(lab: RunningLab) -> Json:
     """Return what tells this lab from every other one: a report that was copied has the same."""
     return {
         "name": lab.name,
-        "project": compose.project_name(lab.name),
+        "project": projects.project_name(lab.name),
         "owner": lab.state.owner,
         "engine": lab.engine.identity,
         "containers": {state.name: state.container[:12] for state in lab.services()},
