@@ -131,10 +131,14 @@ def _variable(command: str, option: str) -> str:
     return f"MAILSTACK_{command.upper()}_{option.removeprefix('--').upper()}"
 
 
+def _beside(file: Path, name: str) -> Path:
+    return file.parent / f"{file.stem}-{name}{file.suffix}"
+
+
 # Options with an output path, and the path for each host: a folder inside the folder, or a file next to the file.
 _WRITTEN: dict[str, Callable[[Path, str], Path]] = {
-    "--out": lambda folder, name: folder / name,
-    "--junit": lambda file, name: file.parent / f"{file.stem}-{name}{file.suffix}",
+    "--out": lambda out, name: _beside(out, name) if out.suffix.lower() == ".pdf" else out / name,
+    "--junit": _beside,
 }
 
 

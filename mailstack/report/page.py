@@ -51,10 +51,14 @@ _NAMES = {
 }
 
 
-def render(document: Json) -> str:
-    """Render the document of `mailstack experiment --json` (docs/json.md) as a complete page, for UTF-8."""
+def render(document: Json, *, alone: bool = False) -> str:
+    """Render the document of `mailstack experiment --json` (docs/json.md) as a complete page, for UTF-8.
+
+    `alone`: there are no other files of the report beside it.
+    """
     from markupsafe import Markup
 
+    document = {"author": "", "lab": {}, "settings": [], "left_out": [], **document}
     journeys = {_title(name): journey for name, journey in document["journeys"].items()}
     span = max((end(journey) for journey in journeys.values()), default=0.0)
     # Markup is safe here: figures escape their input.
@@ -79,6 +83,7 @@ def render(document: Json) -> str:
                 if not isinstance(value, dict)
             ],
             images=document["facts"].get("images", {}),
+            alone=alone,
             css=Markup(css),  # noqa: S704  (the package's own)
             policy=policy(css, *_styles(topology_figure, dialogue_figure, *timelines.values())),
         )

@@ -53,6 +53,27 @@ def readable_map(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
     assert done.code == 0, done.stderr
 
 
+# After `postfix reload` each daemon ends when it is next idle; until then, the old ones go on with the old settings.
+RELOAD = """
+set -e
+read -r master </var/spool/postfix/pid/master.pid
+old=$(cat /proc/$master/task/$master/children)
+kill -HUP $master
+for pid in $old; do
+    case $(cat /proc/$pid/comm 2>/dev/null) in
+        pickup|cleanup|qmgr|smtp|smtpd) timeout 10 tail --pid=$pid -s 0.02 -f /dev/null || true ;;
+    esac
+done
+"""
+
+
+def without_authority(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
+    """The sender goes on without being able to verify the provider's certificate: the lab's CA is not in its file."""
+    settings = "postconf smtp_tls_security_level=encrypt smtp_tls_CAfile=/etc/ssl/certs/ca-certificates.crt\n"
+    done = lab.engine.execute(lab.service("sender").container, ["sh", "-c", settings + RELOAD])
+    assert done.code == 0, done.stderr
+
+
 def network_outside(name: str) -> None:
     """The network on which the checks put their listener, so that an overlay can join the lab to it."""
     labels = {LABEL_LAB: name, LABEL_OWNER: state.owner(), LABEL_EXPIRES: "never"}
