@@ -21,7 +21,7 @@ from mailstack.model import Json
 
 # The steps after the rows of the settings, in the experiment's order.
 _BEFORE = ("lab", "install")
-_AFTER = (
+AFTER = (
     *("send", "tls-and-sasl", "arrive", "answer"),
     *("parts", "end-to-end", "store-and-forward", "queue", "dialogue", "message", "mime", "receiving", "hops"),
     "roles",
@@ -74,7 +74,7 @@ def steps_on(scene: OwnScene) -> tuple[list[Step], list[Json]]:
     chosen = [
         *(known[id] for id in _BEFORE),
         *own_settings.steps(scene.facts),
-        *(replace(known[id], needs=_NEEDS.get(id, known[id].needs)) for id in _AFTER if id not in left_out),
+        *(replace(known[id], needs=_NEEDS.get(id, known[id].needs)) for id in AFTER if id not in left_out),
     ]
     return chosen, [{"id": id, "title": known[id].title, "reason": why} for id, why in left_out.items()]
 

@@ -26,7 +26,7 @@ class OwnScene(Scene):
         return self.facts.login_user.lower()
 
     def is_verified(self, tls: str) -> bool:
-        """Whether the certificate was verified; also by a level that does not insist on it, and if nothing is logged."""
+        """Whether the certificate was verified; also at a level that does not insist on it."""
         if self.facts.client_tls in ("verify", "secure"):
             return True  # otherwise Postfix would not have sent the mail
         return self.facts.trusts_provider if not tls else tls.endswith((", verified", ", trusted"))

@@ -1,6 +1,6 @@
 """Twelve wrong configurations, each made by hand on the sender: named with cause and remedy, and, repaired, green.
 
-The lab's sender was set up by hand before, in the course's spelling: `hash:`, `smtp_use_tls`, the student's own account.
+The lab's sender was set up by hand before, in the course's spelling: `hash:`, `smtp_use_tls`, an account.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from mailstack import checks
 from mailstack.checks.bench import Bench
-from mailstack.experiment.own import perform_on
+from mailstack.experiment import own
 from mailstack.lab.running import RunningLab
 from mailstack.model import CheckResult, Json, Verdict
 from tests.docker import by_hand
@@ -45,7 +45,7 @@ CASES = (
         WRITE.format("student@example.com:not-this-one"),
         "sasl_passwd",
         r"^the password of student@example\.com is wrong \(535\)$",
-        r"sudo nano /etc/postfix/sasl_passwd; sudo postmap hash:.* \(`mailstack secrets reveal -n \S+ student@.*` tells",
+        r"sudo nano /etc/postfix/sasl_passwd; sudo postmap hash:.* \(`mailstack secrets reveal -n .*` tells",
         RIGHT,
     ),
     Wrong(
@@ -112,7 +112,7 @@ CASES = (
         "echo 'relayhost [postfix]:587' >> /etc/postfix/main.cf",
         "main.cf",
         r"^Postfix cannot read its configuration: /etc/postfix/main\.cf, line \d+: missing '=' after attribute name",
-        r"^correct the line \(`name = value`\): sudo nano \+\d+ /etc/postfix/main\.cf; then sudo service postfix restart$",
+        r"^correct the line \(`name = value`\): sudo nano \+\d+ /etc/postfix/main\.cf; then sudo service postfix",
         "sed -i '$d' /etc/postfix/main.cf; service postfix restart",
     ),
     Wrong(
@@ -154,13 +154,14 @@ def row_of(document: Json, case: Wrong) -> Json:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.what.replace(" ", "-"))
 def test_a_wrong_configuration_is_named_with_cause_and_remedy_and_is_green_once_repaired(
-    case: Wrong, lab: RunningLab
+    case: Wrong, lab: RunningLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(own, "AFTER", ("send",))  # the others take their time, and are in the last test
     by_hand.root(lab, case.made)
     by_hand.reload(lab)
     try:
         (settings,) = checked(lab, "relay.settings")
-        document = perform_on(lab.engine, lab.name, "Robin", lambda text: None).document
+        document = own.perform_on(lab.engine, lab.name, "Robin", lambda text: None).document
         row = row_of(document, case)
     finally:
         by_hand.root(lab, case.repair) if case.repair else by_hand.student(lab, row["remedy"])

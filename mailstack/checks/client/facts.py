@@ -40,6 +40,11 @@ class PasswordMap:
         return self.type in SUFFIXES
 
     @property
+    def readable(self) -> bool:
+        """Whether the file that Postfix reads is there."""
+        return self.index if self.indexed else self.text
+
+    @property
     def file(self) -> str:
         """Return the file that Postfix reads."""
         return self.path + SUFFIXES.get(self.type, "")

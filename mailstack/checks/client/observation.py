@@ -52,10 +52,10 @@ class Machine:
                 unused=tuple(dict.fromkeys(re.findall(r"unused parameter: (.*)", used.stderr))),
                 types=frozenset(types.result().stdout.split()),
             )
-            origin, maps = pool.submit(self._origin, facts), pool.submit(self._maps, facts)
+            origin = pool.submit(self._origin, facts)
             authorities, server = pool.submit(self._authorities, facts), pool.submit(self._server, facts)
-            facts = replace(facts, origin=origin.result(), reaches_provider=self._reaches(facts))
-            facts = replace(self._with_login(facts), maps=maps.result(), server=server.result())
+            facts = self._with_login(replace(facts, maps=self._maps(facts), reaches_provider=self._reaches(facts)))
+            facts = replace(facts, origin=origin.result(), server=server.result())
             bundle, count, trusted = authorities.result()
         return replace(facts, ca_bundle=bundle, ca_count=count, trusts_provider=trusted)
 
@@ -98,11 +98,12 @@ class Machine:
 
     def _with_login(self, facts: Facts) -> Facts:
         """Return the facts with the user that the map leads to, and whether the provider accepts the login."""
-        value = facts.setting("smtp_sasl_password_maps")
         relayhost = facts.setting("relayhost")
+        # postmap(1) would log that it cannot open the others.
+        tables = [f"{table.type}:{table.path}" for table in facts.maps if table.readable and table.type in facts.types]
         # The order of Postfix (SASL_README): the name of the host first, then the next hop as it is written.
         keys = dict.fromkeys(filter(None, (NextHop.parse(relayhost).host, relayhost)))
-        for key, table in ((key, table) for key in keys for table in _tables(value)):
+        for key, table in ((key, table) for key in keys for table in tables):
             found = self.run("postmap", "-q", key, table)
             if found.code == 0 and found.stdout.strip():
                 user, _, password = found.stdout.removesuffix("\n").partition(":")
@@ -160,11 +161,6 @@ def _login_user(defined: Lab) -> str:
     """Return the account for `secrets reveal` in remedies: the student's own, where the lab has it."""
     student = f"{STUDENT}@{defined.mailname}"
     return student if student in defined.addresses() else "relay"
-
-
-def _tables(value: str) -> list[str]:
-    """Return the tables of smtp_sasl_password_maps, each as postmap(1) takes it."""
-    return [f"{table.type}:{table.path}" for table in password_maps(value)]
 
 
 def _fatal(text: str) -> str:
