@@ -52,9 +52,7 @@ def test_a_right_configuration_made_by_hand_is_green_and_explain_lists_nothing(s
     before = by_hand.root(lab, STATE)
     outcome = run(["check", "-n", lab.name, "relay"])
     assert outcome.code == 0, outcome.out
-    assert (
-        by_hand.root(lab, f"cd /etc/postfix; md5sum sasl_passwd* sasl/*; stat -c '%a %U %y' {TEXT}* || true") == before
-    )
+    assert by_hand.root(lab, STATE) == before
     assert run(["explain", "-n", lab.name, "--all"]).out.startswith("no known failures")
 
 

@@ -47,6 +47,10 @@ def mynetworks(facts: Facts) -> Finding:
     return Finding(value, problem, setting("mynetworks = 127.0.0.0/8"))
 
 
+# 127.0.0.0/8 as IPv6, which Debian's main.cf has (RFC 4291, section 2.5.5.2).
+_MAPPED_LOOPBACK = ipaddress.ip_network("::ffff:127.0.0.0/104")
+
+
 def _is_own(entry: str, addresses: tuple[str, ...]) -> bool:
     """Whether an entry of mynetworks is the machine itself, an exclusion, or a file that lists networks."""
     if entry.startswith(("!", "/")):
@@ -57,6 +61,6 @@ def _is_own(entry: str, addresses: tuple[str, ...]) -> bool:
         network = ipaddress.ip_network(re.sub(r"[\[\]]", "", entry), strict=False)
     except ValueError:
         return False
-    if network.is_loopback or str(network) == "::ffff:127.0.0.0/104":
+    if network.is_loopback or network == _MAPPED_LOOPBACK:
         return True
     return network.num_addresses == 1 and str(network.network_address) in addresses

@@ -13,12 +13,21 @@ from mailstack.errors import HostError
 # is the first part of the input, up to a line with a dot. Prints `ready` once the other map is in effect, and restores
 # the first one at the next line, or when the input ends: the engine closes it when mailstack is killed.
 # An index is replaced by rename(2), and its text is never touched: Postfix's daemons end when the index that they have
-# open is no longer there (dict_changed_name). A text that is itself the map is changed in place, so that it keeps its
-# owner; daemons notice its other time.
+# open is no longer there (dict_changed_name). A text that is itself the map (texthash) is changed in place, so that it
+# keeps its owner. Daemons read it when they start: they get SIGHUP, as by `postfix reload`, and the old clients end.
 _SWAP = r"""
 set -eu
 type=$1 file=$3 suffix=$4
 umask 077
+renew() {
+    read -r master < /var/spool/postfix/pid/master.pid
+    old=
+    for process in $(cat /proc/$master/task/$master/children); do
+        if [ "$(cat /proc/$process/comm 2> /dev/null)" = smtp ]; then old="$old $process"; fi
+    done
+    kill -HUP $master
+    for process in $old; do timeout 5 tail --pid=$process -s 0.02 -f /dev/null || true; done
+}
 place=$(mktemp -d "$(dirname "$2")/.check-XXXXXX")
 restore() {
     trap '' HUP INT TERM PIPE
@@ -28,6 +37,7 @@ restore() {
         else
             cat "$place/kept" > "$file"
             touch -r "$place/kept" "$file"
+            renew
         fi
     fi
     rm -rf "$place"
@@ -43,6 +53,7 @@ if [ "$suffix" ]; then
     mv -f "$place/map$suffix" "$file"
 else
     cat "$place/map" > "$file"
+    renew
 fi
 echo ready
 IFS= read -r line || true
@@ -79,4 +90,4 @@ def swapped(engine: Engine, container: str, table: PasswordMap, line: str) -> It
                 )
 
 
-_SECONDS = 10.0
+_SECONDS = 20.0
