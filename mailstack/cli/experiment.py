@@ -50,7 +50,7 @@ def experiment(
     progress: str,
     as_json: bool,
 ) -> None:
-    """Run the whole experiment and report on it, in a separate lab or on yours.
+    """Run the whole experiment and report on it.
 
     The report shows the action, the expectation, the evidence and the verdict
     of each step. The exit code is 1 if a step fails. The separate lab is removed

@@ -155,7 +155,7 @@ CASES = (
                 "the sender does not verify its provider",
                 {
                     "relay.mail-s": "logged no verified TLS connection",
-                    "relay.settings": r"^smtp_tls_CAfile = \S+: the CA of the provider's certificate is not among",
+                    "relay.settings": r"(?m)^smtp_tls_CAfile = \S+: the CA of the provider's certificate is not among",
                 },
                 after=without_authority,
             ),
