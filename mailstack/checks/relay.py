@@ -93,7 +93,7 @@ _TLS = "TLS connection established"
 
 @family(
     "settings",
-    "the settings in effect on the sender lead to its provider, with a password and over verified TLS",
+    "the settings in effect on the sender lead to its provider, logged in, over verified TLS",
     "postconf(5); SASL_README, TLS_README and STANDARD_CONFIGURATION_README of Postfix",
 )
 def settings_lead_to_the_provider(bench: Bench) -> str:

@@ -61,7 +61,7 @@ def steps_on(scene: OwnScene) -> tuple[list[Step], list[Json]]:
     """Return the steps that can be performed on a lab, and the others, each with the reason."""
     modules = (machine, first_mail, theory, models, queue, talk, mailbox, roles)
     known = {step.id: step for module in modules for step in module.steps.all}
-    left_out = {"outside": "it needs a second lab; `mailstack experiment` without --on has one"}
+    left_out = {"outside": "it needs a second lab, which an experiment without --on has"}
     if not scene.facts.error and ROUTE_HEADER not in scene.facts.setting("header_checks"):
         left_out |= dict.fromkeys(_ROUTED, _NO_ROUTE)
     known["lab"] = replace(

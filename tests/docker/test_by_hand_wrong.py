@@ -115,6 +115,15 @@ CASES = (
         r"^correct the line \(`name = value`\): sudo nano \+\d+ /etc/postfix/main\.cf; then sudo service postfix",
         "sed -i '$d' /etc/postfix/main.cf; service postfix restart",
     ),
+    # Besides the twelve of the issue.
+    Wrong(
+        "edited without a reload",
+        "touch -d '+2 seconds' /etc/postfix/main.cf",
+        "postfix",
+        r"^/etc/postfix/main\.cf was changed after Postfix had read it",
+        r"^sudo postfix reload$",
+        "touch -d '-1 minute' /etc/postfix/main.cf",
+    ),
     Wrong(
         "Postfix stopped",
         "service postfix stop",

@@ -8,7 +8,7 @@ import pytest
 
 from mailstack.checks.client import rows
 from mailstack.checks.client.facts import Facts, Login, NextHop, PasswordMap, Server, password_maps
-from mailstack.checks.client.observation import certificates, login_verdict, with_files
+from mailstack.checks.client.observation import certificates, login_verdict, unread, with_files
 from mailstack.model import Account, Alias, Domain, Lab
 
 # A configuration by hand, in the course's spelling.
@@ -145,6 +145,7 @@ WRONG = {
     ),
     "open to all": (having(mynetworks="static:all"), "mynetworks", "(an open relay)", "mynetworks = 127.0.0.0/8"),
     "open to a network": (having(mynetworks="10.0.0.0/24"), "mynetworks", "10.0.0.0/24", "mynetworks = "),
+    "not read since": (replace(RIGHT, unread="/etc/postfix/main.cf"), "postfix", "after Postfix had read it", "reload"),
     "no certificate": (
         replace(RIGHT, server=Server()),
         "smtpd_tls_cert_file smtpd_tls_key_file",
@@ -247,6 +248,20 @@ KNOWN = {"alice@example.com": "a", "owner@example.com": "o", "student@example.co
 )
 def test_a_login_is_judged_as_the_provider_would(user: str, password: str, verdict: Login) -> None:
     assert login_verdict(LAB, user, password, KNOWN, ("relay-1", "r")) is verdict
+
+
+@pytest.mark.parametrize(
+    ("times", "file"),
+    [
+        ("100 read\n90 /etc/postfix/main.cf\n100 /etc/postfix/master.cf\n", ""),
+        ("100 read\n101 /etc/postfix/main.cf\n90 /etc/postfix/master.cf\n", "/etc/postfix/main.cf"),
+        ("100 read\n90 /etc/postfix/main.cf\n101 /etc/postfix/master.cf\n", "/etc/postfix/master.cf"),
+        ("101 /etc/postfix/main.cf\n", ""),
+        ("", ""),
+    ],
+)
+def test_a_file_that_postfix_has_not_read_since_it_was_changed_is_named(times: str, file: str) -> None:
+    assert unread(times) == file
 
 
 def test_certificates_are_compared_by_their_bytes() -> None:

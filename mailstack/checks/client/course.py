@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from mailstack.checks.client.facts import Facts
-from mailstack.checks.client.finding import Finding, setting
+from mailstack.checks.client.finding import RELOAD, Finding, setting
 
 
 def main_cf(facts: Facts) -> Finding:
@@ -25,6 +25,9 @@ def main_cf(facts: Facts) -> Finding:
 
 def service(facts: Facts) -> Finding:
     """Judge whether Postfix runs."""
+    if facts.running and facts.unread:
+        problem = f"{facts.unread} was changed after Postfix had read it: not all of it is in effect"
+        return Finding("running", problem, RELOAD)
     if facts.running:
         return Finding("running")
     remedy = "sudo service postfix start"

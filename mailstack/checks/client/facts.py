@@ -107,6 +107,7 @@ class Facts:
     user: str = ""  # the one to log in as, for remedies
     error: str = ""  # why Postfix cannot read its configuration
     running: bool = True
+    unread: str = ""  # a file that was changed after Postfix had read it
     settings: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()  # `name=value` that Postfix does not know
     types: frozenset[str] = frozenset()  # of maps that this Postfix supports

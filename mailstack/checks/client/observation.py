@@ -18,7 +18,14 @@ from mailstack.roles import Role
 _RUNNING = (
     "read -r process < /var/spool/postfix/pid/master.pid && read -r name < /proc/$process/comm && [ $name = master ]"
 )
-# Type of name and, for each file that is there: modification time, mode, owner and path.
+# When Postfix has read its configuration last, and when that was changed; in seconds of the epoch, each with its file.
+_READ_AT = r"""
+cd /var/log
+line=$(cat mail.log.1 mail.log 2> /dev/null | grep -E 'postfix/master\[[0-9]+\]: (reload|daemon started) ' | tail -n 1)
+[ -z "$line" ] || date -d "$(echo "$line" | cut -c 1-15)" '+%s read'
+stat -c '%Y %n' /etc/postfix/main.cf /etc/postfix/master.cf
+"""
+# For each file that is there: modification time, mode, owner and path.
 _STAT = 'for file; do [ ! -e "$file" ] || stat -c "%Y %a %U %n" "$file"; done'
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s+([^-]+)-----END CERTIFICATE-----")
 
@@ -39,10 +46,11 @@ class Machine:
         """Return all that the rows are judged by."""
         with ThreadPoolExecutor() as pool:
             running = pool.submit(self.run, "sh", "-c", _RUNNING)
-            types = pool.submit(self.run, "postconf", "-m")
+            types, times = pool.submit(self.run, "postconf", "-m"), pool.submit(self.run, "sh", "-c", _READ_AT)
             # Also master.cf is read, since a mistake there stops Postfix as well.
             read, services, used = pool.map(lambda argv: self.run(*argv), _READ)
-            facts = replace(self._expected(), running=running.result().code == 0)
+            facts = self._expected()
+            facts = replace(facts, running=running.result().code == 0, unread=unread(times.result().stdout))
             for result in (read, services):
                 if result.code != 0:
                     return replace(facts, error=_fatal(result.stderr))
@@ -167,6 +175,13 @@ def _fatal(text: str) -> str:
     """Return the line of Postfix's output that says why it cannot read its configuration."""
     lines = [line for line in text.splitlines() if "fatal: " in line] or text.splitlines()[-1:]
     return next((line.partition("fatal: ")[2] or line for line in lines), "no reason given")
+
+
+def unread(times: str) -> str:
+    """Return a file that is newer than Postfix's last look at it: `seconds name` a line, `read` for the look."""
+    moments = {name: int(seconds) for seconds, _, name in (line.partition(" ") for line in times.splitlines())}
+    read = moments.pop("read", None)
+    return next((name for name, changed in moments.items() if read is not None and changed > read), "")
 
 
 def parse_settings(text: str) -> dict[str, str]:
