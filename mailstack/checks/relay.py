@@ -36,8 +36,7 @@ def _facts(bench: Bench) -> Facts:
 @contextmanager
 def _explained(bench: Bench) -> Iterator[Facts]:
     """Yield what is in effect on the sender, where Postfix runs; add to a failure the settings that are its cause."""
-    facts = _facts(bench)
-    causes = rows.report(rows.wrong(facts))
+    facts, causes = _facts(bench), _causes(bench)
     if facts.error or not facts.running:
         raise Unmet(causes)
     try:
@@ -46,6 +45,13 @@ def _explained(bench: Bench) -> Iterator[Facts]:
         bench.note_unsent()
         happened = error.whole() if isinstance(error, MailstackError) else str(error)
         raise Unmet(f"{happened}\n{causes}" if causes else happened) from None
+
+
+def _causes(bench: Bench) -> str:
+    """Return the first wrong setting with its remedy, and where the others are named; "" if there is none."""
+    wrong = rows.wrong(_facts(bench))
+    more = f"\n{len(wrong) - 1} more: {bench.lab.line('check', 'relay.settings')}" if len(wrong) > 1 else ""
+    return rows.report(wrong[:1]) + more
 
 
 @contextmanager
@@ -142,8 +148,8 @@ def _verified(facts: Facts, lines: list[str]) -> str:
 @family("map-private", "the sender's map of credentials is for root alone (0600)", "SASL_README of Postfix")
 def map_of_credentials_is_private(bench: Bench) -> str:
     facts = _facts(bench)
-    if facts.error:
-        raise Unmet(rows.report(rows.wrong(facts)))
+    if facts.error or not facts.maps:
+        raise Unmet(_causes(bench))
     table = _table(facts)
     files = list(dict.fromkeys((table.path, table.file)))
     script = 'for file; do [ ! -e "$file" ] || stat -c "%a %U" "$file"; done; stat -f -c %T "$(dirname "$1")"'

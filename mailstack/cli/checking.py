@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.options import name_option
-from mailstack.cli.output import Progress, json_option, need_writable, print_json, progress_option, table
+from mailstack.cli.output import Progress, json_option, need_writable, print_json, print_reason, progress_option, table
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
-from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
@@ -97,8 +96,7 @@ def _print(results: list[CheckResult], seconds: float) -> None:
         if result.verdict is not Verdict.PASS:
             click.echo(f"\n{result.verdict}: {result.id} ({result.source})")
             click.echo(f"  {result.title}")
-            for line in result.evidence.splitlines():
-                click.echo(f"  {printable(line)}")
+            print_reason(result.evidence)
     parts = [f"{report.count(results, verdict)} {word}" for verdict, word in _WORDS if report.count(results, verdict)]
     click.echo(f"\n{', '.join(parts)} in {seconds:.1f} s")
 

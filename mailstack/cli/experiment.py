@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +13,9 @@ import click
 
 from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.options import host_option
-from mailstack.cli.output import Progress, columns, json_option, print_json, progress_option, table
+from mailstack.cli.output import Progress, json_option, print_json, print_reason, progress_option, table
 from mailstack.errors import InputError
 from mailstack.model import Json
-from mailstack.text.printable import printable
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
@@ -141,16 +139,8 @@ def _print(document: Json) -> None:
     for step in document["steps"]:
         if step["verdict"] != "pass":
             click.echo(f"\nfail: {step['id']}")
-            for line in (step["row"], *step["reason"].splitlines()):
-                click.echo(_folded(line))
+            print_reason(f"{step['row']}\n{step['reason']}")
     for each in document["left_out"]:
         click.echo(f"\nnot performed: {each['title']}")
-        click.echo(_folded(each["reason"]))
+        print_reason(each["reason"])
     click.echo(f"\n{document['passed']} passed, {document['failed']} failed in {document['seconds']:.1f} s")
-
-
-def _folded(line: str) -> str:
-    """Fold a line to the terminal; a remedy keeps its indent."""
-    return textwrap.fill(
-        printable(line), columns(), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
-    )

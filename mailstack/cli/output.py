@@ -171,6 +171,20 @@ def fill(text: str, indent: int = 0) -> str:
     return textwrap.fill(text, columns(), initial_indent=margin, subsequent_indent=f"{margin}  ")
 
 
+def print_reason(text: str) -> None:
+    """Print why something failed; of a remedy (`→ command; command`), each command on a line, to be copied."""
+    for line in text.splitlines():
+        words, arrow, remedy = line.partition("→ ")
+        if not arrow or words.strip():
+            click.echo(textwrap.fill(printable(line), columns(), **_REASON))
+            continue
+        for number, command in enumerate(remedy.split("; ")):
+            click.echo(f"    {' ' if number else arrow.strip()} {printable(command)}")
+
+
+_REASON: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "  ", "break_on_hyphens": False}
+
+
 def _drawn(texts: Sequence[Sequence[tuple[str, ...]]], flexible: int | None) -> None:
     from rich import box
     from rich.console import Console

@@ -20,4 +20,4 @@ class Finding:
 
 def setting(*settings: str) -> str:
     """Return the command line, for the sender, that gives Postfix these `name = value` and has it read them."""
-    return f"sudo postconf {' '.join(map(shlex.quote, settings))}; {RELOAD}"
+    return "; ".join([*(f"sudo postconf {shlex.quote(each)}" for each in settings), RELOAD])

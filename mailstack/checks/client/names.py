@@ -29,7 +29,7 @@ def mydestination(facts: Facts) -> Finding:
     kept = [name for name in names if name in facts.domains]
     if not kept:
         return Finding(value)
-    rest = ", ".join(name for name in names if name not in kept)
+    rest = ", ".join(dict.fromkeys(name for name in names if name not in kept))
     problem = f"mail for {', '.join(kept)} stays on this machine, and never gets to the provider's mailboxes"
     return Finding(value, problem, setting(f"mydestination = {rest or 'localhost'}"))
 
