@@ -45,6 +45,7 @@ def last(log: str) -> Journey:
     "message_id",
     [
         draft.new_id("a@example.com", "check-0123456789ab").strip("<>"),
+        draft.new_id("a@example.com", "first.experiment-0123456789ab").strip("<>"),
         draft.new_id("a@example.com", PROOF_MARK).strip("<>"),
         Mails("0123abcd", ["b@example.com"], 2048).mail(7, "a@example.com").message_id.strip("<>"),
     ],
