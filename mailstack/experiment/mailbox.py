@@ -107,10 +107,8 @@ def mails_are_listed_and_shown(scene: Scene, show: Evidence) -> None:
     expect(len(mails) > 1, f"{len(mails)} mails are listed")
     chosen = [each for each in mails if each.message_id == scene.first_mail]
     expect(len(chosen) == 1, f"the first mail is listed {len(chosen)} times")
-    expect(
-        all(each.sender and each.subject for each in chosen),
-        "the first mail is listed without its sender or its subject",
-    )
+    listed = chosen if scene.mark else mails  # in a lab of the student's own, there may be mails without any
+    expect(all(each.sender and each.subject for each in listed), "a mail is listed without its sender or its subject")
     expect(chosen[0].subject == SUBJECT, f"its subject in the list is “{chosen[0].subject}”")
     expect(BODY.startswith(chosen[0].preview.strip()[:20]), f"its first words in the list are “{chosen[0].preview}”")
     with scene.box(scene.recipient) as box:

@@ -170,7 +170,7 @@ def test_a_wrong_configuration_is_named_with_cause_and_remedy_and_is_green_once_
     by_hand.reload(lab)
     try:
         (settings,) = checked(lab, "relay.settings")
-        document = own.perform_on(lab.engine, lab.name, "Ada", lambda text: None).document
+        document = own.perform_on(lab.engine, lab.name, "Robin", lambda text: None).document
         row = row_of(document, case)
     finally:
         by_hand.root(lab, case.repair) if case.repair else by_hand.student(lab, row["remedy"])
@@ -186,7 +186,7 @@ def test_a_wrong_configuration_is_named_with_cause_and_remedy_and_is_green_once_
 
 
 def test_all_of_it_is_green_in_the_end_and_nothing_is_left_of_it(lab: RunningLab) -> None:
-    outcome = run(["experiment", "--on", lab.name, "--author", "Ada Lovelace"])
+    outcome = run(["experiment", "--on", lab.name, "--author", "Robin Example"])
     assert outcome.code == 0, outcome
     assert [line for line in outcome.out.splitlines() if len(line) > 80] == []
     assert "no mail waits" in run(["queue", "-n", lab.name]).out

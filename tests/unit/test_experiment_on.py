@@ -76,7 +76,7 @@ def test_what_cannot_be_performed_there_is_left_out_with_its_reason() -> None:
 # ── the author ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", ["Ada Lovelace", "Zoë O'Brien-Čapek", "أحمد", "李小龍", ""])
+@pytest.mark.parametrize("name", ["Robin Example", "Zoë O'Sample-Přík", "أحمد", "測試", ""])
 def test_names_are_taken_as_they_are(name: str) -> None:
     assert checked_author(f" {name} ") == name
 

@@ -45,10 +45,11 @@ def last(log: str) -> Journey:
     "message_id",
     [
         draft.new_id("a@example.com", "check-0123456789ab").strip("<>"),
+        draft.new_id("a@example.com", "first.experiment-0123456789ab").strip("<>"),
         draft.new_id("a@example.com", PROOF_MARK).strip("<>"),
         Mails("0123abcd", ["b@example.com"], 2048).mail(7, "a@example.com").message_id.strip("<>"),
     ],
-    ids=["check", "proof", "load"],
+    ids=["check", "experiment", "proof", "load"],
 )
 def test_a_mail_that_mailstack_sent_to_itself_is_not_the_last(message_id: str) -> None:
     assert own.mark_of(message_id)
