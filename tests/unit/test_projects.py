@@ -137,6 +137,19 @@ def test_two_users_with_one_owner_are_told_so(standing: World, alice: World, mon
 
 
 @pytest.mark.sockets
+def test_a_lab_that_an_earlier_version_made_under_the_old_name_is_removed_by_its_labels(
+    standing: World, alice: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAILSTACK_OWNER", "me")
+    seen = observe_remains(alice.tools, alice.directory)
+    assert seen.any and [row.step for row in plan_down(seen, "me").rows() if row.step != "remove directory"] == [
+        "remove"
+    ]
+    assert down.remove_all(alice.tools.engine, alice.said.append, alice.tools) == [NAME]
+    assert standing.api.all() == set() and "down" not in alice.verbs()
+
+
+@pytest.mark.sockets
 def test_one_user_with_two_owners_is_refused(standing: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILSTACK_OWNER", "you")
     with pytest.raises(InputError, match=f"a lab “{NAME}” of me is on this engine"):
