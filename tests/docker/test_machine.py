@@ -86,7 +86,7 @@ def test_mail_that_is_handed_over_while_postfix_is_stopped_is_sent_when_it_start
     mail = "echo 'It waits.' | mail -s 'Waits' -a 'Message-ID: <waits@example.com>' bob@example.com"
     done(lab, mail, user="student")
     done(lab, "service postfix start")
-    assert run(["trace", "-n", lab.name, "waits@example.com"]).code == 0
+    assert run(["trace", "-n", lab.name, "waits@example.com", "-f", "--timeout", "30s"]).code == 0
 
 
 def test_processes_whose_parent_has_ended_are_collected(lab: RunningLab) -> None:
