@@ -15,7 +15,8 @@ from mailstack.trace.journey import ARRIVED, FINAL, Journey, Outcome
 
 _MAIN_CF = "/etc/postfix/main.cf"
 _DOVECOT_CONF = "/etc/dovecot/dovecot.conf"
-_RELOAD = "postfix reload; postqueue -f"
+# The old daemons end when they are next idle: until then, one of them may take what waits, and fail as before.
+_RELOAD = "postfix reload; sleep 1; postqueue -f"
 
 
 @dataclass(frozen=True, slots=True)
