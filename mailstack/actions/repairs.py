@@ -98,6 +98,7 @@ RULES = {
     "too-large": Rule("server", "message_size_limit", "postconf message_size_limit={bytes}; postfix reload"),
     "refused-by-rule": Rule("server", "header_checks", "postconf -X header_checks; postfix reload"),
     "mailbox-unknown": Rule("server", "virtual_mailbox_maps", words=("account", "add", "{recipient}")),
+    "taken-for-local": Rule("client", "mydestination", "postconf mydestination=localhost; postfix reload"),
     "sender-not-owned": Rule("server", "smtpd_sender_login_maps", words=_FROM),
     "lab-closed": Rule("server", "default_transport", words=_INSIDE),
     "authentication-unavailable": Rule("server", "smtpd_sasl_path", words=("up",)),

@@ -38,6 +38,14 @@ ENTRIES = (
         pattern=r"Sender address rejected: not owned by user",
     ),
     known_failure(
+        "taken-for-local",
+        "this machine took the mail for its own, and has no such user",
+        cause="the recipient's domain is in mydestination, so Postfix looks for a user of the machine itself",
+        remedy="take the domain out of mydestination (`postconf mydestination`), postfix reload, and send it again",
+        source="postconf(5), mydestination; local(8)",
+        pattern=r'relay=local, .*\(unknown user: "',
+    ),
+    known_failure(
         "mailbox-unknown",
         "there is no such mailbox",
         cause="the address does not exist: it is misspelt, or missing in the server's tables",

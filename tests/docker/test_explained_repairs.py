@@ -59,6 +59,7 @@ CASES = (
     Broken("too-large", "message_size_limit", "postfix", ("message_size_limit=20000",), mail={"body": "line\n" * 5000}),
     Broken("over-quota", "quota_storage_size", mail={"to": "dora@example.com", "body": "line\n" * 16000}, filled=2),
     Broken("over-quota", "quota_storage_size", mail={"to": "tiny@example.com", "body": "line\n" * 4000}),
+    Broken("taken-for-local", "mydestination", "sender", ("mydestination=localhost, example.com",)),
     Broken("lab-closed", "default_transport", mail={"to": "bob@elsewhere.test"}),
     Broken("authentication-unavailable", "smtpd_sasl_path", "postfix", ("mail_name=Postfix",), stopped="dovecot"),
 )
