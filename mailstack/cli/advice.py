@@ -54,7 +54,8 @@ def show_repair(lab: RunningLab, repair: Repair | None) -> None:
     field("setting", f"{repair.setting} = {repair.value}, in {repair.file} on the machine {repair.machine}")
     if not repair.command:
         return
-    where = f"on {repair.run_on}, in `{lab.line('shell', repair.run_on)}`" if repair.run_on else "on this computer"
+    as_root = lab.line("shell", "--root", repair.run_on) if repair.run_on else ""
+    where = f"on {repair.run_on}, as root: `{as_root}`" if repair.run_on else "on this computer"
     field("repair", f"{where}:")
     for command in repair.command.split("; "):
         click.echo(f"            {printable(command)}")

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import click
 
 from mailstack.cli.options import name_option
-from mailstack.cli.output import Progress, json_option, need_writable, print_json, print_reason, progress_option, table
+from mailstack.cli.output import (
+    Progress,
+    fill,
+    json_option,
+    need_writable,
+    print_json,
+    print_reason,
+    progress_option,
+    table,
+)
 from mailstack.errors import InputError
 from mailstack.model import CheckResult, Verdict
 
@@ -94,8 +103,9 @@ def _print(results: list[CheckResult], seconds: float) -> None:
     )
     for result in results:
         if result.verdict is not Verdict.PASS:
-            click.echo(f"\n{result.verdict}: {result.id} ({result.source})")
-            click.echo(f"  {result.title}")
+            click.echo()
+            click.echo(fill(f"{result.verdict}: {result.id} ({result.source})"))
+            click.echo(fill(result.title, 2))
             print_reason(result.evidence)
     parts = [f"{report.count(results, verdict)} {word}" for verdict, word in _WORDS if report.count(results, verdict)]
     click.echo(f"\n{', '.join(parts)} in {seconds:.1f} s")

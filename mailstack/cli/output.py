@@ -168,7 +168,9 @@ def _listed(texts: Sequence[Sequence[tuple[str, ...]]]) -> None:
 def fill(text: str, indent: int = 0) -> str:
     """Return `text` wrapped to the width of the terminal; lines after the first are indented by two more columns."""
     margin = " " * indent
-    return textwrap.fill(text, columns(), initial_indent=margin, subsequent_indent=f"{margin}  ")
+    return textwrap.fill(
+        text, columns(), initial_indent=margin, subsequent_indent=f"{margin}  ", break_on_hyphens=False
+    )
 
 
 def print_reason(text: str) -> None:

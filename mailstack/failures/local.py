@@ -9,7 +9,7 @@ ENTRIES = (
         "map-missing",
         "a lookup table's file is not there",
         cause="main.cf names a table that does not exist: `postmap` was not run, or its type or path is different",
-        remedy="run postmap TYPE:FILE as main.cf names it (postmap lmdb:/etc/postfix/sasl_passwd), then postqueue -f",
+        remedy="run postmap TYPE:FILE, with type and file as main.cf names them (`postconf -n`), then postqueue -f",
         source="postmap(1); Postfix DATABASE_README",
         pattern=r"open (database )?\S+: No such file or directory|is unavailable\. open ",
     ),

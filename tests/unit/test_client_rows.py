@@ -173,6 +173,34 @@ def test_what_is_wrong_is_named_alone_with_its_reason_and_its_remedy(
     assert remedy in first[1]
 
 
+@pytest.mark.parametrize(
+    ("facts", "cause", "remedy"),
+    [
+        (
+            replace(RIGHT, login=Login.MISSING, maps=(replace(MAP, index=False),)),
+            "smtp_sasl_password_maps",
+            "sudo postmap hash:/etc/postfix/sasl_passwd; sudo postfix reload",
+        ),
+        (
+            replace(RIGHT, login=Login.WRONG_PASSWORD, maps=(replace(MAP, stale=True),)),
+            "smtp_sasl_password_maps",
+            "sudo postmap hash:/etc/postfix/sasl_passwd; sudo postfix reload",
+        ),
+        (
+            replace(having(relayhost="postfix:587"), login=Login.MISSING),
+            "relayhost",
+            "sudo postconf 'relayhost = [postfix]:587'; sudo postfix reload",
+        ),
+    ],
+    ids=["not hashed", "not hashed since", "no brackets"],
+)
+def test_a_password_that_another_mistake_hides_is_not_blamed(facts: Facts, cause: str, remedy: str) -> None:
+    found = wrong(facts)
+    assert list(found) == [cause, "sasl_passwd"]
+    assert found["sasl_passwd"] == (f"cannot be judged before {cause} is right: see there", remedy)
+    assert rows.report(rows.wrong(facts)).count(remedy) == 1
+
+
 def test_while_the_configuration_cannot_be_read_only_that_is_judged() -> None:
     error = "/etc/postfix/main.cf, line 61: missing '=' after attribute name: \"relayhost\""
     found = wrong(replace(RIGHT, error=error, settings={}, running=False))

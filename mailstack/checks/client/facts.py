@@ -104,7 +104,7 @@ class Facts:
     domains: tuple[str, ...] = ()  # of the lab
     outside: bool = False  # whether the provider is outside the lab
     machine: str = "sender"
-    user: str = ""  # the one to log in as, for remedies
+    user: str = ""  # the command that shows the one to log in as, for remedies
     error: str = ""  # why Postfix cannot read its configuration
     running: bool = True
     unread: str = ""  # a file that was changed after Postfix had read it

@@ -77,7 +77,7 @@ class Machine:
             domains=tuple(domain.name for domain in self._defined.domains),
             outside=relay is not None,
             machine=self._service.name,
-            user=self._lab.line("secrets", "reveal", _login_user(self._defined)),
+            user=self._lab.line("secrets", "reveal", "relay", "--login"),
             addresses=tuple(self._service.addresses.values()),
         )
 
@@ -163,12 +163,6 @@ def outside(lab: RunningLab) -> Relay | None:
     """Return the relay host outside the lab, if it has one."""
     host, _, port = lab.state.relay.strip("[]").replace("]", "").partition(":")
     return Relay(host, int(port)) if port.isdecimal() else Relay(host) if host else None
-
-
-def _login_user(defined: Lab) -> str:
-    """Return the account for `secrets reveal` in remedies: the student's own, where the lab has it."""
-    student = f"{STUDENT}@{defined.mailname}"
-    return student if student in defined.addresses() else "relay"
 
 
 def _fatal(text: str) -> str:

@@ -92,5 +92,12 @@ def wrong(facts: Facts) -> list[Judged]:
 
 
 def report(found: Sequence[Judged]) -> str:
-    """Return wrong rows as text: setting, value and problem, and the remedy below."""
-    return "\n".join(f"{each.sentence}\n  → {each.finding.remedy}" for each in found)
+    """Return wrong rows as text: setting, value and problem, and the remedy below; each remedy once."""
+    told: set[str] = set()
+    lines = []
+    for each in found:
+        lines.append(each.sentence)
+        if each.finding.remedy not in told:
+            lines.append(f"  → {each.finding.remedy}")
+        told.add(each.finding.remedy)
+    return "\n".join([*lines, *(["then, for what waits: sudo postqueue -f"] if found else [])])
