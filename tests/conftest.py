@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from tests.engine_used import EngineUsed
 from tests.guard import Guard
+from tests.named_at_once import NamedAtOnce
 from tests.order import LongestFirst
 
 # How long one example takes says more of the machine, and what else it does, than of the code.
@@ -36,8 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.pluginmanager.register(Guard(), "guard")
     config.pluginmanager.register(LongestFirst(str(Path(__file__).parent)), "longest_first")
-    if config.getoption("require_engine") and not hasattr(config, "workerinput"):  # once, where xdist collects
-        config.pluginmanager.register(EngineUsed(), "engine_used")
+    if not hasattr(config, "workerinput"):  # once, where xdist collects
+        config.pluginmanager.register(NamedAtOnce(config), "named_at_once")
+        if config.getoption("require_engine"):
+            config.pluginmanager.register(EngineUsed(), "engine_used")
 
 
 @pytest.fixture
