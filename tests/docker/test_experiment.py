@@ -227,10 +227,12 @@ def test_with_dovecot_broken_it_exits_with_1_and_names_the_rows_that_failed_and_
     assert all(failed.values())
     assert "no_such_setting" in (tmp_path / "report" / "evidence" / "dovecot.log").read_text()
     page = (tmp_path / "report" / "index.html").read_text()
+    for number, step in enumerate(document["steps"], start=1):
+        told = rf"(?m)^row {number} failed: |rows? (\d+,\s+)*{number}(,\s+\d+)* fails? for\s+the\s+same"
+        assert bool(re.search(told, outcome.out)) is (step["id"] in failed), number
     for id in failed:
-        assert f"fail: {id}\n" in outcome.out
         assert f'href="#step-{id.lower().replace("_", "-")}"' in page
-    assert failed["arrive"].startswith("it needs “send”, which failed: ")
+    assert failed["arrive"].startswith("it needs “A mail is sent from the terminal”, which failed: ")
     # How far the first mail came is shown all the same.
     assert document["journeys"]["store-and-forward"]["status"] == "waiting"
     assert "waits here" in (tmp_path / "report" / "evidence" / "topology.svg").read_text()
