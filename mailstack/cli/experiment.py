@@ -133,14 +133,16 @@ def _written(out: Path | None, show: Callable[[str], None]) -> Iterator[Callable
 
 def _print(document: Json) -> None:
     judged = {row["step"] for row in document["settings"]}  # they take no time
-    rows = [
-        (str(number), step["verdict"], step["title"], "–" if step["id"] in judged else f"{step['seconds']:.1f}")
-        for number, step in enumerate(document["steps"], start=1)
-    ]
+    rows = []
+    for number, step in enumerate(document["steps"], start=1):
+        timeless = step["id"] in judged or step["blocked_by"]
+        seconds = "–" if timeless else f"{step['seconds']:.1f}"
+        rows.append((str(number), step["verdict"], step["title"], seconds))
     table(("row", "", "what it shows", "s"), rows, flexible=2)
     _print_failures(document["steps"])
     for each in document["left_out"]:
-        click.echo(f"\nnot performed: {each['title']}")
+        title = fill(f"not performed: {each['title']}")
+        click.echo(f"\n{title}")
         print_reason(each["reason"])
     click.echo(f"\n{document['passed']} passed, {document['failed']} failed in {document['seconds']:.1f} s")
 
@@ -156,6 +158,6 @@ def _print_failures(steps: list[Json]) -> None:
         shown = remedy if first == failure.number else f"the same as for row {first}"
         print_reason(f"{failure.step['row']}\n{problem}" + (f"{arrow}{shown}" if arrow else ""))
         if failure.same:
-            rows = ", ".join(str(number) for number, _ in failure.same)
+            rows = failing.spans([number for number, _ in failure.same])
             verb = "rows {} fail" if len(failure.same) > 1 else "row {} fails"
             print_reason(f"{verb.format(rows)} for the same cause as row {failure.number}")

@@ -23,6 +23,17 @@ class Failure:
         return reason
 
 
+def spans(numbers: Sequence[int]) -> str:
+    """Return ascending numbers in short: `2, 4, 21–31`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
 def failures(steps: Sequence[Json]) -> list[Failure]:
     """Return the causes of failures in the order of the rows.
 

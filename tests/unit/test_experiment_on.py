@@ -103,6 +103,7 @@ def test_the_rows_of_the_settings_are_on_the_page_once_and_links_lead_there() ->
     assert "smtp_<wbr>sasl_<wbr>auth_<wbr>enable" in shown
     assert ">0 ms</td>" not in shown
     assert "Two models, side by side" not in shown
+    assert "Nothing, since it needs row 5." in shown
 
 
 # ── the author ─────────────────────────────────────────────────────────────────────────────────────────────────────

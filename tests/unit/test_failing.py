@@ -6,7 +6,7 @@ import pytest
 
 from mailstack.cli import experiment
 from mailstack.model import Json
-from mailstack.report.failing import failures
+from mailstack.report.failing import failures, spans
 
 REMEDY = "sudo postmap hash:/etc/postfix/sasl_passwd; sudo postfix reload"
 
@@ -37,6 +37,11 @@ def test_rows_that_fail_for_one_cause_are_told_together_by_their_numbers() -> No
     ]
     assert [[number for number, _ in each.same] for each in found] == [[2, 4], [6], []]
     assert failures([step("lab")]) == []
+
+
+def test_numbers_in_a_row_are_told_as_a_span() -> None:
+    assert spans([2, 4, 5, 7, 8, 9, 10, 12]) == "2, 4, 5, 7–10, 12"
+    assert spans([]) == ""
 
 
 def test_a_document_of_an_earlier_version_has_no_cause_but_the_same_reason() -> None:

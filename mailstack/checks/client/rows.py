@@ -43,7 +43,7 @@ class Judged:
     @property
     def sentence(self) -> str:
         """Return setting, value and problem in one line."""
-        value = f" = {self.finding.value}" if self.finding.value else ""
+        value = f" = {self.finding.value}" if self.finding.value and self.row not in MACHINE else ""
         return f"{self.row.setting}{value}: {self.finding.problem or 'right'}"
 
     def json(self) -> Json:
