@@ -59,9 +59,9 @@ def reader_login(log: Iterable[str], message_id: str, recipient: str) -> str:
     """
     saved = False
     for line in log:
-        if f"msgid={message_id}: saved" in line:
+        if f"msgid={message_id}: " in line and re.search(r": (saved|stored) mail ", line):
             saved = True
-        elif saved and f"Logged in: user=<{recipient}>" in line:
+        elif saved and f"Logged in: user=<{recipient.lower()}>" in line:  # auth_username_format
             return line
     return ""
 

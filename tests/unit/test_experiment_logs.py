@@ -24,6 +24,11 @@ def test_the_login_that_read_a_mail_is_one_after_the_mail_was_saved() -> None:
         LOGIN.format("bob@example.com", "later"),
     ]
     assert reader_login(log, MAIL, "bob@example.com") == log[5]
+    assert reader_login(log, MAIL, "Bob@Example.com") == log[5]
+    assert (
+        reader_login([SAVED.replace("saved mail to", "save failed to").format(MAIL), log[5]], MAIL, "bob@example.com")
+        == ""
+    )
     assert reader_login(log[:5], MAIL, "bob@example.com") == ""
 
 
