@@ -13,9 +13,10 @@ import click
 
 from mailstack.cli.lifecycle import overlay_option
 from mailstack.cli.options import host_option
-from mailstack.cli.output import Progress, json_option, print_json, print_reason, progress_option, table
+from mailstack.cli.output import Progress, fill, json_option, print_json, print_reason, progress_option, table
 from mailstack.errors import InputError
 from mailstack.model import Json
+from mailstack.report import failing
 
 if TYPE_CHECKING:
     from mailstack.engine.engine import Engine
@@ -131,16 +132,32 @@ def _written(out: Path | None, show: Callable[[str], None]) -> Iterator[Callable
 
 
 def _print(document: Json) -> None:
-    table(
-        ("", "what it shows", "s"),
-        [(step["verdict"], step["title"], f"{step['seconds']:.1f}") for step in document["steps"]],
-        flexible=1,
-    )
-    for step in document["steps"]:
-        if step["verdict"] != "pass":
-            click.echo(f"\nfail: {step['id']}")
-            print_reason(f"{step['row']}\n{step['reason']}")
+    judged = {row["step"] for row in document["settings"]}  # they take no time
+    rows = []
+    for number, step in enumerate(document["steps"], start=1):
+        timeless = step["id"] in judged or step["blocked_by"]
+        seconds = "–" if timeless else f"{step['seconds']:.1f}"
+        rows.append((str(number), step["verdict"], step["title"], seconds))
+    table(("row", "", "what it shows", "s"), rows, flexible=2)
+    _print_failures(document["steps"])
     for each in document["left_out"]:
-        click.echo(f"\nnot performed: {each['title']}")
+        title = fill(f"not performed: {each['title']}")
+        click.echo(f"\n{title}")
         print_reason(each["reason"])
     click.echo(f"\n{document['passed']} passed, {document['failed']} failed in {document['seconds']:.1f} s")
+
+
+def _print_failures(steps: list[Json]) -> None:
+    """Print each cause and each remedy once, with the numbers of the rows that fail for it."""
+    remedies: dict[str, int] = {}
+    for failure in failing.failures(steps):
+        title = fill(f"row {failure.number} failed: {failure.step['title']}")
+        click.echo(f"\n{title}")
+        problem, arrow, remedy = failure.reason.partition("\n→ ")
+        first = remedies.setdefault(remedy, failure.number)
+        shown = remedy if first == failure.number else f"the same as for row {first}"
+        print_reason(f"{failure.step['row']}\n{problem}" + (f"{arrow}{shown}" if arrow else ""))
+        if failure.same:
+            rows = failing.spans([number for number, _ in failure.same])
+            verb = "rows {} fail" if len(failure.same) > 1 else "row {} fails"
+            print_reason(f"{verb.format(rows)} for the same cause as row {failure.number}")

@@ -65,6 +65,7 @@ def performance(scene: Scene, outcomes: Sequence[Outcome], watch: Watch, whose: 
         "author": "",
         "lab": {},
         "settings": [],
+        "configuration": "",
         "left_out": [],
         **whose,
         "facts": facts(scene),

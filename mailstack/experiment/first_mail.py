@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import replace
 
 from mailstack.actions import replying, sending
@@ -57,6 +59,8 @@ def provider_sees_tls_and_sasl(scene: Scene, show: Evidence) -> None:
     accepted = event(journey, "postfix", "accepted")
     sent = event(journey, "sender", "attempt")
     show.text("the provider's log", accepted.line.text)
+    if line := tls_line(scene.log("sender").splitlines(), sent.line.text):
+        show.text("the log of the student's machine: its TLS connection", line)
     show.table(
         "the connection, as logged on both sides",
         ("what", "the provider", "the student's machine"),
@@ -73,6 +77,21 @@ def provider_sees_tls_and_sasl(scene: Scene, show: Evidence) -> None:
     expect(accepted.sasl_user, "no user was authenticated")
     expect(accepted.sasl_user == scene.login, f"{accepted.sasl_user} was authenticated, not {scene.login}")
     expect(scene.is_verified(sent.tls), f"the provider's certificate was not verified: {sent.tls}")
+
+
+def tls_line(log: Iterable[str], attempt: str) -> str:
+    """Return the client's line about the TLS connection of a delivery attempt; "" if it logged none.
+
+    smtp(8) logs the connection before the attempt, in the same process, from smtp_tls_loglevel = 1 on.
+    """
+    connections: dict[str, str] = {}  # process -> its last TLS connection
+    for line in log:
+        found = re.search(r"postfix/smtp\[\d+\]: ", line)
+        if found and "TLS connection established to " in line:
+            connections[found[0]] = line
+        elif found and line.endswith(attempt):
+            return connections.get(found[0], "")
+    return ""
 
 
 def event(journey: Journey, service: str, kind: str) -> Event:

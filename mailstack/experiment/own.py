@@ -6,12 +6,22 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from mailstack.actions.sending import ROUTE_HEADER
 from mailstack.checks.client import rows
 from mailstack.engine import projects
 from mailstack.engine.engine import Engine
 from mailstack.errors import MailstackError
-from mailstack.experiment import first_mail, machine, mailbox, models, own_settings, queue, roles, talk, theory
+from mailstack.experiment import (
+    first_mail,
+    left_out,
+    machine,
+    mailbox,
+    models,
+    own_settings,
+    queue,
+    roles,
+    talk,
+    theory,
+)
 from mailstack.experiment.document import Performance, Watch, perform_steps, performance
 from mailstack.experiment.own_scene import OwnScene
 from mailstack.experiment.step import Step
@@ -33,9 +43,6 @@ _NEEDS = {
     "dialogue": ("send",),
     "roles": ("main.cf",),
 }
-# They send a mail by a route of its own, which the lab's main.cf has.
-_ROUTED = ("end-to-end", "dialogue")
-_NO_ROUTE = f"main.cf has no header_checks for {ROUTE_HEADER}, which the lab's own has"
 
 
 def perform_on(engine: Engine, name: str, author: str, progress: Callable[[str], None]) -> Performance:
@@ -45,12 +52,18 @@ def perform_on(engine: Engine, name: str, author: str, progress: Callable[[str],
     finishing.finish(lab, progress)
     progress("looking at the settings in effect")
     scene = OwnScene(lab)
-    steps, left_out = steps_on(scene)
+    steps, not_performed = steps_on(scene)
     # One step stops the provider's Postfix for a moment: after an interruption, the next `up` starts it.
     with changes.changing(lab.directory.path, "experiment", scene.mark):
         try:
             outcomes = perform_steps(scene, steps, progress)
-            whose = {"author": author, "lab": identity(lab), "settings": settings(scene), "left_out": left_out}
+            whose = {
+                "author": author,
+                "lab": identity(lab),
+                "settings": settings(scene),
+                "configuration": scene.facts.configured,
+                "left_out": not_performed,
+            }
             return performance(scene, outcomes, watch, whose)
         finally:
             with contextlib.suppress(MailstackError):
@@ -61,9 +74,7 @@ def steps_on(scene: OwnScene) -> tuple[list[Step], list[Json]]:
     """Return the steps that can be performed on a lab, and the others, each with the reason."""
     modules = (machine, first_mail, theory, models, queue, talk, mailbox, roles)
     known = {step.id: step for module in modules for step in module.steps.all}
-    left_out = {"outside": "it needs a second lab, which an experiment without --on has"}
-    if not scene.facts.error and ROUTE_HEADER not in scene.facts.setting("header_checks"):
-        left_out |= dict.fromkeys(_ROUTED, _NO_ROUTE)
+    reasons = left_out.reasons(scene.facts)
     known["lab"] = replace(
         known["lab"],
         title="The lab is up",
@@ -74,14 +85,14 @@ def steps_on(scene: OwnScene) -> tuple[list[Step], list[Json]]:
     chosen = [
         *(known[id] for id in _BEFORE),
         *own_settings.steps(scene.facts),
-        *(replace(known[id], needs=_NEEDS.get(id, known[id].needs)) for id in AFTER if id not in left_out),
+        *(replace(known[id], needs=_NEEDS.get(id, known[id].needs)) for id in AFTER if id not in reasons),
     ]
-    return chosen, [{"id": id, "title": known[id].title, "reason": why} for id, why in left_out.items()]
+    return chosen, [{"id": id, "title": known[id].title, "reason": why} for id, why in reasons.items()]
 
 
 def settings(scene: OwnScene) -> list[Json]:
     """Return the rows of the course's main.cf with their verdicts."""
-    return [judged.json() for judged in rows.judged(scene.facts)]
+    return [judged.json() | {"step": own_settings.step_id(judged.row)} for judged in rows.judged(scene.facts)]
 
 
 def identity(lab: RunningLab) -> Json:

@@ -16,6 +16,11 @@ from mailstack.experiment.step import Step
 _IDS = {"sasl_passwd": "credentials"}
 
 
+def step_id(row: Row) -> str:
+    """Return the id of a row's step."""
+    return _IDS.get(row.setting, row.setting)
+
+
 def steps(facts: Facts) -> list[Step]:
     """Return a step for each row. A row that cannot be judged needs the step that fails."""
     return [_step(facts, row) for row in rows.ROWS]
@@ -25,12 +30,12 @@ def _step(facts: Facts, row: Row) -> Step:
     on_machine = row in rows.MACHINE
     readable = on_machine or not facts.error
     value = row.judge(facts).value if readable else ""
-    wanted = f"{row.setting} = {row.original}" if row.original else f"{row.setting} can be read"
+    looked = f"Looked at {row.setting}" if on_machine else f"Read what is in effect for {row.setting}"
     return Step(
-        _IDS.get(row.setting, row.setting),
+        step_id(row),
         f"{row.setting}: {value or ('not set' if readable else 'unknown')}",
-        f"The student sets {wanted}",
-        f"Read what is in effect for {row.setting} on {facts.machine}, and what it leads to.",
+        row.sentence,
+        f"{looked} on {facts.machine}, and at what it leads to.",
         "It does what the course's setting does; its spelling may differ.",
         _judge(facts, row),
         () if on_machine else ("main.cf",),

@@ -41,6 +41,9 @@ def queue_keeps_the_mail(scene: Scene, show: Evidence) -> None:
             ("queue", "queue id", "recipient", "reason"),
             [(entry.name, entry.queue_id, to.address, to.reason) for entry in waiting for to in entry.recipients],
         )
+        reasons = [to.reason for entry in waiting for to in entry.recipients]
+        if note := next(filter(None, map(unresolved, reasons)), ""):
+            show.text("to know", note)
         expect(any("status=deferred" in line for line in lines), f"it was not deferred: {lines[-1]}")
         mine = [entry for entry in waiting if any(f": {entry.queue_id}: " in line for line in lines)]
         expect(len(mine) == 1 and mine[0].deferred, "it is not in the deferred queue")
@@ -66,3 +69,15 @@ def queue_keeps_the_mail(scene: Scene, show: Evidence) -> None:
     )
     expect(len(copies) == 1, f"{len(copies)} copies")
     expect(not left, f"the queues still have {', '.join(left)}")
+
+
+def unresolved(reason: str) -> str:
+    """Return why the queue names the look-up of a host as its reason, where one expects a refused connection."""
+    if "name not found" not in reason and "look up host" not in reason:
+        return ""
+    return (
+        "The reason is about the name of the host, and not “Connection refused”: a stopped container has no name in "
+        "the lab's network, so Postfix finds no address to connect to (type=A asks for an IPv4 address, type=AAAA for "
+        "an IPv6 address). On the Internet, a machine keeps its name while it is down, and the reason would be "
+        "“Connection refused” or “Connection timed out”. In either case, the queue holds the mail."
+    )

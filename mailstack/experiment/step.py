@@ -57,6 +57,7 @@ class Outcome:
             "expected": self.step.expected,
             "verdict": str(self.verdict),
             "reason": self.reason,
+            "blocked_by": self.blocked_by.step.id if self.blocked_by else None,
             "seconds": round(self.seconds, 3),
             "evidence": list(self.evidence),
         }
@@ -126,7 +127,8 @@ def judge(step: Step, scene: Scene, needed: Mapping[str, Outcome]) -> Outcome:
     for outcome in needed.values():
         if outcome.verdict is not Verdict.PASS:
             blocked_by = outcome.blocked_by or outcome
-            reason = f"it needs “{blocked_by.step.id}”, which failed: {blocked_by.reason}"
+            problem = blocked_by.reason.partition("\n→ ")[0]  # the remedy is told once, with the step that failed
+            reason = f"it needs “{blocked_by.step.title}”, which failed: {problem}"
             return Outcome(step, Verdict.FAIL, reason, 0.0, (), blocked_by)
     started = time.monotonic()
     evidence = Evidence()

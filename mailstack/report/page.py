@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailstack.model import Json
+from mailstack.report.failing import failures
 from mailstack.report.figures import path, svg
 from mailstack.report.figures.sequence import sequence
 from mailstack.report.figures.timeline import end, timeline
@@ -58,7 +59,8 @@ def render(document: Json, *, alone: bool = False) -> str:
     """
     from markupsafe import Markup
 
-    document = {"author": "", "lab": {}, "settings": [], "left_out": [], **document}
+    document = {"author": "", "lab": {}, "settings": [], "configuration": "", "left_out": [], **document}
+    document["settings"] = [{"step": "", **row} for row in document["settings"]]
     journeys = {_title(name): journey for name, journey in document["journeys"].items()}
     span = max((end(journey) for journey in journeys.values()), default=0.0)
     # Markup is safe here: figures escape their input.
@@ -77,6 +79,8 @@ def render(document: Json, *, alone: bool = False) -> str:
             models=journeys,
             comparison=compare(journeys),
             failures=failures(document["steps"]),
+            numbers={step["id"]: number for number, step in enumerate(document["steps"], start=1)},
+            judged={row["step"] for row in document["settings"]} - {""},
             conditions=[
                 (_NAMES.get(key, _title(key)), value)
                 for key, value in document["facts"].items()
@@ -99,15 +103,6 @@ def policy(*styles: str) -> str:
     """Return the Content-Security-Policy of a page that contains these style sheets only."""
     digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in styles)
     return f"default-src 'none'; style-src {digests}; img-src data:; base-uri 'none'; form-action 'none'"
-
-
-def failures(steps: list[Json]) -> list[tuple[str, list[Json]]]:
-    """Return the reasons for failures, each with its steps."""
-    reasons: dict[str, list[Json]] = {}
-    for step in steps:
-        if step["verdict"] != "pass":
-            reasons.setdefault(step["reason"], []).append(step)
-    return list(reasons.items())
 
 
 def compare(journeys: Json) -> list[tuple[str, list[str]]]:
@@ -147,6 +142,13 @@ def picture(evidence: Json) -> str:
     except (binascii.Error, ValueError):
         return ""
     return f"data:{evidence['type']};base64,{base64.b64encode(content).decode()}" if content else ""
+
+
+def breakable(text: str) -> str:
+    """Return a text as markup that may be broken after underscores: names of parameters are long."""
+    import markupsafe
+
+    return markupsafe.Markup("_<wbr>").join(text.split("_"))
 
 
 def tall(text: str) -> bool:
@@ -189,6 +191,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "picture": picture,
         "tall": tall,
+        "breakable": breakable,
         "moment": moment,
         "release": release,
         "seconds": spoken,

@@ -18,6 +18,7 @@ from mailstack.config import files
 from mailstack.engine import projects
 from mailstack.experiment.performance import all_steps
 from mailstack.lab import homes
+from mailstack.report.failing import failures
 from tests import engines
 from tests.docker.bad import MAILSTACK, Traces, alone, run, until
 
@@ -227,10 +228,13 @@ def test_with_dovecot_broken_it_exits_with_1_and_names_the_rows_that_failed_and_
     assert all(failed.values())
     assert "no_such_setting" in (tmp_path / "report" / "evidence" / "dovecot.log").read_text()
     page = (tmp_path / "report" / "index.html").read_text()
+    causes = failures(document["steps"])
+    assert sum(1 + len(cause.same) for cause in causes) == len(failed)
+    for cause in causes:
+        assert f"\nrow {cause.number} failed: " in outcome.out
     for id in failed:
-        assert f"fail: {id}\n" in outcome.out
         assert f'href="#step-{id.lower().replace("_", "-")}"' in page
-    assert failed["arrive"].startswith("it needs “send”, which failed: ")
+    assert failed["arrive"].startswith("it needs “A mail is sent from the terminal”, which failed: ")
     # How far the first mail came is shown all the same.
     assert document["journeys"]["store-and-forward"]["status"] == "waiting"
     assert "waits here" in (tmp_path / "report" / "evidence" / "topology.svg").read_text()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mailstack.checks.client import rows
-from mailstack.checks.client.facts import Facts, Login, NextHop, PasswordMap, Server, password_maps
+from mailstack.checks.client.facts import Facts, Login, NextHop, PasswordMap, Server, password_maps, without_passwords
 from mailstack.checks.client.observation import certificates, login_verdict, unread, with_files
 from mailstack.model import Account, Alias, Domain, Lab
 
@@ -214,6 +214,36 @@ def test_a_sender_without_any_setting_is_wrong_and_can_be_judged() -> None:
         found
     )
     assert all(problem and remedy for problem, remedy in found.values())
+
+
+# Rows whose value in the course is described, and not spelt.
+DESCRIBED = {"main.cf", "postfix", "myorigin", "mydestination", "relayhost", "sasl_passwd", "mynetworks"}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        RIGHT,
+        having(smtp_tls_security_level="may", smtpd_tls_security_level="may", smtp_tls_CAfile="/run/ca.pem"),
+        having(smtp_tls_security_level="encrypt", smtpd_tls_security_level="encrypt", smtp_use_tls="no"),
+        having(smtp_tls_security_level="secure", smtp_sasl_security_options="noanonymous, noplaintext"),
+        replace(RIGHT, maps=(PasswordMap("lmdb", "/run/relay/p"),), server=Server("/run/x.pem", "/run/x.pem")),
+        having(smtp_tls_session_cache_database="lmdb:/var/lib/postfix/other", smtp_tls_CAfile="", smtp_tls_CApath="/e"),
+    ],
+)
+def test_a_value_of_another_spelling_than_the_course_s_says_why_it_passes(facts: Facts) -> None:
+    for each in rows.judged(facts):
+        assert not each.finding.problem, each
+        if each.row.setting not in DESCRIBED and each.finding.value != each.row.original:
+            assert len(each.finding.note.split()) > 2, each
+    assert {each.row.setting for each in rows.judged(facts) if each.row.task} == DESCRIBED
+
+
+def test_what_main_cf_sets_is_shown_without_passwords() -> None:
+    text = "a = b\nsmtp_sasl_password_maps = static:me:s3cret, hash:/x\nldap_bind_pw = s3cret\nrelayhost = [p]:587"
+    assert without_passwords(text) == (
+        "a = b\nsmtp_sasl_password_maps = static:…\nldap_bind_pw = …\nrelayhost = [p]:587"
+    )
 
 
 def test_a_password_in_main_cf_is_not_shown() -> None:

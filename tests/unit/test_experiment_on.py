@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import cast
 
@@ -15,10 +16,10 @@ from mailstack.cli.experiment import checked_author
 from mailstack.cli.hosts import host_argv
 from mailstack.cli.main import cli
 from mailstack.errors import HostError, InputError
-from mailstack.experiment import own_settings, pdf_file
+from mailstack.experiment import own, own_settings, pdf_file
 from mailstack.experiment.own import steps_on
 from mailstack.experiment.own_scene import OwnScene
-from mailstack.experiment.step import judge, run
+from mailstack.experiment.step import Step, judge, run
 from mailstack.model import Command, Deadline, Json, Result, Verdict
 from mailstack.report import page, pdf
 from mailstack.runner.output import LineSink
@@ -67,10 +68,42 @@ def test_what_cannot_be_performed_there_is_left_out_with_its_reason() -> None:
     steps, left_out = steps_on(scene(RIGHT))
     assert {each["id"] for each in left_out} == {"outside", "end-to-end", "dialogue"}
     assert not {"end-to-end", "dialogue"} & {step.id for step in steps}
-    assert all(each["reason"] and each["title"] for each in left_out)
+    for each in left_out:
+        assert each["title"] and each["reason"].startswith("This step would show ")
+        assert "You need not do anything about it: `mailstack" in each["reason"]
+        assert "header_checks" not in each["reason"] and "X-Mailstack" not in each["reason"]
     for facts in (RIGHT, Facts("example.com", "postfix", error="main.cf, line 1: wrong")):
         steps, _ = steps_on(scene(facts))
         assert {needed for step in steps for needed in step.needs} <= {step.id for step in steps}
+
+
+def test_each_row_of_the_settings_says_in_a_sentence_what_the_student_does() -> None:
+    said = {step.id: step.row for step in own_settings.steps(RIGHT)}
+    sentence = re.compile(r"The student (adds to main\.cf: \w+ = \S|[a-z]+ [^=]+\.$)")
+    assert [row for row in said.values() if not sentence.match(row)] == []
+    assert said["smtp_use_tls"] == "The student adds to main.cf: smtp_use_tls = yes"
+    assert said["postfix"] == "The student restarts Postfix after each change of its configuration."
+
+
+def test_the_rows_of_the_settings_are_on_the_page_once_and_links_lead_there() -> None:
+    wrong = scene(having(relayhost="[postfix]:25"))
+    steps = [*own_settings.steps(wrong.facts), Step("send", "A mail", "r", "d", "e", lambda *_: None, ("relayhost",))]
+    outcomes = [outcome.json() for outcome in run(wrong, steps, lambda outcome: None)]
+    assert [each["blocked_by"] for each in outcomes if each["id"] in ("send", "mynetworks")] == [None, "relayhost"]
+    assert outcomes[-1]["reason"].startswith("it needs “relayhost: [postfix]:25”, which failed: port 25")
+    assert "postconf" not in outcomes[-1]["reason"]  # the remedy is told once
+    counts = {"verdict": "fail", "passed": len(outcomes) - 2, "failed": 2, "configuration": "relayhost = [postfix]:25"}
+    journeys = {"store-and-forward": DOCUMENT["journeys"]["store-and-forward"]}
+    made: Json = {**DOCUMENT, **counts, "settings": own.settings(wrong), "steps": outcomes, "journeys": journeys}
+    shown = page.render(made)
+    assert shown.count("<article") == 1
+    assert shown.count('id="step-relayhost"') == shown.count("</pre>") == 1
+    assert shown.count('href="#step-relayhost"') == 2
+    assert "Row 5, <a" in shown and "For the same cause: row 19, <a" in shown
+    assert "smtp_<wbr>sasl_<wbr>auth_<wbr>enable" in shown
+    assert ">0 ms</td>" not in shown
+    assert "Two models, side by side" not in shown
+    assert "Nothing, since it needs row 5." in shown
 
 
 # ── the author ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,7 @@ SCENE = cast(Scene, None)  # the steps below look at nothing
 
 
 def _step(id: str, function: Callable[[Any, Evidence], None], *needs: str, alone: bool = False) -> Step:
-    return Step(id, id, "row", "done", "expected", function, needs, alone)
+    return Step(id, f"title of {id}", "row", "done", "expected", function, needs, alone)
 
 
 def _fine(scene: Scene, show: Evidence) -> None:
@@ -84,7 +84,8 @@ def test_a_step_that_needs_a_failed_one_is_not_done_and_names_the_first_that_fai
     steps = [_step("a", _unmet), _step("b", never, "a"), _step("c", never, "b"), _step("d", _fine)]
     outcomes = run(SCENE, steps, lambda outcome: None)
     assert [outcome.verdict for outcome in outcomes] == [Verdict.FAIL, Verdict.FAIL, Verdict.FAIL, Verdict.PASS]
-    assert [outcome.reason for outcome in outcomes[1:3]] == ["it needs “a”, which failed: it is not so"] * 2
+    assert [outcome.reason for outcome in outcomes[1:3]] == ["it needs “title of a”, which failed: it is not so"] * 2
+    assert [outcome.json()["blocked_by"] for outcome in outcomes] == [None, "a", "a", None]
     assert not done
 
 

@@ -176,7 +176,8 @@ def test_a_hop_over_a_socket_leads_to_the_mailboxes_and_needs_no_tls() -> None:
     assert (last.origin, last.target, last.protocol, last.port) == ("postfix", "dovecot", "LMTP", None)
     assert last.local
     shown = texts(topology({"one": local}))
-    assert "a socket" in shown and "no TLS" not in shown and "in the mailbox" in shown
+    assert topology({"one": local}).count('class="lock"') == topology({"one": journey()}).count('class="lock"') - 1
+    assert "UNIX socket" in shown and "no TLS" not in shown and "in the mailbox" in shown
 
 
 def test_a_mail_that_waits_is_drawn_at_the_station_where_it_waits() -> None:

@@ -77,11 +77,6 @@ def test_what_failed_stands_at_the_top_with_its_reason() -> None:
     assert "What failed, and why" not in page.render(document())
 
 
-def test_what_failed_for_one_reason_is_told_together() -> None:
-    steps = [{"verdict": v, "reason": r} for v, r in [("fail", "a"), ("pass", ""), ("fail", "b"), ("fail", "a")]]
-    assert page.failures(steps) == [("a", [steps[0], steps[3]]), ("b", [steps[2]])]
-
-
 def test_an_experiment_that_brought_no_mail_has_a_page_without_pictures() -> None:
     bare = failing() | {"journeys": {}, "dialogue": {}}
     for step in bare["steps"]:

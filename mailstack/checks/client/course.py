@@ -16,7 +16,7 @@ def main_cf(facts: Facts) -> Finding:
         where = f"+{line} {file}" if line else file
         problem = f"Postfix cannot read its configuration: {facts.error}"
         remedy = f"correct the line (`name = value`): sudo nano {where}; then sudo service postfix restart"
-        return Finding("", problem, remedy)
+        return Finding("cannot be read", problem, remedy)
     if facts.unused:
         names = ", ".join(name.partition("=")[0] for name in facts.unused)
         return Finding("can be read", note=f"Postfix does not know {names}: a misspelt name?")

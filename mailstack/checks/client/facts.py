@@ -62,6 +62,12 @@ def password_maps(value: str) -> tuple[PasswordMap, ...]:
     return tuple(PasswordMap(type, path) if separator else PasswordMap("hash", type) for type, separator, path in pairs)
 
 
+def without_passwords(text: str) -> str:
+    """Return lines of postconf(1) without passwords that stand in main.cf itself, in a table or a parameter."""
+    text = re.sub(rf"\b({'|'.join(_INLINE)}):.*", r"\1:…", text)
+    return re.sub(r"(?m)^(\w*(?:_pw|_password|_passwd|_secret) *=) *\S.*", r"\1 …", text)
+
+
 @dataclass(frozen=True, slots=True)
 class NextHop:
     """A value of relayhost: `[host]:port`; without brackets the MX of the host is used (postconf(5))."""
@@ -109,6 +115,7 @@ class Facts:
     running: bool = True
     unread: str = ""  # a file that was changed after Postfix had read it
     settings: Mapping[str, str] = field(default_factory=dict)
+    configured: str = ""  # main.cf as `postconf -n` prints it, without passwords
     unused: tuple[str, ...] = ()  # `name=value` that Postfix does not know
     types: frozenset[str] = frozenset()  # of maps that this Postfix supports
     origin: str = ""  # what comes after the @ of the machine's users

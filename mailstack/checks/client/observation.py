@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 
-from mailstack.checks.client.facts import Facts, Login, NextHop, PasswordMap, Server, password_maps
+from mailstack.checks.client.facts import Facts, Login, NextHop, PasswordMap, Server, password_maps, without_passwords
 from mailstack.config import files
 from mailstack.lab.running import RunningLab
 from mailstack.model import STUDENT, Lab, Relay, Result, ServiceState
@@ -57,6 +57,7 @@ class Machine:
             facts = replace(
                 facts,
                 settings=parse_settings(read.stdout),
+                configured=without_passwords(used.stdout),
                 unused=tuple(dict.fromkeys(re.findall(r"unused parameter: (.*)", used.stderr))),
                 types=frozenset(types.result().stdout.split()),
             )

@@ -66,4 +66,5 @@ def security_options(facts: Facts) -> Finding:
         return Finding(value, problem, remedy)
     if "noanonymous" not in options:
         return Finding(value, "anonymous mechanisms are not forbidden", remedy)
-    return Finding(value)
+    note = f"under TLS, smtp_sasl_tls_security_options = {under_tls} counts: it forbids anonymous mechanisms"
+    return Finding(value, note="" if value == "noanonymous" else note)

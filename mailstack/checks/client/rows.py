@@ -25,6 +25,12 @@ class Row:
     original: str  # its value in the course; "" where the course does not set it
     judge: Judge
     vital: bool = True
+    task: str = ""  # what the student does, as a sentence, where it is more than to set the original value
+
+    @property
+    def sentence(self) -> str:
+        """Return what the student does, as a sentence."""
+        return self.task or f"The student adds to main.cf: {self.setting} = {self.original}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,7 @@ class Judged:
     @property
     def sentence(self) -> str:
         """Return setting, value and problem in one line."""
-        value = f" = {self.finding.value}" if self.finding.value else ""
+        value = f" = {self.finding.value}" if self.finding.value and self.row not in MACHINE else ""
         return f"{self.row.setting}{value}: {self.finding.problem or 'right'}"
 
     def json(self) -> Json:
@@ -55,22 +61,52 @@ class Judged:
 
 # The state of the machine comes first: without it, no other row can be judged.
 MACHINE = (
-    Row("main.cf", "", course.main_cf),
-    Row("postfix", "restarted after each change", course.service),
+    Row("main.cf", "", course.main_cf, task="The student edits main.cf, and Postfix can read it afterwards."),
+    Row(
+        "postfix",
+        "restarted after each change",
+        course.service,
+        task="The student restarts Postfix after each change of its configuration.",
+    ),
 )
 
 ROWS = (
     *MACHINE,
-    Row("myorigin", "example.com (the system mail name)", names.mailname),
-    Row("mydestination", "without the recipients' domain", names.mydestination),
-    Row("relayhost", "[the provider]:587", relay.relayhost),
+    Row(
+        "myorigin",
+        "example.com (the system mail name)",
+        names.mailname,
+        task="The student chooses the system mail name example.com, which myorigin names.",
+    ),
+    Row(
+        "mydestination",
+        "without the recipients' domain",
+        names.mydestination,
+        task="The student takes the recipients' domain out of mydestination, so that their mail leaves the machine.",
+    ),
+    Row(
+        "relayhost",
+        "[the provider]:587",
+        relay.relayhost,
+        task="The student sets relayhost to the provider's submission service, on port 587.",
+    ),
     Row("smtp_sasl_auth_enable", "yes", relay.auth_enable),
     Row("smtp_sasl_security_options", "noanonymous", relay.security_options),
     Row("smtp_sasl_password_maps", "hash:/etc/postfix/sasl_passwd", passwords.maps),
-    Row("sasl_passwd", "user name and password, for the relayhost", passwords.credentials),
+    Row(
+        "sasl_passwd",
+        "user name and password, for the relayhost",
+        passwords.credentials,
+        task="The student writes user name and password for the relayhost into sasl_passwd, and runs postmap on it.",
+    ),
     Row("smtp_use_tls", "yes", tls.client_level),
     Row("smtp_tls_CAfile", "/etc/ssl/certs/ca-certificates.crt", tls.authorities),
-    Row("mynetworks", "this machine alone", names.mynetworks),
+    Row(
+        "mynetworks",
+        "this machine alone",
+        names.mynetworks,
+        task="The student lets only the machine itself send mail through it (mynetworks).",
+    ),
     Row("readme_directory", "no", course.readme_directory, vital=False),
     Row("smtpd_tls_cert_file", "/etc/ssl/certs/ssl-cert-snakeoil.pem", tls.certificate, vital=False),
     Row("smtpd_tls_key_file", "/etc/ssl/private/ssl-cert-snakeoil.key", tls.key, vital=False),

@@ -118,11 +118,11 @@ def _submission(leg: Leg, number: int, stroke: str, count: int) -> str:
 def _protection(leg: Leg, x: float, y: float) -> str:
     """Draw the protocol above the line, and its protection below."""
     port = f", port {leg.port}" if leg.port else ""
-    tls = leg.tls.split()[0] if leg.tls else "a socket" if leg.local else "no TLS"
+    tls = leg.tls.split()[0] if leg.tls else "UNIX socket" if leg.local else "no TLS"
     parts = [
         svg.text(x, y - 8, f"{leg.protocol}{port}", "small strong fill"),
-        _lock(x, y + 8, open_=not leg.tls and not leg.local),
-        svg.text(x + 15, y + 17, f"{tls}, SASL" if leg.sasl_user else tls, "small"),
+        "" if leg.local else _lock(x, y + 8, open_=not leg.tls),
+        svg.text(x if leg.local else x + 15, y + 17, f"{tls}, SASL" if leg.sasl_user else tls, "small"),
     ]
     if leg.sasl_user:
         parts.append(svg.text(x, y + 32, svg.shorten(f"as {leg.sasl_user}", 20), "small quiet"))
