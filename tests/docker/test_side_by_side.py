@@ -91,7 +91,7 @@ def test_where_no_subnet_is_left_the_command_says_who_has_them(traces: Traces, m
 
 def test_a_range_that_is_none_is_the_user_s_mistake(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(subnets.SETTING, "10.213.0.1/16")
-    outcome = run(["up"])
+    outcome = run(["up", "-n", "rangeless"])
     assert (outcome.code, traces.all()) == (2, set())
     assert outcome.messages == [f"mailstack: {subnets.SETTING}: '10.213.0.1/16': 10.213.0.1/16 has host bits set"]
 
@@ -156,10 +156,10 @@ def test_somebody_who_is_faster_each_time_is_named_and_nothing_is_left(traces: T
         def progress(line: str) -> None:
             if line.startswith("starting the containers"):
                 faster.append(line)
-                stack.enter_context(_port("lab"))
+                stack.enter_context(_port("faster"))
 
         with pytest.raises(HostError, match=r"could not be started; 127\.0\.0\.1:\d+ is in use$"):
-            lab.up(engines.here(), lab.Request("lab"), progress)
+            lab.up(engines.here(), lab.Request("faster"), progress)
     assert len(faster) == 3
     assert traces.all() == set()
 
