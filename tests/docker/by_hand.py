@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailstack.lab.running import RunningLab
-from tests.docker.red.changes import RELOAD
+from tests.docker.reload import RELOAD
 
 # In the course's spelling, with the student's own account.
 COURSE = """

@@ -163,12 +163,12 @@ def test_a_wrong_password_in_the_student_s_own_map_is_repaired_by_the_command_th
     done(lab, CONFIGURED.replace("KIND", kind))
     mail = f"echo Hello. | mail -s Hello -a 'Message-ID: <{kind}@example.com>' bob@example.com"
     done(lab, mail, user="student")
-    done(lab, "timeout 10 sh -c 'until grep \" 535 5.7.8 \" /var/log/mail.log; do :; done'")
+    done(lab, "timeout 10 sh -c 'until grep \" 535 5.7.8 \" /var/log/mail.log; do sleep 0.05; done'")
     explained = json.loads(run(["explain", "-n", lab.name, "--json"]).out)
     (found,), repair = explained["failures"], explained["mail"]["repair"]
     assert (found["id"], repair["value"]) == ("wrong-password", f"{kind}:/etc/postfix/sasl_passwd")
     done(lab, repair["command"])
-    done(lab, "timeout 10 sh -c 'until grep \"to=<bob.* status=sent\" /var/log/mail.log; do :; done'")
+    done(lab, "timeout 10 sh -c 'until grep \"to=<bob.* status=sent\" /var/log/mail.log; do sleep 0.05; done'")
     assert "\ndelivered to bob@example.com in " in run(["trace", "-n", lab.name, f"{kind}@example.com"]).out
     assert run(["check", "-n", lab.name, "relay", "closed"]).code == 0
     assert run(["up", "-n", lab.name, "--reset"]).code == 0

@@ -45,7 +45,7 @@ CASES = (
         WRITE.format("student@example.com:not-this-one"),
         "sasl_passwd",
         r"^the password of student@example\.com is wrong \(535\)$",
-        r"sudo nano /etc/postfix/sasl_passwd; sudo postmap hash:.* \(`mailstack secrets reveal -n .*` tells",
+        r"\(`mailstack secrets reveal -n .* relay --login` shows both\); sudo nano .*; sudo postmap hash:",
         RIGHT,
     ),
     Wrong(
@@ -104,7 +104,7 @@ CASES = (
         WRITE.format("alice@example.com:OTHER"),
         "sasl_passwd",
         r"^alice@example\.com is somebody else: the provider refuses mail from student@example\.com \(553\)$",
-        r"^write `\[postfix\]:587 USER:PASSWORD`: sudo nano /etc/postfix/sasl_passwd; sudo postmap hash:",
+        r"^write `\[postfix\]:587 USER:PASSWORD` \(.*; sudo nano /etc/postfix/sasl_passwd; sudo postmap hash:",
         RIGHT,
     ),
     Wrong(

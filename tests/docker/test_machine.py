@@ -77,7 +77,9 @@ def test_the_service_is_restarted_or_reloaded_and_the_log_says_so(lab: RunningLa
 
 def test_a_sighup_to_the_container_reloads_postfix_as_it_does_in_the_providers(lab: RunningLab) -> None:
     lab.engine.signal(lab.service("sender").container, "SIGHUP")
-    done(lab, "timeout 5 sh -c 'until tail -n 1 /var/log/mail.log | grep -q \"reload -- version\"; do :; done'")
+    done(
+        lab, "timeout 5 sh -c 'until tail -n 1 /var/log/mail.log | grep -q \"reload -- version\"; do sleep 0.05; done'"
+    )
     sends(lab)
 
 
@@ -92,7 +94,7 @@ def test_mail_that_is_handed_over_while_postfix_is_stopped_is_sent_when_it_start
 def test_processes_whose_parent_has_ended_are_collected(lab: RunningLab) -> None:
     # The wait ends with the orphan's entry in proc(5).
     orphan = done(lab, "sh -c 'sleep 0.01 & echo $!'").strip()
-    done(lab, f"timeout 5 sh -c 'while [ -e /proc/{orphan} ]; do :; done'")
+    done(lab, f"timeout 5 sh -c 'while [ -e /proc/{orphan} ]; do sleep 0.05; done'")
 
 
 def test_a_mistake_in_the_definition_ends_the_container_and_up_says_so(labs: Labs, tmp_path: Path) -> None:

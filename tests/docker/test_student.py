@@ -195,7 +195,7 @@ def test_what_sudo_runs_ends_with_the_sudo_that_was_killed(lab: RunningLab) -> N
     script = (
         "mkfifo /tmp/up2; sudo sh -c 'echo $$ > /tmp/up2; exec sleep 1000' & read -r inner < /tmp/up2; kill -9 $!; "
     )
-    script += 'timeout 5 sh -c "while [ -e /proc/$inner ]; do :; done"; echo $?; rm -f /tmp/up2'
+    script += 'timeout 5 sh -c "while [ -e /proc/$inner ]; do sleep 0.05; done"; echo $?; rm -f /tmp/up2'
     assert as_student(lab, script).stdout == "0\n"
 
 

@@ -14,22 +14,9 @@ from mailstack.lab.running import RunningLab
 from mailstack.message import draft
 from mailstack.model import Deadline
 from mailstack.protocol import smtp, trust
+from tests.docker.reload import RELOAD
 
 ALICE = "alice@example.com"
-# After `postfix reload` each daemon ends when it is next idle, not at once. Until then, the old ones go on with the old
-# settings and with what they remember, such as destinations that do not answer. One that is not idle in 10 seconds is
-# in a session, and takes no other mail.
-RELOAD = """
-set -e
-read -r master </var/spool/postfix/pid/master.pid
-old=$(cat /proc/$master/task/$master/children)
-kill -HUP $master
-for pid in $old; do
-    case $(cat /proc/$pid/comm 2>/dev/null) in
-        pickup|cleanup|qmgr|smtp|smtpd|lmtp) timeout 10 tail --pid=$pid -s 0.02 -f /dev/null || true ;;
-    esac
-done
-"""
 # A line that was not logged by then will not be.
 HEARD_SECONDS = 60.0
 

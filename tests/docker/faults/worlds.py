@@ -95,6 +95,7 @@ def world(directory: Path) -> Path:
             "smtp_tls_policy_maps": _inline(policies),
             "smtp_sasl_password_maps": f"lmdb:/run/relay/sasl_passwd, {_inline(credentials)}",
             "smtp_sasl_mechanism_filter": "plain, login",
+            "mydestination": "localhost, own.test",
             "smtp_connect_timeout": "1s",
             "smtp_helo_timeout": "2s",
         },

@@ -16,6 +16,7 @@ from mailstack.lab.running import RunningLab
 from mailstack.model import LABEL_EXPIRES, LABEL_LAB, LABEL_OWNER, PORTS, SERVICES
 from mailstack.secret import write_private
 from tests import engines
+from tests.docker.reload import RELOAD
 
 PROVIDER = [port.name for port in PORTS]
 
@@ -51,20 +52,6 @@ def readable_map(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
     """Let other users of the sender read the relay's credentials."""
     done = lab.engine.execute(lab.service("sender").container, ["chmod", "0644", "/run/relay/sasl_passwd"])
     assert done.code == 0, done.stderr
-
-
-# After `postfix reload` each daemon ends when it is next idle; until then, the old ones go on with the old settings.
-RELOAD = """
-set -e
-read -r master </var/spool/postfix/pid/master.pid
-old=$(cat /proc/$master/task/$master/children)
-kill -HUP $master
-for pid in $old; do
-    case $(cat /proc/$pid/comm 2>/dev/null) in
-        pickup|cleanup|qmgr|smtp|smtpd) timeout 10 tail --pid=$pid -s 0.02 -f /dev/null || true ;;
-    esac
-done
-"""
 
 
 def without_authority(lab: RunningLab, _: pytest.MonkeyPatch) -> None:
