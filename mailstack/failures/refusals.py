@@ -43,7 +43,7 @@ ENTRIES = (
         cause="the recipient's domain is in mydestination, so Postfix looks for a user of the machine itself",
         remedy="take the domain out of mydestination (`postconf mydestination`), postfix reload, and send it again",
         source="postconf(5), mydestination; local(8)",
-        pattern=r'relay=local, .*\(unknown user: "',
+        pattern=r'(?:relay=local, .*\(|^)unknown user: "',  # in a line of a log, or as the reason alone
     ),
     known_failure(
         "mailbox-unknown",
