@@ -51,7 +51,8 @@ def show_repair(lab: RunningLab, repair: Repair | None) -> None:
     """Print the setting that a failure is about, and the command that repairs it: each on a line, to be copied."""
     if repair is None:
         return
-    field("setting", f"{repair.setting} = {repair.value}, in {repair.file} on the machine {repair.machine}")
+    value = repair.value or "(empty)"
+    field("setting", f"{repair.setting} = {value}, in {repair.file} on the machine {repair.machine}")
     if not repair.command:
         return
     as_root = lab.line("shell", "--root", repair.run_on) if repair.run_on else ""

@@ -6,7 +6,7 @@ from mailstack.actions.sending import ROUTE_HEADER
 from mailstack.checks.client.facts import Facts
 
 _NOTHING_TO_DO = "You need not do anything about it"
-_OWN_LAB = "`mailstack experiment`, without --on, shows it in a lab of its own"
+_OWN_LAB = "the experiment without --on shows it in a lab of its own"
 
 _OUTSIDE = (
     "This step would show a student's machine whose provider is on the Internet, and not in the lab. It needs a second "
@@ -24,13 +24,17 @@ _ROUTED = {
     "dialogue": (
         "This step would show each line that your Postfix and the provider's say to each other. For that, a recorder "
         "has to stand between the two, and your main.cf has no rule that leads a mail there: --on changes no setting "
-        f"of yours. {_NOTHING_TO_DO}: `mailstack dialogue` shows such a dialogue with your lab's provider, and "
+        f"of yours. {_NOTHING_TO_DO}: `DIALOGUE` shows such a dialogue with your lab's provider, and "
         f"{_OWN_LAB}."
     ),
 }
 
 
-def reasons(facts: Facts) -> dict[str, str]:
-    """Return the ids of the steps that cannot be performed on a lab, each with the reason."""
+def reasons(facts: Facts, dialogue: str) -> dict[str, str]:
+    """Return the ids of the steps that cannot be performed on a lab, each with the reason.
+
+    `dialogue` is the command that shows an SMTP dialogue with this lab.
+    """
     unrouted = not facts.error and ROUTE_HEADER not in facts.setting("header_checks")
-    return {"outside": _OUTSIDE, **(_ROUTED if unrouted else {})}
+    routed = {id: reason.replace("DIALOGUE", dialogue) for id, reason in _ROUTED.items()}
+    return {"outside": _OUTSIDE, **(routed if unrouted else {})}

@@ -74,7 +74,7 @@ def steps_on(scene: OwnScene) -> tuple[list[Step], list[Json]]:
     """Return the steps that can be performed on a lab, and the others, each with the reason."""
     modules = (machine, first_mail, theory, models, queue, talk, mailbox, roles)
     known = {step.id: step for module in modules for step in module.steps.all}
-    reasons = left_out.reasons(scene.facts)
+    reasons = left_out.reasons(scene.facts, scene.lab.line("dialogue"))
     known["lab"] = replace(
         known["lab"],
         title="The lab is up",
