@@ -215,7 +215,8 @@ def filled(rule: Rule, words: Mapping[str, str], line: Callable[..., str]) -> st
     """Return a rule's command with its words filled in; `line` makes one of mailstack's."""
     if rule.words:
         return line(*[_replaced(word, words) for word in rule.words])
-    return _replaced(rule.command, {**words, "recipient": shlex.quote(words["recipient"])})
+    quoted = {name: shlex.quote(words[name]) for name in ("recipient", "source", "value") if name in words}
+    return _replaced(rule.command, {**words, **quoted})
 
 
 def _replaced(text: str, words: Mapping[str, str]) -> str:

@@ -154,19 +154,16 @@ def _verified(facts: Facts, lines: list[str]) -> str:
 
 @family("map-private", "the sender's map of credentials is for root alone (0600)", "SASL_README of Postfix")
 def map_of_credentials_is_private(bench: Bench) -> str:
-    facts = _facts(bench)
-    if facts.error or not facts.maps:
-        raise Unmet(_causes(bench))
-    with _explained(bench):
+    with _explained(bench) as facts:
         table = _table(facts)
-    files = list(dict.fromkeys((table.path, table.file)))
-    script = 'for file; do [ ! -e "$file" ] || stat -c "%a %U" "$file"; done; stat -f -c %T "$(dirname "$1")"'
-    result = bench.engine.execute(bench.container(Role.SENDER), ["sh", "-c", script, "sh", *files])
-    evidence = ", ".join(result.stdout.splitlines())
-    *modes, system = result.stdout.splitlines() or [""]
-    expect(modes and set(modes) == {"600 root"}, evidence or result.stderr.strip())
-    # The lab's own map is on no disk. Elsewhere it is where the user has put it.
-    return expect(not table.path.startswith("/run/") or system == "tmpfs", evidence)
+        files = list(dict.fromkeys((table.path, table.file)))
+        script = 'for file; do [ ! -e "$file" ] || stat -c "%a %U" "$file"; done; stat -f -c %T "$(dirname "$1")"'
+        result = bench.engine.execute(bench.container(Role.SENDER), ["sh", "-c", script, "sh", *files])
+        evidence = ", ".join(result.stdout.splitlines())
+        *modes, system = result.stdout.splitlines() or [""]
+        expect(modes and set(modes) == {"600 root"}, evidence or result.stderr.strip())
+        # The lab's own map is on no disk. Elsewhere it is where the user has put it.
+        return expect(not table.path.startswith("/run/") or system == "tmpfs", evidence)
 
 
 @family("no-credentials", "without credentials the provider refuses, and nothing arrives", "RFC 6409, section 4.3")

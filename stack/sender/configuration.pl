@@ -74,7 +74,8 @@ sub finish_blank {
     my ($name) = (slurp("$generated/main.cf") // '') =~ /^myhostname = (.*)/m;
     umask 077;
     my @openssl = qw(openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -keyout /run/snakeoil.key -out /run/snakeoil.pem);
-    system("@openssl -subj '/CN=$name' -addext 'subjectAltName=DNS:$name' 2>/dev/null") == 0 or die "openssl: code $?\n";
+    push @openssl, '-subj', "/CN=$name", '-addext', "subjectAltName=DNS:$name";
+    system('sh', '-c', 'exec "$@" 2>/dev/null', 'sh', @openssl) == 0 or die "openssl: code $?\n";
     chmod 0644, '/run/snakeoil.pem';
     umask 022;
     system('postfix', 'check');    # what is wrong, it says; main.cf may have been edited

@@ -106,7 +106,7 @@ class Machine:
         return tuple(with_files(table, found) for table in tables)
 
     def _with_login(self, facts: Facts) -> Facts:
-        """Return the facts with the user that the map leads to, and whether the provider accepts the login."""
+        """Return the facts with the user that the map leads to, and whether the provider would accept the login."""
         relayhost = facts.setting("relayhost")
         # postmap(1) would log that it cannot open the others.
         tables = [f"{table.type}:{table.path}" for table in facts.maps if table.readable and table.type in facts.types]
@@ -203,7 +203,7 @@ def with_files(table: PasswordMap, found: dict[str, list[str]]) -> PasswordMap:
 def login_verdict(
     defined: Lab, user: str, password: str, known: dict[str, str], relay: tuple[str, str] | None
 ) -> Login:
-    """Return what the lab's provider says to a login, and to mail of the student after it."""
+    """Return what the lab's provider would say to a login, and to mail of the student after it, by the lab's files."""
     accepted = {**known, **({relay[0]: relay[1]} if relay else {})}
     # Dovecot compares user names in lower case (auth_username_format).
     name = next((each for each in accepted if each.lower() == user.lower()), None)
