@@ -166,7 +166,7 @@ CASES = (
             ),
             Broken(
                 "everybody on the sender can read its credentials",
-                {"relay.map-private": r"^644 root, 600 root, tmpfs$"},
+                {"relay.map-private": r"(?m)^644 root, 600 root, tmpfs$"},
                 after=readable_map,
             ),
         ),
